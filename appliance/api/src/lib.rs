@@ -1,0 +1,140 @@
+//! What the EMR offers to the backup over its operations socket: quiesce (a lease), facts and the probe.
+//!
+//! One connection carries newline-delimited JSON: the client writes one [`Request`] a line, the server answers each with
+//! one [`Response`] line. A lease lives as long as its connection and at most [`LEASE_MS_MAX`]: a dead backup never holds
+//! the EMR. The same messages are spoken by the running service (`quiesce`) and by `appliance probe DIR` (`golden`).
+
+mod client;
+mod golden;
+
+pub use client::{Client, ClientError};
+pub use golden::{GoldenKey, GoldenQuery, GoldenQuestion, answer_hash};
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The version of these messages; a peer that speaks another is refused by name.
+pub const PROTOCOL: u32 = 1;
+/// The longest line either side accepts, bytes.
+pub const LINE_BYTES_MAX: usize = 8 << 20;
+/// A lease thaws by itself after this long, milliseconds.
+pub const LEASE_MS_MAX: u64 = 30_000;
+
+/// What a client asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// First line of every connection.
+    Hello { protocol: u32 },
+    /// Make a consistent copy of the database in the appliance's staging folder and hold the attachments still.
+    Quiesce,
+    /// End the lease and remove the staged copy. Closing the connection does the same.
+    Thaw { lease: String },
+    /// The facts of the data that is open (live, or restored under the probe).
+    Facts,
+    /// Answer golden questions, each as a hash under the key (see [`answer_hash`]).
+    Golden { key: GoldenKey, questions: Vec<GoldenQuestion> },
+}
+
+/// What the appliance answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Response {
+    Hello {
+        protocol: u32,
+        app_version: String,
+        schema_version: u32,
+    },
+    Quiesced(Box<Quiesced>),
+    Thawed,
+    Facts(Box<Facts>),
+    /// One hash a question, in the order asked; `None` where the question has no answer in this data.
+    Golden {
+        answers: Vec<Option<String>>,
+    },
+    Refused {
+        reason: Refusal,
+    },
+}
+
+/// Why a request was not carried out. Closed, so that nothing of a record can be in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    #[error("this program speaks another version of the messages: install the same release on both sides")]
+    Protocol,
+    #[error("the peer's user may not use this socket: add it to the allowed users in appliance.toml")]
+    Peer,
+    #[error("staging would leave less than 10 % or 2 GB of the disk free: free some room")]
+    NoRoom,
+    #[error("another lease is held: wait until it thaws")]
+    Busy,
+    #[error("no such lease: it has thawed")]
+    NoLease,
+    #[error("only the running service can quiesce; this is a read-only probe")]
+    ReadOnly,
+    #[error("the data cannot be read: look at the appliance's log")]
+    Data,
+    #[error("the request could not be understood")]
+    Malformed,
+}
+
+/// A consistent point: what to back up and what was true there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quiesced {
+    pub lease: String,
+    pub thaw_in_ms: u64,
+    /// How long writers waited for the copy, microseconds.
+    pub write_stall_us: u64,
+    pub parts: Vec<Part>,
+    pub facts: Facts,
+    pub golden_key: GoldenKey,
+    pub golden: Vec<GoldenQuery>,
+}
+
+/// One folder or file of the consistent point, with the name that it has in the snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Top-level name in the snapshot: `records.sqlite`, `attachments`, `config`.
+    pub name: String,
+    pub path: PathBuf,
+    pub kind: PartKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartKind {
+    /// A database file of fixed pages: chunk it aligned to `PAGE_BYTES`.
+    Pages,
+    /// Ordinary files and folders.
+    Files,
+}
+
+/// What is true of the data, recomputed after every restore and compared. Holds counts and digests, never content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    pub schema_version: u32,
+    /// Resources that are not deleted, by FHIR type.
+    pub resources: BTreeMap<String, u64>,
+    pub history_rows: u64,
+    pub ledger_entries: u64,
+    pub ledger_balance_cents: i64,
+    pub attachments: u64,
+    pub attachment_bytes: u64,
+    /// BLAKE3 over the sorted attachment digests, hex. Recomputing it re-hashes every attachment's bytes.
+    pub attachments_digest: String,
+    /// BLAKE3 over every current resource (type, id, version, body) in key order, hex.
+    pub resources_digest: String,
+    pub audit_entries: u64,
+    /// Head of the audit hash chain, hex; the chain is walked when the facts are computed.
+    pub audit_head: String,
+    /// Newest change of any resource, Unix milliseconds; 0 when there is none.
+    pub newest_record_unix_ms: i64,
+    /// The newest canary: a row without content that the EMR writes at start and every 60 s.
+    pub canary_sequence: u64,
+    pub canary_unix_ms: i64,
+}

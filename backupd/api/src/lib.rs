@@ -1,0 +1,122 @@
+//! The messages of `backupd serve` and `backupd verifier`: one set over a Unix socket (peer credentials checked) or
+//! mutual TLS. One connection carries newline-delimited JSON: the client writes one [`Request`], the daemon answers with
+//! any number of [`Event::Progress`] lines and then exactly one other [`Event`].
+//!
+//! No message that a console can ask for holds a path, a file name or record content: [`Request::Ls`],
+//! [`Request::Restore`] and the names in their answers are only for the Unix socket of the verifier.
+
+mod client;
+mod status;
+mod wire;
+
+// pub use client::{Client, ClientError, Endpoint, TlsIdentity};
+pub use status::*;
+// pub use wire::{ACCESS_REFUSED, Connection, Listener, Peer, WireError};
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The version of these messages.
+pub const PROTOCOL: u32 = 1;
+/// The longest line either side accepts, bytes.
+pub const LINE_BYTES_MAX: usize = 8 << 20;
+
+/// What a client asks. `serve` answers the first group, `verifier` the second; each refuses the other's by name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    // serve
+    Snapshot {
+        tag: Option<String>,
+    },
+    Status,
+    Stores,
+    Schedule,
+    Duties,
+    // both
+    Snapshots,
+    // verifier
+    Ls {
+        snapshot: String,
+        path: Option<String>,
+    },
+    Restore {
+        snapshot: String,
+        store: Option<String>,
+        into: PathBuf,
+        paths: Vec<String>,
+    },
+    Verify {
+        store: Option<String>,
+        read_data: bool,
+    },
+    /// Restore from one store, start the real EMR on it, compare, sign. `None`: the store whose turn it is.
+    Drill {
+        store: Option<String>,
+    },
+    Reports,
+    /// One report with its signature and proof, as stored.
+    Report {
+        id: String,
+    },
+    /// Everything an auditor needs for one report, as named files.
+    Evidence {
+        id: String,
+    },
+    /// Adds an owner's approval of a report (an Ed25519 signature by the owner's own key over the report's SHA-256).
+    Approve {
+        id: String,
+        approval: Vec<u8>,
+    },
+    VerifierStatus,
+}
+
+/// What a daemon answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Event {
+    Progress(Progress),
+    SnapshotDone(SnapshotDone),
+    Status(Box<Status>),
+    Stores { stores: Vec<StoreStatus> },
+    Schedule { jobs: Vec<ScheduledJob> },
+    Duties { duties: Vec<Duty>, sha256: String },
+    Snapshots { snapshots: Vec<SnapshotRow> },
+    Ls { entries: Vec<LsRow> },
+    RestoreDone(RestoreDone),
+    VerifyDone(VerifyDone),
+    DrillDone(DrillDone),
+    Reports { reports: Vec<ReportRow> },
+    Evidence { files: Vec<EvidenceFile> },
+    Approved,
+    VerifierStatus(VerifierStatus),
+    Failed(Failure),
+}
+
+/// Why a request failed: a kind that says what to do next, and a sentence without record content.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[serde(deny_unknown_fields)]
+#[error("{message}")]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// Try again later.
+    Retry,
+    /// Something else is running that excludes this.
+    Busy,
+    /// Stored bytes are wrong or gone; the message names the object, never a file.
+    Damaged,
+    /// A setting, key or argument is wrong; the message says which.
+    Misconfigured,
+    /// The caller may not ask this, or not here.
+    Denied,
+    NotFound,
+    /// The other daemon answers this request.
+    WrongDaemon,
+    NoSpace,
+}

@@ -1,0 +1,243 @@
+//! The answers' shapes. Times are Unix milliseconds, sizes bytes.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! message {
+    ($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident : $ty:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty),* }
+    };
+}
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $word:ident),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum $name { $($(#[$vmeta])* $word),* }
+    };
+}
+
+words! {
+    /// The phase that a long request is in.
+    Phase { Quiesce, Read, Send, Commit, Fetch, Start, Compare, Sign }
+}
+
+message! {
+    Progress { phase: Phase, done_bytes: u64, total_bytes: Option<u64>, store: Option<String> }
+}
+
+words! {
+    /// How far a snapshot has come: durable at the quorum, at all stores, proved by a drill.
+    SnapshotState { Captured, Sealed, Durable, Full, Proved }
+}
+
+message! {
+    SnapshotDone {
+        id: String,
+        counter: u64,
+        state: SnapshotState,
+        /// Some file could not be read: the snapshot is incomplete and does not count for RPO.
+        partial: bool,
+        files: u64,
+        bytes_source: u64,
+        /// Sealed bytes that this snapshot added to each store.
+        bytes_added: u64,
+        write_stall_us: u64,
+        duration_ms: u64,
+        stores: Vec<StoreOutcome>,
+    }
+}
+
+message! {
+    StoreOutcome { store: String, durable: bool, bytes_sent: u64, duration_ms: u64, error: Option<String> }
+}
+
+words! {
+    /// Four words that never mean each other, beside `ok`.
+    StoreCondition { Ok, Unreachable, Late, Missing, Corrupt }
+}
+
+words! {
+    StoreRole {
+        /// Counts for the quorum.
+        Quorum,
+        /// A folder that the server itself can write: handy, never protection.
+        Convenience,
+    }
+}
+
+message! {
+    StoreStatus {
+        name: String,
+        kind: String,
+        site: String,
+        provider: String,
+        /// Standing at another site than the server.
+        apart: bool,
+        role: StoreRole,
+        condition: StoreCondition,
+        lag_snapshots: u64,
+        bytes: Option<u64>,
+        complete_unix_ms: Option<i64>,
+        proved_unix_ms: Option<i64>,
+        /// An object id when the condition is missing or corrupt.
+        object: Option<String>,
+    }
+}
+
+message! {
+    Status {
+        practice: String,
+        repository: String,
+        now_unix_ms: i64,
+        started_unix_ms: i64,
+        last_snapshot: Option<SnapshotRow>,
+        last_durable_unix_ms: Option<i64>,
+        stores: Vec<StoreStatus>,
+        /// Distinct sites, apart from the server's, that hold the newest durable snapshot.
+        sites_apart: u32,
+        quorum_needed: u32,
+        running: Option<Running>,
+        next_snapshot_unix_ms: Option<i64>,
+        /// Why backups wait, when they do.
+        paused: Option<String>,
+        alerts: Vec<Alert>,
+    }
+}
+
+message! { Running { what: String, since_unix_ms: i64, progress: Option<Progress> } }
+
+words! { Severity { Warning, Critical } }
+
+words! {
+    /// What is wrong. Closed: an alert holds no free text.
+    AlertKind {
+        BackupLate,
+        QuorumUnreachable,
+        StoreUnreachable,
+        StoreLate,
+        StoreMissing,
+        StoreCorrupt,
+        DrillFailed,
+        DrillLate,
+        DiskAlmostFull,
+        SourceUnreachable,
+        SnapshotPartial,
+        DutyUnassigned,
+        DutyOverdue,
+        HeadFork,
+        DaemonUnreachable,
+        HostCritical,
+        Test,
+    }
+}
+
+message! { Alert { kind: AlertKind, severity: Severity, subject: Option<String>, since_unix_ms: i64 } }
+
+message! {
+    SnapshotRow {
+        id: String,
+        source: String,
+        counter: u64,
+        taken_unix_ms: i64,
+        tag: Option<String>,
+        partial: bool,
+        state: SnapshotState,
+        files: u64,
+        bytes_source: u64,
+        bytes_added: u64,
+        stores: Vec<String>,
+    }
+}
+
+message! { ScheduledJob { name: String, cron: String, zone: String, last_unix_ms: Option<i64>, last_ok: Option<bool>, next_unix_ms: Option<i64> } }
+
+words! {
+    /// What somebody must be responsible for.
+    DutyKind { Backup, Restore, Keys, Hardware, StoreContract, ReportApproval }
+}
+
+message! {
+    Duty {
+        kind: DutyKind,
+        /// The store, for `store-contract`.
+        store: Option<String>,
+        party: String,
+        deputy: String,
+        phone: String,
+        /// Day of the next review, `YYYY-MM-DD`.
+        review: String,
+        unassigned: bool,
+        overdue: bool,
+    }
+}
+
+message! { LsRow { path: String, kind: String, bytes: u64, modified_unix_ms: i64 } }
+
+message! { RestoreDone { files: u64, bytes: u64, bytes_fetched: u64, duration_ms: u64, skipped: u64 } }
+
+message! {
+    VerifyDone { stores: Vec<VerifyStore> }
+}
+
+message! {
+    VerifyStore {
+        store: String,
+        objects: u64,
+        bytes_read: u64,
+        condition: StoreCondition,
+        /// Ids of objects that are missing or damaged.
+        damaged: Vec<String>,
+        duration_ms: u64,
+    }
+}
+
+message! {
+    DrillDone {
+        report_id: String,
+        store: String,
+        verdict: DrillVerdict,
+        snapshot: String,
+        bytes: u64,
+        restore_ms: u64,
+        rto_ms: Option<u64>,
+        rpo_ms: Option<u64>,
+        facts_compared: u32,
+        facts_equal: u32,
+        golden_compared: u32,
+        golden_equal: u32,
+    }
+}
+
+words! { DrillVerdict { Pass, Fail, Inconclusive } }
+
+message! {
+    ReportRow {
+        id: String,
+        store: String,
+        snapshot: String,
+        at_unix_ms: i64,
+        verdict: DrillVerdict,
+        rto_ms: Option<u64>,
+        rpo_ms: Option<u64>,
+        log_index: u64,
+        approved: bool,
+    }
+}
+
+message! { EvidenceFile { name: String, base64: String } }
+
+message! {
+    VerifierStatus {
+        key_fingerprint: String,
+        log_size: u64,
+        running: Option<Running>,
+        /// Whether the verifier shares the writer's machine; a report says so.
+        same_host_as_writer: bool,
+        next_drill_unix_ms: Option<i64>,
+        alerts: Vec<Alert>,
+    }
+}
