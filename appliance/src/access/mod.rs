@@ -1,0 +1,138 @@
+//! Who may do what: accounts, sessions and the one authorization function that FHIR, pages and every later door share.
+//!
+//! ```text
+//! request -> session cookie -> Actor -> authorize(actor, action, object) -> handler -> Store (audited with the actor)
+//! ```
+//!
+//! Rules are a table ([`policy`]): a deny rule wins over any allow rule, and what no rule allows is refused.
+
+pub mod policy;
+
+pub use policy::{Action, Denied, Object, authorize};
+
+/// The tables of accounts and sessions. The store's first migration applies them to its own database; the functions of
+/// this module then work inside the store's read and write transactions (`&rusqlite::Connection`).
+pub const SCHEMA: &str = include_str!("schema.sql");
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What a member of staff does in the practice. One user has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Registers patients and books appointments; sees no notes.
+    FrontDesk,
+    /// Everything about a patient's care.
+    Clinician,
+    /// Users, the audit record and registration; sees no clinical content.
+    PracticeAdmin,
+}
+
+impl Role {
+    pub const ALL: [Role; 3] = [Role::FrontDesk, Role::Clinician, Role::PracticeAdmin];
+
+    /// The name in settings, command line and audit rows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::FrontDesk => "front-desk",
+            Role::Clinician => "clinician",
+            Role::PracticeAdmin => "practice-admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no such role; use front-desk, clinician or practice-admin")]
+pub struct UnknownRole;
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(s: &str) -> Result<Self, UnknownRole> {
+        Role::ALL.into_iter().find(|r| r.as_str() == s).ok_or(UnknownRole)
+    }
+}
+
+/// A part of the program that acts without a person in front of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Program {
+    /// The administrator's command line (`appliance user ...`).
+    CommandLine,
+    /// `appliance import`.
+    Import,
+    /// `appliance seed`.
+    Seed,
+    /// The operations socket: quiesce, canary.
+    Operations,
+    /// `appliance probe` over restored data.
+    Probe,
+}
+
+impl Program {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Program::CommandLine => "command-line",
+            Program::Import => "import",
+            Program::Seed => "seed",
+            Program::Operations => "operations",
+            Program::Probe => "probe",
+        }
+    }
+}
+
+/// In what capacity an [`Actor`] acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Capacity {
+    Staff(Role),
+    Program(Program),
+    /// Nobody has logged in: may only log in.
+    Anonymous,
+}
+
+/// Who acts: written into every audit row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The user's id (UUID text); a program's name for a program; `anonymous` otherwise. Goes into history and audit.
+    pub id: String,
+    /// The login name, for the audit page; equal to `id` for programs.
+    pub name: String,
+    pub capacity: Capacity,
+}
+
+impl Actor {
+    pub fn staff(id: impl Into<String>, name: impl Into<String>, role: Role) -> Self {
+        Self { id: id.into(), name: name.into(), capacity: Capacity::Staff(role) }
+    }
+
+    pub fn program(program: Program) -> Self {
+        let name = program.as_str().to_owned();
+        Self { id: name.clone(), name, capacity: Capacity::Program(program) }
+    }
+
+    pub fn anonymous() -> Self {
+        Self { id: "anonymous".into(), name: "anonymous".into(), capacity: Capacity::Anonymous }
+    }
+
+    /// The role of a member of staff.
+    pub fn role(&self) -> Option<Role> {
+        match self.capacity {
+            Capacity::Staff(role) => Some(role),
+            Capacity::Program(_) | Capacity::Anonymous => None,
+        }
+    }
+
+    /// The word for the capacity in an audit row.
+    pub fn capacity_str(&self) -> &'static str {
+        match self.capacity {
+            Capacity::Staff(role) => role.as_str(),
+            Capacity::Program(program) => program.as_str(),
+            Capacity::Anonymous => "anonymous",
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The one authorization function and its table.
+
+use super::{Actor, Capacity, Program, Role};
+
+/// What is about to happen to an [`Object`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    Read,
+    /// Search, list and history: reading many.
+    Search,
+    Create,
+    Update,
+    Delete,
+    /// Make a note final. Afterwards only an addendum is possible.
+    Sign,
+}
+
+impl Action {
+    pub const ALL: [Action; 6] =
+        [Action::Read, Action::Search, Action::Create, Action::Update, Action::Delete, Action::Sign];
+
+    fn is_read(self) -> bool {
+        matches!(self, Action::Read | Action::Search)
+    }
+}
+
+/// What is acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Object<'a> {
+    /// A FHIR resource of a type, in the compartment of a patient (the patient's id) where it has one.
+    Resource { kind: &'a str, patient: Option<&'a str> },
+    /// The record of who looked.
+    AuditLog,
+    /// Accounts of the staff.
+    Users,
+    /// The actor's own session and password.
+    OwnSession,
+    /// Login, invitation, static files, capability statement: what anybody may ask for.
+    Public,
+}
+
+impl<'a> Object<'a> {
+    pub fn resource(kind: &'a str) -> Self {
+        Object::Resource { kind, patient: None }
+    }
+
+    pub fn of_patient(kind: &'a str, patient: &'a str) -> Self {
+        Object::Resource { kind, patient: Some(patient) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error("log in first")]
+    NotLoggedIn,
+    #[error("your role does not permit this; ask a practice administrator if you need it for your work")]
+    NotPermitted,
+}
+
+/// Groups of resource types that one rule speaks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Class {
+    /// Who the patient is and who pays.
+    Registration,
+    /// Appointments and free times.
+    Scheduling,
+    /// Practitioners, organizations, places.
+    Directory,
+    /// Allergies: on the banner of every patient page, so everybody who meets the patient sees them.
+    Safety,
+    /// Diagnoses, orders, measurements, encounters.
+    Clinical,
+    /// Free text and files: notes, letters, scans.
+    Notes,
+    /// Claims and money.
+    Finance,
+    /// `AuditEvent`: read-only for everybody, written by the store alone.
+    Audit,
+    Users,
+}
+
+fn class_of(kind: &str) -> Option<Class> {
+    Some(match kind {
+        "Patient" | "RelatedPerson" | "Coverage" | "Person" => Class::Registration,
+        "Appointment" | "AppointmentResponse" | "Schedule" | "Slot" => Class::Scheduling,
+        "Practitioner" | "PractitionerRole" | "Organization" | "Location" | "HealthcareService" => Class::Directory,
+        "AllergyIntolerance" => Class::Safety,
+        "Condition" | "MedicationRequest" | "Medication" | "MedicationStatement" | "MedicationAdministration"
+        | "MedicationDispense" | "Observation" | "DiagnosticReport" | "Procedure" | "Immunization" | "Encounter"
+        | "EpisodeOfCare" | "CarePlan" | "CareTeam" | "Goal" | "Device" | "ImagingStudy" | "ServiceRequest"
+        | "SupplyRequest" | "SupplyDelivery" | "Specimen" | "FamilyMemberHistory" | "ClinicalImpression"
+        | "Questionnaire" | "QuestionnaireResponse" | "Consent" | "Task" | "Communication" | "Provenance" | "Flag"
+        | "List" | "Group" | "Basic" => Class::Clinical,
+        "Composition" | "DocumentReference" | "Binary" | "Media" | "DocumentManifest" => Class::Notes,
+        "Claim" | "ClaimResponse" | "ExplanationOfBenefit" | "Account" | "ChargeItem" | "ChargeItemDefinition"
+        | "Invoice" | "PaymentNotice" | "PaymentReconciliation" | "CoverageEligibilityRequest"
+        | "CoverageEligibilityResponse" => Class::Finance,
+        "AuditEvent" => Class::Audit,
+        _ => return None,
+    })
+}
+
+/// Rules that no allow rule can overrule.
+fn denied(role: Role, action: Action, class: Class) -> bool {
+    match (role, class) {
+        // The record of who looked is written by the store and changed by nobody.
+        (_, Class::Audit) => !action.is_read() || role != Role::PracticeAdmin,
+        // Neither registration nor administration needs what was written about the patient.
+        (Role::FrontDesk | Role::PracticeAdmin, Class::Notes | Class::Clinical) => true,
+        // Who treats does not administer the accounts of those who are watched.
+        (Role::FrontDesk | Role::Clinician, Class::Users) => true,
+        // Legal record: nothing clinical is removed; a mistake is marked entered-in-error by an update.
+        (_, Class::Notes | Class::Clinical | Class::Safety | Class::Finance) => action == Action::Delete,
+        _ => action == Action::Sign && class != Class::Notes,
+    }
+}
+
+fn allowed(role: Role, action: Action, class: Class) -> bool {
+    use Class::*;
+    match role {
+        Role::FrontDesk => match class {
+            Registration | Scheduling => action != Action::Delete,
+            Directory | Safety => action.is_read(),
+            Finance => action != Action::Delete,
+            Clinical | Notes | Audit | Users => false,
+        },
+        Role::Clinician => match class {
+            Registration | Scheduling | Safety | Clinical => action != Action::Delete,
+            Notes => true,
+            Directory | Finance => action.is_read(),
+            Audit | Users => false,
+        },
+        Role::PracticeAdmin => match class {
+            Registration | Scheduling | Directory | Users => true,
+            Safety | Audit => action.is_read(),
+            Finance => action.is_read(),
+            Clinical | Notes => false,
+        },
+    }
+}
+
+/// Decides whether `actor` may do `action` to `object`: the only place where this is decided.
+///
+/// # Errors
+/// [`Denied::NotLoggedIn`] for the anonymous actor, [`Denied::NotPermitted`] for everybody else.
+pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<(), Denied> {
+    let role = match actor.capacity {
+        _ if object == Object::Public => return Ok(()),
+        Capacity::Anonymous => return Err(Denied::NotLoggedIn),
+        Capacity::Program(program) => return authorize_program(program, action, object),
+        Capacity::Staff(role) => role,
+    };
+    let class = match object {
+        Object::Public | Object::OwnSession => return Ok(()),
+        Object::AuditLog => Class::Audit,
+        Object::Users => Class::Users,
+        Object::Resource { kind, .. } => class_of(kind).ok_or(Denied::NotPermitted)?,
+    };
+    if !denied(role, action, class) && allowed(role, action, class) { Ok(()) } else { Err(Denied::NotPermitted) }
+}
+
+fn authorize_program(program: Program, action: Action, object: Object<'_>) -> Result<(), Denied> {
+    let permitted = match (program, object) {
+        (Program::CommandLine, Object::Users) => true,
+        (Program::Import | Program::Seed, Object::Resource { kind, .. }) => class_of(kind) != Some(Class::Audit),
+        // The canary is the one resource that the operations side writes.
+        (Program::Operations, Object::Resource { kind: "Basic", patient: None }) => true,
+        (Program::Operations | Program::Probe, Object::Resource { .. } | Object::AuditLog) => action.is_read(),
+        _ => false,
+    };
+    if permitted { Ok(()) } else { Err(Denied::NotPermitted) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn staff(role: Role) -> Actor {
+        Actor::staff("u1", "u1", role)
+    }
+
+    #[test]
+    fn front_desk_registers_and_books_but_reads_no_note() {
+        let desk = staff(Role::FrontDesk);
+        assert_eq!(authorize(&desk, Action::Create, Object::resource("Patient")), Ok(()));
+        assert_eq!(authorize(&desk, Action::Create, Object::resource("Appointment")), Ok(()));
+        assert_eq!(authorize(&desk, Action::Read, Object::resource("AllergyIntolerance")), Ok(()));
+        for kind in ["DocumentReference", "Binary", "Composition", "Condition", "Encounter", "Observation"] {
+            for action in Action::ALL {
+                assert_eq!(authorize(&desk, action, Object::resource(kind)), Err(Denied::NotPermitted), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn deny_wins_over_allow() {
+        // Clinicians are allowed every action on notes, and still nobody deletes one.
+        let clinician = staff(Role::Clinician);
+        assert!(allowed(Role::Clinician, Action::Delete, Class::Notes));
+        assert_eq!(
+            authorize(&clinician, Action::Delete, Object::resource("DocumentReference")),
+            Err(Denied::NotPermitted)
+        );
+        assert_eq!(authorize(&clinician, Action::Sign, Object::resource("DocumentReference")), Ok(()));
+    }
+
+    #[test]
+    fn nobody_writes_the_audit_record() {
+        for role in Role::ALL {
+            for action in [Action::Create, Action::Update, Action::Delete, Action::Sign] {
+                assert!(authorize(&staff(role), action, Object::AuditLog).is_err());
+                assert!(authorize(&staff(role), action, Object::resource("AuditEvent")).is_err());
+            }
+            assert_eq!(
+                authorize(&staff(role), Action::Read, Object::AuditLog).is_ok(),
+                role == Role::PracticeAdmin
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_types_and_the_anonymous_actor_are_refused() {
+        for role in Role::ALL {
+            assert!(authorize(&staff(role), Action::Read, Object::resource("Nonsense")).is_err());
+        }
+        let nobody = Actor::anonymous();
+        for action in Action::ALL {
+            assert_eq!(authorize(&nobody, action, Object::resource("Patient")), Err(Denied::NotLoggedIn));
+            assert_eq!(authorize(&nobody, action, Object::OwnSession), Err(Denied::NotLoggedIn));
+            assert_eq!(authorize(&nobody, action, Object::Public), Ok(()));
+        }
+    }
+}
