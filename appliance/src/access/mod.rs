@@ -6,7 +6,9 @@
 //!
 //! Rules are a table ([`policy`]): a deny rule wins over any allow rule, and what no rule allows is refused.
 
+pub mod accounts;
 pub mod policy;
+pub mod sessions;
 
 pub use policy::{Action, Denied, Object, authorize};
 

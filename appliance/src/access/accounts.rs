@@ -1,0 +1,353 @@
+//! Accounts of the staff, invitations, and the check of password and code with its lockout.
+//!
+//! Every function works inside a transaction of the store (`&Connection`); times are Unix seconds given by the caller.
+//! Slow password hashing never runs in here: a transaction must not wait 100 ms for argon2.
+
+use super::Role;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+/// Failed logins of one name within [`FAILURE_WINDOW_S`] before that name is locked out.
+pub const FAILURES_PER_USER_MAX: u32 = 5;
+/// Failed logins from one address within [`FAILURE_WINDOW_S`]: higher, a practice shares one address.
+pub const FAILURES_PER_ADDRESS_MAX: u32 = 20;
+/// How long a failure counts, and so how long a lockout lasts after the last try.
+pub const FAILURE_WINDOW_S: i64 = 15 * 60;
+/// How long an invitation is good.
+pub const INVITE_S: i64 = 72 * 3600;
+/// The shortest password. Length beats composition rules (NIST SP 800-63B asks for 8; staff get two factors on top).
+pub const PASSWORD_CHARS_MIN: usize = 12;
+/// Longer input would only burn time in argon2.
+pub const PASSWORD_CHARS_MAX: usize = 256;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    #[error("the account database refused: {0}")]
+    Database(#[from] rusqlite::Error),
+    #[error("a user of this name exists already; choose another name")]
+    NameTaken,
+    #[error("no user has this name; `appliance user list` shows all")]
+    UnknownUser,
+    #[error("a login name has 2 to 32 characters of a-z, 0-9, dot, dash and underscore, and begins with a letter")]
+    BadName,
+    #[error("a password needs at least {PASSWORD_CHARS_MIN} characters; several words make a good one")]
+    PasswordTooShort,
+    #[error("a password may have {PASSWORD_CHARS_MAX} characters at most")]
+    PasswordTooLong,
+    #[error("the display name is empty or longer than 80 characters")]
+    BadDisplay,
+    #[error("this invitation is unknown, used or expired; ask for a new one (`appliance user invite`)")]
+    BadInvite,
+    #[error("the password could not be hashed")]
+    Hashing,
+}
+
+/// An account as the pages show it: without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub id: String,
+    pub name: String,
+    pub display: String,
+    pub role: Role,
+    /// The `Practitioner` resource that this user is.
+    pub practitioner: Option<String>,
+    pub created: i64,
+    pub disabled: bool,
+}
+
+/// What is needed to check a login. No Debug: it carries the password hash and the TOTP secret.
+pub struct Credentials {
+    pub account: Account,
+    pub password_hash: String,
+    pub totp_secret: String,
+    pub totp_step: Option<u64>,
+}
+
+/// A new account; the password is already hashed.
+pub struct NewAccount<'a> {
+    pub id: &'a str,
+    pub name: &'a str,
+    pub display: &'a str,
+    pub role: Role,
+    pub practitioner: Option<&'a str>,
+    pub password_hash: &'a str,
+    pub totp_secret: &'a str,
+    /// The step of the code that proved the enrolment: the same code must not log in again.
+    pub totp_step: Option<u64>,
+}
+
+const COLUMNS: &str = "id, name, display, role, practitioner, created, disabled";
+
+fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+    let role: String = row.get(3)?;
+    let role = role.parse().map_err(|e| {
+        rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::<super::UnknownRole>::new(e))
+    })?;
+    Ok(Account {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        display: row.get(2)?,
+        role,
+        practitioner: row.get(4)?,
+        created: row.get(5)?,
+        disabled: row.get::<_, Option<i64>>(6)?.is_some(),
+    })
+}
+
+/// The form of a login name that is stored and compared: trimmed, lower case.
+pub fn login_name(typed: &str) -> Result<String, AccountError> {
+    let name = typed.trim().to_ascii_lowercase();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    let letter_first = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
+    if (2..=32).contains(&name.len()) && letter_first && name.bytes().all(plain) {
+        Ok(name)
+    } else {
+        Err(AccountError::BadName)
+    }
+}
+
+/// Refuses passwords that are too short to be one, or too long to be typed.
+pub fn check_password_form(password: &str) -> Result<(), AccountError> {
+    match password.chars().count() {
+        n if n < PASSWORD_CHARS_MIN => Err(AccountError::PasswordTooShort),
+        n if n > PASSWORD_CHARS_MAX => Err(AccountError::PasswordTooLong),
+        _ => Ok(()),
+    }
+}
+
+pub fn insert(db: &Connection, new: &NewAccount<'_>, now: i64) -> Result<(), AccountError> {
+    let display = new.display.trim();
+    if display.is_empty() || display.chars().count() > 80 {
+        return Err(AccountError::BadDisplay);
+    }
+    let step = new.totp_step.and_then(|s| i64::try_from(s).ok());
+    let inserted = db.execute(
+        "INSERT INTO account (id, name, display, role, practitioner, password, totp_secret, totp_step, created)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (name) DO NOTHING",
+        params![
+            new.id,
+            login_name(new.name)?,
+            display,
+            new.role.as_str(),
+            new.practitioner,
+            new.password_hash,
+            new.totp_secret,
+            step,
+            now
+        ],
+    )?;
+    if inserted == 1 { Ok(()) } else { Err(AccountError::NameTaken) }
+}
+
+pub fn list(db: &Connection) -> Result<Vec<Account>, AccountError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM account ORDER BY name"))?;
+    let rows = statement.query_map([], account)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The account and its secrets by login name; disabled accounts are found too, the caller refuses them.
+pub fn credentials(db: &Connection, name: &str) -> Result<Option<Credentials>, AccountError> {
+    let Ok(name) = login_name(name) else { return Ok(None) };
+    let sql = format!("SELECT {COLUMNS}, password, totp_secret, totp_step FROM account WHERE name = ?1");
+    let found = db
+        .prepare_cached(&sql)?
+        .query_row([name], |row| {
+            Ok(Credentials {
+                account: account(row)?,
+                password_hash: row.get(7)?,
+                totp_secret: row.get(8)?,
+                totp_step: row.get::<_, Option<i64>>(9)?.and_then(|s| u64::try_from(s).ok()),
+            })
+        })
+        .optional()?;
+    Ok(found)
+}
+
+/// Disables or enables an account; disabling ends its sessions at once.
+pub fn set_disabled(db: &Connection, name: &str, disabled: bool, now: i64) -> Result<(), AccountError> {
+    let at = disabled.then_some(now);
+    let changed = db.execute("UPDATE account SET disabled = ?2 WHERE name = ?1", params![login_name(name)?, at])?;
+    if changed == 0 {
+        return Err(AccountError::UnknownUser);
+    }
+    db.execute(
+        "DELETE FROM session WHERE account IN (SELECT id FROM account WHERE disabled IS NOT NULL)",
+        [],
+    )?;
+    Ok(())
+}
+
+/// Takes a TOTP step: succeeds once for each step and never for an older one, also when two requests race.
+pub fn take_totp_step(db: &Connection, account_id: &str, step: u64) -> Result<bool, AccountError> {
+    let Ok(step) = i64::try_from(step) else { return Ok(false) };
+    let taken = db.execute(
+        "UPDATE account SET totp_step = ?2 WHERE id = ?1 AND (totp_step IS NULL OR totp_step < ?2)",
+        params![account_id, step],
+    )?;
+    Ok(taken == 1)
+}
+
+/// The two subjects of the lockout. The name is hashed: people type passwords into the name field.
+pub fn failure_subjects(typed_name: &str, address: &str) -> [String; 2] {
+    let name = typed_name.trim().to_lowercase();
+    [format!("user:{}", hex::encode(service::auth::token_hash(&name))), format!("address:{address}")]
+}
+
+pub fn record_failure(db: &Connection, subjects: &[String; 2], now: i64) -> Result<(), AccountError> {
+    db.execute("DELETE FROM login_failure WHERE at < ?1", [now - FAILURE_WINDOW_S])?;
+    for subject in subjects {
+        db.execute("INSERT INTO login_failure (subject, at) VALUES (?1, ?2)", params![subject, now])?;
+    }
+    Ok(())
+}
+
+pub fn clear_user_failures(db: &Connection, subjects: &[String; 2]) -> Result<(), AccountError> {
+    db.execute("DELETE FROM login_failure WHERE subject = ?1", [&subjects[0]])?;
+    Ok(())
+}
+
+/// Whether a login may be tried at all; asked before any password is checked.
+pub fn locked_out(db: &Connection, subjects: &[String; 2], now: i64) -> Result<bool, AccountError> {
+    for (subject, max) in subjects.iter().zip([FAILURES_PER_USER_MAX, FAILURES_PER_ADDRESS_MAX]) {
+        let failures: u32 = db.query_row(
+            "SELECT count(*) FROM login_failure WHERE subject = ?1 AND at >= ?2",
+            params![subject, now - FAILURE_WINDOW_S],
+            |row| row.get(0),
+        )?;
+        if failures >= max {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// An open invitation.
+pub struct Invite {
+    pub role: Role,
+    pub totp_secret: String,
+}
+
+pub fn insert_invite(
+    db: &Connection,
+    token: &str,
+    role: Role,
+    totp_secret: &str,
+    now: i64,
+) -> Result<(), AccountError> {
+    db.execute("DELETE FROM invite WHERE expires < ?1", [now])?;
+    db.execute(
+        "INSERT INTO invite (token_hash, role, totp_secret, expires) VALUES (?1, ?2, ?3, ?4)",
+        params![service::auth::token_hash(token).as_slice(), role.as_str(), totp_secret, now + INVITE_S],
+    )?;
+    Ok(())
+}
+
+pub fn invite(db: &Connection, token: &str, now: i64) -> Result<Invite, AccountError> {
+    let hash = service::auth::token_hash(token);
+    let found: Option<(String, String)> = db
+        .query_row(
+            "SELECT role, totp_secret FROM invite WHERE token_hash = ?1 AND used IS NULL AND expires >= ?2",
+            params![hash.as_slice(), now],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    let (role, totp_secret) = found.ok_or(AccountError::BadInvite)?;
+    Ok(Invite { role: role.parse().map_err(|_| AccountError::BadInvite)?, totp_secret })
+}
+
+/// Uses the invitation up; fails when somebody else did so first.
+pub fn take_invite(db: &Connection, token: &str, now: i64) -> Result<(), AccountError> {
+    let hash = service::auth::token_hash(token);
+    let taken = db.execute(
+        "UPDATE invite SET used = ?2 WHERE token_hash = ?1 AND used IS NULL AND expires >= ?2",
+        params![hash.as_slice(), now],
+    )?;
+    if taken == 1 { Ok(()) } else { Err(AccountError::BadInvite) }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn database() -> Connection {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(crate::access::SCHEMA).unwrap();
+        db
+    }
+
+    pub(crate) fn add(db: &Connection, name: &str, role: Role) -> String {
+        let id = format!("id-{name}");
+        let new = NewAccount {
+            id: &id,
+            name,
+            display: "Some Body",
+            role,
+            practitioner: None,
+            password_hash: "x",
+            totp_secret: "JBSWY3DPEHPK3PXP",
+            totp_step: None,
+        };
+        insert(db, &new, 1000).unwrap();
+        id
+    }
+
+    #[test]
+    fn names_are_unique_whatever_the_case() {
+        let db = database();
+        add(&db, "Anna", Role::Clinician);
+        let again = NewAccount {
+            id: "other",
+            name: " ANNA",
+            display: "A",
+            role: Role::FrontDesk,
+            practitioner: None,
+            password_hash: "x",
+            totp_secret: "A",
+            totp_step: None,
+        };
+        assert!(matches!(insert(&db, &again, 1), Err(AccountError::NameTaken)));
+        assert!(credentials(&db, "aNNa ").unwrap().is_some());
+        for bad in ["", "a", "1abc", "a b", "a/b", "ä-umlaut", "x".repeat(33).as_str()] {
+            assert!(matches!(login_name(bad), Err(AccountError::BadName)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_good_once_and_never_backwards() {
+        let db = database();
+        let id = add(&db, "anna", Role::Clinician);
+        assert!(take_totp_step(&db, &id, 100).unwrap());
+        assert!(!take_totp_step(&db, &id, 100).unwrap());
+        assert!(!take_totp_step(&db, &id, 99).unwrap());
+        assert!(take_totp_step(&db, &id, 101).unwrap());
+    }
+
+    #[test]
+    fn failures_lock_the_name_and_the_address_for_a_while() {
+        let db = database();
+        let subjects = failure_subjects("anna", "192.0.2.1");
+        for i in 0..FAILURES_PER_USER_MAX {
+            assert!(!locked_out(&db, &subjects, 1000).unwrap(), "locked after {i}");
+            record_failure(&db, &subjects, 1000).unwrap();
+        }
+        assert!(locked_out(&db, &subjects, 1000).unwrap());
+        assert!(locked_out(&db, &failure_subjects("ANNA ", "192.0.2.9"), 1000).unwrap());
+        assert!(!locked_out(&db, &failure_subjects("berta", "192.0.2.1"), 1000).unwrap());
+        for n in 0..FAILURES_PER_ADDRESS_MAX {
+            record_failure(&db, &failure_subjects(&format!("n{n}"), "192.0.2.1"), 1000).unwrap();
+        }
+        assert!(locked_out(&db, &failure_subjects("berta", "192.0.2.1"), 1000).unwrap());
+        assert!(!locked_out(&db, &failure_subjects("berta", "192.0.2.1"), 1001 + FAILURE_WINDOW_S).unwrap());
+    }
+
+    #[test]
+    fn an_invitation_works_once_and_expires() {
+        let db = database();
+        insert_invite(&db, "token", Role::PracticeAdmin, "SECRET", 1000).unwrap();
+        assert!(matches!(invite(&db, "other", 1000), Err(AccountError::BadInvite)));
+        assert!(matches!(invite(&db, "token", 1001 + INVITE_S), Err(AccountError::BadInvite)));
+        assert_eq!(invite(&db, "token", 1000).unwrap().role, Role::PracticeAdmin);
+        take_invite(&db, "token", 1000).unwrap();
+        assert!(matches!(take_invite(&db, "token", 1000), Err(AccountError::BadInvite)));
+        assert!(matches!(invite(&db, "token", 1000), Err(AccountError::BadInvite)));
+    }
+}

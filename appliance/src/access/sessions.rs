@@ -1,0 +1,181 @@
+//! Server-side sessions. The browser holds a random token, the database its hash: who reads the database cannot log in.
+
+use super::accounts::{Account, AccountError};
+use super::{Actor, Role};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// `__Host-` makes the browser insist on Secure, Path=/ and no Domain.
+pub const COOKIE: &str = "__Host-holdfast";
+/// A session ends this long after login, whatever happens in it.
+pub const ABSOLUTE_S: i64 = 12 * 3600;
+/// `seen` is written at most this often, so that reading pages does not mean one write each.
+const SEEN_GRAIN_S: i64 = 15;
+
+/// A session as a request sees it.
+#[derive(Clone)]
+pub struct Session {
+    pub token_hash: [u8; 32],
+    pub actor: Actor,
+    pub display: String,
+    pub practitioner: Option<String>,
+    /// Expected in every state-changing request of this session.
+    pub csrf: String,
+    pub state: State,
+    created: i64,
+    seen: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Open,
+    /// Idle for too long, or locked by hand: only unlocking and logging out are possible.
+    Locked,
+}
+
+impl Session {
+    /// Whether [`touch`] would write anything.
+    pub fn touch_due(&self, now: i64) -> bool {
+        self.state == State::Open && now - self.seen >= SEEN_GRAIN_S
+    }
+
+    /// Seconds until the session ends for good.
+    pub fn remaining_s(&self, now: i64) -> i64 {
+        (self.created + ABSOLUTE_S - now).max(0)
+    }
+}
+
+/// Opens a session for an account that has proved itself. `token` is new for each login: a token planted in the browser
+/// before the login never becomes a session.
+pub fn open(db: &Connection, account: &Account, token: &str, csrf: &str, now: i64) -> Result<(), AccountError> {
+    db.execute("DELETE FROM session WHERE created <= ?1", [now - ABSOLUTE_S])?;
+    db.execute(
+        "INSERT INTO session (token_hash, account, csrf, created, seen) VALUES (?1, ?2, ?3, ?4, ?4)",
+        params![service::auth::token_hash(token).as_slice(), account.id, csrf, now],
+    )?;
+    Ok(())
+}
+
+/// The session of a cookie's token; `None` when there is none, it is over, or its account is disabled.
+pub fn find(db: &Connection, token: &str, idle_lock_s: i64, now: i64) -> Result<Option<Session>, AccountError> {
+    let token_hash = service::auth::token_hash(token);
+    let mut statement = db.prepare_cached(
+        "SELECT s.csrf, s.created, s.seen, s.locked, a.id, a.name, a.role, a.display, a.practitioner
+         FROM session s JOIN account a ON a.id = s.account
+         WHERE s.token_hash = ?1 AND s.created > ?2 AND a.disabled IS NULL",
+    )?;
+    let found = statement
+        .query_row(params![token_hash.as_slice(), now - ABSOLUTE_S], |row| {
+            let (seen, locked): (i64, Option<i64>) = (row.get(2)?, row.get(3)?);
+            let idle = now - seen > idle_lock_s;
+            let role: Option<Role> = row.get::<_, String>(6)?.parse().ok();
+            Ok(role.map(|role| {
+                Ok::<_, rusqlite::Error>(Session {
+                    token_hash,
+                    actor: Actor::staff(row.get::<_, String>(4)?, row.get::<_, String>(5)?, role),
+                    display: row.get(7)?,
+                    practitioner: row.get(8)?,
+                    csrf: row.get(0)?,
+                    state: if idle || locked.is_some() { State::Locked } else { State::Open },
+                    created: row.get(1)?,
+                    seen,
+                })
+            }))
+        })
+        .optional()?
+        .flatten();
+    Ok(found.transpose()?)
+}
+
+/// Notes that a person was here.
+pub fn touch(db: &Connection, session: &Session, now: i64) -> Result<(), AccountError> {
+    db.prepare_cached("UPDATE session SET seen = max(seen, ?2) WHERE token_hash = ?1 AND locked IS NULL")?
+        .execute(params![session.token_hash.as_slice(), now])?;
+    Ok(())
+}
+
+pub fn lock(db: &Connection, session: &Session, now: i64) -> Result<(), AccountError> {
+    db.execute("UPDATE session SET locked = ?2 WHERE token_hash = ?1", params![session.token_hash.as_slice(), now])?;
+    Ok(())
+}
+
+/// Unlocks after the account's password was checked again, under a new token: a token copied from the browser while
+/// nobody was watching is worth nothing afterwards.
+pub fn unlock(db: &Connection, session: &Session, token: &str, now: i64) -> Result<(), AccountError> {
+    db.execute(
+        "UPDATE session SET token_hash = ?2, seen = ?3, locked = NULL WHERE token_hash = ?1",
+        params![session.token_hash.as_slice(), service::auth::token_hash(token).as_slice(), now],
+    )?;
+    Ok(())
+}
+
+pub fn close(db: &Connection, token_hash: &[u8; 32]) -> Result<(), AccountError> {
+    db.execute("DELETE FROM session WHERE token_hash = ?1", [token_hash.as_slice()])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::accounts::{self, tests as account_tests};
+    use super::*;
+
+    const IDLE: i64 = 600;
+
+    fn logged_in() -> (Connection, Account) {
+        let db = account_tests::database();
+        account_tests::add(&db, "anna", Role::Clinician);
+        let account = accounts::credentials(&db, "anna").unwrap().unwrap().account;
+        open(&db, &account, "token", "csrf", 1000).unwrap();
+        (db, account)
+    }
+
+    #[test]
+    fn a_session_ends_after_twelve_hours_however_busy() {
+        let (db, _) = logged_in();
+        let end = 1000 + ABSOLUTE_S;
+        let mut now = 1000;
+        while now < end {
+            let session = find(&db, "token", IDLE, now).unwrap().unwrap();
+            assert_eq!(session.state, State::Open);
+            touch(&db, &session, now).unwrap();
+            now += IDLE;
+        }
+        assert!(find(&db, "token", IDLE, end).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_idle_session_locks_and_unlocks_under_a_new_token() {
+        let (db, _) = logged_in();
+        let session = find(&db, "token", IDLE, 1001 + IDLE).unwrap().unwrap();
+        assert_eq!(session.state, State::Locked);
+        touch(&db, &session, 1001 + IDLE).unwrap();
+        unlock(&db, &session, "fresh", 1001 + IDLE).unwrap();
+        assert!(find(&db, "token", IDLE, 1001 + IDLE).unwrap().is_none());
+        assert_eq!(find(&db, "fresh", IDLE, 1001 + IDLE).unwrap().unwrap().state, State::Open);
+    }
+
+    #[test]
+    fn a_locked_session_stays_locked_when_requests_arrive() {
+        let (db, _) = logged_in();
+        let session = find(&db, "token", IDLE, 1000).unwrap().unwrap();
+        lock(&db, &session, 1000).unwrap();
+        touch(&db, &session, 1020).unwrap();
+        assert_eq!(find(&db, "token", IDLE, 1020).unwrap().unwrap().state, State::Locked);
+    }
+
+    #[test]
+    fn the_database_never_holds_the_token() {
+        let (db, _) = logged_in();
+        let stored: Vec<u8> = db.query_row("SELECT token_hash FROM session", [], |r| r.get(0)).unwrap();
+        assert_ne!(stored, b"token");
+        assert!(find(&db, &hex::encode(&stored), IDLE, 1000).unwrap().is_none());
+    }
+
+    #[test]
+    fn disabling_an_account_ends_its_sessions() {
+        let (db, _) = logged_in();
+        accounts::set_disabled(&db, "anna", true, 1001).unwrap();
+        assert!(find(&db, "token", IDLE, 1002).unwrap().is_none());
+        accounts::set_disabled(&db, "anna", false, 1003).unwrap();
+        assert!(find(&db, "token", IDLE, 1004).unwrap().is_none(), "enabling must not revive old sessions");
+    }
+}
