@@ -27,7 +27,7 @@ fn root() -> PathBuf {
 fn metadata() -> cargo_metadata::Metadata {
     cargo_metadata::MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
-        .other_options(vec!["--locked".into(), "--offline".into()])
+        .other_options(vec!["--locked".into(), "--filter-platform".into(), "x86_64-unknown-linux-gnu".into()])
         .exec()
         .expect("cargo metadata")
 }
@@ -82,13 +82,7 @@ fn reachable(metadata: &cargo_metadata::Metadata, resolve: &cargo_metadata::Reso
             continue;
         }
         for dep in nodes[id].deps.iter() {
-            let used = dep.dep_kinds.iter().any(|k| {
-                let elsewhere = k.target.as_ref().is_some_and(|t| {
-                    let t = t.to_string();
-                    t.contains("windows") || t.contains("wasm") || t.contains("macos") || t.contains("android") || t.contains("apple")
-                });
-                k.kind != cargo_metadata::DependencyKind::Development && !elsewhere
-            });
+            let used = dep.dep_kinds.iter().any(|k| k.kind != cargo_metadata::DependencyKind::Development);
             if used {
                 todo.push(&dep.pkg);
             }
