@@ -9,9 +9,9 @@ mod client;
 mod status;
 mod wire;
 
-// pub use client::{Client, ClientError, Endpoint, TlsIdentity};
+pub use client::{Client, ClientError, Endpoint, EndpointError, PROGRESS_EVERY, TlsIdentity};
 pub use status::*;
-// pub use wire::{ACCESS_REFUSED, Connection, Listener, Peer, WireError};
+pub use wire::{ACCESS_REFUSED, Connection, Incoming, Listener, Peer, WireError};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
