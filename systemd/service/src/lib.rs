@@ -1,1 +1,12 @@
+//! What every daemon of Holdfast needs from the machine that it runs on: the journal, readiness and watchdog of the
+//! service manager, credentials, TLS settings, the HTTP loop and the mechanisms of signing in. No policy and no storage:
+//! who may sign in, and where that is kept, belongs to the program.
 
+pub mod auth;
+mod clock;
+pub mod http;
+pub mod log;
+mod manager;
+pub mod tls;
+
+pub use manager::{activated_unix_listener, credential, ready, shutdown, spawn_watchdog, status, stopping};
