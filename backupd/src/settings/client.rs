@@ -1,0 +1,55 @@
+//! `cli.toml`: where the daemons are, for a person at a terminal. A daemon's own file does as well.
+
+use super::{File, SettingsError};
+use backupd_api::{Endpoint, TlsIdentity};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Where the two daemons listen.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoints {
+    pub serve: Option<Endpoint>,
+    pub verifier: Option<Endpoint>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientSettings {
+    serve: Option<String>,
+    verifier: Option<String>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl ClientSettings {
+    /// Reads `cli.toml`, or takes the socket of a `serve.toml` or `verifier.toml`.
+    pub fn endpoints(path: &Path) -> Result<Endpoints, SettingsError> {
+        let (_, any) = File::read::<toml::Table>(path)?;
+        if any.contains_key("quorum") {
+            let socket = super::ServeSettings::load(path)?.socket;
+            return Ok(Endpoints { serve: Some(Endpoint::Unix(socket)), verifier: None });
+        }
+        if any.contains_key("drill_schedule") {
+            let socket = super::VerifierSettings::load(path)?.socket;
+            return Ok(Endpoints { serve: None, verifier: Some(Endpoint::Unix(socket)) });
+        }
+        let (file, toml) = File::read::<Self>(path)?;
+        let identity = toml.identity(&file)?;
+        let parse = |key: &str, text: Option<&String>| {
+            text.map(|t| Endpoint::parse_with(&file.endpoint_text(t), identity.clone()))
+                .transpose()
+                .map_err(|e| file.error(key, "is no endpoint", e.to_string()))
+        };
+        Ok(Endpoints { serve: parse("serve", toml.serve.as_ref())?, verifier: parse("verifier", toml.verifier.as_ref())? })
+    }
+
+    fn identity(&self, file: &File) -> Result<Option<TlsIdentity>, SettingsError> {
+        let (Some(ca), Some(cert), Some(key)) = (&self.ca, &self.cert, &self.key) else { return Ok(None) };
+        let read = |name: &str, path: &Path| {
+            std::fs::read(file.path(path))
+                .map_err(|e| file.error(name, format!("cannot be read ({})", e.kind()), "name a readable PEM file"))
+        };
+        Ok(Some(TlsIdentity { ca_pem: read("ca", ca)?, cert_pem: read("cert", cert)?, key_pem: read("key", key)?.into() }))
+    }
+}

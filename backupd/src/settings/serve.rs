@@ -1,0 +1,228 @@
+//! `serve.toml`.
+
+use super::shared::{StoreToml, stores};
+use super::{File, SettingsError, StoreSetting, TlsListen};
+use crate::schedule::Schedule;
+use backupd_api::DutyKind;
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Backups pause when less than this would stay free, unless the settings say otherwise.
+const DISK_RESERVE_BYTES: u64 = 2_000_000_000;
+/// Every store's objects are re-hashed at this time, unless the settings say otherwise.
+const SCRUB_SCHEDULE: &str = "20 3 * * *";
+
+/// The checked settings of `backupd serve`.
+#[derive(Debug, Clone)]
+pub struct ServeSettings {
+    pub file: PathBuf,
+    pub practice: String,
+    pub zone: chrono_tz::Tz,
+    /// The place where the server stands.
+    pub site: String,
+    /// `None`: the systemd credential `writer`.
+    pub writer_credential: Option<PathBuf>,
+    pub state_dir: PathBuf,
+    pub socket: PathBuf,
+    pub health_socket: Option<PathBuf>,
+    pub allowed_uids: Vec<u32>,
+    pub tls: Option<TlsListen>,
+    pub quorum: u32,
+    pub disk_reserve_bytes: u64,
+    /// A durable snapshot older than this is late, milliseconds.
+    pub late_after_ms: i64,
+    /// A store without a passed drill for this long raises an alert, milliseconds.
+    pub drill_late_after_ms: i64,
+    pub scrub: Schedule,
+    /// The verifier's public report key: reports found in the stores count only when it signed them.
+    pub report_key: Option<PathBuf>,
+    /// Files that travel with every snapshot so that `recover` can put them back, beside this file itself.
+    pub keep: Vec<PathBuf>,
+    pub sources: Vec<Source>,
+    pub stores: Vec<StoreSetting>,
+    pub duties: Vec<DutySetting>,
+}
+
+/// Something that is backed up on a schedule.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub name: String,
+    pub kind: SourceKind,
+    pub schedule: Schedule,
+}
+
+#[derive(Debug, Clone)]
+pub enum SourceKind {
+    /// The EMR, through its operations socket.
+    Appliance { ops_socket: PathBuf },
+    Folder { path: PathBuf, excludes: Vec<String> },
+}
+
+/// Who is responsible for one thing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DutySetting {
+    pub kind: DutyKind,
+    pub store: Option<String>,
+    #[serde(default)]
+    pub party: String,
+    #[serde(default)]
+    pub deputy: String,
+    #[serde(default)]
+    pub phone: String,
+    /// Day of the next review, `YYYY-MM-DD`.
+    #[serde(default)]
+    pub review: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServeToml {
+    practice: String,
+    time_zone: String,
+    site: String,
+    writer_credential: Option<PathBuf>,
+    state_dir: PathBuf,
+    socket: PathBuf,
+    health_socket: Option<PathBuf>,
+    #[serde(default)]
+    allowed_uids: Vec<u32>,
+    quorum: u32,
+    disk_reserve_bytes: Option<u64>,
+    late_after_s: Option<u32>,
+    drill_late_after_s: Option<u32>,
+    scrub_schedule: Option<String>,
+    report_key: Option<PathBuf>,
+    #[serde(default)]
+    keep: Vec<PathBuf>,
+    tls: Option<TlsListen>,
+    #[serde(default)]
+    source: Vec<SourceToml>,
+    #[serde(default)]
+    store: Vec<StoreToml>,
+    #[serde(default)]
+    duty: Vec<DutySetting>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceToml {
+    name: String,
+    kind: SourceWord,
+    schedule: String,
+    ops_socket: Option<PathBuf>,
+    path: Option<PathBuf>,
+    #[serde(default)]
+    excludes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SourceWord {
+    Appliance,
+    Folder,
+}
+
+impl ServeSettings {
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        let (file, toml) = File::read::<ServeToml>(path)?;
+        let zone = file.zone(&toml.time_zone)?;
+        file.label("site", &toml.site)?;
+        let stores = stores(&file, toml.store)?;
+        let countable = stores.iter().filter(|s| !s.convenience).count();
+        if toml.quorum == 0 || toml.quorum as usize > countable {
+            return Err(file.error(
+                "quorum",
+                format!("is {} but {countable} stores count", toml.quorum),
+                "use 1 up to the number of stores that are not `convenience`",
+            ));
+        }
+        let sources = sources(&file, toml.source, zone)?;
+        duties(&file, &toml.duty, &stores)?;
+        let scrub = toml.scrub_schedule.unwrap_or_else(|| SCRUB_SCHEDULE.to_owned());
+        Ok(Self {
+            practice: toml.practice,
+            zone,
+            site: toml.site,
+            writer_credential: toml.writer_credential.map(|p| file.path(&p)),
+            state_dir: file.path(&toml.state_dir),
+            socket: file.path(&toml.socket),
+            health_socket: toml.health_socket.map(|p| file.path(&p)),
+            allowed_uids: toml.allowed_uids,
+            tls: toml.tls.map(|t| t.resolve(&file)),
+            quorum: toml.quorum,
+            disk_reserve_bytes: toml.disk_reserve_bytes.unwrap_or(DISK_RESERVE_BYTES),
+            late_after_ms: i64::from(toml.late_after_s.unwrap_or(26 * 3600)) * 1000,
+            drill_late_after_ms: i64::from(toml.drill_late_after_s.unwrap_or(32 * 24 * 3600)) * 1000,
+            scrub: file.schedule("scrub_schedule", &scrub, zone)?,
+            report_key: toml.report_key.map(|p| file.path(&p)),
+            keep: toml.keep.iter().map(|p| file.path(p)).collect(),
+            sources,
+            stores,
+            duties: toml.duty,
+            file: file.path,
+        })
+    }
+
+    pub fn store(&self, name: &str) -> Option<&StoreSetting> {
+        self.stores.iter().find(|s| s.name == name)
+    }
+}
+
+fn sources(file: &File, list: Vec<SourceToml>, zone: chrono_tz::Tz) -> Result<Vec<Source>, SettingsError> {
+    if list.is_empty() {
+        return Err(file.error("source", "there is none", "add at least one [[source]]"));
+    }
+    let mut names = BTreeSet::new();
+    let mut out = Vec::new();
+    for source in list {
+        let name = String::from(file.label("source.name", &source.name)?);
+        if !names.insert(name.clone()) {
+            return Err(file.error("source.name", format!("`{name}` is there twice"), "give each source its own name"));
+        }
+        let missing = |key: &str| {
+            file.error(format!("source.{key}"), format!("is missing for source `{name}`"), format!("add `{key} = ...`"))
+        };
+        let foreign = |key: &str| {
+            file.error(format!("source.{key}"), format!("does not belong to this kind of source (`{name}`)"), "remove the key")
+        };
+        let kind = match source.kind {
+            SourceWord::Appliance if source.path.is_some() => return Err(foreign("path")),
+            SourceWord::Appliance if !source.excludes.is_empty() => return Err(foreign("excludes")),
+            SourceWord::Appliance => {
+                SourceKind::Appliance { ops_socket: file.path(&source.ops_socket.ok_or_else(|| missing("ops_socket"))?) }
+            }
+            SourceWord::Folder if source.ops_socket.is_some() => return Err(foreign("ops_socket")),
+            SourceWord::Folder => SourceKind::Folder {
+                path: file.path(&source.path.ok_or_else(|| missing("path"))?),
+                excludes: source.excludes,
+            },
+        };
+        out.push(Source { name, kind, schedule: file.schedule("source.schedule", &source.schedule, zone)? });
+    }
+    Ok(out)
+}
+
+fn duties(file: &File, list: &[DutySetting], stores: &[StoreSetting]) -> Result<(), SettingsError> {
+    for duty in list {
+        let is_contract = duty.kind == DutyKind::StoreContract;
+        match &duty.store {
+            Some(_) if !is_contract => {
+                return Err(file.error("duty.store", "belongs to `store-contract` only", "remove the key"));
+            }
+            None if is_contract => {
+                return Err(file.error("duty.store", "is missing", "name the store whose contract is meant"));
+            }
+            Some(name) if !stores.iter().any(|s| &s.name == name) => {
+                return Err(file.error("duty.store", format!("no store is named `{name}`"), "use the name of a [[store]]"));
+            }
+            _ => {}
+        }
+        if !duty.review.is_empty() && duty.review.parse::<NaiveDate>().is_err() {
+            return Err(file.error("duty.review", format!("`{}` is no day", duty.review), "write it as YYYY-MM-DD"));
+        }
+    }
+    Ok(())
+}
