@@ -1,0 +1,245 @@
+//! The audit: append-only, hash-chained, written in the same transaction as what it tells of.
+//!
+//! `hash[n] = BLAKE3(hash[n-1] || fields of entry n)`, each field preceded by its length, so that no change, removal or
+//! insertion goes unnoticed by a walk from the first entry. `hash[0]` is a constant.
+
+use crate::access::Actor;
+use crate::store::StoreError;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+/// What happened. The words are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Read,
+    Search,
+    Create,
+    Update,
+    Attach,
+    Download,
+    Sign,
+    Post,
+    Login,
+    Logout,
+    Lock,
+    UserChange,
+    Import,
+    Export,
+    Start,
+}
+
+impl Action {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Read => "read",
+            Action::Search => "search",
+            Action::Create => "create",
+            Action::Update => "update",
+            Action::Attach => "attach",
+            Action::Download => "download",
+            Action::Sign => "sign",
+            Action::Post => "post",
+            Action::Login => "login",
+            Action::Logout => "logout",
+            Action::Lock => "lock",
+            Action::UserChange => "user-change",
+            Action::Import => "import",
+            Action::Export => "export",
+            Action::Start => "start",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Denied,
+    Failed,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Denied => "denied",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+/// One thing that happened, before it is chained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub action: Action,
+    /// A resource type, `session`, `user` ...; never free text.
+    pub kind: String,
+    /// Logical id of the object; empty for a search.
+    pub object: String,
+    /// Logical id of the patient whose record was touched; empty for none or many.
+    pub patient: String,
+    pub outcome: Outcome,
+    /// How many records a search returned; 1 otherwise.
+    pub matches: u64,
+}
+
+impl Event {
+    pub fn new(action: Action, kind: &str, object: &str) -> Event {
+        let (kind, object) = (kind.to_owned(), object.to_owned());
+        Event { action, kind, object, patient: String::new(), outcome: Outcome::Done, matches: 1 }
+    }
+
+    pub fn of_patient(self, patient: &str) -> Event {
+        Event { patient: patient.to_owned(), ..self }
+    }
+
+    pub fn outcome(self, outcome: Outcome) -> Event {
+        Event { outcome, ..self }
+    }
+
+    pub fn matches(self, matches: u64) -> Event {
+        Event { matches, ..self }
+    }
+}
+
+/// A stored entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub seq: u64,
+    pub at_ms: i64,
+    pub actor: String,
+    pub actor_name: String,
+    pub capacity: String,
+    pub action: String,
+    pub kind: String,
+    pub object: String,
+    pub patient: String,
+    pub outcome: String,
+    pub matches: u64,
+    pub hash: [u8; 32],
+}
+
+/// Where the chain ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Number of entries; 0 for an empty chain.
+    pub seq: u64,
+    pub hash: [u8; 32],
+}
+
+const COLUMNS: &str =
+    "seq, at_ms, actor, actor_name, capacity, action, kind, object, patient, outcome, matches, hash";
+
+/// Appends `event` to the chain. Any failure is [`StoreError::Audit`]: the caller's transaction must not commit.
+pub(crate) fn append(connection: &Connection, actor: &Actor, event: &Event, now_ms: i64) -> Result<(), StoreError> {
+    let full = |error: StoreError| if matches!(error, StoreError::Full) { error } else { StoreError::Audit };
+    let head = head(connection).map_err(full)?;
+    let mut entry = Entry {
+        seq: head.seq + 1,
+        at_ms: now_ms,
+        actor: actor.id.clone(),
+        actor_name: actor.name.clone(),
+        capacity: actor.capacity_str().to_owned(),
+        action: event.action.as_str().to_owned(),
+        kind: event.kind.clone(),
+        object: event.object.clone(),
+        patient: event.patient.clone(),
+        outcome: event.outcome.as_str().to_owned(),
+        matches: event.matches,
+        hash: [0; 32],
+    };
+    entry.hash = entry.chained(&head.hash);
+    insert(connection, &entry).map_err(|error| full(error.into()))
+}
+
+fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO audit (seq, at_ms, actor, actor_name, capacity, action, kind, object, patient, outcome, \
+               matches, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let parameters = rusqlite::params![
+        entry.seq.cast_signed(),
+        entry.at_ms,
+        entry.actor,
+        entry.actor_name,
+        entry.capacity,
+        entry.action,
+        entry.kind,
+        entry.object,
+        entry.patient,
+        entry.outcome,
+        entry.matches.cast_signed(),
+        entry.hash,
+    ];
+    connection.prepare_cached(sql)?.execute(parameters).map(|_| ())
+}
+
+/// The last entry's number and hash, without walking the chain.
+pub fn head(connection: &Connection) -> Result<Head, StoreError> {
+    let sql = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
+    let last = connection
+        .prepare_cached(sql)?
+        .query_row([], |row| Ok(Head { seq: row.get::<_, i64>(0)?.cast_unsigned(), hash: row.get(1)? }))
+        .optional()?;
+    Ok(last.unwrap_or(Head { seq: 0, hash: first() }))
+}
+
+/// Walks the whole chain and gives its head.
+///
+/// # Errors
+/// [`StoreError::Damaged`] where an entry is missing, out of order or does not hash to what it says.
+pub fn walk(connection: &Connection) -> Result<Head, StoreError> {
+    let mut statement = connection.prepare(&format!("SELECT {COLUMNS} FROM audit ORDER BY seq"))?;
+    let mut rows = statement.query([])?;
+    let mut head = Head { seq: 0, hash: first() };
+    while let Some(row) = rows.next()? {
+        let entry = entry(row)?;
+        if entry.seq != head.seq + 1 || entry.hash != entry.chained(&head.hash) {
+            return Err(StoreError::Damaged("audit chain"));
+        }
+        head = Head { seq: entry.seq, hash: entry.hash };
+    }
+    Ok(head)
+}
+
+/// Up to `count` entries older than `before` (`None` = from the newest), newest first.
+pub(crate) fn page(connection: &Connection, before: Option<u64>, count: u32) -> Result<Vec<Entry>, StoreError> {
+    let before = before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX));
+    let sql = format!("SELECT {COLUMNS} FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let entries = statement.query_map((before, count), entry)?.collect::<Result<_, _>>()?;
+    Ok(entries)
+}
+
+fn first() -> [u8; 32] {
+    *blake3::hash(b"holdfast appliance audit v1").as_bytes()
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        seq: row.get::<_, i64>(0)?.cast_unsigned(),
+        at_ms: row.get(1)?,
+        actor: row.get(2)?,
+        actor_name: row.get(3)?,
+        capacity: row.get(4)?,
+        action: row.get(5)?,
+        kind: row.get(6)?,
+        object: row.get(7)?,
+        patient: row.get(8)?,
+        outcome: row.get(9)?,
+        matches: row.get::<_, i64>(10)?.cast_unsigned(),
+        hash: row.get(11)?,
+    })
+}
+
+impl Entry {
+    fn chained(&self, previous: &[u8; 32]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(previous);
+        for number in [self.seq.to_le_bytes(), self.at_ms.to_le_bytes(), self.matches.to_le_bytes()] {
+            hasher.update(&number);
+        }
+        let texts = [&self.actor, &self.actor_name, &self.capacity, &self.action];
+        for text in texts.into_iter().chain([&self.kind, &self.object, &self.patient, &self.outcome]) {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+}

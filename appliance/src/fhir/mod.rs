@@ -1,0 +1,134 @@
+//! FHIR R4 on the wire: what is understood of a resource, and the routes under `/fhir/R4`.
+
+pub mod date;
+pub mod params;
+pub mod transaction;
+pub mod types;
+
+use crate::store::StoreError;
+use serde_json::{Map, Value};
+
+/// The deepest nesting of a resource: FHIR's own recursive types stay far below.
+const DEPTH_MAX: usize = 48;
+
+/// Checks the shape that every resource must have, and gives its element.
+///
+/// # Errors
+/// [`StoreError::Invalid`] with a path of element names, never a value.
+pub fn check(kind: &str, body: Value) -> Result<Map<String, Value>, StoreError> {
+    if !types::is_kept(kind) {
+        return Err(StoreError::invalid("this type is not kept here", kind));
+    }
+    check_depth(&body, 0)?;
+    let Value::Object(element) = body else {
+        return Err(StoreError::invalid("a resource must be a JSON object", kind));
+    };
+    match element.get("resourceType").and_then(Value::as_str) {
+        Some(found) if found == kind => {}
+        _ => return Err(StoreError::invalid("must be the type named in the address", format!("{kind}.resourceType"))),
+    }
+    check_required(kind, &element)?;
+    Ok(element)
+}
+
+/// Checks a logical id: 1 to 64 letters, digits, `-` and `.`.
+pub fn check_id(id: &str) -> Result<(), StoreError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+    if (1..=64).contains(&id.len()) && id.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(StoreError::invalid("must be 1 to 64 letters, digits, hyphens and dots", "id"))
+    }
+}
+
+fn check_depth(value: &Value, depth: usize) -> Result<(), StoreError> {
+    if depth > DEPTH_MAX {
+        return Err(StoreError::invalid("is nested too deeply", ""));
+    }
+    match value {
+        Value::Array(items) => {
+            if items.is_empty() && depth > 0 {
+                return Err(StoreError::invalid("an array must not be empty", ""));
+            }
+            items.iter().try_for_each(|item| check_depth(item, depth + 1))
+        }
+        Value::Object(element) => element.values().try_for_each(|value| check_depth(value, depth + 1)),
+        _ => Ok(()),
+    }
+}
+
+/// Elements that R4 requires of the types that people here write by hand.
+fn check_required(kind: &str, element: &Map<String, Value>) -> Result<(), StoreError> {
+    let required: &[&str] = match kind {
+        "Encounter" => &["status", "class"],
+        "Observation" => &["status", "code"],
+        "DiagnosticReport" => &["status", "code"],
+        "Condition" => &["subject"],
+        "AllergyIntolerance" => &["patient"],
+        "MedicationRequest" => &["status", "intent", "subject"],
+        "Procedure" => &["status", "subject"],
+        "Immunization" => &["status", "vaccineCode", "patient"],
+        "Appointment" => &["status", "participant"],
+        "DocumentReference" => &["status", "content"],
+        "Composition" => &["status", "type", "date", "author", "title"],
+        "Claim" => &["status", "type", "use", "patient", "created", "provider", "priority", "insurance"],
+        "Coverage" => &["status", "beneficiary", "payor"],
+        _ => &[],
+    };
+    match required.iter().find(|name| !element.contains_key(**name)) {
+        Some(name) => Err(StoreError::invalid("this element is required", format!("{kind}.{name}"))),
+        None => check_dates(kind, element),
+    }
+}
+
+/// Dates that a search relies on must be dates.
+fn check_dates(kind: &str, element: &Map<String, Value>) -> Result<(), StoreError> {
+    const DATES: [&str; 5] = ["birthDate", "start", "end", "date", "recordedDate"];
+    let wrong = DATES.iter().find(|name| {
+        let text = element.get(**name).and_then(Value::as_str);
+        text.is_some_and(|text| date::parse(text).is_none())
+    });
+    match wrong {
+        Some(name) => Err(StoreError::invalid("must be a date as FHIR writes it", format!("{kind}.{name}"))),
+        None => Ok(()),
+    }
+}
+
+/// The entity tag of a version, `W/"3"`.
+pub fn etag(version: u32) -> String {
+    format!("W/\"{version}\"")
+}
+
+/// The version in an entity tag, weak or strong.
+pub fn etag_version(tag: &str) -> Option<u32> {
+    tag.trim().trim_start_matches("W/").strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+/// The decoded pairs of a query string; `None` when an escape is not UTF-8 or cut off.
+pub fn query_pairs(query: &str) -> Option<Vec<(String, String)>> {
+    let parts = query.split('&').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            Some((decode(name)?, decode(value)?))
+        })
+        .collect()
+}
+
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let pair = [rest.next()?, rest.next()?];
+                let mut decoded = [0];
+                hex::decode_to_slice(pair, &mut decoded).ok()?;
+                bytes.extend(decoded);
+            }
+            other => bytes.push(other),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -1,0 +1,22 @@
+//! The EMR service: a practice's records behind pages and FHIR R4, with a door for the backup.
+//!
+//! ```text
+//! browser, FHIR client -> web (pages, sessions) -> access (one authorization function)
+//!                                               -> fhir (R4 wire)    -> store (SQLite, audit, search, history)
+//! backup               -> ops (quiesce, facts)                       -> attachments (content-addressed files)
+//! ```
+//!
+//! Every read and write of a record goes through [`store::Store`], which authorizes and audits it: there is no other door.
+
+pub mod access;
+pub mod attachments;
+pub mod audit;
+pub mod clock;
+pub mod fhir;
+pub mod import;
+pub mod ops;
+pub mod probe;
+pub mod seed;
+pub mod settings;
+pub mod store;
+pub mod web;

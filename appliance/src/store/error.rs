@@ -1,0 +1,82 @@
+//! What can go wrong in the store. No variant carries record content.
+
+/// An error of the store; the variant says what the caller does next.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Denied(#[from] crate::access::Denied),
+    #[error("there is no such record")]
+    NotFound,
+    #[error("the record was changed by somebody else: read version {current} and apply the change to it")]
+    VersionConflict { current: u32 },
+    #[error("an update must name the version that it replaces")]
+    VersionRequired,
+    #[error("{what}")]
+    Invalid { what: Reason },
+    #[error("the data folder is in use by another appliance: stop `appliance serve` first")]
+    InUse,
+    #[error("the records were written by a newer release (schema {found}, this one reads up to {known}): install that release")]
+    Newer { found: u32, known: u32 },
+    #[error("the records are damaged: restore them from a snapshot ({0})")]
+    Damaged(&'static str),
+    #[error("the disk is full: free some room; nothing was changed")]
+    Full,
+    #[error("the records are busy for longer than expected: try again")]
+    Busy,
+    #[error("the audit could not be written, so the request was not carried out")]
+    Audit,
+    #[error("the appliance is stopping")]
+    Closed,
+    #[error("the data folder cannot be used ({context}: {kind})")]
+    Io { context: &'static str, kind: std::io::ErrorKind },
+    /// The code of SQLite's error; its text may quote content, so it is left out.
+    #[error("the database refused the request (SQLite code {0})")]
+    Database(i32),
+}
+
+/// Why input was refused: a fixed sentence, with an element's path where that helps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    pub sentence: &'static str,
+    /// A path of element names such as `Patient.name`, or the name of a parameter; never a value.
+    pub path: String,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.path.is_empty() { f.write_str(self.sentence) } else { write!(f, "{}: {}", self.path, self.sentence) }
+    }
+}
+
+impl StoreError {
+    pub fn invalid(sentence: &'static str, path: impl Into<String>) -> StoreError {
+        StoreError::Invalid { what: Reason { sentence, path: path.into() } }
+    }
+
+    pub(crate) fn io(context: &'static str) -> impl FnOnce(std::io::Error) -> StoreError {
+        move |error| match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::Full,
+            kind => StoreError::Io { context, kind },
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        use rusqlite::ErrorCode;
+        match &error {
+            rusqlite::Error::QueryReturnedNoRows => StoreError::NotFound,
+            rusqlite::Error::SqliteFailure(code, _) => match code.code {
+                ErrorCode::DiskFull => StoreError::Full,
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy,
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Damaged("database"),
+                _ => StoreError::Database(code.extended_code),
+            },
+            // A column of another type than the schema says: the file was not written by this program.
+            rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..) => {
+                StoreError::Damaged("column")
+            }
+            _ => StoreError::Database(-1),
+        }
+    }
+}

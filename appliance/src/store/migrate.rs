@@ -1,0 +1,51 @@
+//! Numbered, forward-only migrations. The number that a file has reached is its `user_version`.
+
+use super::StoreError;
+use crate::access;
+use rusqlite::Connection;
+
+/// The schema that this release writes.
+pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// Marks a file as ours ("HfEM"), so that a foreign SQLite file is refused by name instead of being migrated.
+const APPLICATION_ID: i32 = 0x4866_454d;
+
+/// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
+const MIGRATIONS: [&[&str]; 1] = [&[include_str!("schema-1.sql"), access::SCHEMA]];
+
+/// Brings the file to [`SCHEMA_VERSION`]; each step commits with its number or not at all.
+pub fn migrate(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
+    let found = schema_version(connection)?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
+    }
+    for (number, step) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        if schema_version(&transaction)? >= number {
+            continue; // Another process took this step while we waited for the lock.
+        }
+        for sql in step {
+            transaction.execute_batch(sql)?;
+        }
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", number)?;
+        let key = format!("migrated-to-{number}-ms");
+        transaction.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", (key, now_ms.to_string()))?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// The schema number of an open file; 0 for an empty one.
+///
+/// # Errors
+/// [`StoreError::Damaged`] for a database that another program made.
+pub fn schema_version(connection: &Connection) -> Result<u32, StoreError> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if (version > 0 || tables > 0) && application != APPLICATION_ID {
+        return Err(StoreError::Damaged("not a file of this program"));
+    }
+    Ok(version)
+}

@@ -1,0 +1,262 @@
+//! The records: one SQLite database, one writer thread, many readers, every access authorized and audited.
+//!
+//! - [`Store::write`] runs a closure on a [`Tx`]: resource, history of the superseded version, index rows, outbox and audit
+//!   entry commit together or not at all. Jobs that arrive while a commit runs share the next one.
+//! - [`Store::view`] runs a closure on a [`View`] (one consistent read point) and appends what was read to the audit
+//!   *before* it returns the result: a read whose audit cannot be written fails.
+//! - [`Store::internal`] reads tables that hold no records (accounts, sessions) without an audit entry.
+
+mod chart;
+mod error;
+mod index;
+mod ledger;
+mod lock;
+mod migrate;
+mod outbox;
+mod resource;
+mod search;
+mod tx;
+mod view;
+mod writer;
+
+pub use chart::Chart;
+pub use error::{Reason, StoreError};
+pub use ledger::{Entry as LedgerEntry, Posting};
+pub use migrate::SCHEMA_VERSION;
+pub use resource::{Expect, Resource};
+pub use search::{Cursor, Page, Query};
+pub use tx::Tx;
+pub use view::View;
+
+pub(crate) use migrate::schema_version;
+
+use crate::access::Actor;
+use crate::attachments::Attachments;
+use crate::clock::Clock;
+use rusqlite::{Connection, OpenFlags};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The database's file name in the data folder, and its name in a snapshot.
+pub const DATABASE_FILE: &str = "records.sqlite";
+/// The attachments' folder in the data folder, and its name in a snapshot.
+pub const ATTACHMENTS_DIR: &str = "attachments";
+
+/// Readers at the same time; more wait. A practice has tens of users and a page takes a few milliseconds.
+const READERS_MAX: usize = 8;
+/// How long a statement waits for another process's write, e.g. `appliance user invite` beside the service.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a data folder is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The only process that writes records: `serve`, `import`, `seed`. Refused while another holds the folder.
+    Exclusive,
+    /// Beside a running service, for accounts (`appliance user ...`). SQLite's own lock orders the writes.
+    Beside,
+}
+
+/// The practice's records. Cheap to clone; the last clone's drop ends the writer and closes the database.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: PathBuf,
+    attachments: Attachments,
+    clock: Clock,
+    params: Arc<index::ParamIds>,
+    writer: writer::Writer,
+    idle_readers: Mutex<Vec<Connection>>,
+    reader_slots: tokio::sync::Semaphore,
+    /// Held as long as the store is open.
+    _lock: Option<lock::DataLock>,
+}
+
+impl Store {
+    /// Opens the records in `data_dir`, creating and migrating them as needed.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process holds the folder, [`StoreError::Newer`] when a newer release wrote it.
+    pub fn open(data_dir: &Path, clock: Clock, mode: Mode) -> Result<Store, StoreError> {
+        std::fs::create_dir_all(data_dir).map_err(StoreError::io("data folder"))?;
+        let lock = match mode {
+            Mode::Exclusive => Some(lock::DataLock::acquire(data_dir)?),
+            Mode::Beside => None,
+        };
+        let database = data_dir.join(DATABASE_FILE);
+        let mut connection = Connection::open(&database)?;
+        configure_writer(&connection)?;
+        migrate::migrate(&mut connection, clock.unix_ms())?;
+        let params = Arc::new(index::ParamIds::load(&connection)?);
+        let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR))?;
+        let writer = writer::Writer::start(connection)?;
+        Ok(Store {
+            inner: Arc::new(Inner {
+                database,
+                attachments,
+                clock,
+                params,
+                writer,
+                idle_readers: Mutex::new(Vec::new()),
+                reader_slots: tokio::sync::Semaphore::new(READERS_MAX),
+                _lock: lock,
+            }),
+        })
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// The files beside the database; stage a file here first, then [`Tx::attach`] it.
+    pub fn attachments(&self) -> &Attachments {
+        &self.inner.attachments
+    }
+
+    /// Runs `job` in one transaction on the writer thread. An error of `job` undoes all it did, and only that.
+    pub async fn write<T, E, F>(&self, actor: &Actor, job: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let answer = self.submit(actor, job);
+        answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// [`Store::write`] for a thread that is not inside the async runtime.
+    pub fn write_blocking<T, E, F>(&self, actor: &Actor, job: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let answer = self.submit(actor, job);
+        answer.blocking_recv().unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// Runs `job` on one consistent read point, then appends what it read to the audit, then returns its result.
+    pub async fn view<T, E, F>(&self, actor: &Actor, job: F) -> Result<T, E>
+    where
+        F: FnOnce(&View<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (store, reader) = (self.clone(), actor.clone());
+        let run = move |connection: &Connection| {
+            let view = View::new(connection, &store.inner.params, &reader);
+            let result = job(&view);
+            Ok((result, view.into_events()))
+        };
+        let (result, events) = self.internal(run).await?;
+        if !events.is_empty() {
+            self.write(actor, move |tx: &mut Tx<'_>| tx.audit_all(&events)).await?;
+        }
+        result
+    }
+
+    /// [`Store::view`] for a thread that is not inside the async runtime.
+    pub fn view_blocking<T, E, F>(&self, actor: &Actor, job: F) -> Result<T, E>
+    where
+        F: FnOnce(&View<'_>) -> Result<T, E>,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (result, events) = self.inner.read(|connection| {
+            let view = View::new(connection, &self.inner.params, actor);
+            let result = job(&view);
+            Ok::<_, StoreError>((result, view.into_events()))
+        })?;
+        if !events.is_empty() {
+            self.write_blocking(actor, move |tx: &mut Tx<'_>| tx.audit_all(&events))?;
+        }
+        result
+    }
+
+    /// Reads tables that hold no records (accounts, sessions, invitations): not authorized, not audited.
+    pub async fn internal<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let _slot = self.inner.reader_slots.acquire().await.map_err(|_| StoreError::Closed)?;
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || inner.read(job)).await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// [`Store::internal`] for a thread that is not inside the async runtime.
+    pub fn internal_blocking<T, E: From<StoreError>>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.inner.read(job)
+    }
+
+    /// Writes a canary: a row without content, whose age after a restore is the recovery point.
+    pub async fn canary(&self) -> Result<(), StoreError> {
+        let actor = Actor::program(crate::access::Program::Operations);
+        self.write(&actor, |tx| tx.canary()).await
+    }
+
+    fn submit<T, E, F>(&self, actor: &Actor, job: F) -> tokio::sync::oneshot::Receiver<Result<T, E>>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (params, actor, clock) = (Arc::clone(&self.inner.params), actor.clone(), self.inner.clock.clone());
+        self.inner.writer.submit(move |connection| {
+            let mut tx = Tx::new(connection, &params, &actor, clock.unix_ms());
+            let value = job(&mut tx)?;
+            tx.finish()?;
+            Ok(value)
+        })
+    }
+}
+
+impl Inner {
+    /// Runs `job` inside one deferred read transaction, so that it sees one state of the records.
+    fn read<T, E: From<StoreError>>(&self, job: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
+        let idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => open_reader(&self.database)?,
+        };
+        let transaction = connection.unchecked_transaction().map_err(StoreError::from)?;
+        let result = job(&connection);
+        transaction.rollback().map_err(StoreError::from)?;
+        let mut idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < READERS_MAX {
+            idle.push(connection);
+        }
+        result
+    }
+}
+
+fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // 4096 is the size of a disk's and the page cache's page: a one-row change rewrites (and a snapshot carries) 4 KiB.
+    // FHIR bodies of 1 to 4 KB overflow a page rarely enough that larger pages only made changes more expensive.
+    connection.pragma_update(None, "page_size", 4096)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // FULL: a commit is on the disk when a clinician sees "saved".
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+fn open_reader(database: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(database, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}

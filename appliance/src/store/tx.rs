@@ -1,0 +1,244 @@
+//! Writing: one transaction on behalf of one actor.
+
+use super::index::{self, ParamIds};
+use super::ledger::{self, Posting};
+use super::resource::{self, Expect, Resource};
+use super::search::{self, Page, Query};
+use super::{StoreError, outbox};
+use crate::access::{self, Actor, Object};
+use crate::attachments::{AttachmentRow, Staged};
+use crate::audit::{self, Action, Event};
+use crate::{clock, fhir};
+use rusqlite::Connection;
+use serde_json::{Map, Value};
+
+/// One transaction. Everything done through it commits together with its audit entries, or not at all.
+pub struct Tx<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) params: &'a ParamIds,
+    actor: &'a Actor,
+    now_ms: i64,
+    events: Vec<Event>,
+}
+
+impl<'a> Tx<'a> {
+    pub(super) fn new(connection: &'a Connection, params: &'a ParamIds, actor: &'a Actor, now_ms: i64) -> Tx<'a> {
+        Tx { connection, params, actor, now_ms, events: Vec::new() }
+    }
+
+    /// Appends the audit entries; the transaction may commit only after this succeeded.
+    pub(super) fn finish(self) -> Result<(), StoreError> {
+        self.events.iter().try_for_each(|event| audit::append(self.connection, self.actor, event, self.now_ms))
+    }
+
+    /// The open transaction, for tables that hold no records (accounts, sessions).
+    pub fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    pub fn actor(&self) -> &Actor {
+        self.actor
+    }
+
+    /// Time of this transaction, Unix milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// Stores a new resource under a new random id. `resourceType` must be `kind`; `id` and `meta` are set here.
+    pub fn create(&mut self, kind: &str, body: Value) -> Result<Resource, StoreError> {
+        let id = clock::new_id().map_err(StoreError::io("randomness"))?;
+        self.insert(kind, &id, body)
+    }
+
+    /// Replaces a resource, or creates it under the client's id with [`Expect::Nothing`].
+    ///
+    /// # Errors
+    /// [`StoreError::VersionConflict`] when somebody else changed it, [`StoreError::VersionRequired`] when it exists and
+    /// the caller expected nothing, [`StoreError::NotFound`] when it does not exist and a version was expected.
+    pub fn update(&mut self, kind: &str, id: &str, body: Value, expect: Expect) -> Result<Resource, StoreError> {
+        let current = resource::load(self.connection, kind, id)?;
+        match (current, expect) {
+            (None, Expect::Nothing) => self.insert(kind, id, body),
+            (None, Expect::Version(_)) => Err(StoreError::NotFound),
+            (Some(_), Expect::Nothing) => Err(StoreError::VersionRequired),
+            (Some(current), Expect::Version(version)) if current.version != version => {
+                Err(StoreError::VersionConflict { current: current.version })
+            }
+            (Some(current), Expect::Version(_)) => self.replace(current, body),
+        }
+    }
+
+    /// The current version, to decide what to write; audited by the write that follows.
+    pub fn read(&self, kind: &str, id: &str) -> Result<Resource, StoreError> {
+        access::authorize(self.actor, access::Action::Read, Object::resource(kind))?;
+        resource::load(self.connection, kind, id)?.ok_or(StoreError::NotFound)
+    }
+
+    /// A search to decide what to write, e.g. whether an appointment overlaps another.
+    pub fn search(&self, query: &Query) -> Result<Page, StoreError> {
+        access::authorize(self.actor, access::Action::Search, Object::resource(query.kind()))?;
+        search::run(self.connection, self.params, query)
+    }
+
+    /// Appointments that begin in `[from_ms, until_ms)`, by start, then id: for the overlap check of a booking.
+    pub fn appointments_between(&self, from_ms: i64, until_ms: i64) -> Result<Vec<Resource>, StoreError> {
+        access::authorize(self.actor, access::Action::Search, Object::resource("Appointment"))?;
+        super::chart::appointments_between(self.connection, self.params, from_ms, until_ms)
+    }
+
+    /// Carries out a FHIR transaction bundle and returns the response bundle.
+    pub fn transaction(&mut self, bundle: Value) -> Result<Value, StoreError> {
+        fhir::transaction::run(self, bundle)
+    }
+
+    /// Makes staged bytes an attachment; its id is the id of a `Binary`. `patient` is whose record it belongs to.
+    pub fn attach(&mut self, staged: &Staged, patient: Option<&str>) -> Result<AttachmentRow, StoreError> {
+        let id = clock::new_id().map_err(StoreError::io("randomness"))?;
+        self.attach_as(&id, staged, patient)
+    }
+
+    /// [`Tx::attach`] under an id of the caller's choice.
+    pub fn attach_as(&mut self, id: &str, staged: &Staged, patient: Option<&str>) -> Result<AttachmentRow, StoreError> {
+        access::authorize(self.actor, access::Action::Create, Object::resource("Binary"))?;
+        let rid = match patient {
+            Some(patient) => resource::patient_rid(self.connection, patient)?.ok_or(StoreError::NotFound)?,
+            None => 0,
+        };
+        let row = AttachmentRow::insert(self.connection, id, staged, rid, self.now_ms)?;
+        self.note(Event::new(Action::Attach, "Binary", id).of_patient(patient.unwrap_or_default()));
+        Ok(row)
+    }
+
+    /// Posts to the ledger.
+    pub fn post(&mut self, posting: &Posting) -> Result<(), StoreError> {
+        access::authorize(self.actor, access::Action::Create, Object::resource("Account"))?;
+        ledger::post(self.connection, &self.actor.id, posting, self.now_ms)?;
+        self.note(Event::new(Action::Post, "Account", &posting.reference).of_patient(&posting.patient));
+        Ok(())
+    }
+
+    /// Queues a message that is sent after the commit.
+    pub fn queue(&mut self, channel: &str, payload: &str) -> Result<(), StoreError> {
+        outbox::queue(self.connection, channel, payload, self.now_ms)
+    }
+
+    /// Adds an entry of the caller's to the audit: login, logout, a changed user, a signature.
+    pub fn note(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    pub(super) fn audit_all(&mut self, events: &[Event]) -> Result<(), StoreError> {
+        self.events.extend_from_slice(events);
+        Ok(())
+    }
+
+    pub(super) fn canary(&mut self) -> Result<(), StoreError> {
+        self.connection.prepare_cached("INSERT INTO canary (at_ms) VALUES (?1)")?.execute([self.now_ms])?;
+        Ok(())
+    }
+
+    /// Remembers a value about the data itself, such as the practice's time zone; not for records.
+    pub fn remember(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
+        let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        self.connection.prepare_cached(sql)?.execute((key, value))?;
+        Ok(())
+    }
+
+    fn insert(&mut self, kind: &str, id: &str, body: Value) -> Result<Resource, StoreError> {
+        access::authorize(self.actor, access::Action::Create, Object::resource(kind))?;
+        let type_id = self.params.type_id(kind).ok_or_else(|| StoreError::invalid("this type is not kept here", kind))?;
+        fhir::check_id(id)?;
+        let element = fhir::check(kind, body)?;
+        let body = encode(element, id, 1, self.now_ms)?;
+        let value = Value::Object(body.0);
+        let sql = "INSERT INTO resource (type, id, version, updated_ms, patient, body) VALUES (?1, ?2, 1, ?3, 0, ?4)";
+        self.connection.prepare_cached(sql)?.execute((type_id, id, self.now_ms, &body.1))?;
+        let rid = self.connection.last_insert_rowid();
+        let patient = self.compartment(kind, rid, &value)?;
+        self.connection
+            .prepare_cached("UPDATE resource SET patient = ?2 WHERE rid = ?1 AND patient <> ?2")?
+            .execute((rid, patient))?;
+        index::insert(self.connection, self.params, kind, rid, patient, &value)?;
+        let stored = Resource {
+            rid,
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+            version: 1,
+            updated_ms: self.now_ms,
+            patient,
+            body: body.1,
+        };
+        self.note_change(Action::Create, &stored)?;
+        Ok(stored)
+    }
+
+    fn replace(&mut self, current: Resource, body: Value) -> Result<Resource, StoreError> {
+        access::authorize(self.actor, access::Action::Update, Object::resource(&current.kind))?;
+        let element = fhir::check(&current.kind, body)?;
+        let version = current.version.checked_add(1).ok_or(StoreError::Damaged("version"))?;
+        let body = encode(element, &current.id, version, self.now_ms)?;
+        let value = Value::Object(body.0);
+        let patient = self.compartment(&current.kind, current.rid, &value)?;
+        let sql = "INSERT INTO history (rid, version, updated_ms, body) VALUES (?1, ?2, ?3, ?4)";
+        self.connection.prepare_cached(sql)?.execute((
+            current.rid,
+            current.version,
+            current.updated_ms,
+            &current.body,
+        ))?;
+        let sql = "UPDATE resource SET version = ?2, updated_ms = ?3, patient = ?4, body = ?5 WHERE rid = ?1";
+        self.connection.prepare_cached(sql)?.execute((current.rid, version, self.now_ms, patient, &body.1))?;
+        index::remove(self.connection, current.rid)?;
+        index::insert(self.connection, self.params, &current.kind, current.rid, patient, &value)?;
+        let stored = Resource { version, updated_ms: self.now_ms, patient, body: body.1, ..current };
+        self.note_change(Action::Update, &stored)?;
+        Ok(stored)
+    }
+
+    fn note_change(&mut self, action: Action, stored: &Resource) -> Result<(), StoreError> {
+        let patient = resource::patient_id(self.connection, stored.patient)?;
+        self.note(Event::new(action, &stored.kind, &stored.id).of_patient(&patient));
+        Ok(())
+    }
+
+    /// Row of the patient in whose compartment `value` is. A reference to a patient who is not here is refused: the
+    /// resource would be in no chart.
+    fn compartment(&self, kind: &str, rid: i64, value: &Value) -> Result<i64, StoreError> {
+        if kind == "Patient" {
+            return Ok(rid);
+        }
+        match index::patient_reference(value) {
+            None => Ok(0),
+            Some(id) => resource::patient_rid(self.connection, &id)?
+                .ok_or_else(|| StoreError::invalid("refers to a patient who is not here", kind)),
+        }
+    }
+}
+
+/// Sets `id`, `meta.versionId` and `meta.lastUpdated`, and gives the element with its canonical bytes.
+fn encode(
+    element: Map<String, Value>,
+    id: &str,
+    version: u32,
+    now_ms: i64,
+) -> Result<(Map<String, Value>, String), StoreError> {
+    let mut out = Map::with_capacity(element.len() + 2);
+    let mut meta = match element.get("meta") {
+        Some(Value::Object(meta)) => meta.clone(),
+        _ => Map::new(),
+    };
+    meta.insert("versionId".into(), version.to_string().into());
+    meta.insert("lastUpdated".into(), clock::instant(now_ms).into());
+    // resourceType, id and meta come first; the rest keeps the client's order.
+    out.insert("resourceType".into(), element.get("resourceType").cloned().unwrap_or_default());
+    out.insert("id".into(), id.into());
+    out.insert("meta".into(), meta.into());
+    for (name, value) in element {
+        if !matches!(name.as_str(), "resourceType" | "id" | "meta") {
+            out.insert(name, value);
+        }
+    }
+    let body = serde_json::to_string(&out).map_err(|_| StoreError::invalid("cannot be written as JSON", ""))?;
+    Ok((out, body))
+}

@@ -1,0 +1,127 @@
+//! Reading: one consistent point, every access authorized here and told to the audit.
+
+use super::index::ParamIds;
+use super::search::{Page, Query};
+use super::{Chart, Resource, StoreError, chart, resource, search};
+use crate::access::{self, Actor, Object};
+use crate::attachments::AttachmentRow;
+use crate::audit::{self, Action, Event, Outcome};
+use rusqlite::Connection;
+use std::cell::RefCell;
+
+/// One consistent read point on behalf of one actor. What it returns is audited before the caller of
+/// [`super::Store::view`] sees it; a refusal is audited too.
+pub struct View<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) params: &'a ParamIds,
+    pub(super) actor: &'a Actor,
+    events: RefCell<Vec<Event>>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(connection: &'a Connection, params: &'a ParamIds, actor: &'a Actor) -> View<'a> {
+        View { connection, params, actor, events: RefCell::new(Vec::new()) }
+    }
+
+    pub(super) fn into_events(self) -> Vec<Event> {
+        self.events.into_inner()
+    }
+
+    /// The read point itself, for tables that hold no records (accounts, sessions).
+    pub fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    /// The current version of a resource.
+    pub fn read(&self, kind: &str, id: &str) -> Result<Resource, StoreError> {
+        self.permit(access::Action::Read, kind, id)?;
+        let found = resource::load(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
+        self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&found)?));
+        Ok(found)
+    }
+
+    /// A certain version of a resource, the current or a superseded one.
+    pub fn version(&self, kind: &str, id: &str, version: u32) -> Result<Resource, StoreError> {
+        let current = self.read(kind, id)?;
+        if current.version == version {
+            return Ok(current);
+        }
+        resource::load_version(current, self.connection, version)?.ok_or(StoreError::NotFound)
+    }
+
+    /// One page of the resources that match.
+    pub fn search(&self, query: &Query) -> Result<Page, StoreError> {
+        self.permit(access::Action::Search, query.kind(), "")?;
+        let page = search::run(self.connection, self.params, query)?;
+        let matches = page.resources.len() as u64;
+        let patient = query.patient().unwrap_or_default();
+        self.note(Event::new(Action::Search, query.kind(), "").of_patient(patient).matches(matches));
+        Ok(page)
+    }
+
+    /// What the chart of a patient shows, as far as the actor's role may see it.
+    pub fn chart(&self, patient_id: &str) -> Result<Chart, StoreError> {
+        let patient = self.read("Patient", patient_id)?;
+        chart::load(self, patient)
+    }
+
+    /// Appointments that begin in `[from_ms, until_ms)`, by start, then id.
+    pub fn appointments_between(&self, from_ms: i64, until_ms: i64) -> Result<Vec<Resource>, StoreError> {
+        self.permit(access::Action::Search, "Appointment", "")?;
+        let found = chart::appointments_between(self.connection, self.params, from_ms, until_ms)?;
+        self.note(Event::new(Action::Search, "Appointment", "").matches(found.len() as u64));
+        Ok(found)
+    }
+
+    /// The row of an attachment (`Binary/{id}`); its bytes are then read with [`crate::attachments::Attachments::read`].
+    pub fn attachment(&self, id: &str) -> Result<AttachmentRow, StoreError> {
+        self.permit(access::Action::Read, "Binary", id)?;
+        let row = AttachmentRow::load(self.connection, id)?.ok_or(StoreError::NotFound)?;
+        let patient = resource::patient_id(self.connection, row.patient)?;
+        self.note(Event::new(Action::Download, "Binary", id).of_patient(&patient));
+        Ok(row)
+    }
+
+    /// Up to `count` audit entries older than `before`, newest first.
+    pub fn audit_page(&self, before: Option<u64>, count: u32) -> Result<Vec<audit::Entry>, StoreError> {
+        if let Err(denied) = access::authorize(self.actor, access::Action::Read, Object::AuditLog) {
+            self.note(Event::new(Action::Read, "AuditEvent", "").outcome(Outcome::Denied));
+            return Err(denied.into());
+        }
+        let entries = audit::page(self.connection, before, count)?;
+        self.note(Event::new(Action::Read, "AuditEvent", "").matches(entries.len() as u64));
+        Ok(entries)
+    }
+
+    /// A patient's balance in cents: what is owed to the practice.
+    pub fn balance_cents(&self, patient_id: &str) -> Result<i64, StoreError> {
+        self.permit(access::Action::Read, "Account", patient_id)?;
+        let rid = resource::patient_rid(self.connection, patient_id)?.ok_or(StoreError::NotFound)?;
+        self.note(Event::new(Action::Read, "Account", "").of_patient(patient_id));
+        let sql = "SELECT coalesce(sum(cents), 0) FROM ledger_entry WHERE account = 'receivable' AND patient = ?1";
+        Ok(self.connection.prepare_cached(sql)?.query_row([rid], |row| row.get(0))?)
+    }
+
+    /// Tells the audit of something that this view's caller does with what it read, e.g. [`Action::Export`].
+    pub fn note(&self, event: Event) {
+        self.events.borrow_mut().push(event);
+    }
+
+    /// Whether the actor may do this; nothing is audited.
+    pub fn may(&self, action: access::Action, kind: &str) -> bool {
+        access::authorize(self.actor, action, Object::resource(kind)).is_ok()
+    }
+
+    /// Authorizes, and tells the audit of a refusal.
+    pub(super) fn permit(&self, action: access::Action, kind: &str, id: &str) -> Result<(), StoreError> {
+        access::authorize(self.actor, action, Object::resource(kind)).map_err(|denied| {
+            let action = if action == access::Action::Search { Action::Search } else { Action::Read };
+            self.note(Event::new(action, kind, id).outcome(Outcome::Denied));
+            denied.into()
+        })
+    }
+
+    fn patient_of(&self, resource: &Resource) -> Result<String, StoreError> {
+        resource::patient_id(self.connection, resource.patient)
+    }
+}
