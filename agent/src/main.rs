@@ -1,1 +1,83 @@
-fn main() {}
+//! `agent`: shows data-center staff the health of one host. It holds no records and no keys.
+
+mod check;
+mod clock;
+mod collect;
+mod metrics;
+mod serve;
+mod settings;
+mod verdict;
+mod wall;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use collect::Collector;
+use settings::Settings;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+/// Health of this host for data-center staff: a wall page, Prometheus metrics and a Nagios check.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The agent's settings.
+    #[arg(long, global = true, default_value = "/etc/holdfast/agent.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves the pages (also without a word).
+    Serve,
+    /// Looks once and ends with a Nagios exit code: 0 ok, 1 warning, 2 critical, 3 unknown.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let ended = runtime.context("the runtime did not start").and_then(|runtime| match arguments.command {
+        Some(Command::Check) => runtime.block_on(check(&arguments.config)),
+        Some(Command::Serve) | None => runtime.block_on(serve(&arguments.config)),
+    });
+    let failed = if matches!(arguments.command, Some(Command::Check)) { 3 } else { 1 };
+    ended.unwrap_or_else(|error| {
+        // A check's answer is its standard output, also when it could not look.
+        if failed == 3 {
+            println!("HOLDFAST UNKNOWN - {error:#}")
+        } else {
+            eprintln!("agent: {error:#}")
+        }
+        ExitCode::from(failed)
+    })
+}
+
+async fn serve(config: &Path) -> anyhow::Result<ExitCode> {
+    service::log::init("agent");
+    let settings = Settings::load(config)?;
+    let tls = match (&settings.tls_cert, &settings.tls_key) {
+        (Some(cert), Some(key)) => Some(service::tls::server_config(cert, key, None)?),
+        _ => None,
+    };
+    let listen = settings.listen;
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("{listen} cannot be listened on: choose another `listen` in {}", config.display()))?;
+    let router = serve::router(serve::pages(settings).await?);
+    service::spawn_watchdog();
+    service::ready();
+    service::http::serve(listener, tls, router, service::http::Limits::default(), service::shutdown()).await;
+    service::stopping();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(config: &Path) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(config)?;
+    let collector = Arc::new(Mutex::new(Collector::new(Path::new("/"), settings.clone())));
+    let health = serve::look(&collector, &settings).await?;
+    println!("{}", check::line(&health, &settings));
+    Ok(ExitCode::from(check::exit_code(health.verdict)))
+}

@@ -12,6 +12,11 @@ pub struct Label(String);
 pub struct LabelError;
 
 impl Label {
+    /// The id of something whose name is missing or cannot be shown.
+    pub fn unnamed() -> Self {
+        Self("unnamed".to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -193,7 +193,9 @@ mod tests {
         assert!(verify_password("correct horse", &hash));
         assert!(!verify_password("correct hors", &hash));
         assert_ne!(hash, hash_password("correct horse"), "two hashes share a salt");
-        for broken in ["", LOCKED, "$argon2id$", "$argon2id$v=19$m=4294967295,t=3,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"] {
+        for broken in
+            ["", LOCKED, "$argon2id$", "$argon2id$v=19$m=4294967295,t=3,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"]
+        {
             assert!(!verify_password("correct horse", broken), "{broken:?}");
         }
     }

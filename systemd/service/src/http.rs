@@ -113,7 +113,13 @@ struct Loop {
 }
 
 impl Loop {
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, ending: watch::Receiver<bool>, _place: OwnedSemaphorePermit) {
+    async fn connection(
+        self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        ending: watch::Receiver<bool>,
+        _place: OwnedSemaphorePermit,
+    ) {
         // Small answers should leave at once; a refusal changes nothing but speed.
         let _ = stream.set_nodelay(true);
         match &self.acceptor {

@@ -14,9 +14,8 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 const LEVEL_VARIABLE: &str = "HOLDFAST_LOG";
 
 /// Crates whose events are ours. Libraries may put addresses and object names into theirs, so only their warnings pass.
-const OURS: [&str; 10] = [
-    "agent", "appliance", "backup", "backupd", "console", "holdfast", "quickstart", "report", "s3", "service",
-];
+const OURS: [&str; 10] =
+    ["agent", "appliance", "backup", "backupd", "console", "holdfast", "quickstart", "report", "s3", "service"];
 
 /// Starts logging for `program`. Call it once, first; a second call changes nothing.
 pub fn init(program: &'static str) {
@@ -39,9 +38,9 @@ struct Events {
 
 fn journal(program: &'static str) -> Sink {
     match JournalLog::empty() {
-        Ok(journal) => Sink::Journal(
-            journal.with_syslog_identifier(program.to_owned()).with_extra_fields([("PROGRAM", program)]),
-        ),
+        Ok(journal) => {
+            Sink::Journal(journal.with_syslog_identifier(program.to_owned()).with_extra_fields([("PROGRAM", program)]))
+        }
         Err(_) => Sink::Terminal,
     }
 }
@@ -117,7 +116,10 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_with_its_fields() {
-        assert_eq!(shown("store.late", &[("store", "east"), ("lag", "2")]), "23:59:59 warn  store.late store=east lag=2");
+        assert_eq!(
+            shown("store.late", &[("store", "east"), ("lag", "2")]),
+            "23:59:59 warn  store.late store=east lag=2"
+        );
         assert_eq!(shown("x", &[("why", "no answer")]), "23:59:59 warn  x why=\"no answer\"");
         assert_eq!(shown("a\nforged", &[("k", "v\nw")]), "23:59:59 warn  a\\nforged k=\"v\\nw\"");
     }

@@ -56,8 +56,7 @@ pub fn server_config(
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config =
-        builder.with_single_cert(chain, key).map_err(|e| TlsError::Pair(cert_pem_path.to_owned(), e))?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|e| TlsError::Pair(cert_pem_path.to_owned(), e))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

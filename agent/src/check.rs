@@ -1,0 +1,89 @@
+//! `agent check`: one line and an exit code, as Nagios, Icinga and their kin want it.
+
+use crate::settings::Settings;
+use crate::verdict::{findings, percent, word};
+use agent_api::{HostHealth, Label, Level, PowerOff, SensorState};
+use std::fmt::Write;
+
+/// The plugin interface's exit codes.
+pub fn exit_code(level: Level) -> u8 {
+    match level {
+        Level::Ok => 0,
+        Level::Warning => 1,
+        Level::Critical => 2,
+        Level::Unknown => 3,
+    }
+}
+
+/// `HOLDFAST LEVEL - facts | performance data`.
+pub fn line(health: &HostHealth, settings: &Settings) -> String {
+    let mut text = format!("HOLDFAST {} - {}", word(&health.verdict).to_uppercase(), power_off(health.power_off_safe));
+    for finding in findings(health, settings) {
+        text.push_str("; ");
+        text.push_str(&finding.what());
+    }
+    let absent: Vec<String> =
+        health.sensors.iter().filter(|s| s.state == SensorState::Absent).map(|s| word(&s.kind)).collect();
+    if !absent.is_empty() {
+        text.push_str("; sensors absent: ");
+        text.push_str(&absent.join(","));
+    }
+    text.push_str(" |");
+    // Writing to a string cannot fail.
+    let _ = write!(text, " load1={}", health.load_1m);
+    let _ = write!(text, " memory_available={}B", health.memory_bytes_available);
+    for filesystem in &health.filesystems {
+        let used = 100 - percent(filesystem.bytes_available, filesystem.bytes_total).min(100);
+        let _ = write!(text, " {}_used={used}%;90;95;0;100", word(&filesystem.role));
+    }
+    if let Some(backup) = &health.backup {
+        if let Some(age_s) = backup.durable_age_s {
+            let _ = write!(text, " backup_age={age_s}s;;{}", backup.durable_age_s_max);
+        }
+        for store in &backup.stores {
+            let _ = write!(text, " {}_lag={}", Label::as_str(&store.store), store.lag_snapshots);
+        }
+    }
+    text
+}
+
+/// The one question of whoever stands before the rack.
+pub fn power_off(answer: PowerOff) -> &'static str {
+    match answer {
+        PowerOff::Safe => "power-off is safe",
+        PowerOff::WaitForBackup => "power-off: wait, a backup runs",
+        PowerOff::CallFirst => "no power-off: call practice IT first",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::Collector;
+    use crate::collect::tests::{NOW, fresh_backup, healthy_root, settings};
+
+    #[test]
+    fn one_line_with_performance_data() {
+        let settings = settings("");
+        let health = Collector::new(healthy_root().path(), settings.clone()).collect(NOW, Some(fresh_backup(NOW)));
+        let text = line(&health, &settings);
+        assert_eq!(text.lines().count(), 1);
+        let (facts, data) = text.split_once(" | ").unwrap();
+        assert!(facts.starts_with("HOLDFAST OK - power-off is safe; sensors absent: temperature,smart"), "{facts}");
+        assert!(data.contains("backup_age=120s;;900") && data.contains("load1=0.5"), "{data}");
+    }
+
+    #[test]
+    fn every_level_has_the_code_of_the_plugin_interface() {
+        let codes = [Level::Ok, Level::Warning, Level::Critical, Level::Unknown].map(exit_code);
+        assert_eq!(codes, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn an_unknown_backup_is_exit_3_and_no_power_off() {
+        let settings = settings("");
+        let health = Collector::new(healthy_root().path(), settings.clone()).collect(NOW, None);
+        assert_eq!(exit_code(health.verdict), 3);
+        assert!(line(&health, &settings).starts_with("HOLDFAST UNKNOWN - no power-off"));
+    }
+}
