@@ -1,1 +1,17 @@
+//! `backupd`: the daemons `serve` and `verifier`, and the command line that asks them.
+
+mod clock;
+mod disk;
+mod failure;
+mod jobs;
+mod listen;
+mod lock;
+mod progress;
+mod schedule;
+mod secret;
+mod serve;
+mod settings;
+mod sources;
+mod stores;
+
 fn main() {}

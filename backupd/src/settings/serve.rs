@@ -38,7 +38,9 @@ pub struct ServeSettings {
     pub scrub: Schedule,
     /// The verifier's public report key: reports found in the stores count only when it signed them.
     pub report_key: Option<PathBuf>,
-    /// Files that travel with every snapshot so that `recover` can put them back, beside this file itself.
+    /// The folder that `recover` makes anew; kept files lie in it and are put back at the same place below it.
+    pub practice_dir: PathBuf,
+    /// Files and folders that travel with every snapshot so that `recover` can put them back, beside this file itself.
     pub keep: Vec<PathBuf>,
     pub sources: Vec<Source>,
     pub stores: Vec<StoreSetting>,
@@ -55,8 +57,8 @@ pub struct Source {
 
 #[derive(Debug, Clone)]
 pub enum SourceKind {
-    /// The EMR, through its operations socket.
-    Appliance { ops_socket: PathBuf },
+    /// The EMR, through its operations socket. `data_dir`: where `recover` puts its data back.
+    Appliance { ops_socket: PathBuf, data_dir: Option<PathBuf> },
     Folder { path: PathBuf, excludes: Vec<String> },
 }
 
@@ -95,6 +97,7 @@ struct ServeToml {
     drill_late_after_s: Option<u32>,
     scrub_schedule: Option<String>,
     report_key: Option<PathBuf>,
+    practice_dir: Option<PathBuf>,
     #[serde(default)]
     keep: Vec<PathBuf>,
     tls: Option<TlsListen>,
@@ -113,6 +116,7 @@ struct SourceToml {
     kind: SourceWord,
     schedule: String,
     ops_socket: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
     path: Option<PathBuf>,
     #[serde(default)]
     excludes: Vec<String>,
@@ -141,6 +145,7 @@ impl ServeSettings {
         }
         let sources = sources(&file, toml.source, zone)?;
         duties(&file, &toml.duty, &stores)?;
+        let practice_dir = normal(&file.path(toml.practice_dir.as_deref().unwrap_or(Path::new("."))));
         let scrub = toml.scrub_schedule.unwrap_or_else(|| SCRUB_SCHEDULE.to_owned());
         Ok(Self {
             practice: toml.practice,
@@ -158,7 +163,8 @@ impl ServeSettings {
             drill_late_after_ms: i64::from(toml.drill_late_after_s.unwrap_or(32 * 24 * 3600)) * 1000,
             scrub: file.schedule("scrub_schedule", &scrub, zone)?,
             report_key: toml.report_key.map(|p| file.path(&p)),
-            keep: toml.keep.iter().map(|p| file.path(p)).collect(),
+            keep: keep(&file, &practice_dir, &toml.keep)?,
+            practice_dir,
             sources,
             stores,
             duties: toml.duty,
@@ -191,10 +197,12 @@ fn sources(file: &File, list: Vec<SourceToml>, zone: chrono_tz::Tz) -> Result<Ve
         let kind = match source.kind {
             SourceWord::Appliance if source.path.is_some() => return Err(foreign("path")),
             SourceWord::Appliance if !source.excludes.is_empty() => return Err(foreign("excludes")),
-            SourceWord::Appliance => {
-                SourceKind::Appliance { ops_socket: file.path(&source.ops_socket.ok_or_else(|| missing("ops_socket"))?) }
-            }
+            SourceWord::Appliance => SourceKind::Appliance {
+                ops_socket: file.path(&source.ops_socket.ok_or_else(|| missing("ops_socket"))?),
+                data_dir: source.data_dir.map(|p| file.path(&p)),
+            },
             SourceWord::Folder if source.ops_socket.is_some() => return Err(foreign("ops_socket")),
+            SourceWord::Folder if source.data_dir.is_some() => return Err(foreign("data_dir")),
             SourceWord::Folder => SourceKind::Folder {
                 path: file.path(&source.path.ok_or_else(|| missing("path"))?),
                 excludes: source.excludes,
@@ -203,6 +211,37 @@ fn sources(file: &File, list: Vec<SourceToml>, zone: chrono_tz::Tz) -> Result<Ve
         out.push(Source { name, kind, schedule: file.schedule("source.schedule", &source.schedule, zone)? });
     }
     Ok(out)
+}
+
+/// This file and the files of `keep`, all below the practice's folder.
+fn keep(file: &File, practice_dir: &Path, list: &[PathBuf]) -> Result<Vec<PathBuf>, SettingsError> {
+    let mut out = vec![normal(&file.path)];
+    for path in list {
+        out.push(normal(&file.path(path)));
+    }
+    match out.iter().find(|path| !path.starts_with(practice_dir)) {
+        None => Ok(out),
+        Some(path) => Err(file.error(
+            "keep",
+            format!("{} lies outside {}", path.display(), practice_dir.display()),
+            "set `practice_dir` to the folder that holds all that `recover` has to put back",
+        )),
+    }
+}
+
+/// An absolute path without `.` and `..`, by its words alone.
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 fn duties(file: &File, list: &[DutySetting], stores: &[StoreSetting]) -> Result<(), SettingsError> {

@@ -1,0 +1,116 @@
+//! Alerts: computed from what is seen, each with the time since when it is so.
+
+use super::Daemon;
+use crate::{clock, disk};
+use backupd_api::{Alert, AlertKind, DrillVerdict, DutyKind, Severity, StoreCondition};
+use std::path::PathBuf;
+
+type Raised = (AlertKind, Severity, Option<String>);
+
+impl Daemon {
+    /// What is wrong now. An alert that was there at the last look keeps its beginning.
+    pub fn alerts(&self) -> Vec<Alert> {
+        let now = clock::unix_ms();
+        let mut raised = self.backup_alerts(now);
+        raised.extend(self.store_alerts(now));
+        raised.extend(self.duty_alerts());
+        if !self.disks_almost_full().is_empty() {
+            raised.push((AlertKind::DiskAlmostFull, Severity::Critical, None));
+        }
+        let mut view = self.view();
+        let key = |r: &Raised| (r.0, r.2.clone());
+        view.alerts_since.retain(|open, _| raised.iter().any(|r| key(r) == *open));
+        raised
+            .into_iter()
+            .map(|r| {
+                let since_unix_ms = *view.alerts_since.entry(key(&r)).or_insert(now);
+                Alert { kind: r.0, severity: r.1, subject: r.2, since_unix_ms }
+            })
+            .collect()
+    }
+
+    fn backup_alerts(&self, now: i64) -> Vec<Raised> {
+        let view = self.view();
+        let mut raised = Vec::new();
+        // Before the first snapshot, the age counts from the daemon's start.
+        let newest = view.newest_durable(self).map_or(self.started_unix_ms, |s| s.taken_unix_ms);
+        if now.saturating_sub(newest) > self.settings.late_after_ms {
+            raised.push((AlertKind::BackupLate, Severity::Critical, None));
+        }
+        let counting = self.settings.stores.iter().filter(|s| !s.convenience);
+        let down = |name: &str| view.stores.get(name).is_some_and(|s| s.reachable == Some(false));
+        let up = counting.filter(|s| !down(&s.name)).count();
+        if up < self.settings.quorum as usize || view.quorum_missed {
+            raised.push((AlertKind::QuorumUnreachable, Severity::Critical, None));
+        }
+        for source in &view.sources_unreachable {
+            raised.push((AlertKind::SourceUnreachable, Severity::Critical, Some(source.clone())));
+        }
+        for source in &self.settings.sources {
+            if view.snapshots.iter().find(|s| s.source == source.name).is_some_and(|s| s.partial) {
+                raised.push((AlertKind::SnapshotPartial, Severity::Warning, Some(source.name.clone())));
+            }
+        }
+        if view.snapshots.iter().any(|s| s.forked) {
+            raised.push((AlertKind::HeadFork, Severity::Critical, None));
+        }
+        raised
+    }
+
+    fn store_alerts(&self, now: i64) -> Vec<Raised> {
+        let view = self.view();
+        let mut raised = Vec::new();
+        for (name, store) in &view.stores {
+            let subject = || Some(name.clone());
+            match store.condition() {
+                StoreCondition::Ok => {}
+                StoreCondition::Unreachable => raised.push((AlertKind::StoreUnreachable, Severity::Critical, subject())),
+                StoreCondition::Late => raised.push((AlertKind::StoreLate, Severity::Warning, subject())),
+                StoreCondition::Missing => raised.push((AlertKind::StoreMissing, Severity::Critical, subject())),
+                StoreCondition::Corrupt => raised.push((AlertKind::StoreCorrupt, Severity::Critical, subject())),
+            }
+            match store.proof.as_ref().map(|p| p.verdict) {
+                Some(DrillVerdict::Fail) => raised.push((AlertKind::DrillFailed, Severity::Critical, subject())),
+                Some(DrillVerdict::Inconclusive) => {
+                    raised.push((AlertKind::DrillFailed, Severity::Warning, subject()));
+                }
+                _ => {}
+            }
+            let passed = store.proof.as_ref().and_then(|p| p.passed_unix_ms).unwrap_or(self.started_unix_ms);
+            if self.report_key.is_some() && now.saturating_sub(passed) > self.settings.drill_late_after_ms {
+                raised.push((AlertKind::DrillLate, Severity::Warning, subject()));
+            }
+        }
+        raised
+    }
+
+    fn duty_alerts(&self) -> Vec<Raised> {
+        let mut raised = Vec::new();
+        for duty in self.duties() {
+            let subject = match (duty.kind, duty.store) {
+                (DutyKind::StoreContract, Some(store)) => format!("store-contract.{store}"),
+                (kind, _) => serde_json::to_value(kind)
+                    .ok()
+                    .and_then(|v| v.as_str().map(str::to_owned))
+                    .unwrap_or_default(),
+            };
+            if duty.unassigned {
+                raised.push((AlertKind::DutyUnassigned, Severity::Warning, Some(subject)));
+            } else if duty.overdue {
+                raised.push((AlertKind::DutyOverdue, Severity::Warning, Some(subject)));
+            }
+        }
+        raised
+    }
+
+    /// The folders that this daemon writes to whose file systems have less than the reserve free.
+    pub fn disks_almost_full(&self) -> Vec<PathBuf> {
+        let own = self.settings.stores.iter().filter(|s| s.convenience).filter_map(|s| match &s.kind {
+            crate::settings::StoreKind::Folder { path } => Some(path.clone()),
+            crate::settings::StoreKind::S3 { .. } => None,
+        });
+        own.chain([self.settings.state_dir.clone()])
+            .filter(|path| disk::free_bytes(path).is_ok_and(|free| free < self.settings.disk_reserve_bytes))
+            .collect()
+    }
+}

@@ -1,0 +1,68 @@
+//! Answers to clients.
+
+use super::{Daemon, duties};
+use crate::{failure, listen, progress};
+use backupd_api::{Connection, Event, Failure, FailureKind, Listener, Request, SnapshotDone, WireError};
+use std::sync::Arc;
+
+pub async fn serve(daemon: Arc<Daemon>, listener: Listener) {
+    let allowed = daemon.settings.allowed_uids.clone();
+    listen::accept(listener, allowed, move |connection| requests(daemon.clone(), connection)).await;
+}
+
+async fn requests(daemon: Arc<Daemon>, mut connection: Connection) -> Result<(), WireError> {
+    while let Some(request) = connection.recv().await? {
+        let event = answer(&daemon, &mut connection, request).await?;
+        connection.send(&event).await?;
+    }
+    Ok(())
+}
+
+async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Request) -> Result<Event, WireError> {
+    Ok(match request {
+        Request::Snapshot { tag } => {
+            let work = tokio::spawn(snapshot_all(daemon.clone(), tag));
+            match progress::follow(connection, &daemon.activity, work).await? {
+                Some(Ok(done)) => Event::SnapshotDone(done),
+                Some(Err(failed)) => Event::Failed(failed),
+                None => Event::Failed(failure::new(FailureKind::Retry, "the snapshot ended early: look at the log")),
+            }
+        }
+        Request::Status => Event::Status(Box::new(daemon.status())),
+        Request::Stores => Event::Stores { stores: daemon.store_statuses() },
+        Request::Schedule => Event::Schedule { jobs: daemon.schedule() },
+        Request::Duties => {
+            let duties = daemon.duties();
+            Event::Duties { sha256: duties::sha256(&duties), duties }
+        }
+        Request::Snapshots => Event::Snapshots { snapshots: daemon.snapshot_rows() },
+        Request::Ls { .. }
+        | Request::Restore { .. }
+        | Request::Verify { .. }
+        | Request::Drill { .. }
+        | Request::Reports
+        | Request::Report { .. }
+        | Request::Evidence { .. }
+        | Request::Approve { .. }
+        | Request::VerifierStatus => Event::Failed(failure::new(
+            FailureKind::WrongDaemon,
+            "this is `backupd serve`, which cannot read snapshots: ask `backupd verifier`",
+        )),
+    })
+}
+
+/// Every source in turn; the answer is the first source's, unless a later one failed.
+async fn snapshot_all(daemon: Arc<Daemon>, tag: Option<String>) -> Result<SnapshotDone, Failure> {
+    let mut first = None;
+    for source in &daemon.settings.sources {
+        let taking = daemon.take_snapshot(source, tag.clone());
+        let done = tokio::select! {
+            () = daemon.stop.cancelled() => {
+                return Err(failure::new(FailureKind::Retry, "the daemon is stopping"));
+            }
+            done = taking => done?,
+        };
+        first.get_or_insert(done);
+    }
+    first.ok_or_else(|| failure::new(FailureKind::Misconfigured, "serve.toml has no [[source]]"))
+}

@@ -1,0 +1,95 @@
+//! The health socket: one closed message for each connection, read-only, nothing about a patient in it.
+
+use super::Daemon;
+use crate::clock;
+use crate::listen::make_run_dir;
+use agent_api::{Activity, BackupHealth, DrillResult, StoreHealth, StoreState};
+use anyhow::Context;
+use backupd_api::{DrillVerdict, StoreCondition};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
+
+/// Version of the message.
+const SCHEMA: u32 = 1;
+/// A reader that takes longer is dropped.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    make_run_dir(path)?;
+    if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("`health_socket` {} cannot be listened on", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+pub async fn serve(daemon: Arc<Daemon>, listener: UnixListener) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let bytes = serde_json::to_vec(&daemon.health()).unwrap_or_default();
+        tokio::spawn(async move {
+            let write = async {
+                stream.write_all(&bytes).await?;
+                stream.shutdown().await
+            };
+            let _ = tokio::time::timeout(WRITE_TIMEOUT, write).await;
+        });
+    }
+}
+
+impl Daemon {
+    pub fn health(&self) -> BackupHealth {
+        let now = clock::unix_ms();
+        let age_s = |ms: i64| u64::try_from(now.saturating_sub(ms) / 1000).unwrap_or(0);
+        let activity = match self.activity.now().map(|r| r.what) {
+            None => Activity::Idle,
+            Some(what) if what == super::schedule::CATCH_UP => Activity::Replicate,
+            Some(_) => Activity::Snapshot,
+        };
+        let statuses = self.store_statuses();
+        let view = self.view();
+        let store = |status: backupd_api::StoreStatus| {
+            let proof = view.stores.get(&status.name).and_then(|s| s.proof.clone());
+            Some(StoreHealth {
+                store: status.name.parse().ok()?,
+                state: state(status.condition),
+                lag_snapshots: status.lag_snapshots,
+                complete_age_s: status.complete_unix_ms.map(age_s),
+                proved_age_s: proof.as_ref().and_then(|p| p.passed_unix_ms).map(age_s),
+                last_drill: proof.map(|p| match p.verdict {
+                    DrillVerdict::Pass => DrillResult::Pass,
+                    DrillVerdict::Fail => DrillResult::Fail,
+                    DrillVerdict::Inconclusive => DrillResult::Inconclusive,
+                }),
+            })
+        };
+        BackupHealth {
+            schema: SCHEMA,
+            at_unix_s: now / 1000,
+            activity,
+            durable_age_s: view.newest_durable(self).map(|s| age_s(s.taken_unix_ms)),
+            durable_age_s_max: u64::try_from(self.settings.late_after_ms / 1000).unwrap_or(0),
+            stores: statuses.into_iter().filter_map(store).collect(),
+            spool_bytes: 0,
+            paused: view.paused,
+        }
+    }
+}
+
+fn state(condition: StoreCondition) -> StoreState {
+    match condition {
+        StoreCondition::Ok => StoreState::Ok,
+        StoreCondition::Unreachable => StoreState::Unreachable,
+        StoreCondition::Late => StoreState::Late,
+        StoreCondition::Missing => StoreState::Missing,
+        StoreCondition::Corrupt => StoreState::Corrupt,
+    }
+}

@@ -1,0 +1,121 @@
+//! `backupd serve`: takes snapshots, sends them to every store, knows how each store stands. It holds no read key.
+
+mod alerts;
+mod answer;
+mod duties;
+mod health;
+mod proofs;
+mod schedule;
+mod scrub;
+mod snapshot;
+mod view;
+
+pub use duties::sha256 as duties_sha256;
+
+use crate::clock;
+use crate::jobs::Jobs;
+use crate::listen;
+use crate::lock::StateLock;
+use crate::progress::Activity;
+use crate::settings::ServeSettings;
+use crate::stores;
+use anyhow::Context;
+use backup_engine::{Env, NamedStore, WriterCredential};
+use backup_report::PublicKey;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::sync::CancellationToken;
+use view::View;
+
+/// The systemd credential with the writer's keys.
+const WRITER_CREDENTIAL: &str = "writer";
+
+/// The running daemon.
+pub struct Daemon {
+    pub settings: ServeSettings,
+    env: Env,
+    writer: WriterCredential,
+    stores: Vec<NamedStore>,
+    jobs: Mutex<Jobs>,
+    view: Mutex<View>,
+    report_key: Option<PublicKey>,
+    /// Held by whatever uses the engine: snapshot, catch-up and scrub exclude each other.
+    engine: tokio::sync::Mutex<()>,
+    pub activity: Activity,
+    started_unix_ms: i64,
+    pub stop: CancellationToken,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
+    let _lock = StateLock::take(&settings.state_dir)?;
+    let daemon = Arc::new(Daemon::open(settings)?);
+    let listeners = listen::bind(&daemon.settings.socket, daemon.settings.tls.as_ref()).await?;
+    let health = daemon.settings.health_socket.as_deref().map(health::bind).transpose()?;
+    let mut tasks = tokio::task::JoinSet::new();
+    for listener in listeners {
+        tasks.spawn(answer::serve(daemon.clone(), listener));
+    }
+    if let Some(listener) = health {
+        tasks.spawn(health::serve(daemon.clone(), listener));
+    }
+    tasks.spawn(schedule::look_around(daemon.clone()));
+    tasks.spawn(schedule::run_jobs(daemon.clone()));
+    service::ready();
+    service::spawn_watchdog();
+    log::info!(stores = daemon.stores.len(), sources = daemon.settings.sources.len(); "ready");
+    service::shutdown().await;
+    service::stopping();
+    log::info!("stopping");
+    daemon.stop.cancel();
+    // Whatever uses the engine sees `stop` and drops its work: a repository is whole at every moment.
+    tasks.shutdown().await;
+    if let Some(path) = &daemon.settings.health_socket {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+impl Daemon {
+    fn open(settings: ServeSettings) -> anyhow::Result<Self> {
+        let credential = crate::secret::load(settings.writer_credential.as_deref(), WRITER_CREDENTIAL)
+            .with_context(|| format!("{}: `writer_credential`", settings.file.display()))?;
+        let writer = WriterCredential::from_bytes(&credential)
+            .with_context(|| format!("{}: `writer_credential` holds no writer credential: run `backupd init`", settings.file.display()))?;
+        let report_key = match &settings.report_key {
+            None => None,
+            Some(path) => {
+                let pem = std::fs::read(path).with_context(|| format!("`report_key` {} cannot be read", path.display()))?;
+                Some(PublicKey::from_pem(&pem).with_context(|| format!("`report_key` {}", path.display()))?)
+            }
+        };
+        let stores = stores::open_all(&settings.stores)?;
+        let jobs = Jobs::open(&settings.state_dir).context("the jobs' history cannot be opened")?;
+        let daemon = Self {
+            env: Env::real(),
+            writer,
+            stores,
+            jobs: Mutex::new(jobs),
+            view: Mutex::new(View::default()),
+            report_key,
+            engine: tokio::sync::Mutex::new(()),
+            activity: Activity::default(),
+            started_unix_ms: clock::unix_ms(),
+            stop: CancellationToken::new(),
+            settings,
+        };
+        daemon.recall_scrubs();
+        Ok(daemon)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn engine_state(&self) -> std::path::PathBuf {
+        self.settings.state_dir.join("engine")
+    }
+}

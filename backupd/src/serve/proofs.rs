@@ -1,0 +1,77 @@
+//! What the drills proved, from the reports that the verifier copies to every store. Only the verifier's signature
+//! counts: a store cannot claim that it was proved.
+
+use super::Daemon;
+use crate::stores::Proof;
+use backup_engine::NamedStore;
+use backup_report::{Entry, OpaqueId, Origin, Report, Verdict, View};
+use backupd_api::DrillVerdict;
+use std::collections::BTreeMap;
+
+/// Where the verifier's log lies in every store.
+pub const LOG_PREFIX: &str = "log/";
+
+impl Daemon {
+    /// Reads the longest valid log that a store holds and notes the drills in it.
+    pub async fn read_proofs(&self) {
+        let Some(key) = &self.report_key else { return };
+        let Ok(repository) = OpaqueId::parse(&self.writer.repository().to_string()) else { return };
+        let origin = Origin::of_repository(&repository);
+        let mut longest: Option<View> = None;
+        for store in &self.stores {
+            let Ok(objects) = objects(store).await else { continue };
+            match View::of_objects(objects, key, &origin) {
+                Ok(view) if longest.as_ref().is_none_or(|l| l.leaves().len() < view.leaves().len()) => longest = Some(view),
+                Ok(_) => {}
+                Err(error) => log::warn!(store = store.name.as_str(), reason:% = error; "store.log-not-valid"),
+            }
+        }
+        let Some(log) = longest else { return };
+        let mut proofs: BTreeMap<String, Proof> = BTreeMap::new();
+        for bytes in log.entries() {
+            if let Ok(Entry::Report(report)) = Entry::parse(bytes) {
+                note(&mut proofs, &report);
+            }
+        }
+        let mut view = self.view();
+        for (store, proof) in proofs {
+            if self.settings.store(&store).is_some() {
+                view.stores.entry(store).or_default().proof = Some(proof);
+            }
+        }
+    }
+}
+
+/// Every object of the log in a store.
+pub async fn objects(store: &NamedStore) -> backup_engine::Result<Vec<(String, Vec<u8>)>> {
+    let mut out = Vec::new();
+    for object in store.store.list(LOG_PREFIX).await? {
+        let bytes = store.store.get(&object.name).await?;
+        out.push((object.name, bytes.to_vec()));
+    }
+    Ok(out)
+}
+
+pub fn drill_verdict(verdict: Verdict) -> DrillVerdict {
+    match verdict {
+        Verdict::Pass => DrillVerdict::Pass,
+        Verdict::Fail => DrillVerdict::Fail,
+        Verdict::Inconclusive => DrillVerdict::Inconclusive,
+    }
+}
+
+fn note(proofs: &mut BTreeMap<String, Proof>, report: &Report) {
+    let at = report.timing.ended_unix_ms;
+    let verdict = drill_verdict(report.verdict);
+    let proof = proofs.entry(report.store.name.as_str().to_owned()).or_insert(Proof {
+        at_unix_ms: at,
+        verdict,
+        passed_unix_ms: None,
+        proved: Vec::new(),
+    });
+    (proof.at_unix_ms, proof.verdict) = (at, verdict);
+    if report.verdict == Verdict::Pass {
+        proof.passed_unix_ms = Some(at);
+        proof.proved.push(report.snapshot.id.as_str().to_owned());
+    }
+}

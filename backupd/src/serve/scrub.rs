@@ -1,0 +1,70 @@
+//! Scrub: every object of every store against the hash in its name, without any key. What it finds is remembered.
+
+use super::Daemon;
+use super::schedule::SCRUB_JOB;
+use crate::clock;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Found {
+    missing: Option<String>,
+    corrupt: Option<String>,
+}
+
+fn note_key(store: &str) -> String {
+    format!("scrub:{store}")
+}
+
+impl Daemon {
+    /// Re-hashes every store in turn.
+    pub async fn scrub(&self) {
+        let _engine = self.engine.lock().await;
+        let _busy = self.activity.begin("scrub");
+        let started = clock::unix_ms();
+        let mut ok = true;
+        for store in &self.stores {
+            match backup_engine::verify_keyless(&self.env, store, &self.activity).await {
+                Ok(outcome) => {
+                    ok &= outcome.is_ok();
+                    for object in outcome.missing.iter().chain(&outcome.corrupt) {
+                        log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
+                    }
+                    log::info!(store = store.name.as_str(), objects = outcome.objects, bytes = outcome.bytes_read; "store.scrubbed");
+                    let found =
+                        Found { missing: outcome.missing.first().cloned(), corrupt: outcome.corrupt.first().cloned() };
+                    self.remember(&store.name, &found);
+                }
+                Err(error) => {
+                    ok = false;
+                    log::warn!(store = store.name.as_str(), reason:% = error; "store.scrub-failed");
+                }
+            }
+        }
+        if let Err(error) = self.jobs().finished(SCRUB_JOB, started, ok) {
+            log::error!(reason:% = error; "jobs.not-recorded");
+        }
+    }
+
+    fn remember(&self, store: &str, found: &Found) {
+        let text = serde_json::to_string(found).unwrap_or_default();
+        if let Err(error) = self.jobs().set_note(&note_key(store), &text) {
+            log::error!(reason:% = error; "jobs.not-recorded");
+        }
+        self.show(store, found);
+    }
+
+    fn show(&self, store: &str, found: &Found) {
+        let mut view = self.view();
+        let entry = view.stores.entry(store.to_owned()).or_default();
+        (entry.missing, entry.corrupt) = (found.missing.clone(), found.corrupt.clone());
+    }
+
+    /// Takes over what the last scrubs before this start found.
+    pub fn recall_scrubs(&self) {
+        for store in &self.settings.stores {
+            let note = self.jobs().note(&note_key(&store.name)).ok().flatten();
+            let found = note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            self.show(&store.name, &found);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! One snapshot: room, a consistent point, seal and send, thaw, and what came of it; and bringing stores up to date.
+
+use super::Daemon;
+use super::schedule::{CATCH_UP, snapshot_job};
+use crate::settings::Source;
+use crate::sources::{self, Captured, PRACTICE_PART};
+use crate::{clock, failure, secret};
+use agent_api::Pause;
+use anyhow::Context;
+use backup_engine::{Part, PartKind, SnapshotOutcome, SnapshotRequest};
+use backupd_api::{Failure, FailureKind, Phase, SnapshotDone, SnapshotState, StoreOutcome};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+impl Daemon {
+    /// Takes a snapshot of one source and records how it ended. Waits while something else uses the engine.
+    pub async fn take_snapshot(&self, source: &Source, tag: Option<String>) -> Result<SnapshotDone, Failure> {
+        let _engine = self.engine.lock().await;
+        let _busy = self.activity.begin("snapshot");
+        let started = clock::unix_ms();
+        let result = self.snapshot_now(source, tag).await;
+        let ok = result.as_ref().is_ok_and(|done| done.state >= SnapshotState::Durable && !done.partial);
+        if let Err(error) = self.jobs().finished(&snapshot_job(&source.name), started, ok) {
+            log::error!(reason:% = error; "jobs.not-recorded");
+        }
+        if let Err(error) = self.refresh().await {
+            log::warn!(reason:% = error; "stores.not-seen");
+        }
+        result
+    }
+
+    async fn snapshot_now(&self, source: &Source, tag: Option<String>) -> Result<SnapshotDone, Failure> {
+        let watch = clock::Stopwatch::start();
+        self.check_room()?;
+        self.activity.phase(Phase::Quiesce, None);
+        let mut captured = match sources::capture(source).await {
+            Ok(captured) => captured,
+            Err(error) => {
+                let mut view = self.view();
+                view.sources_unreachable.insert(source.name.clone());
+                view.paused = Some(Pause::SourceUnreachable);
+                return Err(failure::from_source(&error));
+            }
+        };
+        self.view().sources_unreachable.remove(&source.name);
+        let kept = self.keep_part().map_err(|e| failure::new(FailureKind::Misconfigured, format!("{e:#}")))?;
+        captured.parts.push(kept);
+        let stall = captured.write_stall_us;
+        let outcome = self.send(source, &captured, tag.clone()).await;
+        let held = captured.thaw().await;
+        let outcome = outcome.map_err(|e| failure::from_engine(&e))?;
+        if !held {
+            log::warn!(source = source.name.as_str(); "snapshot.lease-expired");
+        }
+        Ok(self.note_outcome(outcome, tag, stall, !held, watch))
+    }
+
+    /// Backups wait rather than fill the disk that the records may live on.
+    fn check_room(&self) -> Result<(), Failure> {
+        let full = self.disks_almost_full();
+        if full.is_empty() {
+            self.view().paused = None;
+            return Ok(());
+        }
+        self.view().paused = Some(Pause::DiskAlmostFull);
+        let folders: Vec<String> = full.iter().map(|p| p.display().to_string()).collect();
+        Err(failure::new(
+            FailureKind::NoSpace,
+            format!(
+                "backups wait: less than {} bytes are free at {}: free some room, or lower `disk_reserve_bytes`",
+                self.settings.disk_reserve_bytes,
+                folders.join(", ")
+            ),
+        ))
+    }
+
+    async fn send(
+        &self,
+        source: &Source,
+        captured: &Captured,
+        tag: Option<String>,
+    ) -> backup_engine::Result<SnapshotOutcome> {
+        let request = SnapshotRequest {
+            source: source.name.clone(),
+            parts: captured.parts.clone(),
+            excludes: captured.excludes.clone(),
+            tag,
+            facts: captured.facts.clone(),
+            quorum: self.settings.quorum,
+            state_dir: Some(self.engine_state()),
+        };
+        backup_engine::snapshot(&self.env, &self.writer, &self.stores, request, &self.activity).await
+    }
+
+    fn note_outcome(
+        &self,
+        outcome: SnapshotOutcome,
+        tag: Option<String>,
+        write_stall_us: u64,
+        lease_expired: bool,
+        watch: clock::Stopwatch,
+    ) -> SnapshotDone {
+        let id = outcome.id.to_string();
+        {
+            let mut view = self.view();
+            view.quorum_missed = !outcome.durable;
+            view.paused = (!outcome.durable).then_some(Pause::QuorumUnreachable);
+            if let Some(tag) = tag {
+                view.tags.insert(id.clone(), tag);
+            }
+        }
+        let all = outcome.stores.iter().all(|s| s.durable);
+        let state = match outcome.durable {
+            true if all => SnapshotState::Full,
+            true => SnapshotState::Durable,
+            false => SnapshotState::Sealed,
+        };
+        for store in outcome.stores.iter().filter(|s| !s.durable) {
+            let reason = store.error.as_ref().map_or_else(|| "not durable".to_owned(), ToString::to_string);
+            log::warn!(store = store.store.as_str(), reason = reason.as_str(); "snapshot.store-missed");
+        }
+        let done = SnapshotDone {
+            counter: outcome.counter,
+            state,
+            partial: outcome.partial || lease_expired,
+            files: outcome.files,
+            bytes_source: outcome.bytes_source,
+            bytes_added: outcome.bytes_added,
+            write_stall_us,
+            duration_ms: watch.elapsed_ms(),
+            stores: outcome.stores.into_iter().map(store_outcome).collect(),
+            id,
+        };
+        log::info!(
+            snapshot = done.id.as_str(), counter = done.counter, state:? = done.state, partial = done.partial,
+            files = done.files, bytes_added = done.bytes_added, duration_ms = done.duration_ms;
+            "snapshot.committed"
+        );
+        done
+    }
+
+    /// Copies the kept files to a folder of the state, so that they travel as one part at their places below the
+    /// practice's folder.
+    fn keep_part(&self) -> anyhow::Result<Part> {
+        let dir = self.settings.state_dir.join("kept");
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("the kept files"),
+            _ => {}
+        }
+        secret::make_private_dir(&dir)?;
+        for path in &self.settings.keep {
+            let relative = path.strip_prefix(&self.settings.practice_dir).context("`keep`")?;
+            // A file that does not exist (yet) is no reason to go without a backup.
+            if path.exists() {
+                copy(path, &dir.join(relative)).with_context(|| format!("`keep`: {} cannot be copied", path.display()))?;
+            } else {
+                log::warn!("keep.file-absent");
+            }
+        }
+        Ok(Part { name: PRACTICE_PART.to_owned(), path: dir, kind: PartKind::Files })
+    }
+
+    /// Brings every reachable store up to what the others hold. Whether anything was tried.
+    pub async fn catch_up(&self) -> bool {
+        let Ok(_engine) = self.engine.try_lock() else { return false };
+        let _busy = self.activity.begin(CATCH_UP);
+        let state = self.engine_state();
+        match backup_engine::replicate(&self.env, &self.writer, &self.stores, Some(&state)).await {
+            Ok(stores) => {
+                for store in stores.iter().filter(|s| s.objects_copied > 0) {
+                    log::info!(
+                        store = store.store.as_str(), objects = store.objects_copied, bytes = store.bytes_copied,
+                        complete = store.complete; "store.caught-up"
+                    );
+                }
+            }
+            Err(error) => log::warn!(reason:% = error; "store.catch-up-failed"),
+        }
+        true
+    }
+}
+
+fn store_outcome(outcome: backup_engine::StoreOutcome) -> StoreOutcome {
+    StoreOutcome {
+        store: outcome.store,
+        durable: outcome.durable,
+        bytes_sent: outcome.bytes_sent,
+        duration_ms: outcome.duration_ms,
+        error: outcome.error.map(|e| e.to_string()),
+    }
+}
+
+/// Copies a file, or a folder with what is in it. Symbolic links are not followed out of the practice's folder.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut work: Vec<(PathBuf, PathBuf)> = vec![(from.to_owned(), to.to_owned())];
+    while let Some((from, to)) = work.pop() {
+        let kind = fs::symlink_metadata(&from)?.file_type();
+        if kind.is_dir() {
+            fs::create_dir_all(&to)?;
+            for entry in fs::read_dir(&from)? {
+                let entry = entry?;
+                work.push((entry.path(), to.join(entry.file_name())));
+            }
+        } else if kind.is_file() {
+            fs::copy(&from, &to)?;
+            // The time stays, so that an unchanged file is known as such.
+            let modified = fs::metadata(&from)?.modified()?;
+            fs::File::options().write(true).open(&to)?.set_modified(modified)?;
+        }
+    }
+    Ok(())
+}

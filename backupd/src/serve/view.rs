@@ -1,0 +1,215 @@
+//! What the daemon last saw of its stores and snapshots, and the answers made from it.
+
+use super::{Daemon, duties};
+use crate::clock;
+use crate::stores::StoreView;
+use agent_api::Pause;
+use backup_engine::{ErrorKind, SnapshotInfo};
+use backupd_api::{
+    AlertKind, ScheduledJob, SnapshotRow, SnapshotState, Status, StoreRole, StoreStatus,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything in here can be seen again by looking at the stores.
+#[derive(Default)]
+pub struct View {
+    /// The union over the stores, newest first.
+    pub snapshots: Vec<SnapshotInfo>,
+    pub stores: BTreeMap<String, StoreView>,
+    pub paused: Option<Pause>,
+    /// Sources whose last capture failed.
+    pub sources_unreachable: BTreeSet<String>,
+    /// The last snapshot that was tried did not reach the quorum.
+    pub quorum_missed: bool,
+    /// Since when each alert is open.
+    pub alerts_since: BTreeMap<(AlertKind, Option<String>), i64>,
+    /// Tags are sealed; those of this process's own snapshots are known.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl View {
+    fn counts_at(&self, info: &SnapshotInfo, daemon: &Daemon) -> usize {
+        let counts = |name: &String| daemon.settings.store(name).is_some_and(|s| !s.convenience);
+        info.stores.iter().filter(|name| counts(name)).count()
+    }
+
+    pub fn is_durable(&self, info: &SnapshotInfo, daemon: &Daemon) -> bool {
+        self.counts_at(info, daemon) >= daemon.settings.quorum as usize
+    }
+
+    fn state(&self, info: &SnapshotInfo, daemon: &Daemon) -> SnapshotState {
+        let id = info.id.to_string();
+        let proved = self.stores.values().any(|s| s.proof.as_ref().is_some_and(|p| p.proved.contains(&id)));
+        if proved {
+            SnapshotState::Proved
+        } else if info.stores.len() >= daemon.settings.stores.len() {
+            SnapshotState::Full
+        } else if self.is_durable(info, daemon) {
+            SnapshotState::Durable
+        } else {
+            SnapshotState::Sealed
+        }
+    }
+
+    pub fn row(&self, info: &SnapshotInfo, daemon: &Daemon) -> SnapshotRow {
+        let id = info.id.to_string();
+        SnapshotRow {
+            source: info.source.clone(),
+            counter: info.counter,
+            taken_unix_ms: info.taken_unix_ms,
+            tag: self.tags.get(&id).cloned(),
+            partial: info.partial,
+            state: self.state(info, daemon),
+            files: info.files,
+            bytes_source: info.bytes_source,
+            bytes_added: info.bytes_added,
+            stores: info.stores.clone(),
+            id,
+        }
+    }
+
+    /// The newest snapshot that is whole and durable at the quorum.
+    pub fn newest_durable(&self, daemon: &Daemon) -> Option<&SnapshotInfo> {
+        self.snapshots.iter().find(|s| !s.partial && self.is_durable(s, daemon))
+    }
+}
+
+impl Daemon {
+    /// Looks at every store's heads; nothing that can be damaged by a crash.
+    pub async fn refresh(&self) -> backup_engine::Result<()> {
+        let heads = match backup_engine::heads(&self.env, self.writer.catalog(), &self.stores).await {
+            Ok(heads) => heads,
+            Err(error) if error.kind() == ErrorKind::Unreachable => {
+                let mut view = self.view();
+                for store in &self.stores {
+                    view.stores.entry(store.name.clone()).or_default().reachable = Some(false);
+                }
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        for (store, error) in &heads.unreachable {
+            log::warn!(store = store.as_str(), reason:% = error; "store.unreachable");
+        }
+        let mut view = self.view();
+        for store in &self.stores {
+            let held: Vec<&SnapshotInfo> = heads.snapshots.iter().filter(|s| s.stores.contains(&store.name)).collect();
+            let entry = view.stores.entry(store.name.clone()).or_default();
+            let reachable = !heads.unreachable.iter().any(|(name, _)| name == &store.name);
+            entry.reachable = Some(reachable);
+            if !reachable {
+                // What an unreachable store holds stays as it was last seen, but it misses what came since.
+                let known = entry.complete_unix_ms.unwrap_or(0);
+                entry.lag_snapshots = heads.snapshots.iter().filter(|s| s.taken_unix_ms > known).count() as u64;
+                continue;
+            }
+            entry.complete_unix_ms = held.iter().map(|s| s.taken_unix_ms).max();
+            entry.lag_snapshots = (heads.snapshots.len() - held.len()) as u64;
+            let rejected = heads.rejected.iter().find(|(name, _)| name == &store.name);
+            if let Some((_, object)) = rejected {
+                log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-corrupt");
+                entry.corrupt = Some(object.clone());
+            }
+        }
+        view.snapshots = heads.snapshots;
+        Ok(())
+    }
+
+    /// Adds up what each store holds.
+    pub async fn weigh_stores(&self) {
+        for store in &self.stores {
+            if let Ok(objects) = store.store.list("").await {
+                let bytes = objects.iter().map(|o| o.size).sum();
+                self.view().stores.entry(store.name.clone()).or_default().bytes = Some(bytes);
+            }
+        }
+    }
+
+    pub fn store_statuses(&self) -> Vec<StoreStatus> {
+        let view = self.view();
+        let status = |setting: &crate::settings::StoreSetting| {
+            let seen = view.stores.get(&setting.name).cloned().unwrap_or_default();
+            StoreStatus {
+                name: setting.name.clone(),
+                kind: setting.kind.word().to_owned(),
+                site: setting.site.clone(),
+                provider: setting.provider.clone(),
+                apart: setting.site != self.settings.site,
+                role: if setting.convenience { StoreRole::Convenience } else { StoreRole::Quorum },
+                condition: seen.condition(),
+                lag_snapshots: seen.lag_snapshots,
+                bytes: seen.bytes,
+                complete_unix_ms: seen.complete_unix_ms,
+                proved_unix_ms: seen.proof.as_ref().and_then(|p| p.passed_unix_ms),
+                object: seen.damaged_object().cloned(),
+            }
+        };
+        self.settings.stores.iter().map(status).collect()
+    }
+
+    pub fn status(&self) -> Status {
+        let stores = self.store_statuses();
+        let alerts = self.alerts();
+        let next = self.schedule().into_iter().filter(|j| j.name.starts_with("snapshot:"));
+        let next_snapshot_unix_ms = next.filter_map(|j| j.next_unix_ms).min();
+        let view = self.view();
+        let newest = view.newest_durable(self);
+        let sites: BTreeSet<&str> = newest
+            .map(|s| s.stores.iter().filter_map(|name| self.settings.store(name)))
+            .into_iter()
+            .flatten()
+            .map(|s| s.site.as_str())
+            .filter(|site| *site != self.settings.site)
+            .collect();
+        Status {
+            practice: self.settings.practice.clone(),
+            repository: self.writer.repository().to_string(),
+            now_unix_ms: clock::unix_ms(),
+            started_unix_ms: self.started_unix_ms,
+            last_snapshot: view.snapshots.first().map(|s| view.row(s, self)),
+            last_durable_unix_ms: newest.map(|s| s.taken_unix_ms),
+            stores,
+            sites_apart: u32::try_from(sites.len()).unwrap_or(u32::MAX),
+            quorum_needed: self.settings.quorum,
+            running: self.activity.now(),
+            next_snapshot_unix_ms,
+            paused: view.paused.map(|p| pause_words(p).to_owned()),
+            alerts,
+        }
+    }
+
+    pub fn snapshot_rows(&self) -> Vec<SnapshotRow> {
+        let view = self.view();
+        view.snapshots.iter().map(|s| view.row(s, self)).collect()
+    }
+
+    pub fn schedule(&self) -> Vec<ScheduledJob> {
+        let now = clock::unix_ms();
+        let jobs = self.jobs();
+        let row = |name: String, schedule: &crate::schedule::Schedule| {
+            let last = jobs.last(&name).ok().flatten();
+            ScheduledJob {
+                cron: schedule.text().to_owned(),
+                zone: schedule.zone().to_string(),
+                last_unix_ms: last.map(|l| l.at_ms),
+                last_ok: last.map(|l| l.ok),
+                next_unix_ms: jobs.due_ms(&name, schedule, now).ok().flatten(),
+                name,
+            }
+        };
+        let snapshots = self.settings.sources.iter().map(|s| row(super::schedule::snapshot_job(&s.name), &s.schedule));
+        snapshots.chain([row(super::schedule::SCRUB_JOB.to_owned(), &self.settings.scrub)]).collect()
+    }
+
+    pub fn duties(&self) -> Vec<backupd_api::Duty> {
+        duties::all(&self.settings, clock::unix_ms())
+    }
+}
+
+fn pause_words(pause: Pause) -> &'static str {
+    match pause {
+        Pause::DiskAlmostFull => "the disk is almost full: free some room, backups go on by themselves",
+        Pause::SourceUnreachable => "the EMR's operations socket does not answer: start the EMR",
+        Pause::QuorumUnreachable => "too few stores answer: look at the stores",
+    }
+}

@@ -1,0 +1,112 @@
+//! Sources: what is backed up, at one consistent point, with the facts that were true there.
+
+use crate::settings::{Source, SourceKind};
+use appliance_api::{Client, ClientError, Facts, GoldenKey, GoldenQuery, Refusal, Request, Response};
+use backup_engine::{Part, PartKind};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Duration;
+
+/// Database parts are chunked in pages of this size, bytes. Fixed by the format of the source, not a matter of taste:
+/// SQLite's page size in the EMR.
+const PAGE_BYTES: u32 = 16 << 10;
+/// The EMR has to answer a quiesce within this time; later, the backup gives up and the EMR thaws on its own.
+const QUIESCE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Top-level name of backupd's own settings in a snapshot.
+pub const PRACTICE_PART: &str = "practice";
+
+/// What is sealed into a snapshot of the EMR: what was true, and what a drill asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedFacts {
+    pub facts: Facts,
+    pub golden_key: GoldenKey,
+    pub golden: Vec<GoldenQuery>,
+}
+
+/// A source held at one point. Dropping it lets the source go on.
+pub struct Captured {
+    pub parts: Vec<Part>,
+    pub excludes: Vec<String>,
+    /// [`SealedFacts`] as JSON, for sources that have facts.
+    pub facts: Option<Vec<u8>>,
+    pub write_stall_us: u64,
+    lease: Option<Lease>,
+}
+
+struct Lease {
+    client: Client,
+    id: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("source {source_name}: {error}")]
+    Appliance { source_name: String, error: ClientError },
+    #[error("source {source_name}: the EMR did not reach a quiet point within {} s", QUIESCE_TIMEOUT.as_secs())]
+    Stuck { source_name: String },
+    #[error("source {source_name}: the folder cannot be read ({kind}): check `path` and its permissions")]
+    Folder { source_name: String, kind: std::io::ErrorKind },
+    #[error("source {source_name}: the facts could not be written down")]
+    Facts { source_name: String },
+}
+
+impl SourceError {
+    /// Whether the source could be reached at all; decides between an alert about the source and one about the backup.
+    pub fn no_room(&self) -> bool {
+        matches!(self, Self::Appliance { error: ClientError::Refused(Refusal::NoRoom), .. })
+    }
+}
+
+/// Brings a source to a consistent point.
+pub async fn capture(source: &Source) -> Result<Captured, SourceError> {
+    match &source.kind {
+        SourceKind::Appliance { ops_socket, .. } => {
+            tokio::time::timeout(QUIESCE_TIMEOUT, capture_appliance(&source.name, ops_socket))
+                .await
+                .map_err(|_| SourceError::Stuck { source_name: source.name.clone() })?
+        }
+        SourceKind::Folder { path, excludes } => {
+            std::fs::read_dir(path)
+                .map_err(|e| SourceError::Folder { source_name: source.name.clone(), kind: e.kind() })?;
+            let part = Part { name: source.name.clone(), path: path.clone(), kind: PartKind::Files };
+            let parts = vec![part];
+            Ok(Captured { parts, excludes: excludes.clone(), facts: None, write_stall_us: 0, lease: None })
+        }
+    }
+}
+
+async fn capture_appliance(name: &str, socket: &Path) -> Result<Captured, SourceError> {
+    let failed = |error| SourceError::Appliance { source_name: name.to_owned(), error };
+    let mut client = Client::connect(socket).await.map_err(failed)?;
+    let answer = client.ask(&Request::Quiesce).await.map_err(failed)?;
+    let Response::Quiesced(quiesced) = answer else { return Err(failed(ClientError::Malformed)) };
+    let sealed =
+        SealedFacts { facts: quiesced.facts, golden_key: quiesced.golden_key, golden: quiesced.golden };
+    let facts =
+        serde_json::to_vec(&sealed).map_err(|_| SourceError::Facts { source_name: name.to_owned() })?;
+    let parts = quiesced.parts.into_iter().map(part).collect();
+    Ok(Captured {
+        parts,
+        excludes: Vec::new(),
+        facts: Some(facts),
+        write_stall_us: quiesced.write_stall_us,
+        lease: Some(Lease { client, id: quiesced.lease }),
+    })
+}
+
+fn part(part: appliance_api::Part) -> Part {
+    let kind = match part.kind {
+        appliance_api::PartKind::Pages => PartKind::Pages { page_bytes: PAGE_BYTES },
+        appliance_api::PartKind::Files => PartKind::Files,
+    };
+    Part { name: part.name, path: part.path, kind }
+}
+
+impl Captured {
+    /// Ends the lease. `false`: it had thawed already, so the copy may have been removed while it was read.
+    pub async fn thaw(mut self) -> bool {
+        let Some(mut lease) = self.lease.take() else { return true };
+        matches!(lease.client.ask(&Request::Thaw { lease: lease.id }).await, Ok(Response::Thawed))
+    }
+}

@@ -1,0 +1,141 @@
+//! From settings to open stores, and what is known of each.
+
+use crate::settings::{StoreKind, StoreSetting};
+use backup_engine::{ErrorKind, NamedStore, StoreLocation};
+use std::path::Path;
+
+/// An access or secret key longer than this is none.
+const KEY_FILE_BYTES_MAX: u64 = 4096;
+
+/// Opens a store of the settings; reads its key files, makes no request.
+pub fn open(setting: &StoreSetting) -> backup_engine::Result<NamedStore> {
+    let location = location(setting)?;
+    let store = location.open().map_err(|e| e.context(format!("store {}", setting.name)))?;
+    Ok(NamedStore::new(setting.name.clone(), store, !setting.convenience))
+}
+
+/// Opens all; one that cannot be opened is a mistake in the settings.
+pub fn open_all(settings: &[StoreSetting]) -> backup_engine::Result<Vec<NamedStore>> {
+    settings.iter().map(open).collect()
+}
+
+fn location(setting: &StoreSetting) -> backup_engine::Result<StoreLocation> {
+    match &setting.kind {
+        StoreKind::Folder { path } => Ok(StoreLocation::Folder { path: path.clone() }),
+        StoreKind::S3 { endpoint, bucket, prefix, region, access_key_file, secret_key_file } => {
+            Ok(StoreLocation::S3 {
+                allow_http: endpoint.as_deref().is_some_and(|e| e.starts_with("http://")),
+                endpoint: endpoint.clone(),
+                bucket: bucket.clone(),
+                prefix: prefix.clone(),
+                region: region.clone(),
+                access_key: key_file(&setting.name, access_key_file)?,
+                secret_key: key_file(&setting.name, secret_key_file)?,
+            })
+        }
+    }
+}
+
+/// The text of a store's key file, without surrounding white space.
+pub fn key_file(store: &str, path: &Path) -> backup_engine::Result<String> {
+    let wrong = |problem: String| {
+        backup_engine::Error::new(
+            ErrorKind::Misconfigured,
+            format!("store {store}: key file {} {problem}: it must hold the key as one line of text", path.display()),
+        )
+    };
+    let length = std::fs::metadata(path).map_err(|e| wrong(format!("cannot be read ({})", e.kind())))?.len();
+    if length > KEY_FILE_BYTES_MAX {
+        return Err(wrong("is too large".to_owned()));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("cannot be read ({})", e.kind())))?;
+    let key = text.trim();
+    if key.is_empty() || key.contains(char::is_whitespace) {
+        return Err(wrong("does not hold one word".to_owned()));
+    }
+    Ok(key.to_owned())
+}
+
+/// What the last looks at a store showed.
+#[derive(Debug, Clone, Default)]
+pub struct StoreView {
+    /// The last request for its heads was answered; `None` before the first.
+    pub reachable: Option<bool>,
+    /// Counter-wise newest snapshot whose head it holds.
+    pub complete_unix_ms: Option<i64>,
+    /// Durable snapshots that it lacks.
+    pub lag_snapshots: u64,
+    pub bytes: Option<u64>,
+    /// First object that is missing or damaged, from the last scrub or from a rejected head.
+    pub missing: Option<String>,
+    pub corrupt: Option<String>,
+    pub proof: Option<Proof>,
+}
+
+/// The newest drill of a store, from a report that the verifier signed.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    pub at_unix_ms: i64,
+    pub verdict: backupd_api::DrillVerdict,
+    /// The newest passed drill.
+    pub passed_unix_ms: Option<i64>,
+    /// The snapshots that passed a drill from this store.
+    pub proved: Vec<String>,
+}
+
+impl StoreView {
+    /// The one word for the store. What is known to be damaged outweighs that it cannot be asked now.
+    pub fn condition(&self) -> backupd_api::StoreCondition {
+        use backupd_api::StoreCondition::{Corrupt, Late, Missing, Ok, Unreachable};
+        if self.corrupt.is_some() {
+            Corrupt
+        } else if self.missing.is_some() {
+            Missing
+        } else if self.reachable == Some(false) {
+            Unreachable
+        } else if self.lag_snapshots > 0 {
+            Late
+        } else {
+            Ok
+        }
+    }
+
+    pub fn damaged_object(&self) -> Option<&String> {
+        self.corrupt.as_ref().or(self.missing.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backupd_api::StoreCondition;
+
+    #[test]
+    fn four_words_that_never_mean_each_other() {
+        let mut view = StoreView { reachable: Some(true), ..StoreView::default() };
+        assert_eq!(view.condition(), StoreCondition::Ok);
+        view.lag_snapshots = 1;
+        assert_eq!(view.condition(), StoreCondition::Late);
+        view.reachable = Some(false);
+        assert_eq!(view.condition(), StoreCondition::Unreachable);
+        view.missing = Some("packs/aa".to_owned());
+        assert_eq!(view.condition(), StoreCondition::Missing);
+        view.corrupt = Some("packs/bb".to_owned());
+        assert_eq!(view.condition(), StoreCondition::Corrupt);
+        assert_eq!(view.damaged_object().map(String::as_str), Some("packs/bb"));
+    }
+
+    #[test]
+    fn a_key_file_must_hold_one_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let missing = key_file("east", &path).unwrap_err().to_string();
+        assert!(missing.contains("east") && missing.contains("one line"), "{missing}");
+        std::fs::write(&path, "AKIA\n").unwrap();
+        assert_eq!(key_file("east", &path).unwrap(), "AKIA");
+        for bad in ["", "\n", "two words\n"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(key_file("east", &path).is_err());
+        }
+    }
+}
