@@ -37,8 +37,8 @@ pub enum AccountError {
     BadDisplay,
     #[error("this invitation is unknown, used or expired; ask for a new one (`appliance user invite`)")]
     BadInvite,
-    #[error("the password could not be hashed")]
-    Hashing,
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
 }
 
 /// An account as the pages show it: without secrets.

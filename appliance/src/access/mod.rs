@@ -7,6 +7,7 @@
 //! Rules are a table ([`policy`]): a deny rule wins over any allow rule, and what no rule allows is refused.
 
 pub mod accounts;
+pub mod cli;
 pub mod policy;
 pub mod sessions;
 

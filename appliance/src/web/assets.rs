@@ -1,0 +1,49 @@
+//! Static files, compiled in. Their paths carry a hash of the content, so browsers may keep them for good.
+
+use super::{Method, PageError, Policy, Route, Web};
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use http::header;
+use std::sync::LazyLock;
+
+const CSS: &str = include_str!("../../assets/holdfast.css");
+const APP_JS: &str = include_str!("../../assets/holdfast.js");
+const HTMX_JS: &str = include_str!("../../assets/htmx-2.0.11.min.js");
+const ICON: &str = include_str!("../../assets/icon.svg");
+
+/// A file with its hashed name.
+pub struct Asset {
+    pub path: String,
+    kind: &'static str,
+    content: &'static str,
+}
+
+fn asset(stem: &str, extension: &str, kind: &'static str, content: &'static str) -> Asset {
+    let hash = blake3::hash(content.as_bytes()).to_hex();
+    Asset { path: format!("/assets/{stem}-{}.{extension}", &hash[..12]), kind, content }
+}
+
+pub struct Assets {
+    pub css: Asset,
+    pub app: Asset,
+    pub htmx: Asset,
+    pub icon: Asset,
+}
+
+pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| Assets {
+    css: asset("holdfast", "css", "text/css; charset=utf-8", CSS),
+    app: asset("holdfast", "js", "text/javascript; charset=utf-8", APP_JS),
+    htmx: asset("htmx", "js", "text/javascript; charset=utf-8", HTMX_JS),
+    icon: asset("icon", "svg", "image/svg+xml", ICON),
+});
+
+pub fn routes(_: &Web) -> Vec<Route> {
+    vec![Route::new(Method::Get, "/assets/{file}", Policy::Public, serve, ())]
+}
+
+async fn serve(Path(file): Path<String>) -> Result<Response, PageError> {
+    let all = [&ASSETS.css, &ASSETS.app, &ASSETS.htmx, &ASSETS.icon];
+    let asset = all.into_iter().find(|a| a.path.strip_prefix("/assets/") == Some(&file)).ok_or(PageError::NotFound)?;
+    let headers = [(header::CONTENT_TYPE, asset.kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
+    Ok((headers, asset.content).into_response())
+}

@@ -1,0 +1,103 @@
+//! Pages for what went wrong: each says what to do next, none says what is in a record.
+
+use super::form::FormError;
+use super::layout;
+use crate::access::Denied;
+use crate::access::accounts::AccountError;
+use crate::store::StoreError;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PageError {
+    #[error("page not found")]
+    NotFound,
+    #[error("method not allowed")]
+    Method,
+    #[error("forbidden")]
+    Forbidden,
+    #[error("forged request")]
+    Forged,
+    #[error("the form belongs to another patient")]
+    WrongPatient,
+    #[error(transparent)]
+    Form(#[from] FormError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+}
+
+impl From<Denied> for PageError {
+    fn from(_: Denied) -> Self {
+        Self::Forbidden
+    }
+}
+
+impl PageError {
+    /// Status, title and what to do.
+    fn words(&self) -> (StatusCode, &'static str, String) {
+        match self {
+            Self::NotFound | Self::Store(StoreError::NotFound) => (
+                StatusCode::NOT_FOUND,
+                "Not found",
+                "There is nothing at this address. It may have been moved or the link is incomplete.".into(),
+            ),
+            Self::Method => {
+                (StatusCode::METHOD_NOT_ALLOWED, "Not possible", "This address does not answer such a request.".into())
+            }
+            Self::Forbidden | Self::Store(StoreError::Denied(_)) => (
+                StatusCode::FORBIDDEN,
+                "Your role does not permit this",
+                "If you need it for your work, ask a practice administrator to change your role.".into(),
+            ),
+            Self::Forged => (
+                StatusCode::FORBIDDEN,
+                "This form is out of date",
+                "The page was opened in another session, or the request came from elsewhere. Nothing was saved. Go back, \
+                 reload the page and repeat."
+                    .into(),
+            ),
+            Self::WrongPatient => (
+                StatusCode::CONFLICT,
+                "This form belongs to another patient",
+                "Nothing was saved. Open the patient's chart again and repeat the entry there.".into(),
+            ),
+            Self::Form(FormError::TooLarge) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "Too large", format!("{}. Nothing was saved.", FormError::TooLarge))
+            }
+            Self::Form(error) => (StatusCode::BAD_REQUEST, "The form could not be read", format!("{error}.")),
+            Self::Store(StoreError::VersionConflict { .. }) => (
+                StatusCode::CONFLICT,
+                "Somebody else changed this meanwhile",
+                "Your change was not saved, so that theirs is not lost. Open the page again, look at the new state, and \
+                 repeat your change if it is still needed."
+                    .into(),
+            ),
+            Self::Store(error @ (StoreError::Full | StoreError::Busy | StoreError::Audit | StoreError::Closed)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "The records are not available right now", format!("{error}."))
+            }
+            Self::Store(error @ StoreError::Invalid { .. }) => {
+                (StatusCode::BAD_REQUEST, "This was not accepted", format!("{error}."))
+            }
+            Self::Account(AccountError::Store(_) | AccountError::Database(_)) | Self::Store(_) | Self::Internal(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Something went wrong",
+                "The request was not carried out. Try again; if it happens again, tell your practice's IT.".into(),
+            ),
+            Self::Account(error) => (StatusCode::BAD_REQUEST, "This was not accepted", format!("{error}.")),
+        }
+    }
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let (status, title, text) = self.words();
+        if status.is_server_error() {
+            log::error!(error:% = self; "web.request-failed");
+        }
+        (status, layout::message(title, &text)).into_response()
+    }
+}

@@ -1,0 +1,295 @@
+//! What every request passes before its handler: session, lock, policy, forgery check, form, and on the way back the
+//! security headers.
+
+use super::form::{Form, FormError};
+use super::route::{Policy, Surface};
+use super::{PageError, Web, login};
+use crate::access::accounts::AccountError;
+use crate::access::sessions::{self, Session, State as SessionState};
+use crate::access::{Actor, Denied};
+use crate::store::StoreError;
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// The header that carries the CSRF token where there is no form.
+pub const CSRF_HEADER: &str = "x-csrf-token";
+/// The double-submit cookie of forms that are shown before anybody has logged in.
+pub const FORM_COOKIE: &str = "__Host-holdfast-form";
+/// FHIR transactions carry whole charts.
+const FHIR_BYTES_MAX: usize = 32 << 20;
+
+#[derive(Clone)]
+pub struct Rule {
+    pub web: Web,
+    pub policy: Policy,
+    pub surface: Surface,
+}
+
+/// One request by one person: what a handler knows about who asks.
+#[derive(Clone)]
+pub struct Visit {
+    pub session: Option<Arc<Session>>,
+    pub actor: Actor,
+    /// The token that this visitor's forms must carry.
+    pub csrf: String,
+    pub address: Option<IpAddr>,
+    /// Asked by htmx: answer with a fragment.
+    pub fragment: bool,
+    /// Path and query, to come back to after a login.
+    pub here: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visit {
+    type Rejection = PageError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
+        parts.extensions.get::<Visit>().cloned().ok_or(PageError::Internal("visit"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Form {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Form>().cloned().unwrap_or_default())
+    }
+}
+
+/// The actor of the request, for handlers that need nothing else of a visit (FHIR).
+impl<S: Send + Sync> FromRequestParts<S> for Actor {
+    type Rejection = PageError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, PageError> {
+        Visit::from_request_parts(parts, state).await.map(|visit| visit.actor)
+    }
+}
+
+/// Why the gate did not let a request through.
+enum Refusal {
+    Denied(Denied),
+    Locked(Option<Form>),
+    Forged,
+    Form(FormError),
+    Store(StoreError),
+}
+
+pub async fn gate(State(rule): State<Rule>, mut request: Request, next: Next) -> Response {
+    let visit = match visit(&rule.web, &request).await {
+        Ok(visit) => visit,
+        Err(error) => return finish(refuse(&rule, None, Refusal::Store(error))),
+    };
+    let fresh_form_cookie = visit.session.is_none() && cookie(request.headers(), FORM_COOKIE).is_none();
+    request.extensions_mut().insert(visit.clone());
+    let mut response = match admit(&rule, &visit, request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refuse(&rule, Some(&visit), refusal),
+    };
+    if fresh_form_cookie && rule.surface == Surface::Page {
+        set_cookie(response.headers_mut(), FORM_COOKIE, &visit.csrf, None);
+    }
+    finish(response)
+}
+
+async fn visit(web: &Web, request: &Request) -> Result<Visit, StoreError> {
+    let headers = request.headers();
+    let session = match cookie(headers, sessions::COOKIE) {
+        Some(token) => find_session(web, token.to_owned()).await?,
+        None => None,
+    };
+    let csrf = match &session {
+        Some(session) => session.csrf.clone(),
+        None => cookie(headers, FORM_COOKIE).map_or_else(service::auth::random_token, str::to_owned),
+    };
+    let actor = session.as_ref().map_or_else(Actor::anonymous, |s| s.actor.clone());
+    let here = request.uri().path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned());
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let fragment = headers.contains_key("hx-request") && !headers.contains_key("hx-boosted");
+    Ok(Visit { session: session.map(Arc::new), actor, csrf, address, fragment, here })
+}
+
+async fn find_session(web: &Web, token: String) -> Result<Option<Session>, StoreError> {
+    let (idle_s, now) = (web.settings().idle_lock_s, web.now());
+    let find = move |db: &rusqlite::Connection| sessions::find(db, &token, idle_s, now);
+    let session = web.store().internal(find).await.map_err(store_error)?;
+    if let Some(session) = session.as_ref().filter(|s| s.touch_due(now)) {
+        let seen = session.clone();
+        web.write_accounts(&session.actor, move |db| sessions::touch(db, &seen, now)).await.map_err(store_error)?;
+    }
+    Ok(session)
+}
+
+fn store_error(error: AccountError) -> StoreError {
+    match error {
+        AccountError::Store(error) => error,
+        AccountError::Database(error) => error.into(),
+        _ => StoreError::Damaged("accounts"),
+    }
+}
+
+/// Checks the request; for a state-changing page request the form is read and replaces the body.
+async fn admit(rule: &Rule, visit: &Visit, request: Request) -> Result<Request, Refusal> {
+    let locked = visit.session.as_ref().is_some_and(|s| s.state == SessionState::Locked);
+    let locked = locked && !matches!(rule.policy, Policy::Public | Policy::AnySession);
+    if !locked {
+        rule.policy.check(&visit.actor).map_err(Refusal::Denied)?;
+    }
+    if matches!(*request.method(), http::Method::GET | http::Method::HEAD) {
+        return if locked { Err(Refusal::Locked(None)) } else { Ok(request) };
+    }
+    let token = request.headers().get(CSRF_HEADER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    if !same_origin(request.headers()) {
+        return Err(Refusal::Forged);
+    }
+    if rule.surface == Surface::Fhir {
+        // Without a session there is no cookie that another site could abuse.
+        let forged = visit.session.is_some() && !token.is_some_and(|t| token_fits(&t, &visit.csrf));
+        return match (locked, forged) {
+            (true, _) => Err(Refusal::Locked(None)),
+            (_, true) => Err(Refusal::Forged),
+            _ => Ok(limited(request)),
+        };
+    }
+    let (mut parts, body) = request.into_parts();
+    let copy = { let mut request = Request::new(body); *request.headers_mut() = parts.headers.clone(); request };
+    let form = Form::read(copy).await.map_err(Refusal::Form)?;
+    let token = token.unwrap_or_else(|| form.raw("csrf").to_owned());
+    let pre_login_cookie = visit.session.is_some() || cookie(&parts.headers, FORM_COOKIE).is_some();
+    if !pre_login_cookie || !token_fits(&token, &visit.csrf) {
+        return Err(Refusal::Forged);
+    }
+    if locked {
+        return Err(Refusal::Locked(Some(form)));
+    }
+    parts.extensions.insert(form);
+    Ok(Request::from_parts(parts, axum::body::Body::empty()))
+}
+
+fn limited(request: Request) -> Request {
+    let (parts, body) = request.into_parts();
+    Request::from_parts(parts, axum::body::Body::new(http_body_util::Limited::new(body, FHIR_BYTES_MAX)))
+}
+
+fn token_fits(given: &str, expected: &str) -> bool {
+    service::auth::constant_time_eq(given.as_bytes(), expected.as_bytes())
+}
+
+/// Browsers say where a request comes from; programs do not, and have no cookie to abuse.
+fn same_origin(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin" || site == "none")
+}
+
+fn refuse(rule: &Rule, visit: Option<&Visit>, refusal: Refusal) -> Response {
+    if rule.surface == Surface::Fhir {
+        return refuse_fhir(refusal);
+    }
+    let here = visit.map_or("/", |v| v.here.as_str());
+    let fragment = visit.is_some_and(|v| v.fragment);
+    match refusal {
+        Refusal::Denied(Denied::NotLoggedIn) => login::go_to("/login", here, fragment),
+        Refusal::Locked(Some(form)) => login::locked_form(&rule.web, visit, here, &form),
+        Refusal::Locked(None) => login::go_to("/unlock", here, fragment),
+        Refusal::Denied(Denied::NotPermitted) => PageError::Forbidden.into_response(),
+        Refusal::Forged => PageError::Forged.into_response(),
+        Refusal::Form(error) => PageError::Form(error).into_response(),
+        Refusal::Store(error) => PageError::Store(error).into_response(),
+    }
+}
+
+fn refuse_fhir(refusal: Refusal) -> Response {
+    let (status, code, text) = match refusal {
+        Refusal::Denied(Denied::NotLoggedIn) => (StatusCode::UNAUTHORIZED, "login", "log in first"),
+        Refusal::Locked(_) => (StatusCode::UNAUTHORIZED, "login", "the session is locked: unlock it in the browser"),
+        Refusal::Denied(Denied::NotPermitted) => (StatusCode::FORBIDDEN, "forbidden", "your role does not permit this"),
+        Refusal::Forged => {
+            (StatusCode::FORBIDDEN, "security", "a change needs the session's token in the header x-csrf-token")
+        }
+        Refusal::Form(_) => (StatusCode::BAD_REQUEST, "structure", "the body could not be read"),
+        Refusal::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "transient", "the records are not available: try again"),
+    };
+    let outcome = serde_json::json!({
+        "resourceType": "OperationOutcome",
+        "issue": [{"severity": "error", "code": code, "diagnostics": text}],
+    });
+    (status, [(header::CONTENT_TYPE, "application/fhir+json")], outcome.to_string()).into_response()
+}
+
+/// The headers of every answer. Handlers of static files have set their own caching before.
+pub(super) fn finish(mut response: Response) -> Response {
+    const HEADERS: [(HeaderName, &str); 8] = [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+             form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+        ),
+    ];
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A cookie's value. A name that is sent twice counts as absent: somebody may have planted one.
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut found = None;
+    for line in headers.get_all(header::COOKIE) {
+        for pair in line.to_str().ok()?.split(';') {
+            let Some((key, value)) = pair.trim().split_once('=') else { continue };
+            if key == name && found.replace(value).is_some() {
+                return None;
+            }
+        }
+    }
+    found.filter(|v| (1..=128).contains(&v.len()))
+}
+
+/// Sets a cookie that only this host, only over TLS and only same-site requests carry; `max_age_s` of 0 deletes it.
+pub fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str, max_age_s: Option<i64>) {
+    let age = max_age_s.map(|s| format!("; Max-Age={s}")).unwrap_or_default();
+    let line = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Strict{age}");
+    if let Ok(line) = HeaderValue::from_str(&line) {
+        headers.append(header::SET_COOKIE, line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_sent_twice_is_no_cookie() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("a=1; __Host-holdfast=x; b=2"));
+        assert_eq!(cookie(&headers, "__Host-holdfast"), Some("x"));
+        headers.append(header::COOKIE, HeaderValue::from_static("__Host-holdfast=y"));
+        assert_eq!(cookie(&headers, "__Host-holdfast"), None);
+    }
+
+    #[test]
+    fn cookies_are_bound_to_this_host() {
+        let mut headers = HeaderMap::new();
+        set_cookie(&mut headers, sessions::COOKIE, "v", None);
+        let line = headers[header::SET_COOKIE].to_str().unwrap();
+        for part in ["__Host-", "Secure", "HttpOnly", "SameSite=Strict", "Path=/"] {
+            assert!(line.contains(part), "{part}");
+        }
+        assert!(!line.contains("Domain"));
+    }
+}

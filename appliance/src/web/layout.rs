@@ -1,0 +1,166 @@
+//! The frame of every page, and the patient banner.
+
+use super::assets::ASSETS;
+use super::dates;
+use super::gate::Visit;
+use super::reading::{self, PatientFacts};
+use super::{Settings, Web};
+use crate::access::sessions::State;
+use crate::access::{Action, Object, authorize};
+use maud::{DOCTYPE, Markup, html};
+
+/// The sections of the navigation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    Schedule,
+    Patients,
+    Users,
+    Audit,
+    None,
+}
+
+/// htmx: no eval, no inline style, and only our own host.
+const HTMX_CONFIG: &str = r#"{"allowEval":false,"includeIndicatorStyles":false,"selfRequestsOnly":true,"historyCacheSize":0,"refreshOnHistoryMiss":true}"#;
+
+/// A page for a person who has logged in.
+pub fn page(web: &Web, visit: &Visit, section: Section, title: &str, banner: Option<&Markup>, body: &Markup) -> Markup {
+    let settings = web.settings();
+    let idle_s = visit.session.as_ref().map(|_| settings.idle_lock_s);
+    document(
+        &format!("{title} · {}", settings.practice_name),
+        idle_s.map(|s| (s, visit.csrf.as_str())),
+        &html! {
+            a.skip href="#main" { "Skip to content" }
+            (top_bar(settings, visit, section))
+            @if let Some(banner) = banner { (banner) }
+            main #main tabindex="-1" { (body) }
+        },
+    )
+}
+
+/// A page with one card and no navigation: login, unlock, invitation.
+pub fn card(practice: &str, title: &str, body: &Markup) -> Markup {
+    document(
+        &format!("{title} · {practice}"),
+        None,
+        &html! {
+            main.lone #main {
+                div.card {
+                    p.brand { (logo()) span { (practice) } }
+                    h1 { (title) }
+                    (body)
+                }
+            }
+        },
+    )
+}
+
+/// A page that says what happened and what to do.
+pub fn message(title: &str, text: &str) -> Markup {
+    document(
+        title,
+        None,
+        &html! {
+            main.lone #main {
+                div.card {
+                    h1 { (title) }
+                    p { (text) }
+                    p.actions { a.button href="/" { "Go to the start page" } }
+                }
+            }
+        },
+    )
+}
+
+fn document(title: &str, idle: Option<(i64, &str)>, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="htmx-config" content=(HTMX_CONFIG);
+                title { (title) }
+                link rel="icon" href=(ASSETS.icon.path) type="image/svg+xml";
+                link rel="stylesheet" href=(ASSETS.css.path);
+                script src=(ASSETS.htmx.path) defer {}
+                script src=(ASSETS.app.path) defer {}
+            }
+            @match idle {
+                Some((seconds, csrf)) => body data-idle-s=(seconds) data-csrf=(csrf) { (body) },
+                None => body { (body) },
+            }
+        }
+    }
+}
+
+fn top_bar(settings: &Settings, visit: &Visit, section: Section) -> Markup {
+    let Some(session) = visit.session.as_ref().filter(|s| s.state == State::Open) else { return html! {} };
+    let may = |action, object| authorize(&visit.actor, action, object).is_ok();
+    let link = |to: Section, href: &str, label: &str| {
+        html! { a href=(href) aria-current=[(section == to).then_some("page")] { (label) } }
+    };
+    html! {
+        header.top {
+            a.brand href="/" { (logo()) span { (settings.practice_name) } }
+            nav aria-label="Main" {
+                (link(Section::Schedule, "/schedule", "Schedule"))
+                (link(Section::Patients, "/patients", "Patients"))
+                @if may(Action::Search, Object::Users) { (link(Section::Users, "/users", "Users")) }
+                @if may(Action::Search, Object::AuditLog) { (link(Section::Audit, "/audit", "Access record")) }
+            }
+            div.who {
+                span { b { (session.display) } span.role { (visit.actor.capacity_str()) } }
+                form method="post" action="/lock" {
+                    (csrf(visit)) input type="hidden" name="to" value=(visit.here);
+                    button.quiet type="submit" title="Lock the screen; your password unlocks it" { "Lock" }
+                }
+                form method="post" action="/logout" { (csrf(visit)) button.quiet type="submit" { "Log out" } }
+            }
+        }
+    }
+}
+
+fn logo() -> Markup {
+    html! { img.logo src=(ASSETS.icon.path) alt="" width="28" height="28"; }
+}
+
+/// The hidden field that every form carries.
+pub fn csrf(visit: &Visit) -> Markup {
+    html! { input type="hidden" name="csrf" value=(visit.csrf); }
+}
+
+/// Who the chart is about: on every page of a patient, so that nobody writes into the wrong record.
+pub fn patient_banner(web: &Web, patient: &PatientFacts, allergies: Option<&[reading::Allergy]>) -> Markup {
+    let zone = web.settings().zone;
+    let today = dates::today(web.now(), zone);
+    html! {
+        section.banner aria-label="Patient" {
+            div.name { a href={ "/patients/" (patient.id) } { (patient.family) @if !patient.given.is_empty() { ", " (patient.given) } }
+                @if let Some(day) = &patient.deceased { span.tag.dark { "Deceased " (dates::show_day(day, zone)) } }
+                @if !patient.active { span.tag.dark { "Inactive" } }
+            }
+            dl {
+                div { dt { "Born" } dd {
+                    @match patient.birth {
+                        Some(birth) => { (dates::long_day(birth)) @if patient.deceased.is_none() { " (" (dates::age(birth, today)) ")" } },
+                        None => "not recorded",
+                    }
+                } }
+                div { dt { "Sex" } dd { (patient.gender_word()) } }
+                div { dt { "No." } dd { span title=(patient.number) { (patient.short_number()) } } }
+                div.allergies { dt { "Allergies" } dd {
+                    @match allergies {
+                        None => span { "not visible to your role" },
+                        Some([]) => span.none { "none recorded" },
+                        Some(list) => @for allergy in list {
+                            span.tag.alert[allergy.high_risk].warn[!allergy.high_risk && !allergy.is_absence].calm[allergy.is_absence] {
+                                (allergy.text)
+                            }
+                        },
+                    }
+                } }
+            }
+        }
+    }
+}

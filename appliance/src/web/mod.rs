@@ -1,0 +1,134 @@
+//! The pages, and the gate in front of everything that the service answers over HTTPS.
+//!
+//! [`app`] builds the whole router from tables of [`Route`]s: the pages' own and those of the FHIR API.
+
+mod assets;
+mod audit;
+mod chart;
+mod dates;
+mod documents;
+mod encounters;
+mod error;
+mod fields;
+pub mod form;
+mod gate;
+mod layout;
+mod login;
+mod patients;
+mod reading;
+pub mod route;
+mod schedule;
+mod users;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::PageError;
+pub use gate::{CSRF_HEADER, Visit};
+pub use route::{Method, Policy, Route, Surface, Target};
+
+use crate::access::Actor;
+use crate::access::accounts::AccountError;
+use crate::store::Store;
+use axum::Router;
+use axum::response::IntoResponse;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// argon2id takes 64 MiB and 0.1 s: more at once would let a stranger exhaust the machine.
+const PASSWORD_CHECKS_MAX: usize = 2;
+
+/// What the pages need from the settings file.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub practice_name: String,
+    /// All dates are shown and entered in this zone.
+    pub zone: chrono_tz::Tz,
+    /// Seconds without a request after which a session locks.
+    pub idle_lock_s: i64,
+}
+
+/// The state of the pages. Cheap to clone.
+#[derive(Clone)]
+pub struct Web(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    settings: Settings,
+    password_checks: Semaphore,
+    /// Verified against when the user does not exist, so that the time of an answer does not tell.
+    decoy_hash: String,
+}
+
+impl Web {
+    /// Hashes one password: takes about 0.1 s.
+    pub fn new(store: Store, settings: Settings) -> Self {
+        let decoy_hash = service::auth::hash_password(&service::auth::random_token());
+        Self(Arc::new(Inner { store, settings, password_checks: Semaphore::new(PASSWORD_CHECKS_MAX), decoy_hash }))
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Unix seconds.
+    pub fn now(&self) -> i64 {
+        self.0.store.clock().unix_ms() / 1000
+    }
+
+    /// This moment as a FHIR instant.
+    fn now_fhir(&self) -> String {
+        crate::clock::instant(self.0.store.clock().unix_ms())
+    }
+
+    /// Writes to the tables of accounts and sessions.
+    async fn write_accounts<T: Send + 'static>(
+        &self,
+        actor: &Actor,
+        job: impl FnOnce(&rusqlite::Connection) -> Result<T, AccountError> + Send + 'static,
+    ) -> Result<T, AccountError> {
+        self.0.store.write(actor, move |tx| job(tx.connection())).await
+    }
+
+    /// Checks a password away from the async threads; `hash` of `None` takes as long and is always wrong.
+    async fn check_password(&self, password: String, hash: Option<String>) -> bool {
+        let Ok(_place) = self.0.password_checks.acquire().await else { return false };
+        let known = hash.is_some();
+        let hash = hash.unwrap_or_else(|| self.0.decoy_hash.clone());
+        let check = move || service::auth::verify_password(&password, &hash);
+        tokio::task::spawn_blocking(check).await.unwrap_or(false) && known
+    }
+
+    async fn hash_password(&self, password: String) -> Option<String> {
+        let _place = self.0.password_checks.acquire().await.ok()?;
+        tokio::task::spawn_blocking(move || service::auth::hash_password(&password)).await.ok()
+    }
+}
+
+/// The pages' route table.
+pub fn routes(web: &Web) -> Vec<Route> {
+    [
+        assets::routes(web),
+        login::routes(web),
+        patients::routes(web),
+        chart::routes(web),
+        encounters::routes(web),
+        documents::routes(web),
+        schedule::routes(web),
+        users::routes(web),
+        audit::routes(web),
+    ]
+    .concat()
+}
+
+/// The service's whole router: the pages and `more` (the FHIR API), every handler behind the gate of its policy.
+pub fn app(web: &Web, more: Vec<Route>) -> Router {
+    let table = [routes(web), more].concat();
+    route::router(web, table)
+        .fallback(|| async { gate::finish(PageError::NotFound.into_response()) })
+        .method_not_allowed_fallback(|| async { gate::finish(PageError::Method.into_response()) })
+}
