@@ -1,0 +1,171 @@
+//! The one door to clock, randomness, local files and threads.
+
+use crate::error::{Error, ErrorKind, Result};
+use core::convert::Infallible;
+use rand_core::{TryCryptoRng, TryRng};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Time as the engine sees it.
+pub trait Clock: Send + Sync {
+    /// Unix time, milliseconds.
+    fn now_unix_ms(&self) -> i64;
+    /// A steady count of milliseconds; its zero has no meaning.
+    fn steady_ms(&self) -> u64;
+}
+
+/// Where random bytes come from.
+pub trait Entropy: Send + Sync {
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// The door. Cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    workers: usize,
+}
+
+impl Env {
+    /// The machine's own clock and randomness.
+    #[must_use]
+    pub fn real() -> Self {
+        let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 16);
+        Self { clock: Arc::new(RealClock::new()), entropy: Arc::new(RealEntropy), workers }
+    }
+
+    /// A seeded door: the clock stands still until it is moved, random bytes follow from the seed, and stages run on
+    /// the calling thread, so that a run replays exactly.
+    #[must_use]
+    pub fn seeded(seed: u64, start_unix_ms: i64) -> (Self, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock(AtomicI64::new(start_unix_ms)));
+        let stream = blake3::Hasher::new_derive_key("holdfast engine seeded randomness")
+            .update(&seed.to_le_bytes())
+            .finalize_xof();
+        let entropy = Arc::new(SeededEntropy(Mutex::new(stream)));
+        (Self { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy, workers: 0 }, clock)
+    }
+
+    #[must_use]
+    pub fn now_unix_ms(&self) -> i64 {
+        self.clock.now_unix_ms()
+    }
+
+    #[must_use]
+    pub fn steady_ms(&self) -> u64 {
+        self.clock.steady_ms()
+    }
+
+    /// Threads that may compress and seal at once; 0: everything on the calling thread.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// A generator over this door's randomness.
+    #[must_use]
+    pub fn rng(&self) -> EnvRng {
+        EnvRng(Arc::clone(&self.entropy))
+    }
+
+    /// Runs blocking work off the reactor.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| Error::new(ErrorKind::Retry, "a worker thread ended early").because(error))
+    }
+
+    /// Waits without blocking a thread.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// A generator over the door's randomness.
+pub struct EnvRng(Arc<dyn Entropy>);
+
+impl TryRng for EnvRng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> std::result::Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.0.fill(&mut bytes);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> std::result::Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, dst: &mut [u8]) -> std::result::Result<(), Infallible> {
+        self.0.fill(dst);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for EnvRng {}
+
+struct RealClock(std::time::Instant);
+
+impl RealClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the door through which the engine sees time")]
+    fn new() -> Self {
+        Self(std::time::Instant::now())
+    }
+}
+
+impl Clock for RealClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the door through which the engine sees time")]
+    fn now_unix_ms(&self) -> i64 {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn steady_ms(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+struct RealEntropy;
+
+impl Entropy for RealEntropy {
+    #[expect(clippy::disallowed_methods, reason = "this is the door through which the engine gets randomness")]
+    #[expect(clippy::panic, reason = "without randomness no key may be made; going on would be worse")]
+    fn fill(&self, bytes: &mut [u8]) {
+        if getrandom::fill(bytes).is_err() {
+            panic!("the operating system gives no random bytes");
+        }
+    }
+}
+
+/// A clock that a test moves.
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    pub fn advance(&self, duration: Duration) {
+        self.0.fetch_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_unix_ms(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn steady_ms(&self) -> u64 {
+        u64::try_from(self.now_unix_ms()).unwrap_or(0)
+    }
+}
+
+struct SeededEntropy(Mutex<blake3::OutputReader>);
+
+impl Entropy for SeededEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill(bytes);
+    }
+}

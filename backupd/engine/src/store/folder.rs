@@ -1,0 +1,164 @@
+//! A folder of this machine or of a mounted share.
+//!
+//! A put is: temporary file, write, fsync, rename, fsync of the directory (and of every directory that was made).
+//! `object_store`'s own folder form does not make new directories durable, so this one is ours.
+
+use super::{ListedObject, Store};
+use crate::error::{Error, ErrorKind, Result, io_kind};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Ends the name of a file that is not yet an object.
+const TEMPORARY: &str = ".part";
+
+/// Objects as files below `root`.
+pub(super) struct FolderStore {
+    root: PathBuf,
+}
+
+impl FolderStore {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+        if name.split('/').all(plain) {
+            Ok(self.root.join(name))
+        } else {
+            Err(Error::new(ErrorKind::Misconfigured, "an object name is malformed"))
+        }
+    }
+}
+
+impl Store for FolderStore {
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (path, root) = (self.path(name)?, self.root.clone());
+            blocking(name, move || put_durable(&root, &path, &bytes)).await
+        })
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            let path = self.path(name)?;
+            blocking(name, move || fs::read(&path).map(Bytes::from)).await
+        })
+    }
+
+    fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            let path = self.path(name)?;
+            let len = usize::try_from(range.end.saturating_sub(range.start))
+                .map_err(|_| Error::new(ErrorKind::Misconfigured, "the range is too long"))?;
+            blocking(name, move || {
+                let mut bytes = vec![0; len];
+                File::open(&path)?.read_exact_at(&mut bytes, range.start)?;
+                Ok(Bytes::from(bytes))
+            })
+            .await
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
+        Box::pin(async move {
+            let (root, prefix) = (self.root.clone(), prefix.to_owned());
+            blocking("the listing", move || {
+                // An unmounted share looks like an absent root: that is not an empty store.
+                let mut found = Vec::new();
+                let start = root.join(prefix.trim_end_matches('/'));
+                match walk(&root, &start, &mut found) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => {}
+                    result => result?,
+                }
+                found.sort();
+                Ok(found)
+            })
+            .await
+        })
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Retry, "a worker thread ended early").because(error))?;
+    done.map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::UnexpectedEof => ErrorKind::Damaged,
+            _ => io_kind(&error),
+        };
+        Error::new(kind, format!("{what}: {error}"))
+    })
+}
+
+static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
+fn put_durable(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    make_durable_folder(root, folder)?;
+    let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    let temporary = folder.join(format!(".{}-{number}{TEMPORARY}", std::process::id()));
+    let written = (|| {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if let Err(error) = written {
+        // The space of a failed write is given back at once.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    File::open(folder)?.sync_all()
+}
+
+fn make_durable_folder(root: &Path, folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        if folder != root {
+            make_durable_folder(root, parent)?;
+        } else if !parent.is_dir() {
+            fs::create_dir_all(parent)?;
+        }
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn walk(root: &Path, folder: &Path, found: &mut Vec<ListedObject>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            walk(root, &entry.path(), found)?;
+            continue;
+        }
+        let path = entry.path();
+        let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) else { continue };
+        if kind.is_file() && !name.ends_with(TEMPORARY) {
+            match entry.metadata() {
+                Ok(metadata) => found.push(ListedObject { name: name.to_owned(), size: metadata.len() }),
+                // It vanished between the two calls.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}

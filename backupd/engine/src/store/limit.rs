@@ -1,0 +1,56 @@
+//! Bounds the operations under way at one store.
+
+use super::{ListedObject, Store};
+use crate::error::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::ops::Range;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// At most `n` operations at once; the others wait their turn.
+pub struct LimitStore {
+    inner: Arc<dyn Store>,
+    permits: Semaphore,
+}
+
+impl LimitStore {
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>, concurrency: usize) -> Self {
+        Self { inner, permits: Semaphore::new(concurrency.max(1)) }
+    }
+
+    async fn permit(&self) -> Result<SemaphorePermit<'_>> {
+        self.permits.acquire().await.map_err(|_| Error::new(ErrorKind::Retry, "the store was closed"))
+    }
+}
+
+impl Store for LimitStore {
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let _permit = self.permit().await?;
+            self.inner.put(name, bytes).await
+        })
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            let _permit = self.permit().await?;
+            self.inner.get(name).await
+        })
+    }
+
+    fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            let _permit = self.permit().await?;
+            self.inner.get_range(name, range).await
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
+        Box::pin(async move {
+            let _permit = self.permit().await?;
+            self.inner.list(prefix).await
+        })
+    }
+}

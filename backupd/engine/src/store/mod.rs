@@ -1,0 +1,110 @@
+//! Stores: flat names to bytes. Decorators are named by what they add.
+
+mod fault;
+mod folder;
+mod limit;
+mod object;
+mod retry;
+
+pub use fault::{Fault, FaultStore};
+pub use limit::LimitStore;
+pub use retry::RetryStore;
+
+use crate::error::Result;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListedObject {
+    pub name: String,
+    pub size: u64,
+}
+
+/// A store. Names are slash-separated opaque ids; an object, once written, never changes.
+pub trait Store: Send + Sync {
+    /// Writes an object durably: when this returns `Ok`, the object survives a power cut of the store.
+    /// Writing a name that exists already with the same bytes succeeds.
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>>;
+    /// The whole object. A name that is not there is `ErrorKind::NotFound`.
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>>;
+    /// Bytes `range` of the object; a shorter answer is an error.
+    fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>>;
+    /// Every object whose name begins with `prefix` (`""` or a folder ending with `/`), in name order.
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>>;
+}
+
+/// A store with the name that the operator gave it.
+#[derive(Clone)]
+pub struct NamedStore {
+    pub name: String,
+    pub store: Arc<dyn Store>,
+    /// Whether it counts for the quorum. A folder that the writer owns does not.
+    pub counts_for_quorum: bool,
+}
+
+impl NamedStore {
+    #[must_use]
+    pub fn new(name: impl Into<String>, store: Arc<dyn Store>, counts_for_quorum: bool) -> Self {
+        Self { name: name.into(), store, counts_for_quorum }
+    }
+}
+
+/// Where a store is.
+#[derive(Clone)]
+pub enum StoreLocation {
+    Folder {
+        path: PathBuf,
+    },
+    S3 {
+        endpoint: Option<String>,
+        bucket: String,
+        prefix: String,
+        region: String,
+        access_key: String,
+        secret_key: String,
+        allow_http: bool,
+    },
+}
+
+/// How long a store may take before it counts as unreachable.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreLimits {
+    pub connect: Duration,
+    /// One request from first to last byte.
+    pub request: Duration,
+    /// Attempts of one operation, the first included.
+    pub attempts: u32,
+    /// Operations under way at once.
+    pub concurrency: usize,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            request: Duration::from_secs(60),
+            attempts: 3,
+            concurrency: 8,
+        }
+    }
+}
+
+impl StoreLocation {
+    /// The store with limits and retries around it. Opening does no network request.
+    pub fn open(&self) -> Result<Arc<dyn Store>> {
+        self.open_with(StoreLimits::default())
+    }
+
+    pub fn open_with(&self, limits: StoreLimits) -> Result<Arc<dyn Store>> {
+        let bare: Arc<dyn Store> = match self {
+            Self::Folder { path } => Arc::new(folder::FolderStore::new(path.clone())),
+            Self::S3 { .. } => Arc::new(object::ObjectStoreStore::s3(self, limits)?),
+        };
+        Ok(Arc::new(RetryStore::new(Arc::new(LimitStore::new(bare, limits.concurrency)), limits.attempts)))
+    }
+}

@@ -1,0 +1,175 @@
+//! Snapshot objects: the outer manifest for the catalog key, the inner one for the open key.
+
+use crate::error::{FormatError, Result};
+use crate::ids::{ChunkId, IncarnationId, SnapshotId};
+use crate::wire::{Reader, put_bytes, put_varint};
+
+/// The longest source name, tag and part name, bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// The longest facts, bytes.
+pub const FACTS_BYTES_MAX: usize = 4 << 20;
+/// How many unreadable files are listed; the count goes on.
+pub const UNREADABLE_LISTED_MAX: usize = 10_000;
+const PATH_BYTES_MAX: usize = 1 << 16;
+const PARTS_MAX: usize = 1024;
+
+/// What a holder of the catalog key may know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OuterManifest {
+    pub source: String,
+    pub incarnation: IncarnationId,
+    pub counter: u64,
+    pub predecessor: Option<SnapshotId>,
+    pub taken_unix_ms: i64,
+    /// The tree's root page.
+    pub root: ChunkId,
+    pub partial: bool,
+    pub files: u64,
+    pub bytes_source: u64,
+    pub bytes_added: u64,
+    /// The newest deletion plan that the writer had seen.
+    pub plan_seen: Option<[u8; 32]>,
+}
+
+/// Why a file is not in the snapshot as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnreadableReason {
+    Denied,
+    Vanished,
+    Changed,
+    Io,
+}
+
+/// One part of the source as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartRecord {
+    pub name: Vec<u8>,
+    /// 0: content-defined chunks; else fixed chunks of so many bytes.
+    pub page_bytes: u32,
+    /// Where the part was on the source machine.
+    pub path: Vec<u8>,
+}
+
+/// What only a holder of the open key may know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InnerManifest {
+    pub tag: Option<String>,
+    pub facts: Option<Vec<u8>>,
+    pub parts: Vec<PartRecord>,
+    pub unreadable_count: u64,
+    pub unreadable: Vec<(Vec<u8>, UnreadableReason)>,
+}
+
+impl OuterManifest {
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        if self.source.len() > NAME_BYTES_MAX {
+            return Err(FormatError::Limit { what: "source name" });
+        }
+        let mut out = Vec::new();
+        put_bytes(&mut out, self.source.as_bytes());
+        out.extend_from_slice(self.incarnation.as_bytes());
+        put_varint(&mut out, self.counter);
+        put_option(&mut out, self.predecessor.as_ref().map(|id| id.0.as_slice()));
+        out.extend_from_slice(&self.taken_unix_ms.to_le_bytes());
+        out.extend_from_slice(self.root.as_bytes());
+        out.push(u8::from(self.partial));
+        for number in [self.files, self.bytes_source, self.bytes_added] {
+            put_varint(&mut out, number);
+        }
+        put_option(&mut out, self.plan_seen.as_ref().map(<[u8; 32]>::as_slice));
+        Ok(out)
+    }
+
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(bytes, "outer manifest");
+        let manifest = Self {
+            source: reader.text(NAME_BYTES_MAX)?,
+            incarnation: IncarnationId(reader.array()?),
+            counter: reader.varint()?,
+            predecessor: if reader.flag()? { Some(SnapshotId(reader.array()?)) } else { None },
+            taken_unix_ms: reader.i64()?,
+            root: ChunkId(reader.array()?),
+            partial: reader.flag()?,
+            files: reader.varint()?,
+            bytes_source: reader.varint()?,
+            bytes_added: reader.varint()?,
+            plan_seen: if reader.flag()? { Some(reader.array()?) } else { None },
+        };
+        reader.end()?;
+        Ok(manifest)
+    }
+}
+
+impl InnerManifest {
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let limit = FormatError::Limit { what: "inner manifest" };
+        let too_long = self.tag.as_ref().is_some_and(|tag| tag.len() > NAME_BYTES_MAX)
+            || self.facts.as_ref().is_some_and(|facts| facts.len() > FACTS_BYTES_MAX)
+            || self.parts.len() > PARTS_MAX
+            || self.unreadable.len() > UNREADABLE_LISTED_MAX;
+        if too_long {
+            return Err(limit);
+        }
+        let mut out = Vec::new();
+        put_optional_bytes(&mut out, self.tag.as_ref().map(String::as_bytes));
+        put_optional_bytes(&mut out, self.facts.as_deref());
+        put_varint(&mut out, self.parts.len() as u64);
+        for part in &self.parts {
+            put_bytes(&mut out, &part.name);
+            put_varint(&mut out, u64::from(part.page_bytes));
+            put_bytes(&mut out, &part.path);
+        }
+        put_varint(&mut out, self.unreadable_count);
+        put_varint(&mut out, self.unreadable.len() as u64);
+        for (path, reason) in &self.unreadable {
+            put_bytes(&mut out, path);
+            out.push(match reason {
+                UnreadableReason::Denied => 1,
+                UnreadableReason::Vanished => 2,
+                UnreadableReason::Changed => 3,
+                UnreadableReason::Io => 4,
+            });
+        }
+        Ok(out)
+    }
+
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(bytes, "inner manifest");
+        let tag = if reader.flag()? { Some(reader.text(NAME_BYTES_MAX)?) } else { None };
+        let facts = if reader.flag()? { Some(reader.bytes(FACTS_BYTES_MAX)?.to_vec()) } else { None };
+        let mut manifest = Self { tag, facts, ..Self::default() };
+        for _ in 0..reader.count(PARTS_MAX)? {
+            manifest.parts.push(PartRecord {
+                name: reader.bytes(NAME_BYTES_MAX)?.to_vec(),
+                page_bytes: reader.count(u32::MAX as usize)? as u32,
+                path: reader.bytes(PATH_BYTES_MAX)?.to_vec(),
+            });
+        }
+        manifest.unreadable_count = reader.varint()?;
+        for _ in 0..reader.count(UNREADABLE_LISTED_MAX)? {
+            let path = reader.bytes(PATH_BYTES_MAX)?.to_vec();
+            let reason = match reader.u8()? {
+                1 => UnreadableReason::Denied,
+                2 => UnreadableReason::Vanished,
+                3 => UnreadableReason::Changed,
+                4 => UnreadableReason::Io,
+                _ => return Err(reader.invalid()),
+            };
+            manifest.unreadable.push((path, reason));
+        }
+        reader.end()?;
+        Ok(manifest)
+    }
+}
+
+fn put_option(out: &mut Vec<u8>, fixed: Option<&[u8]>) {
+    out.push(u8::from(fixed.is_some()));
+    out.extend_from_slice(fixed.unwrap_or_default());
+}
+
+fn put_optional_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    out.push(u8::from(bytes.is_some()));
+    if let Some(bytes) = bytes {
+        put_bytes(out, bytes);
+    }
+}

@@ -1,0 +1,305 @@
+//! Packs: constant-size objects of sealed segments. Nothing in them is readable, not even lengths.
+//!
+//! Layout: header, wrapped key, sealed segments (slots 0..n), sealed padding, sealed directory, sealed footer.
+
+use crate::aead::{SlotCipher, SlotKey, TAG_BYTES};
+use crate::error::{FormatError, Result};
+use crate::ids::{ChunkId, ObjectHash, RepositoryId};
+use crate::keys::ChunkKind;
+use crate::seal::{OpenSeed, SealKey, WRAPPED_KEY_BYTES};
+use crate::sealed::{CLASSES, OBJECT_BYTES_MAX, class_for};
+use crate::segment::{EncodedSegment, SEGMENT_CHUNKS_MAX, SEGMENT_PLAIN_BYTES_MAX};
+use crate::wire::{Reader, put_preamble, put_varint};
+use crate::{FORMAT_VERSION, MAGIC_PACK};
+use rand_core::CryptoRng;
+
+/// The most segments in one pack.
+pub const PACK_SEGMENTS_MAX: usize = 1 << 16;
+const PACK_ID_BYTES: usize = 16;
+const HEADER_BYTES: usize = 4 + 2 + 1 + 1 + PACK_ID_BYTES;
+const FOOTER_BYTES: usize = 8 + TAG_BYTES;
+const FIXED_BYTES: usize = HEADER_BYTES + WRAPPED_KEY_BYTES + 2 * TAG_BYTES + FOOTER_BYTES;
+/// Reserved slot numbers, above every segment's.
+const SLOT_PADDING: u32 = u32::MAX - 2;
+const SLOT_DIRECTORY: u32 = u32::MAX - 1;
+const SLOT_FOOTER: u32 = u32::MAX;
+const WHAT: &str = "pack";
+/// Directory bytes of one chunk and of one segment at most, for planning.
+const CHUNK_RECORD_BYTES: usize = ChunkId::BYTES + 4;
+const SEGMENT_RECORD_BYTES: usize = 16;
+
+/// Where a segment lies in its pack, and what it holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SegmentRecord {
+    pub offset: u32,
+    /// Ciphertext and tag.
+    pub sealed_len: u32,
+    pub compressed: bool,
+    pub chunks: Vec<(ChunkId, u32)>,
+}
+
+impl SegmentRecord {
+    /// Bytes of all chunks together.
+    #[must_use]
+    pub fn plain_len(&self) -> usize {
+        self.chunks.iter().map(|(_, len)| *len as usize).sum()
+    }
+}
+
+/// All that the open key's side of an index says about a pack.
+#[derive(Clone)]
+pub struct PackRecord {
+    pub name: ObjectHash,
+    pub kind: ChunkKind,
+    /// The pack's size, one of the classes.
+    pub bytes: u32,
+    pub id: [u8; PACK_ID_BYTES],
+    pub key: SlotKey,
+    pub segments: Vec<SegmentRecord>,
+}
+
+/// A sealed pack.
+pub struct SealedPack {
+    pub bytes: Vec<u8>,
+    pub record: PackRecord,
+}
+
+fn binding(repository: RepositoryId, kind: ChunkKind, id: &[u8; PACK_ID_BYTES]) -> Vec<u8> {
+    [b"holdfast.pack\0".as_slice(), &FORMAT_VERSION.to_le_bytes(), &[kind.code()], repository.as_bytes(), id].concat()
+}
+
+/// Bytes that a segment takes in a pack.
+#[must_use]
+pub fn segment_cost(segment: &EncodedSegment) -> usize {
+    segment.body.len() + TAG_BYTES + SEGMENT_RECORD_BYTES + segment.chunks.len() * CHUNK_RECORD_BYTES
+}
+
+/// How many of the first segments go into the next pack, and its class; `None` while more segments should come first.
+/// A tail (`last`) is split over smaller classes, so that above 1 MiB no more than about a quarter is padding.
+#[must_use]
+pub fn plan_pack(costs: &[usize], last: bool) -> Option<usize> {
+    let capacity = |class: usize| class.saturating_sub(FIXED_BYTES + SEGMENT_RECORD_BYTES);
+    let fitting = |class: usize| {
+        let mut room = capacity(class);
+        costs.iter().take(PACK_SEGMENTS_MAX).take_while(|cost| {
+            let fits = **cost <= room;
+            room = room.saturating_sub(**cost);
+            fits
+        })
+        .count()
+    };
+    if costs.is_empty() {
+        return None;
+    }
+    let total: usize = costs.iter().sum();
+    if total > capacity(OBJECT_BYTES_MAX) {
+        return Some(fitting(OBJECT_BYTES_MAX).max(1));
+    }
+    if !last {
+        return None;
+    }
+    let class = class_for(total + FIXED_BYTES + SEGMENT_RECORD_BYTES)?;
+    if class <= 1 << 20 || total * 4 >= class * 3 {
+        return Some(costs.len());
+    }
+    let smaller = CLASSES.into_iter().rev().find(|candidate| *candidate < class && fitting(*candidate) > 0);
+    Some(smaller.map_or(costs.len(), fitting))
+}
+
+/// Seals segments into one pack of the smallest class that holds them, under a key of its own.
+pub fn seal_pack<R: CryptoRng + ?Sized>(
+    rng: &mut R,
+    seal: &SealKey,
+    repository: RepositoryId,
+    kind: ChunkKind,
+    segments: Vec<EncodedSegment>,
+) -> Result<SealedPack> {
+    if segments.len() > PACK_SEGMENTS_MAX {
+        return Err(FormatError::Limit { what: WHAT });
+    }
+    let mut id = [0u8; PACK_ID_BYTES];
+    rng.fill_bytes(&mut id);
+    let mut key = [0u8; 32];
+    rng.fill_bytes(&mut key);
+    let key = SlotKey::from_bytes(key);
+    let binding = binding(repository, kind, &id);
+    let cipher = SlotCipher::new(&key, &binding);
+    let estimate: usize = FIXED_BYTES + segments.iter().map(segment_cost).sum::<usize>();
+    let mut out = Vec::with_capacity(class_for(estimate).unwrap_or(OBJECT_BYTES_MAX));
+    put_preamble(&mut out, MAGIC_PACK, FORMAT_VERSION);
+    out.extend_from_slice(&[kind.code(), 0]);
+    out.extend_from_slice(&id);
+    out.extend_from_slice(&seal.wrap(rng, &key, &binding)?);
+    let mut records = Vec::with_capacity(segments.len());
+    for (slot, segment) in segments.into_iter().enumerate() {
+        let offset = out.len();
+        out.extend_from_slice(&segment.body);
+        cipher.seal_tail(slot as u32, &mut out, offset)?;
+        records.push(SegmentRecord {
+            offset: offset as u32,
+            sealed_len: (out.len() - offset) as u32,
+            compressed: segment.compressed,
+            chunks: segment.chunks,
+        });
+    }
+    let directory = encode_directory(&records);
+    let used = out.len() + directory.len() + 2 * TAG_BYTES + FOOTER_BYTES;
+    let class = class_for(used).ok_or(FormatError::Limit { what: WHAT })?;
+    let mut put = |slot, plain: &[u8]| {
+        let from = out.len();
+        out.extend_from_slice(plain);
+        cipher.seal_tail(slot, &mut out, from).map(|()| from as u32)
+    };
+    put(SLOT_PADDING, &vec![0; class - used])?;
+    let at = put(SLOT_DIRECTORY, &directory)?;
+    put(SLOT_FOOTER, &[at.to_le_bytes(), (directory.len() as u32).to_le_bytes()].concat())?;
+    let record = PackRecord { name: ObjectHash::of(&out), kind, bytes: out.len() as u32, id, key, segments: records };
+    Ok(SealedPack { bytes: out, record })
+}
+
+fn encode_directory(segments: &[SegmentRecord]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, segments.len() as u64);
+    for segment in segments {
+        put_placement(&mut out, segment);
+        put_varint(&mut out, segment.chunks.len() as u64);
+        for (id, len) in &segment.chunks {
+            out.extend_from_slice(id.as_bytes());
+            put_varint(&mut out, u64::from(*len));
+        }
+    }
+    out
+}
+
+/// Offset, length and form of a segment.
+pub(crate) fn put_placement(out: &mut Vec<u8>, segment: &SegmentRecord) {
+    put_varint(out, u64::from(segment.offset));
+    put_varint(out, u64::from(segment.sealed_len));
+    out.push(u8::from(segment.compressed));
+}
+
+/// The inverse of [`put_placement`], with the limits that every placement keeps.
+pub(crate) fn parse_placement(reader: &mut Reader<'_>) -> Result<(u32, u32, bool)> {
+    let offset = reader.count(OBJECT_BYTES_MAX)?;
+    let sealed_len = reader.count(OBJECT_BYTES_MAX)?;
+    if offset + sealed_len > OBJECT_BYTES_MAX || offset < HEADER_BYTES + WRAPPED_KEY_BYTES || sealed_len < TAG_BYTES {
+        return Err(reader.invalid());
+    }
+    Ok((offset as u32, sealed_len as u32, reader.flag()?))
+}
+
+/// Refuses a segment that claims more plain bytes than the format allows.
+pub(crate) fn check_plain_len(record: &SegmentRecord) -> Result<()> {
+    if record.plain_len() > SEGMENT_PLAIN_BYTES_MAX { Err(FormatError::Limit { what: "segment" }) } else { Ok(()) }
+}
+
+fn parse_directory(bytes: &[u8]) -> Result<Vec<SegmentRecord>> {
+    let mut reader = Reader::new(bytes, "pack directory");
+    let count = reader.count(PACK_SEGMENTS_MAX)?;
+    let mut segments = Vec::new();
+    for _ in 0..count {
+        let (offset, sealed_len, compressed) = parse_placement(&mut reader)?;
+        let chunks = reader.count(SEGMENT_CHUNKS_MAX)?;
+        let mut record = SegmentRecord { offset, sealed_len, compressed, chunks: Vec::new() };
+        for _ in 0..chunks {
+            record.chunks.push((ChunkId(reader.array()?), reader.count(SEGMENT_PLAIN_BYTES_MAX)? as u32));
+        }
+        check_plain_len(&record)?;
+        segments.push(record);
+    }
+    reader.end()?;
+    Ok(segments)
+}
+
+/// The clear header of a pack.
+struct Header<'a> {
+    kind: ChunkKind,
+    id: [u8; PACK_ID_BYTES],
+    wrapped: &'a [u8],
+}
+
+fn parse_header(bytes: &[u8]) -> Result<Header<'_>> {
+    if bytes.len() > OBJECT_BYTES_MAX {
+        return Err(FormatError::Limit { what: WHAT });
+    }
+    let mut reader = Reader::new(bytes, WHAT);
+    reader.preamble(MAGIC_PACK, FORMAT_VERSION)?;
+    if !CLASSES.contains(&bytes.len()) {
+        return Err(FormatError::Invalid { what: WHAT });
+    }
+    let kind = ChunkKind::from_code(reader.u8()?)?;
+    if reader.u8()? != 0 {
+        return Err(reader.invalid());
+    }
+    Ok(Header { kind, id: reader.array()?, wrapped: reader.take(WRAPPED_KEY_BYTES)? })
+}
+
+/// Reads a whole pack with nothing but the open key: what an index would say about it.
+pub fn open_pack(bytes: &[u8], repository: RepositoryId, open: &OpenSeed) -> Result<PackRecord> {
+    let header = parse_header(bytes)?;
+    let key = open.unwrap(header.wrapped, &binding(repository, header.kind, &header.id))?;
+    let segments = check_pack(bytes, repository, header.kind, &header.id, &key)?;
+    Ok(PackRecord {
+        name: ObjectHash::of(bytes),
+        kind: header.kind,
+        bytes: bytes.len() as u32,
+        id: header.id,
+        key,
+        segments,
+    })
+}
+
+fn check_pack(
+    bytes: &[u8],
+    repository: RepositoryId,
+    kind: ChunkKind,
+    id: &[u8; PACK_ID_BYTES],
+    key: &SlotKey,
+) -> Result<Vec<SegmentRecord>> {
+    let cipher = SlotCipher::new(key, &binding(repository, kind, id));
+    let at = bytes.len().checked_sub(FOOTER_BYTES).ok_or(FormatError::Truncated { what: WHAT })?;
+    let (body, footer) = bytes.split_at(at);
+    let footer = cipher.open(SLOT_FOOTER, footer, WHAT)?;
+    let mut footer = Reader::new(&footer, WHAT);
+    let (at, len) = (footer.u32()? as usize, footer.u32()? as usize);
+    let sealed = at.checked_add(len + TAG_BYTES).and_then(|end| body.get(at..end));
+    let sealed = sealed.ok_or(FormatError::Invalid { what: WHAT })?;
+    parse_directory(&cipher.open(SLOT_DIRECTORY, sealed, WHAT)?)
+}
+
+impl SealedPack {
+    /// The writer's last look at a pack, while its key is in memory: every slot must open before an index may say that
+    /// the pack exists.
+    pub fn reopen(&self, repository: RepositoryId) -> Result<()> {
+        let record = &self.record;
+        let segments = check_pack(&self.bytes, repository, record.kind, &record.id, &record.key)?;
+        if segments != record.segments {
+            return Err(FormatError::Invalid { what: WHAT });
+        }
+        let opener = record.opener(repository);
+        let mut scratch = Vec::new();
+        for (slot, segment) in segments.iter().enumerate() {
+            let (from, len) = (segment.offset as usize, segment.sealed_len as usize);
+            let sealed = self.bytes.get(from..from + len).ok_or(FormatError::Invalid { what: WHAT })?;
+            opener.0.open_into(slot as u32, sealed, &mut scratch, WHAT)?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens single segments of one pack.
+pub struct SegmentOpener(SlotCipher);
+
+impl SegmentOpener {
+    /// Opens one segment's sealed bytes; the result is still compressed if the record says so.
+    pub fn open(&self, slot: u32, sealed: &[u8]) -> Result<Vec<u8>> {
+        self.0.open(slot, sealed, "segment")
+    }
+}
+
+impl PackRecord {
+    #[must_use]
+    pub fn opener(&self, repository: RepositoryId) -> SegmentOpener {
+        SegmentOpener(SlotCipher::new(&self.key, &binding(repository, self.kind, &self.id)))
+    }
+}

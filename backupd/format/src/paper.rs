@@ -1,0 +1,116 @@
+//! The paper recovery key: 160 random bits and a checksum, in letters that survive handwriting.
+
+use crate::error::{FormatError, Result};
+use rand_core::CryptoRng;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// Crockford's base 32: no I, L, O, U.
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const SECRET_BYTES: usize = 20;
+const CHECK_BYTES: usize = 5;
+const LETTERS: usize = (SECRET_BYTES + CHECK_BYTES) * 8 / 5;
+const GROUP: usize = 5;
+const CONTEXT_CHECK: &str = "holdfast paper key v1 2026-11 checksum";
+
+/// A key to be printed and locked away. It opens the keyring as a passphrase does.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct PaperKey([u8; SECRET_BYTES]);
+
+impl PaperKey {
+    pub fn generate<R: CryptoRng + ?Sized>(rng: &mut R) -> Self {
+        let mut secret = [0u8; SECRET_BYTES];
+        rng.fill_bytes(&mut secret);
+        Self(secret)
+    }
+
+    pub(crate) fn expose(&self) -> &[u8; SECRET_BYTES] {
+        &self.0
+    }
+
+    /// Eight groups of five letters. A checksum of 40 bits catches typing errors.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new(self.0.to_vec());
+        bytes.extend_from_slice(&checksum(&self.0));
+        let mut text = Zeroizing::new(String::with_capacity(LETTERS + LETTERS / GROUP));
+        let (mut buffer, mut bits, mut letters) = (0u32, 0u32, 0usize);
+        for byte in bytes.iter() {
+            buffer = (buffer << 8) | u32::from(*byte);
+            bits += 8;
+            while bits >= 5 {
+                bits -= 5;
+                if letters > 0 && letters.is_multiple_of(GROUP) {
+                    text.push('-');
+                }
+                let letter = ALPHABET.get((buffer >> bits & 31) as usize).copied().unwrap_or(b'0');
+                text.push(char::from(letter));
+                letters += 1;
+            }
+            buffer &= (1 << bits) - 1;
+        }
+        text
+    }
+
+    /// Reads what a person typed: any case, spaces and dashes ignored, O read as 0, I and L as 1.
+    pub fn from_text(text: &str) -> Result<Self> {
+        const BAD: FormatError = FormatError::Invalid { what: "paper key (a letter is missing or mistyped)" };
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES + CHECK_BYTES));
+        let (mut buffer, mut bits, mut letters) = (0u32, 0u32, 0usize);
+        for letter in text.chars().filter(|c| !c.is_whitespace() && *c != '-') {
+            let letter = match letter.to_ascii_uppercase() {
+                'O' => '0',
+                'I' | 'L' => '1',
+                other => other,
+            };
+            let value = ALPHABET.iter().position(|known| char::from(*known) == letter).ok_or(BAD)?;
+            letters += 1;
+            if letters > LETTERS {
+                return Err(BAD);
+            }
+            buffer = (buffer << 5) | value as u32;
+            bits += 5;
+            if bits >= 8 {
+                bits -= 8;
+                bytes.push((buffer >> bits) as u8);
+                buffer &= (1 << bits) - 1;
+            }
+        }
+        let (secret, check) = bytes.split_first_chunk::<SECRET_BYTES>().ok_or(BAD)?;
+        if check != checksum(secret) {
+            return Err(BAD);
+        }
+        Ok(Self(*secret))
+    }
+}
+
+fn checksum(secret: &[u8; SECRET_BYTES]) -> [u8; CHECK_BYTES] {
+    let hash = blake3::Hasher::new_derive_key(CONTEXT_CHECK).update(secret).finalize();
+    let mut check = [0u8; CHECK_BYTES];
+    check.copy_from_slice(hash.as_bytes().split_at(CHECK_BYTES).0);
+    check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::rng;
+
+    #[test]
+    fn every_single_mistyped_letter_is_noticed() {
+        let key = PaperKey::generate(&mut rng(1));
+        let text = key.to_text();
+        assert_eq!(text.len(), 40 + 7);
+        assert!(PaperKey::from_text(&text).is_ok_and(|back| back.0 == key.0));
+        let forgiving = text.to_lowercase().replace('0', "o").replace('1', "l").replace('-', " ");
+        assert!(PaperKey::from_text(&forgiving).is_ok_and(|back| back.0 == key.0));
+        for at in (0..text.len()).filter(|at| text.as_bytes()[*at] != b'-') {
+            for letter in ALPHABET.iter().filter(|letter| **letter != text.as_bytes()[at]) {
+                let mut wrong = text.as_bytes().to_vec();
+                wrong[at] = *letter;
+                assert!(PaperKey::from_text(std::str::from_utf8(&wrong).unwrap()).is_err());
+            }
+        }
+        assert!(PaperKey::from_text(&text[..text.len() - 1]).is_err());
+        assert!(PaperKey::from_text(&format!("{}7", text.as_str())).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! Bounded reading and plain writing of little-endian fields.
+
+use crate::error::{FormatError, Result};
+
+/// Reads fields front to back; every read is checked, nothing is indexed.
+pub struct Reader<'a> {
+    rest: &'a [u8],
+    what: &'static str,
+}
+
+impl<'a> Reader<'a> {
+    #[must_use]
+    pub fn new(bytes: &'a [u8], what: &'static str) -> Self {
+        Self { rest: bytes, what }
+    }
+
+    /// Bytes not yet read.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let (head, tail) = self.rest.split_at_checked(len).ok_or(FormatError::Truncated { what: self.what })?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(FormatError::Truncated { what: self.what })?;
+        self.rest = tail;
+        Ok(*head)
+    }
+
+    pub fn u8(&mut self) -> Result<u8> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    pub fn u16(&mut self) -> Result<u16> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    pub fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    pub fn i64(&mut self) -> Result<i64> {
+        Ok(i64::from_le_bytes(self.array()?))
+    }
+
+    /// LEB128 in its shortest form; any other form is refused, so that one value has one encoding.
+    pub fn varint(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let part = u64::from(byte & 0x7f);
+            if shift == 63 && part > 1 || shift > 0 && byte == 0 {
+                return Err(FormatError::Invalid { what: self.what });
+            }
+            value |= part << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(FormatError::Invalid { what: self.what })
+    }
+
+    /// A varint that must not pass `max`.
+    pub fn count(&mut self, max: usize) -> Result<usize> {
+        let value = usize::try_from(self.varint()?).map_err(|_| FormatError::Limit { what: self.what })?;
+        if value > max { Err(FormatError::Limit { what: self.what }) } else { Ok(value) }
+    }
+
+    /// A byte string with its length in front, at most `max` bytes.
+    pub fn bytes(&mut self, max: usize) -> Result<&'a [u8]> {
+        let len = self.count(max)?;
+        self.take(len)
+    }
+
+    /// UTF-8 text with its length in front, at most `max` bytes.
+    pub fn text(&mut self, max: usize) -> Result<String> {
+        let bytes = self.bytes(max)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| FormatError::Invalid { what: self.what })
+    }
+
+    /// A flag byte: 0 or 1.
+    pub fn flag(&mut self) -> Result<bool> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.invalid()),
+        }
+    }
+
+    #[must_use]
+    pub fn invalid(&self) -> FormatError {
+        FormatError::Invalid { what: self.what }
+    }
+
+    /// Everything must have been read.
+    pub fn end(self) -> Result<()> {
+        if self.rest.is_empty() { Ok(()) } else { Err(FormatError::Trailing { what: self.what }) }
+    }
+
+    /// Magic and version in front of every object and key file.
+    pub fn preamble(&mut self, magic: &[u8; 4], known: u16) -> Result<()> {
+        let found: [u8; 4] = self.array()?;
+        if &found != magic {
+            return Err(FormatError::NotThis { what: self.what });
+        }
+        let version = self.u16()?;
+        if version != known {
+            return Err(FormatError::UnknownVersion { what: self.what, version, known });
+        }
+        Ok(())
+    }
+}
+
+/// Appends a canonical LEB128 number.
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a byte string with its length in front.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends magic and version.
+pub fn put_preamble(out: &mut Vec<u8>, magic: &[u8; 4], version: u16) {
+    out.extend_from_slice(magic);
+    out.extend_from_slice(&version.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_exactly_one_encoding() {
+        for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
+            let mut reader = Reader::new(&bytes, "number");
+            assert_eq!(reader.varint(), Ok(value));
+            assert!(reader.end().is_ok());
+        }
+        assert!(Reader::new(&[0x80, 0x00], "number").varint().is_err());
+        assert!(Reader::new(&[0xff; 10], "number").varint().is_err());
+    }
+}
