@@ -1,0 +1,247 @@
+//! The configuration files of the programs, made from the practice at every start.
+
+use crate::files;
+use crate::layout::{BUCKET, Layout, StoreName};
+use crate::practice::Practice;
+use crate::programs::Programs;
+use crate::secrets;
+use std::fmt::Write;
+use std::path::Path;
+
+const HEAD: &str = "# Written by quickstart at every start from ../quickstart.toml.\n";
+
+/// How often the daemons work while the quickstart keeps running.
+const BACKUP_SCHEDULE: &str = "*/5 * * * *";
+const DRILL_SCHEDULE: &str = "*/30 * * * *";
+/// A snapshot is late after three missed ones.
+const LATE_AFTER_S: u32 = 20 * 60;
+
+/// The site of this machine and of the folder store.
+const SITE: &str = "this-machine";
+
+/// Writes every configuration file; store credentials are made once.
+pub fn write(layout: &Layout, practice: &Practice, programs: &Programs) -> anyhow::Result<()> {
+    for store in StoreName::PROVIDERS {
+        credentials(layout, store)?;
+    }
+    let put = |name: &str, text: String| files::write_private(&layout.at(name), text.as_bytes());
+    put("appliance/appliance.toml", appliance(practice))?;
+    put("backupd/serve.toml", serve(practice))?;
+    put("backupd/verifier.toml", verifier(practice, &programs.path("appliance")))?;
+    put("backupd/cli.toml", cli(practice))?;
+    put("console/console.toml", console(practice))?;
+    put("agent/agent.toml", agent(practice))
+}
+
+fn appliance(practice: &Practice) -> String {
+    let names: Vec<String> = practice.names.iter().map(|name| text(name)).collect();
+    format!(
+        "{HEAD}\
+         practice_name = {}\n\
+         time_zone = {}\n\
+         listen = {}\n\
+         public_names = [{}]\n\
+         data_dir = \"data\"\n\
+         staging_dir = \"staging\"\n\
+         tls_cert = \"../tls/appliance.pem\"\n\
+         tls_key = \"../tls/appliance.key.pem\"\n\
+         ops_socket = {}\n\
+         ops_allowed_uids = [{}]\n\
+         idle_lock_s = 900\n",
+        text(&practice.practice_name),
+        text(&practice.time_zone),
+        text(&practice.listen_on(practice.ports.appliance).to_string()),
+        names.join(", "),
+        path(&practice.socket("ops")),
+        rustix::process::geteuid().as_raw(),
+    )
+}
+
+fn serve(practice: &Practice) -> String {
+    let mut toml = format!(
+        "{HEAD}\
+         practice = {}\n\
+         time_zone = {}\n\
+         site = \"{SITE}\"\n\
+         writer_credential = \"writer.cred\"\n\
+         state_dir = \"state/serve\"\n\
+         socket = {}\n\
+         health_socket = {}\n\
+         quorum = 2\n\
+         late_after_s = {LATE_AFTER_S}\n\
+         report_key = \"report.pub\"\n\
+         keep = [\"verifier.toml\", \"cli.toml\", \"../appliance/appliance.toml\", \"../console/console.toml\", \
+         \"../agent/agent.toml\", \"../quickstart.toml\"]\n\n\
+         [[source]]\n\
+         name = \"emr\"\n\
+         kind = \"appliance\"\n\
+         ops_socket = {}\n\
+         schedule = \"{BACKUP_SCHEDULE}\"\n",
+        text(&practice.practice_name),
+        text(&practice.time_zone),
+        path(&practice.socket("serve")),
+        path(&practice.socket("health")),
+        path(&practice.socket("ops")),
+    );
+    stores(&mut toml, practice);
+    duties(&mut toml);
+    toml
+}
+
+fn verifier(practice: &Practice, appliance: &Path) -> String {
+    let mut toml = format!(
+        "{HEAD}\
+         practice = {}\n\
+         time_zone = {}\n\
+         host = \"quickstart\"\n\
+         site = \"{SITE}\"\n\
+         open_key = \"open.key\"\n\
+         report_key = \"report.key\"\n\
+         state_dir = \"state/verifier\"\n\
+         socket = {}\n\
+         drill_schedule = \"{DRILL_SCHEDULE}\"\n\
+         sandbox_dir = \"sandbox\"\n\
+         same_host_as_writer = true\n\n\
+         [probe]\n\
+         mode = \"spawn\"\n\
+         program = {}\n",
+        text(&practice.practice_name),
+        text(&practice.time_zone),
+        path(&practice.socket("verifier")),
+        path(appliance),
+    );
+    stores(&mut toml, practice);
+    toml
+}
+
+fn stores(toml: &mut String, practice: &Practice) {
+    for store in StoreName::ALL {
+        let id = store.id();
+        let _ = match endpoint(practice, store) {
+            Some(endpoint) => write!(
+                toml,
+                "\n[[store]]\n\
+                 name = \"{id}\"\n\
+                 kind = \"s3\"\n\
+                 endpoint = \"{endpoint}\"\n\
+                 bucket = \"{BUCKET}\"\n\
+                 access_key_file = \"../stores/{id}.access\"\n\
+                 secret_key_file = \"../stores/{id}.secret\"\n\
+                 site = \"demo-{id}\"\n\
+                 provider = \"demo-{id}\"\n"
+            ),
+            None => write!(
+                toml,
+                "\n[[store]]\n\
+                 name = \"{id}\"\n\
+                 kind = \"folder\"\n\
+                 path = \"../stores/{id}\"\n\
+                 convenience = true\n\
+                 site = \"{SITE}\"\n\
+                 provider = \"own\"\n"
+            ),
+        };
+    }
+}
+
+/// The address of a provider's server; `None` for the folder.
+pub fn endpoint(practice: &Practice, store: StoreName) -> Option<String> {
+    let port = match store {
+        StoreName::North => practice.ports.provider_north,
+        StoreName::South => practice.ports.provider_south,
+        StoreName::Local => return None,
+    };
+    Some(format!("http://127.0.0.1:{port}"))
+}
+
+/// In the demonstration one person holds every duty; a practice names two and their phones.
+fn duties(toml: &mut String) {
+    let review = "2030-01-01";
+    for kind in ["backup", "restore", "keys", "hardware", "report-approval"] {
+        let _ = write!(toml, "\n[[duty]]\nkind = \"{kind}\"\n{}", holder(review));
+    }
+    for store in StoreName::ALL {
+        let _ = write!(toml, "\n[[duty]]\nkind = \"store-contract\"\nstore = \"{}\"\n{}", store.id(), holder(review));
+    }
+}
+
+fn holder(review: &str) -> String {
+    format!(
+        "party = \"Oakley Owner (demonstration)\"\ndeputy = \"Ira Tech (demonstration)\"\nphone = \"+1 555 0100\"\n\
+         review = \"{review}\"\n"
+    )
+}
+
+fn cli(practice: &Practice) -> String {
+    format!(
+        "{HEAD}serve = {}\nverifier = {}\n",
+        text(&format!("unix:{}", practice.socket("serve").display())),
+        text(&format!("unix:{}", practice.socket("verifier").display())),
+    )
+}
+
+fn console(practice: &Practice) -> String {
+    format!(
+        "{HEAD}\
+         listen = {}\n\
+         tls_cert = \"../tls/console.pem\"\n\
+         tls_key = \"../tls/console.key.pem\"\n\
+         data_dir = \"data\"\n\
+         serve = {}\n\
+         verifier = {}\n\
+         agents = [\"https://localhost:{}\"]\n\
+         agents_ca = \"../ca/ca.pem\"\n\
+         public_url = {}\n\
+         time_zone = {}\n",
+        text(&practice.listen_on(practice.ports.console).to_string()),
+        text(&format!("unix:{}", practice.socket("serve").display())),
+        text(&format!("unix:{}", practice.socket("verifier").display())),
+        practice.ports.agent,
+        text(&practice.url(practice.ports.console)),
+        text(&practice.time_zone),
+    )
+}
+
+fn agent(practice: &Practice) -> String {
+    format!(
+        "{HEAD}\
+         listen = {}\n\
+         tls_cert = \"../tls/agent.pem\"\n\
+         tls_key = \"../tls/agent.key.pem\"\n\
+         host = \"quickstart\"\n\
+         asset = \"demo-0001\"\n\
+         rack = \"demo-rack\"\n\
+         unit = \"1\"\n\
+         health_socket = {}\n\n\
+         [filesystems]\n\
+         records = \"../appliance\"\n\
+         backup = \"../stores\"\n",
+        text(&practice.listen_on(practice.ports.agent).to_string()),
+        path(&practice.socket("health")),
+    )
+}
+
+/// One access key per provider. It cannot delete: what the backup cannot do, malware on its machine cannot do either.
+fn credentials(layout: &Layout, store: StoreName) -> anyhow::Result<()> {
+    let keys = layout.store_keys(store);
+    let file = |what: &str| layout.at("stores").join(format!("{}.{what}", store.id()));
+    if keys.exists() && file("access").exists() && file("secret").exists() {
+        return Ok(());
+    }
+    let (access, secret) = (format!("HF{}", secrets::hex_key(9)?.to_uppercase()), secrets::hex_key(24)?);
+    let toml = format!(
+        "# Who may ask this provider's server, and for what.\n[[key]]\naccess_key = \"{access}\"\nsecret_key = \"{secret}\"\n\
+         may = [\"read\", \"create\", \"overwrite\"]\n"
+    );
+    files::write_private(&file("access"), access.as_bytes())?;
+    files::write_private(&file("secret"), secret.as_bytes())?;
+    files::write_private(&keys, toml.as_bytes())
+}
+
+fn text(value: &str) -> String {
+    toml::Value::String(value.to_owned()).to_string()
+}
+
+fn path(value: &Path) -> String {
+    text(&value.to_string_lossy())
+}

@@ -1,0 +1,229 @@
+//! The buckets of one folder: s3s-fs, with rights per key, atomic creation and durable answers added.
+
+use crate::access_keys::{Right, Rights};
+use base64::Engine;
+use s3s::dto::*;
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s_fs::FileSystem;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// The largest object accepted; a pack has 16 MiB at most.
+const OBJECT_BYTES_MAX: i64 = 1 << 30;
+/// Locks over which the object keys are spread.
+const STRIPES: usize = 256;
+
+pub struct Buckets {
+    root: PathBuf,
+    files: FileSystem,
+    rights: Rights,
+    stripes: Vec<Mutex<()>>,
+}
+
+impl Buckets {
+    pub fn open(root: &Path, buckets: &[String], rights: Rights) -> io::Result<Self> {
+        std::fs::create_dir_all(root)?;
+        let root = root.canonicalize()?;
+        for bucket in buckets {
+            if bucket.len() < 3 || !bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+                let what = "a bucket's name has 3 or more small letters, digits and hyphens";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            std::fs::create_dir_all(root.join(bucket))?;
+        }
+        std::fs::File::open(&root)?.sync_all()?;
+        let files = FileSystem::new(&root).map_err(|_| io::Error::other("the folder cannot be opened"))?;
+        Ok(Self { root, files, rights, stripes: (0..STRIPES).map(|_| Mutex::new(())).collect() })
+    }
+
+    fn allows<T>(&self, req: &S3Request<T>, right: Right) -> bool {
+        let rights = req.credentials.as_ref().and_then(|who| self.rights.get(&who.access_key));
+        rights.is_some_and(|rights| rights.contains(&right))
+    }
+
+    fn require<T>(&self, req: &S3Request<T>, right: Right) -> S3Result<()> {
+        if self.allows(req, right) { Ok(()) } else { Err(s3_error!(AccessDenied, "this key lacks the right to do that")) }
+    }
+
+    async fn one_at_a_time(&self, bucket: &str, key: &str) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        (bucket, key).hash(&mut hasher);
+        self.stripes[usize::try_from(hasher.finish() % STRIPES as u64).unwrap_or(0)].lock().await
+    }
+
+    /// Refuses to overwrite without the right to; a conditional request hears what S3 says to it.
+    fn require_absent(&self, input: &PutObjectInput) -> S3Result<()> {
+        if !object_path(&self.root, &input.bucket, &input.key)?.exists() {
+            return Ok(());
+        }
+        match input.if_none_match {
+            Some(_) => Err(s3_error!(PreconditionFailed, "the object is there already")),
+            None => Err(s3_error!(AccessDenied, "this key may not overwrite")),
+        }
+    }
+
+    /// Syncs an object, its sidecars and every folder up to the root.
+    async fn sync(&self, bucket: &str, key: &str) -> S3Result<()> {
+        let (root, object) = (self.root.clone(), object_path(&self.root, bucket, key)?);
+        let sidecars = sidecars(&root, bucket, key);
+        tokio::task::spawn_blocking(move || sync_to_root(&root, &object, &sidecars))
+            .await
+            .map_err(|_| s3_error!(InternalError, "the sync was interrupted"))?
+            .map_err(|_| s3_error!(InternalError, "the bytes could not be synced to disk"))
+    }
+}
+
+fn object_path(root: &Path, bucket: &str, key: &str) -> S3Result<PathBuf> {
+    let relative = Path::new(bucket).join(key);
+    if relative.components().all(|part| matches!(part, Component::Normal(_))) {
+        Ok(root.join(relative))
+    } else {
+        Err(s3_error!(InvalidArgument, "the key has an empty or a dotted part"))
+    }
+}
+
+/// The files that s3s-fs writes beside the buckets for one object. A torn one would make the object unreadable after a
+/// power failure, so they are synced like the object.
+fn sidecars(root: &Path, bucket: &str, key: &str) -> [PathBuf; 2] {
+    let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let stem = format!(".bucket-{}.object-{}", encode(bucket), encode(key));
+    [root.join(format!("{stem}.metadata.json")), root.join(format!("{stem}.internal.json"))]
+}
+
+fn sync_to_root(root: &Path, object: &Path, sidecars: &[PathBuf]) -> io::Result<()> {
+    std::fs::File::open(object)?.sync_all()?;
+    for sidecar in sidecars {
+        match std::fs::File::open(sidecar) {
+            Ok(file) => file.sync_all()?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    for folder in object.ancestors().skip(1).take_while(|folder| folder.starts_with(root)) {
+        std::fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Only what a backup store needs is answered; s3s says NotImplemented to the rest.
+#[async_trait::async_trait]
+impl S3 for Buckets {
+    async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        match req.input.content_length {
+            None => return Err(s3_error!(MissingContentLength)),
+            Some(bytes) if bytes > OBJECT_BYTES_MAX => return Err(s3_error!(EntityTooLarge)),
+            Some(_) => {}
+        }
+        self.require(&req, Right::Create)?;
+        let (bucket, key) = (req.input.bucket.clone(), req.input.key.clone());
+        if !object_path(&self.root, &bucket, "")?.is_dir() {
+            return Err(s3_error!(NoSuchBucket));
+        }
+        let _guard = self.one_at_a_time(&bucket, &key).await;
+        if !self.allows(&req, Right::Overwrite) {
+            self.require_absent(&req.input)?;
+        }
+        let response = self.files.put_object(req).await?;
+        self.sync(&bucket, &key).await?;
+        Ok(response)
+    }
+
+    async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        self.require(&req, Right::Read)?;
+        self.files.get_object(req).await
+    }
+
+    async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+        self.require(&req, Right::Read)?;
+        self.files.head_object(req).await
+    }
+
+    async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.require(&req, Right::Read)?;
+        self.files.head_bucket(req).await
+    }
+
+    async fn get_bucket_location(
+        &self,
+        req: S3Request<GetBucketLocationInput>,
+    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+        self.require(&req, Right::Read)?;
+        self.files.get_bucket_location(req).await
+    }
+
+    async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+        self.require(&req, Right::Read)?;
+        self.files.list_objects_v2(req).await
+    }
+
+    async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+        self.require(&req, Right::Delete)?;
+        self.files.delete_object(req).await
+    }
+
+    async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        self.require(&req, Right::Delete)?;
+        self.files.delete_objects(req).await
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        req: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        self.require(&req, Right::Create)?;
+        self.files.create_multipart_upload(req).await
+    }
+
+    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        self.require(&req, Right::Create)?;
+        self.files.upload_part(req).await
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        self.require(&req, Right::Create)?;
+        let (bucket, key) = (req.input.bucket.clone(), req.input.key.clone());
+        let _guard = self.one_at_a_time(&bucket, &key).await;
+        if !self.allows(&req, Right::Overwrite) && object_path(&self.root, &bucket, &key)?.exists() {
+            return Err(s3_error!(AccessDenied, "this key may not overwrite"));
+        }
+        let response = self.files.complete_multipart_upload(req).await?;
+        self.sync(&bucket, &key).await?;
+        Ok(response)
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        req: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        self.require(&req, Right::Create)?;
+        self.files.abort_multipart_upload(req).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_cannot_leave_its_bucket() {
+        let root = Path::new("/srv");
+        assert_eq!(object_path(root, "practice", "packs/ab").unwrap(), Path::new("/srv/practice/packs/ab"));
+        for key in ["../other/x", "/etc/passwd", "a/../../b"] {
+            assert!(object_path(root, "practice", key).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn buckets_have_names_that_s3_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        for bad in ["ab", "UPPER", "a/b", "../x"] {
+            assert!(Buckets::open(folder.path(), &[bad.to_owned()], Rights::new()).is_err(), "{bad}");
+        }
+        assert!(Buckets::open(folder.path(), &["practice".to_owned()], Rights::new()).is_ok());
+    }
+}
