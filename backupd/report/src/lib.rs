@@ -39,7 +39,7 @@ pub use log::{Log, LogError};
 pub use merkle::{Hash, consistency_path, inclusion_path, leaf_hash, root_of, verify_consistency, verify_inclusion};
 pub use note::{Checkpoint, NoteError, Origin};
 pub use proof::{Proof, ProofError};
-pub use render::{render_html, render_text};
+pub use render::{render_html, render_text, time_text};
 pub use report::{
     AuditChain, Canary, Check, CheckResult, CheckRun, Environment, Fact, FactCompared, GoldenCompared, GoldenKind,
     HeadsSeen, Integrity, OtherHeads, Program, Reason, Report, ResourceCompared, Restored, Rpo, Rto, Schema, Snapshot,

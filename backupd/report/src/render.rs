@@ -98,7 +98,7 @@ fn row(name: impl Into<String>, value: impl Into<String>) -> (String, String) {
 fn times(report: &Report) -> Rows {
     let t = &report.timing;
     let after = |at: Option<i64>| match at {
-        Some(at) => format!("{} after", duration(u64::try_from(at - t.declared_unix_ms).unwrap_or(0))),
+        Some(at) => format!("{} after", duration(u64::try_from(at.saturating_sub(t.declared_unix_ms)).unwrap_or(0))),
         None => "not reached".to_owned(),
     };
     let against = |measured: Option<u64>, objective| match measured {
@@ -108,7 +108,7 @@ fn times(report: &Report) -> Rows {
     vec![
         row("Time until the EMR was usable", against(report.rto.measured_ms, report.rto.objective_ms)),
         row("Work that would be lost", against(report.rpo.measured_ms, report.rpo.objective_ms)),
-        row("Loss declared (drill began)", utc(t.declared_unix_ms)),
+        row("Loss declared (drill began)", time_text(t.declared_unix_ms)),
         row("Restore began", after(t.restore_started_unix_ms)),
         row("All files restored", after(t.data_done_unix_ms)),
         row("EMR started", after(t.service_started_unix_ms)),
@@ -125,7 +125,7 @@ fn restored(report: &Report) -> Rows {
         row("Site", format!("{}, {apart}", store.site)),
         row("Provider", store.provider.to_string()),
         row("Snapshot", format!("number {} of {}", report.snapshot.counter, report.snapshot.source)),
-        row("Snapshot taken", utc(report.snapshot.taken_unix_ms)),
+        row("Snapshot taken", time_text(report.snapshot.taken_unix_ms)),
         row("Files", report.restored.files.to_string()),
         row("Bytes", report.restored.bytes.to_string()),
         row("Bytes fetched from the store", report.restored.bytes_fetched.to_string()),
@@ -246,8 +246,8 @@ fn duration(ms: u64) -> String {
     }
 }
 
-/// `2026-11-22 07:01:30 UTC`; days to dates after Howard Hinnant's `civil_from_days`.
-pub(crate) fn utc(unix_ms: i64) -> String {
+/// Unix milliseconds as `2026-11-22 07:01:30 UTC`; days to dates after Howard Hinnant's `civil_from_days`.
+pub fn time_text(unix_ms: i64) -> String {
     let (days, s) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000) / 1000);
     let z = days + 719_468;
     let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
@@ -280,11 +280,11 @@ mod tests {
 
     #[test]
     fn dates_are_those_of_the_calendar() {
-        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(utc(951_782_399_999), "2000-02-28 23:59:59 UTC");
-        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00 UTC");
-        assert_eq!(utc(1_795_330_890_000), "2026-11-22 07:01:30 UTC");
-        assert_eq!(utc(-1), "1969-12-31 23:59:59 UTC");
+        assert_eq!(time_text(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(time_text(951_782_399_999), "2000-02-28 23:59:59 UTC");
+        assert_eq!(time_text(951_782_400_000), "2000-02-29 00:00:00 UTC");
+        assert_eq!(time_text(1_795_330_890_000), "2026-11-22 07:01:30 UTC");
+        assert_eq!(time_text(-1), "1969-12-31 23:59:59 UTC");
     }
 
     #[test]
