@@ -1,0 +1,179 @@
+// A day in the practice, driven as its people would drive it: by labels and buttons, not by selectors of ours.
+// usage: node day.mjs INPUT.json     (written by tests/tests/system_browser.rs)
+import { createHmac } from 'node:crypto';
+import { createRequire } from 'node:module';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const input = JSON.parse(readFileSync(process.argv[2]));
+const { chromium } = createRequire(join(input.modules, 'x.js'))('playwright-core');
+
+const used = new Set();
+// RFC 6238, SHA-1, 6 digits, 30 s.
+function code(secret) {
+  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
+  let bits = '';
+  for (const c of secret.replace(/=+$/, '')) bits += alphabet.indexOf(c).toString(2).padStart(5, '0');
+  const key = Buffer.from(bits.match(/.{8}/g).map((b) => parseInt(b, 2)));
+  const counter = Buffer.alloc(8);
+  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30000)));
+  const mac = createHmac('sha1', key).update(counter).digest();
+  const at = mac[19] & 15;
+  return String((mac.readUInt32BE(at) & 0x7fffffff) % 1000000).padStart(6, '0');
+}
+// A code is good once: the second sign-in of a user waits for the next one.
+async function freshCode(user) {
+  for (;;) {
+    const now = code(user.secret);
+    if (!used.has(user.name + now)) { used.add(user.name + now); return now; }
+    await new Promise((done) => setTimeout(done, 500));
+  }
+}
+function must(condition, what) { if (!condition) throw new Error(what); }
+
+const browser = await chromium.launch({
+  executablePath: '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync'],
+});
+let shot = 0;
+async function person(user, path, labels) {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1180, height: 820 } });
+  const page = await context.newPage();
+  page.setDefaultTimeout(20000);
+  const foreign = [];
+  page.on('request', (r) => { if (!r.url().startsWith(user.url) && !r.url().startsWith('data:')) foreign.push(r.url()); });
+  const broken = [];
+  page.on('console', (m) => { if (m.type() === 'error') broken.push(m.text()); });
+  await page.goto(user.url + path);
+  for (let tries = 0; tries < 3; tries++) {
+    await page.getByLabel(labels.name).fill(user.name);
+    await page.getByLabel(labels.password).fill(user.password);
+    await page.getByLabel('Code').fill(await freshCode(user));
+    await page.getByRole('button', { name: labels.button }).click();
+    await page.waitForLoadState();
+    if (!page.url().includes(path)) break;
+  }
+  must(!page.url().includes(path), `${user.name} could not sign in`);
+  return {
+    page,
+    look: async (name) => {
+      await page.screenshot({ path: join(input.shots, `${String(++shot).padStart(2, '0')}-${name}.png`), fullPage: true });
+    },
+    end: async () => {
+      must(foreign.length === 0, `requests to elsewhere: ${foreign}`);
+      const csp = broken.filter((t) => /Content Security Policy|Refused/i.test(t));
+      must(csp.length === 0, `the page breaks its own policy: ${csp}`);
+      await context.close();
+    },
+  };
+}
+const emr = { name: 'User name', password: 'Password', button: 'Log in' };
+const con = { name: 'Name', password: 'Password', button: /sign in/i };
+async function choose(page, label) {
+  const options = await page.getByLabel(label).locator('option').evaluateAll((o) => o.map((x) => x.value).filter(Boolean));
+  await page.getByLabel(label).selectOption(options[0]);
+}
+
+// The front desk registers a patient and books an appointment.
+let { page, look, end } = await person(input.desk, '/login', emr);
+await look('emr-schedule');
+await page.goto(input.desk.url + '/patients');
+await look('emr-patients');
+await page.goto(input.desk.url + '/patients/new');
+await page.getByLabel('Family name').fill('Okonkwo-Lindqvist');
+await page.getByLabel('Given names').fill('Marguerite');
+await page.getByLabel('Birth date').fill('1958-11-03');
+await page.getByLabel('Sex').selectOption('female');
+await page.getByLabel(/^Phone/).fill('+1 555 010 4477');
+await look('emr-register');
+await page.getByRole('button', { name: 'Register' }).click();
+await page.waitForURL(/\/patients\/[^/]+$/);
+const chart = new URL(page.url()).pathname;
+must((await page.content()).includes('Okonkwo-Lindqvist'), 'the banner shows the name');
+await look('emr-chart-desk');
+await page.goto(input.desk.url + '/schedule/book?patient=' + chart.split('/').pop());
+await choose(page, 'Practitioner');
+const day = new Date(Date.now() + 40 * 86400000).toISOString().slice(0, 10);
+await page.getByLabel('Day').fill(day);
+await page.getByLabel('Time').fill('10:20');
+await page.getByLabel('Length').selectOption('20');
+await page.getByLabel(/^Reason/).fill('First visit');
+await look('emr-book');
+await page.getByRole('button', { name: 'Book', exact: true }).click();
+await page.waitForURL(/\/schedule\?/);
+must((await page.content()).includes('Okonkwo-Lindqvist'), 'the day shows the appointment');
+await look('emr-day');
+await end();
+
+// The clinician searches while typing, writes a note, signs it, uploads a document.
+({ page, look, end } = await person(input.doctor, '/login', emr));
+await page.goto(input.doctor.url + '/patients');
+await page.locator('input[type=search]').first().pressSequentially('Okonkwo', { delay: 30 });
+await page.getByRole('link', { name: /Okonkwo-Lindqvist/ }).first().click();
+await page.waitForURL(/\/patients\/[^/]+$/);
+await page.goto(input.doctor.url + chart + '/allergies/new');
+await page.getByLabel('Substance').fill('Penicillin');
+await look('emr-allergy');
+await page.getByRole('button', { name: 'Save' }).click();
+await page.waitForURL(new RegExp(chart + '$'));
+must((await page.content()).includes('Penicillin'), 'the banner shows the allergy');
+await page.goto(input.doctor.url + chart + '/encounters/new');
+await page.getByLabel('Reason').fill('Cough for two weeks');
+await page.getByRole('button', { name: 'Start' }).click();
+await page.waitForURL(/\/encounters\/[^/]+$/);
+await page.locator('textarea').first().fill('Cough since two weeks, no fever. Lungs clear. <script>alert(1)</script> Review in ten days.');
+await look('emr-encounter');
+await page.getByRole('button', { name: 'Save as draft' }).first().click();
+await page.getByRole('link', { name: 'Edit or sign' }).first().click();
+await look('emr-note');
+await page.getByRole('button', { name: 'Save and sign' }).click();
+await page.waitForURL(/\/encounters\/[^/]+$/);
+must((await page.content()).includes('no fever'), 'the signed note is shown');
+await look('emr-signed');
+await page.goto(input.doctor.url + chart + '/documents/new');
+await page.locator('input[type=file]').setInputFiles({ name: 'letter.txt', mimeType: 'text/plain', buffer: Buffer.from('Dear colleague\n') });
+await look('emr-upload');
+const title = page.getByLabel(/Title|Description/).first();
+if (await title.count()) await title.fill('Letter');
+await page.getByRole('button', { name: 'Upload' }).click();
+await page.waitForURL(new RegExp(chart));
+await look('emr-chart');
+await page.emulateMedia({ media: 'print' });
+await look('emr-chart-print');
+await end();
+
+({ page, look, end } = await person(input.admin, '/login', emr));
+await page.goto(input.admin.url + '/audit'); await look('emr-audit');
+await page.goto(input.admin.url + '/users'); await look('emr-users');
+await end();
+
+// Practice IT takes a backup from the console and follows it; the owner opens a report.
+({ page, look, end } = await person(input.it, '/sign-in', con));
+await look('console-posture');
+await page.getByRole('button', { name: /backup/i }).first().click();
+await page.waitForFunction(() => /Backup \d+/.test(document.body.innerText) && /Done/.test(document.body.innerText), null, { timeout: 90000 });
+await look('console-backup');
+for (const path of ['snapshots', 'reports', 'hosts', 'alerts', 'record', 'accounts']) {
+  const answer = await page.goto(`${input.it.url}/${path}`);
+  if (answer.status() === 200) await look(`console-${path}`);
+}
+await end();
+({ page, look, end } = await person(input.owner, '/sign-in', con));
+await page.goto(input.owner.url + '/reports');
+await page.locator('a[href^="/reports/"]').first().click();
+await page.waitForURL(/\/reports\/.+/);
+must(/pass/i.test(await page.locator('main').innerText()), 'the report says pass');
+await look('console-report');
+await end();
+({ page, look, end } = await person(input.hands, '/sign-in', con));
+await look('console-data-center');
+must((await page.goto(input.hands.url + '/reports')).status() === 403, 'data-center staff see no report');
+await end();
+
+const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1180, height: 820 } });
+const wall = await context.newPage();
+await wall.goto(input.health);
+await wall.screenshot({ path: join(input.shots, `${String(++shot).padStart(2, '0')}-health.png`), fullPage: true });
+await browser.close();
+console.log('the day is over');

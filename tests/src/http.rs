@@ -1,0 +1,101 @@
+//! A visitor without a browser: cookies, forms and one-time codes, trusting the practice's own authority alone.
+
+use crate::{User, pause};
+use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+/// A signed-in session with the EMR.
+pub struct Visitor {
+    pub client: reqwest::Client,
+    pub url: String,
+}
+
+/// Makes the one crypto provider the default.
+pub fn install_provider() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+impl Visitor {
+    pub fn new(ca_pem: &[u8], url: &str) -> Result<Self> {
+        install_provider();
+        let client = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(ca_pem)?])
+            .cookie_store(true)
+            .timeout(Duration::from_secs(30))
+            .build()?;
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+    }
+
+    /// Signs in to the EMR. A one-time code is good once, so a second sign-in of one user waits for the next code.
+    pub async fn sign_in(ca_pem: &[u8], user: &User) -> Result<Self> {
+        let visitor = Self::new(ca_pem, &user.url)?;
+        let mut last = String::new();
+        for _ in 0..40 {
+            let code = totp(&user.totp_secret)?;
+            if code != last {
+                let page = visitor.page("/login").await?;
+                let token = csrf(&page).context("the sign-in form has a token")?;
+                let form = [("csrf", &token), ("name", &user.name), ("password", &user.password), ("code", &code)];
+                let answer = visitor.client.post(format!("{}/login", visitor.url)).form(&form).send().await?;
+                if answer.status().is_success() && answer.url().path() != "/login" {
+                    return Ok(visitor);
+                }
+                last = code;
+            }
+            pause(Duration::from_secs(1));
+        }
+        anyhow::bail!("{} could not sign in", user.name)
+    }
+
+    /// The text of a page; an error when it is not one.
+    pub async fn page(&self, path: &str) -> Result<String> {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await?;
+        ensure!(answer.status().is_success(), "GET {path} answered {}", answer.status());
+        Ok(answer.text().await?)
+    }
+
+    /// A FHIR resource or bundle.
+    pub async fn fhir(&self, path: &str) -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&self.page(&format!("/fhir/R4/{path}")).await?)?)
+    }
+
+    /// Registers a patient through the form that the front desk fills in; returns the chart's path.
+    pub async fn register(&self, family: &str, given: &str) -> Result<String> {
+        let page = self.page("/patients/new").await?;
+        let token = csrf(&page).context("the form has a token")?;
+        let form = [
+            ("csrf", token.as_str()),
+            ("family", family),
+            ("given", given),
+            ("birth", "1961-04-07"),
+            ("gender", "female"),
+            ("phone", "+1 555 010 7788"),
+        ];
+        let answer = self.client.post(format!("{}/patients/new", self.url)).form(&form).send().await?;
+        let path = answer.url().path().to_owned();
+        ensure!(answer.status().is_success() && path != "/patients/new", "registering answered {}", answer.status());
+        Ok(path)
+    }
+}
+
+/// The CSRF token in a page's form.
+pub fn csrf(page: &str) -> Option<String> {
+    let (_, rest) = page.split_once("name=\"csrf\"")?;
+    let (_, rest) = rest.split_once("value=\"")?;
+    Some(rest.split_once('"')?.0.to_owned())
+}
+
+/// The current one-time code of a base32 secret.
+pub fn totp(secret: &str) -> Result<String> {
+    let bytes = data_encoding::BASE32_NOPAD.decode(secret.trim_end_matches('=').as_bytes())?;
+    let totp = totp_rs::Builder::new().with_secret(bytes).with_step_duration(30).build();
+    let totp = totp.map_err(|_| anyhow::anyhow!("the secret is too short"))?;
+    Ok(totp.generate(unix_s()).to_string())
+}
+
+/// Unix seconds.
+#[expect(clippy::disallowed_methods, reason = "a one-time code is of this moment")]
+pub fn unix_s() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,146 @@
+//! The complete path with the real programs: from nothing to signed restore reports, and on.
+
+use anyhow::{Context, Result, ensure};
+use holdfast_tests::http::Visitor;
+use holdfast_tests::{Practice, command_line, descendants, files, pause, quickstart, root, wait_for};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const STORES: [&str; 3] = ["provider-north", "provider-south", "local-folder"];
+
+/// `--once` in a folder whose path has 150 characters proves every store, and every report verifies with openssl alone.
+#[test]
+fn once_proves_every_store() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let mut dir = temp.path().to_owned();
+    while dir.as_os_str().len() < 150 {
+        dir.push("a-rather-long-folder-name");
+    }
+    let out = quickstart(&dir).args(["--once", "--patients", "12", "--seed", "7"]).output()?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    ensure!(out.status.success(), "{text}\n{}", String::from_utf8_lossy(&out.stderr));
+    ensure!(text.contains("all stores are on this machine: a demonstration, not protection"), "{text}");
+    for store in STORES {
+        let row = text.lines().find(|l| l.contains(store)).with_context(|| format!("a row for {store} in\n{text}"))?;
+        ensure!(row.contains("pass"), "{row}");
+    }
+    let fingerprint = text.split("--key-fingerprint ").nth(1).and_then(|t| t.split_whitespace().next());
+    let fingerprint = fingerprint.context("the command that verifies a report")?;
+    let reports: Vec<PathBuf> = files(&dir.join("reports"))
+        .into_iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "json") && !f.ends_with("approval.json"))
+        .collect();
+    ensure!(reports.len() == 3, "{reports:?}");
+    for report in &reports {
+        ensure!(verify(report, Some(fingerprint))? == 0, "{} verifies", report.display());
+    }
+    ensure!(verify(&reports[0], None)? == 2, "without a fingerprint the signer is unknown");
+    ensure!(verify(&reports[0], Some(&"0".repeat(64)))? == 2, "another fingerprint is another signer");
+    let mut bytes = std::fs::read(&reports[0])?;
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(&reports[0], bytes)?;
+    ensure!(verify(&reports[0], Some(fingerprint))? == 1, "a changed report is refused");
+    Ok(())
+}
+
+/// The exit code of the auditor's script, run by bash with nothing of ours on the path.
+fn verify(report: &Path, fingerprint: Option<&str>) -> Result<i32> {
+    let mut command = Command::new("bash");
+    command.arg(root().join("backupd/report/verify.sh")).arg(report).env_clear().env("PATH", "/usr/bin:/bin");
+    if let Some(fingerprint) = fingerprint {
+        command.args(["--key-fingerprint", fingerprint]);
+    }
+    Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.code().unwrap_or(-1))
+}
+
+/// A practice that goes on: dedup, lost local state, a second start, a refused start, a clean end, a hard end.
+#[test]
+fn a_practice_goes_on() -> Result<()> {
+    let mut practice = Practice::start(12)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+
+    // An unchanged practice costs next to nothing; a changed one what has changed.
+    let snapshot = |practice: &Practice| -> Result<serde_json::Value> {
+        let lines = practice.backupd(&["snapshot"])?;
+        lines.into_iter().rev().find(|l| l.to_string().contains("bytes_added")).context("the snapshot's answer")
+    };
+    let number = |value: &serde_json::Value, key: &str| find(value, key).and_then(|v| v.as_u64()).unwrap_or(u64::MAX);
+    let first = snapshot(&practice)?;
+    let second = snapshot(&practice)?;
+    let source = number(&second, "bytes_source");
+    ensure!(number(&second, "counter") == number(&first, "counter") + 1, "{second}");
+    ensure!(number(&second, "bytes_added") * 2 < source.max(2_000_000), "an almost unchanged practice: {second}");
+
+    let doctor = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
+    let chart = runtime.block_on(doctor.register("Abernathy-Quill", "Zenobia"))?;
+    ensure!(chart.starts_with("/patients/"), "{chart}");
+
+    // A second start beside a running one is refused and harms nothing.
+    let refused = quickstart(&practice.dir).arg("--once").output()?;
+    ensure!(!refused.status.success(), "a second quickstart on one folder must be refused");
+    ensure!(!practice.backupd(&["status"])?.is_empty());
+
+    // Ctrl-C ends every process.
+    let pids = practice.pids()?;
+    ensure!(pids.len() >= 7, "two S3 servers and five programs: {pids:?}");
+    ensure!(practice.stop()? == 0, "asked to end, it ends well");
+    for pid in pids {
+        ensure!(command_line(pid).is_empty(), "{pid} still runs: {}", command_line(pid));
+    }
+
+    // The whole local state of backupd is gone; nothing is lost.
+    let state = practice.dir.join("backupd/state");
+    ensure!(state.exists());
+    std::fs::remove_dir_all(&state)?;
+    practice.resume(&[])?;
+    let rebuilt = snapshot(&practice)?;
+    ensure!(number(&rebuilt, "bytes_added") * 2 < source.max(2_000_000), "dedup goes on without local state: {rebuilt}");
+    let rows = practice.backupd(&["snapshots"])?;
+    ensure!(!rows.is_empty());
+    let doctor = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
+    let page = runtime.block_on(doctor.page("/patients?q=Abernathy"))?;
+    ensure!(page.contains("Abernathy-Quill"), "the patient of the first run is there");
+
+    // kill -9 of quickstart ends its children.
+    let pids = practice.pids()?;
+    practice.kill()?;
+    wait_for("the children's end", 20, || pids.iter().all(|pid| command_line(*pid).is_empty()).then_some(()))?;
+    Ok(())
+}
+
+/// Each program is killed once at some moment; the message is clear, the exit code is not 0, and the next start finishes.
+#[test]
+fn any_program_may_die_once() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let dir = temp.path().join("practice");
+    let victims = ["s3-server", "appliance serve", "backupd serve", "backupd verifier", "agent --config", "console --config"];
+    for (round, victim) in victims.iter().enumerate() {
+        let mut run = quickstart(&dir).args(["--once", "--patients", "6"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let quickstart_pid = i32::try_from(run.id())?;
+        let pid = wait_for(victim, 120, || {
+            descendants(quickstart_pid).into_iter().find(|pid| command_line(*pid).contains(victim))
+        })?;
+        // A moment that differs from victim to victim, so that every phase of the chain is hit by somebody.
+        pause(Duration::from_millis(300 + 900 * round as u64));
+        let target = rustix::process::Pid::from_raw(pid).context("pid")?;
+        let _ = rustix::process::kill_process(target, rustix::process::Signal::KILL);
+        let out = run.wait_with_output()?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        ensure!(!out.status.success(), "{victim} was killed, yet quickstart says that all went well");
+        ensure!(said.contains("quickstart: "), "it says what happened: {said}");
+    }
+    let out = quickstart(&dir).arg("--once").output()?;
+    ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    Ok(())
+}
+
+/// The first value of `key` anywhere in `value`.
+fn find<'a>(value: &'a serde_json::Value, key: &str) -> Option<&'a serde_json::Value> {
+    match value {
+        serde_json::Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|v| find(v, key))),
+        serde_json::Value::Array(list) => list.iter().find_map(|v| find(v, key)),
+        _ => None,
+    }
+}

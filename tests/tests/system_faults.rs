@@ -1,0 +1,243 @@
+//! Faults on a running practice: damaged objects, a stopped or stuck backup, a silent store, and what must not leak.
+
+use anyhow::{Context, Result, ensure};
+use holdfast_tests::http::Visitor;
+use holdfast_tests::{Practice, files, pause, program, wait_for};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// One flipped byte in an object of one store is noticed and named, and the restore succeeds from another store.
+#[test]
+fn a_flipped_byte_is_named_and_another_store_restores() -> Result<()> {
+    let practice = Practice::start(8)?;
+    let store = practice.dir.join("stores/local-folder");
+    let objects: Vec<_> = files(&store).into_iter().filter(|f| !f.starts_with(store.join("log"))).collect();
+    ensure!(objects.len() >= 5, "{objects:?}");
+    let verify = || practice.backupd_output(&["verify", "--store", "local-folder", "--read-data"]);
+    ensure!(verify()?.status.success(), "an undamaged store verifies");
+    let mut kinds = BTreeSet::new();
+    for object in &objects {
+        let name = object.strip_prefix(&store)?.to_string_lossy().into_owned();
+        let kind = name.split('/').next().unwrap_or_default().to_owned();
+        // Every kind of object is tried; the engine's own tests try every object.
+        if !kinds.insert(kind) {
+            continue;
+        }
+        let good = std::fs::read(object)?;
+        let mut bad = good.clone();
+        let at = bad.len() / 3;
+        bad[at] ^= 0x40;
+        std::fs::write(object, &bad)?;
+        let out = verify()?;
+        let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        std::fs::write(object, &good)?;
+        let leaf = object.file_name().context("name")?.to_string_lossy().into_owned();
+        ensure!(!out.status.success(), "{name} is damaged, yet verify is content: {said}");
+        ensure!(said.contains(&leaf), "{name} is damaged; verify must name it: {said}");
+    }
+    let victim = objects.iter().find(|o| o.components().any(|c| c.as_os_str() == "packs")).unwrap_or(&objects[0]);
+    let mut bad = std::fs::read(victim)?;
+    bad[100] ^= 1;
+    std::fs::write(victim, bad)?;
+    let into = tempfile::tempdir()?;
+    let target = into.path().join("restored");
+    let target = target.to_str().context("path")?;
+    practice.backupd(&["restore", "latest", "--store", "provider-north", "--into", target])?;
+    ensure!(Path::new(target).join("records.sqlite").metadata()?.len() > 100_000);
+    // What came back is the EMR's data: the real probe opens it and answers.
+    let socket = into.path().join("probe.sock");
+    let mut probe = Command::new(program("appliance"))
+        .args(["probe", target, "--socket"])
+        .arg(&socket)
+        .stderr(Stdio::null())
+        .spawn()?;
+    let answered = wait_for("the probe's socket", 60, || socket.exists().then_some(()));
+    probe.kill()?;
+    probe.wait()?;
+    answered
+}
+
+/// A stopped, stuck or killed backup never delays a page of the EMR.
+#[test]
+fn a_stuck_backup_never_delays_a_page() -> Result<()> {
+    let practice = Practice::start(8)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let desk = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
+    let slowest = |pages: u32| -> Result<Duration> {
+        let mut slowest = Duration::ZERO;
+        for n in 0..pages {
+            let (taken, done) = timed(|| runtime.block_on(desk.page("/patients?q=a")));
+            done?;
+            slowest = slowest.max(taken);
+            if n % 10 == 0 {
+                let name = format!("Slowcheck{}", letters(n));
+                let (taken, done) = timed(|| runtime.block_on(desk.register(&name, "Nora")));
+                done?;
+                slowest = slowest.max(taken);
+            }
+        }
+        Ok(slowest)
+    };
+    // While snapshots run, and with the writer stopped in the middle of one.
+    let running = std::thread::scope(|scope| {
+        let backup = scope.spawn(|| practice.backupd_output(&["snapshot"]));
+        let slowest = slowest(30);
+        backup.join().map_err(|_| anyhow::anyhow!("snapshot"))??;
+        slowest
+    })?;
+    ensure!(running < Duration::from_secs(5), "during a snapshot a page took {running:?}");
+    for after_ms in [50, 200, 600] {
+        let mut asked = Command::new(program("backupd"))
+            .arg("snapshot")
+            .arg("--config")
+            .arg(practice.dir.join("backupd/cli.toml"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        pause(Duration::from_millis(after_ms));
+        practice.signal("backupd serve", Signal::STOP)?;
+        let stuck = slowest(20);
+        practice.signal("backupd serve", Signal::CONT)?;
+        let stuck = stuck?;
+        ensure!(stuck < Duration::from_secs(5), "beside a stuck backup a page took {stuck:?}");
+        asked.wait()?;
+    }
+    practice.backupd(&["snapshot"])?;
+    Ok(())
+}
+
+fn letters(mut n: u32) -> String {
+    let mut text = String::new();
+    loop {
+        text.push(char::from(b'a' + u8::try_from(n % 26).unwrap_or(0)));
+        n /= 26;
+        if n == 0 {
+            return text;
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a page takes is what is asked")]
+fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let start = std::time::Instant::now();
+    let done = work();
+    (start.elapsed(), done)
+}
+
+/// A store falls silent: the others go on, an alert goes out by mail and webhook-less SMTP, and it closes when the store is back.
+#[test]
+fn a_silent_store_is_mailed_and_catches_up() -> Result<()> {
+    let practice = Practice::start(6)?;
+    let mails = tempfile::tempdir()?;
+    let smtp = Smtp::start(mails.path())?;
+    let mut console = second_console(&practice, smtp.port)?;
+    practice.signal("--listen 127.0.0.1:", Signal::STOP).context("an S3 server")?;
+    let out = practice.backupd_output(&["snapshot"])?;
+    ensure!(out.status.code() == Some(0), "two of three stores are the quorum: {}", String::from_utf8_lossy(&out.stderr));
+    let text = wait_for("the mail", 120, || {
+        let found = mails_in(mails.path());
+        found.into_iter().find(|m| m.contains("provider-") && m.to_lowercase().contains("store"))
+    })?;
+    ensure!(text.contains("To:") && text.contains("Subject:"), "{text}");
+    practice.signal("--listen 127.0.0.1:", Signal::CONT)?;
+    practice.backupd(&["snapshot"])?;
+    wait_for("the closing mail", 120, || {
+        let found = mails_in(mails.path());
+        found.into_iter().find(|m| m.contains("provider-") && m.to_lowercase().contains("closed"))
+    })?;
+    let stores = practice.backupd(&["stores"])?;
+    let all = stores.iter().map(ToString::to_string).collect::<String>();
+    ensure!(!all.contains("unreachable") && !all.contains("\"late\""), "every store has caught up: {all}");
+    console.kill()?;
+    console.wait()?;
+    Ok(())
+}
+
+/// A second console on the same daemons, with mail to `port` and quick looks.
+fn second_console(practice: &Practice, port: u16) -> Result<Child> {
+    let folder = practice.dir.join("console-mail");
+    std::fs::create_dir_all(folder.join("data"))?;
+    let text = std::fs::read_to_string(practice.dir.join("console/console.toml"))?;
+    let listen = text.lines().find(|l| l.starts_with("listen")).context("listen")?;
+    let text = text.replace(listen, "listen = \"127.0.0.1:0\"\npoll_s = 2");
+    let mail = format!(
+        "{text}\n[mail]\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nfrom = \"holdfast@practice.example\"\n\
+         to = [\"it@practice.example\"]\n"
+    );
+    let config = folder.join("console.toml");
+    std::fs::write(&config, mail)?;
+    Ok(Command::new(program("console")).arg("--config").arg(&config).stderr(Stdio::null()).spawn()?)
+}
+
+fn mails_in(folder: &Path) -> Vec<String> {
+    files(folder).iter().filter_map(|f| std::fs::read_to_string(f).ok()).collect()
+}
+
+/// A real SMTP server (aiosmtpd) that keeps every mail as a file.
+struct Smtp {
+    child: Child,
+    port: u16,
+}
+
+impl Smtp {
+    fn start(folder: &Path) -> Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let child = Command::new("/usr/bin/python3")
+            .args(["-m", "aiosmtpd", "-n", "-l", &format!("127.0.0.1:{port}"), "-c", "aiosmtpd.handlers.Mailbox"])
+            .arg(folder)
+            .stderr(Stdio::null())
+            .spawn()
+            .context("python3 with aiosmtpd")?;
+        wait_for("the SMTP server", 20, || std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop))?;
+        Ok(Self { child, port })
+    }
+}
+
+impl Drop for Smtp {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// No name, number, address or file name of a patient is in any log, report, metric, status or store.
+#[test]
+fn nothing_of_a_patient_leaks() -> Result<()> {
+    let practice = Practice::start(8)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let doctor = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
+    runtime.block_on(doctor.register("Quetzalcoatlson", "Wilhelmina"))?;
+    practice.backupd(&["snapshot"])?;
+    practice.backupd(&["drill", "--store", "provider-south"])?;
+    let mut secrets: BTreeSet<String> = ["Quetzalcoatlson", "Wilhelmina"].map(String::from).into();
+    for entry in runtime.block_on(doctor.fhir("Patient?_count=50"))?["entry"].as_array().into_iter().flatten() {
+        let patient = &entry["resource"];
+        for name in patient["name"].as_array().into_iter().flatten() {
+            secrets.extend(name["family"].as_str().map(str::to_owned));
+        }
+        secrets.extend(patient["id"].as_str().map(str::to_owned));
+    }
+    secrets.retain(|s| s.len() >= 5);
+    ensure!(secrets.len() > 8, "the practice's patients are known: {secrets:?}");
+    let mut looked = 0;
+    for folder in ["logs", "reports", "stores", "backupd/state", "backupd/sandbox", "console", "agent"] {
+        for file in files(&practice.dir.join(folder)) {
+            let bytes = std::fs::read(&file).unwrap_or_default();
+            looked += 1;
+            for secret in &secrets {
+                let found = bytes.windows(secret.len()).any(|w| w == secret.as_bytes());
+                ensure!(!found, "{} holds something of a patient", file.display());
+            }
+        }
+    }
+    ensure!(looked > 20, "{looked} files");
+    let health = Visitor::new(&practice.ca()?, &format!("https://localhost:{}", practice.port("agent")?))?;
+    for page in ["/", "/metrics", "/health.json"] {
+        let text = runtime.block_on(health.page(page))?;
+        ensure!(secrets.iter().all(|s| !text.contains(s.as_str())), "{page} holds something of a patient");
+    }
+    Ok(())
+}

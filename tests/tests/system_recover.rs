@@ -1,0 +1,60 @@
+//! The building burned: the practice folder is gone; the recovery kit and ONE store are left.
+
+use anyhow::{Result, ensure};
+use holdfast_tests::http::Visitor;
+use holdfast_tests::{Practice, bin_dir, files, program};
+use std::process::Command;
+
+#[test]
+fn the_kit_and_one_store_bring_the_practice_back() -> Result<()> {
+    let mut practice = Practice::start(8)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let desk = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
+    runtime.block_on(desk.register("Survivorson", "Phoebe"))?;
+    practice.backupd(&["snapshot"])?;
+    let before = practice.backupd(&["snapshots"])?.iter().map(ToString::to_string).collect::<String>();
+    ensure!(practice.stop()? == 0);
+
+    let kept = tempfile::tempdir()?;
+    copy(&practice.dir.join("recovery-kit"), &kept.path().join("kit"))?;
+    copy(&practice.dir.join("stores/provider-south"), &kept.path().join("provider-south"))?;
+    let users = std::fs::read(practice.dir.join("users.toml"))?;
+    std::fs::remove_dir_all(&practice.dir)?;
+
+    // What a person has left: the kit, the store, and their own password and authenticator.
+    let kit = files(&kept.path().join("kit")).into_iter().find(|f| f.extension().is_some_and(|e| e == "json"));
+    let kit = kit.unwrap_or_else(|| kept.path().join("kit"));
+    let out = Command::new(program("quickstart"))
+        .args(["recover", "--store", "provider-south", "--no-build", "--kit"])
+        .arg(&kit)
+        .arg("--store-folder")
+        .arg(kept.path().join("provider-south"))
+        .arg("--dir")
+        .arg(&practice.dir)
+        .arg("--bin-dir")
+        .arg(bin_dir())
+        .output()?;
+    ensure!(out.status.success(), "{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    if !practice.dir.join("users.toml").exists() {
+        std::fs::write(practice.dir.join("users.toml"), users)?;
+    }
+    practice.resume(&[])?;
+    let desk = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
+    let page = runtime.block_on(desk.page("/patients?q=Survivorson"))?;
+    ensure!(page.contains("Survivorson"), "the patient is back");
+    practice.backupd(&["snapshot"])?;
+    let after = practice.backupd(&["snapshots"])?.iter().map(ToString::to_string).collect::<String>();
+    ensure!(after.len() > before.len(), "the old snapshots and the new one are listed:\n{before}\n{after}");
+    ensure!(practice.stop()? == 0);
+    Ok(())
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from)?);
+        std::fs::create_dir_all(target.parent().unwrap_or(to))?;
+        std::fs::copy(&file, &target)?;
+    }
+    ensure!(!files(to).is_empty(), "{} holds files", from.display());
+    Ok(())
+}
