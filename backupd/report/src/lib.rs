@@ -8,9 +8,9 @@
 //! report.settle()?;                               // sorts, measures RTO and RPO, states the verdict
 //! let bytes = report.to_bytes();                  // these exact bytes are signed and logged
 //! let signature = signer.sign(&bytes);            // 64 bytes, the file `<id>.sig`
-//! let index = log.append(&bytes)?;                // durable, with a new signed checkpoint
-//! for (name, object) in log.objects_since(size)? { store.put(name, object) }
-//! let files = evidence(&bytes, &signature, &log, &signer.public_key())?;
+//! let index = log.append(&signer, &bytes)?;       // durable, with a new signed checkpoint
+//! for (name, object) in log.objects_missing(|name| store_has(name))? { store.put(name, object) }
+//! let files = evidence(&bytes, &signature, &log, &signer.public_key())?;   // for an auditor
 //! ```
 //!
 //! No type in this crate can carry free text: every string is a closed word or a validated id.
@@ -30,7 +30,7 @@ mod verdict;
 mod verify;
 mod view;
 
-pub use approval::{Approval, ApprovalError, CorrectiveAction, Decision, OwnerRole};
+pub use approval::{ActionSchema, Approval, ApprovalError, CorrectiveAction, Decision, OwnerRole};
 pub use entry::{Entry, EntryError, EntryKind};
 pub use evidence::{EvidenceError, approvals_of, evidence};
 pub use id::{Digest, IdError, Label, OpaqueId, ReportId, ResourceType, Version};

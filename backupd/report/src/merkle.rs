@@ -249,7 +249,7 @@ mod tests {
             let root = root_of(tree);
             for index in 0..size {
                 let path = inclusion_path(tree, index).unwrap();
-                let holds = |leaf, i, n, p: &[Hash]| verify_inclusion(leaf, i, n, p, &root);
+                let holds = |leaf: &Hash, i, n, p: &[Hash]| verify_inclusion(leaf, i, n, p, &root);
                 let (i, n) = (index as u64, size as u64);
                 assert!(holds(&tree[index], i, n, &path));
                 for other in (0..size).filter(|o| *o != index) {

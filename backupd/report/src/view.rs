@@ -120,9 +120,15 @@ pub enum Disagreement {
     },
 }
 
-/// Compares checkpoints seen in several places with each other and with the leaves at hand (which may be none, to
-/// compare the checkpoints alone). Empty: they all show one history. A place that is behind is no disagreement.
-pub fn compare_checkpoints(seen: &[Seen], leaves: &[Hash], key: &PublicKey, origin: &Origin) -> Vec<Disagreement> {
+/// Compares checkpoints seen in several places with each other, and with the leaves of the log at hand when there is
+/// one. Empty: they all show one history. A place that is behind is no disagreement. Without the leaves, checkpoints of
+/// different sizes cannot be told apart from a split view.
+pub fn compare_checkpoints(
+    seen: &[Seen],
+    leaves: Option<&[Hash]>,
+    key: &PublicKey,
+    origin: &Origin,
+) -> Vec<Disagreement> {
     let mut found = Vec::new();
     let mut roots: BTreeMap<u64, Hash> = BTreeMap::new();
     for Seen { place, checkpoint } in seen {
@@ -130,8 +136,8 @@ pub fn compare_checkpoints(seen: &[Seen], leaves: &[Hash], key: &PublicKey, orig
             found.push(Disagreement::NotSigned(place.clone()));
             continue;
         };
-        let ours = usize::try_from(head.size).ok().and_then(|n| leaves.get(..n)).map(root_of);
-        if ours.is_none() && !leaves.is_empty() {
+        let ours = usize::try_from(head.size).ok().and_then(|n| leaves?.get(..n)).map(root_of);
+        if ours.is_none() && leaves.is_some() {
             found.push(Disagreement::RolledBack { place: place.clone(), size: head.size });
         }
         let known = *roots.entry(head.size).or_insert(ours.unwrap_or(head.root));

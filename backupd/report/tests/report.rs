@@ -44,7 +44,7 @@ fn no_field_takes_free_text() {
     let value: Value = serde_json::from_slice(&report(1).to_bytes()).unwrap();
     let mut found = Vec::new();
     pointers(&value, String::new(), &mut found);
-    assert!(found.len() > 200, "{}", found.len());
+    assert!(found.len() > 150, "{}", found.len());
     for at in found {
         for text in ["Jane Doe", "jane doe, born 1970-01-01", "", "Jane\u{a0}Doe", "<b>", "note: call back", "é"] {
             let mut bent = value.clone();

@@ -251,7 +251,7 @@ fn check_log(args: &CheckLog) -> anyhow::Result<u8> {
     for (folder, view) in &views {
         let place = Label::slug(&folder.display().to_string());
         let seen = view.checkpoints().map(|(_, note)| Seen { place: place.clone(), checkpoint: note.to_vec() });
-        disagreements.extend(compare_checkpoints(&seen.collect::<Vec<_>>(), longest, &key, &origin));
+        disagreements.extend(compare_checkpoints(&seen.collect::<Vec<_>>(), Some(longest), &key, &origin));
         let mut counts = [0u64; 3];
         for bytes in view.entries() {
             counts[Entry::parse(bytes).with_context(|| folder.display().to_string())?.kind() as usize] += 1;
