@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Lints the playbook, runs it twice on a freshly booted machine (systemd-nspawn): the second run must change nothing,
+# and every service must be active after each.
+# usage: tests/boot/ansible.sh FOLDER_OF_BINARIES      (root; systemd-container, debootstrap, openssl, ansible, ansible-lint)
+set -uo pipefail
+boot=$(cd "$(dirname "$0")" && pwd)
+repository=$(cd "$boot/../.." && pwd)
+bin=$(cd "${1:?usage: tests/boot/ansible.sh FOLDER_OF_BINARIES}" && pwd) || exit 2
+export LC_ALL=C.UTF-8 ANSIBLE_NOCOLOR=1 ANSIBLE_CONFIG=$repository/ansible/ansible.cfg
+[ "$(id -u)" = 0 ] || { echo "systemd-nspawn needs root"; exit 2; }
+root=$("$boot/rootfs.sh") || exit 2
+
+passed=0 failed=0
+ok() { passed=$((passed + 1)); echo "ok    $1"; }
+bad() { failed=$((failed + 1)); echo "FAIL  $1"; }
+work=$(mktemp -d)
+container=
+finish() {
+    # The container's own first process: asked to power off, then given ten seconds.
+    if [ -n "${HOLDFAST_LEADER:-}" ]; then
+        kill -s RTMIN+4 "$HOLDFAST_LEADER" 2>/dev/null
+        for _ in $(seq 50); do kill -0 "$container" 2>/dev/null || break; sleep 0.2; done
+    fi
+    [ -n "$container" ] && kill -KILL "$container" 2>/dev/null
+    rm -rf "$work"
+    echo "ansible: $passed passed, $failed failed"
+}
+trap 'finish; [ $failed = 0 ] || exit 1' EXIT
+
+if said=$(cd "$repository/ansible" && HOME=$work /usr/bin/ansible-lint --offline 2>&1); then
+    ok "ansible-lint"
+else
+    echo "$said"; bad "ansible-lint"
+fi
+
+# An administrator's folder of secrets: certificates, the stores' access keys, the backup's keys.
+secrets=$work/secrets
+mkdir -p "$secrets/stores/serve" "$secrets/stores/verifier" "$work/bin" "$work/providers"
+cp "$bin"/{appliance,backupd,console,agent,s3-server} "$work/bin/"
+"$boot/certificates.sh" "$secrets" || exit 2
+for name in east west; do
+    : >"$work/providers/$name.keys"
+    for who in serve verifier; do
+        printf 'AK%s%s' "$name" "$who" >"$secrets/stores/$who/$name.access"
+        head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$secrets/stores/$who/$name.secret"
+        printf '[[key]]\naccess_key = "%s"\nsecret_key = "%s"\nmay = ["read", "create", "overwrite"]\n' \
+            "$(cat "$secrets/stores/$who/$name.access")" "$(cat "$secrets/stores/$who/$name.secret")" >>"$work/providers/$name.keys"
+    done
+done
+chmod -R go= "$secrets" "$work/providers"
+
+unshare -m --propagation private bash -c '
+    mount -t tmpfs run /run
+    exec systemd-nspawn -q -b --volatile=overlay -D "$1" --register=no --keep-unit --private-network \
+        --bind-ro="$2/bin:/mnt/bin" --bind-ro="$2/secrets:/mnt/secrets" --bind="$2/providers:/mnt/providers" \
+        --bind-ro="$3/tests/boot:/mnt/boot"
+' bash "$root" "$work" "$repository" </dev/null >"$work/console.log" 2>&1 &
+container=$!
+export HOLDFAST_LEADER=
+for _ in $(seq 100); do
+    sleep 0.2
+    # unshare and bash have become systemd-nspawn, whose child is the container's first process.
+    leader=$(tr -d ' \n' <"/proc/$container/task/$container/children" 2>/dev/null)
+    [ -n "$leader" ] && [ "$(cat "/proc/$leader/comm" 2>/dev/null)" = systemd ] && HOLDFAST_LEADER=$leader && break
+done
+[ -n "$HOLDFAST_LEADER" ] || { tail -n 20 "$work/console.log"; bad "the container boots"; exit 1; }
+inside() { "$boot/enter.sh" / "$@"; }
+for _ in $(seq 100); do
+    inside systemctl is-active -q multi-user.target 2>/dev/null && break
+    sleep 0.2
+done
+inside systemctl is-active -q multi-user.target && ok "the container boots" || { bad "the container boots"; exit 1; }
+
+for name in east west; do
+    port=$([ $name = east ] && echo 9001 || echo 9002)
+    inside systemd-run --quiet --unit "provider-$name" --service-type=notify /mnt/bin/s3-server --listen 127.0.0.1:$port \
+        --root "/mnt/providers/$name" --bucket practice --access-key-file "/mnt/providers/$name.keys" || bad "provider $name starts"
+done
+inside /mnt/boot/secrets.sh >"$work/init.log" 2>&1 && ok "the backup's keys are made" ||
+    { bad "the backup's keys are made"; tail -n 20 "$work/init.log"; }
+inside tar -C /root/secrets -cf - . | tar -C "$secrets" -xf -
+
+cat >"$work/inventory.yml" <<YML
+all:
+  hosts:
+    boot-test:
+      ansible_connection: community.general.chroot
+      ansible_host: $root
+      ansible_chroot_exe: $boot/enter.sh
+      ansible_python_interpreter: /usr/bin/python3
+  children:
+    holdfast: {hosts: {boot-test: {}}}
+    emr: {hosts: {boot-test: {}}}
+    backup: {hosts: {boot-test: {}}}
+    verifier: {hosts: {boot-test: {}}}
+    console: {hosts: {boot-test: {}}}
+  vars:
+    ansible_become: false
+    holdfast_binaries: $work/bin
+    holdfast_secrets: $secrets
+    holdfast_rack: r1
+    holdfast_snapshot_schedule: "0 3 1 1 *"
+    holdfast_drill_schedule: "0 4 1 1 *"
+    holdfast_stores:
+      - {name: east, endpoint: "http://127.0.0.1:9001", bucket: practice, site: east, provider: provider-a}
+      - {name: west, endpoint: "http://127.0.0.1:9002", bucket: practice, site: west, provider: provider-b}
+YML
+
+play() {
+    (cd "$repository/ansible" && HOME=$work timeout 240 /usr/bin/ansible-playbook -i "$work/inventory.yml" \
+        -e ansible_become=false "${@:2}" site.yml) >"$work/$1.log" 2>&1
+}
+active() {
+    local service
+    for service in appliance backupd-serve backupd-verifier console agent; do
+        inside systemctl is-active -q "holdfast-$service" && ok "holdfast-$service is active after the $1 run" ||
+            { bad "holdfast-$service is active after the $1 run"; inside journalctl --no-pager -n 8 -u "holdfast-$service"; }
+    done
+}
+started=$(date +%s)
+if play first; then ok "first run ($(($(date +%s) - started)) s)"; else bad "first run"; tail -n 40 "$work/first.log"; fi
+active first
+started=$(date +%s)
+if play second && grep -qE '^boot-test +: .*changed=0 .*unreachable=0 .*failed=0 ' "$work/second.log"; then
+    ok "second run changes nothing ($(($(date +%s) - started)) s)"
+else
+    bad "second run changes nothing"; grep -B 3 -E '^(changed|fatal|failed)' "$work/second.log" | tail -n 40; tail -n 4 "$work/second.log"
+fi
+active second
+if play drift --check && grep -qE '^boot-test +: .*changed=0 ' "$work/drift.log"; then ok "check mode reports no drift"; else
+    bad "check mode reports no drift"; tail -n 20 "$work/drift.log"
+fi
+exit $((failed > 0))
