@@ -94,21 +94,22 @@ all:
     backup: {hosts: {boot-test: {}}}
     verifier: {hosts: {boot-test: {}}}
     console: {hosts: {boot-test: {}}}
-  vars:
-    ansible_become: false
-    holdfast_binaries: $work/bin
-    holdfast_secrets: $secrets
-    holdfast_rack: r1
-    holdfast_snapshot_schedule: "0 3 1 1 *"
-    holdfast_drill_schedule: "0 4 1 1 *"
-    holdfast_stores:
-      - {name: east, endpoint: "http://127.0.0.1:9001", bucket: practice, site: east, provider: provider-a}
-      - {name: west, endpoint: "http://127.0.0.1:9002", bucket: practice, site: west, provider: provider-b}
+YML
+cat >"$work/vars.yml" <<YML
+ansible_become: false
+holdfast_binaries: $work/bin
+holdfast_secrets: $secrets
+holdfast_rack: r1
+holdfast_snapshot_schedule: "0 3 1 1 *"
+holdfast_drill_schedule: "0 4 1 1 *"
+holdfast_stores:
+  - {name: east, endpoint: "http://127.0.0.1:9001", bucket: practice, site: east, provider: provider-a}
+  - {name: west, endpoint: "http://127.0.0.1:9002", bucket: practice, site: west, provider: provider-b}
 YML
 
 play() {
     (cd "$repository/ansible" && HOME=$work timeout 240 /usr/bin/ansible-playbook -i "$work/inventory.yml" \
-        -e ansible_become=false "${@:2}" site.yml) >"$work/$1.log" 2>&1
+        -e "@$work/vars.yml" "${@:2}" site.yml) >"$work/$1.log" 2>&1
 }
 active() {
     local service
