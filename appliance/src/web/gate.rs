@@ -79,8 +79,12 @@ enum Refusal {
     Store(StoreError),
 }
 
-pub async fn gate(State(rule): State<Rule>, mut request: Request, next: Next) -> Response {
-    let visit = match visit(&rule.web, &request).await {
+pub async fn gate(State(rule): State<Rule>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let visit = visit(&rule.web, &parts).await;
+    // A body cannot be shared between threads, so it is kept apart while the session is looked up.
+    let mut request = Request::from_parts(parts, body);
+    let visit = match visit {
         Ok(visit) => visit,
         Err(error) => return finish(refuse(&rule, None, Refusal::Store(error))),
     };
@@ -96,8 +100,8 @@ pub async fn gate(State(rule): State<Rule>, mut request: Request, next: Next) ->
     finish(response)
 }
 
-async fn visit(web: &Web, request: &Request) -> Result<Visit, StoreError> {
-    let headers = request.headers();
+async fn visit(web: &Web, request: &Parts) -> Result<Visit, StoreError> {
+    let headers = &request.headers;
     let session = match cookie(headers, sessions::COOKIE) {
         Some(token) => find_session(web, token.to_owned()).await?,
         None => None,
@@ -107,8 +111,8 @@ async fn visit(web: &Web, request: &Request) -> Result<Visit, StoreError> {
         None => cookie(headers, FORM_COOKIE).map_or_else(service::auth::random_token, str::to_owned),
     };
     let actor = session.as_ref().map_or_else(Actor::anonymous, |s| s.actor.clone());
-    let here = request.uri().path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned());
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let here = request.uri.path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned());
+    let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let fragment = headers.contains_key("hx-request") && !headers.contains_key("hx-boosted");
     Ok(Visit { session: session.map(Arc::new), actor, csrf, address, fragment, here })
 }
@@ -156,8 +160,9 @@ async fn admit(rule: &Rule, visit: &Visit, request: Request) -> Result<Request, 
         };
     }
     let (mut parts, body) = request.into_parts();
-    let copy = { let mut request = Request::new(body); *request.headers_mut() = parts.headers.clone(); request };
-    let form = Form::read(copy).await.map_err(Refusal::Form)?;
+    let mut to_read = Request::new(body);
+    *to_read.headers_mut() = parts.headers.clone();
+    let form = Form::read(to_read).await.map_err(Refusal::Form)?;
     let token = token.unwrap_or_else(|| form.raw("csrf").to_owned());
     let pre_login_cookie = visit.session.is_some() || cookie(&parts.headers, FORM_COOKIE).is_some();
     if !pre_login_cookie || !token_fits(&token, &visit.csrf) {

@@ -16,7 +16,7 @@ pub enum Section {
     Patients,
     Users,
     Audit,
-    None,
+
 }
 
 /// htmx: no eval, no inline style, and only our own host.
