@@ -28,7 +28,9 @@ pub enum KeyError {
     #[error("not a usable Ed25519 public key")]
     NotAKey,
     /// Not a private key that we read.
-    #[error("not an Ed25519 private key: expected `openssl genpkey -algorithm ed25519` output, 32 bytes, or 64 hex digits")]
+    #[error(
+        "not an Ed25519 private key: expected `openssl genpkey -algorithm ed25519` output, 32 bytes, or 64 hex digits"
+    )]
     NotPrivate,
     /// Not 64 hex digits.
     #[error("not a fingerprint: expected 64 hex digits, hyphens allowed")]

@@ -80,7 +80,7 @@ impl Log {
     /// Opens the log, or begins one in a folder that is empty or absent, and repairs what a crash left. The names of
     /// all entries are checked against the newest checkpoint; bytes are re-hashed when they are read.
     pub fn open(dir: &Path, origin: Origin, signer: &ReportSigner) -> Result<Self, LogError> {
-        fs::create_dir_all(dir.join(ENTRIES))?;
+        make_folders(dir)?;
         let lock = lock(dir)?;
         remove_temporaries(dir)?;
         remove_temporaries(&dir.join(ENTRIES))?;
@@ -208,12 +208,11 @@ impl Log {
         signer: &ReportSigner,
         objects: impl IntoIterator<Item = (String, Vec<u8>)>,
     ) -> Result<Self, LogError> {
-        fs::create_dir_all(dir)?;
-        if fs::read_dir(dir)?.next().is_some() {
+        if dir.exists() && fs::read_dir(dir)?.next().is_some() {
             return Err(LogError::NotEmpty);
         }
         let view = crate::View::of_objects(objects, &signer.public_key(), &origin)?;
-        fs::create_dir_all(dir.join(ENTRIES))?;
+        make_folders(dir)?;
         for (index, (leaf, bytes)) in (0..).zip(view.leaves().iter().zip(view.entries())) {
             write_once(&dir.join(ENTRIES), &entry_file(index, leaf), bytes)?;
         }
@@ -334,6 +333,18 @@ fn checkpoint_file(size: u64) -> String {
 fn checkpoint_size(name: &str) -> Option<u64> {
     let size = name.strip_prefix("checkpoint-")?.parse().ok()?;
     (checkpoint_file(size) == name).then_some(size)
+}
+
+/// A folder that a crash takes away would take its entries with it: its own name is made durable too.
+fn make_folders(dir: &Path) -> io::Result<()> {
+    if !dir.join(ENTRIES).is_dir() {
+        fs::create_dir_all(dir.join(ENTRIES))?;
+        sync_dir(dir)?;
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            sync_dir(parent)?;
+        }
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<File, LogError> {

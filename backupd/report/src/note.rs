@@ -188,7 +188,8 @@ mod tests {
         let key = STANDARD.decode("ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW").unwrap();
         let key = PublicKey::from_bytes(key[1..].try_into().unwrap()).unwrap();
         assert_eq!(hex::encode(key_id("PeterNeumann", &key)), "c74f20a3");
-        let text = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
+        let text =
+            "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
         let signature = "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=";
         let signature = STANDARD.decode(signature).unwrap();
         assert_eq!(signature[..4], key_id("PeterNeumann", &key));

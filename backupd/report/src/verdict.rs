@@ -200,8 +200,8 @@ where
     if bytes.len() > REPORT_BYTES_MAX {
         return Err(ReportError::TooLong);
     }
-    let value: T = serde_json::from_slice(bytes)
-        .map_err(|e| ReportError::Malformed { line: e.line(), column: e.column() })?;
+    let value: T =
+        serde_json::from_slice(bytes).map_err(|e| ReportError::Malformed { line: e.line(), column: e.column() })?;
     match to_canonical(&value) == bytes {
         true => Ok(value),
         false => Err(ReportError::NotCanonical),
@@ -232,10 +232,7 @@ pub(crate) fn well_formed(report: &Report) -> Result<(), ReportError> {
     )?;
     held(timing_in_order(&report.timing), "the phases are not in order")?;
     held(in_time(report.snapshot.taken_unix_ms), "the snapshot's time is out of range")?;
-    held(
-        report.rpo.canary.as_ref().is_none_or(|c| in_time(c.written_unix_ms)),
-        "the canary's time is out of range",
-    )?;
+    held(report.rpo.canary.as_ref().is_none_or(|c| in_time(c.written_unix_ms)), "the canary's time is out of range")?;
     held(report.rto.measured_ms == report.rto_measured(), "the measured RTO does not follow from the phases")?;
     held(report.rpo.measured_ms == report.rpo_measured(), "the measured RPO does not follow from the canary")
 }
@@ -252,8 +249,7 @@ fn in_time(unix_ms: i64) -> bool {
 }
 
 fn timing_in_order(t: &Timing) -> bool {
-    let phases =
-        [t.restore_started_unix_ms, t.data_done_unix_ms, t.service_started_unix_ms, t.first_golden_unix_ms];
+    let phases = [t.restore_started_unix_ms, t.data_done_unix_ms, t.service_started_unix_ms, t.first_golden_unix_ms];
     let mut last = t.declared_unix_ms;
     let mut reached = true;
     for phase in phases {

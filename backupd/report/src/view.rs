@@ -17,36 +17,40 @@ pub struct View {
 }
 
 impl View {
-    /// Takes a store's objects `(name, bytes)`, in any order; other names than the log's are passed over. Every entry
-    /// must hash to its name and stand without gap from 0, every checkpoint must be signed and have the root of the
-    /// entries that it covers, and the newest must cover all entries but those that came after the last one copied.
+    /// Takes a store's objects `(name, bytes)`, in any order; other names than the log's are passed over. Every
+    /// checkpoint must be signed and have the root of the entries that it covers, and every covered entry must be there
+    /// and hash to its name. Entries behind the newest checkpoint are left out: nothing vouches for them yet, and a
+    /// store could have invented them.
     pub fn of_objects(
         objects: impl IntoIterator<Item = (String, Vec<u8>)>,
         key: &PublicKey,
         origin: &Origin,
     ) -> Result<Self, LogError> {
-        let (mut entries, mut checkpoints) = (BTreeMap::new(), BTreeMap::new());
+        let (mut entries, mut checkpoints) = (Vec::new(), BTreeMap::new());
         for (name, bytes) in objects {
             match Object::of_name(&name) {
-                Some(Object::Entry(index, leaf)) => {
-                    let damaged = |what| LogError::Damaged { index, what };
-                    if leaf_hash(&bytes) != leaf {
-                        return Err(damaged("its bytes are not those that its name says"));
-                    }
-                    if entries.insert(index, (leaf, bytes)).is_some_and(|(old, _)| old != leaf) {
-                        return Err(damaged("two entries stand at one place"));
-                    }
-                }
-                Some(Object::Checkpoint(size)) => {
-                    checkpoints.insert(size, bytes);
-                }
+                Some(Object::Entry(index, leaf)) => entries.push((index, leaf, bytes)),
+                Some(Object::Checkpoint(size)) => drop(checkpoints.insert(size, bytes)),
                 None => {}
             }
         }
+        let covered = checkpoints.keys().next_back().copied().unwrap_or(0);
+        entries.retain(|(index, ..)| *index < covered);
+        entries.sort_unstable();
         let mut view = Self { leaves: Vec::new(), entries: Vec::new(), checkpoints };
-        for (expected, (index, (leaf, bytes))) in (0..).zip(entries) {
-            if index != expected {
-                return Err(LogError::Damaged { index: expected, what: "it is gone, and later ones are there" });
+        for (index, leaf, bytes) in entries {
+            let expected = view.leaves.len() as u64;
+            if index < expected {
+                return Err(LogError::Damaged { index, what: "two entries stand at one place" });
+            }
+            if index > expected {
+                return Err(LogError::Damaged {
+                    index: expected,
+                    what: "a signed checkpoint covers it, but it is gone",
+                });
+            }
+            if leaf_hash(&bytes) != leaf {
+                return Err(LogError::Damaged { index, what: "its bytes are not those that its name says" });
             }
             view.leaves.push(leaf);
             view.entries.push(bytes);

@@ -77,9 +77,11 @@ fn a_sound_bundle_is_verified_only_with_the_fingerprint_known_from_elsewhere() {
 
     let file = made.path("json");
     let file_text = file.to_str().unwrap();
-    for (fingerprint, code, word) in
-        [(Some(made.fingerprint.as_str()), 0, "VERIFIED"), (None, 2, "SIGNER UNKNOWN"), (Some(&other), 2, "SIGNER UNKNOWN")]
-    {
+    for (fingerprint, code, word) in [
+        (Some(made.fingerprint.as_str()), 0, "VERIFIED"),
+        (None, 2, "SIGNER UNKNOWN"),
+        (Some(&other), 2, "SIGNER UNKNOWN"),
+    ] {
         let flag: Vec<&str> = fingerprint.map(|f| vec!["--key-fingerprint", f]).unwrap_or_default();
         let (got, text) = script(&made, &file, &flag);
         assert_eq!(got, code, "{text}");
@@ -285,4 +287,35 @@ fn a_person_approves_with_a_key_that_openssl_made() {
     assert_eq!(code, 1);
     assert_eq!(program(&["--nonsense"]).0, 64);
     assert_eq!(program(&[&at("absent.json")]).0, 1);
+}
+
+/// Two stores' logs as an auditor fetches them.
+#[test]
+fn whole_logs_are_checked_and_compared() {
+    let dir = TempDir::new().unwrap();
+    let folder = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let fill = |name: &str, numbers: &[u32]| {
+        let mut log = Log::open(Path::new(&folder(name)), origin(), &signer()).unwrap();
+        for n in numbers {
+            log.append(&signer(), &report(*n).to_bytes()).unwrap();
+        }
+    };
+    fill("a", &[1, 2, 3]);
+    fill("b", &[1, 2]);
+    fill("fork", &[1, 9]);
+    let key = folder("key.pub");
+    fs::write(&key, signer().public_key().to_pem()).unwrap();
+    let origin = origin();
+    let fingerprint = signer().public_key().fingerprint().to_string();
+    let check = |folders: [&str; 2], more: &[&str]| {
+        let folders = folders.map(folder);
+        program(&[&["log", &folders[0], &folders[1], "--pub", &key, "--origin", origin.as_str()], more].concat())
+    };
+    let (code, text) = check(["a", "b"], &["--key-fingerprint", &fingerprint]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("3 reports, 0 approvals") && text.contains("VERIFIED"), "{text}");
+    assert_eq!(check(["a", "b"], &[]).0, 2);
+    let (code, text) = check(["a", "fork"], &["--key-fingerprint", &fingerprint]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("another history at 2 entries"), "{text}");
 }

@@ -76,7 +76,8 @@ fn unknown_missing_and_doubled_fields_are_refused_everywhere() {
         }
     }
     let text = String::from_utf8(report(1).to_bytes()).unwrap();
-    let doubled = text.replacen("  \"verdict\": \"pass\",\n", "  \"verdict\": \"pass\",\n  \"verdict\": \"pass\",\n", 1);
+    let doubled =
+        text.replacen("  \"verdict\": \"pass\",\n", "  \"verdict\": \"pass\",\n  \"verdict\": \"pass\",\n", 1);
     assert!(matches!(check(doubled.as_bytes()), Err(ReportError::Malformed { .. })));
 }
 

@@ -166,7 +166,8 @@ fn check_report(path: &Path, args: &Check) -> anyhow::Result<u8> {
     }
     tell(&verified, args);
     if let Some(html) = &args.html {
-        std::fs::write(html, render_html(&verified.report)).with_context(|| format!("cannot write {}", html.display()))?;
+        std::fs::write(html, render_html(&verified.report))
+            .with_context(|| format!("cannot write {}", html.display()))?;
     }
     Ok(match verified.outcome {
         Outcome::Verified => {
@@ -175,8 +176,10 @@ fn check_report(path: &Path, args: &Check) -> anyhow::Result<u8> {
         }
         Outcome::SignerUnknown => {
             say(match args.key_fingerprint {
-                None => "SIGNER UNKNOWN: the signature is valid, but the key is known from this folder only. Give \
-                         --key-fingerprint with the fingerprint that you know from elsewhere.",
+                None => {
+                    "SIGNER UNKNOWN: the signature is valid, but the key is known from this folder only. Give \
+                         --key-fingerprint with the fingerprint that you know from elsewhere."
+                }
                 Some(_) => "SIGNER UNKNOWN: the signature is valid, but by another key than the one you named.",
             });
             SIGNER_UNKNOWN

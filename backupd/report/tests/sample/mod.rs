@@ -21,11 +21,8 @@ pub fn report(n: u32) -> Report {
     let label = |text: &str| Label::parse(text).unwrap();
     let program = || Program { version: Version::parse("0.1.0").unwrap(), sha256: Some(digest(5)) };
     let golden = |kind| GoldenCompared { kind, sealed: 3, asked: 3, equal: 3 };
-    let resource = |name, count| ResourceCompared {
-        resource: ResourceType::parse(name).unwrap(),
-        stated: count,
-        restored: count,
-    };
+    let resource =
+        |name, count| ResourceCompared { resource: ResourceType::parse(name).unwrap(), stated: count, restored: count };
     let mut report = Report {
         schema: Schema::V1,
         report_id: ReportId::parse(&format!("01912d68-783e-7a03-8467-{n:012x}")).unwrap(),
