@@ -1,0 +1,173 @@
+//! Sends what waits in `deliveries`, one worker for each channel, so that a channel that fails never holds up another.
+
+use crate::alerts::mail::Mailer;
+use crate::alerts::state::{AlertRow, Channel, What, by_id};
+use crate::alerts::webhook::Hook;
+use crate::app::App;
+use rusqlite::{Connection, OptionalExtension};
+use std::sync::Arc;
+use std::time::Duration;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const RETRY_MS: i64 = 15_000;
+const RETRY_MS_MAX: i64 = 15 * 60_000;
+/// After this time a message is old news; the alert itself is repeated while it is open.
+const GIVE_UP_MS: i64 = 24 * 3_600_000;
+
+pub enum Sender {
+    Mail(Mailer),
+    Webhook(Hook),
+}
+
+impl Sender {
+    fn channel(&self) -> Channel {
+        match self {
+            Self::Mail(_) => Channel::Mail,
+            Self::Webhook(_) => Channel::Webhook,
+        }
+    }
+
+    async fn send(&self, waiting: &Waiting, now_ms: i64) -> Result<(), String> {
+        match self {
+            Self::Mail(mailer) => mailer.send(&waiting.alert, waiting.what).await,
+            Self::Webhook(hook) => hook.send(waiting.id, now_ms, &waiting.alert, waiting.what).await,
+        }
+    }
+}
+
+struct Waiting {
+    id: i64,
+    what: What,
+    alert: AlertRow,
+    created_ms: i64,
+    attempts: i64,
+}
+
+/// Runs until the process ends.
+pub async fn run(app: Arc<App>, sender: Sender) {
+    let channel = sender.channel();
+    loop {
+        match app.db.read(|db| next(db, channel, app.now_ms())) {
+            Ok(Some(waiting)) => {
+                let result = sender.send(&waiting, app.now_ms()).await;
+                if let Err(reason) = &result {
+                    log::warn!(channel = channel.word(), reason = reason.as_str(); "alert.send-failed");
+                }
+                let now_ms = app.now_ms();
+                if let Err(error) = app.db.write(|tx| settle(tx, now_ms, &waiting, result)) {
+                    log::error!(error:% = error; "console.database-failed");
+                    tokio::time::sleep(Duration::from_secs(10)).await;
+                }
+            }
+            Ok(None) => tokio::time::sleep(LOOK_EVERY).await,
+            Err(error) => {
+                log::error!(error:% = error; "console.database-failed");
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+        }
+    }
+}
+
+/// The oldest message that is due. A failed one does not stand before the others.
+fn next(db: &Connection, channel: Channel, now_ms: i64) -> rusqlite::Result<Option<Waiting>> {
+    let found: Option<(i64, i64, String, i64, i64)> = db
+        .prepare_cached(
+            "SELECT id, alert, what, created_ms, attempts FROM deliveries
+             WHERE channel = ?1 AND next_ms <= ?2 AND done_ms IS NULL AND gave_up_ms IS NULL ORDER BY next_ms, id LIMIT 1",
+        )?
+        .query_row((channel.word(), now_ms), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        })
+        .optional()?;
+    let Some((id, alert, what, created_ms, attempts)) = found else { return Ok(None) };
+    let (Some(what), Some(alert)) = (What::from_word(&what), by_id(db, alert)?) else {
+        // Written by a newer release: it cannot be put into words here.
+        db.execute("UPDATE deliveries SET gave_up_ms = ?2, error = 'unknown kind' WHERE id = ?1", (id, now_ms))?;
+        return Ok(None);
+    };
+    Ok(Some(Waiting { id, what, alert, created_ms, attempts }))
+}
+
+fn settle(db: &Connection, now_ms: i64, waiting: &Waiting, result: Result<(), String>) -> rusqlite::Result<()> {
+    let Err(reason) = result else {
+        db.execute("UPDATE deliveries SET done_ms = ?2, error = NULL WHERE id = ?1", (waiting.id, now_ms))?;
+        return Ok(());
+    };
+    let next_ms = now_ms + (RETRY_MS << waiting.attempts.clamp(0, 10)).min(RETRY_MS_MAX);
+    let gave_up_ms = (next_ms - waiting.created_ms > GIVE_UP_MS).then_some(now_ms);
+    db.execute(
+        "UPDATE deliveries SET attempts = attempts + 1, next_ms = ?2, gave_up_ms = ?3, error = ?4 WHERE id = ?1",
+        (waiting.id, next_ms, gave_up_ms, reason),
+    )?;
+    Ok(())
+}
+
+/// How a channel does, for the alerts page.
+#[derive(Debug, Clone, Default)]
+pub struct ChannelHealth {
+    pub sent: i64,
+    pub last_sent_ms: Option<i64>,
+    pub waiting: i64,
+    pub gave_up: i64,
+    pub last_error: Option<String>,
+}
+
+pub fn health(db: &Connection, channel: Channel) -> rusqlite::Result<ChannelHealth> {
+    let mut health = db.query_row(
+        "SELECT count(done_ms), max(done_ms), count(*) - count(done_ms) - count(gave_up_ms), count(gave_up_ms)
+         FROM deliveries WHERE channel = ?1",
+        [channel.word()],
+        |row| {
+            let (sent, last_sent_ms, waiting, gave_up) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok(ChannelHealth { sent, last_sent_ms, waiting, gave_up, last_error: None })
+        },
+    )?;
+    health.last_error = db
+        .query_row(
+            "SELECT error FROM deliveries WHERE channel = ?1 AND error IS NOT NULL ORDER BY id DESC LIMIT 1",
+            [channel.word()],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(health)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerts::state::{Fact, Look, Rules};
+    use crate::db::Db;
+    use backupd_api::{AlertKind, Severity};
+
+    #[test]
+    fn a_failing_channel_waits_longer_each_time_and_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(folder.path()).unwrap();
+        let rules = Rules { channels: vec![Channel::Mail, Channel::Webhook], repeat_ms: i64::MAX };
+        db.write_blocking(|tx| {
+            let one = [
+                Fact::new(AlertKind::BackupLate, Severity::Critical, None, 0),
+                Fact::new(AlertKind::StoreLate, Severity::Warning, Some("west"), 0),
+            ];
+            rules.reconcile(tx, 0, "serve", &Look::Whole(&one))?;
+            let first = next(tx, Channel::Mail, 0)?.unwrap();
+            settle(tx, 0, &first, Err("no connection".into()))?;
+            let second = next(tx, Channel::Mail, 0)?.unwrap();
+            assert_ne!(second.id, first.id, "the next message does not wait for the failed one");
+            settle(tx, 0, &second, Ok(()))?;
+            assert!(next(tx, Channel::Mail, RETRY_MS - 1)?.is_none());
+            let again = next(tx, Channel::Mail, RETRY_MS)?.unwrap();
+            assert_eq!((again.id, again.attempts), (first.id, 1));
+            settle(tx, RETRY_MS, &again, Err("no connection".into()))?;
+            assert!(next(tx, Channel::Mail, 3 * RETRY_MS - 1)?.is_none());
+            let late = next(tx, Channel::Mail, GIVE_UP_MS)?.unwrap();
+            settle(tx, GIVE_UP_MS, &late, Err("no connection".into()))?;
+            assert!(next(tx, Channel::Mail, i64::MAX)?.is_none(), "old news is given up");
+            let mail = health(tx, Channel::Mail)?;
+            assert_eq!((mail.sent, mail.waiting, mail.gave_up), (1, 0, 1));
+            assert_eq!(health(tx, Channel::Webhook)?.waiting, 2);
+            Ok::<_, rusqlite::Error>(())
+        })
+        .unwrap();
+    }
+}

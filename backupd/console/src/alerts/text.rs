@@ -1,0 +1,182 @@
+//! What an alert says. Everything is chosen from closed fields: kind, the id of a store, host or daemon, and times.
+
+use crate::alerts::state::{AlertRow, What};
+use crate::words::moment;
+use backupd_api::{AlertKind, Severity};
+use chrono_tz::Tz;
+
+/// Width of a mail's text.
+const LINE_CHARS_MAX: usize = 72;
+
+/// What happened, in one line.
+pub fn title(kind: AlertKind) -> &'static str {
+    use AlertKind::*;
+    match kind {
+        BackupLate => "The newest safe backup is too old",
+        QuorumUnreachable => "Too few stores can be reached: new backups are not safe off-site",
+        StoreUnreachable => "A store does not answer",
+        StoreLate => "A store has not yet received the newest backups",
+        StoreMissing => "A store has lost an object that it should hold",
+        StoreCorrupt => "A store returned an object with changed bytes",
+        DrillFailed => "A restore drill failed",
+        DrillLate => "A restore drill is overdue",
+        DiskAlmostFull => "The server's disk is almost full: backups wait",
+        SourceUnreachable => "The EMR does not answer the backup: no new backup can be taken",
+        SnapshotPartial => "The newest backup is incomplete: some files could not be read",
+        DutyUnassigned => "Nobody is named for a duty",
+        DutyOverdue => "A duty's review date has passed",
+        HeadFork => "Two different histories of the backup exist",
+        DaemonUnreachable => "A program of the backup system does not answer",
+        HostCritical => "A server reports a critical state",
+        Test => "Test of the alert channels",
+    }
+}
+
+/// What a person should do now.
+pub fn remedy(kind: AlertKind) -> &'static str {
+    use AlertKind::*;
+    match kind {
+        BackupLate => {
+            "Open the posture page: if a backup is running, wait for it. If not, start one. If it fails, its message \
+             says why."
+        }
+        QuorumUnreachable => {
+            "Check the server's internet connection first, then the providers' status pages. Backups continue on the \
+             server's own disk until its limit and are sent when stores return."
+        }
+        StoreUnreachable => {
+            "Check the provider's status page, the network, and whether the store's access key was changed or has \
+             expired. The other stores go on; this one catches up by itself."
+        }
+        StoreLate => "Nothing, if the store has just come back: it catches up by itself. If it stays late, check its speed.",
+        StoreMissing => {
+            "Treat it as possible tampering or loss at the provider: call the contract's responsible party. Restores \
+             still work from the other stores; heal this store before you rely on it."
+        }
+        StoreCorrupt => {
+            "Do not delete anything. Restores refuse the damaged object and use another store. Call the contract's \
+             responsible party, then heal this store from a healthy one."
+        }
+        DrillFailed => {
+            "Open the report: it says which fact or answer differed or which target was missed. Run a drill from \
+             another store now, so that you know that one good copy exists."
+        }
+        DrillLate => "Start a drill from the posture page. Check that the verifier is running.",
+        DiskAlmostFull => "Free or add space on the server's disk. The EMR goes on; backups resume by themselves.",
+        SourceUnreachable => "Check that the EMR is running and that clinicians can work; then start a backup by hand.",
+        SnapshotPartial => "Look at the journal of `backupd serve` for the reason of the unread files, then take a new backup.",
+        DutyUnassigned => "Name a party, a deputy, a phone number and a review date in the settings of `backupd serve`.",
+        DutyOverdue => "Confirm with the named party that the duty is still theirs, and set the next review date.",
+        HeadFork => {
+            "Keep everything. Two machines may be writing with the same key, or a store was set back: stop the second \
+             writer, then call your backup engineer."
+        }
+        DaemonUnreachable => {
+            "On the server, look at `systemctl status` of the named program and start it. While it is silent its part \
+             of this console is out of date."
+        }
+        HostCritical => "Open the hosts page: it names the server, its rack and bay, and what is wrong.",
+        Test => "Nothing: if you read this, the channel works. Acknowledge it in the console to close it.",
+    }
+}
+
+pub fn severity_word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => "Critical",
+        Severity::Warning => "Warning",
+    }
+}
+
+/// A mail's subject line.
+pub fn subject_line(alert: &AlertRow, what: What) -> String {
+    let about = if alert.subject.is_empty() { String::new() } else { format!(" ({})", alert.subject) };
+    match what {
+        What::Closed => format!("[Holdfast] Closed: {}{about}", title(alert.kind)),
+        What::Acknowledged => format!("[Holdfast] Acknowledged: {}{about}", title(alert.kind)),
+        What::Repeated => format!("[Holdfast] Still {}: {}{about}", severity_word(alert.severity), title(alert.kind)),
+        What::Opened => format!("[Holdfast] {}: {}{about}", severity_word(alert.severity), title(alert.kind)),
+    }
+}
+
+pub fn body(alert: &AlertRow, what: What, zone: Tz, console: Option<&str>) -> String {
+    let mut text = format!("{}.\n\n", title(alert.kind));
+    let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<13} {value}\n"));
+    line("Event:", what.word());
+    line("Severity:", severity_word(alert.severity));
+    if !alert.subject.is_empty() {
+        line("Concerns:", &alert.subject);
+    }
+    line("Since:", &moment(alert.since_ms, zone));
+    if let (What::Acknowledged, Some(who)) = (what, &alert.acknowledged_by) {
+        line("By:", who);
+    }
+    if let (What::Closed, Some(closed_ms)) = (what, alert.closed_ms) {
+        line("Closed:", &moment(closed_ms, zone));
+    } else {
+        text.push_str(&format!("\nWhat to do\n{}\n", wrapped(remedy(alert.kind))));
+    }
+    if let Some(url) = console {
+        text.push_str(&format!("\nConsole: {}/alerts\n", url.trim_end_matches('/')));
+    }
+    text.push_str("\nThis message holds no patient data.\n");
+    text
+}
+
+/// Lines of at most 72 characters: no mail program has to fold or encode them.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    let mut width = 0;
+    for word in text.split_whitespace() {
+        if width > 0 && width + 1 + word.len() > LINE_CHARS_MAX {
+            lines.push('\n');
+            width = 0;
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines.push_str(word);
+        width += word.len();
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backupd_api::AlertKind::*;
+
+    fn alert(kind: AlertKind) -> AlertRow {
+        AlertRow {
+            id: 1,
+            source: "serve".into(),
+            kind,
+            severity: Severity::Critical,
+            subject: "provider-north".into(),
+            since_ms: 0,
+            opened_ms: 0,
+            sent_ms: 0,
+            repeats: 0,
+            acknowledged_ms: None,
+            acknowledged_by: None,
+            closed_ms: None,
+        }
+    }
+
+    #[test]
+    fn every_kind_has_words_and_a_remedy_that_any_mail_program_shows() {
+        for kind in [
+            BackupLate, QuorumUnreachable, StoreUnreachable, StoreLate, StoreMissing, StoreCorrupt, DrillFailed, DrillLate,
+            DiskAlmostFull, SourceUnreachable, SnapshotPartial, DutyUnassigned, DutyOverdue, HeadFork, DaemonUnreachable,
+            HostCritical, Test,
+        ] {
+            let text = body(&alert(kind), What::Opened, Tz::UTC, Some("https://console.example/"));
+            assert!(text.is_ascii() && text.lines().all(|line| line.len() < 78), "{text}");
+            assert!(text.contains("provider-north") && text.contains("What to do"), "{text}");
+            assert!(text.contains("https://console.example/alerts"), "{text}");
+        }
+        assert_eq!(
+            subject_line(&alert(StoreUnreachable), What::Closed),
+            "[Holdfast] Closed: A store does not answer (provider-north)"
+        );
+    }
+}

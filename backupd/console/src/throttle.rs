@@ -1,0 +1,52 @@
+//! Limits sign-in attempts by address, so that guessing many names costs as much as guessing one password.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+const ATTEMPTS_MAX: u32 = 30;
+const WINDOW_MS: i64 = 10 * 60_000;
+/// More addresses than this are forgotten together: the table stays small whoever knocks.
+const ADDRESSES_MAX: usize = 10_000;
+
+#[derive(Default)]
+pub struct Throttle(Mutex<HashMap<IpAddr, (i64, u32)>>);
+
+impl Throttle {
+    /// Counts an attempt; false when this address has made too many in ten minutes.
+    pub fn admit(&self, address: IpAddr, now_ms: i64) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= ADDRESSES_MAX {
+            seen.retain(|_, (since_ms, _)| now_ms - *since_ms < WINDOW_MS);
+            if seen.len() >= ADDRESSES_MAX {
+                seen.clear();
+            }
+        }
+        let entry = seen.entry(address).or_insert((now_ms, 0));
+        if now_ms - entry.0 >= WINDOW_MS {
+            *entry = (now_ms, 0);
+        }
+        entry.1 += 1;
+        entry.1 <= ATTEMPTS_MAX
+    }
+
+    /// A success shows that this address is a person who may come in.
+    pub fn forget(&self, address: IpAddr) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_thirty_attempts_in_ten_minutes() {
+        let throttle = Throttle::default();
+        let (one, two) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        assert!((0..ATTEMPTS_MAX).all(|_| throttle.admit(one, 0)));
+        assert!(!throttle.admit(one, 1));
+        assert!(throttle.admit(two, 1));
+        assert!(throttle.admit(one, WINDOW_MS));
+    }
+}
