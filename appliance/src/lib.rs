@@ -17,6 +17,7 @@ pub mod import;
 pub mod ops;
 pub mod probe;
 pub mod seed;
+pub mod serve;
 pub mod settings;
 pub mod store;
 pub mod web;

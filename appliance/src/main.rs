@@ -1,1 +1,141 @@
-fn main() {}
+//! The EMR's program: the service and the commands around it.
+
+use anyhow::{Context, bail};
+use appliance::access::cli::UserCommand;
+use appliance::clock::Clock;
+use appliance::import::{self, FileOutcome};
+use appliance::settings::Settings;
+use appliance::store::{Mode, Store};
+use appliance::{probe, seed, serve};
+use clap::{Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "appliance", version, about = "The practice's medical records")]
+struct Cli {
+    /// Settings of the service
+    #[arg(long, global = true, default_value = "appliance.toml", value_name = "FILE")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service
+    Serve,
+    /// Load FHIR R4 transaction bundles (*.json) while the service is stopped
+    Import {
+        /// Folder of bundles; each is carried out as one transaction
+        dir: PathBuf,
+    },
+    /// Fill an empty practice with made-up records while the service is stopped
+    Seed {
+        /// How many patients
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        patients: u32,
+        /// The same number gives the same practice
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Open restored data read-only and answer for it on a socket
+    Probe {
+        /// Folder with records.sqlite and attachments, as restored
+        dir: PathBuf,
+        /// Unix socket to answer on
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+        /// Cut this process off from every network first
+        #[arg(long)]
+        isolate: bool,
+        /// A user, besides this process's own, who may ask
+        #[arg(long, value_name = "UID")]
+        allow_uid: Vec<u32>,
+    },
+    /// Users of the records
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("appliance: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Command::Probe { isolate: true, .. } = &cli.command {
+        // Before the log, the runtime or anything else starts a thread.
+        probe::isolate()?;
+    }
+    service::log::init("appliance");
+    match cli.command {
+        Command::Serve => serve::run(Settings::load(&cli.config)?).map(|()| ExitCode::SUCCESS),
+        Command::Import { dir } => import_folder(&open(&cli.config)?, &dir),
+        Command::Seed { patients, seed } => seed_practice(&cli.config, patients, seed),
+        Command::Probe { dir, socket, allow_uid, .. } => serve::run_probe(&dir, &socket, allow_uid).map(|()| ExitCode::SUCCESS),
+        Command::User { command } => user(&cli.config, command),
+    }
+}
+
+fn open(config: &Path) -> anyhow::Result<Store> {
+    let settings = Settings::load(config)?;
+    Ok(Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive)?)
+}
+
+fn import_folder(store: &Store, dir: &Path) -> anyhow::Result<ExitCode> {
+    let files = import::files(dir)?;
+    if files.is_empty() {
+        bail!("the folder holds no *.json file: give the folder of the bundles");
+    }
+    let progress = indicatif::ProgressBar::new(files.len() as u64);
+    let mut counts = BTreeMap::<String, u64>::new();
+    let (mut failed, mut known) = (0, 0);
+    for (number, file) in (1..).zip(&files) {
+        match import::load(store, file) {
+            FileOutcome::Loaded(loaded) => loaded.into_iter().for_each(|(kind, n)| *counts.entry(kind).or_default() += n),
+            FileOutcome::AlreadyLoaded => known += 1,
+            FileOutcome::Failed(error) => {
+                failed += 1;
+                progress.suspend(|| eprintln!("file {number} of {}: {error}", files.len()));
+            }
+        }
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    for (kind, count) in &counts {
+        println!("{count:>8}  {kind}");
+    }
+    let (resources, loaded) = (counts.values().sum::<u64>(), files.len() - failed - known);
+    println!("{resources} resources from {loaded} bundles; {known} bundles were there before; {failed} failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn seed_practice(config: &Path, patients: u32, number: u64) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(config)?;
+    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive)?;
+    let progress = indicatif::ProgressBar::new(u64::from(patients));
+    let plan = seed::Plan { patients, seed: number, zone: settings.time_zone, practice_name: settings.practice_name };
+    let seeded = seed::run(&store, &plan, |done| progress.set_position(done)).context("the practice was not filled")?;
+    progress.finish_and_clear();
+    println!("{} resources and {} documents for {patients} patients", seeded.resources, seeded.attachments);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn user(config: &Path, command: UserCommand) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(config)?;
+    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Beside)?;
+    let host = settings.public_names.first().cloned().unwrap_or_else(|| settings.listen.ip().to_string());
+    let base_url = format!("https://{host}:{}", settings.listen.port());
+    appliance::access::cli::run(&store, command, &base_url, &settings.practice_name, &mut std::io::stdout())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,6 +1,9 @@
 //! FHIR R4 on the wire: what is understood of a resource, and the routes under `/fhir/R4`.
 
+pub mod capability;
 pub mod date;
+pub mod http;
+pub mod outcome;
 pub mod params;
 pub mod transaction;
 pub mod types;

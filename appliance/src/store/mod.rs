@@ -29,6 +29,7 @@ pub use tx::Tx;
 pub use view::View;
 
 pub(crate) use migrate::schema_version;
+pub(crate) use resource::load as load_resource;
 
 use crate::access::Actor;
 use crate::attachments::Attachments;
@@ -109,6 +110,11 @@ impl Store {
 
     pub fn clock(&self) -> &Clock {
         &self.inner.clock
+    }
+
+    /// The database file.
+    pub(crate) fn database(&self) -> &Path {
+        &self.inner.database
     }
 
     /// The files beside the database; stage a file here first, then [`Tx::attach`] it.

@@ -1,0 +1,236 @@
+//! The routes under `/fhir/R4`.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET metadata` | capability statement |
+//! | `POST` (root) | transaction bundle |
+//! | `GET Type?...` | search, paged by `_count` and the bundle's `next` link |
+//! | `POST Type`, `PUT Type/id` | create, update (`If-Match` required where the resource exists) |
+//! | `GET Type/id`, `GET Type/id/_history/version` | read, vread |
+//! | `GET Binary/id`, `POST Binary` | an attachment's bytes; `X-Security-Context: Patient/id` says whose it is |
+
+use super::outcome::Outcome;
+use super::{capability, etag, etag_version, query_pairs};
+use crate::access::{Action, Actor};
+use crate::attachments::ATTACHMENT_BYTES_MAX;
+use crate::clock;
+use crate::store::{Expect, Page, Query, Resource, Store, StoreError, Tx, View};
+use crate::web::{Method, Policy, Route};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+/// Where the API lives.
+pub const BASE: &str = "/fhir/R4";
+/// The media type of every answer but an attachment's.
+pub const MEDIA_TYPE: &str = "application/fhir+json; charset=utf-8";
+/// The largest transaction, bytes; a long chart of the sample data has 4 MB.
+const BUNDLE_BYTES_MAX: usize = 24 << 20;
+/// The largest single resource, bytes.
+const RESOURCE_BYTES_MAX: usize = 4 << 20;
+
+/// The API's route table.
+pub fn routes(store: &Store) -> Vec<Route> {
+    let store = || store.clone();
+    vec![
+        Route::fhir(Method::Get, "/fhir/R4/metadata", Policy::Public, metadata, store()),
+        Route::fhir(Method::Post, "/fhir/R4", Policy::PerResource, transaction, store()),
+        Route::fhir(Method::Post, "/fhir/R4/Binary", Policy::PerResource, create_binary, store()),
+        Route::fhir(Method::Get, "/fhir/R4/Binary/{id}", Policy::PerResource, read_binary, store()),
+        Route::fhir(Method::Get, "/fhir/R4/{kind}", Policy::PerResource, search, store()),
+        Route::fhir(Method::Post, "/fhir/R4/{kind}", Policy::PerResource, create, store()),
+        Route::fhir(Method::Get, "/fhir/R4/{kind}/{id}", Policy::PerResource, read, store()),
+        Route::fhir(Method::Put, "/fhir/R4/{kind}/{id}", Policy::PerResource, update, store()),
+        Route::fhir(Method::Get, "/fhir/R4/{kind}/{id}/_history/{version}", Policy::PerResource, version, store()),
+    ]
+}
+
+async fn metadata(State(store): State<Store>) -> Response {
+    json_response(StatusCode::OK, capability::statement(store.clock().unix_ms()).to_string())
+}
+
+async fn transaction(State(store): State<Store>, actor: Actor, body: Body) -> Result<Response, Outcome> {
+    let bundle = parse(body, BUNDLE_BYTES_MAX).await?;
+    let answer = store.write(&actor, move |tx: &mut Tx<'_>| tx.transaction(bundle)).await?;
+    Ok(json_response(StatusCode::OK, answer.to_string()))
+}
+
+async fn search(
+    State(store): State<Store>,
+    actor: Actor,
+    Path(kind): Path<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Outcome> {
+    let raw = raw.unwrap_or_default();
+    let pairs = query_pairs(&raw).ok_or_else(|| StoreError::invalid("is not a query", kind.as_str()))?;
+    let query = Query::parse(&kind, &pairs)?;
+    let page = store.view(&actor, move |view: &View<'_>| view.search(&query)).await?;
+    Ok(json_response(StatusCode::OK, searchset(&base_url(&headers), &kind, &raw, &page)))
+}
+
+async fn create(
+    State(store): State<Store>,
+    actor: Actor,
+    Path(kind): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Outcome> {
+    let resource = parse(body, RESOURCE_BYTES_MAX).await?;
+    if headers.contains_key("if-none-exist") {
+        return Err(StoreError::invalid("conditional create works inside a transaction only", "If-None-Exist").into());
+    }
+    let stored = store.write(&actor, move |tx: &mut Tx<'_>| tx.create(&kind, resource)).await?;
+    Ok(resource_response(StatusCode::CREATED, &stored, &base_url(&headers)))
+}
+
+async fn read(
+    State(store): State<Store>,
+    actor: Actor,
+    Path((kind, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Outcome> {
+    let found = store.view(&actor, move |view: &View<'_>| view.read(&kind, &id)).await?;
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).and_then(etag_version);
+    if known == Some(found.version) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(found.version))]).into_response());
+    }
+    Ok(resource_response(StatusCode::OK, &found, &base_url(&headers)))
+}
+
+async fn version(
+    State(store): State<Store>,
+    actor: Actor,
+    Path((kind, id, version)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Outcome> {
+    let version: u32 = version.parse().map_err(|_| StoreError::NotFound)?;
+    let found = store.view(&actor, move |view: &View<'_>| view.version(&kind, &id, version)).await?;
+    Ok(resource_response(StatusCode::OK, &found, &base_url(&headers)))
+}
+
+async fn update(
+    State(store): State<Store>,
+    actor: Actor,
+    Path((kind, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Outcome> {
+    let resource = parse(body, RESOURCE_BYTES_MAX).await?;
+    if resource.get("id").and_then(Value::as_str) != Some(id.as_str()) {
+        return Err(StoreError::invalid("must be the id in the address", format!("{kind}.id")).into());
+    }
+    let expect = match headers.get(header::IF_MATCH) {
+        None => Expect::Nothing,
+        Some(tag) => {
+            let version = tag.to_str().ok().and_then(etag_version);
+            Expect::Version(version.ok_or_else(|| StoreError::invalid("must be W/\"version\"", "If-Match"))?)
+        }
+    };
+    let stored = store.write(&actor, move |tx: &mut Tx<'_>| tx.update(&kind, &id, resource, expect)).await?;
+    let status = if stored.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(resource_response(status, &stored, &base_url(&headers)))
+}
+
+async fn read_binary(
+    State(store): State<Store>,
+    actor: Actor,
+    Path(id): Path<String>,
+) -> Result<Response, Outcome> {
+    let row = store.view(&actor, move |view: &View<'_>| view.attachment(&id)).await?;
+    let media_type = HeaderValue::from_str(&row.media_type).map_err(|_| StoreError::Damaged("media type"))?;
+    let attachments = store.attachments().clone();
+    let read = tokio::task::spawn_blocking(move || attachments.read(&row));
+    let bytes = read.await.map_err(|_| StoreError::Closed)??;
+    // A file never runs as part of this site: it is downloaded, not sniffed, and sandboxed if it is opened anyway.
+    let headers = [
+        (header::CONTENT_TYPE, media_type),
+        (header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+async fn create_binary(
+    State(store): State<Store>,
+    actor: Actor,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Outcome> {
+    let context = headers.get("x-security-context").and_then(|value| value.to_str().ok());
+    let patient = context.and_then(|context| context.strip_prefix("Patient/")).map(str::to_owned);
+    // Before the bytes are read: somebody who may not store them should not fill the disk with them.
+    crate::access::authorize(&actor, Action::Create, crate::access::Object::resource("Binary"))
+        .map_err(StoreError::from)?;
+    let bytes = to_bytes(body, ATTACHMENT_BYTES_MAX).await.map_err(|_| Outcome::too_large())?;
+    let attachments = store.attachments().clone();
+    let staged = tokio::task::spawn_blocking(move || attachments.stage(&bytes));
+    let staged = staged.await.map_err(|_| StoreError::Closed)??;
+    let row = store.write(&actor, move |tx: &mut Tx<'_>| tx.attach(&staged, patient.as_deref())).await?;
+    let location = format!("{}{BASE}/Binary/{}", base_url(&headers), row.id);
+    let location = HeaderValue::from_str(&location).map_err(|_| StoreError::Closed)?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)]).into_response())
+}
+
+async fn parse(body: Body, bytes_max: usize) -> Result<Value, Outcome> {
+    let bytes = to_bytes(body, bytes_max).await.map_err(|_| Outcome::too_large())?;
+    // The parser stops at 128 levels; nothing here recurses further than it did.
+    serde_json::from_slice(&bytes).map_err(|_| StoreError::invalid("is not JSON", "body").into())
+}
+
+fn json_response(status: StatusCode, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, headers, body).into_response()
+}
+
+fn resource_response(status: StatusCode, resource: &Resource, base: &str) -> Response {
+    let mut response = json_response(status, resource.body.clone());
+    let location = format!("{base}{BASE}/{}/_history/{}", resource.reference(), resource.version);
+    let modified = chrono::DateTime::from_timestamp_millis(resource.updated_ms).unwrap_or_default();
+    let modified = modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let mut values = vec![(header::ETAG, etag(resource.version)), (header::LAST_MODIFIED, modified)];
+    if status == StatusCode::CREATED {
+        values.push((header::LOCATION, location));
+    }
+    for (name, value) in values {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// `https://host` as the client wrote it, or nothing (then links are relative) when it is not a plain authority.
+fn base_url(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
+    if host.is_empty() || !host.bytes().all(plain) { String::new() } else { format!("https://{host}") }
+}
+
+/// The searchset bundle as text: each resource's stored bytes go into it unchanged.
+fn searchset(base: &str, kind: &str, raw: &str, page: &Page) -> String {
+    let quoted = |text: &str| Value::from(text).to_string();
+    let address = |query: &str| quoted(&format!("{base}{BASE}/{kind}?{query}"));
+    let mut links = format!(r#"{{"relation":"self","url":{}}}"#, address(raw));
+    if let Some(next) = page.next {
+        let kept = raw.split('&').filter(|part| !part.is_empty() && !part.starts_with("_cursor="));
+        let query = kept.chain([format!("_cursor={next}").as_str()]).collect::<Vec<_>>().join("&");
+        links += &format!(r#",{{"relation":"next","url":{}}}"#, address(&query));
+    }
+    let total = page.total.map(|total| format!(r#""total":{total},"#)).unwrap_or_default();
+    let entries: Vec<String> = page.resources.iter().map(|resource| {
+        let url = quoted(&format!("{base}{BASE}/{}", resource.reference()));
+        format!(r#"{{"fullUrl":{url},"resource":{},"search":{{"mode":"match"}}}}"#, resource.body)
+    }).collect();
+    let entries = if entries.is_empty() { String::new() } else { format!(r#","entry":[{}]"#, entries.join(",")) };
+    let now = page.resources.iter().map(|resource| resource.updated_ms).max();
+    let meta = now.map(|ms| format!(r#""meta":{{"lastUpdated":"{}"}},"#, clock::instant(ms))).unwrap_or_default();
+    format!(r#"{{"resourceType":"Bundle",{meta}"type":"searchset",{total}"link":[{links}]{entries}}}"#)
+}

@@ -1,0 +1,98 @@
+//! `appliance import DIR`: FHIR R4 transaction bundles from files, each carried out as one transaction.
+
+use crate::access::{Actor, Program};
+use crate::audit::{Action, Event};
+use crate::store::{Store, StoreError, Tx};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The largest bundle file, bytes.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// What became of one file. Files are told apart by their place in the sorted list: a name may be a patient's.
+#[derive(Debug)]
+pub enum FileOutcome {
+    /// Resources by type.
+    Loaded(BTreeMap<String, u64>),
+    /// An earlier import loaded the same bytes.
+    AlreadyLoaded,
+    Failed(ImportError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error("the folder cannot be read ({0})")]
+    Folder(std::io::ErrorKind),
+    #[error("the file cannot be read ({0})")]
+    Read(std::io::ErrorKind),
+    #[error("the file is larger than 256 MiB: divide it")]
+    TooLarge,
+    #[error("the file is not JSON (line {line})")]
+    Json { line: usize },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The bundle files of a folder (`*.json`), sorted by name.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
+    let failed = |error: std::io::Error| ImportError::Folder(error.kind());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Loads one file; its failure changes nothing in the store.
+pub fn load(store: &Store, file: &Path) -> FileOutcome {
+    match try_load(store, file) {
+        Ok(Some(counts)) => FileOutcome::Loaded(counts),
+        Ok(None) => FileOutcome::AlreadyLoaded,
+        Err(error) => FileOutcome::Failed(error),
+    }
+}
+
+fn try_load(store: &Store, file: &Path) -> Result<Option<BTreeMap<String, u64>>, ImportError> {
+    let failed = |error: std::io::Error| ImportError::Read(error.kind());
+    if fs::metadata(file).map_err(failed)?.len() > FILE_BYTES_MAX {
+        return Err(ImportError::TooLarge);
+    }
+    let bytes = fs::read(file).map_err(failed)?;
+    let digest = *blake3::hash(&bytes).as_bytes();
+    let bundle: Value = serde_json::from_slice(&bytes).map_err(|error| ImportError::Json { line: error.line() })?;
+    let counts = count(&bundle);
+    let resources = counts.values().sum::<u64>();
+    let actor = Actor::program(Program::Import);
+    let loaded = store.write_blocking(&actor, move |tx: &mut Tx<'_>| {
+        if !remember(tx, &digest, resources)? {
+            return Ok::<_, StoreError>(false);
+        }
+        tx.transaction(bundle)?;
+        tx.note(Event::new(Action::Import, "Bundle", "").matches(resources));
+        Ok(true)
+    })?;
+    Ok(loaded.then_some(counts))
+}
+
+/// Notes that these bytes were loaded; `false` when they were before.
+fn remember(tx: &Tx<'_>, digest: &[u8; 32], resources: u64) -> Result<bool, StoreError> {
+    let sql = "INSERT OR IGNORE INTO imported (digest, at_ms, resources) VALUES (?1, ?2, ?3)";
+    let added = tx.connection().execute(sql, (digest, tx.now_ms(), resources.cast_signed()))?;
+    Ok(added == 1)
+}
+
+fn count(bundle: &Value) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for entry in bundle.get("entry").and_then(Value::as_array).into_iter().flatten() {
+        if let Some(kind) = entry.pointer("/resource/resourceType").and_then(Value::as_str) {
+            *counts.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}

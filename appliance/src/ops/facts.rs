@@ -1,0 +1,108 @@
+//! Facts: what is true of the data, recomputed from its rows.
+
+use crate::attachments::Attachments;
+use crate::audit;
+use crate::store::{StoreError, schema_version};
+use appliance_api::Facts;
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+
+/// Where an attachment's digest comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The digest recorded when it was stored: what the bytes were. Used at snapshot time, where reading every scan again
+    /// each few minutes would load the disk; a file that rotted since then is found by the restore.
+    Recorded,
+    /// The digest of the bytes on disk now. Used on restored data.
+    Rehashed,
+}
+
+/// Computes the facts of an open database and its attachments. Walks the audit chain and reads every resource.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when the chain is broken, the ledger does not balance or (rehashed) a file is gone.
+pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Facts, StoreError> {
+    let number = |sql: &str| -> Result<i64, StoreError> { Ok(db.query_row(sql, [], |row| row.get(0))?) };
+    let head = audit::walk(db)?;
+    let (resources, resources_digest, newest) = resources(db)?;
+    let files = files(db, attachments, depth)?;
+    if number("SELECT coalesce(sum(cents), 0) FROM ledger_entry")? != 0 {
+        return Err(StoreError::Damaged("ledger"));
+    }
+    let receivable = "SELECT coalesce(sum(cents), 0) FROM ledger_entry WHERE account = 'receivable'";
+    Ok(Facts {
+        schema_version: schema_version(db)?,
+        resources,
+        history_rows: number("SELECT count(*) FROM history")?.cast_unsigned(),
+        ledger_entries: number("SELECT count(*) FROM ledger_entry")?.cast_unsigned(),
+        ledger_balance_cents: number(receivable)?,
+        attachments: files.count,
+        attachment_bytes: files.bytes,
+        attachments_digest: files.digest,
+        resources_digest,
+        audit_entries: head.seq,
+        audit_head: hex::encode(head.hash),
+        newest_record_unix_ms: newest,
+        canary_sequence: number("SELECT coalesce(max(sequence), 0) FROM canary")?.cast_unsigned(),
+        canary_unix_ms: number("SELECT coalesce((SELECT at_ms FROM canary ORDER BY sequence DESC LIMIT 1), 0)")?,
+    })
+}
+
+/// Counts by type, the digest over all current resources, and the time of the newest change.
+fn resources(db: &Connection) -> Result<(BTreeMap<String, u64>, String, i64), StoreError> {
+    let sql = "SELECT t.name, r.id, r.version, r.updated_ms, r.body FROM resource r \
+               JOIN resource_type t ON t.id = r.type WHERE r.deleted = 0 ORDER BY r.type, r.id";
+    let mut statement = db.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut counts = BTreeMap::<String, u64>::new();
+    let mut hasher = blake3::Hasher::new();
+    let mut newest = 0;
+    while let Some(row) = rows.next()? {
+        let text = |index: usize| row.get_ref(index).map_err(StoreError::from)?.as_str().map_err(|_| StoreError::Damaged("column"));
+        let (kind, id, body) = (text(0)?, text(1)?, text(4)?);
+        let (version, updated_ms): (u32, i64) = (row.get(2)?, row.get(3)?);
+        for part in [kind, id, body] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.update(&version.to_le_bytes());
+        newest = newest.max(updated_ms);
+        match counts.get_mut(kind) {
+            Some(count) => *count += 1,
+            None => drop(counts.insert(kind.to_owned(), 1)),
+        }
+    }
+    Ok((counts, hasher.finalize().to_hex().to_string(), newest))
+}
+
+struct Files {
+    count: u64,
+    bytes: u64,
+    digest: String,
+}
+
+fn files(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Files, StoreError> {
+    let mut statement = db.prepare("SELECT DISTINCT digest, bytes FROM attachment")?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?)))?;
+    let mut found = Vec::new();
+    for row in rows {
+        let (digest, bytes) = row?;
+        found.push(match depth {
+            Depth::Recorded => {
+                if attachments.size(&digest) != Some(bytes.cast_unsigned()) {
+                    // The backup goes on: what is left is worth more now. The restore's facts will differ and say so.
+                    log::error!("attachments.damaged");
+                }
+                (digest, bytes.cast_unsigned())
+            }
+            Depth::Rehashed => attachments.rehash(&digest)?,
+        });
+    }
+    found.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    for (digest, _) in &found {
+        hasher.update(digest);
+    }
+    let bytes = found.iter().map(|(_, bytes)| bytes).sum();
+    Ok(Files { count: found.len() as u64, bytes, digest: hasher.finalize().to_hex().to_string() })
+}

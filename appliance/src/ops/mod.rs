@@ -1,0 +1,149 @@
+//! The operations socket: the backup's door to the EMR.
+//!
+//! ```text
+//! Quiesce -> canary -> copy of the database under one read transaction (WAL: writers go on) -> facts and golden answers
+//!         from the copy itself -> paths handed over -> Thaw or the connection's end removes the copy
+//! ```
+//!
+//! What could delay a clinician is only the copy (disk load, a longer WAL); it is over before the answer, and measured
+//! ([`appliance_api::Quiesced::write_stall_us`]). Afterwards nothing of the EMR waits for the backup, so the staged copy
+//! may stay as long as the connection lives, and at most [`STAGED_MAX`]: a store behind a slow line needs hours.
+
+pub mod facts;
+pub mod golden;
+mod room;
+pub mod staging;
+pub mod wire;
+
+use crate::settings::Settings;
+use crate::store::{Store, StoreError};
+use appliance_api::{LEASE_MS_MAX, Quiesced, Refusal, Request, Response};
+use staging::{Copy, Staging};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wire::Answering;
+
+/// After this long a staged copy is removed even though its connection lives: the backup is stuck.
+pub const STAGED_MAX: Duration = Duration::from_secs(6 * 3600);
+
+/// The socket's service.
+pub struct Operations {
+    store: Store,
+    staging: Staging,
+    /// One lease at a time: a second copy would only fill the disk.
+    lease: Arc<Semaphore>,
+    allowed_uids: Vec<u32>,
+}
+
+impl Operations {
+    /// Removes what an earlier run left in the staging folder.
+    pub fn new(store: Store, settings: &Settings) -> Result<Operations, StoreError> {
+        let staging = Staging::open(settings)?;
+        let allowed_uids = settings.ops_allowed_uids.clone();
+        Ok(Operations { store, staging, lease: Arc::new(Semaphore::new(1)), allowed_uids })
+    }
+
+    /// Answers connections until the task is dropped.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener) {
+        let uids = self.allowed_uids.clone();
+        wire::serve(listener, uids, move || Lease { operations: Arc::clone(&self), held: None }).await;
+    }
+}
+
+/// One connection, with the lease that it holds.
+struct Lease {
+    operations: Arc<Operations>,
+    held: Option<Held>,
+}
+
+struct Held {
+    id: String,
+    /// Removed with everything in it when this is dropped.
+    _copy: Copy,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Answering for Lease {
+    fn schema_version(&self) -> u32 {
+        crate::store::SCHEMA_VERSION
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.held.as_ref().map(|_| STAGED_MAX)
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<Response, Refusal> {
+        match request {
+            Request::Hello { .. } => Err(Refusal::Malformed),
+            Request::Quiesce => self.quiesce().await,
+            Request::Thaw { lease } => {
+                let held = self.held.take_if(|held| held.id == lease).ok_or(Refusal::NoLease)?;
+                drop(held);
+                log::info!("ops.thawed");
+                Ok(Response::Thawed)
+            }
+            Request::Facts => {
+                let attachments = self.operations.store.attachments().clone();
+                let facts = self
+                    .operations
+                    .store
+                    .internal(move |db| facts::compute(db, &attachments, facts::Depth::Recorded))
+                    .await
+                    .map_err(refusal)?;
+                Ok(Response::Facts(Box::new(facts)))
+            }
+            Request::Golden { key, questions } => {
+                let attachments = self.operations.store.attachments().clone();
+                let answers = self
+                    .operations
+                    .store
+                    .internal(move |db| golden::answers(db, &attachments, &key, &questions))
+                    .await
+                    .map_err(refusal)?;
+                Ok(Response::Golden { answers })
+            }
+        }
+    }
+}
+
+impl Lease {
+    async fn quiesce(&mut self) -> Result<Response, Refusal> {
+        if self.held.is_some() {
+            return Err(Refusal::Busy);
+        }
+        let operations = &self.operations;
+        let permit = Arc::clone(&operations.lease).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let started = crate::clock::monotonic();
+        let (copy, stall) = operations.staging.copy(&operations.store).await.map_err(refusal)?;
+        let attachments = operations.store.attachments().clone();
+        let database = copy.database();
+        let examine = move || -> Result<_, StoreError> {
+            let data = golden::open_immutable(&database)?;
+            let facts = facts::compute(&data, &attachments, facts::Depth::Recorded)?;
+            let (key, golden) = golden::choose(&data, &attachments)?;
+            Ok((facts, key, golden))
+        };
+        let examined = tokio::task::spawn_blocking(examine).await.unwrap_or(Err(StoreError::Closed));
+        let (facts, golden_key, golden) = examined.map_err(refusal)?;
+        let parts = copy.parts(&operations.store);
+        let (millis, stall_us) = (started.elapsed().as_millis(), u64::try_from(stall.as_micros()).unwrap_or(u64::MAX));
+        log::info!(took_ms = millis as u64, write_stall_us = stall_us; "ops.quiesced");
+        let lease = copy.id().to_owned();
+        self.held = Some(Held { id: lease.clone(), _copy: copy, _permit: permit });
+        let thaw_in_ms = LEASE_MS_MAX;
+        let quiesced = Quiesced { lease, thaw_in_ms, write_stall_us: stall_us, parts, facts, golden_key, golden };
+        Ok(Response::Quiesced(Box::new(quiesced)))
+    }
+}
+
+/// The closed reason for the peer; the cause goes to the log, which holds no record content either.
+pub(crate) fn refusal(error: StoreError) -> Refusal {
+    if matches!(error, StoreError::Full) {
+        log::warn!("ops.no-room");
+        return Refusal::NoRoom;
+    }
+    log::error!(error = error.to_string().as_str(); "ops.failed");
+    Refusal::Data
+}

@@ -1,0 +1,178 @@
+//! The consistent copy.
+
+use super::room;
+use crate::clock;
+use crate::settings::Settings;
+use crate::store::{ATTACHMENTS_DIR, DATABASE_FILE, Store, StoreError};
+use appliance_api::{Part, PartKind};
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Pages copied at a time; between two steps the copy can be abandoned.
+const STEP_PAGES: i32 = 2048;
+/// How often a write is timed while the copy runs.
+const STALL_PROBE_EVERY: Duration = Duration::from_millis(50);
+
+/// The folder in which copies are made.
+pub struct Staging {
+    folder: PathBuf,
+    config_files: Vec<(PathBuf, PathBuf)>,
+}
+
+/// One copy; dropping it removes it.
+pub struct Copy {
+    id: String,
+    folder: PathBuf,
+}
+
+impl Staging {
+    /// Opens the folder and removes what an earlier run left in it.
+    pub fn open(settings: &Settings) -> Result<Staging, StoreError> {
+        let folder = settings.staging_dir.clone();
+        fs::create_dir_all(&folder).map_err(StoreError::io("staging folder"))?;
+        restrict(&folder).map_err(StoreError::io("staging folder"))?;
+        for leftover in fs::read_dir(&folder).map_err(StoreError::io("staging folder"))?.flatten() {
+            // Only what looks like a lease is ours to remove.
+            if leftover.file_name().to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok()) {
+                fs::remove_dir_all(leftover.path()).map_err(StoreError::io("staging folder"))?;
+            }
+        }
+        let [cert, key] = &settings.tls_as_written;
+        let config_files = vec![
+            (settings.file.clone(), PathBuf::from("appliance.toml")),
+            (settings.tls_cert.clone(), place(cert, "tls/cert.pem")),
+            (settings.tls_key.clone(), place(key, "tls/key.pem")),
+        ];
+        Ok(Staging { folder, config_files })
+    }
+
+    /// Copies the database and the configuration; tells how long a write took at most meanwhile.
+    pub async fn copy(&self, store: &Store) -> Result<(Copy, Duration), StoreError> {
+        room::check(&self.folder, database_bytes(store)?)?;
+        let id = clock::new_id().map_err(StoreError::io("randomness"))?;
+        let copy = Copy { folder: self.folder.join(&id), id };
+        fs::create_dir(&copy.folder).map_err(StoreError::io("staging folder"))?;
+        restrict(&copy.folder).map_err(StoreError::io("staging folder"))?;
+        // The newest canary in the copy is then as old as the copy.
+        store.canary().await?;
+        // Set when the caller goes away: the blocking copy ends at its next step.
+        let abandoned = Abandon(Arc::new(AtomicBool::new(false)));
+        let (source, target, flag) = (store.clone(), copy.database(), Arc::clone(&abandoned.0));
+        let copying = tokio::task::spawn_blocking(move || copy_database(&source, &target, &flag));
+        let stall = timed_writes(store, copying).await?;
+        self.copy_config(&copy.folder.join("config")).map_err(StoreError::io("configuration"))?;
+        Ok((copy, stall))
+    }
+
+    fn copy_config(&self, into: &Path) -> std::io::Result<()> {
+        for (from, name) in &self.config_files {
+            let to = into.join(name);
+            fs::create_dir_all(to.parent().unwrap_or(into))?;
+            fs::copy(from, to)?;
+        }
+        Ok(())
+    }
+}
+
+impl Copy {
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.folder.join(DATABASE_FILE)
+    }
+
+    /// What to back up. The attachments are read where they are: they are immutable, and those that are added meanwhile
+    /// belong to no row of the copy.
+    pub fn parts(&self, store: &Store) -> Vec<Part> {
+        let part = |name: &str, path: PathBuf, kind| Part { name: name.to_owned(), path, kind };
+        vec![
+            part(DATABASE_FILE, self.database(), PartKind::Pages),
+            part(ATTACHMENTS_DIR, store.attachments().root().to_owned(), PartKind::Files),
+            part("config", self.folder.join("config"), PartKind::Files),
+        ]
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            log::warn!(kind = error.kind().to_string().as_str(); "ops.staging-not-removed");
+        }
+    }
+}
+
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A path as written in the settings keeps its place below the configuration; others get a fixed one.
+fn place(written: &Path, otherwise: &str) -> PathBuf {
+    if written.components().all(|part| matches!(part, Component::Normal(_))) {
+        written.to_owned()
+    } else {
+        PathBuf::from(otherwise)
+    }
+}
+
+fn restrict(folder: &Path) -> std::io::Result<()> {
+    fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+}
+
+fn database_bytes(store: &Store) -> Result<u64, StoreError> {
+    let size = |suffix: &str| {
+        let mut path = store.database().as_os_str().to_owned();
+        path.push(suffix);
+        fs::metadata(path).map_or(0, |found| found.len())
+    };
+    Ok(size("").saturating_add(size("-wal")))
+}
+
+/// Copies under one read transaction of the source: its state is that of one moment, however long the copy takes, and
+/// in WAL mode writers do not wait for it.
+fn copy_database(store: &Store, target: &Path, abandoned: &AtomicBool) -> Result<(), StoreError> {
+    store.internal_blocking(|source: &Connection| {
+        // `internal` has begun a deferred transaction; the first read fixes its moment.
+        source.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
+        let mut target = Connection::open(target)?;
+        // A copy that a crash cuts off is thrown away: it needs neither journal nor fsync.
+        target.pragma_update(None, "journal_mode", "off")?;
+        target.pragma_update(None, "synchronous", "off")?;
+        let backup = Backup::new(source, &mut target)?;
+        loop {
+            match backup.step(STEP_PAGES)? {
+                StepResult::Done => return Ok(()),
+                StepResult::More if abandoned.load(Ordering::Relaxed) => return Err(StoreError::Closed),
+                StepResult::More => {}
+                _ => return Err(StoreError::Busy),
+            }
+        }
+    })
+}
+
+/// Times a small write again and again until the copy is done; the longest is what a clinician would have waited.
+async fn timed_writes(
+    store: &Store,
+    mut copying: tokio::task::JoinHandle<Result<(), StoreError>>,
+) -> Result<Duration, StoreError> {
+    let mut longest = Duration::ZERO;
+    loop {
+        let started = clock::monotonic();
+        store.canary().await?;
+        longest = longest.max(started.elapsed());
+        tokio::select! {
+            done = &mut copying => return done.unwrap_or(Err(StoreError::Closed)).map(|()| longest),
+            () = tokio::time::sleep(STALL_PROBE_EVERY) => {}
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The server half of the socket's lines: hello first, then one answer a request.
+
+use appliance_api::{LINE_BYTES_MAX, PROTOCOL, Refusal, Request, Response};
+use futures::{SinkExt, StreamExt};
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::codec::{Framed, LinesCodec};
+
+/// A connection that says nothing for this long, and holds nothing, is closed.
+const IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// What answers the requests of one connection. Dropped with the connection, and with it what it holds.
+pub trait Answering: Send + 'static {
+    /// The schema of the data that is open; 0 when it cannot be read.
+    fn schema_version(&self) -> u32;
+    /// How long the next request may take to come; `None` for the default.
+    fn patience(&self) -> Option<Duration>;
+    fn answer(&mut self, request: Request) -> impl Future<Output = Result<Response, Refusal>> + Send;
+}
+
+/// Binds `path` for this user (and its group), replacing the socket of a process that is gone.
+///
+/// # Errors
+/// As the operating system; `AddrInUse` when a living process listens there.
+pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(std::io::ErrorKind::AddrInUse.into());
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // Who may use the socket is decided by the peer's user; the mode only has to let that peer connect.
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// Accepts connections for ever; each is answered by a fresh `A`.
+pub async fn serve<A: Answering>(listener: UnixListener, allowed_uids: Vec<u32>, mut fresh: impl FnMut() -> A) {
+    let own = rustix::process::geteuid().as_raw();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                log::warn!(kind = error.kind().to_string().as_str(); "ops.accept-failed");
+                // Out of descriptors, most likely: give connections time to end.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
+        let allowed = peer.is_some_and(|uid| uid == own || allowed_uids.contains(&uid));
+        if !allowed {
+            log::warn!(uid = peer.unwrap_or(u32::MAX); "ops.peer-refused");
+        }
+        tokio::spawn(connection(stream, allowed, fresh()));
+    }
+}
+
+async fn connection<A: Answering>(stream: UnixStream, allowed: bool, mut answering: A) {
+    let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(LINE_BYTES_MAX));
+    let mut greeted = false;
+    loop {
+        let patience = answering.patience().unwrap_or(IDLE_MAX);
+        let Ok(Some(Ok(line))) = tokio::time::timeout(patience, lines.next()).await else { return };
+        let request = serde_json::from_str::<Request>(&line).map_err(|_| Refusal::Malformed);
+        let response = match request {
+            _ if !allowed => Err(Refusal::Peer),
+            Err(reason) => Err(reason),
+            Ok(Request::Hello { protocol: PROTOCOL }) => {
+                greeted = true;
+                let app_version = env!("CARGO_PKG_VERSION").to_owned();
+                Ok(Response::Hello { protocol: PROTOCOL, app_version, schema_version: answering.schema_version() })
+            }
+            Ok(Request::Hello { .. }) => Err(Refusal::Protocol),
+            Ok(_) if !greeted => Err(Refusal::Protocol),
+            Ok(request) => {
+                // A peer that goes away while a copy is made leaves nothing behind: the end of the line ends the work.
+                tokio::select! {
+                    response = answering.answer(request) => response,
+                    _ = lines.next() => return,
+                }
+            }
+        };
+        let response = response.unwrap_or_else(|reason| Response::Refused { reason });
+        let Ok(text) = serde_json::to_string(&response) else { return };
+        if lines.send(text).await.is_err() || !allowed {
+            return;
+        }
+    }
+}

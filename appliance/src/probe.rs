@@ -1,0 +1,116 @@
+//! `appliance probe DIR`: restored data, opened read-only and asked what it is.
+
+use crate::attachments::Attachments;
+use crate::ops::wire::{self, Answering};
+use crate::ops::{facts, golden, refusal};
+use crate::store::{ATTACHMENTS_DIR, StoreError, schema_version};
+use appliance_api::{Facts, Refusal, Request, Response};
+use nix::sched::{CloneFlags, unshare};
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixListener;
+
+/// Restored data. Every question opens it anew: nothing is remembered that the disk no longer says.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    dir: PathBuf,
+    schema_version: u32,
+}
+
+impl Restored {
+    /// Opens `dir` as restored: `records.sqlite`, `attachments/`, `config/`. Damaged data is opened too, and refused
+    /// when it is asked.
+    pub fn open(dir: &Path) -> Restored {
+        let schema = golden::open_restored(dir).and_then(|db| schema_version(&db)).unwrap_or(0);
+        Restored { dir: dir.to_owned(), schema_version: schema }
+    }
+
+    /// Facts from scratch: the database checked page by page, the audit chain walked, every attachment hashed.
+    pub fn facts(&self) -> Result<Facts, StoreError> {
+        let db = self.connect()?;
+        check_integrity(&db)?;
+        facts::compute(&db, &self.attachments(), facts::Depth::Rehashed)
+    }
+
+    /// Answers golden questions.
+    pub fn golden(
+        &self,
+        key: &appliance_api::GoldenKey,
+        questions: &[appliance_api::GoldenQuestion],
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        golden::answers(&self.connect()?, &self.attachments(), key, questions)
+    }
+
+    fn connect(&self) -> Result<Connection, StoreError> {
+        let db = golden::open_restored(&self.dir)?;
+        let found = schema_version(&db)?;
+        if found == 0 {
+            return Err(StoreError::Damaged("database empty"));
+        }
+        if found > crate::store::SCHEMA_VERSION {
+            return Err(StoreError::Newer { found, known: crate::store::SCHEMA_VERSION });
+        }
+        Ok(db)
+    }
+
+    fn attachments(&self) -> Attachments {
+        Attachments::existing(&self.dir.join(ATTACHMENTS_DIR))
+    }
+}
+
+fn check_integrity(db: &Connection) -> Result<(), StoreError> {
+    let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged("database")) }
+}
+
+/// Answers on `listener` until the task is dropped.
+pub async fn serve(listener: UnixListener, restored: Restored, allowed_uids: Vec<u32>) {
+    wire::serve(listener, allowed_uids, move || Probe(restored.clone())).await;
+}
+
+struct Probe(Restored);
+
+impl Answering for Probe {
+    fn schema_version(&self) -> u32 {
+        self.0.schema_version
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<Response, Refusal> {
+        let restored = self.0.clone();
+        let work = move || match request {
+            Request::Facts => restored.facts().map(|facts| Response::Facts(Box::new(facts))).map_err(refusal),
+            Request::Golden { key, questions } => {
+                restored.golden(&key, &questions).map(|answers| Response::Golden { answers }).map_err(refusal)
+            }
+            Request::Quiesce => Err(Refusal::ReadOnly),
+            Request::Thaw { .. } => Err(Refusal::NoLease),
+            Request::Hello { .. } => Err(Refusal::Malformed),
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Refusal::Data))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IsolateError {
+    #[error("the probe cannot be cut off from the network ({0}): allow user namespaces, or run it in its own unit")]
+    Unshare(nix::errno::Errno),
+    #[error("the probe's user cannot be mapped ({0}): allow user namespaces, or run it in its own unit")]
+    Map(std::io::ErrorKind),
+}
+
+/// Moves this process into its own user and network namespace: restored records can reach no network, not even
+/// loopback. Call it before the first thread is started.
+pub fn isolate() -> Result<(), IsolateError> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).map_err(IsolateError::Unshare)?;
+    // The own user keeps its number, so that peers of the same user are still recognised on the socket.
+    let map = |file: &str, text: String| std::fs::write(file, text).map_err(|error| IsolateError::Map(error.kind()));
+    map("/proc/self/setgroups", "deny".into())?;
+    map("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    map("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}

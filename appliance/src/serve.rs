@@ -1,0 +1,98 @@
+//! `appliance serve` and `appliance probe`: what listens, what ticks, and how it ends.
+
+use crate::access::{Actor, Program};
+use crate::audit::{Action, Event};
+use crate::clock::Clock;
+use crate::ops::{Operations, golden, wire};
+use crate::probe::{self, Restored};
+use crate::settings::Settings;
+use crate::store::{Mode, Store, StoreError, Tx};
+use crate::{fhir, web};
+use anyhow::Context;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// A canary this often: the finest answer to "how old is what came back?".
+const CANARY_EVERY: Duration = Duration::from_secs(60);
+
+/// Runs the service until it is told to stop.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    runtime()?.block_on(serve(settings))
+}
+
+/// Answers for restored data in `dir` on `socket` until it is told to stop.
+pub fn run_probe(dir: &Path, socket: &Path, allowed_uids: Vec<u32>) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let listener = wire::bind(socket).context("the probe's socket: choose a free path of at most 107 bytes")?;
+        let restored = Restored::open(dir);
+        log::info!("ready");
+        service::ready();
+        tokio::select! {
+            () = probe::serve(listener, restored, allowed_uids) => {}
+            () = service::shutdown() => {}
+        }
+        service::stopping();
+        let _ = std::fs::remove_file(socket);
+        Ok(())
+    })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot start")
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive)?;
+    start(&store, &settings).await?;
+    let tls = service::tls::server_config(&settings.tls_cert, &settings.tls_key, None)
+        .context("tls_cert and tls_key in appliance.toml: give the PEM files of a certificate and its key")?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .context("listen in appliance.toml: the address cannot be used; choose a free one of this machine")?;
+    let ops_listener = wire::bind(&settings.ops_socket)
+        .context("ops_socket in appliance.toml: the socket cannot be made; choose a folder of this user")?;
+    let operations = Arc::new(Operations::new(store.clone(), &settings)?);
+    let pages = web::Web::new(
+        store.clone(),
+        web::Settings {
+            practice_name: settings.practice_name.clone(),
+            zone: settings.time_zone,
+            idle_lock_s: settings.idle_lock_s,
+        },
+    );
+    let app = web::app(&pages, fhir::http::routes(&store));
+    let tasks = [tokio::spawn(operations.serve(ops_listener)), tokio::spawn(canaries(store.clone()))];
+    service::spawn_watchdog();
+    log::info!(port = settings.listen.port(); "ready");
+    service::ready();
+    service::http::serve(listener, Some(tls), app, service::http::Limits::default(), service::shutdown()).await;
+    service::stopping();
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    let _ = std::fs::remove_file(&settings.ops_socket);
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Tells the audit of the start, writes the first canary and notes the zone in which days begin here.
+async fn start(store: &Store, settings: &Settings) -> Result<(), StoreError> {
+    let zone = settings.time_zone.name();
+    let actor = Actor::program(Program::Operations);
+    let begin = move |tx: &mut Tx<'_>| {
+        tx.remember(golden::TIME_ZONE_KEY, zone)?;
+        tx.note(Event::new(Action::Start, "service", env!("CARGO_PKG_VERSION")));
+        Ok::<_, StoreError>(())
+    };
+    store.write(&actor, begin).await?;
+    store.canary().await
+}
+
+async fn canaries(store: Store) {
+    loop {
+        tokio::time::sleep(CANARY_EVERY).await;
+        if let Err(error) = store.canary().await {
+            log::error!(error = error.to_string().as_str(); "canary.failed");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `appliance.toml`: every key, its default, and errors that name file, key and remedy.
+
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The settings of `appliance serve`, paths resolved against the file's folder.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file they came from.
+    pub file: PathBuf,
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    /// Names and addresses under which browsers reach the service.
+    pub public_names: Vec<String>,
+    pub tls_cert: PathBuf,
+    pub tls_key: PathBuf,
+    pub ops_socket: PathBuf,
+    /// Users besides the service's own who may use the operations socket.
+    pub ops_allowed_uids: Vec<u32>,
+    pub staging_dir: PathBuf,
+    pub time_zone: chrono_tz::Tz,
+    pub practice_name: String,
+    /// Seconds without a request after which a session locks.
+    pub idle_lock_s: i64,
+    /// The TLS files as written, for their place in a snapshot's `config` part.
+    pub(crate) tls_as_written: [PathBuf; 2],
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("{file}: cannot be read ({kind}): give the path of appliance.toml with --config")]
+    Read { file: PathBuf, kind: std::io::ErrorKind },
+    #[error("{file}, line {line}: {message}: correct this line; the README lists every key")]
+    Toml { file: PathBuf, line: usize, message: String },
+    #[error("{file}: `{key}` {problem}: {remedy}")]
+    Value { file: PathBuf, key: &'static str, problem: &'static str, remedy: &'static str },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    data_dir: PathBuf,
+    #[serde(default = "default_listen")]
+    listen: String,
+    #[serde(default)]
+    public_names: Vec<String>,
+    tls_cert: PathBuf,
+    tls_key: PathBuf,
+    ops_socket: PathBuf,
+    #[serde(default)]
+    ops_allowed_uids: Vec<u32>,
+    staging_dir: PathBuf,
+    #[serde(default = "default_zone")]
+    time_zone: String,
+    #[serde(default = "default_name")]
+    practice_name: String,
+    #[serde(default = "default_idle_lock")]
+    idle_lock_s: i64,
+}
+
+fn default_listen() -> String {
+    "127.0.0.1:8443".into()
+}
+
+fn default_zone() -> String {
+    "UTC".into()
+}
+
+fn default_name() -> String {
+    "Medical practice".into()
+}
+
+fn default_idle_lock() -> i64 {
+    900
+}
+
+/// A Unix socket's path fits into this many bytes, the final zero included.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+impl Settings {
+    pub fn load(file: &Path) -> Result<Settings, SettingsError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| SettingsError::Read { file: file.to_owned(), kind: error.kind() })?;
+        Settings::parse(file, &text)
+    }
+
+    /// Understands the text of `file`; relative paths are resolved against its folder.
+    pub fn parse(file: &Path, text: &str) -> Result<Settings, SettingsError> {
+        let written: Written = toml::from_str(text).map_err(|error| {
+            let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+            let line = before.matches('\n').count() + 1;
+            SettingsError::Toml { file: file.to_owned(), line, message: error.message().to_owned() }
+        })?;
+        let wrong = |key, problem, remedy| SettingsError::Value { file: file.to_owned(), key, problem, remedy };
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let listen = written.listen.parse().map_err(|_| {
+            wrong("listen", "is not an address with a port", "write it like \"127.0.0.1:8443\"")
+        })?;
+        let time_zone = written
+            .time_zone
+            .parse()
+            .map_err(|_| wrong("time_zone", "is no known time zone", "write it like \"Europe/Berlin\""))?;
+        if !(60..=43_200).contains(&written.idle_lock_s) {
+            return Err(wrong("idle_lock_s", "is out of range", "choose 60 to 43200 seconds"));
+        }
+        let ops_socket = folder.join(&written.ops_socket);
+        if ops_socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(wrong("ops_socket", "is longer than 107 bytes", "choose a shorter folder, such as /run/holdfast"));
+        }
+        Ok(Settings {
+            file: file.to_owned(),
+            data_dir: folder.join(&written.data_dir),
+            listen,
+            public_names: written.public_names,
+            tls_cert: folder.join(&written.tls_cert),
+            tls_key: folder.join(&written.tls_key),
+            ops_socket,
+            ops_allowed_uids: written.ops_allowed_uids,
+            staging_dir: folder.join(&written.staging_dir),
+            time_zone,
+            practice_name: written.practice_name,
+            idle_lock_s: written.idle_lock_s,
+            tls_as_written: [written.tls_cert, written.tls_key],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "data_dir = \"data\"\ntls_cert = \"tls/cert.pem\"\ntls_key = \"tls/key.pem\"\n\
+                         ops_socket = \"run/ops.sock\"\nstaging_dir = \"staging\"\n";
+
+    fn parse(text: &str) -> Result<Settings, SettingsError> {
+        Settings::parse(Path::new("/etc/holdfast/appliance.toml"), text)
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let settings = parse(LEAST).unwrap();
+        assert_eq!(settings.data_dir, Path::new("/etc/holdfast/data"));
+        assert_eq!(settings.listen.port(), 8443);
+        let absolute = LEAST.replace("\"data\"", "\"/srv/data\"");
+        assert_eq!(parse(&absolute).unwrap().data_dir, Path::new("/srv/data"));
+    }
+
+    #[test]
+    fn errors_name_file_key_and_remedy() {
+        let unknown = parse(&format!("{LEAST}colour = 1\n")).unwrap_err().to_string();
+        assert!(unknown.contains("appliance.toml, line 6") && unknown.contains("colour"), "{unknown}");
+        for (key, line) in [
+            ("listen", "listen = \"here\""),
+            ("time_zone", "time_zone = \"Mars/North\""),
+            ("idle_lock_s", "idle_lock_s = 1"),
+        ] {
+            let told = parse(&format!("{LEAST}{line}\n")).unwrap_err().to_string();
+            assert!(told.contains("appliance.toml") && told.contains(&format!("`{key}`")), "{told}");
+        }
+        let long = LEAST.replace("run/ops.sock", &"r".repeat(120));
+        assert!(parse(&long).unwrap_err().to_string().contains("`ops_socket`"));
+    }
+}

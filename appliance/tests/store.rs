@@ -1,0 +1,357 @@
+//! Properties of the records that a practice relies on, tried on the real database.
+
+use appliance::access::{Actor, Program, Role};
+use appliance::audit::Action;
+use appliance::clock::Clock;
+use appliance::probe::Restored;
+use appliance::store::{DATABASE_FILE, Expect, LedgerEntry, Mode, Posting, Query, Store, StoreError, Tx, View};
+use proptest::prelude::*;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use std::path::Path;
+
+const NOON: i64 = 1_700_000_000_000;
+
+fn open(dir: &Path) -> Store {
+    Store::open(dir, Clock::manual(NOON), Mode::Exclusive).unwrap()
+}
+
+fn clinician() -> Actor {
+    Actor::staff("u1", "dr.house", Role::Clinician)
+}
+
+fn patient(family: &str) -> Value {
+    json!({ "resourceType": "Patient", "name": [{ "family": family, "given": ["Ada"] }], "birthDate": "1980-02-03" })
+}
+
+fn write<T: Send + 'static>(
+    store: &Store,
+    job: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    store.write_blocking(&clinician(), job)
+}
+
+fn audit_words(store: &Store) -> Vec<(String, String, String)> {
+    let admin = Actor::staff("u9", "admin", Role::PracticeAdmin);
+    let entries = store.view_blocking(&admin, |view: &View<'_>| view.audit_page(None, 1000)).unwrap();
+    entries.into_iter().rev().map(|entry| (entry.action, entry.kind, entry.outcome)).collect()
+}
+
+fn count(store: &Store, table: &str) -> i64 {
+    let sql = format!("SELECT count(*) FROM {table}");
+    store.internal_blocking(|db| db.query_row(&sql, [], |row| row.get(0)).map_err(StoreError::from)).unwrap()
+}
+
+#[test]
+fn what_was_written_is_read_and_its_old_version_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let first = write(&store, |tx| tx.create("Patient", patient("Mejía"))).unwrap();
+    let id = first.id.clone();
+    let second = write(&store, move |tx| {
+        let mut body = tx.read("Patient", &id)?.json()?;
+        body["gender"] = "female".into();
+        tx.update("Patient", &id, body, Expect::Version(1))
+    })
+    .unwrap();
+    assert_eq!((second.version, second.json().unwrap()["meta"]["versionId"].clone()), (2, json!("2")));
+    let (read, old) = store
+        .view_blocking(&clinician(), |view: &View<'_>| {
+            Ok::<_, StoreError>((view.read("Patient", &first.id)?, view.version("Patient", &first.id, 1)?))
+        })
+        .unwrap();
+    assert_eq!(read, second);
+    assert_eq!(old.body, first.body);
+    assert_eq!((count(&store, "history"), count(&store, "resource")), (1, 1));
+}
+
+#[test]
+fn an_update_of_another_version_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let stored = write(&store, |tx| tx.create("Patient", patient("Abel"))).unwrap();
+    let id = stored.id.clone();
+    for (expect, version_told) in [(Expect::Version(2), Some(1)), (Expect::Nothing, None)] {
+        let id = id.clone();
+        match (write(&store, move |tx| tx.update("Patient", &id, patient("Other"), expect)), version_told) {
+            (Err(StoreError::VersionConflict { current }), Some(version)) => assert_eq!(current, version),
+            (Err(StoreError::VersionRequired), None) => {}
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+    let found = store.view_blocking(&clinician(), |view: &View<'_>| view.read("Patient", &id)).unwrap();
+    assert_eq!(found, stored);
+    assert_eq!(count(&store, "history"), 0);
+}
+
+#[test]
+fn a_transaction_is_carried_out_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let entry = |url: &str, body: Value| {
+        json!({ "fullUrl": url, "resource": body, "request": { "method": "POST", "url": body["resourceType"] } })
+    };
+    let condition = |subject: &str| json!({ "resourceType": "Condition", "subject": { "reference": subject } });
+    let bundle = |subject: &str| {
+        let entries = [entry("urn:uuid:c", condition(subject)), entry("urn:uuid:p", patient("Abel"))];
+        json!({ "resourceType": "Bundle", "type": "transaction", "entry": entries })
+    };
+    let before = count(&store, "audit");
+    for broken in [bundle("urn:uuid:nobody"), bundle("Patient/nobody"), bundle("Patient?name=nobody")] {
+        let refused = write(&store, move |tx| tx.transaction(broken));
+        assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
+        assert_eq!((count(&store, "resource"), count(&store, "ix_string"), count(&store, "audit")), (0, 0, before));
+    }
+    let good = bundle("urn:uuid:p");
+    let answer = write(&store, move |tx| tx.transaction(good)).unwrap();
+    let location = |n: usize| answer["entry"][n]["response"]["location"].as_str().unwrap().to_owned();
+    assert!(location(0).starts_with("Condition/") && location(1).starts_with("Patient/"));
+    let patient_id = location(1).split('/').nth(1).unwrap().to_owned();
+    let chart = store.view_blocking(&clinician(), |view: &View<'_>| view.chart(&patient_id)).unwrap();
+    assert_eq!(chart.problems[0].json().unwrap()["subject"]["reference"], json!(format!("Patient/{patient_id}")));
+}
+
+#[test]
+fn conditional_references_and_creates_find_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let doctor = json!({ "resourceType": "Practitioner", "identifier": [{ "system": "npi", "value": "42" }] });
+    let bundle = || {
+        json!({ "resourceType": "Bundle", "type": "transaction", "entry": [
+            { "fullUrl": "urn:uuid:d", "resource": doctor.clone(),
+              "request": { "method": "POST", "url": "Practitioner", "ifNoneExist": "identifier=npi|42" } },
+            { "resource": { "resourceType": "PractitionerRole",
+                            "practitioner": { "reference": "Practitioner?identifier=npi|42" } },
+              "request": { "method": "POST", "url": "PractitionerRole" } },
+        ]})
+    };
+    for _ in 0..2 {
+        let bundle = bundle();
+        write(&store, move |tx| tx.transaction(bundle)).unwrap_err();
+        // A clinician may not add to the directory: the whole transaction is refused.
+    }
+    for _ in 0..2 {
+        let bundle = bundle();
+        store.write_blocking(&Actor::program(Program::Import), move |tx: &mut Tx<'_>| tx.transaction(bundle)).unwrap();
+    }
+    let all = |kind: &str| {
+        let query = Query::all(kind).unwrap();
+        store.view_blocking(&clinician(), |view: &View<'_>| view.search(&query)).unwrap().resources
+    };
+    assert_eq!((all("Practitioner").len(), all("PractitionerRole").len()), (1, 2));
+    let target = format!("Practitioner/{}", all("Practitioner")[0].id);
+    assert_eq!(all("PractitionerRole")[1].json().unwrap()["practitioner"]["reference"], json!(target));
+}
+
+#[test]
+fn reads_writes_and_refusals_are_in_the_audit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let stored = write(&store, |tx| tx.create("Patient", patient("Abel"))).unwrap();
+    store.view_blocking(&clinician(), |view: &View<'_>| view.read("Patient", &stored.id)).unwrap();
+    let desk = Actor::staff("u2", "desk", Role::FrontDesk);
+    let refused = store.view_blocking(&desk, |view: &View<'_>| view.search(&Query::all("Condition")?));
+    assert!(matches!(refused, Err(StoreError::Denied(_))));
+    let told = |action: Action, kind: &str, outcome: &str| (action.as_str().to_owned(), kind.to_owned(), outcome.to_owned());
+    let expected =
+        [told(Action::Create, "Patient", "done"), told(Action::Read, "Patient", "done"), told(Action::Search, "Condition", "denied")];
+    assert_eq!(audit_words(&store), expected);
+}
+
+#[test]
+fn a_request_whose_audit_cannot_be_written_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let stored = write(&store, |tx| tx.create("Patient", patient("Abel"))).unwrap();
+    let saboteur = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    saboteur
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .unwrap();
+    let created = write(&store, |tx| tx.create("Patient", patient("Brandt")));
+    assert!(matches!(created, Err(StoreError::Audit)), "{created:?}");
+    let read = store.view_blocking(&clinician(), |view: &View<'_>| view.read("Patient", &stored.id));
+    assert!(matches!(read, Err(StoreError::Audit)), "{read:?}");
+    assert_eq!(count(&store, "resource"), 1);
+    saboteur.execute_batch("DROP TRIGGER full").unwrap();
+    store.view_blocking(&clinician(), |view: &View<'_>| view.read("Patient", &stored.id)).unwrap();
+}
+
+#[test]
+fn a_changed_removed_or_inserted_audit_entry_breaks_the_chain() {
+    let tamperings = [
+        "UPDATE audit SET actor_name = 'nobody' WHERE seq = 2",
+        "UPDATE audit SET at_ms = at_ms + 1 WHERE seq = 2",
+        "DELETE FROM audit WHERE seq = 2",
+        "DELETE FROM audit WHERE seq = 1",
+        "UPDATE audit SET kind = 'Patien', object = 't' || object WHERE seq = 2",
+    ];
+    for tampering in tamperings {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        for family in ["Abel", "Brandt", "Castillo"] {
+            write(&store, move |tx| tx.create("Patient", patient(family))).unwrap();
+        }
+        drop(store);
+        assert_eq!(Restored::open(dir.path()).facts().unwrap().audit_entries, 3);
+        let saboteur = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+        saboteur.execute_batch("DROP TRIGGER audit_keep_u; DROP TRIGGER audit_keep_d;").unwrap();
+        saboteur.execute_batch(tampering).unwrap();
+        drop(saboteur);
+        let facts = Restored::open(dir.path()).facts();
+        assert!(matches!(facts, Err(StoreError::Damaged("audit chain"))), "{tampering}: {facts:?}");
+    }
+}
+
+#[test]
+fn audit_history_and_ledger_cannot_be_changed_through_the_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    write(&store, |tx| tx.create("Patient", patient("Abel"))).unwrap();
+    for sql in ["UPDATE audit SET actor = 'x'", "DELETE FROM audit"] {
+        let changed = write(&store, move |tx| tx.connection().execute_batch(sql).map_err(StoreError::from));
+        assert!(changed.is_err(), "{sql}");
+    }
+}
+
+#[test]
+fn a_posting_must_balance() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let posting = |cents: i64| Posting {
+        kind: "charge".into(),
+        reference: "Encounter/1".into(),
+        patient: String::new(),
+        entries: vec![
+            LedgerEntry { account: "receivable".into(), cents: 100 },
+            LedgerEntry { account: "revenue".into(), cents },
+        ],
+    };
+    let actor = Actor::program(Program::Seed);
+    let (unequal, equal) = (posting(-99), posting(-100));
+    store.write_blocking(&actor, move |tx: &mut Tx<'_>| tx.post(&unequal)).unwrap_err();
+    store.write_blocking(&actor, move |tx: &mut Tx<'_>| tx.post(&equal)).unwrap();
+    drop(store);
+    let facts = Restored::open(dir.path()).facts().unwrap();
+    assert_eq!((facts.ledger_entries, facts.ledger_balance_cents), (2, 100));
+}
+
+#[test]
+fn one_process_at_a_time_and_no_newer_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let second = Store::open(dir.path(), Clock::system(), Mode::Exclusive).err();
+    assert!(matches!(second, Some(StoreError::InUse)));
+    drop(Store::open(dir.path(), Clock::system(), Mode::Beside).unwrap());
+    drop(store);
+    let raw = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    raw.pragma_update(None, "user_version", 99).unwrap();
+    drop(raw);
+    let newer = Store::open(dir.path(), Clock::system(), Mode::Exclusive).err();
+    assert!(matches!(newer, Some(StoreError::Newer { found: 99, .. })));
+}
+
+#[test]
+fn a_failing_job_leaves_those_committed_with_it_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let threads: Vec<_> = (0..8)
+        .map(|thread| {
+            let store = store.clone();
+            std::thread::spawn(move || {
+                for round in 0..20 {
+                    let fails = (thread + round) % 3 == 0;
+                    let done = write(&store, move |tx| {
+                        let stored = tx.create("Patient", patient("Abel"))?;
+                        if fails { Err(StoreError::Busy) } else { Ok(stored) }
+                    });
+                    assert_eq!(done.is_err(), fails);
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let expected = (0..8).flat_map(|t| (0..20).map(move |r| (t + r) % 3 != 0)).filter(|ok| *ok).count();
+    assert_eq!(count(&store, "resource"), i64::try_from(expected).unwrap());
+    assert_eq!(count(&store, "audit"), i64::try_from(expected).unwrap());
+    drop(store);
+    Restored::open(dir.path()).facts().unwrap();
+}
+
+#[test]
+fn attachments_are_what_they_look_like_and_never_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    assert!(store.attachments().stage(b"MZ\x90\x00\x03").is_err());
+    assert!(store.attachments().stage(b"").is_err());
+    let pdf = store.attachments().stage(b"%PDF-1.4 words").unwrap();
+    assert_eq!(pdf.media_type, "application/pdf");
+    let html = store.attachments().stage(b"<script>alert(1)</script>").unwrap();
+    assert_eq!(html.media_type, "text/plain; charset=utf-8");
+    let row = write(&store, move |tx| tx.attach(&pdf, None)).unwrap();
+    assert_eq!(store.attachments().read(&row).unwrap(), b"%PDF-1.4 words");
+    let name = hex::encode(row.digest);
+    std::fs::write(dir.path().join("attachments").join(&name[..2]).join(&name[2..]), b"%PDF-1.4 other").unwrap();
+    assert!(matches!(store.attachments().read(&row), Err(StoreError::Damaged(_))));
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+        Just(json!("urn:uuid:1")),
+        Just(json!("Patient?identifier=1")),
+    ];
+    leaf.prop_recursive(5, 48, 6, |inner| {
+        let name = prop_oneof![
+            "[a-z]{1,6}",
+            prop::sample::select(vec![
+                "resourceType", "id", "meta", "name", "identifier", "entry", "request", "resource", "method", "url",
+                "reference", "subject", "participant", "actor", "period", "start", "coding", "code", "fullUrl", "type",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::btree_map(name, inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_search_panics_and_none_reaches_sql(name in "[a-z_:.]{0,20}", value in "\\PC{0,40}") {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        for kind in ["Patient", "Observation", "Appointment", "Nonsense'; DROP TABLE resource; --"] {
+            for name in [name.as_str(), "name", "code", "date", "patient", "_id", "_lastUpdated", "_count", "_cursor", "actor"] {
+                if let Ok(query) = Query::parse(kind, &[(name.to_owned(), value.clone())]) {
+                    store.view_blocking(&clinician(), |view: &View<'_>| view.search(&query)).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_resource_or_bundle_panics(mut bodies in prop::collection::vec(json_value(), 1..20)) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        for body in &mut bodies {
+            let (resource, mut bundle) = (body.clone(), body.clone());
+            if let Some(object) = bundle.as_object_mut() {
+                object.insert("resourceType".into(), "Bundle".into());
+                object.insert("type".into(), "transaction".into());
+            }
+            let mut typed = resource.clone();
+            if let Some(object) = typed.as_object_mut() {
+                object.insert("resourceType".into(), "Patient".into());
+            }
+            let _ = write(&store, move |tx| tx.create("Patient", resource));
+            let _ = write(&store, move |tx| tx.create("Patient", typed));
+            let _ = write(&store, move |tx| tx.transaction(bundle));
+        }
+    }
+}
