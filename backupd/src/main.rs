@@ -13,5 +13,6 @@ mod serve;
 mod settings;
 mod sources;
 mod stores;
+mod verifier;
 
 fn main() {}

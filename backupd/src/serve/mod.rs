@@ -10,7 +10,7 @@ mod scrub;
 mod snapshot;
 mod view;
 
-pub use duties::sha256 as duties_sha256;
+pub use proofs::{LOG_PREFIX, drill_verdict, objects as log_objects};
 
 use crate::clock;
 use crate::jobs::Jobs;

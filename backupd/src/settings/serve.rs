@@ -145,7 +145,10 @@ impl ServeSettings {
         }
         let sources = sources(&file, toml.source, zone)?;
         duties(&file, &toml.duty, &stores)?;
-        let practice_dir = normal(&file.path(toml.practice_dir.as_deref().unwrap_or(Path::new("."))));
+        let practice_dir = match &toml.practice_dir {
+            Some(dir) => normal(&file.path(dir)),
+            None => common_folder(&file, &toml.keep),
+        };
         let scrub = toml.scrub_schedule.unwrap_or_else(|| SCRUB_SCHEDULE.to_owned());
         Ok(Self {
             practice: toml.practice,
@@ -227,6 +230,13 @@ fn keep(file: &File, practice_dir: &Path, list: &[PathBuf]) -> Result<Vec<PathBu
             "set `practice_dir` to the folder that holds all that `recover` has to put back",
         )),
     }
+}
+
+/// The deepest folder that holds this file and all kept ones.
+fn common_folder(file: &File, keep: &[PathBuf]) -> PathBuf {
+    let mut dir = normal(file.dir());
+    while !keep.iter().all(|path| normal(&file.path(path)).starts_with(&dir)) && dir.pop() {}
+    dir
 }
 
 /// An absolute path without `.` and `..`, by its words alone.

@@ -3,6 +3,7 @@
 use super::shared::{StoreToml, stores};
 use super::{File, SettingsError, StoreSetting, TlsListen};
 use crate::schedule::Schedule;
+use backupd_api::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,8 @@ pub struct VerifierSettings {
     pub probe: Probe,
     /// Whether `backupd serve` runs on the same machine: a report says so.
     pub same_host_as_writer: bool,
+    /// Where `backupd serve` listens: reports then name the duties in force.
+    pub serve: Option<Endpoint>,
     pub stores: Vec<StoreSetting>,
 }
 
@@ -61,8 +64,9 @@ fn rto_ms() -> u64 {
 pub enum Probe {
     /// The verifier starts `PROGRAM probe DIR --socket S --isolate` itself.
     Spawn { program: PathBuf },
-    /// The service manager starts it when the verifier connects; data stands in `sandbox_dir/restored`.
-    Socket { path: PathBuf },
+    /// The service manager starts it when the verifier connects; data stands in `sandbox_dir/restored`. `isolated`:
+    /// its unit has no network, which a report then states.
+    Socket { path: PathBuf, isolated: bool },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,6 +88,7 @@ struct VerifierToml {
     #[serde(default)]
     targets: Targets,
     probe: ProbeToml,
+    serve: Option<String>,
     tls: Option<TlsListen>,
     #[serde(default)]
     store: Vec<StoreToml>,
@@ -95,6 +100,8 @@ struct ProbeToml {
     mode: ProbeMode,
     program: Option<PathBuf>,
     path: Option<PathBuf>,
+    #[serde(default)]
+    isolated: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -112,7 +119,9 @@ impl VerifierSettings {
         file.label("site", &toml.site)?;
         let probe = match (toml.probe.mode, toml.probe.program, toml.probe.path) {
             (ProbeMode::Spawn, Some(program), None) => Probe::Spawn { program: file.path(&program) },
-            (ProbeMode::Socket, None, Some(path)) => Probe::Socket { path: file.path(&path) },
+            (ProbeMode::Socket, None, Some(path)) => {
+                Probe::Socket { path: file.path(&path), isolated: toml.probe.isolated }
+            },
             (ProbeMode::Spawn, ..) => {
                 return Err(file.error("probe.program", "mode `spawn` needs `program` and nothing else", "name the appliance's program"));
             }
@@ -123,6 +132,10 @@ impl VerifierSettings {
         if toml.targets.rpo_ms == 0 || toml.targets.rto_ms == 0 {
             return Err(file.error("targets", "a target of 0 can never be met", "give milliseconds, or leave the key out"));
         }
+        let serve = toml.serve.as_deref().map(|text| {
+            Endpoint::parse(&file.endpoint_text(text))
+                .map_err(|_| file.error("serve", "is no endpoint of this machine", "write it as unix:/path/of/serve.sock"))
+        });
         Ok(Self {
             practice: toml.practice,
             zone,
@@ -139,6 +152,7 @@ impl VerifierSettings {
             sandbox_dir: file.path(&toml.sandbox_dir),
             probe,
             same_host_as_writer: toml.same_host_as_writer,
+            serve: serve.transpose()?,
             stores: stores(&file, toml.store)?,
             file: file.path,
         })

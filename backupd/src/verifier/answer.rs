@@ -1,0 +1,102 @@
+//! Answers to clients.
+
+use super::Verifier;
+use crate::{clock, failure, listen, progress};
+use backupd_api::{
+    Alert, AlertKind, Connection, DrillVerdict, Event, EvidenceFile, Failure, FailureKind, Listener, Peer, Request,
+    Severity, VerifierStatus, WireError,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::sync::Arc;
+
+pub async fn serve(verifier: Arc<Verifier>, listener: Listener) {
+    let allowed = verifier.settings.allowed_uids.clone();
+    listen::accept(listener, allowed, move |connection| requests(verifier.clone(), connection)).await;
+}
+
+async fn requests(verifier: Arc<Verifier>, mut connection: Connection) -> Result<(), WireError> {
+    while let Some(request) = connection.recv().await? {
+        let names = matches!(request, Request::Ls { .. } | Request::Restore { .. });
+        let event = if names && !matches!(connection.peer(), Peer::Unix { .. }) {
+            Event::Failed(failure::new(
+                FailureKind::Denied,
+                "names of records are only told over the verifier's Unix socket: ask on its own machine",
+            ))
+        } else {
+            // A task of its own: a client that goes away does not leave a drill half done.
+            let (worker, stop) = (verifier.clone(), verifier.stop.clone());
+            let work = tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => Err(failure::new(FailureKind::Retry, "the daemon is stopping")),
+                    event = worker.answer(request) => event,
+                }
+            });
+            match progress::follow(&mut connection, &verifier.activity, work).await? {
+                Some(Ok(event)) => event,
+                Some(Err(failed)) => Event::Failed(failed),
+                None => Event::Failed(failure::new(FailureKind::Retry, "it ended early: look at the daemon's log")),
+            }
+        };
+        connection.send(&event).await?;
+    }
+    Ok(())
+}
+
+impl Verifier {
+    async fn answer(&self, request: Request) -> Result<Event, Failure> {
+        Ok(match request {
+            Request::Snapshots => Event::Snapshots { snapshots: self.snapshot_rows().await? },
+            Request::Ls { snapshot, path } => Event::Ls { entries: self.ls(&snapshot, path.as_deref()).await? },
+            Request::Restore { snapshot, store, into, paths } => {
+                Event::RestoreDone(self.restore(&snapshot, store.as_deref(), into, paths).await?)
+            }
+            Request::Verify { store, read_data } => Event::VerifyDone(self.verify(store.as_deref(), read_data).await?),
+            Request::Drill { store } => Event::DrillDone(self.drill(store.as_deref()).await?),
+            Request::Reports => Event::Reports { reports: self.report_rows().await? },
+            Request::Report { id } => Event::Evidence { files: files(self.evidence(&id, false).await?) },
+            Request::Evidence { id } => Event::Evidence { files: files(self.evidence(&id, true).await?) },
+            Request::Approve { id, approval } => {
+                self.approve(&id, &approval).await?;
+                Event::Approved
+            }
+            Request::VerifierStatus => Event::VerifierStatus(self.status().await?),
+            Request::Snapshot { .. } | Request::Status | Request::Stores | Request::Schedule | Request::Duties => {
+                return Err(failure::new(
+                    FailureKind::WrongDaemon,
+                    "this is `backupd verifier`, which takes no snapshots: ask `backupd serve`",
+                ));
+            }
+        })
+    }
+
+    async fn status(&self) -> Result<VerifierStatus, Failure> {
+        // While a drill runs, its log is in use for moments only.
+        let rows = self.report_rows().await?;
+        let mut alerts = self.damage_alerts();
+        for store in &self.stores {
+            // Rows come newest first.
+            let Some(last) = rows.iter().find(|r| r.store == store.name) else { continue };
+            let severity = match last.verdict {
+                DrillVerdict::Pass => continue,
+                DrillVerdict::Fail => Severity::Critical,
+                DrillVerdict::Inconclusive => Severity::Warning,
+            };
+            let subject = Some(store.name.clone());
+            alerts.push(Alert { kind: AlertKind::DrillFailed, severity, subject, since_unix_ms: last.at_unix_ms });
+        }
+        let log_size = self.open_log().await?.as_ref().map_or(0, backup_report::Log::size);
+        Ok(VerifierStatus {
+            key_fingerprint: self.signer.public_key().fingerprint().to_string(),
+            log_size,
+            running: self.activity.now(),
+            same_host_as_writer: self.settings.same_host_as_writer,
+            next_drill_unix_ms: self.next_drill_ms(clock::unix_ms()),
+            alerts,
+        })
+    }
+}
+
+fn files(files: Vec<(String, Vec<u8>)>) -> Vec<EvidenceFile> {
+    files.into_iter().map(|(name, bytes)| EvidenceFile { name, base64: STANDARD.encode(bytes) }).collect()
+}

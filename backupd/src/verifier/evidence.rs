@@ -1,0 +1,205 @@
+//! The log of reports: opened or found again in the stores, added to, copied to every store.
+
+use super::{Verifier, drill};
+use crate::failure;
+use crate::serve::{LOG_PREFIX, drill_verdict, log_objects};
+use backup_report::{Approval, Digest, Entry, Log, Report, approvals_of};
+use backupd_api::{Client, DrillDone, Event, Failure, FailureKind, ReportRow, Request};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::MutexGuard;
+
+/// Where the detached signatures lie in every store, beside the log's own objects.
+const SIGNATURES: &str = "log/signatures/";
+const ASK_SERVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Verifier {
+    fn log_dir(&self) -> PathBuf {
+        self.settings.state_dir.join("log")
+    }
+
+    /// Opens the log. An empty, damaged or outdated folder is filled again from the store that holds the longest one.
+    pub(super) async fn open_log(&self) -> Result<MutexGuard<'_, Option<Log>>, Failure> {
+        let mut guard = self.log.lock().await;
+        if guard.is_none() {
+            *guard = Some(self.find_log().await?);
+        }
+        Ok(guard)
+    }
+
+    async fn find_log(&self) -> Result<Log, Failure> {
+        let failed = |e: &dyn std::fmt::Display| failure::new(FailureKind::Misconfigured, format!("the log of reports: {e}"));
+        let key = self.signer.public_key();
+        let mut longest: Option<(usize, Vec<(String, Vec<u8>)>)> = None;
+        let mut answered = 0;
+        for store in &self.stores {
+            let Ok(objects) = log_objects(store).await else { continue };
+            answered += 1;
+            match backup_report::View::of_objects(objects.clone(), &key, &self.origin) {
+                Ok(view) if longest.as_ref().is_none_or(|(n, _)| *n < view.leaves().len()) => {
+                    longest = Some((view.leaves().len(), objects));
+                }
+                Ok(_) => {}
+                Err(error) => log::warn!(store = store.name.as_str(), reason:% = error; "store.log-not-valid"),
+            }
+        }
+        let dir = self.log_dir();
+        let local = Log::open(&dir, self.origin.clone(), &self.signer);
+        let in_stores = longest.as_ref().map_or(0, |(n, _)| *n as u64);
+        match local {
+            Ok(log) if log.size() >= in_stores && (log.size() > 0 || answered * 2 > self.stores.len()) => return Ok(log),
+            // An empty log while most stores are silent: a new one might begin a second history.
+            Ok(log) if log.size() == 0 && answered * 2 <= self.stores.len() => {
+                return Err(failure::new(
+                    FailureKind::Retry,
+                    "the log of reports is not here and most stores do not answer: try again when they do",
+                ));
+            }
+            Ok(log) => drop(log),
+            Err(error) => log::error!(reason:% = error; "log.not-readable"),
+        }
+        let Some((_, objects)) = longest else { return Err(failed(&"it is damaged here, and no store holds a copy")) };
+        let aside = self.settings.state_dir.join("log.aside");
+        let _ = std::fs::remove_dir_all(&aside);
+        if dir.exists() {
+            std::fs::rename(&dir, &aside).map_err(|e| failed(&e))?;
+        }
+        let log = Log::rebuild(&dir, self.origin.clone(), &self.signer, objects).map_err(|e| failed(&e))?;
+        log::info!(entries = log.size(); "log.rebuilt");
+        Ok(log)
+    }
+
+    /// Signs a report into the log and copies it to every store.
+    pub(super) async fn publish(&self, report: Report) -> Result<DrillDone, Failure> {
+        self.append(&report.to_bytes()).await?;
+        log::info!(
+            report = report.report_id.as_str(), store = report.store.name.as_str(), verdict:% = report.verdict;
+            "drill.done"
+        );
+        Ok(drill::done(&report))
+    }
+
+    async fn append(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut guard = self.open_log().await?;
+        if let Some(log) = guard.as_mut()
+            && let Err(error) = log.append(&self.signer, bytes)
+        {
+            // It is opened anew at the next use.
+            *guard = None;
+            return Err(failure::new(FailureKind::Retry, format!("the log of reports: {error}")));
+        }
+        if let Some(log) = guard.as_ref() {
+            self.copy_log(log).await;
+        }
+        Ok(())
+    }
+
+    /// Puts into every store what it lacks of the log. A store that does not answer gets it next time.
+    async fn copy_log(&self, log: &Log) {
+        for store in &self.stores {
+            let copied = async {
+                let listed = store.store.list(LOG_PREFIX).await?;
+                let held: BTreeSet<String> = listed.into_iter().map(|o| o.name).collect();
+                let mut objects = log
+                    .objects_missing(|name| held.contains(name))
+                    .map_err(|e| backup_engine::Error::new(backup_engine::ErrorKind::Damaged, e.to_string()))?;
+                for (_, entry, bytes) in log.entries().flatten() {
+                    if let Entry::Report(report) = entry {
+                        let name = format!("{SIGNATURES}{}.sig", report.report_id);
+                        if !held.contains(&name) {
+                            objects.push((name, self.signer.sign(&bytes).to_vec()));
+                        }
+                    }
+                }
+                for (name, bytes) in objects {
+                    store.store.put(&name, Bytes::from(bytes)).await?;
+                }
+                backup_engine::Result::Ok(())
+            };
+            if let Err(error) = copied.await {
+                log::warn!(store = store.name.as_str(), reason:% = error; "store.log-not-copied");
+            }
+        }
+    }
+
+    /// Brings the log in the stores up to date, for example after one came back.
+    pub(super) async fn report_rows(&self) -> Result<Vec<ReportRow>, Failure> {
+        let guard = self.open_log().await?;
+        let Some(log) = guard.as_ref() else { return Ok(Vec::new()) };
+        let mut rows = Vec::new();
+        for (index, entry, bytes) in log.entries().rev().flatten() {
+            let Entry::Report(report) = entry else { continue };
+            rows.push(ReportRow {
+                id: report.report_id.as_str().to_owned(),
+                store: report.store.name.as_str().to_owned(),
+                snapshot: report.snapshot.id.as_str().to_owned(),
+                at_unix_ms: report.timing.ended_unix_ms,
+                verdict: drill_verdict(report.verdict),
+                rto_ms: report.rto.measured_ms,
+                rpo_ms: report.rpo.measured_ms,
+                log_index: index,
+                approved: approvals_of(log, &bytes).is_ok_and(|a| !a.is_empty()),
+            });
+        }
+        Ok(rows)
+    }
+
+    /// The files of a report's evidence; `all`: everything that an auditor needs, else report, signature and proof.
+    pub(super) async fn evidence(&self, id: &str, all: bool) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+        let guard = self.open_log().await?;
+        let (log, bytes) = find(guard.as_ref(), id)?;
+        let signature = self.signer.sign(&bytes);
+        let files = backup_report::evidence(&bytes, &signature, log, &self.signer.public_key())
+            .map_err(|e| failure::new(FailureKind::Damaged, e.to_string()))?;
+        let few = |name: &str| [".json", ".sig", ".proof"].iter().any(|end| name == format!("{id}{end}"));
+        Ok(files.into_iter().filter(|(name, _)| all || few(name)).collect())
+    }
+
+    /// Adds an approval by a second person's key.
+    pub(super) async fn approve(&self, id: &str, approval: &[u8]) -> Result<(), Failure> {
+        {
+            let guard = self.open_log().await?;
+            let (_, bytes) = find(guard.as_ref(), id)?;
+            Approval::check(approval, &bytes, &self.signer.public_key())
+                .map_err(|e| failure::new(FailureKind::Misconfigured, format!("the approval: {e}")))?;
+        }
+        self.append(approval).await?;
+        log::info!(report = id; "report.approved");
+        Ok(())
+    }
+
+    /// The store that was drilled longest ago; one that never was comes first.
+    pub(super) async fn whose_turn(&self) -> Result<String, Failure> {
+        let rows = self.report_rows().await?;
+        let last = |name: &str| rows.iter().filter(|r| r.store == name).map(|r| r.at_unix_ms).max();
+        let turn = self.stores.iter().min_by_key(|s| last(&s.name));
+        turn.map(|s| s.name.clone())
+            .ok_or_else(|| failure::new(FailureKind::Misconfigured, "verifier.toml has no [[store]]"))
+    }
+
+    /// The hash of the duties in force, when `serve` tells them.
+    pub(super) async fn duties_sha256(&self) -> Option<Digest> {
+        let endpoint = self.settings.serve.as_ref()?;
+        let ask = async {
+            let mut client = Client::connect(endpoint).await.ok()?;
+            match client.request(&Request::Duties, |_| ()).await.ok()? {
+                Event::Duties { sha256, .. } => Digest::parse(&sha256).ok(),
+                _ => None,
+            }
+        };
+        tokio::time::timeout(ASK_SERVE_TIMEOUT, ask).await.ok().flatten()
+    }
+}
+
+fn find<'a>(log: Option<&'a Log>, id: &str) -> Result<(&'a Log, Vec<u8>), Failure> {
+    let absent = || failure::new(FailureKind::NotFound, "no report has this id: `backupd report` lists them");
+    let log = log.ok_or_else(absent)?;
+    for (_, entry, bytes) in log.entries().flatten() {
+        if matches!(&entry, Entry::Report(report) if report.report_id.as_str() == id) {
+            return Ok((log, bytes));
+        }
+    }
+    Err(absent())
+}

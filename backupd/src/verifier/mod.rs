@@ -1,0 +1,137 @@
+//! `backupd verifier`: restores, drills, signs. It holds the read key; it writes nothing to a store but its log.
+
+mod answer;
+mod compare;
+mod drill;
+mod evidence;
+mod heads;
+mod probe;
+mod read;
+mod sandbox;
+mod verify;
+
+use crate::clock;
+use crate::jobs::Jobs;
+use crate::listen;
+use crate::lock::StateLock;
+use crate::progress::Activity;
+use crate::settings::VerifierSettings;
+use crate::stores;
+use anyhow::Context;
+use backup_engine::{Env, NamedStore, OpenKey};
+use backup_report::{Log, OpaqueId, Origin, ReportSigner};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const OPEN_CREDENTIAL: &str = "open";
+const REPORT_CREDENTIAL: &str = "report";
+pub const DRILL_JOB: &str = "drill";
+/// The longest sleep of the job loop: a clock that is set must be noticed.
+const NAP_MS_MAX: i64 = 5_000;
+
+/// The running daemon.
+pub struct Verifier {
+    pub settings: VerifierSettings,
+    env: Env,
+    open: OpenKey,
+    signer: ReportSigner,
+    stores: Vec<NamedStore>,
+    jobs: Mutex<Jobs>,
+    /// Opened when first needed: an empty one is first looked for in the stores.
+    log: tokio::sync::Mutex<Option<Log>>,
+    repository: OpaqueId,
+    origin: Origin,
+    /// Held by drill, restore and verify: they exclude each other, so that a drill's times mean something.
+    engine: tokio::sync::Mutex<()>,
+    pub activity: Activity,
+    pub stop: CancellationToken,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(settings: VerifierSettings) -> anyhow::Result<()> {
+    let _lock = StateLock::take(&settings.state_dir)?;
+    let verifier = Arc::new(Verifier::open(settings)?);
+    sandbox::remove_leftovers(&verifier.settings.sandbox_dir)?;
+    let listeners = listen::bind(&verifier.settings.socket, verifier.settings.tls.as_ref()).await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    for listener in listeners {
+        tasks.spawn(answer::serve(verifier.clone(), listener));
+    }
+    tasks.spawn(run_jobs(verifier.clone()));
+    service::ready();
+    service::spawn_watchdog();
+    log::info!(stores = verifier.stores.len(); "ready");
+    service::shutdown().await;
+    service::stopping();
+    log::info!("stopping");
+    verifier.stop.cancel();
+    tasks.shutdown().await;
+    sandbox::remove_leftovers(&verifier.settings.sandbox_dir)
+}
+
+async fn run_jobs(verifier: Arc<Verifier>) {
+    if let Err(error) = verifier.jobs().register(DRILL_JOB, clock::unix_ms()) {
+        log::error!(reason:% = error; "jobs.not-recorded");
+    }
+    loop {
+        let now = clock::unix_ms();
+        let due = verifier.next_drill_ms(now);
+        if due.is_some_and(|at| at <= now) {
+            tokio::select! {
+                () = verifier.stop.cancelled() => return,
+                result = verifier.drill(None) => {
+                    if let Err(failure) = result {
+                        log::error!(reason = failure.message.as_str(); "drill.not-run");
+                    }
+                }
+            }
+            continue;
+        }
+        let wait_ms = due.map_or(NAP_MS_MAX, |at| at.saturating_sub(now).min(NAP_MS_MAX));
+        tokio::select! {
+            () = verifier.stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())) => {}
+        }
+    }
+}
+
+impl Verifier {
+    fn open(settings: VerifierSettings) -> anyhow::Result<Self> {
+        let file = settings.file.display().to_string();
+        let open = crate::secret::load(settings.open_key.as_deref(), OPEN_CREDENTIAL)
+            .with_context(|| format!("{file}: `open_key`"))?;
+        let open = OpenKey::from_bytes(&open)
+            .with_context(|| format!("{file}: `open_key` holds no open key: run `backupd init`"))?;
+        let signer = crate::secret::load(settings.report_key.as_deref(), REPORT_CREDENTIAL)
+            .with_context(|| format!("{file}: `report_key`"))?;
+        let signer = ReportSigner::from_key_file(&signer).with_context(|| format!("{file}: `report_key`"))?;
+        let repository = OpaqueId::parse(&open.repository().to_string())?;
+        Ok(Self {
+            stores: stores::open_all(&settings.stores)?,
+            jobs: Mutex::new(Jobs::open(&settings.state_dir).context("the jobs' history cannot be opened")?),
+            log: tokio::sync::Mutex::new(None),
+            origin: Origin::of_repository(&repository),
+            repository,
+            engine: tokio::sync::Mutex::new(()),
+            activity: Activity::default(),
+            stop: CancellationToken::new(),
+            env: Env::real(),
+            open,
+            signer,
+            settings,
+        })
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn next_drill_ms(&self, now: i64) -> Option<i64> {
+        self.jobs().due_ms(DRILL_JOB, &self.settings.drill, now).ok().flatten()
+    }
+
+    fn store(&self, name: &str) -> Option<&NamedStore> {
+        self.stores.iter().find(|s| s.name == name)
+    }
+}

@@ -1,0 +1,176 @@
+//! Snapshots, names and restores: what a holder of the read key may see. Names go over the Unix socket alone.
+
+use super::Verifier;
+use crate::clock::Stopwatch;
+use crate::failure;
+use backup_engine::{Entry, EntryKind, ErrorKind, NamedStore, RestoreRequest, SnapshotInfo};
+use backupd_api::{DrillVerdict, Failure, FailureKind, LsRow, RestoreDone, SnapshotRow, SnapshotState};
+use std::path::PathBuf;
+
+/// The word for the newest whole snapshot.
+const LATEST: &str = "latest";
+/// An answer with more rows would not fit a line; the caller asks for a folder instead.
+const ROWS_MAX: usize = 20_000;
+
+impl Verifier {
+    pub async fn snapshot_rows(&self) -> Result<Vec<SnapshotRow>, Failure> {
+        let heads = backup_engine::heads_with_tags(&self.env, &self.open, &self.stores).await;
+        let heads = heads.map_err(|e| failure::from_engine(&e))?;
+        let passed: Vec<String> = self
+            .report_rows()
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|r| r.verdict == DrillVerdict::Pass)
+            .map(|r| r.snapshot)
+            .collect();
+        let all = self.stores.len();
+        Ok(heads.snapshots.into_iter().map(|info| row(info, &passed, all)).collect())
+    }
+
+    /// The snapshot that a person means: `latest`, an id, or the beginning of one that is unambiguous.
+    async fn find(&self, wanted: &str) -> Result<SnapshotInfo, Failure> {
+        let heads = backup_engine::heads(&self.env, self.open.catalog(), &self.stores).await;
+        let snapshots = heads.map_err(|e| failure::from_engine(&e))?.snapshots;
+        choose(snapshots, wanted)
+    }
+
+    /// The named store, or the first that holds the snapshot.
+    fn store_for(&self, info: &SnapshotInfo, store: Option<&str>) -> Result<&NamedStore, Failure> {
+        let holds = |s: &&NamedStore| info.stores.contains(&s.name);
+        let chosen = match store {
+            Some(name) => self.store(name),
+            None => self.stores.iter().find(holds),
+        };
+        chosen.ok_or_else(|| failure::new(FailureKind::NotFound, "no store has this name or holds this snapshot"))
+    }
+
+    pub async fn ls(&self, snapshot: &str, path: Option<&str>) -> Result<Vec<LsRow>, Failure> {
+        let info = self.find(snapshot).await?;
+        let store = self.store_for(&info, None)?;
+        let prefix = path.unwrap_or_default().trim_matches('/').as_bytes();
+        let entries = backup_engine::ls(&self.env, &self.open, store, info.id, prefix).await;
+        let entries = entries.map_err(|e| failure::from_engine(&e))?;
+        if entries.len() > ROWS_MAX {
+            return Err(failure::new(
+                FailureKind::Misconfigured,
+                format!("{} entries are too many for one answer: name a folder in it", entries.len()),
+            ));
+        }
+        Ok(entries.into_iter().map(ls_row).collect())
+    }
+
+    /// Restores from the named store; without a name, from the first that holds the snapshot and gives it whole.
+    pub async fn restore(
+        &self,
+        snapshot: &str,
+        store: Option<&str>,
+        into: PathBuf,
+        paths: Vec<String>,
+    ) -> Result<RestoreDone, Failure> {
+        let _engine = self.engine.lock().await;
+        let _busy = self.activity.begin("restore");
+        if !into.is_absolute() {
+            return Err(failure::new(FailureKind::Misconfigured, "the target must be an absolute path"));
+        }
+        let info = self.find(snapshot).await?;
+        let candidates: Vec<&NamedStore> = match store {
+            Some(_) => vec![self.store_for(&info, store)?],
+            None => self.stores.iter().filter(|s| info.stores.contains(&s.name)).collect(),
+        };
+        let mut last = failure::new(FailureKind::NotFound, "no store holds this snapshot");
+        for (attempt, store) in candidates.into_iter().enumerate() {
+            match self.restore_from(store, &info, &into, &paths, attempt > 0).await {
+                Ok(done) => return Ok(done),
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unreachable | ErrorKind::NotFound) => {
+                    log::error!(store = store.name.as_str(), reason:% = error; "restore.store-failed");
+                    last = failure::from_engine(&error);
+                }
+                Err(error) => return Err(failure::from_engine(&error)),
+            }
+        }
+        Err(last)
+    }
+
+    async fn restore_from(
+        &self,
+        store: &NamedStore,
+        info: &SnapshotInfo,
+        into: &std::path::Path,
+        paths: &[String],
+        overwrite: bool,
+    ) -> backup_engine::Result<RestoreDone> {
+        let watch = Stopwatch::start();
+        let request = RestoreRequest {
+            into: into.to_owned(),
+            paths: paths.iter().map(|p| p.trim_matches('/').as_bytes().to_vec()).collect(),
+            overwrite,
+        };
+        let outcome = backup_engine::restore(&self.env, &self.open, store, info.id, request, &self.activity).await?;
+        log::info!(store = store.name.as_str(), files = outcome.files, bytes = outcome.bytes; "restore.done");
+        Ok(RestoreDone {
+            files: outcome.files,
+            bytes: outcome.bytes,
+            bytes_fetched: outcome.bytes_fetched,
+            duration_ms: watch.elapsed_ms(),
+            skipped: outcome.attributes_refused,
+        })
+    }
+}
+
+/// Picks from snapshots in order of age, newest first.
+pub fn choose(snapshots: Vec<SnapshotInfo>, wanted: &str) -> Result<SnapshotInfo, Failure> {
+    let absent = |message: &str| failure::new(FailureKind::NotFound, message);
+    if wanted == LATEST {
+        let newest = snapshots.into_iter().find(|s| !s.partial);
+        return newest.ok_or_else(|| absent("there is no whole snapshot yet"));
+    }
+    let mut fits = snapshots.into_iter().filter(|s| wanted.len() >= 6 && s.id.to_string().starts_with(wanted));
+    match (fits.next(), fits.next()) {
+        (Some(info), None) => Ok(info),
+        (Some(_), Some(_)) => Err(absent("more than one snapshot begins so: give more digits of the id")),
+        (None, _) => Err(absent("no snapshot has this id: `backupd snapshots` lists them; `latest` is the newest whole one")),
+    }
+}
+
+fn row(info: SnapshotInfo, passed: &[String], all: usize) -> SnapshotRow {
+    let id = info.id.to_string();
+    let state = if passed.contains(&id) {
+        SnapshotState::Proved
+    } else if info.stores.len() >= all {
+        SnapshotState::Full
+    } else {
+        SnapshotState::Sealed
+    };
+    SnapshotRow {
+        source: info.source,
+        counter: info.counter,
+        taken_unix_ms: info.taken_unix_ms,
+        tag: info.tag,
+        partial: info.partial,
+        state,
+        files: info.files,
+        bytes_source: info.bytes_source,
+        bytes_added: info.bytes_added,
+        stores: info.stores,
+        id,
+    }
+}
+
+pub fn ls_row(entry: Entry) -> LsRow {
+    let kind = match entry.kind {
+        EntryKind::File => "file",
+        EntryKind::Directory => "directory",
+        EntryKind::Symlink => "symlink",
+        EntryKind::Fifo => "fifo",
+        EntryKind::Socket => "socket",
+        EntryKind::CharDevice => "char-device",
+        EntryKind::BlockDevice => "block-device",
+    };
+    LsRow {
+        path: String::from_utf8_lossy(&entry.path).into_owned(),
+        kind: kind.to_owned(),
+        bytes: entry.size,
+        modified_unix_ms: i64::try_from(entry.mtime_unix_ns / 1_000_000).unwrap_or(0),
+    }
+}

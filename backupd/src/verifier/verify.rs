@@ -1,0 +1,100 @@
+//! Verify: every object that the snapshots reach, with the read key; what is found is remembered and alarmed.
+
+use super::Verifier;
+use crate::clock::Stopwatch;
+use crate::failure;
+use backup_engine::{ErrorKind, NamedStore, VerifyRequest};
+use backupd_api::{Alert, AlertKind, Failure, FailureKind, Severity, StoreCondition, VerifyDone, VerifyStore};
+use serde::{Deserialize, Serialize};
+
+/// Ids of damaged objects in one answer; a destroyed store would name every one it ever held.
+const DAMAGED_MAX: usize = 1000;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Found {
+    missing: Option<String>,
+    corrupt: Option<String>,
+    at_unix_ms: i64,
+}
+
+impl Verifier {
+    /// Verifies one store, or all of them in turn.
+    pub async fn verify(&self, store: Option<&str>, read_data: bool) -> Result<VerifyDone, Failure> {
+        let _engine = self.engine.lock().await;
+        let _busy = self.activity.begin("verify");
+        let chosen: Vec<&NamedStore> =
+            self.stores.iter().filter(|s| store.is_none_or(|name| s.name == name)).collect();
+        if chosen.is_empty() {
+            return Err(failure::new(FailureKind::NotFound, "no store has this name: `backupd stores` lists them"));
+        }
+        let mut stores = Vec::new();
+        for store in chosen {
+            stores.push(self.verify_store(store, read_data).await?);
+        }
+        Ok(VerifyDone { stores })
+    }
+
+    async fn verify_store(&self, store: &NamedStore, read_data: bool) -> Result<VerifyStore, Failure> {
+        let watch = Stopwatch::start();
+        let request = VerifyRequest { read_data, snapshot: None };
+        let row = |condition, objects, bytes_read, damaged| VerifyStore {
+            store: store.name.clone(),
+            objects,
+            bytes_read,
+            condition,
+            damaged,
+            duration_ms: watch.elapsed_ms(),
+        };
+        match backup_engine::verify(&self.env, &self.open, store, request, &self.activity).await {
+            Ok(outcome) => {
+                self.remember_verify(&store.name, outcome.missing.first(), outcome.corrupt.first());
+                let condition = if !outcome.corrupt.is_empty() {
+                    StoreCondition::Corrupt
+                } else if !outcome.missing.is_empty() {
+                    StoreCondition::Missing
+                } else {
+                    StoreCondition::Ok
+                };
+                for object in outcome.missing.iter().chain(&outcome.corrupt).take(DAMAGED_MAX) {
+                    log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
+                }
+                let damaged = outcome.corrupt.into_iter().chain(outcome.missing).take(DAMAGED_MAX).collect();
+                Ok(row(condition, outcome.objects, outcome.bytes_read, damaged))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Retry) => {
+                log::warn!(store = store.name.as_str(), reason:% = error; "store.unreachable");
+                Ok(row(StoreCondition::Unreachable, 0, 0, Vec::new()))
+            }
+            Err(error) => Err(failure::from_engine(&error.context(&store.name))),
+        }
+    }
+
+    /// Keeps what the last look at a store found.
+    pub(super) fn remember_verify(&self, store: &str, missing: Option<&String>, corrupt: Option<&String>) {
+        let found =
+            Found { missing: missing.cloned(), corrupt: corrupt.cloned(), at_unix_ms: crate::clock::unix_ms() };
+        let text = serde_json::to_string(&found).unwrap_or_default();
+        if let Err(error) = self.jobs().set_note(&format!("verify:{store}"), &text) {
+            log::error!(reason:% = error; "jobs.not-recorded");
+        }
+    }
+
+    /// Alerts from the last looks at the stores.
+    pub(super) fn damage_alerts(&self) -> Vec<Alert> {
+        let mut alerts = Vec::new();
+        for store in &self.stores {
+            let note = self.jobs().note(&format!("verify:{}", store.name)).ok().flatten();
+            let found: Found = note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            let kinds = [(AlertKind::StoreCorrupt, found.corrupt), (AlertKind::StoreMissing, found.missing)];
+            for kind in kinds.into_iter().filter_map(|(kind, object)| object.map(|_| kind)) {
+                alerts.push(Alert {
+                    kind,
+                    severity: Severity::Critical,
+                    subject: Some(store.name.clone()),
+                    since_unix_ms: found.at_unix_ms,
+                });
+            }
+        }
+        alerts
+    }
+}
