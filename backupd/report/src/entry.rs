@@ -39,7 +39,7 @@ pub enum Entry {
     /// A restore report whose verdict is the rule's.
     Report(Box<Report>),
     /// An approval whose signature is that of the key in it.
-    Approval(Approval),
+    Approval(Box<Approval>),
     /// A corrective action.
     CorrectiveAction(CorrectiveAction),
 }
@@ -53,7 +53,7 @@ impl Entry {
         }
         match serde_json::from_slice::<Head>(bytes).map_err(|_| EntryError::UnknownKind)?.schema {
             EntryKind::Report => Ok(Self::Report(Box::new(check(bytes)?))),
-            EntryKind::Approval => Ok(Self::Approval(Approval::parse(bytes)?)),
+            EntryKind::Approval => Ok(Self::Approval(Box::new(Approval::parse(bytes)?))),
             EntryKind::CorrectiveAction => {
                 let action: CorrectiveAction = read_canonical(bytes)?;
                 action.well_formed()?;

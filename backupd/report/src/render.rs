@@ -127,8 +127,8 @@ fn restored(report: &Report) -> Rows {
         row("Snapshot", format!("number {} of {}", report.snapshot.counter, report.snapshot.source)),
         row("Snapshot taken", time_text(report.snapshot.taken_unix_ms)),
         row("Files", report.restored.files.to_string()),
-        row("Bytes", report.restored.bytes.to_string()),
-        row("Bytes fetched from the store", report.restored.bytes_fetched.to_string()),
+        row("Size", size(report.restored.bytes)),
+        row("Fetched from the store", size(report.restored.bytes_fetched)),
     ];
     for other in &report.other_heads {
         let seen = match (other.seen, other.newest_counter) {
@@ -236,6 +236,15 @@ fn words_of<T: serde::Serialize>(value: &T) -> String {
     word(value).replace('-', " ")
 }
 
+/// Decimal units with one digit behind the point, cut, not rounded.
+fn size(bytes: u64) -> String {
+    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    match units.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 /// Hours, minutes, seconds; what is below a minute with tenths.
 fn duration(ms: u64) -> String {
     let s = ms / 1000;
@@ -285,6 +294,14 @@ mod tests {
         assert_eq!(time_text(951_782_400_000), "2000-02-29 00:00:00 UTC");
         assert_eq!(time_text(1_795_330_890_000), "2026-11-22 07:01:30 UTC");
         assert_eq!(time_text(-1), "1969-12-31 23:59:59 UTC");
+    }
+
+    #[test]
+    fn sizes_and_durations_read_well() {
+        assert_eq!([size(0), size(999), size(1_950), size(31_700_000)], ["0 bytes", "999 bytes", "1.9 kB", "31.7 MB"]);
+        assert!(size(u64::MAX).ends_with(" GB"));
+        assert_eq!([duration(0), duration(2_650), duration(150_000)], ["0.0 s", "2.6 s", "2 min 30 s"]);
+        assert_eq!(duration(4 * 3_600_000), "4 h 0 min");
     }
 
     #[test]

@@ -319,3 +319,20 @@ fn whole_logs_are_checked_and_compared() {
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("another history at 2 entries"), "{text}");
 }
+
+/// Evidence outlives the code: these files were made once and stay. If a change breaks this, it is a new version of the
+/// format, not a new set of files.
+#[test]
+fn the_frozen_bundle_still_verifies_and_is_still_made_alike() {
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/restore-report-1");
+    let made = made(5, 3);
+    for ext in ["json", "sig", "pub", "proof", "approval-1.json", "approval-1.proof"] {
+        let kept = fs::read(frozen.join(format!("{}.{ext}", made.id))).unwrap();
+        assert!(fs::read(made.path(ext)).unwrap() == kept, "{ext} is made otherwise than it was");
+    }
+    let report = frozen.join(format!("{}.json", made.id));
+    let (code, text) = script(&made, &report, &["--key-fingerprint", &made.fingerprint]);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = program(&[report.to_str().unwrap(), "--key-fingerprint", &made.fingerprint]);
+    assert_eq!(code, 0, "{text}");
+}

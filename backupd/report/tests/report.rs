@@ -126,9 +126,9 @@ fn wrongs() -> Vec<fn(&mut Report)> {
 /// Each of these is something not done: `inconclusive`.
 fn gaps() -> Vec<fn(&mut Report)> {
     vec![
-        |r| drop(r.facts.pop()),
+        |r| r.facts.truncate(Fact::ALL.len() - 1),
         |r| r.facts.clear(),
-        |r| drop(r.checks.pop()),
+        |r| r.checks.truncate(Check::ALL.len() - 1),
         |r| r.golden[0] = GoldenCompared { asked: 2, equal: 2, ..r.golden[0].clone() },
         |r| r.golden.clear(),
         |r| r.golden.iter_mut().for_each(|g| (g.sealed, g.asked, g.equal) = (0, 0, 0)),
