@@ -1,8 +1,10 @@
 //! What the EMR offers to the backup over its operations socket: quiesce (a lease), facts and the probe.
 //!
 //! One connection carries newline-delimited JSON: the client writes one [`Request`] a line, the server answers each with
-//! one [`Response`] line. A lease lives as long as its connection and at most [`LEASE_MS_MAX`]: a dead backup never holds
-//! the EMR. The same messages are spoken by the running service (`quiesce`) and by `appliance probe DIR` (`golden`).
+//! one [`Response`] line. What could delay a clinician is over before the answer: the consistent copy is made under a read
+//! transaction while writers go on, and nothing of the EMR waits for the backup afterwards. So a lease lives as long as its
+//! connection (the staged copy is read for as long as a slow store needs); a dead backup's ends with it, a stuck one's after
+//! [`STAGED_MS_MAX`]. The same messages are spoken by the running service (`quiesce`) and by `appliance probe DIR` (`golden`).
 
 mod client;
 mod golden;
@@ -18,8 +20,10 @@ use std::path::PathBuf;
 pub const PROTOCOL: u32 = 1;
 /// The longest line either side accepts, bytes.
 pub const LINE_BYTES_MAX: usize = 8 << 20;
-/// A lease thaws by itself after this long, milliseconds.
+/// A clinician's write that waits this long for the copy ends the lease by itself, milliseconds.
 pub const LEASE_MS_MAX: u64 = 30_000;
+/// A staged copy is removed after this long without a message of its holder, milliseconds (6 hours).
+pub const STAGED_MS_MAX: u64 = 6 * 3_600_000;
 
 /// What a client asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -85,6 +89,7 @@ pub enum Refusal {
 #[serde(deny_unknown_fields)]
 pub struct Quiesced {
     pub lease: String,
+    /// How long the staged copy stays if its holder says nothing more; the connection's end removes it at once.
     pub thaw_in_ms: u64,
     /// How long writers waited for the copy, microseconds.
     pub write_stall_us: u64,

@@ -5,9 +5,10 @@
 //!         from the copy itself -> paths handed over -> Thaw or the connection's end removes the copy
 //! ```
 //!
-//! What could delay a clinician is only the copy (disk load, a longer WAL); it is over before the answer, and measured
-//! ([`appliance_api::Quiesced::write_stall_us`]). Afterwards nothing of the EMR waits for the backup, so the staged copy
-//! may stay as long as the connection lives, and at most [`STAGED_MAX`]: a store behind a slow line needs hours.
+//! What could delay a clinician is only the copy (disk load, a longer WAL). It is over before the answer, its effect on
+//! writers is measured ([`appliance_api::Quiesced::write_stall_us`]), and it is given up when a write waits for
+//! [`appliance_api::LEASE_MS_MAX`]. Afterwards nothing of the EMR waits for the backup, so the staged copy
+//! may stay as long as the connection lives, and at most [`STAGED_MS_MAX`]: a store behind a slow line needs hours.
 
 pub mod facts;
 pub mod golden;
@@ -17,16 +18,13 @@ pub mod wire;
 
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
-use appliance_api::{LEASE_MS_MAX, Quiesced, Refusal, Request, Response};
+use appliance_api::{Quiesced, Refusal, Request, Response, STAGED_MS_MAX};
 use staging::{Copy, Staging};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::Answering;
-
-/// After this long a staged copy is removed even though its connection lives: the backup is stuck.
-pub const STAGED_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// The socket's service.
 pub struct Operations {
@@ -71,7 +69,7 @@ impl Answering for Lease {
     }
 
     fn patience(&self) -> Option<Duration> {
-        self.held.as_ref().map(|_| STAGED_MAX)
+        self.held.as_ref().map(|_| Duration::from_millis(STAGED_MS_MAX))
     }
 
     async fn answer(&mut self, request: Request) -> Result<Response, Refusal> {
@@ -132,7 +130,7 @@ impl Lease {
         log::info!(took_ms = millis as u64, write_stall_us = stall_us; "ops.quiesced");
         let lease = copy.id().to_owned();
         self.held = Some(Held { id: lease.clone(), _copy: copy, _permit: permit });
-        let thaw_in_ms = LEASE_MS_MAX;
+        let thaw_in_ms = STAGED_MS_MAX;
         let quiesced = Quiesced { lease, thaw_in_ms, write_stall_us: stall_us, parts, facts, golden_key, golden };
         Ok(Response::Quiesced(Box::new(quiesced)))
     }

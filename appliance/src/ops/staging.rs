@@ -4,7 +4,7 @@ use super::room;
 use crate::clock;
 use crate::settings::Settings;
 use crate::store::{ATTACHMENTS_DIR, DATABASE_FILE, Store, StoreError};
-use appliance_api::{Part, PartKind};
+use appliance_api::{LEASE_MS_MAX, Part, PartKind};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use std::fs;
@@ -168,7 +168,9 @@ async fn timed_writes(
     let mut longest = Duration::ZERO;
     loop {
         let started = clock::monotonic();
-        store.canary().await?;
+        // A write that waits this long ends the copy: dropping `copying`'s owner tells it to stop at its next step.
+        let written = tokio::time::timeout(Duration::from_millis(LEASE_MS_MAX), store.canary()).await;
+        written.map_err(|_| StoreError::Busy)??;
         longest = longest.max(started.elapsed());
         tokio::select! {
             done = &mut copying => return done.unwrap_or(Err(StoreError::Closed)).map(|()| longest),
