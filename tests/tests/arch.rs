@@ -9,7 +9,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("service", &[]),
     ("agent-api", &[]),
     ("appliance-api", &[]),
-    ("backup-report", &["backup-format"]),
+    ("backup-report", &[]),
     ("backup-engine", &["backup-format"]),
     ("backupd-api", &["backup-report"]),
     ("agent", &["agent-api", "service"]),
