@@ -1,11 +1,29 @@
 //! A snapshot: read once, seal once, send to every store, commit when the quorum holds it.
 
+use crate::chain;
+use crate::chunker::{Chunker, PAGE_BYTES_MAX, PAGE_BYTES_MIN};
+use crate::commit::{Commit, commit};
 use crate::env::Env;
-use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pack::{Sealer, run};
+use crate::progress::{Phase, Progress, ProgressEvent};
+use crate::send::{Fleet, Lane};
+use crate::state::State;
 use crate::store::NamedStore;
-use backup_format::{SnapshotId, WriterCredential};
+use crate::survey::{IdSet, index_name, pack_name, snapshot_name, union};
+use crate::walk::{Counters, Walk, Walked, is_part_name};
+use backup_format::head::Head;
+use backup_format::manifest::{InnerManifest, NAME_BYTES_MAX, OuterManifest, PartRecord};
+use backup_format::pack::{PackRecord, SealedPack};
+use backup_format::sealed::{PartsKind, seal_parts};
+use backup_format::{FormatError, ObjectHash, SnapshotId, WriterCredential};
+use bytes::Bytes;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// How a part's files are cut into chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +95,12 @@ pub struct SnapshotOutcome {
     pub stores: Vec<StoreOutcome>,
 }
 
+/// An index object is written after so many packs, or so much time.
+const INDEX_PACKS: usize = 16;
+const INDEX_EVERY_MS: u64 = 10_000;
+/// How often progress is reported.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+
 /// Takes a snapshot. `Err` only when no store at all could take it or the request is wrong; a missed quorum is
 /// `Ok` with `durable == false`, and `replicate` or the next snapshot completes it.
 pub async fn snapshot(
@@ -86,6 +110,275 @@ pub async fn snapshot(
     request: SnapshotRequest,
     progress: &dyn Progress,
 ) -> Result<SnapshotOutcome> {
-    let _ = (env, writer, stores, request, progress);
-    Err(Error::new(crate::ErrorKind::Retry, "not ready"))
+    check(stores, &request)?;
+    let (started, taken_unix_ms) = (env.steady_ms(), env.now_unix_ms());
+    let state = Arc::new(match &request.state_dir {
+        Some(dir) => State::open(dir, taken_unix_ms)?,
+        None => State::memory(),
+    });
+    let mut union = union(env, writer.catalog(), stores, &state).await?;
+    let known = std::mem::take(&mut union.chunks);
+    let lanes = stores.iter().zip(&union.views).map(|(store, view)| view.listing.is_ok().then(|| Lane::open(store)));
+    let mut sending = Sending {
+        env,
+        writer,
+        fleet: Fleet::new(lanes.collect(), request.quorum),
+        unindexed: Vec::new(),
+        packs: Vec::new(),
+        indexes: Vec::new(),
+        bytes_added: 0,
+        indexed_ms: started,
+    };
+    let walked = read_and_send(&mut sending, &state, &request, known, progress).await?;
+    sending.index(true).await?;
+    progress.report(event(Phase::Commit, &walked));
+
+    let source = writer.catalog().source_id(&request.source);
+    let link = chain::next(env, &state, source, &union);
+    let manifest = seal_manifest(env, writer, &request, &walked, (&link, taken_unix_ms, sending.bytes_added))?;
+    let id = SnapshotId(ObjectHash::of(&manifest).0);
+    let head = Head {
+        source,
+        incarnation: link.incarnation,
+        counter: link.counter,
+        snapshot: id,
+        predecessor: link.predecessor.map(|(hash, _)| hash),
+        seen: link.seen.clone(),
+    };
+    let head_bytes = Bytes::from(head.sign(writer)?);
+    let head_name = head.name(&head_bytes);
+    chain::record(&state, source, &link, (head_name.hash, id), false);
+    state.flush()?;
+    let plan = Commit {
+        env,
+        stores,
+        union: &union,
+        fleet: &sending.fleet,
+        packs: &sending.packs,
+        indexes: &sending.indexes,
+        snapshot: (snapshot_name(&id.0), manifest),
+        head: (head_name.to_string(), head_bytes),
+        quorum: request.quorum,
+        started_ms: started,
+    };
+    let outcomes = commit(&plan).await;
+    let counting = outcomes.iter().filter(|outcome| outcome.durable && outcome.counts_for_quorum).count();
+    if !outcomes.iter().any(|outcome| outcome.durable) {
+        let failed = outcomes.into_iter().find_map(|outcome| outcome.error.map(|error| error.context(outcome.store)));
+        return Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Retry, "no store took the snapshot")));
+    }
+    chain::record(&state, source, &link, (head_name.hash, id), true);
+    state.flush()?;
+    Ok(SnapshotOutcome {
+        id,
+        counter: link.counter,
+        taken_unix_ms,
+        durable: counting >= request.quorum as usize,
+        partial: walked.unreadable_count > 0,
+        unreadable_files: walked.unreadable_count,
+        files: walked.files,
+        bytes_source: walked.bytes_source,
+        bytes_read: walked.bytes_read,
+        bytes_added: sending.bytes_added,
+        duration_ms: env.steady_ms().saturating_sub(started),
+        stores: outcomes,
+    })
+}
+
+fn check(stores: &[NamedStore], request: &SnapshotRequest) -> Result<()> {
+    let wrong = |message: String| Err(Error::new(ErrorKind::Misconfigured, message));
+    let counting = stores.iter().filter(|store| store.counts_for_quorum).count();
+    if stores.is_empty() {
+        return wrong("no store is given: name at least one".to_owned());
+    }
+    if request.quorum as usize > counting {
+        return wrong(format!("the quorum is {}, but only {counting} stores count for it", request.quorum));
+    }
+    if request.source.is_empty() || request.source.len() > NAME_BYTES_MAX {
+        return wrong(format!("the source's name must have 1 to {NAME_BYTES_MAX} bytes"));
+    }
+    if request.parts.is_empty() {
+        return wrong("the source has no parts: name at least one path".to_owned());
+    }
+    for (at, part) in request.parts.iter().enumerate() {
+        let again = request.parts.iter().take(at).any(|other| other.name == part.name);
+        if again || !is_part_name(&part.name) {
+            return wrong("a part's name is empty, used twice or contains a slash".to_owned());
+        }
+        if let PartKind::Pages { page_bytes } = part.kind
+            && (!(PAGE_BYTES_MIN..=PAGE_BYTES_MAX).contains(&page_bytes) || !page_bytes.is_power_of_two())
+        {
+            return wrong(format!("a page must have a power of two from {PAGE_BYTES_MIN} to {PAGE_BYTES_MAX} bytes"));
+        }
+    }
+    if request.tag.as_ref().is_some_and(|tag| tag.len() > NAME_BYTES_MAX) {
+        return wrong(format!("a tag may have {NAME_BYTES_MAX} bytes at most"));
+    }
+    Ok(())
+}
+
+fn event<'a>(phase: Phase, walked: &Walked) -> ProgressEvent<'a> {
+    ProgressEvent {
+        phase,
+        done_bytes: walked.bytes_source,
+        total_bytes: Some(walked.bytes_source),
+        files: walked.files,
+        store: None,
+    }
+}
+
+/// What goes to the stores while the sources are read.
+struct Sending<'a> {
+    env: &'a Env,
+    writer: &'a WriterCredential,
+    fleet: Fleet,
+    unindexed: Vec<PackRecord>,
+    /// Names of packs and index objects, in order.
+    packs: Vec<String>,
+    indexes: Vec<(String, Bytes)>,
+    bytes_added: u64,
+    indexed_ms: u64,
+}
+
+impl Sending<'_> {
+    async fn pack(&mut self, pack: SealedPack) -> Result<()> {
+        let name = pack_name(&pack.record.name);
+        let bytes = Bytes::from(pack.bytes);
+        self.bytes_added += bytes.len() as u64;
+        self.fleet.send(&name, &bytes, false).await;
+        self.packs.push(name);
+        self.unindexed.push(pack.record);
+        self.index(false).await
+    }
+
+    /// Writes an index object when it is time. The last one is not queued: it waits for the packs' quorum.
+    async fn index(&mut self, last: bool) -> Result<()> {
+        let now = self.env.steady_ms();
+        let due = self.unindexed.len() >= INDEX_PACKS || now.saturating_sub(self.indexed_ms) > INDEX_EVERY_MS;
+        if self.unindexed.is_empty() || !(last || due) {
+            return Ok(());
+        }
+        self.indexed_ms = now;
+        let records = std::mem::take(&mut self.unindexed);
+        for (name, bytes) in self.seal_index(&records)? {
+            self.bytes_added += bytes.len() as u64;
+            if !last {
+                self.fleet.send(&name, &bytes, true).await;
+            }
+            self.indexes.push((name, bytes));
+        }
+        Ok(())
+    }
+
+    /// Very many tiny chunks make an index too large for one object: then it is halved.
+    fn seal_index(&self, records: &[PackRecord]) -> Result<Vec<(String, Bytes)>> {
+        let (catalog, open) = backup_format::index::encode(records)?;
+        let keys = (self.writer.catalog(), self.writer.seal_key());
+        match seal_parts(&mut self.env.rng(), PartsKind::Index, keys, &catalog, &open) {
+            Ok(bytes) => Ok(vec![(index_name(&ObjectHash::of(&bytes)), Bytes::from(bytes))]),
+            Err(FormatError::Limit { .. }) if records.len() > 1 => {
+                let (first, second) = records.split_at(records.len() / 2);
+                let mut both = self.seal_index(first)?;
+                both.extend(self.seal_index(second)?);
+                Ok(both)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+async fn read_and_send(
+    sending: &mut Sending<'_>,
+    state: &Arc<State>,
+    request: &SnapshotRequest,
+    known: IdSet,
+    progress: &dyn Progress,
+) -> Result<Walked> {
+    let (packs, mut sealed) = mpsc::channel(1);
+    let counters = Arc::new(Counters::default());
+    let env = sending.env.clone();
+    let sealer =
+        Sealer::new(env.clone(), sending.writer.seal_key().clone(), sending.writer.repository(), packs);
+    let id_key = sending.writer.id_key().clone();
+    let (request, state, counted) = (request.clone(), Arc::clone(state), Arc::clone(&counters));
+    let reading = sending.env.blocking(move || {
+        let fs = env.fs();
+        run(&sealer, &id_key, known, |intake| {
+            let walk = Walk {
+                fs: &*fs,
+                intake,
+                state: &state,
+                source: &request.source,
+                excludes: &request.excludes,
+                counters: &counted,
+                now_unix_ms: env.now_unix_ms(),
+                chunker: Chunker::new(),
+                links: std::collections::HashMap::new(),
+                walked: Walked::default(),
+            };
+            walk.run(&request.parts)
+        })
+    });
+    tokio::pin!(reading);
+    let mut walked = None;
+    loop {
+        progress.report(ProgressEvent {
+            phase: if walked.is_some() { Phase::Send } else { Phase::Read },
+            done_bytes: counters.bytes.load(Ordering::Relaxed),
+            total_bytes: None,
+            files: counters.files.load(Ordering::Relaxed),
+            store: None,
+        });
+        tokio::select! {
+            pack = sealed.recv() => match pack {
+                Some(pack) => sending.pack(pack).await?,
+                None if walked.is_some() => break,
+                None => walked = Some((&mut reading).await??),
+            },
+            result = &mut reading, if walked.is_none() => walked = Some(result??),
+            () = tokio::time::sleep(REPORT_EVERY), if walked.is_none() => {}
+        }
+    }
+    walked.ok_or_else(|| Error::new(ErrorKind::Retry, "reading the source ended early"))
+}
+
+fn seal_manifest(
+    env: &Env,
+    writer: &WriterCredential,
+    request: &SnapshotRequest,
+    walked: &Walked,
+    (link, taken_unix_ms, bytes_added): (&chain::Link, i64, u64),
+) -> Result<Bytes> {
+    let root = walked.root.ok_or_else(|| Error::new(ErrorKind::Retry, "the source has no root"))?;
+    let outer = OuterManifest {
+        source: request.source.clone(),
+        incarnation: link.incarnation,
+        counter: link.counter,
+        predecessor: link.predecessor.map(|(_, snapshot)| snapshot),
+        taken_unix_ms,
+        root,
+        partial: walked.unreadable_count > 0,
+        files: walked.files,
+        bytes_source: walked.bytes_source,
+        bytes_added,
+        plan_seen: None,
+    };
+    let part = |part: &Part| PartRecord {
+        name: part.name.as_bytes().to_vec(),
+        page_bytes: match part.kind {
+            PartKind::Files => 0,
+            PartKind::Pages { page_bytes } => page_bytes,
+        },
+        path: part.path.as_os_str().as_bytes().to_vec(),
+    };
+    let inner = InnerManifest {
+        tag: request.tag.clone(),
+        facts: request.facts.clone(),
+        parts: request.parts.iter().map(part).collect(),
+        unreadable_count: walked.unreadable_count,
+        unreadable: walked.unreadable.clone(),
+    };
+    let keys = (writer.catalog(), writer.seal_key());
+    let sealed = seal_parts(&mut env.rng(), PartsKind::Snapshot, keys, &outer.encode()?, &inner.encode()?)?;
+    Ok(Bytes::from(sealed))
 }

@@ -1,6 +1,7 @@
 //! The one door to clock, randomness, local files and threads.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::{RealFs, SourceFs};
 use core::convert::Infallible;
 use rand_core::{TryCryptoRng, TryRng};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,6 +26,7 @@ pub trait Entropy: Send + Sync {
 pub struct Env {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    fs: Arc<dyn SourceFs>,
     workers: usize,
 }
 
@@ -33,7 +35,7 @@ impl Env {
     #[must_use]
     pub fn real() -> Self {
         let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 16);
-        Self { clock: Arc::new(RealClock::new()), entropy: Arc::new(RealEntropy), workers }
+        Self { clock: Arc::new(RealClock::new()), entropy: Arc::new(RealEntropy), fs: Arc::new(RealFs), workers }
     }
 
     /// A seeded door: the clock stands still until it is moved, random bytes follow from the seed, and stages run on
@@ -45,7 +47,21 @@ impl Env {
             .update(&seed.to_le_bytes())
             .finalize_xof();
         let entropy = Arc::new(SeededEntropy(Mutex::new(stream)));
-        (Self { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy, workers: 0 }, clock)
+        let env = Self { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy, fs: Arc::new(RealFs), workers: 0 };
+        (env, clock)
+    }
+
+    /// The same door with another file system behind it.
+    #[must_use]
+    pub fn with_fs(mut self, fs: Arc<dyn SourceFs>) -> Self {
+        self.fs = fs;
+        self
+    }
+
+    /// Local files of sources.
+    #[must_use]
+    pub fn fs(&self) -> Arc<dyn SourceFs> {
+        Arc::clone(&self.fs)
     }
 
     #[must_use]

@@ -1,9 +1,15 @@
 //! The union of heads over stores, sources and incarnations.
 
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::NamedStore;
+use crate::survey::{FETCHES, HEADS, View, fetch, snapshot_name, views};
+use backup_format::head::{Head, HeadName};
+use backup_format::manifest::{InnerManifest, OuterManifest};
+use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::{CatalogKey, IncarnationId, OpenKey, SnapshotId};
+use futures::StreamExt;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +43,134 @@ pub struct Heads {
 }
 
 /// The union of heads. An unreachable store is reported, not an error, unless none answers.
-pub async fn heads(env: &Env, catalog: &CatalogKey, stores: &[NamedStore]) -> Result<Heads> {
-    let _ = (env, catalog, stores);
-    Err(Error::new(crate::ErrorKind::Retry, "not ready"))
+pub async fn heads(_env: &Env, catalog: &CatalogKey, stores: &[NamedStore]) -> Result<Heads> {
+    union_of_heads(catalog, None, stores).await
 }
 
 /// The same with tags, for a holder of the open key.
-pub async fn heads_with_tags(env: &Env, open: &OpenKey, stores: &[NamedStore]) -> Result<Heads> {
-    heads(env, open.catalog(), stores).await
+pub async fn heads_with_tags(_env: &Env, open: &OpenKey, stores: &[NamedStore]) -> Result<Heads> {
+    union_of_heads(open.catalog(), Some(open), stores).await
+}
+
+async fn union_of_heads(catalog: &CatalogKey, open: Option<&OpenKey>, stores: &[NamedStore]) -> Result<Heads> {
+    let views = views(stores, HEADS).await;
+    let mut found: BTreeMap<HeadName, Vec<usize>> = BTreeMap::new();
+    let mut rejected = Vec::new();
+    for (at, (store, view)) in stores.iter().zip(&views).enumerate() {
+        for name in view.objects().into_iter().flat_map(BTreeMap::keys) {
+            match name.parse::<HeadName>() {
+                Ok(parsed) => found.entry(parsed).or_default().push(at),
+                Err(_) => rejected.push((store.name.clone(), name.clone())),
+            }
+        }
+    }
+    let unreachable = unreachable(stores, views)?;
+    let mut claims: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for name in found.keys() {
+        claims.entry((name.source, name.incarnation, name.counter)).or_default().insert(name.hash);
+    }
+    let read = |(name, holders): (HeadName, Vec<usize>)| {
+        let holders: Vec<&NamedStore> = holders.iter().filter_map(|at| stores.get(*at)).collect();
+        async move { read_head(catalog, open, name, holders).await }
+    };
+    let mut snapshots = Vec::new();
+    let mut reads = futures::stream::iter(found.into_iter().map(read)).buffered(FETCHES);
+    while let Some((snapshot, bad)) = reads.next().await {
+        rejected.extend(bad);
+        snapshots.extend(snapshot.map(|(mut info, name): (SnapshotInfo, HeadName)| {
+            let claimed = claims.get(&(name.source, name.incarnation, name.counter));
+            info.forked = claimed.is_some_and(|hashes| hashes.len() > 1);
+            info
+        }));
+    }
+    drop(reads);
+    snapshots.sort_by(|a, b| (b.taken_unix_ms, b.counter, b.id).cmp(&(a.taken_unix_ms, a.counter, a.id)));
+    Ok(Heads { snapshots, unreachable, rejected })
+}
+
+fn unreachable(stores: &[NamedStore], views: Vec<View>) -> Result<Vec<(String, Error)>> {
+    let mut down: Vec<(String, Error)> = stores
+        .iter()
+        .zip(views)
+        .filter_map(|(store, view)| view.listing.err().map(|error| (store.name.clone(), error)))
+        .collect();
+    if down.len() == stores.len() {
+        let first = down.pop().map(|(name, error)| error.context(name));
+        return Err(first.unwrap_or_else(|| Error::new(ErrorKind::Misconfigured, "no store is given")));
+    }
+    Ok(down)
+}
+
+type ReadHead = (Option<(SnapshotInfo, HeadName)>, Vec<(String, String)>);
+
+async fn read_head(
+    catalog: &CatalogKey,
+    open: Option<&OpenKey>,
+    name: HeadName,
+    holders: Vec<&NamedStore>,
+) -> ReadHead {
+    let mut rejected = Vec::new();
+    for store in &holders {
+        match read_head_at(catalog, open, name, store).await {
+            Ok(mut info) => {
+                info.stores = holders.iter().map(|store| store.name.clone()).collect();
+                return (Some((info, name)), rejected);
+            }
+            Err((object, _)) => rejected.push((store.name.clone(), object)),
+        }
+    }
+    (None, rejected)
+}
+
+async fn read_head_at(
+    catalog: &CatalogKey,
+    open: Option<&OpenKey>,
+    name: HeadName,
+    store: &NamedStore,
+) -> std::result::Result<SnapshotInfo, (String, Error)> {
+    let head = read_signed(catalog, name, store).await.map_err(|error| (name.to_string(), error))?;
+    let object = snapshot_name(&head.snapshot.0);
+    let (outer, inner) = read_manifest(catalog, open, head.snapshot, store).await.map_err(|error| (object, error))?;
+    Ok(SnapshotInfo {
+        id: head.snapshot,
+        source: outer.source,
+        incarnation: head.incarnation,
+        counter: head.counter,
+        taken_unix_ms: outer.taken_unix_ms,
+        partial: outer.partial,
+        files: outer.files,
+        bytes_source: outer.bytes_source,
+        bytes_added: outer.bytes_added,
+        tag: inner.and_then(|inner| inner.tag),
+        stores: Vec::new(),
+        forked: false,
+    })
+}
+
+/// Reads a head, checks its signature and that it stands where it says.
+pub(crate) async fn read_signed(catalog: &CatalogKey, name: HeadName, store: &NamedStore) -> Result<Head> {
+    let bytes = fetch(store, &name.to_string()).await?;
+    let head = Head::open(&bytes, catalog)?;
+    if head.name(&bytes) == name {
+        Ok(head)
+    } else {
+        Err(Error::new(ErrorKind::Damaged, "a head stands under another's name"))
+    }
+}
+
+/// Reads a snapshot's manifests; the inner one only with the open key.
+pub(crate) async fn read_manifest(
+    catalog: &CatalogKey,
+    open: Option<&OpenKey>,
+    id: SnapshotId,
+    store: &NamedStore,
+) -> Result<(OuterManifest, Option<InnerManifest>)> {
+    let bytes = fetch(store, &snapshot_name(&id.0)).await?;
+    let parts = open_parts(PartsKind::Snapshot, catalog, &bytes)?;
+    let outer = OuterManifest::parse(&parts.catalog_part)?;
+    let inner = match open {
+        Some(open) => Some(InnerManifest::parse(&parts.open_part(open.open_seed())?)?),
+        None => None,
+    };
+    Ok((outer, inner))
 }

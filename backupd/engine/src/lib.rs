@@ -7,14 +7,24 @@ pub mod env;
 pub mod store;
 
 mod backup;
+mod chain;
+mod chunker;
+mod commit;
 mod error;
 mod heads;
 mod keys;
+mod pack;
 mod progress;
 mod read;
 mod replicate;
 mod restore;
+mod send;
+pub mod source;
+mod state;
+mod survey;
+mod target;
 mod verify;
+mod walk;
 
 pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, StoreOutcome, snapshot};
 pub use backup_format::{

@@ -1,0 +1,143 @@
+//! Committing: at every store packs, then index, then snapshot, then head; index only when the quorum has the packs.
+
+use crate::backup::StoreOutcome;
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::replicate::{copy, in_groups};
+use crate::send::{Fleet, Gate, Lane};
+use crate::store::NamedStore;
+use crate::survey::{FETCHES, Union};
+use crate::keys::KEYRINGS;
+use crate::survey::PACKS;
+use bytes::Bytes;
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, TryStreamExt};
+use std::time::Duration;
+
+/// How long the others are waited for once the quorum has the head. They are then *late*, and caught up another time.
+const STRAGGLER_LIMIT: Duration = Duration::from_secs(60);
+
+/// Everything that a store must hold for the head to be written there.
+pub(crate) struct Commit<'a> {
+    pub(crate) env: &'a Env,
+    pub(crate) stores: &'a [NamedStore],
+    pub(crate) union: &'a Union,
+    pub(crate) fleet: &'a Fleet,
+    pub(crate) packs: &'a [String],
+    pub(crate) indexes: &'a [(String, Bytes)],
+    pub(crate) snapshot: (String, Bytes),
+    pub(crate) head: (String, Bytes),
+    pub(crate) quorum: u32,
+    pub(crate) started_ms: u64,
+}
+
+/// Commits at every store; one outcome each, in the stores' order.
+pub(crate) async fn commit(plan: &Commit<'_>) -> Vec<StoreOutcome> {
+    let gate = Gate::new(plan.quorum, plan.stores.len());
+    let one = |at: usize| {
+        let gate = &gate;
+        async move { (at, commit_at(plan, at, gate).await, plan.env.steady_ms()) }
+    };
+    let mut running: FuturesUnordered<_> = (0..plan.stores.len()).map(one).collect();
+    let mut results: Vec<Option<(Result<()>, u64)>> = plan.stores.iter().map(|_| None).collect();
+    loop {
+        let durable = |(store, result): (&NamedStore, &Option<(Result<()>, u64)>)| {
+            store.counts_for_quorum && matches!(result, Some((Ok(()), _)))
+        };
+        let reached = plan.stores.iter().zip(&results).filter(|pair| durable(*pair)).count();
+        let next = if reached >= plan.quorum.max(1) as usize {
+            match tokio::time::timeout(STRAGGLER_LIMIT, running.next()).await {
+                Ok(next) => next,
+                Err(_) => break,
+            }
+        } else {
+            running.next().await
+        };
+        let Some((at, result, ended)) = next else { break };
+        if let Some(slot) = results.get_mut(at) {
+            *slot = Some((result, ended));
+        }
+    }
+    drop(running);
+    let late = || (Err(Error::new(ErrorKind::Retry, "the store is late: it will be caught up")), plan.env.steady_ms());
+    plan.stores
+        .iter()
+        .zip(results)
+        .enumerate()
+        .map(|(at, (store, result))| {
+            let (result, ended) = result.unwrap_or_else(late);
+            StoreOutcome {
+                store: store.name.clone(),
+                counts_for_quorum: store.counts_for_quorum,
+                durable: result.is_ok(),
+                bytes_sent: lane(plan, at).map_or(0, Lane::bytes_sent),
+                duration_ms: ended.saturating_sub(plan.started_ms),
+                error: result.err(),
+            }
+        })
+        .collect()
+}
+
+fn lane<'a>(plan: &Commit<'a>, at: usize) -> Option<&'a Lane> {
+    plan.fleet.lanes.get(at).and_then(Option::as_ref)
+}
+
+async fn commit_at(plan: &Commit<'_>, at: usize, gate: &Gate) -> Result<()> {
+    let packs = packs_at(plan, at).await;
+    let counts = plan.stores.get(at).is_some_and(|store| store.counts_for_quorum);
+    gate.settle(packs.is_ok().then_some(counts));
+    let (store, lane, later) = packs?;
+    gate.pass().await;
+    for group in in_groups(&later) {
+        copy_group(plan, at, group).await?;
+    }
+    for (name, bytes) in plan.indexes.iter().filter(|(name, _)| !lane.sent(name)) {
+        put(store, lane, name, bytes).await?;
+    }
+    put(store, lane, &plan.snapshot.0, &plan.snapshot.1).await?;
+    put(store, lane, &plan.head.0, &plan.head.1).await
+}
+
+/// Brings all packs to the store, those of earlier snapshots first; gives what must follow them.
+async fn packs_at<'a>(plan: &Commit<'a>, at: usize) -> Result<(&'a NamedStore, &'a Lane, Vec<String>)> {
+    let (Some(store), Some(view)) = (plan.stores.get(at), plan.union.views.get(at)) else {
+        return Err(Error::new(ErrorKind::Misconfigured, "no such store"));
+    };
+    if let Err(error) = &view.listing {
+        return Err(error.duplicate());
+    }
+    let Some(lane) = lane(plan, at) else {
+        return Err(Error::new(ErrorKind::Unreachable, "the store does not answer"));
+    };
+    lane.drained().await?;
+    let early = |name: &String| name.starts_with(PACKS) || name.starts_with(KEYRINGS);
+    let (early, later): (Vec<String>, Vec<String>) = plan.union.missing_at(view).into_iter().partition(early);
+    copy_group(plan, at, &early).await?;
+    let missed: Vec<String> = plan.packs.iter().filter(|name| !lane.sent(name)).cloned().collect();
+    copy_group(plan, at, &missed).await?;
+    Ok((store, lane, later))
+}
+
+async fn copy_group(plan: &Commit<'_>, at: usize, names: &[String]) -> Result<()> {
+    let copies = names.iter().map(|name| async move {
+        let holders: Vec<usize> = (0..plan.stores.len())
+            .filter(|other| {
+                plan.union.views.get(*other).is_some_and(|view| view.holds(name))
+                    || lane(plan, *other).is_some_and(|lane| lane.sent(name))
+            })
+            .collect();
+        let bytes = copy(plan.stores, &holders, at, name).await?;
+        if let Some(lane) = lane(plan, at) {
+            lane.note_sent(name, bytes);
+        }
+        Ok::<(), Error>(())
+    });
+    futures::stream::iter(copies).buffer_unordered(FETCHES).try_collect::<Vec<()>>().await?;
+    Ok(())
+}
+
+async fn put(store: &NamedStore, lane: &Lane, name: &str, bytes: &Bytes) -> Result<()> {
+    store.store.put(name, bytes.clone()).await?;
+    lane.note_sent(name, bytes.len() as u64);
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! What the stores hold, by name and size, and what their index objects say together.
+
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::KEYRINGS;
+use crate::state::{State, Table};
+use crate::store::NamedStore;
+use backup_format::head::HeadName;
+use backup_format::index::{CatalogPack, parse_catalog};
+use backup_format::sealed::{PartsKind, open_parts};
+use backup_format::{CatalogKey, ChunkId, ObjectHash};
+use bytes::Bytes;
+use futures::StreamExt;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Duration;
+
+/// A store that does not list within this time counts as unreachable.
+const LISTING_LIMIT: Duration = Duration::from_secs(20);
+/// Objects fetched at once from one store.
+pub(crate) const FETCHES: usize = 8;
+
+pub(crate) const PACKS: &str = "packs/";
+pub(crate) const INDEXES: &str = "index/";
+pub(crate) const SNAPSHOTS: &str = "snapshots/";
+pub(crate) const HEADS: &str = "heads/";
+
+/// `packs/<first two digits>/<hash>`: folders stay small.
+pub(crate) fn pack_name(hash: &ObjectHash) -> String {
+    let hex = hash.to_string();
+    format!("{PACKS}{}/{hex}", hex.get(..2).unwrap_or_default())
+}
+
+pub(crate) fn index_name(hash: &ObjectHash) -> String {
+    format!("{INDEXES}{hash}")
+}
+
+pub(crate) fn snapshot_name(hash: &[u8; 32]) -> String {
+    format!("{SNAPSHOTS}{}", ObjectHash(*hash))
+}
+
+/// The hash that ends an object's name; `None` for objects that are not the engine's.
+pub(crate) fn hash_in_name(name: &str) -> Option<ObjectHash> {
+    let ours = [PACKS, INDEXES, SNAPSHOTS, HEADS, KEYRINGS].iter().any(|prefix| name.starts_with(prefix));
+    let last = name.rsplit(['/', '-']).next()?;
+    if ours { last.parse().ok() } else { None }
+}
+
+/// Chunk ids are uniform already.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+}
+
+pub(crate) type IdSet = HashSet<ChunkId, BuildHasherDefault<IdHasher>>;
+pub(crate) type IdMap<V> = HashMap<ChunkId, V, BuildHasherDefault<IdHasher>>;
+
+/// One store's listing, or why there is none.
+pub(crate) struct View {
+    pub(crate) listing: Result<BTreeMap<String, u64>>,
+}
+
+impl View {
+    pub(crate) fn objects(&self) -> Option<&BTreeMap<String, u64>> {
+        self.listing.as_ref().ok()
+    }
+
+    pub(crate) fn holds(&self, name: &str) -> bool {
+        self.objects().is_some_and(|objects| objects.contains_key(name))
+    }
+}
+
+/// Lists every store at once.
+pub(crate) async fn views(stores: &[NamedStore], prefix: &str) -> Vec<View> {
+    let list = |store: NamedStore| async move {
+        let listing = match tokio::time::timeout(LISTING_LIMIT, store.store.list(prefix)).await {
+            Ok(listing) => listing,
+            Err(_) => Err(Error::new(ErrorKind::Unreachable, "the store did not list its objects in time")),
+        };
+        View {
+            listing: listing.map(|objects| objects.into_iter().map(|object| (object.name, object.size)).collect()),
+        }
+    };
+    futures::future::join_all(stores.iter().cloned().map(list)).await
+}
+
+/// Fetches an object from the first store that holds it whole.
+pub(crate) async fn fetch_any(stores: &[NamedStore], views: &[View], name: &str) -> Result<Bytes> {
+    let mut last = Error::new(ErrorKind::NotFound, format!("no reachable store holds {name}"));
+    for (store, _) in stores.iter().zip(views).filter(|(_, view)| view.holds(name)) {
+        match fetch(store, name).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Fetches an object and compares it with the hash in its name.
+pub(crate) async fn fetch(store: &NamedStore, name: &str) -> Result<Bytes> {
+    let bytes = store.store.get(name).await?;
+    match hash_in_name(name) {
+        Some(hash) if hash != ObjectHash::of(&bytes) => Err(damaged(store, name)),
+        _ => Ok(bytes),
+    }
+}
+
+pub(crate) fn damaged(store: &NamedStore, name: &str) -> Error {
+    Error::new(ErrorKind::Damaged, format!("object {name} at store {} is not what was written", store.name))
+}
+
+/// What all reachable stores hold together.
+pub(crate) struct Union {
+    pub(crate) views: Vec<View>,
+    /// Packs that index objects name and that some reachable store holds in full, with their sizes.
+    pub(crate) packs: BTreeMap<String, u64>,
+    /// Index, snapshot, head and keyring objects of any reachable store.
+    pub(crate) others: BTreeMap<String, u64>,
+    /// Chunks in those packs.
+    pub(crate) chunks: IdSet,
+    pub(crate) heads: Vec<HeadName>,
+}
+
+impl Union {
+    pub(crate) fn all_reachable(&self) -> bool {
+        self.views.iter().all(|view| view.listing.is_ok())
+    }
+
+    /// What a store lacks of everything that a snapshot may reach, in write order.
+    pub(crate) fn missing_at(&self, view: &View) -> Vec<String> {
+        let Some(objects) = view.objects() else { return Vec::new() };
+        let rank = |name: &str| match name {
+            _ if name.starts_with(KEYRINGS) => 0,
+            _ if name.starts_with(PACKS) => 1,
+            _ if name.starts_with(INDEXES) => 2,
+            _ if name.starts_with(SNAPSHOTS) => 3,
+            _ => 4,
+        };
+        let mut missing: Vec<String> = self
+            .packs
+            .iter()
+            .chain(&self.others)
+            .filter(|(name, size)| objects.get(*name) != Some(size))
+            .map(|(name, _)| name.clone())
+            .collect();
+        missing.sort_by_key(|name| rank(name));
+        missing
+    }
+}
+
+/// Reads the catalog of all reachable stores.
+pub(crate) async fn union(env: &Env, catalog: &CatalogKey, stores: &[NamedStore], state: &State) -> Result<Union> {
+    let views = views(stores, "").await;
+    if views.iter().all(|view| view.listing.is_err()) {
+        let first = views.into_iter().find_map(|view| view.listing.err());
+        return Err(first.unwrap_or_else(|| Error::new(ErrorKind::Misconfigured, "no store is given")));
+    }
+    let mut others = BTreeMap::new();
+    let mut held: HashMap<&str, HashSet<u64>> = HashMap::new();
+    for (name, size) in views.iter().filter_map(View::objects).flatten() {
+        if name.starts_with(PACKS) {
+            held.entry(name).or_default().insert(*size);
+        } else if hash_in_name(name).is_some() {
+            others.insert(name.clone(), *size);
+        }
+    }
+    let names: Vec<ObjectHash> =
+        others.keys().filter(|name| name.starts_with(INDEXES)).filter_map(|name| hash_in_name(name)).collect();
+    let (mut packs, mut chunks) = (BTreeMap::new(), IdSet::default());
+    for pack in load_catalogs(env, catalog, (stores, &views), state, &names).await {
+        let name = pack_name(&pack.name);
+        // A chunk that lies only in packs that nobody holds is absent, and will be read and written again.
+        if held.get(name.as_str()).is_some_and(|sizes| sizes.contains(&u64::from(pack.bytes))) {
+            packs.insert(name, u64::from(pack.bytes));
+            chunks.extend(pack.segments.into_iter().flatten());
+        }
+    }
+    let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
+    Ok(Union { views, packs, others, chunks, heads })
+}
+
+async fn load_catalogs(
+    _env: &Env,
+    catalog: &CatalogKey,
+    (stores, views): (&[NamedStore], &[View]),
+    state: &State,
+    names: &[ObjectHash],
+) -> Vec<CatalogPack> {
+    let load = |hash: ObjectHash| async move {
+        if let Some(part) = state.load(Table::Index, hash.as_bytes())
+            && let Ok(packs) = parse_catalog(&part)
+        {
+            return packs;
+        }
+        let name = index_name(&hash);
+        let opened = fetch_any(stores, views, &name).await.and_then(|bytes| {
+            let part = open_parts(PartsKind::Index, catalog, &bytes)?.catalog_part;
+            Ok((parse_catalog(&part)?, part))
+        });
+        match opened {
+            Ok((packs, part)) => {
+                state.store(Table::Index, hash.as_bytes(), &part);
+                packs
+            }
+            Err(error) => {
+                log::warn!(object = name.as_str(), error:% = error; "index.unreadable");
+                Vec::new()
+            }
+        }
+    };
+    futures::stream::iter(names.iter().copied().map(load)).buffered(FETCHES).concat().await
+}
