@@ -101,7 +101,7 @@ async fn serve(settings: Settings, file: &Path) -> anyhow::Result<()> {
     for sender in senders {
         tokio::spawn(deliver::run(app.clone(), sender));
     }
-    log::info!(address:% = address; "ready");
+    log::info!(address:% = address; "console.listening");
     service::ready();
     service::spawn_watchdog();
     let limits = Limits::default();

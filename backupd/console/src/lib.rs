@@ -27,6 +27,8 @@ mod words;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod approval_tests;
+#[cfg(test)]
 mod channel_tests;
 #[cfg(test)]
 mod web_tests;

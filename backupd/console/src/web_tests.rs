@@ -116,13 +116,16 @@ async fn five_wrong_passwords_lock_the_account_and_say_nothing_else() {
     for _ in 0..accounts::FAILURES_MAX {
         pages.push(text(console.post("/sign-in", None, &format!("name=anna&password=wrong&code={code}")).await).await);
     }
-    let right = format!("name=anna&password={}&code={code}", PASSWORD.replace(' ', "+"));
-    let locked = console.post("/sign-in", None, &right).await;
+    let right = |secret| {
+        let code = Totp::current_code(secret).unwrap();
+        format!("name=anna&password={}&code={code}", PASSWORD.replace(' ', "+"))
+    };
+    let locked = console.post("/sign-in", None, &right(&secret)).await;
     assert_eq!(locked.status(), 422);
     pages.push(text(locked).await);
     assert!(pages.iter().all(|page| *page == pages[0]), "locked and wrong look the same");
     console.clock.fetch_add(accounts::LOCK_MS, Ordering::SeqCst);
-    assert_eq!(console.post("/sign-in", None, &right).await.status(), 303, "the lock ends");
+    assert_eq!(console.post("/sign-in", None, &right(&secret)).await.status(), 303, "the lock ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]

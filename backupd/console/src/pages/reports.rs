@@ -233,7 +233,7 @@ fn approve_form(call: &Call, id: &str, key: Option<&str>) -> Result<Markup, Refu
                 Some(key) => {
                     ol {
                         li { a href={ "/reports/" (id) "/file/" (id) ".json" } { "Download the report" } ", and read it." }
-                        li { "On your computer:" pre { code { "report-verify approve " (id) ".json --key owner.pem --role owner --decision certified --out approval.json" } } }
+                        li { "On your computer:" pre { code { "report-verify approve " (id) ".json --key owner.pem --decision certified --out approval.json" } } }
                         li {
                             form method="post" action={ "/reports/" (id) "/approval" } enctype="multipart/form-data" {
                                 (csrf(caller))

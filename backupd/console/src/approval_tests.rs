@@ -1,0 +1,172 @@
+//! The owner's approval from enrolling a key to an entry in the log. The verifier here is a fake on the real wire with
+//! the real log behind it; its fault is that it accepts any approval, so that what the console refuses shows.
+
+use crate::audit;
+use crate::poll;
+use crate::roles::Role;
+use crate::testing::{Console, Person, text};
+use crate::web::Refusal;
+use axum::body::Body;
+use axum::http::{Request as HttpRequest, Response, header};
+use backup_report::{Approval, Decision, Log, Origin, OwnerRole, ReportSigner, evidence};
+use backupd_api::{
+    Connection, DrillVerdict, Event, EvidenceFile, Listener, ReportRow, Request, VerifierStatus,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::sync::{Arc, Mutex};
+
+/// A frozen report that passes.
+const REPORT: &[u8] =
+    include_bytes!("../../report/tests/vectors/restore-report-1/01912d68-783e-7a03-8467-000000000003.json");
+const ID: &str = "01912d68-783e-7a03-8467-000000000003";
+
+struct Verifier {
+    log: Log,
+    signer: ReportSigner,
+    tampered: bool,
+}
+
+impl Verifier {
+    fn answer(&mut self, request: Request) -> Event {
+        match request {
+            Request::VerifierStatus => Event::VerifierStatus(VerifierStatus {
+                key_fingerprint: self.signer.public_key().fingerprint().to_string(),
+                log_size: self.log.size(),
+                running: None,
+                same_host_as_writer: true,
+                next_drill_unix_ms: None,
+                alerts: Vec::new(),
+            }),
+            Request::Reports => Event::Reports { reports: vec![row(self.log.size() > 1)] },
+            Request::Evidence { .. } => Event::Evidence { files: self.evidence() },
+            Request::Approve { approval, .. } => {
+                self.log.append(&self.signer, &approval).unwrap();
+                Event::Approved
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn evidence(&self) -> Vec<EvidenceFile> {
+        let signature = self.signer.sign(REPORT);
+        let mut files = evidence(REPORT, &signature, &self.log, &self.signer.public_key()).unwrap();
+        if self.tampered {
+            files[0].1.swap(3, 4);
+        }
+        files.into_iter().map(|(name, bytes)| EvidenceFile { name, base64: STANDARD.encode(bytes) }).collect()
+    }
+}
+
+fn row(approved: bool) -> ReportRow {
+    ReportRow {
+        id: ID.into(),
+        store: "provider-north".into(),
+        snapshot: "s1".into(),
+        at_unix_ms: 1,
+        verdict: DrillVerdict::Pass,
+        rto_ms: Some(2_600),
+        rpo_ms: Some(150_000),
+        log_index: 0,
+        approved,
+    }
+}
+
+fn fake_verifier(console: &Console) -> Arc<Mutex<Verifier>> {
+    let signer = ReportSigner::from_seed(&[9; 32]);
+    let origin = Origin::parse("holdfast/log/test").unwrap();
+    let mut log = Log::open(&console.folder.path().join("log"), origin, &signer).unwrap();
+    log.append(&signer, REPORT).unwrap();
+    let verifier = Arc::new(Mutex::new(Verifier { log, signer, tampered: false }));
+    let listener = Listener::bind_unix(&console.folder.path().join("verifier.sock")).unwrap();
+    let shared = verifier.clone();
+    tokio::spawn(async move {
+        while let Ok(incoming) = listener.accept().await {
+            let shared = shared.clone();
+            tokio::spawn(async move { converse(incoming.greet().await.unwrap(), &shared).await });
+        }
+    });
+    verifier
+}
+
+async fn converse(mut connection: Connection, verifier: &Mutex<Verifier>) {
+    while let Ok(Some(request)) = connection.recv().await {
+        let event = verifier.lock().unwrap().answer(request);
+        connection.send(&event).await.unwrap();
+    }
+}
+
+async fn upload(console: &Console, person: &Person, path: &str, field: &str, bytes: &[u8]) -> Response<Body> {
+    let mut body = format!(
+        "--b\r\ncontent-disposition: form-data; name=\"_csrf\"\r\n\r\n{}\r\n\
+         --b\r\ncontent-disposition: form-data; name=\"{field}\"; filename=\"f\"\r\n\r\n",
+        person.csrf
+    )
+    .into_bytes();
+    body.extend_from_slice(bytes);
+    body.extend_from_slice(b"\r\n--b--\r\n");
+    let request = HttpRequest::post(path)
+        .header(header::COOKIE, &person.cookie)
+        .header(header::CONTENT_TYPE, "multipart/form-data; boundary=b");
+    console.send(request.body(Body::from(body)).unwrap()).await
+}
+
+fn approval(key: &ReportSigner, role: OwnerRole) -> Vec<u8> {
+    Approval::create(key, REPORT, Decision::Certified, role, 1_795_330_900_000).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_owner_with_the_enrolled_key_approves() {
+    let console = Console::new("");
+    let verifier = fake_verifier(&console);
+    let (owner, it) = (console.person("owner", Role::Owner).await, console.person("it", Role::PracticeIt).await);
+    let (key, other) = (ReportSigner::from_seed(&[1; 32]), ReportSigner::from_seed(&[2; 32]));
+    let (path, good) = (format!("/reports/{ID}/approval"), approval(&key, OwnerRole::Owner));
+    let size = || verifier.lock().unwrap().log.size();
+
+    assert_eq!(upload(&console, &it, &path, "approval", &good).await.status(), 403);
+    assert_eq!(upload(&console, &owner, &path, "approval", &good).await.status(), 422, "no key is enrolled");
+    let pem = key.public_key().to_pem();
+    assert_eq!(upload(&console, &owner, "/approval-key", "key", b"nonsense").await.status(), 422);
+    assert_eq!(upload(&console, &it, "/approval-key", "key", pem.as_bytes()).await.status(), 403);
+    assert_eq!(upload(&console, &owner, "/approval-key", "key", pem.as_bytes()).await.status(), 303);
+    let second = other.public_key().to_pem();
+    assert_eq!(upload(&console, &owner, "/approval-key", "key", second.as_bytes()).await.status(), 422, "once");
+    for bad in [approval(&other, OwnerRole::Owner), approval(&key, OwnerRole::PracticeIt), b"{}".to_vec()] {
+        assert_eq!(upload(&console, &owner, &path, "approval", &bad).await.status(), 422);
+    }
+    assert_eq!(upload(&console, &owner, "/reports/another/approval", "approval", &good).await.status(), 422);
+    assert_eq!(size(), 1, "nothing that was refused reached the log");
+
+    assert_eq!(upload(&console, &owner, &path, "approval", &good).await.status(), 303);
+    assert_eq!(size(), 2);
+    let page = text(console.get(&format!("/reports/{ID}"), Some(&it)).await).await;
+    assert!(page.contains("Approved") && page.contains("<strong>owner</strong>") && page.contains("certified"), "{page}");
+    let entries = console.app.db.read(|db| Ok::<_, Refusal>(audit::page(db, i64::MAX, 50)?)).unwrap();
+    let approved = entries.iter().find(|entry| entry.act == "report-approved").unwrap();
+    assert_eq!((approved.who.as_str(), approved.subject.as_str()), ("owner", ID));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_checked_when_it_is_shown_and_can_be_taken_away() {
+    let console = Console::new("");
+    let verifier = fake_verifier(&console);
+    poll::verifier(&console.app).await.unwrap();
+    let auditor = console.person("auditor", Role::Auditor).await;
+    let path = format!("/reports/{ID}");
+    let page = text(console.get(&path, Some(&auditor)).await).await;
+    for words in ["Checked now", "Restore report: passed", "bash verify.sh", "entry <strong>0</strong> of the 1"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert!(!page.contains("<style") && !page.contains(" style="), "the content policy refuses inline style");
+    let tar = console.get(&format!("{path}/evidence.tar"), Some(&auditor)).await;
+    assert_eq!(tar.status(), 200);
+    let bytes = axum::body::to_bytes(tar.into_body(), 1 << 20).await.unwrap();
+    assert!(bytes.windows(REPORT.len()).any(|window| window == REPORT));
+    let one = console.get(&format!("{path}/file/{ID}.json"), Some(&auditor)).await;
+    assert_eq!(&axum::body::to_bytes(one.into_body(), 1 << 20).await.unwrap()[..], REPORT);
+    assert_eq!(console.get(&format!("{path}/file/secret"), Some(&auditor)).await.status(), 404);
+    verifier.lock().unwrap().tampered = true;
+    let page = text(console.get(&path, Some(&auditor)).await).await;
+    assert!(page.contains("Do not rely on this report") && !page.contains("Checked now"), "{page}");
+}
