@@ -2,7 +2,7 @@
 
 use super::dates;
 use super::fields::{self, Field, Problems};
-use super::form::Form;
+use super::form::{Form, FormError};
 use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
@@ -113,7 +113,7 @@ pub fn check_patient(form: &Form, patient: &str) -> Result<(), PageError> {
 /// [`check_patient`], and the version on which the form was opened.
 pub fn checked_version(form: &Form, patient: &str) -> Result<u32, PageError> {
     check_patient(form, patient)?;
-    form.text("version").parse().map_err(|_| PageError::Forged)
+    form.text("version").parse().map_err(|_| PageError::Form(FormError::Malformed))
 }
 
 /// Reads a resource that must belong to `patient`: an address that mixes two records finds nothing.
@@ -480,7 +480,7 @@ async fn save_entry(
     let version = checked_version(&form, &patient)?;
     let status = form.text("status").to_owned();
     if status != "entered-in-error" && !entry.states().iter().any(|(key, _)| *key == status) {
-        return Err(PageError::Forged);
+        return Err(PageError::Form(FormError::Malformed));
     }
     let owner = patient.clone();
     let save = move |tx: &mut Tx<'_>| {

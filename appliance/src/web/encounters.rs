@@ -1,7 +1,7 @@
 //! Encounters and their notes: a draft is saved until its author signs it; afterwards only an addendum is possible.
 
 use super::fields::{self, Field, Problems};
-use super::form::Form;
+use super::form::{Form, FormError};
 use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
@@ -124,7 +124,7 @@ async fn start_encounter(
         problems.add("reason", "Please enter a reason of at most 500 characters.");
     }
     let Some((class, shown)) = CLASSES.iter().find(|(key, _)| *key == form.text("class")) else {
-        return Err(PageError::Forged);
+        return Err(PageError::Form(FormError::Malformed));
     };
     if !problems.is_empty() {
         let (banner, facts) = chart::banner(&web, &visit, &patient).await?;

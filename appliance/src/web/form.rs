@@ -1,6 +1,6 @@
 //! Submitted forms: read once, with limits, by the gate, which checks the CSRF token before a handler sees anything.
 
-use axum::extract::{FromRequest, Multipart, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -67,7 +67,9 @@ impl Form {
     async fn read_multipart(request: Request) -> Result<Self, FormError> {
         let (parts, body) = request.into_parts();
         let limited = axum::body::Body::new(Limited::new(body, UPLOAD_BYTES_MAX + FORM_BYTES_MAX));
-        let request = Request::from_parts(parts, limited);
+        let mut request = Request::from_parts(parts, limited);
+        // Axum's own limit of 2 MB would come first.
+        DefaultBodyLimit::disable().apply(&mut request);
         let mut parts = Multipart::from_request(request, &()).await.map_err(|_| FormError::Malformed)?;
         let mut form = Self::default();
         loop {

@@ -16,7 +16,6 @@ pub enum Section {
     Patients,
     Users,
     Audit,
-
 }
 
 /// htmx: no eval, no inline style, and only our own host.

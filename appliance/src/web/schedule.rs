@@ -4,7 +4,7 @@
 //! that of two bookings of the same time exactly one succeeds.
 
 use super::fields::{self, Field, Problems};
-use super::form::{Form, percent_encode};
+use super::form::{Form, FormError, percent_encode};
 use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
@@ -41,6 +41,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         Route::new(Method::Get, "/schedule", may(Action::Search), day_page, w()),
         Route::new(Method::Get, "/schedule/book", may(Action::Create), booking_page, w()),
         Route::new(Method::Post, "/schedule/book", may(Action::Create), book, w()),
+        Route::new(Method::Get, "/schedule/taken", may(Action::Search), taken_page, w()),
         Route::new(Method::Post, "/schedule/{appointment}", may(Action::Update), set_state, w()),
     ]
 }
@@ -211,7 +212,7 @@ fn show_line(web: &Web, visit: &Visit, found: &Day, line: &Line, day: NaiveDate,
             }
             td { (reason.into_iter().find(|r| !r.is_empty()).unwrap_or("")) }
             td { (name) }
-            td.state {
+            td { div.state {
                 span.tag.calm[state == "arrived"] { (word) }
                 @if may_change && matches!(state, "booked" | "pending" | "arrived" | "checked-in") {
                     form.inline method="post" action={ "/schedule/" (text(appointment, "/id")) } {
@@ -222,7 +223,7 @@ fn show_line(web: &Web, visit: &Visit, found: &Day, line: &Line, day: NaiveDate,
                         @else { (button("fulfilled", "Done")) }
                     }
                 }
-            }
+            } }
         }
     }
 }
@@ -305,10 +306,8 @@ async fn booking_form(
     let read = move |view: &View<'_>| Ok::<_, StoreError>((chart::banner_in(&site, view, &id)?, read_day(view, day, zone)?));
     let ((banner, facts), found) = web.store().view(&visit.actor, read).await?;
     let practitioner = form.text("practitioner");
-    let taken: Vec<&Line> =
-        found.lines.iter().filter(|l| l.practitioner == practitioner && takes_time(&l.appointment)).collect();
     let lengths: Vec<(String, String)> = LENGTHS.iter().map(|m| (m.to_string(), format!("{m} minutes"))).collect();
-    let name = found.practitioners.iter().find(|(id, _)| id == practitioner).map(|(_, name)| name.as_str());
+    let taken = taken(&found, practitioner, day);
     Ok(layout::page(web, visit, Section::Schedule, "Book an appointment", Some(&banner), &html! {
         div.head { h1 { "Book an appointment" } }
         (problems.summary())
@@ -316,7 +315,7 @@ async fn booking_form(
             form.sheet method="post" action="/schedule/book" {
                 (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))
                 (fields::select("Practitioner", "practitioner", practitioner, &found.practitioners, true, problems))
-                div.columns {
+                div.columns.narrow {
                     (Field::new("Day", "day", form.text("day")).kind("date").required().show(problems))
                     (Field::new("Time", "time", form.text("time")).kind("time").required().show(problems))
                     (fields::select("Length", "minutes", form.text("minutes"), &lengths, true, problems))
@@ -324,14 +323,35 @@ async fn booking_form(
                 (Field::new("Reason", "reason", form.text("reason")).hint("For example: Blood pressure check").show(problems))
                 p.actions { button.primary type="submit" { "Book" } a.button href={ "/schedule?day=" (day) } { "Cancel" } }
             }
-            aside.panel {
-                h2 { @match name { Some(name) => { (name) " on " (dates::long_day(day)) }, None => "Taken times" } }
-                @if name.is_none() { p.empty { "Choose a practitioner; the times that are taken are checked when you book." } }
-                @else if taken.is_empty() { p.empty { "Nothing is booked on this day yet." } }
-                @else { ul.rows { @for line in taken { li { span.what { (line.start.format("%H:%M")) " – " (end_of(line).format("%H:%M")) } } } } }
-            }
+            // Asked for again when practitioner or day change.
+            aside.panel aria-live="polite" hx-get="/schedule/taken" hx-trigger="change from:#practitioner, change from:#day"
+                hx-include="#practitioner, #day" { (taken) }
         }
     }))
+}
+
+async fn taken_page(
+    State(web): State<Web>,
+    visit: Visit,
+    UrlQuery(asked): UrlQuery<DayQuery>,
+) -> Result<Markup, PageError> {
+    let zone = web.settings().zone;
+    let day = dates::parse_day(&asked.day).unwrap_or_else(|| dates::today(web.now(), zone));
+    let read = move |view: &View<'_>| read_day(view, day, zone);
+    let found = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
+    Ok(taken(&found, &asked.practitioner, day))
+}
+
+/// The times of a practitioner's day that are taken.
+fn taken(found: &Day, practitioner: &str, day: NaiveDate) -> Markup {
+    let name = found.practitioners.iter().find(|(id, _)| id == practitioner).map(|(_, name)| name.as_str());
+    let lines = || found.lines.iter().filter(|l| l.practitioner == practitioner && takes_time(&l.appointment));
+    html! {
+        h2 { @match name { Some(name) => { "Taken: " (name) ", " (dates::long_day(day)) }, None => "Taken times" } }
+        @if name.is_none() { p.empty { "Choose a practitioner to see which times are taken." } }
+        @else if lines().next().is_none() { p.empty { "Nothing is booked on this day yet." } }
+        @else { ul.rows { @for line in lines() { li { span.what { (line.start.format("%H:%M")) " – " (end_of(line).format("%H:%M")) } } } } }
+    }
 }
 
 fn end_of(line: &Line) -> NaiveTime {
@@ -466,10 +486,10 @@ async fn set_state(
     Path(id): Path<String>,
     form: Form,
 ) -> Result<Response, PageError> {
-    let version = form.text("version").parse().map_err(|_| PageError::Forged)?;
+    let version = form.text("version").parse().map_err(|_| PageError::Form(FormError::Malformed))?;
     let to = form.text("to").to_owned();
     if !STATES.iter().any(|(key, _)| *key == to) {
-        return Err(PageError::Forged);
+        return Err(PageError::Form(FormError::Malformed));
     }
     let patient = form.text("patient").to_owned();
     let save = move |tx: &mut Tx<'_>| {

@@ -1,1 +1,660 @@
-//! placeholder replaced below
+//! The whole router in process: every route against every role, and the attacks that a session must survive.
+
+use super::gate::FORM_COOKIE;
+use super::*;
+use crate::access::accounts::{self, NewAccount};
+use crate::access::{Role, sessions};
+use crate::clock::Clock;
+use crate::store::{Mode, StoreError, Tx};
+use axum::body::Body;
+use http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use service::auth::Totp;
+use tower::ServiceExt;
+
+const NOW_S: i64 = 1_780_000_000;
+const IDLE_S: i64 = 600;
+const PASSWORD: &str = "correct horse battery staple";
+
+struct Site {
+    web: Web,
+    app: Router,
+    clock: Clock,
+    _dir: tempfile::TempDir,
+}
+
+/// A browser that keeps its cookie.
+#[derive(Clone)]
+struct Browser {
+    cookie: String,
+    csrf: String,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: http::HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn location(&self) -> &str {
+        self.headers.get(header::LOCATION).map_or("", |v| v.to_str().unwrap())
+    }
+
+    fn cookie(&self, name: &str) -> Option<String> {
+        let lines = self.headers.get_all(header::SET_COOKIE).iter();
+        let values = lines.filter_map(|l| l.to_str().unwrap().strip_prefix(&format!("{name}=")).map(str::to_owned));
+        values.map(|v| v.split(';').next().unwrap().to_owned()).next_back()
+    }
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(NOW_S * 1000);
+        let store = Store::open(dir.path(), clock.clone(), Mode::Exclusive).unwrap();
+        let zone = chrono_tz::America::New_York;
+        let web = Web::new(store, Settings { practice_name: "Test practice".into(), zone, idle_lock_s: IDLE_S });
+        let app = app(&web, crate::fhir::http::routes(web.store()));
+        Self { web, app, clock, _dir: dir }
+    }
+
+    fn later(&self, seconds: i64) {
+        self.clock.set(self.clock.unix_ms() + seconds * 1000);
+    }
+
+    async fn add_user(&self, name: &str, role: Role, hash: &str, secret: &str) -> String {
+        let id = format!("id-{name}");
+        let (name, hash, secret, own) = (name.to_owned(), hash.to_owned(), secret.to_owned(), id.clone());
+        let insert = move |db: &rusqlite::Connection| {
+            let new = NewAccount {
+                id: &own,
+                name: &name,
+                display: "Test Person",
+                role,
+                practitioner: None,
+                password_hash: &hash,
+                totp_secret: &secret,
+                totp_step: None,
+            };
+            accounts::insert(db, &new, NOW_S)
+        };
+        self.web.write_accounts(&Actor::program(crate::access::Program::CommandLine), insert).await.unwrap();
+        id
+    }
+
+    /// A session without the 0.1 s of argon2; the login itself has its own tests.
+    async fn session(&self, role: Role) -> Browser {
+        let name = format!("{}{}", role.as_str(), service::auth::random_token().to_lowercase().replace(['_', '-'], ""));
+        let name = &name[..20];
+        self.add_user(name, role, "!", "x").await;
+        let (token, csrf) = (service::auth::random_token(), service::auth::random_token());
+        let (name, fresh, form, now) = (name.to_owned(), token.clone(), csrf.clone(), self.web.now());
+        let open = move |db: &rusqlite::Connection| {
+            let account = accounts::credentials(db, &name)?.unwrap().account;
+            sessions::open(db, &account, &fresh, &form, now)
+        };
+        self.web.write_accounts(&Actor::anonymous(), open).await.unwrap();
+        Browser { cookie: format!("{}={token}", sessions::COOKIE), csrf }
+    }
+
+    fn nobody() -> Browser {
+        Browser { cookie: format!("{FORM_COOKIE}=formtoken"), csrf: "formtoken".into() }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&bytes).into_owned() }
+    }
+
+    async fn get(&self, browser: &Browser, path: &str) -> Answer {
+        self.send(Request::get(path).header(header::COOKIE, &browser.cookie).body(Body::empty()).unwrap()).await
+    }
+
+    async fn post(&self, browser: &Browser, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let all = fields.iter().copied().chain([("csrf", browser.csrf.as_str())]);
+        let body: Vec<String> = all.map(|(n, v)| format!("{n}={}", form::percent_encode(v))).collect();
+        self.post_raw(browser, path, body.join("&")).await
+    }
+
+    async fn post_raw(&self, browser: &Browser, path: &str, body: String) -> Answer {
+        let request = Request::post(path)
+            .header(header::COOKIE, &browser.cookie)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.send(request.body(Body::from(body)).unwrap()).await
+    }
+
+    async fn store(&self, kind: &'static str, body: Value) -> String {
+        let seed = Actor::program(crate::access::Program::Seed);
+        let create = move |tx: &mut Tx<'_>| tx.create(kind, body);
+        self.web.store().write::<_, StoreError, _>(&seed, create).await.unwrap().id
+    }
+
+    async fn patient(&self, family: &str) -> String {
+        self.store("Patient", json!({"resourceType": "Patient", "name": [{"family": family, "given": ["Jo"]}],
+            "birthDate": "1960-05-06", "gender": "female"})).await
+    }
+
+    async fn read(&self, kind: &'static str, id: &str) -> Value {
+        let (id, seed) = (id.to_owned(), Actor::program(crate::access::Program::Probe));
+        let read = move |view: &crate::store::View<'_>| view.read(kind, &id)?.json();
+        self.web.store().view::<_, StoreError, _>(&seed, read).await.unwrap()
+    }
+}
+
+/// The value of a hidden field in a page.
+fn hidden<'a>(page: &'a str, name: &str) -> &'a str {
+    let from = page.find(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("no field {name}"));
+    let value = &page[from..];
+    let start = value.find("value=\"").unwrap() + 7;
+    let end = value[start..].find('"').unwrap();
+    &value[start..start + end]
+}
+
+fn all_routes(site: &Site) -> Vec<Route> {
+    [routes(&site.web), crate::fhir::http::routes(site.web.store())].concat()
+}
+
+/// A concrete address of a route.
+fn address(route: &Route) -> String {
+    route.path.replace("{kind}", "Patient").split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect::<Vec<_>>().join("/")
+}
+
+async fn call(site: &Site, route: &Route, browser: &Browser) -> Answer {
+    let request = Request::builder()
+        .method(route.method.as_str())
+        .uri(address(route))
+        .header(header::COOKIE, &browser.cookie)
+        .header(CSRF_HEADER, &browser.csrf);
+    site.send(request.body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test]
+async fn every_route_that_is_not_public_refuses_strangers() {
+    let site = Site::new();
+    let public = ["/login", "/invite/{token}", "/assets/{file}", "/fhir/R4/metadata"];
+    for route in all_routes(&site) {
+        if route.policy == Policy::Public {
+            assert!(public.contains(&route.path), "{} is public without being on the list", route.path);
+            continue;
+        }
+        for browser in [Site::nobody(), Browser { cookie: format!("{}=guess", sessions::COOKIE), csrf: "x".into() }] {
+            let answer = call(&site, &route, &browser).await;
+            let refused = answer.status == StatusCode::UNAUTHORIZED
+                || answer.status == StatusCode::SEE_OTHER && answer.location().starts_with("/login");
+            assert!(refused, "{} {} answered {} to a stranger", route.method.as_str(), route.path, answer.status);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_route_keeps_to_its_policy_for_every_role() {
+    let site = Site::new();
+    for role in Role::ALL {
+        let browser = site.session(role).await;
+        let actor = Actor::staff("x", "x", role);
+        for route in all_routes(&site) {
+            if ["/lock", "/logout"].contains(&route.path) {
+                continue; // They end the session that the rest of the table needs.
+            }
+            let answer = call(&site, &route, &browser).await;
+            let denied = answer.status == StatusCode::FORBIDDEN;
+            if route.surface == Surface::Page {
+                let what = format!("{role}: {} {}", route.method.as_str(), route.path);
+                let own_check = ["/unlock"].contains(&route.path);
+                assert!(own_check || denied == route.policy.check(&actor).is_err(), "{what} answered {}", answer.status);
+            }
+        }
+    }
+}
+
+/// Written by hand, apart from the table: what nobody may slip into a role.
+#[tokio::test]
+async fn roles_stay_within_their_work() {
+    let site = Site::new();
+    let clinical = ["/problems/", "/medications/", "/encounters/", "/documents/"];
+    for route in all_routes(&site) {
+        let denied = |role| route.policy.check(&Actor::staff("x", "x", role)).is_err();
+        if clinical.iter().any(|part| route.path.contains(part)) {
+            assert!(denied(Role::FrontDesk) && denied(Role::PracticeAdmin), "{}", route.path);
+            assert!(!denied(Role::Clinician), "{}", route.path);
+        }
+        if route.path.starts_with("/audit") || route.path.starts_with("/users") {
+            assert!(denied(Role::FrontDesk) && denied(Role::Clinician) && !denied(Role::PracticeAdmin), "{}", route.path);
+        }
+        if route.path.contains("/allergies/") {
+            assert!(denied(Role::FrontDesk) && denied(Role::PracticeAdmin), "{}", route.path);
+        }
+        if route.method != Method::Get && route.surface == Surface::Page {
+            assert_ne!(route.policy, Policy::PerResource, "{}", route.path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_without_the_sessions_token_is_refused() {
+    let site = Site::new();
+    let mut browser = site.session(Role::Clinician).await;
+    let stranger = site.session(Role::Clinician).await;
+    for token in ["", "wrong", stranger.csrf.as_str()] {
+        browser.csrf = token.to_owned();
+        for route in all_routes(&site).iter().filter(|r| r.method != Method::Get && r.policy != Policy::Public) {
+            let admitted = route.policy.check(&Actor::staff("x", "x", Role::Clinician)).is_ok();
+            let answer = call(&site, route, &browser).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{} {admitted}", route.path);
+        }
+    }
+    let patient = site.patient("Doe").await;
+    let body = format!("patient={patient}&what=Asthma");
+    let answer = site.post_raw(&stranger, &format!("/patients/{patient}/problems/new"), body).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_request_from_another_site_is_refused_even_with_a_token() {
+    let site = Site::new();
+    let browser = site.session(Role::Clinician).await;
+    let request = Request::post("/logout")
+        .header(header::COOKIE, &browser.cookie)
+        .header(CSRF_HEADER, &browser.csrf)
+        .header("sec-fetch-site", "cross-site");
+    assert_eq!(site.send(request.body(Body::empty()).unwrap()).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(site.get(&browser, "/patients").await.status, StatusCode::OK, "the session is still open");
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_security_headers() {
+    let site = Site::new();
+    let browser = site.session(Role::Clinician).await;
+    for path in ["/login", "/patients", "/schedule", "/nonsense", "/users", "/fhir/R4/Patient", "/patients/none"] {
+        let answer = site.get(&browser, path).await;
+        let policy = answer.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{path}");
+        assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store", "{path}");
+        assert_eq!(answer.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
+    }
+    let css = site.get(&browser, &assets::ASSETS.css.path).await;
+    assert!(css.headers[header::CACHE_CONTROL].to_str().unwrap().contains("immutable"));
+}
+
+#[tokio::test]
+async fn pages_load_nothing_from_elsewhere_and_run_nothing_inline() {
+    let site = Site::new();
+    let browser = site.session(Role::Clinician).await;
+    let patient = site.patient("Doe").await;
+    for path in ["/login", "/schedule", "/patients", "/patients/new", &format!("/patients/{patient}")] {
+        let page = site.get(&browser, path).await.body;
+        for bad in ["http://", "https://", "<style", " style=", "onclick", "onload", "javascript:"] {
+            assert!(!page.contains(bad), "{path} contains {bad}");
+        }
+        assert!(!page.contains("<script>"), "{path} has an inline script");
+    }
+}
+
+async fn with_login(site: &Site) -> String {
+    let secret = Totp::generate_secret();
+    site.add_user("anna", Role::Clinician, &service::auth::hash_password(PASSWORD), &secret).await;
+    secret
+}
+
+async fn log_in(site: &Site, browser: &Browser, password: &str, code: &str) -> Answer {
+    site.post(browser, "/login", &[("name", "anna"), ("password", password), ("code", code), ("to", "/patients")]).await
+}
+
+#[tokio::test]
+async fn login_gives_a_new_session_and_takes_a_code_once() {
+    let site = Site::new();
+    let secret = with_login(&site).await;
+    let code = Totp::current_code(&secret).unwrap();
+    // Fixation: a token planted before the login never becomes a session.
+    let planted = "planted-token-planted-token-planted-token";
+    let victim = Browser { cookie: format!("{FORM_COOKIE}=f; {}={planted}", sessions::COOKIE), csrf: "f".into() };
+    let answer = log_in(&site, &victim, PASSWORD, &code).await;
+    assert_eq!((answer.status, answer.location()), (StatusCode::SEE_OTHER, "/patients"), "{}", answer.body);
+    let token = answer.cookie(sessions::COOKIE).unwrap();
+    assert_ne!(token, planted);
+    let with = |token: &str| Browser { cookie: format!("{}={token}", sessions::COOKIE), csrf: String::new() };
+    assert_eq!(site.get(&with(&token), "/patients").await.status, StatusCode::OK);
+    assert_eq!(site.get(&with(planted), "/patients").await.status, StatusCode::SEE_OTHER);
+    // Replay of the code, from elsewhere.
+    let replay = log_in(&site, &Site::nobody(), PASSWORD, &code).await;
+    assert_eq!(replay.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(replay.cookie(sessions::COOKIE).is_none());
+}
+
+#[tokio::test]
+async fn wrong_logins_all_look_alike_and_lock_the_name_out() {
+    let site = Site::new();
+    let secret = with_login(&site).await;
+    let code = Totp::current_code(&secret).unwrap();
+    let nobody = Site::nobody();
+    let wrong_password = log_in(&site, &nobody, "wrong password wrong", &code).await;
+    let wrong_code = log_in(&site, &nobody, PASSWORD, "000000").await;
+    let no_user = site.post(&nobody, "/login", &[("name", "bert"), ("password", PASSWORD), ("code", &code)]).await;
+    let message = |page: &str| page[page.find("role=\"alert\"").unwrap()..].split("</div>").next().unwrap().to_owned();
+    assert_eq!(message(&wrong_password.body), message(&wrong_code.body));
+    assert_eq!(message(&wrong_password.body), message(&no_user.body));
+    assert!(!wrong_password.body.contains("wrong password wrong"), "the page repeats the password");
+    for _ in 0..3 {
+        log_in(&site, &nobody, "wrong password wrong", "000000").await;
+    }
+    let right = log_in(&site, &nobody, PASSWORD, &code).await;
+    assert_eq!(right.status, StatusCode::UNPROCESSABLE_ENTITY, "a locked-out name logged in");
+    assert!(right.body.contains("15 minutes"));
+    site.later(accounts::FAILURE_WINDOW_S + 1);
+    let code = Totp::current_code(&secret).unwrap();
+    assert_eq!(log_in(&site, &nobody, PASSWORD, &code).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn an_idle_session_locks_and_keeps_what_was_typed() {
+    let site = Site::new();
+    let secret = with_login(&site).await;
+    let answer = log_in(&site, &Site::nobody(), PASSWORD, &Totp::current_code(&secret).unwrap()).await;
+    let cookie = format!("{}={}", sessions::COOKIE, answer.cookie(sessions::COOKIE).unwrap());
+    let mut browser = Browser { cookie, csrf: String::new() };
+    let patient = site.patient("Doe").await;
+    let page = site.get(&browser, &format!("/patients/{patient}/problems/new")).await.body;
+    browser.csrf = hidden(&page, "csrf").to_owned();
+    site.later(IDLE_S + 1);
+    let path = format!("/patients/{patient}");
+    let locked = site.get(&browser, &path).await;
+    assert_eq!(locked.location(), format!("/unlock?to={}", form::percent_encode(&path)));
+    let fhir = site.get(&browser, "/fhir/R4/Patient").await;
+    assert_eq!(fhir.status, StatusCode::UNAUTHORIZED);
+    let add = format!("{path}/problems/new");
+    let kept = site.post(&browser, &add, &[("patient", &patient), ("what", "Typed before the lock")]).await;
+    assert_eq!(kept.status, StatusCode::UNAUTHORIZED);
+    assert!(kept.body.contains("Typed before the lock"));
+    let wrong = site.post(&browser, "/unlock", &[("password", "wrong password wrong"), ("to", &add)]).await;
+    assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let fields = [("password", PASSWORD), ("to", &add), ("kept.patient", &patient), ("kept.what", "Typed before the lock")];
+    let unlocked = site.post(&browser, "/unlock", &fields).await;
+    assert_eq!(unlocked.status, StatusCode::OK, "{}", unlocked.body);
+    let fresh = Browser { cookie: format!("{}={}", sessions::COOKIE, unlocked.cookie(sessions::COOKIE).unwrap()), ..browser.clone() };
+    assert_eq!(site.get(&browser, &path).await.status, StatusCode::SEE_OTHER, "the old token still works");
+    let saved = site.post(&fresh, &add, &[("patient", &patient), ("what", hidden(&unlocked.body, "what"))]).await;
+    assert_eq!(saved.location(), path);
+    assert!(site.get(&fresh, &path).await.body.contains("Typed before the lock"));
+}
+
+#[tokio::test]
+async fn a_session_ends_with_logout_and_after_twelve_hours() {
+    let site = Site::new();
+    let browser = site.session(Role::FrontDesk).await;
+    assert_eq!(site.post(&browser, "/logout", &[]).await.location(), "/login");
+    assert!(site.get(&browser, "/patients").await.location().starts_with("/login"));
+    let browser = site.session(Role::FrontDesk).await;
+    for _ in 0..(sessions::ABSOLUTE_S / 500) {
+        site.later(500);
+        if site.web.now() < NOW_S + sessions::ABSOLUTE_S {
+            assert_eq!(site.get(&browser, "/patients").await.status, StatusCode::OK);
+        }
+    }
+    site.later(500);
+    assert!(site.get(&browser, "/patients").await.location().starts_with("/login"));
+}
+
+#[tokio::test]
+async fn an_invited_user_sets_up_and_the_link_is_used_up() {
+    let site = Site::new();
+    let store = site.web.store().clone();
+    let token = tokio::task::spawn_blocking(move || crate::access::cli::invite(&store, Role::PracticeAdmin)).await.unwrap().unwrap();
+    let path = format!("/invite/{token}");
+    let page = site.get(&Site::nobody(), &path).await;
+    assert!(page.body.contains("<svg"), "no QR code");
+    let from = page.body.find("<code>").unwrap() + 6;
+    let secret: String = page.body[from..].chars().take_while(|c| *c != '<').filter(|c| *c != ' ').collect();
+    let code = Totp::current_code(&secret).unwrap();
+    let fields = |password| {
+        [("display", "Ada L."), ("name", "ada"), ("password", password), ("again", password), ("code", code.as_str())]
+    };
+    let weak = site.post(&Site::nobody(), &path, &fields("short")).await;
+    assert_eq!(weak.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(!weak.body.contains("value=\"short\""));
+    assert_eq!(site.post(&Site::nobody(), &path, &fields(PASSWORD)).await.location(), "/login");
+    assert_eq!(site.get(&Site::nobody(), &path).await.status, StatusCode::BAD_REQUEST);
+    let again = site.post(&Site::nobody(), "/login", &[("name", "ada"), ("password", PASSWORD), ("code", &code)]).await;
+    assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY, "the code of the enrolment logged in");
+}
+
+#[tokio::test]
+async fn hostile_text_is_shown_and_never_run() {
+    let site = Site::new();
+    let browser = site.session(Role::Clinician).await;
+    let attack = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
+    let fields = [("family", attack), ("given", attack), ("birth", "1960-05-06"), ("gender", "female"), ("line", attack)];
+    let chart = site.post(&browser, "/patients/new", &fields).await;
+    let chart = chart.location().to_owned();
+    let patient = chart.rsplit('/').next().unwrap().to_owned();
+    site.post(&browser, &format!("{chart}/problems/new"), &[("patient", &patient), ("what", attack)]).await;
+    site.post(&browser, &format!("{chart}/allergies/new"), &[("patient", &patient), ("what", attack), ("risk", "high")]).await;
+    let started = site.post(&browser, &format!("{chart}/encounters/new"), &[("patient", &patient), ("reason", attack), ("class", "AMB")]).await;
+    let encounter = started.location().to_owned();
+    let note = site.post(&browser, &format!("{encounter}/notes"), &[("patient", &patient), ("note", &format!("</textarea>{attack}"))]).await;
+    assert_eq!(note.status, StatusCode::SEE_OTHER, "{}", note.body);
+    for path in [&chart, &encounter, note.location(), "/patients", &format!("{chart}/edit"), &format!("/patients?q={}", form::percent_encode(attack))] {
+        let page = site.get(&browser, path).await;
+        assert_eq!(page.status, StatusCode::OK, "{path}");
+        for raw in ["<script>alert", "<img src=x", "</textarea><script"] {
+            assert!(!page.body.contains(raw), "{path} contains {raw}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_form_of_one_patient_never_saves_to_another() {
+    let site = Site::new();
+    let browser = site.session(Role::Clinician).await;
+    let (a, b) = (site.patient("Aa").await, site.patient("Bb").await);
+    let add = site.post(&browser, &format!("/patients/{b}/problems/new"), &[("patient", &a), ("what", "Asthma")]).await;
+    assert_eq!(add.status, StatusCode::CONFLICT);
+    let problem = site.store("Condition", json!({"resourceType": "Condition", "code": {"text": "Gout"},
+        "subject": {"reference": format!("Patient/{a}")}})).await;
+    let mixed = site.get(&browser, &format!("/patients/{b}/problems/{problem}")).await;
+    assert_eq!(mixed.status, StatusCode::NOT_FOUND);
+    let fields = [("patient", b.as_str()), ("version", "1"), ("status", "resolved")];
+    let save = site.post(&browser, &format!("/patients/{b}/problems/{problem}"), &fields).await;
+    assert_eq!(save.status, StatusCode::NOT_FOUND);
+    let encounter = site.store("Encounter", json!({"resourceType": "Encounter", "status": "in-progress",
+        "class": {"code": "AMB"}, "subject": {"reference": format!("Patient/{a}")}})).await;
+    let path = format!("/patients/{b}/encounters/{encounter}/notes");
+    let note = site.post(&browser, &path, &[("patient", &b), ("note", "For whom?")]).await;
+    assert_eq!(note.status, StatusCode::NOT_FOUND);
+    assert!(!site.get(&browser, &format!("/patients/{b}")).await.body.contains("Gout"));
+}
+
+#[tokio::test]
+async fn two_editors_never_overwrite_each_other() {
+    let site = Site::new();
+    let browser = site.session(Role::FrontDesk).await;
+    let patient = site.patient("Doe").await;
+    let path = format!("/patients/{patient}/edit");
+    let fields = |family: &'static str| {
+        [("family", family), ("given", "Jo"), ("birth", "1960-05-06"), ("gender", "female"), ("version", "1")]
+    };
+    let save = async |family| {
+        let own = [("patient", patient.as_str())];
+        site.post(&browser, &path, &[&own[..], &fields(family)[..]].concat()).await
+    };
+    assert_eq!(save("First").await.status, StatusCode::SEE_OTHER);
+    let second = save("Second").await;
+    assert_eq!(second.status, StatusCode::CONFLICT);
+    assert!(second.body.contains("Somebody else changed this"));
+    assert_eq!(site.read("Patient", &patient).await["name"][0]["family"], "First");
+}
+
+#[tokio::test]
+async fn the_same_person_is_not_registered_twice_by_accident() {
+    let site = Site::new();
+    let browser = site.session(Role::FrontDesk).await;
+    let fields = [("family", "Müller"), ("given", "Jo"), ("birth", "1960-05-06"), ("gender", "female")];
+    assert_eq!(site.post(&browser, "/patients/new", &fields).await.status, StatusCode::SEE_OTHER);
+    let hint = site.post(&browser, "/patients/new", &fields).await;
+    assert_eq!(hint.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(hint.body.contains("registered already"));
+    let sure = site.post(&browser, "/patients/new", &[&fields[..], &[("another", "yes")]].concat()).await;
+    assert_eq!(sure.status, StatusCode::SEE_OTHER);
+    let list = site.get(&browser, "/patients?q=mul").await.body;
+    assert!(list.contains("100001") && list.contains("100002"), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_book_one_time_exactly_one_succeeds() {
+    let site = std::sync::Arc::new(Site::new());
+    let browser = site.session(Role::FrontDesk).await;
+    let doctor = site.store("Practitioner", json!({"resourceType": "Practitioner", "name": [{"family": "Weiss"}]})).await;
+    let mut patients = Vec::new();
+    for n in 0..16 {
+        patients.push(site.patient(&format!("P{n}")).await);
+    }
+    let tasks: Vec<_> = patients
+        .into_iter()
+        .enumerate()
+        .map(|(n, patient)| {
+            let (site, browser, doctor) = (site.clone(), browser.clone(), doctor.clone());
+            tokio::spawn(async move {
+                // All overlap: 10:00, 10:05, 10:10 ... of 60 minutes each, within one hour.
+                let time = format!("10:{:02}", (n % 4) * 5);
+                let fields = [("patient", patient.as_str()), ("practitioner", &doctor), ("day", "2026-06-10"), ("time", &time), ("minutes", "60")];
+                site.post(&browser, "/schedule/book", &fields).await.status
+            })
+        })
+        .collect();
+    let mut booked = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            StatusCode::SEE_OTHER => booked += 1,
+            status => assert_eq!(status, StatusCode::CONFLICT),
+        }
+    }
+    assert_eq!(booked, 1);
+    let day = site.get(&browser, "/schedule?day=2026-06-10").await.body;
+    assert!(day.contains("1 appointment "), "{day}");
+}
+
+#[tokio::test]
+async fn a_signed_note_is_final_and_only_its_author_signs() {
+    let site = Site::new();
+    let (author, other) = (site.session(Role::Clinician).await, site.session(Role::Clinician).await);
+    let patient = site.patient("Doe").await;
+    let own = ("patient", patient.as_str());
+    let base = format!("/patients/{patient}/encounters");
+    let encounter = site.post(&author, &format!("{base}/new"), &[own, ("reason", "Cough"), ("class", "AMB")]).await.location().to_owned();
+    let note = site.post(&author, &format!("{encounter}/notes"), &[own, ("note", "First draft")]).await.location().to_owned();
+    let fields = |version: &'static str, words: &'static str| [own, ("version", version), ("note", words)];
+    assert_eq!(site.post(&other, &format!("{note}/sign"), &fields("1", "Forged")).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(site.post(&author, &note, &fields("1", "Second draft")).await.status, StatusCode::SEE_OTHER);
+    let stale = site.post(&author, &format!("{note}/sign"), &fields("1", "Stale window")).await;
+    assert_eq!(stale.status, StatusCode::CONFLICT);
+    assert!(stale.body.contains("Stale window"), "what was typed is lost");
+    assert_eq!(site.post(&author, &format!("{note}/sign"), &fields("2", "Signed text")).await.location(), encounter);
+    assert_eq!(site.post(&author, &note, &fields("3", "Changed afterwards")).await.status, StatusCode::BAD_REQUEST);
+    let page = site.get(&other, &encounter).await.body;
+    assert!(page.contains("Signed text") && page.contains("Signed</span>") && !page.contains("Changed afterwards"));
+    let id = note.rsplit('/').next().unwrap();
+    let addendum = site.post(&other, &format!("{encounter}/notes"), &[own, ("note", "I add"), ("appends", id)]).await;
+    assert_eq!(addendum.status, StatusCode::SEE_OTHER);
+    assert!(site.get(&author, &encounter).await.body.contains("Addendum"));
+}
+
+fn multipart(fields: &[(&str, &str)], file: (&str, &[u8])) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        body.extend(format!("--XX\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+    }
+    let head = format!("--XX\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{}\"\r\ncontent-type: text/html\r\n\r\n", file.0);
+    body.extend(head.bytes());
+    body.extend(file.1);
+    body.extend(b"\r\n--XX--\r\n");
+    body
+}
+
+async fn upload(site: &Site, browser: &Browser, patient: &str, file: (&str, &[u8])) -> Answer {
+    let fields = [("csrf", browser.csrf.as_str()), ("patient", patient), ("description", "A scan")];
+    let request = Request::post(format!("/patients/{patient}/documents/new"))
+        .header(header::COOKIE, &browser.cookie)
+        .header(header::CONTENT_TYPE, "multipart/form-data; boundary=XX");
+    site.send(request.body(Body::from(multipart(&fields, file))).unwrap()).await
+}
+
+#[tokio::test]
+async fn an_upload_comes_back_as_it_was_and_cannot_escape() {
+    let site = Site::new();
+    let browser = site.session(Role::Clinician).await;
+    let (patient, other) = (site.patient("Doe").await, site.patient("Roe").await);
+    let pdf = b"%PDF-1.4\nhello".as_slice();
+    assert_eq!(upload(&site, &browser, &patient, ("../../../etc/cron.d/x.pdf", pdf)).await.status, StatusCode::SEE_OTHER);
+    let chart = site.get(&browser, &format!("/patients/{patient}")).await.body;
+    let from = chart.find("/documents/").unwrap() + "/documents/".len();
+    let rest = &chart[from..];
+    let link = rest.find("/file").map(|to| rest[..to].rsplit('/').next().unwrap().to_owned()).unwrap();
+    let file = site.get(&browser, &format!("/patients/{patient}/documents/{link}/file")).await;
+    assert_eq!(file.body.as_bytes(), pdf);
+    assert_eq!(file.headers[header::CONTENT_TYPE], "application/pdf");
+    assert_eq!(file.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    let disposition = file.headers[header::CONTENT_DISPOSITION].to_str().unwrap();
+    assert!(disposition.starts_with("attachment; filename=\"x.pdf\""), "{disposition}");
+    let foreign = site.get(&browser, &format!("/patients/{other}/documents/{link}/file")).await;
+    assert_eq!(foreign.status, StatusCode::NOT_FOUND);
+    // HTML under any name is plain text at most.
+    let html = upload(&site, &browser, &other, ("x.pdf", b"<html><script>alert(1)</script>")).await;
+    assert_eq!(html.status, StatusCode::SEE_OTHER);
+    let stored = site.web.store().clone();
+    let read = move |view: &crate::store::View<'_>| {
+        Ok::<_, StoreError>(view.connection().query_row("SELECT count(*) FROM attachment WHERE media_type LIKE 'text/html%'", [], |r| r.get::<_, u32>(0))?)
+    };
+    assert_eq!(stored.view(&Actor::program(crate::access::Program::Probe), read).await.unwrap(), 0);
+    let unknown = upload(&site, &browser, &other, ("x.exe", b"MZ\x00\x01\x02\xff")).await;
+    assert_eq!(unknown.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let without_token = Browser { csrf: "x".into(), ..browser.clone() };
+    assert_eq!(upload(&site, &without_token, &patient, ("x.pdf", pdf)).await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn too_much_is_refused() {
+    let site = Site::new();
+    let browser = site.session(Role::Clinician).await;
+    let patient = site.patient("Doe").await;
+    let body = format!("csrf={}&note={}", browser.csrf, "x".repeat(form::FORM_BYTES_MAX));
+    assert_eq!(site.post_raw(&browser, "/patients/new", body).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let scan = vec![b'x'; 5 << 20];
+    assert_eq!(upload(&site, &browser, &patient, ("x.txt", &scan)).await.status, StatusCode::SEE_OTHER);
+    let large = vec![b'x'; form::UPLOAD_BYTES_MAX + form::FORM_BYTES_MAX + 1];
+    assert_eq!(upload(&site, &browser, &patient, ("x.txt", &large)).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn what_a_role_may_not_see_is_not_in_its_pages() {
+    let site = Site::new();
+    let patient = site.patient("Doe").await;
+    let subject = json!({"reference": format!("Patient/{patient}")});
+    site.store("Condition", json!({"resourceType": "Condition", "code": {"text": "Secret condition"}, "subject": subject})).await;
+    site.store("AllergyIntolerance", json!({"resourceType": "AllergyIntolerance", "code": {"text": "Latex"}, "patient": subject})).await;
+    let chart = format!("/patients/{patient}");
+    for role in [Role::FrontDesk, Role::PracticeAdmin] {
+        let browser = site.session(role).await;
+        let page = site.get(&browser, &chart).await.body;
+        assert!(!page.contains("Secret condition") && page.contains("Latex"), "{role}");
+        for kind in ["Condition", "DocumentReference", "Encounter"] {
+            assert_eq!(site.get(&browser, &format!("/fhir/R4/{kind}")).await.status, StatusCode::FORBIDDEN, "{role} {kind}");
+        }
+    }
+    let clinician = site.session(Role::Clinician).await;
+    assert!(site.get(&clinician, &chart).await.body.contains("Secret condition"));
+}
+
+#[tokio::test]
+async fn looking_leaves_a_trace_that_the_administrator_sees() {
+    let site = Site::new();
+    let patient = site.patient("Doe").await;
+    let clinician = site.session(Role::Clinician).await;
+    site.get(&clinician, &format!("/patients/{patient}")).await;
+    let admin = site.session(Role::PracticeAdmin).await;
+    let page = site.get(&admin, "/audit").await.body;
+    assert!(page.contains(&patient) && page.contains("clinician") && page.contains("Condition"));
+    assert!(!page.contains("Doe"), "the record of access shows record content");
+}

@@ -1,7 +1,7 @@
 //! Users of the practice: who they are, inviting one, ending or restoring their access.
 
 use super::fields::{self, Problems};
-use super::form::Form;
+use super::form::{Form, FormError};
 use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
@@ -69,7 +69,7 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
 }
 
 async fn invite(State(web): State<Web>, visit: Visit, headers: HeaderMap, form: Form) -> Result<Markup, PageError> {
-    let role: Role = form.text("role").parse().map_err(|_| PageError::Forged)?;
+    let role: Role = form.text("role").parse().map_err(|_| PageError::Form(FormError::Malformed))?;
     let (token, secret, now) = (service::auth::random_token(), Totp::generate_secret(), web.now());
     let stored = token.clone();
     let store = move |tx: &mut Tx<'_>| {
