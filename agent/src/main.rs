@@ -68,9 +68,11 @@ async fn serve(config: &Path) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("{listen} cannot be listened on: choose another `listen` in {}", config.display()))?;
     let router = serve::router(serve::pages(settings).await?);
     service::spawn_watchdog();
+    log::info!(address:% = listen; "ready");
     service::ready();
     service::http::serve(listener, tls, router, service::http::Limits::default(), service::shutdown()).await;
     service::stopping();
+    log::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 

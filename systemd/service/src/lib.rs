@@ -9,4 +9,4 @@ pub mod log;
 mod manager;
 pub mod tls;
 
-pub use manager::{activated_unix_listener, credential, ready, shutdown, spawn_watchdog, status, stopping};
+pub use manager::{credential, ready, shutdown, spawn_watchdog, status, stopping};

@@ -1,10 +1,8 @@
-//! The service manager: readiness, status, watchdog, credentials, the signals that end a service, inherited sockets.
+//! The service manager: readiness, status, watchdog, credentials, the signals that end a service.
 
 use sd_notify::NotifyState;
 use std::future::pending;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
 use std::path::{Component, Path};
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
@@ -12,9 +10,9 @@ use zeroize::Zeroizing;
 /// A credential is a key or a password: more than this is a mistake in the unit.
 const CREDENTIAL_BYTES_MAX: u64 = 1 << 20;
 
-/// Says that the service now listens: logs the event `ready` and notifies `$NOTIFY_SOCKET` when there is one.
+/// Tells `$NOTIFY_SOCKET`, when there is one, that the service now listens. The program logs the event `ready` itself, with
+/// its own fields.
 pub fn ready() {
-    ::log::info!("ready");
     notify(&NotifyState::Ready);
 }
 
@@ -23,9 +21,8 @@ pub fn status(text: &str) {
     notify(&NotifyState::Status(text));
 }
 
-/// Says that the service is ending in good order.
+/// Tells `$NOTIFY_SOCKET` that the service is ending in good order.
 pub fn stopping() {
-    ::log::info!("stopping");
     notify(&NotifyState::Stopping);
 }
 
@@ -66,21 +63,6 @@ pub fn credential(name: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         Some(folder) => credential_in(Path::new(&folder), name),
         None => Ok(None),
     }
-}
-
-/// The listening Unix socket that the manager passes as standard input (`StandardInput=socket` with `Accept=no`), or
-/// `None` when standard input is anything else.
-///
-/// # Errors
-/// The descriptor cannot be copied.
-pub fn activated_unix_listener() -> io::Result<Option<UnixListener>> {
-    let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
-    // A pipe, a terminal or a socket of another family has no Unix address.
-    if listener.local_addr().is_err() {
-        return Ok(None);
-    }
-    listener.set_nonblocking(true)?;
-    Ok(Some(listener))
 }
 
 fn credential_in(folder: &Path, name: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
