@@ -80,7 +80,7 @@ fn every_resource_of_the_bundles_is_there_with_its_references_rewritten() {
     let mut stored = BTreeMap::<String, u64>::new();
     all.iter().for_each(|(kind, ..)| *stored.entry(kind.clone()).or_default() += 1);
     assert_eq!(stored, counts);
-    assert_eq!((counts["Patient"], all.len() > 300), (3, true));
+    assert_eq!((counts["Patient"], all.len() > 100), (3, true));
     let known: BTreeSet<_> = all.iter().map(|(kind, id, _)| format!("{kind}/{id}")).collect();
     for (kind, _, body) in &all {
         let mut references = BTreeSet::new();

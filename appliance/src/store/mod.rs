@@ -69,8 +69,9 @@ struct Inner {
     attachments: Attachments,
     clock: Clock,
     params: Arc<index::ParamIds>,
-    writer: writer::Writer,
+    /// Dropped before the writer: the last connection to close moves the log into the database file.
     idle_readers: Mutex<Vec<Connection>>,
+    writer: writer::Writer,
     reader_slots: tokio::sync::Semaphore,
     /// Held as long as the store is open.
     _lock: Option<lock::DataLock>,
@@ -100,8 +101,8 @@ impl Store {
                 attachments,
                 clock,
                 params,
-                writer,
                 idle_readers: Mutex::new(Vec::new()),
+                writer,
                 reader_slots: tokio::sync::Semaphore::new(READERS_MAX),
                 _lock: lock,
             }),
