@@ -111,6 +111,16 @@ forbidden() {
     [ "$(stat -c %U "/proc/$pid")" != root ] || { echo "$unit runs as root"; return 1; }
 }
 
+# unseen UNIT PATH...: what others keep there is not there for this unit, not even for root inside its view.
+unseen() {
+    local unit=$1 pid path; shift
+    pid=$(systemctl show -P MainPID "$unit")
+    for path in "$@"; do
+        [ -n "$(ls -A "$path")" ] || { echo "$path is empty: nothing to hide"; return 1; }
+        [ -z "$(nsenter -t "$pid" -m ls -A "$path" 2>/dev/null)" ] || { echo "$unit sees $path"; return 1; }
+    done
+}
+
 check "programs, users, units and folders installed" install_all
 check "two providers run" providers
 check "settings written" write_settings
@@ -123,6 +133,12 @@ for service in "${services[@]}"; do
     check "$service is active after all have started" systemctl is-active "$service"
     check "$service holds no privilege" forbidden "$service"
 done
+state=/var/lib/holdfast
+check "the writer sees neither the verifier's state nor any key" unseen holdfast-backupd-serve $state/verifier /etc/holdfast/keys
+check "the verifier sees neither records nor the writer's state" unseen holdfast-backupd-verifier $state/appliance $state/serve
+check "the console sees no records and no key" unseen holdfast-console $state/appliance $state/serve /etc/holdfast/keys
+check "the agent sees no records and no key" unseen holdfast-agent $state/appliance $state/serve /etc/holdfast/keys
+check "the EMR sees no key of the backup" unseen holdfast-appliance $state/serve /etc/holdfast/keys /etc/holdfast/stores
 check "journal fields of the EMR" journal_fields holdfast-appliance appliance
 check "journal fields of the writer" journal_fields holdfast-backupd-serve backupd
 check "journal fields of the verifier" journal_fields holdfast-backupd-verifier backupd
