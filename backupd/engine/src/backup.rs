@@ -297,8 +297,7 @@ async fn read_and_send(
     let (packs, mut sealed) = mpsc::channel(1);
     let counters = Arc::new(Counters::default());
     let env = sending.env.clone();
-    let sealer =
-        Sealer::new(env.clone(), sending.writer.seal_key().clone(), sending.writer.repository(), packs);
+    let sealer = Sealer::new(env.clone(), sending.writer.seal_key().clone(), sending.writer.repository(), packs);
     let id_key = sending.writer.id_key().clone();
     let (request, state, counted) = (request.clone(), Arc::clone(state), Arc::clone(&counters));
     let reading = sending.env.blocking(move || {

@@ -75,13 +75,7 @@ fn latest(heads: &[HeadName]) -> Vec<ObjectHash> {
 }
 
 /// Records a link before its head is written, and again (`confirmed`) when some store has it.
-pub(crate) fn record(
-    state: &State,
-    source: SourceId,
-    link: &Link,
-    head: (ObjectHash, SnapshotId),
-    confirmed: bool,
-) {
+pub(crate) fn record(state: &State, source: SourceId, link: &Link, head: (ObjectHash, SnapshotId), confirmed: bool) {
     let mut out = Vec::new();
     out.extend_from_slice(link.incarnation.as_bytes());
     out.extend_from_slice(&link.counter.to_le_bytes());

@@ -129,8 +129,7 @@ fn cut_buffer<E>(
         Cut::Content => CHUNK_BYTES_MAX,
         Cut::Fixed(page) => page,
     };
-    let cdc =
-        FastCDC::with_level(bytes, CHUNK_BYTES_MIN, CHUNK_BYTES_AVERAGE, CHUNK_BYTES_MAX, Normalization::Level2);
+    let cdc = FastCDC::with_level(bytes, CHUNK_BYTES_MIN, CHUNK_BYTES_AVERAGE, CHUNK_BYTES_MAX, Normalization::Level2);
     while let Some(rest) = bytes.get(used..) {
         if rest.is_empty() || (!ended && rest.len() < need) {
             break;

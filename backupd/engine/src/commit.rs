@@ -3,15 +3,15 @@
 use crate::backup::StoreOutcome;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keys::KEYRINGS;
 use crate::replicate::{copy, in_groups};
 use crate::send::{Fleet, Gate, Lane};
 use crate::store::NamedStore;
-use crate::survey::{FETCHES, Union};
-use crate::keys::KEYRINGS;
 use crate::survey::PACKS;
+use crate::survey::{FETCHES, Union};
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::time::Duration;
 
 /// How long the others are waited for once the quorum has the head. They are then *late*, and caught up another time.
@@ -36,16 +36,12 @@ pub(crate) async fn commit(plan: &Commit<'_>) -> Vec<StoreOutcome> {
     let gate = Gate::new(plan.quorum, plan.stores.len());
     let one = |at: usize| {
         let gate = &gate;
-        async move { (at, commit_at(plan, at, gate).await, plan.env.steady_ms()) }
+        async move { (at, commit_at(plan, at, gate).await, plan.env.steady_ms()) }.boxed()
     };
     let mut running: FuturesUnordered<_> = (0..plan.stores.len()).map(one).collect();
     let mut results: Vec<Option<(Result<()>, u64)>> = plan.stores.iter().map(|_| None).collect();
     loop {
-        let durable = |(store, result): (&NamedStore, &Option<(Result<()>, u64)>)| {
-            store.counts_for_quorum && matches!(result, Some((Ok(()), _)))
-        };
-        let reached = plan.stores.iter().zip(&results).filter(|pair| durable(*pair)).count();
-        let next = if reached >= plan.quorum.max(1) as usize {
+        let next = if counting(plan.stores, &results) >= plan.quorum.max(1) as usize {
             match tokio::time::timeout(STRAGGLER_LIMIT, running.next()).await {
                 Ok(next) => next,
                 Err(_) => break,
@@ -76,6 +72,11 @@ pub(crate) async fn commit(plan: &Commit<'_>) -> Vec<StoreOutcome> {
             }
         })
         .collect()
+}
+
+fn counting(stores: &[NamedStore], results: &[Option<(Result<()>, u64)>]) -> usize {
+    let durable = |result: &Option<(Result<()>, u64)>| matches!(result, Some((Ok(()), _)));
+    stores.iter().zip(results).filter(|(store, result)| store.counts_for_quorum && durable(result)).count()
 }
 
 fn lane<'a>(plan: &Commit<'a>, at: usize) -> Option<&'a Lane> {
@@ -119,19 +120,23 @@ async fn packs_at<'a>(plan: &Commit<'a>, at: usize) -> Result<(&'a NamedStore, &
 }
 
 async fn copy_group(plan: &Commit<'_>, at: usize, names: &[String]) -> Result<()> {
-    let copies = names.iter().map(|name| async move {
-        let holders: Vec<usize> = (0..plan.stores.len())
-            .filter(|other| {
-                plan.union.views.get(*other).is_some_and(|view| view.holds(name))
-                    || lane(plan, *other).is_some_and(|lane| lane.sent(name))
-            })
-            .collect();
-        let bytes = copy(plan.stores, &holders, at, name).await?;
-        if let Some(lane) = lane(plan, at) {
-            lane.note_sent(name, bytes);
+    let one = |name: String| {
+        async move {
+            let holders: Vec<usize> = (0..plan.stores.len())
+                .filter(|other| {
+                    plan.union.views.get(*other).is_some_and(|view| view.holds(&name))
+                        || lane(plan, *other).is_some_and(|lane| lane.sent(&name))
+                })
+                .collect();
+            let bytes = copy(plan.stores, &holders, at, &name).await?;
+            if let Some(lane) = lane(plan, at) {
+                lane.note_sent(&name, bytes);
+            }
+            Ok::<(), Error>(())
         }
-        Ok::<(), Error>(())
-    });
+        .boxed()
+    };
+    let copies = names.to_vec().into_iter().map(one);
     futures::stream::iter(copies).buffer_unordered(FETCHES).try_collect::<Vec<()>>().await?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use backup_format::head::{Head, HeadName};
 use backup_format::manifest::{InnerManifest, OuterManifest};
 use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::{CatalogKey, IncarnationId, OpenKey, SnapshotId};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One snapshot.
@@ -71,7 +71,7 @@ async fn union_of_heads(catalog: &CatalogKey, open: Option<&OpenKey>, stores: &[
     }
     let read = |(name, holders): (HeadName, Vec<usize>)| {
         let holders: Vec<&NamedStore> = holders.iter().filter_map(|at| stores.get(*at)).collect();
-        async move { read_head(catalog, open, name, holders).await }
+        async move { read_head(catalog, open, name, holders).await }.boxed()
     };
     let mut snapshots = Vec::new();
     let mut reads = futures::stream::iter(found.into_iter().map(read)).buffered(FETCHES);

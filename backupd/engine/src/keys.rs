@@ -81,7 +81,10 @@ fn keyring_name(number: u64, bytes: &[u8]) -> String {
 pub async fn keyring(_env: &Env, store: &NamedStore) -> Result<Bytes> {
     let listed = store.store.list(KEYRINGS).await?;
     let newest = listed.iter().map(|object| object.name.as_str()).max().ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("store {} holds no repository: run init, or check its place", store.name))
+        Error::new(
+            ErrorKind::NotFound,
+            format!("store {} holds no repository: run init, or check its place", store.name),
+        )
     })?;
     store.store.get(newest).await
 }

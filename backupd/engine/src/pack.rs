@@ -169,9 +169,7 @@ impl Intake<'_> {
         let job = PlainSegment { kind, chunks: segment.chunks, plain: segment.plain };
         match &mut self.lane {
             Lane::Here(encoder) => self.sealer.encode(encoder, job),
-            Lane::Workers(jobs) => {
-                jobs.send(job).map_err(|_| Error::new(ErrorKind::Retry, "the workers ended early"))
-            }
+            Lane::Workers(jobs) => jobs.send(job).map_err(|_| Error::new(ErrorKind::Retry, "the workers ended early")),
         }
     }
 

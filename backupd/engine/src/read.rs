@@ -183,7 +183,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn lost(&self, places: &[Place]) -> Error {
         let object = places.first().and_then(|place| self.segment(*place)).map(|(pack, _)| pack_name(&pack.name));
         let object = object.or_else(|| self.bad_indexes.first().cloned());
-        let what = object.map_or_else(|| "an index object is gone".to_owned(), |name| format!("object {name} is damaged or gone"));
+        let what = object
+            .map_or_else(|| "an index object is gone".to_owned(), |name| format!("object {name} is damaged or gone"));
         let remedy = "restore from another store and heal this one";
         Error::new(ErrorKind::Damaged, format!("at store {} {what}: {remedy}", self.store.name))
     }
@@ -298,7 +299,8 @@ impl<'a> Reader<'a> {
             let nodes = self.directory(root, 0).await?;
             let mut below = Vec::new();
             for node in nodes {
-                let path = if prefix.is_empty() { node.name.clone() } else { [&prefix, b"/".as_slice(), &node.name].concat() };
+                let path =
+                    if prefix.is_empty() { node.name.clone() } else { [&prefix, b"/".as_slice(), &node.name].concat() };
                 if !take(&path) {
                     continue;
                 }

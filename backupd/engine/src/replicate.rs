@@ -6,7 +6,7 @@ use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, HEADS, INDEXES, SNAPSHOTS, Union, damaged, fetch, union};
 use backup_format::WriterCredential;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::path::Path;
 
 /// What catch-up did at one store.
@@ -56,6 +56,7 @@ pub async fn replicate(
             }
             Some(done)
         }
+        .boxed()
     };
     Ok(futures::future::join_all((0..stores.len()).map(catch_up)).await.into_iter().flatten().collect())
 }
@@ -68,7 +69,8 @@ async fn copy_in_order(
     done: &mut StoreCatchUp,
 ) -> Result<()> {
     for group in in_groups(names) {
-        let copies = group.iter().map(|name| copy_known(stores, union, to, name));
+        let one = |name: String| async move { copy_known(stores, union, to, &name).await }.boxed();
+        let copies = group.to_vec().into_iter().map(one);
         let mut copies = futures::stream::iter(copies).buffer_unordered(FETCHES);
         while let Some(bytes) = copies.try_next().await? {
             done.objects_copied += 1;

@@ -164,8 +164,7 @@ impl Fleet {
     /// Whether the others that keep up are enough for the quorum, or at least one.
     fn dispensable(&self, at: usize) -> bool {
         let others = self.lanes.iter().enumerate().filter(|(other, _)| *other != at);
-        let healthy: Vec<&Lane> =
-            others.filter_map(|(_, lane)| lane.as_ref()).filter(|lane| lane.healthy()).collect();
+        let healthy: Vec<&Lane> = others.filter_map(|(_, lane)| lane.as_ref()).filter(|lane| lane.healthy()).collect();
         let counting = healthy.iter().filter(|lane| lane.counts).count();
         !healthy.is_empty() && counting >= self.quorum
     }

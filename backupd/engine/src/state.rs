@@ -79,9 +79,7 @@ impl State {
     /// A record, if it is there and whole.
     pub(crate) fn load(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         let stored = match &self.backing {
-            Backing::Memory(map) => {
-                map.lock().unwrap_or_else(PoisonError::into_inner).get(&table.key(key)).cloned()
-            }
+            Backing::Memory(map) => map.lock().unwrap_or_else(PoisonError::into_inner).get(&table.key(key)).cloned(),
             Backing::Sled(database) => database.get(table.key(key)).ok().flatten().map(|value| value.to_vec()),
         }?;
         let (value, check) = stored.split_last_chunk::<CHECK_BYTES>()?;

@@ -10,7 +10,7 @@ use backup_format::index::{CatalogPack, parse_catalog};
 use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::{CatalogKey, ChunkId, ObjectHash};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
@@ -86,14 +86,17 @@ impl View {
 
 /// Lists every store at once.
 pub(crate) async fn views(stores: &[NamedStore], prefix: &str) -> Vec<View> {
-    let list = |store: NamedStore| async move {
-        let listing = match tokio::time::timeout(LISTING_LIMIT, store.store.list(prefix)).await {
-            Ok(listing) => listing,
-            Err(_) => Err(Error::new(ErrorKind::Unreachable, "the store did not list its objects in time")),
-        };
-        View {
-            listing: listing.map(|objects| objects.into_iter().map(|object| (object.name, object.size)).collect()),
+    let list = |store: NamedStore| {
+        async move {
+            let listing = match tokio::time::timeout(LISTING_LIMIT, store.store.list(prefix)).await {
+                Ok(listing) => listing,
+                Err(_) => Err(Error::new(ErrorKind::Unreachable, "the store did not list its objects in time")),
+            };
+            View {
+                listing: listing.map(|objects| objects.into_iter().map(|object| (object.name, object.size)).collect()),
+            }
         }
+        .boxed()
     };
     futures::future::join_all(stores.iter().cloned().map(list)).await
 }
@@ -200,27 +203,30 @@ async fn load_catalogs(
     state: &State,
     names: &[ObjectHash],
 ) -> Vec<CatalogPack> {
-    let load = |hash: ObjectHash| async move {
-        if let Some(part) = state.load(Table::Index, hash.as_bytes())
-            && let Ok(packs) = parse_catalog(&part)
-        {
-            return packs;
-        }
-        let name = index_name(&hash);
-        let opened = fetch_any(stores, views, &name).await.and_then(|bytes| {
-            let part = open_parts(PartsKind::Index, catalog, &bytes)?.catalog_part;
-            Ok((parse_catalog(&part)?, part))
-        });
-        match opened {
-            Ok((packs, part)) => {
-                state.store(Table::Index, hash.as_bytes(), &part);
-                packs
+    let load = |hash: ObjectHash| {
+        async move {
+            if let Some(part) = state.load(Table::Index, hash.as_bytes())
+                && let Ok(packs) = parse_catalog(&part)
+            {
+                return packs;
             }
-            Err(error) => {
-                log::warn!(object = name.as_str(), error:% = error; "index.unreadable");
-                Vec::new()
+            let name = index_name(&hash);
+            let opened = fetch_any(stores, views, &name).await.and_then(|bytes| {
+                let part = open_parts(PartsKind::Index, catalog, &bytes)?.catalog_part;
+                Ok((parse_catalog(&part)?, part))
+            });
+            match opened {
+                Ok((packs, part)) => {
+                    state.store(Table::Index, hash.as_bytes(), &part);
+                    packs
+                }
+                Err(error) => {
+                    log::warn!(object = name.as_str(), error:% = error; "index.unreadable");
+                    Vec::new()
+                }
             }
         }
+        .boxed()
     };
     futures::stream::iter(names.iter().copied().map(load)).buffered(FETCHES).concat().await
 }

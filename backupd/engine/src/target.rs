@@ -1,9 +1,7 @@
 //! Writing a restored tree: everything relative to the target's handle, nothing outside of it, no link followed.
 
 use backup_format::tree::{Node, NodeKind};
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, makedev,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, makedev};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;

@@ -284,8 +284,13 @@ fn report(progress: &dyn Progress, outcome: &VerifyOutcome, store: &NamedStore) 
 pub async fn verify_keyless(_env: &Env, store: &NamedStore, progress: &dyn Progress) -> Result<VerifyOutcome> {
     let mut outcome = VerifyOutcome::default();
     let listed = store.store.list("").await?;
-    hash_all(store, listed.into_iter().map(|ListedObject { name, size }| (name, size)).collect(), &mut outcome, progress)
-        .await?;
+    hash_all(
+        store,
+        listed.into_iter().map(|ListedObject { name, size }| (name, size)).collect(),
+        &mut outcome,
+        progress,
+    )
+    .await?;
     outcome.missing.sort();
     outcome.corrupt.sort();
     Ok(outcome)

@@ -103,18 +103,11 @@ fn put_slot<R: CryptoRng + ?Sized>(
     unlock: &Unlock<'_>,
     root: &[u8; 32],
 ) -> Result<()> {
-    let mut slot = Slot {
-        kind: SLOT_PAPER,
-        salt: [0; 32],
-        memory_kib: 0,
-        passes: 0,
-        lanes: 0,
-        wrapped: [0; WRAPPED_ROOT_BYTES],
-    };
+    let mut slot =
+        Slot { kind: SLOT_PAPER, salt: [0; 32], memory_kib: 0, passes: 0, lanes: 0, wrapped: [0; WRAPPED_ROOT_BYTES] };
     rng.fill_bytes(&mut slot.salt);
     if let Unlock::Passphrase(_) = unlock {
-        (slot.kind, slot.memory_kib, slot.passes, slot.lanes) =
-            (SLOT_PASSPHRASE, ARGON2_MEMORY_KIB, ARGON2_PASSES, 1);
+        (slot.kind, slot.memory_kib, slot.passes, slot.lanes) = (SLOT_PASSPHRASE, ARGON2_MEMORY_KIB, ARGON2_PASSES, 1);
     }
     let key = slot.key(unlock)?;
     let mut wrapped = root.to_vec();

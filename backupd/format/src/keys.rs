@@ -93,10 +93,6 @@ impl CatalogKey {
         self.repository
     }
 
-    pub(crate) fn expose(&self) -> &[u8; 32] {
-        &self.key
-    }
-
     /// The key for the catalog part of one object.
     #[must_use]
     pub fn object_key(&self, context: &str, salt: &[u8; 32]) -> SlotKey {

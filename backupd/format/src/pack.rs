@@ -81,12 +81,15 @@ pub fn plan_pack(costs: &[usize], last: bool) -> Option<usize> {
     let capacity = |class: usize| class.saturating_sub(FIXED_BYTES + SEGMENT_RECORD_BYTES);
     let fitting = |class: usize| {
         let mut room = capacity(class);
-        costs.iter().take(PACK_SEGMENTS_MAX).take_while(|cost| {
-            let fits = **cost <= room;
-            room = room.saturating_sub(**cost);
-            fits
-        })
-        .count()
+        costs
+            .iter()
+            .take(PACK_SEGMENTS_MAX)
+            .take_while(|cost| {
+                let fits = **cost <= room;
+                room = room.saturating_sub(**cost);
+                fits
+            })
+            .count()
     };
     if costs.is_empty() {
         return None;

@@ -5,7 +5,7 @@
 use crate::aead::{SlotCipher, SlotKey, TAG_BYTES};
 use crate::error::{FormatError, Result};
 use rand_core::CryptoRng;
-use x_wing::{Ciphertext, Decapsulate, Decapsulator, DecapsulationKey, Encapsulate, EncapsulationKey, KeyExport};
+use x_wing::{Ciphertext, Decapsulate, DecapsulationKey, Decapsulator, Encapsulate, EncapsulationKey, KeyExport};
 
 /// The public key, bytes.
 pub const SEAL_KEY_BYTES: usize = x_wing::ENCAPSULATION_KEY_SIZE;

@@ -370,8 +370,7 @@ pub fn build_directory(nodes: &[Node], emit: &mut EmitPage<'_>) -> Result<ChunkI
     }
     let pages = emit_pages(1, &items, emit)?;
     let name_at = |at: usize| nodes.get(at).map(|node| node.name.clone()).unwrap_or_default();
-    let mut level: Vec<(Vec<u8>, ChunkId)> =
-        pages.into_iter().map(|(id, range)| (name_at(range.start), id)).collect();
+    let mut level: Vec<(Vec<u8>, ChunkId)> = pages.into_iter().map(|(id, range)| (name_at(range.start), id)).collect();
     loop {
         if let [(_, root)] = level.as_slice() {
             return Ok(*root);
@@ -404,9 +403,8 @@ pub fn build_content(extents: Vec<Extent>, emit: &mut EmitPage<'_>) -> Result<Co
         item(bytes)
     };
     let items: Vec<Item> = extents.iter().map(encode).collect();
-    let covered = |range: std::ops::Range<usize>| -> u64 {
-        extents.get(range).unwrap_or_default().iter().map(Extent::len).sum()
-    };
+    let covered =
+        |range: std::ops::Range<usize>| -> u64 { extents.get(range).unwrap_or_default().iter().map(Extent::len).sum() };
     let mut level: Vec<(u64, ChunkId)> =
         emit_pages(3, &items, emit)?.into_iter().map(|(id, range)| (covered(range), id)).collect();
     loop {

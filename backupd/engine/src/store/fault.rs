@@ -17,7 +17,10 @@ pub enum Fault {
     /// Nothing answers.
     Dead,
     /// Put number `n` (from 0) and all later operations fail; put `n` takes effect first when `lands`.
-    CrashAtPut { n: u64, lands: bool },
+    CrashAtPut {
+        n: u64,
+        lands: bool,
+    },
     /// Puts fail because the store is full; the rest works.
     Full,
 }

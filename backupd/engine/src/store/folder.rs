@@ -85,10 +85,7 @@ impl Store for FolderStore {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    what: &str,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T> {
+async fn blocking<T: Send + 'static>(what: &str, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::new(ErrorKind::Retry, "a worker thread ended early").because(error))?;

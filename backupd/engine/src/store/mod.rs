@@ -85,12 +85,7 @@ pub struct StoreLimits {
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(2),
-            request: Duration::from_secs(60),
-            attempts: 3,
-            concurrency: 8,
-        }
+        Self { connect: Duration::from_secs(2), request: Duration::from_secs(60), attempts: 3, concurrency: 8 }
     }
 }
 

@@ -29,11 +29,8 @@ impl ObjectStoreStore {
             .with_connect_timeout(limits.connect)
             .with_timeout(limits.request)
             .with_allow_http(*allow_http);
-        let retry = RetryConfig {
-            max_retries: 0,
-            retry_timeout: Duration::from_secs(1),
-            backoff: BackoffConfig::default(),
-        };
+        let retry =
+            RetryConfig { max_retries: 0, retry_timeout: Duration::from_secs(1), backoff: BackoffConfig::default() };
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_region(region)
@@ -74,8 +71,7 @@ impl Store for ObjectStoreStore {
     fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
         Box::pin(async move {
             let want = range.end.saturating_sub(range.start);
-            let bytes =
-                self.inner.get_range(&self.path(name), range).await.map_err(|error| translate(error, name))?;
+            let bytes = self.inner.get_range(&self.path(name), range).await.map_err(|error| translate(error, name))?;
             if bytes.len() as u64 == want {
                 Ok(bytes)
             } else {
@@ -113,9 +109,10 @@ fn translate(error: object_store::Error, what: &str) -> Error {
             (ErrorKind::Denied, "is refused: check the access key and its policy")
         }
         E::AlreadyExists { .. } | E::Precondition { .. } => (ErrorKind::Fenced, "exists already"),
-        E::NotSupported { .. } | E::NotImplemented { .. } | E::InvalidPath { .. } | E::UnknownConfigurationKey { .. } => {
-            (ErrorKind::Misconfigured, "is not possible with these settings")
-        }
+        E::NotSupported { .. }
+        | E::NotImplemented { .. }
+        | E::InvalidPath { .. }
+        | E::UnknownConfigurationKey { .. } => (ErrorKind::Misconfigured, "is not possible with these settings"),
         _ if full(&error) => (ErrorKind::NoSpace, "does not fit: the store is full"),
         _ => (ErrorKind::Unreachable, "was not answered by the store"),
     };

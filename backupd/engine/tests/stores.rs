@@ -1,0 +1,250 @@
+//! Several stores, dead stores, crashes, damage, lost state.
+
+mod practice;
+
+use backup_engine::store::{Fault, FaultStore};
+use backup_engine::{
+    ErrorKind, NamedStore, NoProgress, UnlockWith, VerifyRequest, heads, keyring, recover_writer, replicate, snapshot,
+    unlock, verify, verify_keyless,
+};
+use practice::{Practice, describe, fill, noise, settle};
+use std::fs;
+use std::sync::Arc;
+
+fn faulty(store: &NamedStore, fault: Fault) -> NamedStore {
+    NamedStore::new(store.name.clone(), Arc::new(FaultStore::new(Arc::clone(&store.store), fault)), true)
+}
+
+fn all(read_data: bool) -> VerifyRequest {
+    VerifyRequest { read_data, snapshot: None }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unchanged_snapshot_uploads_a_manifest_and_a_head_and_reads_no_file() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    settle().await;
+    let first = practice.snapshot().await;
+    let before = practice.objects("store-0");
+    let second = practice.snapshot().await;
+    let after = practice.objects("store-0");
+    assert_eq!((second.counter, second.bytes_added, second.bytes_read), (2, 0, 0));
+    assert_eq!((second.files, second.bytes_source), (first.files, first.bytes_source));
+    let new: Vec<&String> = after.keys().filter(|name| !before.contains_key(*name)).collect();
+    assert_eq!(new.len(), 2, "{new:?}");
+    assert!(new.iter().any(|name| name.starts_with("heads/")) && new.iter().any(|name| name.starts_with("snapshots/")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_snapshot_uploads_only_what_changed() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    fs::write(practice.source().join("large"), noise(5, 6 << 20)).unwrap();
+    let first = practice.snapshot().await;
+    assert!(first.bytes_added > 7 << 20);
+    let mut content = noise(5, 6 << 20);
+    content[3_000_000..3_000_010].copy_from_slice(b"different!");
+    fs::write(practice.source().join("large"), &content).unwrap();
+    let second = practice.snapshot().await;
+    assert!(second.bytes_added <= 1 << 20, "one chunk, pages, an index: {}", second.bytes_added);
+    let back = practice.restore_from(&practice.stores[0], second.id).await;
+    assert_eq!(describe(&back), describe(&practice.source()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_or_damaged_state_directory_loses_nothing() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    practice.snapshot().await;
+    fs::remove_dir_all(practice.state()).unwrap();
+    let second = practice.snapshot().await;
+    assert_eq!((second.bytes_added, second.counter), (0, 1), "dedups from the index, on a chain of its own");
+    assert!(second.bytes_read > 0);
+    for entry in fs::read_dir(practice.state().join("cache")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::write(path, b"this is no database").unwrap();
+        }
+    }
+    let third = practice.snapshot().await;
+    assert_eq!(third.bytes_added, 0);
+    let seen = heads(&practice.env, practice.made.writer.catalog(), &practice.stores).await.unwrap();
+    assert_eq!(seen.snapshots.len(), 3);
+    assert!(seen.snapshots.iter().all(|snapshot| !snapshot.forked) && seen.rejected.is_empty());
+    let checked =
+        verify(&practice.env, &practice.made.open, &practice.stores[0], all(true), &NoProgress).await.unwrap();
+    assert!(checked.is_ok() && checked.snapshots == 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_store_among_three_neither_stops_the_others_nor_stays_behind() {
+    let practice = Practice::new(3).await;
+    fill(&practice.source());
+    let [a, b, c] = [0, 1, 2].map(|at: usize| practice.stores[at].clone());
+    let stores = [a.clone(), faulty(&b, Fault::Dead), c.clone()];
+    let taken =
+        snapshot(&practice.env, &practice.made.writer, &stores, practice.request(2), &NoProgress).await.unwrap();
+    assert!(taken.durable);
+    assert_eq!(taken.stores.iter().map(|store| store.durable).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(taken.stores[1].error.as_ref().map(backup_engine::Error::kind), Some(ErrorKind::Unreachable));
+    let seen = heads(&practice.env, practice.made.writer.catalog(), &stores).await.unwrap();
+    assert_eq!((seen.snapshots[0].stores.len(), seen.unreachable.len()), (2, 1));
+
+    let done = replicate(&practice.env, &practice.made.writer, &practice.stores, None).await.unwrap();
+    assert!(done.iter().all(|store| store.complete));
+    assert!(done[1].objects_copied > 3 && done[0].objects_copied == 0);
+    assert_eq!(
+        practice.objects("store-1").keys().collect::<Vec<_>>(),
+        practice.objects("store-0").keys().collect::<Vec<_>>()
+    );
+    let back = practice.restore_from(&b, taken.id).await;
+    assert_eq!(describe(&back), describe(&practice.source()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_returned_store_is_caught_up_by_the_next_snapshot() {
+    let practice = Practice::new(2).await;
+    fill(&practice.source());
+    let stores = [practice.stores[0].clone(), faulty(&practice.stores[1], Fault::CrashAtPut { n: 0, lands: true })];
+    let first =
+        snapshot(&practice.env, &practice.made.writer, &stores, practice.request(1), &NoProgress).await.unwrap();
+    assert!(first.durable && !first.stores[1].durable);
+    fs::write(practice.source().join("more"), b"more").unwrap();
+    let second = practice.snapshot().await;
+    assert_eq!(second.counter, 2);
+    for id in [first.id, second.id] {
+        practice.restore_from(&practice.stores[1], id).await;
+    }
+    assert_eq!(practice.objects("store-1").len(), practice.objects("store-0").len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missed_quorum_is_said_and_no_store_is_an_error() {
+    let practice = Practice::new(2).await;
+    fill(&practice.source());
+    let one = [practice.stores[0].clone(), faulty(&practice.stores[1], Fault::Dead)];
+    let taken = snapshot(&practice.env, &practice.made.writer, &one, practice.request(2), &NoProgress).await.unwrap();
+    assert!(!taken.durable && taken.stores[0].durable);
+    let full = [faulty(&practice.stores[0], Fault::Full), faulty(&practice.stores[1], Fault::Full)];
+    fs::write(practice.source().join("more"), b"more").unwrap();
+    let refused = snapshot(&practice.env, &practice.made.writer, &full, practice.request(1), &NoProgress).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::NoSpace);
+    let none = [faulty(&practice.stores[0], Fault::Dead)];
+    let refused = snapshot(&practice.env, &practice.made.writer, &none, practice.request(1), &NoProgress).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unreachable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_put_leaves_the_last_snapshot_whole_and_the_next_run_finishes() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    let good = practice.snapshot().await;
+    for n in 0..12u64 {
+        for lands in [false, true] {
+            fs::write(practice.source().join("new"), noise(100 + n * 2 + u64::from(lands), 300_000)).unwrap();
+            settle().await;
+            let fault = FaultStore::new(Arc::clone(&practice.stores[0].store), Fault::CrashAtPut { n, lands });
+            let stores = [NamedStore::new("store-0", Arc::new(fault), true)];
+            let crashed =
+                snapshot(&practice.env, &practice.made.writer, &stores, practice.request(1), &NoProgress).await;
+            let whole = |snapshot| VerifyRequest { read_data: true, snapshot };
+            let (env, open, store) = (&practice.env, &practice.made.open, &practice.stores[0]);
+            let still = verify(env, open, store, whole(Some(good.id)), &NoProgress).await.unwrap();
+            assert!(still.is_ok(), "put {n}: {still:?}");
+            let next = practice.snapshot().await;
+            let all = verify(env, open, store, whole(None), &NoProgress).await.unwrap();
+            assert!(all.is_ok(), "put {n}: {all:?}");
+            let seen = heads(env, open.catalog(), &practice.stores).await.unwrap();
+            assert!(seen.snapshots[0].id == next.id && seen.snapshots.iter().all(|snapshot| !snapshot.forked));
+            if crashed.is_ok() {
+                assert!(n >= 4, "packs, index, snapshot and head are at least four puts");
+                return;
+            }
+        }
+    }
+    panic!("a snapshot of one file takes fewer puts than this");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_in_any_object_is_noticed_and_named_and_another_store_restores() {
+    let practice = Practice::new(2).await;
+    fill(&practice.source());
+    let taken = practice.snapshot().await;
+    let (env, open) = (&practice.env, &practice.made.open);
+    let [first, second] = [&practice.stores[0], &practice.stores[1]];
+    let clean = verify_keyless(env, first, &NoProgress).await.unwrap();
+    assert!(clean.is_ok() && clean.objects as usize == practice.objects("store-0").len());
+    for (name, path) in practice.objects("store-0") {
+        let whole = fs::read(&path).unwrap();
+        for at in [0, 5, whole.len() / 2, whole.len() - 1] {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0x10;
+            fs::write(&path, &flipped).unwrap();
+            let keyless = verify_keyless(env, first, &NoProgress).await.unwrap();
+            assert_eq!(keyless.corrupt, [name.clone()], "byte {at}");
+        }
+        let with_key = verify(env, open, first, all(true), &NoProgress).await.unwrap();
+        assert!(with_key.corrupt.contains(&name), "{name}: {with_key:?}");
+        fs::remove_file(&path).unwrap();
+        if name.starts_with("packs/") {
+            let gone = verify(env, open, first, all(false), &NoProgress).await.unwrap();
+            assert!(gone.missing.contains(&name), "{name}: {gone:?}");
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+    for (_, path) in practice.objects("store-0").iter().filter(|(name, _)| name.starts_with("packs/")) {
+        fs::write(path, b"").unwrap();
+    }
+    let back = practice.restore_from(second, taken.id).await;
+    assert_eq!(describe(&back), describe(&practice.source()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_paper_key_opens_and_makes_a_writer_that_goes_on() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    practice.snapshot().await;
+    let (env, store) = (&practice.env, &practice.stores[0]);
+    let paper = UnlockWith::PaperKey(practice.made.paper_key.clone());
+    let open = unlock(env, store, &paper).await.unwrap();
+    assert_eq!(open.to_bytes(), practice.made.open.to_bytes());
+    let wrong = UnlockWith::Passphrase(backup_engine::Passphrase::new("no such slot".to_owned()));
+    assert_eq!(unlock(env, store, &wrong).await.err().unwrap().kind(), ErrorKind::Denied);
+    let file = UnlockWith::OpenKeyFile(practice.made.open.to_bytes());
+    assert!(unlock(env, store, &file).await.is_ok());
+    let ring = keyring(env, store).await.unwrap();
+    assert_eq!(recover_writer(env, ring.clone(), &file).await.err().unwrap().kind(), ErrorKind::Denied);
+    let writer = recover_writer(env, ring, &paper).await.unwrap();
+    let mut request = practice.request(1);
+    request.state_dir = Some(practice.dir.path().join("new-state"));
+    let taken = snapshot(env, &writer, &practice.stores, request, &NoProgress).await.unwrap();
+    assert_eq!((taken.bytes_added, taken.counter), (0, 1));
+    assert_eq!(heads(env, open.catalog(), &practice.stores).await.unwrap().snapshots.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_backups_never_share_one_state() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    fs::create_dir_all(practice.state()).unwrap();
+    let lock = fs::File::create(practice.state().join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let refused =
+        snapshot(&practice.env, &practice.made.writer, &practice.stores, practice.request(1), &NoProgress).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Fenced);
+}
+
+#[test]
+fn every_operation_may_run_on_any_thread() {
+    fn send<T: Send>(_: impl FnOnce() -> T) {}
+    let practice = || -> &'static Practice { unreachable!() };
+    send(|| snapshot(&practice().env, &practice().made.writer, &practice().stores, practice().request(1), &NoProgress));
+    send(|| verify(&practice().env, &practice().made.open, &practice().stores[0], all(true), &NoProgress));
+    send(|| replicate(&practice().env, &practice().made.writer, &practice().stores, None));
+    send(|| {
+        let request = backup_engine::RestoreRequest { into: "/".into(), paths: Vec::new(), overwrite: false };
+        let id = backup_engine::SnapshotId([0; 32]);
+        backup_engine::restore(&practice().env, &practice().made.open, &practice().stores[0], id, request, &NoProgress)
+    });
+    send(|| heads(&practice().env, practice().made.open.catalog(), &practice().stores));
+}
