@@ -124,7 +124,7 @@ pub fn accept(
     check_name(name)?;
     check_password(password)?;
     let invite = db.write_blocking(|tx| invitation(tx, now_ms, token))?;
-    let step = Totp::verify(&invite.totp, code.trim(), None).ok_or(AccountError::Code)?;
+    let step = Totp::verify(&invite.totp, &digits(code), None).ok_or(AccountError::Code)?;
     let hash = hash_password(password);
     db.write_blocking(|tx| {
         let used = tx.execute(
@@ -196,7 +196,7 @@ pub fn sign_in(db: &Db, now_ms: i64, name: &str, password: &str, code: &str) -> 
         let step = attempt
             .as_ref()
             .filter(|user| fits && user.open)
-            .and_then(|user| Totp::verify(&user.totp, code.trim(), u64::try_from(user.totp_step).ok()));
+            .and_then(|user| Totp::verify(&user.totp, &digits(code), u64::try_from(user.totp_step).ok()));
         let (Some(user), Some(step)) = (&attempt, step) else { return Ok(None) };
         let step = i64::try_from(step).unwrap_or(i64::MAX);
         // The step is spent in the same statement that checks it: two requests with one code cannot both pass.
@@ -333,6 +333,11 @@ pub fn approval_keys(db: &Connection) -> rusqlite::Result<Vec<(String, String)>>
 
 pub fn csrf_fits(caller: &Caller, sent: &str) -> bool {
     constant_time_eq(caller.csrf.as_bytes(), sent.as_bytes())
+}
+
+/// Authenticators show codes in two groups; people type the space.
+fn digits(code: &str) -> String {
+    code.split_whitespace().collect()
 }
 
 fn check_name(name: &str) -> Result<(), AccountError> {

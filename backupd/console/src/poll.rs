@@ -13,6 +13,9 @@ use std::time::Duration;
 /// A daemon that restarts misses one look; two in a row are an alert.
 const SILENT_LOOKS: u32 = 2;
 
+/// Names of agents begin with it.
+const AGENT: &str = "agent-";
+
 /// Starts one task for each daemon; they run until the process ends.
 pub fn start(app: &Arc<App>) {
     tokio::spawn(every(app.clone(), |app| async move { serve(&app).await }));
@@ -95,7 +98,9 @@ fn settle<T>(app: &App, source: &str, seen: &Seen<T>, facts: &[Fact]) -> rusqlit
         None => reconcile(app, source, &Look::Whole(facts)),
         Some(Silence { looks, .. }) if *looks < SILENT_LOOKS => Ok(()),
         Some(Silence { since_ms, .. }) => {
-            let silent = [Fact::new(AlertKind::DaemonUnreachable, Severity::Critical, Some(source), *since_ms)];
+            // Without an agent health is unknown; without serve or verifier nothing is backed up or proved.
+            let severity = if source.starts_with(AGENT) { Severity::Warning } else { Severity::Critical };
+            let silent = [Fact::new(AlertKind::DaemonUnreachable, severity, Some(source), *since_ms)];
             reconcile(app, source, &Look::Silent(&silent))
         }
     }
@@ -151,5 +156,5 @@ fn host_facts(host: &HostHealth) -> Vec<Fact> {
 /// The name of an agent in alerts: made of its address, because a silent agent cannot say its host id.
 pub fn agent_name(url: &reqwest::Url) -> String {
     let host = url.host_str().unwrap_or("unknown").trim_matches(['[', ']']);
-    url.port_or_known_default().map_or_else(|| format!("agent-{host}"), |port| format!("agent-{host}:{port}"))
+    url.port_or_known_default().map_or_else(|| format!("{AGENT}{host}"), |port| format!("{AGENT}{host}:{port}"))
 }

@@ -155,7 +155,7 @@ impl Reader {
         let line = error.span().map(|span| text.get(..span.start).unwrap_or("").matches('\n').count() + 1);
         let key = error.message().split('`').nth(1).unwrap_or("(syntax)").to_owned();
         let place = line.map(|n| format!(" (line {n})")).unwrap_or_default();
-        self.error(&key, format!("{}{place}", error.message()), "correct or remove it; the keys are listed in README.md")
+        self.error(&key, format!("{}{place}", error.message()), "correct or remove it")
     }
 
     fn path(&self, path: PathBuf) -> PathBuf {

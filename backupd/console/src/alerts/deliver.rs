@@ -54,7 +54,7 @@ pub async fn run(app: Arc<App>, sender: Sender) {
                     log::warn!(channel = channel.word(), reason = reason.as_str(); "alert.send-failed");
                 }
                 let now_ms = app.now_ms();
-                if let Err(error) = app.db.write(|tx| settle(tx, now_ms, &waiting, result)) {
+                if let Err(error) = app.db.write(|tx| settle(tx, now_ms, channel, &waiting, result)) {
                     log::error!(error:% = error; "console.database-failed");
                     tokio::time::sleep(Duration::from_secs(10)).await;
                 }
@@ -88,8 +88,20 @@ fn next(db: &Connection, channel: Channel, now_ms: i64) -> rusqlite::Result<Opti
     Ok(Some(Waiting { id, what, alert, created_ms, attempts }))
 }
 
-fn settle(db: &Connection, now_ms: i64, waiting: &Waiting, result: Result<(), String>) -> rusqlite::Result<()> {
+fn settle(
+    db: &Connection,
+    now_ms: i64,
+    channel: Channel,
+    waiting: &Waiting,
+    result: Result<(), String>,
+) -> rusqlite::Result<()> {
     let Err(reason) = result else {
+        // The channel works again: what waited for it is due now.
+        db.execute(
+            "UPDATE deliveries SET next_ms = ?2
+             WHERE channel = ?1 AND next_ms > ?2 AND done_ms IS NULL AND gave_up_ms IS NULL",
+            (channel.word(), now_ms),
+        )?;
         db.execute("UPDATE deliveries SET done_ms = ?2, error = NULL WHERE id = ?1", (waiting.id, now_ms))?;
         return Ok(());
     };
@@ -151,17 +163,23 @@ mod tests {
             ];
             rules.reconcile(tx, 0, "serve", &Look::Whole(&one))?;
             let first = next(tx, Channel::Mail, 0)?.unwrap();
-            settle(tx, 0, &first, Err("no connection".into()))?;
+            settle(tx, 0, Channel::Mail, &first, Err("no connection".into()))?;
             let second = next(tx, Channel::Mail, 0)?.unwrap();
             assert_ne!(second.id, first.id, "the next message does not wait for the failed one");
-            settle(tx, 0, &second, Ok(()))?;
+            settle(tx, 0, Channel::Mail, &second, Err("no connection".into()))?;
             assert!(next(tx, Channel::Mail, RETRY_MS - 1)?.is_none());
             let again = next(tx, Channel::Mail, RETRY_MS)?.unwrap();
             assert_eq!((again.id, again.attempts), (first.id, 1));
-            settle(tx, RETRY_MS, &again, Err("no connection".into()))?;
-            assert!(next(tx, Channel::Mail, 3 * RETRY_MS - 1)?.is_none());
+            settle(tx, RETRY_MS, Channel::Mail, &again, Err("no connection".into()))?;
+            let other = next(tx, Channel::Mail, RETRY_MS)?.unwrap();
+            assert_eq!(other.id, second.id);
+            settle(tx, RETRY_MS, Channel::Mail, &other, Ok(()))?;
+            let soon = next(tx, Channel::Mail, RETRY_MS)?.unwrap();
+            assert_eq!(soon.id, first.id, "a success makes what waited due at once");
+            settle(tx, RETRY_MS, Channel::Mail, &soon, Err("no connection".into()))?;
+            assert!(next(tx, Channel::Mail, 5 * RETRY_MS - 1)?.is_none(), "15, 30, 60 seconds");
             let late = next(tx, Channel::Mail, GIVE_UP_MS)?.unwrap();
-            settle(tx, GIVE_UP_MS, &late, Err("no connection".into()))?;
+            settle(tx, GIVE_UP_MS, Channel::Mail, &late, Err("no connection".into()))?;
             assert!(next(tx, Channel::Mail, i64::MAX)?.is_none(), "old news is given up");
             let mail = health(tx, Channel::Mail)?;
             assert_eq!((mail.sent, mail.waiting, mail.gave_up), (1, 0, 1));

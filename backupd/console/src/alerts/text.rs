@@ -64,15 +64,15 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         DrillLate => "Start a drill from the posture page. Check that the verifier is running.",
         DiskAlmostFull => "Free or add space on the server's disk. The EMR goes on; backups resume by themselves.",
         SourceUnreachable => "Check that the EMR is running and that clinicians can work; then start a backup by hand.",
-        SnapshotPartial => "Look at the journal of `backupd serve` for the reason of the unread files, then take a new backup.",
-        DutyUnassigned => "Name a party, a deputy, a phone number and a review date in the settings of `backupd serve`.",
+        SnapshotPartial => "Look at the journal of backupd serve for the reason of the unread files, then take a new backup.",
+        DutyUnassigned => "Name a party, a deputy, a phone number and a review date in the settings of backupd serve.",
         DutyOverdue => "Confirm with the named party that the duty is still theirs, and set the next review date.",
         HeadFork => {
             "Keep everything. Two machines may be writing with the same key, or a store was set back: stop the second \
              writer, then call your backup engineer."
         }
         DaemonUnreachable => {
-            "On the server, look at `systemctl status` of the named program and start it. While it is silent its part \
+            "On the server, look at the state of the named program (systemctl status) and start it. While it is silent its part \
              of this console is out of date."
         }
         HostCritical => "Open the hosts page: it names the server, its rack and bay, and what is wrong.",

@@ -5,7 +5,7 @@ use crate::alerts::state::{self, AlertRow, Channel};
 use crate::alerts::text::{remedy, severity_word, title};
 use crate::app::App;
 use crate::heartbeat::HeartbeatState;
-use crate::pages::layout::{Mood, badge, csrf, live, page as frame, sentence, when, when_or};
+use crate::pages::layout::{Mood, badge, csrf, lasting, live, page as frame, sentence, when, when_or};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page, see};
 use crate::words::{count, span};
@@ -31,7 +31,7 @@ pub async fn show(call: Call) -> Answer {
         h2 { "How alerts reach you" }
         (channels(&call, &mail, &hook))
         @if caller.role.may(Action::TestAlert) {
-            form method="post" action="/alerts/test" {
+            form.after method="post" action="/alerts/test" {
                 (csrf(caller))
                 button { "Send a test alert" }
                 " " span.small { "It goes through every channel, and closes when somebody acknowledges it." }
@@ -51,7 +51,7 @@ fn open_card(call: &Call, alert: &AlertRow) -> Result<Markup, Refusal> {
             h3 { (badge(mood, severity_word(alert.severity))) " " (title(alert.kind)) }
             p {
                 @if !alert.subject.is_empty() { "Concerns " strong { (alert.subject) } ". " }
-                "Since " (when(&call.app, alert.since_ms)) "."
+                "For " (lasting(&call.app, alert.since_ms)) "."
                 @if alert.repeats > 0 { " Sent again " (count(u64::try_from(alert.repeats).unwrap_or(0), "time", "times")) "." }
             }
             p { strong { "What to do: " } (remedy(alert.kind)) }
@@ -149,7 +149,7 @@ pub fn brief(app: &App, open: &[AlertRow]) -> Markup {
             li {
                 (badge(Mood::from(alert.severity), severity_word(alert.severity))) " " (title(alert.kind))
                 @if !alert.subject.is_empty() { " (" (alert.subject) ")" }
-                ", since " (when(app, alert.since_ms))
+                ", for " (lasting(app, alert.since_ms))
                 @if let Some(who) = &alert.acknowledged_by { "; " (who) " has it in hand" }
             }
         } }

@@ -54,7 +54,7 @@ fn form(call: &Call, invitation: &Invitation, error: Option<&str>, name: &str) -
             }
             form.stack method="post" action={ "/invite/" (call.path("token")) } {
                 fieldset {
-                    legend { "1. Scan this square with an authenticator app" }
+                    legend { "1. Scan it with an authenticator app" }
                     @if let Some(svg) = square(&url) { div.qr { (layout::raw(svg)) } }
                     details { summary { "I cannot scan it" } p { "Type this secret into the app: " code.wrap { (invitation.totp) } } }
                 }

@@ -7,7 +7,7 @@ use crate::daemons::Seen;
 use crate::pages::assets::{CSS_NAME, HTMX_NAME, ICON_NAME};
 use crate::roles::Action;
 use crate::web::{CSRF_FIELD, Refusal};
-use crate::words::{ago, iso, moment, span};
+use crate::words::{ago, iso, moment, moment_short, span};
 use backupd_api::Severity;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -181,6 +181,17 @@ pub fn badge(mood: Mood, text: &str) -> Markup {
 pub fn when(app: &App, unix_ms: i64) -> Markup {
     let exact = moment(unix_ms, app.settings.time_zone);
     html! { time datetime=(iso(unix_ms)) title=(exact) { (ago(unix_ms, app.now_ms())) } }
+}
+
+/// The same with the moment in sight, for tables that are printed and kept.
+pub fn when_exactly(app: &App, unix_ms: i64) -> Markup {
+    html! { (when(app, unix_ms)) br; span.small { (moment_short(unix_ms, app.settings.time_zone)) } }
+}
+
+/// How long something has lasted: `34 minutes`.
+pub fn lasting(app: &App, since_ms: i64) -> Markup {
+    let exact = moment(since_ms, app.settings.time_zone);
+    html! { time datetime=(iso(since_ms)) title={ "since " (exact) } { (span(app.now_ms() - since_ms)) } }
 }
 
 pub fn when_or(app: &App, unix_ms: Option<i64>, none: &str) -> Markup {

@@ -23,20 +23,20 @@ pub async fn show(call: Call) -> Answer {
     let caller = call.caller()?;
     let (serve, verifier) = (picture.serve.value(), picture.verifier.value());
     let body = html! {
+        @if caller.role.may(Action::StartBackup) || caller.role.may(Action::StartDrill) { (buttons(&call, serve)?) }
         (live("posture", "/", if busy { BUSY_EVERY_S } else { IDLE_EVERY_S }, html! {
             (verdict(app, &picture, &open))
             (silence(app, &picture.serve, "backupd serve", "No backup is taken while it is down."))
             (silence(app, &picture.verifier, "backupd verifier", "No drill runs while it is down."))
             div.questions {
                 (building(app, serve))
+                section.card #activity { h2 { "What is running?" } (activity::block(app, &picture)) }
+                section.card.wide #alerts { h2 { "What is wrong now?" } (alerts::brief(app, &open)) }
                 (plan(app, serve, verifier))
                 (baskets(app, serve))
                 (responsible(serve))
-                section.card #alerts { h2 { "What is wrong now?" } (alerts::brief(app, &open)) }
-                section.card #activity { h2 { "What is running?" } (activity::block(app, &picture)) }
             }
         }))
-        @if caller.role.may(Action::StartBackup) || caller.role.may(Action::StartDrill) { (buttons(&call, serve)?) }
     };
     page(frame(app, caller, "/", "Posture", body))
 }
@@ -276,7 +276,7 @@ fn duty_row(duty: &Duty) -> Markup {
             th scope="row" { (duty_name(duty.kind)) @if let Some(store) = &duty.store { " " (store) } }
             (cell(&duty.party))
             (cell(&duty.deputy))
-            td.gap[duty.phone.is_empty()] { @if duty.phone.is_empty() { (badge(Mood::Bad, "Missing")) } @else { (duty.phone) } }
+            td.phone.gap[duty.phone.is_empty()] { @if duty.phone.is_empty() { (badge(Mood::Bad, "Missing")) } @else { (duty.phone) } }
             td.gap[duty.overdue || duty.review.is_empty()] {
                 @if duty.review.is_empty() { (badge(Mood::Bad, "No date")) }
                 @else if duty.overdue { (badge(Mood::Bad, &format!("{}: overdue", duty.review))) }
@@ -301,8 +301,7 @@ fn buttons(call: &Call, serve: Option<&ServeView>) -> Result<Markup, Refusal> {
     let caller = call.caller()?;
     let stores = serve.map(|view| view.status.stores.as_slice()).unwrap_or_default();
     Ok(html! {
-        section.card.actions {
-            h2 { "Do something" }
+        section.actions aria-label="Start something" {
             div.row {
                 @if caller.role.may(Action::StartBackup) {
                     form method="post" action="/start/backup" { (csrf(caller)) button.primary { "Start a backup now" } }
@@ -321,7 +320,7 @@ fn buttons(call: &Call, serve: Option<&ServeView>) -> Result<Markup, Refusal> {
                     }
                 }
             }
-            p.small { "Neither stops the EMR. You may close this page: what was started goes on." }
+            p.small { "Neither stops the EMR, and both go on when you close this page." }
         }
     })
 }

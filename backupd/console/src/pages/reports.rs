@@ -9,13 +9,13 @@ use crate::app::App;
 use crate::audit::{self, Act};
 use crate::daemons::Daemon;
 use crate::pages::activity;
-use crate::pages::layout::{Mood, badge, csrf, page as frame, raw, sentence, silence, when};
+use crate::pages::layout::{Mood, badge, csrf, page as frame, raw, sentence, silence, when, when_exactly};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page, see};
 use crate::words::{duration, word};
 use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
-use backup_report::{Approval, Bundle, OwnerRole, PublicKey, Verified, VerifyError, render_html, verify};
+use backup_report::{Approval, Bundle, Outcome, OwnerRole, PublicKey, Verified, VerifyError, render_html, verify};
 use backupd_api::{ClientError, Event, FailureKind, ReportRow, Request};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -60,7 +60,7 @@ fn table(app: &App, reports: &[ReportRow]) -> Markup {
                     @for row in reports.iter().take(SHOWN_MAX) {
                         @let (mood, verdict) = activity::verdict(row.verdict);
                         tr {
-                            td { (when(app, row.at_unix_ms)) }
+                            td { (when_exactly(app, row.at_unix_ms)) }
                             td { (row.store) }
                             td { (badge(mood, verdict)) }
                             td.number { (row.rto_ms.map_or_else(|| "not measured".to_owned(), duration)) }
@@ -139,10 +139,7 @@ pub async fn show(call: Call) -> Answer {
         p.back { a href="/reports" { "All restore reports" } }
         @match &checked {
             Ok(verified) => {
-                p.notice.good {
-                    (badge(Mood::Good, "Checked now")) " The signature fits these exact bytes, the verdict follows from its fields, and the report is entry "
-                    strong { (verified.index) } " of the " (verified.checkpoint.size) " in the log."
-                }
+                (checked_now(verified))
                 section.report { (raw(inner(&render_html(&verified.report)))) }
             }
             Err(error) => {
@@ -156,6 +153,22 @@ pub async fn show(call: Call) -> Answer {
         (approvals(&call, id, checked.as_ref().ok())?)
     };
     page(frame(&call.app, caller, "/reports", "Restore report", body))
+}
+
+fn checked_now(verified: &Verified) -> Markup {
+    let known = verified.outcome == Outcome::Verified;
+    let (mood, word) = if known { (Mood::Good, "Checked now") } else { (Mood::Warn, "Signed with another key") };
+    html! {
+        div.notice.(mood.class()) {
+            p {
+                (badge(mood, word)) " The signature fits these exact bytes, the verdict follows from its fields, and the report is entry "
+                strong { (verified.index) } " of the " (verified.checkpoint.size) " in the log."
+            }
+            @if !known {
+                p { "But the key is not the one that the verifier uses now: " code.wrap { (verified.fingerprint.to_string()) } ". After a change of keys that is right for older reports; otherwise somebody else made it. Compare with the paper binder." }
+            }
+        }
+    }
 }
 
 /// What stands between `<body>` and `</body>`: our own style sheet dresses it.

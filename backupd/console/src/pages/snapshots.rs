@@ -2,7 +2,7 @@
 
 use crate::daemons;
 use crate::pages::activity;
-use crate::pages::layout::{Mood, badge, page as frame, silence, when};
+use crate::pages::layout::{Mood, badge, page as frame, silence, when_exactly};
 use crate::web::{Answer, Call, page};
 use crate::words::bytes;
 use backupd_api::{SnapshotRow, SnapshotState};
@@ -47,7 +47,7 @@ fn table(call: &Call, rows: &[SnapshotRow], stores: usize) -> Markup {
                 tbody {
                     @for row in rows.iter().take(SHOWN_MAX) {
                         tr {
-                            td { (when(&call.app, row.taken_unix_ms)) }
+                            td { (when_exactly(&call.app, row.taken_unix_ms)) }
                             td { (row.source) }
                             td { (row.counter) }
                             td { (state(row)) }
