@@ -1,6 +1,7 @@
 //! Answers to clients.
 
 use super::{Daemon, duties};
+use crate::offload::offload;
 use crate::{failure, listen, progress};
 use backupd_api::{Connection, Event, Failure, FailureKind, Listener, Request, SnapshotDone, WireError};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ async fn requests(daemon: Arc<Daemon>, mut connection: Connection) -> Result<(),
 async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Request) -> Result<Event, WireError> {
     Ok(match request {
         Request::Snapshot { tag } => {
-            let work = tokio::spawn(snapshot_all(daemon.clone(), tag));
+            let worker = daemon.clone();
+            let work = offload(move || snapshot_all(worker, tag));
             match progress::follow(connection, &daemon.activity, work).await? {
                 Some(Ok(done)) => Event::SnapshotDone(done),
                 Some(Err(failed)) => Event::Failed(failed),

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::jobs::Jobs;
 use crate::listen;
 use crate::lock::StateLock;
+use crate::offload::offload;
 use crate::progress::Activity;
 use crate::settings::ServeSettings;
 use crate::stores;
@@ -58,8 +59,14 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
     if let Some(listener) = health {
         tasks.spawn(health::serve(daemon.clone(), listener));
     }
-    tasks.spawn(schedule::look_around(daemon.clone()));
-    tasks.spawn(schedule::run_jobs(daemon.clone()));
+    let looking = offload({
+        let daemon = daemon.clone();
+        move || schedule::look_around(daemon)
+    });
+    let jobs = offload({
+        let daemon = daemon.clone();
+        move || schedule::run_jobs(daemon)
+    });
     service::ready();
     service::spawn_watchdog();
     log::info!(stores = daemon.stores.len(), sources = daemon.settings.sources.len(); "ready");
@@ -68,6 +75,7 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
     log::info!("stopping");
     daemon.stop.cancel();
     // Whatever uses the engine sees `stop` and drops its work: a repository is whole at every moment.
+    let _ = tokio::join!(looking, jobs);
     tasks.shutdown().await;
     if let Some(path) = &daemon.settings.health_socket {
         let _ = std::fs::remove_file(path);

@@ -1,6 +1,7 @@
 //! Answers to clients.
 
 use super::Verifier;
+use crate::offload::offload;
 use crate::{clock, failure, listen, progress};
 use backupd_api::{
     Alert, AlertKind, Connection, DrillVerdict, Event, EvidenceFile, Failure, FailureKind, Listener, Peer, Request,
@@ -26,7 +27,7 @@ async fn requests(verifier: Arc<Verifier>, mut connection: Connection) -> Result
         } else {
             // A task of its own: a client that goes away does not leave a drill half done.
             let (worker, stop) = (verifier.clone(), verifier.stop.clone());
-            let work = tokio::spawn(async move {
+            let work = offload(move || async move {
                 tokio::select! {
                     () = stop.cancelled() => Err(failure::new(FailureKind::Retry, "the daemon is stopping")),
                     event = worker.answer(request) => event,

@@ -42,7 +42,7 @@ impl Verifier {
 
     async fn drill_now(&self, store: Option<&str>) -> Result<DrillDone, Failure> {
         // A drill whose result could not be written down is not worth its work.
-        self.open_log().await?;
+        drop(self.open_log().await?);
         let name = match store {
             Some(name) => name.to_owned(),
             None => self.whose_turn().await?,

@@ -10,10 +10,14 @@ mod read;
 mod sandbox;
 mod verify;
 
+pub use read::{choose, ls_row, row as snapshot_row};
+pub use verify::row as verify_row;
+
 use crate::clock;
 use crate::jobs::Jobs;
 use crate::listen;
 use crate::lock::StateLock;
+use crate::offload::offload;
 use crate::progress::Activity;
 use crate::settings::VerifierSettings;
 use crate::stores;
@@ -58,7 +62,10 @@ pub async fn run(settings: VerifierSettings) -> anyhow::Result<()> {
     for listener in listeners {
         tasks.spawn(answer::serve(verifier.clone(), listener));
     }
-    tasks.spawn(run_jobs(verifier.clone()));
+    let jobs = offload({
+        let verifier = verifier.clone();
+        move || run_jobs(verifier)
+    });
     service::ready();
     service::spawn_watchdog();
     log::info!(stores = verifier.stores.len(); "ready");
@@ -66,6 +73,7 @@ pub async fn run(settings: VerifierSettings) -> anyhow::Result<()> {
     service::stopping();
     log::info!("stopping");
     verifier.stop.cancel();
+    let _ = jobs.await;
     tasks.shutdown().await;
     sandbox::remove_leftovers(&verifier.settings.sandbox_dir)
 }

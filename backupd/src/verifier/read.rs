@@ -133,7 +133,8 @@ pub fn choose(snapshots: Vec<SnapshotInfo>, wanted: &str) -> Result<SnapshotInfo
     }
 }
 
-fn row(info: SnapshotInfo, passed: &[String], all: usize) -> SnapshotRow {
+/// A snapshot as the messages tell it; `passed`: ids that a drill proved, `all`: how many stores there are.
+pub fn row(info: SnapshotInfo, passed: &[String], all: usize) -> SnapshotRow {
     let id = info.id.to_string();
     let state = if passed.contains(&id) {
         SnapshotState::Proved

@@ -3,7 +3,7 @@
 use super::Verifier;
 use crate::clock::Stopwatch;
 use crate::failure;
-use backup_engine::{ErrorKind, NamedStore, VerifyRequest};
+use backup_engine::{ErrorKind, NamedStore, VerifyOutcome, VerifyRequest};
 use backupd_api::{Alert, AlertKind, Failure, FailureKind, Severity, StoreCondition, VerifyDone, VerifyStore};
 use serde::{Deserialize, Serialize};
 
@@ -37,33 +37,18 @@ impl Verifier {
     async fn verify_store(&self, store: &NamedStore, read_data: bool) -> Result<VerifyStore, Failure> {
         let watch = Stopwatch::start();
         let request = VerifyRequest { read_data, snapshot: None };
-        let row = |condition, objects, bytes_read, damaged| VerifyStore {
-            store: store.name.clone(),
-            objects,
-            bytes_read,
-            condition,
-            damaged,
-            duration_ms: watch.elapsed_ms(),
-        };
         match backup_engine::verify(&self.env, &self.open, store, request, &self.activity).await {
             Ok(outcome) => {
                 self.remember_verify(&store.name, outcome.missing.first(), outcome.corrupt.first());
-                let condition = if !outcome.corrupt.is_empty() {
-                    StoreCondition::Corrupt
-                } else if !outcome.missing.is_empty() {
-                    StoreCondition::Missing
-                } else {
-                    StoreCondition::Ok
-                };
                 for object in outcome.missing.iter().chain(&outcome.corrupt).take(DAMAGED_MAX) {
                     log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
                 }
-                let damaged = outcome.corrupt.into_iter().chain(outcome.missing).take(DAMAGED_MAX).collect();
-                Ok(row(condition, outcome.objects, outcome.bytes_read, damaged))
+                Ok(row(&store.name, outcome, watch.elapsed_ms()))
             }
             Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Retry) => {
                 log::warn!(store = store.name.as_str(), reason:% = error; "store.unreachable");
-                Ok(row(StoreCondition::Unreachable, 0, 0, Vec::new()))
+                let silent = row(&store.name, VerifyOutcome::default(), watch.elapsed_ms());
+                Ok(VerifyStore { condition: StoreCondition::Unreachable, ..silent })
             }
             Err(error) => Err(failure::from_engine(&error.context(&store.name))),
         }
@@ -96,5 +81,24 @@ impl Verifier {
             }
         }
         alerts
+    }
+}
+
+/// What a verification found, as the messages tell it.
+pub fn row(store: &str, outcome: VerifyOutcome, duration_ms: u64) -> VerifyStore {
+    let condition = if !outcome.corrupt.is_empty() {
+        StoreCondition::Corrupt
+    } else if !outcome.missing.is_empty() {
+        StoreCondition::Missing
+    } else {
+        StoreCondition::Ok
+    };
+    VerifyStore {
+        store: store.to_owned(),
+        objects: outcome.objects,
+        bytes_read: outcome.bytes_read,
+        condition,
+        damaged: outcome.corrupt.into_iter().chain(outcome.missing).take(DAMAGED_MAX).collect(),
+        duration_ms,
     }
 }

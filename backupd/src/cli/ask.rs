@@ -1,0 +1,225 @@
+//! Verbs that ask a daemon.
+
+use super::render::{self, Bars, Usage};
+use super::{
+    Ask, DrillArgs, EXIT_PARTIAL, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs, VerifyArgs, Which,
+};
+use crate::settings::{ClientSettings, Endpoints};
+use anyhow::{Context, bail};
+use backupd_api::{
+    Client, DrillVerdict, Endpoint, Event, Request, SnapshotRow, SnapshotState, StoreCondition,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// A daemon to ask.
+#[derive(Clone, Copy)]
+enum Daemon {
+    Serve,
+    Verifier,
+}
+
+impl Ask {
+    fn endpoints(&self) -> anyhow::Result<Endpoints> {
+        let mut found = match &self.config {
+            Some(path) => ClientSettings::endpoints(path)?,
+            None => Endpoints::default(),
+        };
+        if let Some(text) = &self.serve {
+            found.serve = Some(Endpoint::parse(text).context("--serve")?);
+        }
+        if let Some(text) = &self.verifier {
+            found.verifier = Some(Endpoint::parse(text).context("--verifier")?);
+        }
+        Ok(found)
+    }
+
+    fn endpoint(&self, daemon: Daemon) -> anyhow::Result<Endpoint> {
+        let found = self.endpoints()?;
+        let (endpoint, what, option) = match daemon {
+            Daemon::Serve => (found.serve, "`backupd serve`", "--serve"),
+            Daemon::Verifier => (found.verifier, "`backupd verifier`", "--verifier"),
+        };
+        Ok(endpoint.ok_or_else(|| {
+            Usage(format!("this asks {what}: say where it listens with --config cli.toml or {option} unix:/path"))
+        })?)
+    }
+
+    /// Asks and shows progress; with --json every event is a line.
+    async fn request(&self, daemon: Daemon, request: &Request) -> anyhow::Result<Event> {
+        let endpoint = self.endpoint(daemon)?;
+        let mut client = Client::connect(&endpoint).await?;
+        let bars = Bars::new(self.json);
+        let answer = client.request(request, |progress| bars.show(&progress)).await;
+        bars.finish();
+        let event = answer?;
+        if self.json {
+            render::json(&event)?;
+        }
+        Ok(event)
+    }
+}
+
+fn unexpected() -> anyhow::Error {
+    anyhow::anyhow!("the daemon answered something else: install the same release on both sides")
+}
+
+pub async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
+    if args.path.is_some() || !args.exclude.is_empty() {
+        bail!(Usage("a path or --exclude belongs to --repo: the daemon backs up the sources of serve.toml".to_owned()));
+    }
+    let event = args.ask.request(Daemon::Serve, &Request::Snapshot { tag: args.tag }).await?;
+    let Event::SnapshotDone(done) = event else { return Err(unexpected()) };
+    if !args.ask.json {
+        render::snapshot_done(&done);
+    }
+    Ok(match done {
+        done if done.partial => ExitCode::from(EXIT_PARTIAL),
+        done if done.state < SnapshotState::Durable => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+pub async fn snapshots(args: ListArgs) -> anyhow::Result<ExitCode> {
+    let daemon = if args.ask.endpoints()?.serve.is_some() { Daemon::Serve } else { Daemon::Verifier };
+    let Event::Snapshots { snapshots } = args.ask.request(daemon, &Request::Snapshots).await? else {
+        return Err(unexpected());
+    };
+    if !args.ask.json {
+        render::snapshots(&snapshots);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The id that a tag stands for: of the newest snapshot that carries it.
+async fn resolve(ask: &Ask, which: &Which) -> anyhow::Result<String> {
+    let Some(tag) = &which.tag else { return Ok(which.snapshot.clone()) };
+    let quiet = Ask { json: false, ..ask.clone() };
+    let Event::Snapshots { snapshots } = quiet.request(Daemon::Verifier, &Request::Snapshots).await? else {
+        return Err(unexpected());
+    };
+    newest_tagged(&snapshots, tag)
+}
+
+pub fn newest_tagged(snapshots: &[SnapshotRow], tag: &str) -> anyhow::Result<String> {
+    let tagged = snapshots.iter().find(|s| s.tag.as_deref() == Some(tag));
+    tagged.map(|s| s.id.clone()).context("no snapshot carries this tag: `backupd snapshots` lists them")
+}
+
+pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
+    let snapshot = resolve(&args.ask, &args.which).await?;
+    let request = Request::Ls { snapshot, path: args.path };
+    let Event::Ls { entries } = args.ask.request(Daemon::Verifier, &request).await? else { return Err(unexpected()) };
+    if !args.ask.json {
+        render::entries(&entries);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    let snapshot = resolve(&args.ask, &args.which).await?;
+    let into = std::path::absolute(&args.into).context("--into")?;
+    let request = Request::Restore { snapshot, store: args.store, into, paths: args.paths };
+    let Event::RestoreDone(done) = args.ask.request(Daemon::Verifier, &request).await? else {
+        return Err(unexpected());
+    };
+    if !args.ask.json {
+        render::restore_done(&done);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    let request = Request::Verify { store: args.store, read_data: args.read_data };
+    let Event::VerifyDone(done) = args.ask.request(Daemon::Verifier, &request).await? else {
+        return Err(unexpected());
+    };
+    if !args.ask.json {
+        render::verify_done(&done);
+    }
+    let ok = done.stores.iter().all(|s| s.condition == StoreCondition::Ok);
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub async fn drill(args: DrillArgs) -> anyhow::Result<ExitCode> {
+    let event = args.ask.request(Daemon::Verifier, &Request::Drill { store: args.store }).await?;
+    let Event::DrillDone(done) = event else { return Err(unexpected()) };
+    if !args.ask.json {
+        render::drill_done(&done);
+    }
+    Ok(if done.verdict == DrillVerdict::Pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub async fn report(args: ReportArgs) -> anyhow::Result<ExitCode> {
+    let Some(id) = args.id else {
+        let Event::Reports { reports } = args.ask.request(Daemon::Verifier, &Request::Reports).await? else {
+            return Err(unexpected());
+        };
+        if !args.ask.json {
+            render::reports(&reports);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    if let Some(file) = args.approval {
+        let approval = std::fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let event = args.ask.request(Daemon::Verifier, &Request::Approve { id, approval }).await?;
+        let Event::Approved = event else { return Err(unexpected()) };
+        if !args.ask.json {
+            println!("The approval stands in the log of reports.");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let request = if args.out.is_some() { Request::Evidence { id: id.clone() } } else { Request::Report { id: id.clone() } };
+    let quiet = Ask { json: args.ask.json && args.out.is_none(), ..args.ask.clone() };
+    let Event::Evidence { files } = quiet.request(Daemon::Verifier, &request).await? else { return Err(unexpected()) };
+    match args.out {
+        Some(dir) => {
+            save(&dir, &files)?;
+            if !args.ask.json {
+                println!("{} files for an auditor lie in {}; README.txt says how to check them.", files.len(), dir.display());
+            }
+        }
+        None if !args.ask.json => {
+            let report = files.iter().find(|f| f.name == format!("{id}.json")).ok_or_else(unexpected)?;
+            print!("{}", String::from_utf8_lossy(&STANDARD.decode(&report.base64)?));
+        }
+        None => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes evidence files; a name that would leave the folder is refused.
+fn save(dir: &Path, files: &[backupd_api::EvidenceFile]) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    for file in files {
+        let plain = !file.name.is_empty() && !file.name.starts_with('.') && !file.name.contains(['/', '\0']);
+        if !plain {
+            return Err(unexpected());
+        }
+        let bytes = STANDARD.decode(&file.base64).map_err(|_| unexpected())?;
+        std::fs::write(dir.join(&file.name), bytes).with_context(|| format!("{} cannot be written", dir.display()))?;
+    }
+    Ok(())
+}
+
+pub async fn stores(args: Plain) -> anyhow::Result<ExitCode> {
+    let Event::Stores { stores } = args.ask.request(Daemon::Serve, &Request::Stores).await? else {
+        return Err(unexpected());
+    };
+    if !args.ask.json {
+        render::stores(&stores);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
+    let Event::Status(status) = args.ask.request(Daemon::Serve, &Request::Status).await? else {
+        return Err(unexpected());
+    };
+    if !args.ask.json {
+        render::status(&status);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,304 @@
+//! What a person reads: plain words and tables; progress bars on a terminal; lines of JSON on request.
+
+use crate::clock;
+use backupd_api::{
+    ClientError, DrillDone, Event, Failure, FailureKind, LsRow, Phase, Progress, ReportRow, RestoreDone, SnapshotDone,
+    SnapshotRow, SnapshotState, Status, StoreCondition, StoreStatus, VerifyDone,
+};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use std::time::Duration;
+
+/// The command was typed wrongly.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// One event as one line of standard output.
+pub fn json(event: &Event) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(event)?);
+    Ok(())
+}
+
+/// An error as the event `failed`.
+pub fn failed_json(error: &anyhow::Error) -> String {
+    let told = error.chain().find_map(|cause| match cause.downcast_ref::<ClientError>() {
+        Some(ClientError::Failed(failure)) => Some(failure.clone()),
+        _ => cause.downcast_ref::<backup_engine::Error>().map(crate::failure::from_engine),
+    });
+    let failure = told.unwrap_or(Failure { kind: FailureKind::Misconfigured, message: format!("{error:#}") });
+    serde_json::to_string(&Event::Failed(failure)).unwrap_or_default()
+}
+
+/// Progress: a bar on a terminal, lines of JSON on request, else nothing.
+pub struct Bars {
+    json: bool,
+    bar: ProgressBar,
+}
+
+impl Bars {
+    pub fn new(json: bool) -> Self {
+        let bar = if json { ProgressBar::hidden() } else { ProgressBar::no_length() };
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self { json, bar }
+    }
+
+    pub fn show(&self, progress: &Progress) {
+        if self.json {
+            let _ = json(&Event::Progress(progress.clone()));
+            return;
+        }
+        let words = match progress.phase {
+            Phase::Quiesce => "waiting for a quiet point",
+            Phase::Read => "reading and sealing",
+            Phase::Send => "sending to the stores",
+            Phase::Commit => "committing",
+            Phase::Fetch => "reading from the store",
+            Phase::Start => "starting the EMR on what came back",
+            Phase::Compare => "comparing",
+            Phase::Sign => "signing the report",
+        };
+        let store = progress.store.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+        let template = match progress.total_bytes {
+            Some(_) => "{spinner} {msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            None => "{spinner} {msg} {bytes} {bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        if let Some(total) = progress.total_bytes {
+            self.bar.set_length(total);
+        }
+        self.bar.set_message(format!("{words}{store}"));
+        self.bar.set_position(progress.done_bytes);
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl backup_engine::Progress for Bars {
+    fn report(&self, event: backup_engine::ProgressEvent<'_>) {
+        let phase = match event.phase {
+            backup_engine::Phase::Read => Phase::Read,
+            backup_engine::Phase::Send => Phase::Send,
+            backup_engine::Phase::Commit => Phase::Commit,
+            backup_engine::Phase::Fetch => Phase::Fetch,
+        };
+        self.show(&Progress {
+            phase,
+            done_bytes: event.done_bytes,
+            total_bytes: event.total_bytes,
+            store: event.store.map(str::to_owned),
+        });
+    }
+}
+
+fn time(unix_ms: i64) -> String {
+    chrono::DateTime::from_timestamp_millis(unix_ms).map_or_else(|| "?".to_owned(), |t| t.format("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+fn age(unix_ms: Option<i64>) -> String {
+    let Some(at) = unix_ms else { return "never".to_owned() };
+    let s = clock::unix_ms().saturating_sub(at).max(0) / 1000;
+    match s {
+        0..120 => format!("{s} s ago"),
+        120..7200 => format!("{} min ago", s / 60),
+        7200..172_800 => format!("{} h ago", s / 3600),
+        _ => format!("{} days ago", s / 86_400),
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// The word by which a closed enum travels.
+fn word<T: serde::Serialize>(value: T) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Columns as wide as their widest cell.
+fn table(head: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count());
+        cells.chain(head.get(column).map(|h| h.chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(c, w)| format!("{c:w$}")).collect();
+        println!("{}", padded.join("  ").trim_end());
+    };
+    line(head.to_vec());
+    for row in rows {
+        line(row.iter().map(String::as_str).collect());
+    }
+}
+
+pub fn snapshot_done(done: &SnapshotDone) {
+    println!(
+        "Snapshot {} holds {} files, {}; {} were added to each store in {:.1} s.",
+        short(&done.id),
+        done.files,
+        HumanBytes(done.bytes_source),
+        HumanBytes(done.bytes_added),
+        done.duration_ms as f64 / 1000.0
+    );
+    for store in &done.stores {
+        match (&store.error, store.durable) {
+            (_, true) => println!("  {}: durable", store.store),
+            (Some(error), false) => println!("  {}: NOT durable: {error}", store.store),
+            (None, false) => println!("  {}: NOT durable", store.store),
+        }
+    }
+    if done.state < SnapshotState::Durable {
+        println!("Too few stores hold it: it does not count yet. It is completed when they answer.");
+    }
+    if done.partial {
+        println!("PARTIAL: some files could not be read. It does not count for recovery.");
+    }
+}
+
+pub fn snapshots(rows: &[SnapshotRow]) {
+    if rows.is_empty() {
+        println!("There is no snapshot yet.");
+        return;
+    }
+    let cells = |s: &SnapshotRow| {
+        vec![
+            short(&s.id).to_owned(),
+            time(s.taken_unix_ms),
+            s.source.clone(),
+            s.tag.clone().unwrap_or_default(),
+            if s.partial { "partial".to_owned() } else { word(s.state) },
+            s.files.to_string(),
+            HumanBytes(s.bytes_source).to_string(),
+            s.stores.join(" "),
+        ]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["ID", "TAKEN", "SOURCE", "TAG", "STATE", "FILES", "SIZE", "STORES"], &rows);
+}
+
+pub fn entries(rows: &[LsRow]) {
+    for row in rows {
+        // Names are whatever was backed up: control characters must not reach a terminal.
+        let path: String = row.path.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        println!("{:9} {:>12} {} {path}", row.kind, row.bytes, time(row.modified_unix_ms));
+    }
+}
+
+pub fn restore_done(done: &RestoreDone) {
+    println!(
+        "Restored {} files, {} in {:.1} s ({} read from the store).",
+        done.files,
+        HumanBytes(done.bytes),
+        done.duration_ms as f64 / 1000.0,
+        HumanBytes(done.bytes_fetched)
+    );
+    if done.skipped > 0 {
+        println!("{} attributes (owners, devices) could not be set by this user.", done.skipped);
+    }
+}
+
+pub fn verify_done(done: &VerifyDone) {
+    for store in &done.stores {
+        println!(
+            "{}: {} ({} objects, {} read, {:.1} s)",
+            store.store,
+            word(store.condition),
+            store.objects,
+            HumanBytes(store.bytes_read),
+            store.duration_ms as f64 / 1000.0
+        );
+        for object in &store.damaged {
+            println!("  damaged: {object}");
+        }
+    }
+}
+
+pub fn drill_done(done: &DrillDone) {
+    let ms = |value: Option<u64>| value.map_or_else(|| "not measured".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
+    println!("Drill from {} alone: {}", done.store, word(done.verdict).to_uppercase());
+    println!("  restored {} in {:.1} s", HumanBytes(done.bytes), done.restore_ms as f64 / 1000.0);
+    println!("  recovery time {}, recovery point {}", ms(done.rto_ms), ms(done.rpo_ms));
+    println!("  facts {} of {} equal, golden answers {} of {} equal", done.facts_equal, done.facts_compared, done.golden_equal, done.golden_compared);
+    println!("  report {}", done.report_id);
+}
+
+pub fn reports(rows: &[ReportRow]) {
+    if rows.is_empty() {
+        println!("There is no report yet: `backupd drill` makes one.");
+        return;
+    }
+    let ms = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
+    let cells = |r: &ReportRow| {
+        vec![
+            r.id.clone(),
+            time(r.at_unix_ms),
+            r.store.clone(),
+            word(r.verdict),
+            ms(r.rto_ms),
+            ms(r.rpo_ms),
+            r.log_index.to_string(),
+            if r.approved { "yes" } else { "no" }.to_owned(),
+        ]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["REPORT", "AT", "STORE", "VERDICT", "RTO", "RPO", "LOG", "APPROVED"], &rows);
+}
+
+pub fn stores(rows: &[StoreStatus]) {
+    let cells = |s: &StoreStatus| {
+        vec![
+            s.name.clone(),
+            s.kind.clone(),
+            s.site.clone(),
+            s.provider.clone(),
+            if s.apart { "yes" } else { "no" }.to_owned(),
+            word(s.role),
+            word(s.condition),
+            s.lag_snapshots.to_string(),
+            s.bytes.map_or_else(|| "?".to_owned(), |b| HumanBytes(b).to_string()),
+            age(s.complete_unix_ms),
+            age(s.proved_unix_ms),
+        ]
+    };
+    let table_rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["STORE", "KIND", "SITE", "PROVIDER", "APART", "ROLE", "CONDITION", "LAG", "SIZE", "NEWEST", "PROVED"], &table_rows);
+    for store in rows.iter().filter(|s| matches!(s.condition, StoreCondition::Corrupt | StoreCondition::Missing)) {
+        if let Some(object) = &store.object {
+            println!("{}: {} object {object}", store.name, word(store.condition));
+        }
+    }
+}
+
+pub fn status(status: &Status) {
+    println!("{} (repository {})", status.practice, short(&status.repository));
+    println!(
+        "Newest durable snapshot: {}; {} sites apart from the server hold it; {} stores are needed.",
+        age(status.last_durable_unix_ms),
+        status.sites_apart,
+        status.quorum_needed
+    );
+    if let Some(next) = status.next_snapshot_unix_ms {
+        println!("Next snapshot: {}", time(next));
+    }
+    if let Some(running) = &status.running {
+        println!("Running: {} since {}", running.what, time(running.since_unix_ms));
+    }
+    if let Some(paused) = &status.paused {
+        println!("BACKUPS WAIT: {paused}");
+    }
+    println!();
+    stores(&status.stores);
+    if status.alerts.is_empty() {
+        println!("\nNo alert is open.");
+        return;
+    }
+    println!("\nOpen alerts:");
+    for alert in &status.alerts {
+        let subject = alert.subject.as_ref().map(|s| format!(" {s}")).unwrap_or_default();
+        println!("  {}: {}{subject}, since {}", word(alert.severity), word(alert.kind), time(alert.since_unix_ms));
+    }
+}

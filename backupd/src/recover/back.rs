@@ -1,0 +1,237 @@
+//! `backupd recover`: an empty machine, the kit, the paper key and ONE store; afterwards everything can be started.
+
+use super::kit::{Kit, KitStore, SavedFile};
+use super::layout;
+use super::unlock::UnlockArgs;
+use crate::cli::{Bars, Usage};
+use crate::secret;
+use crate::settings::{ServeSettings, Source, SourceKind, StoreKind, StoreSetting, VerifierSettings};
+use crate::sources::PRACTICE_PART;
+use anyhow::{Context, ensure};
+use backup_engine::{Env, NamedStore, OpenKey, RestoreRequest, SnapshotInfo, WriterCredential};
+use backup_report::ReportSigner;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Restored parts lie here, in the target, until they are put into place.
+const STAGING: &str = ".recovering";
+
+#[derive(Args)]
+pub struct RecoverArgs {
+    /// The recovery kit: its file, or the folder that holds it
+    #[arg(long, value_name = "PATH")]
+    pub kit: PathBuf,
+    /// The store to recover from; one is enough
+    #[arg(long, value_name = "NAME")]
+    pub store: String,
+    /// The practice's folder on this machine: empty or absent
+    #[arg(long, value_name = "DIR")]
+    pub into: PathBuf,
+    /// The folder store lies here now
+    #[arg(long, value_name = "DIR")]
+    pub path: Option<PathBuf>,
+    /// The S3 store answers here now
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// Answer in lines of JSON, progress included
+    #[arg(long)]
+    pub json: bool,
+}
+
+struct Recovery {
+    env: Env,
+    kit: Kit,
+    store: NamedStore,
+    open: OpenKey,
+    writer: WriterCredential,
+    dir: PathBuf,
+    json: bool,
+}
+
+pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
+    let dir = std::path::absolute(&args.into)?;
+    check_empty(&dir)?;
+    let kit = Kit::read(&args.kit)?;
+    let store = kit.store(&args.store)?.open(args.path.as_deref(), args.endpoint.as_deref())?;
+    let env = Env::real();
+    let with = args.unlock.find(&args.kit)?;
+    let open = backup_engine::unlock(&env, &store, &with).await.context("the keyring")?;
+    ensure!(open.repository().to_string() == kit.repository, "the store holds another repository than the kit's");
+    let keyring = backup_engine::keyring(&env, &store).await?;
+    let writer = backup_engine::recover_writer(&env, keyring, &with).await?;
+    let recovery = Recovery { env, kit, store, open, writer, dir, json: args.json };
+    recovery.run().await
+}
+
+fn check_empty(dir: &Path) -> anyhow::Result<()> {
+    let empty = match fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    ensure!(empty, Usage(format!("{} is not empty: recover into an empty folder", dir.display())));
+    secret::make_private_dir(dir)
+}
+
+impl Recovery {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let snapshots = self.newest().await?;
+        let staging = self.dir.join(STAGING);
+        let mut bytes = 0;
+        for info in &snapshots {
+            bytes += self.fetch(info, &staging.join(&info.source)).await?;
+        }
+        // Settings first: they say where the rest goes. The newest snapshot's are put down first and stay.
+        for info in &snapshots {
+            let practice = staging.join(&info.source).join(PRACTICE_PART);
+            if practice.is_dir() {
+                layout::merge(&practice, &self.dir)?;
+            }
+        }
+        let serve = self.settings_file(&self.kit.serve_toml)?;
+        let serve = ServeSettings::load(&serve)?;
+        let verifier = match &self.kit.verifier_toml {
+            Some(saved) => Some(VerifierSettings::load(&self.settings_file(saved)?)?),
+            None => None,
+        };
+        for info in &snapshots {
+            let source = serve.sources.iter().find(|s| s.name == info.source);
+            self.put_back(&staging.join(&info.source), &info.source, source)?;
+        }
+        fs::remove_dir_all(&staging).context("the staging folder cannot be removed")?;
+        self.write_keys(&serve, verifier.as_ref())?;
+        self.tell(&serve, verifier.as_ref(), &snapshots, bytes);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The newest whole snapshot of every source, newest first.
+    async fn newest(&self) -> anyhow::Result<Vec<SnapshotInfo>> {
+        let heads =
+            backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(&self.store)).await?;
+        let mut by_source: BTreeMap<String, SnapshotInfo> = BTreeMap::new();
+        for info in heads.snapshots.into_iter().filter(|s| !s.partial) {
+            by_source.entry(info.source.clone()).or_insert(info);
+        }
+        let mut all: Vec<SnapshotInfo> = by_source.into_values().collect();
+        all.sort_by_key(|s| std::cmp::Reverse(s.taken_unix_ms));
+        ensure!(!all.is_empty(), "store {} holds no whole snapshot: try another store of the kit", self.store.name);
+        Ok(all)
+    }
+
+    async fn fetch(&self, info: &SnapshotInfo, into: &Path) -> anyhow::Result<u64> {
+        let bars = Bars::new(self.json);
+        let request = RestoreRequest { into: into.to_owned(), paths: Vec::new(), overwrite: false };
+        let restored = backup_engine::restore(&self.env, &self.open, &self.store, info.id, request, &bars).await;
+        bars.finish();
+        Ok(restored.with_context(|| format!("store {}: try another store of the kit", self.store.name))?.bytes)
+    }
+
+    /// A settings file as the snapshot had it, else as the kit has it.
+    fn settings_file(&self, saved: &SavedFile) -> anyhow::Result<PathBuf> {
+        let relative = Path::new(&saved.path);
+        let path = match relative.is_absolute() {
+            true => relative.to_owned(),
+            false => self.dir.join(relative),
+        };
+        if !path.exists() {
+            secret::write_new(&path, saved.text.as_bytes())?;
+        }
+        Ok(path)
+    }
+
+    /// Moves a source's parts to where the source keeps them.
+    fn put_back(&self, from: &Path, name: &str, source: Option<&Source>) -> anyhow::Result<()> {
+        let unknown = || self.dir.join("restored").join(name);
+        let target = match source.map(|s| &s.kind) {
+            Some(SourceKind::Appliance { data_dir: Some(dir), .. }) => dir.clone(),
+            Some(SourceKind::Appliance { ops_socket, data_dir: None }) => {
+                layout::data_dir_of(&self.dir, ops_socket).unwrap_or_else(unknown)
+            }
+            _ => unknown(),
+        };
+        for entry in fs::read_dir(from).context("what was restored cannot be read")? {
+            let entry = entry?;
+            if entry.file_name() != PRACTICE_PART {
+                layout::shift(&entry.path(), &target.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_keys(&self, serve: &ServeSettings, verifier: Option<&VerifierSettings>) -> anyhow::Result<()> {
+        let signer = ReportSigner::from_key_file(self.kit.report_key.as_bytes()).context("the kit's report key")?;
+        let beside = |name: &str| serve.file.with_file_name(name);
+        let place = |set: Option<&PathBuf>, name: &str| set.cloned().unwrap_or_else(|| beside(name));
+        let open = place(verifier.and_then(|v| v.open_key.as_ref()), "open.key");
+        let report = place(verifier.and_then(|v| v.report_key.as_ref()), "report.key");
+        secret::replace(&place(serve.writer_credential.as_ref(), "writer.cred"), &self.writer.to_bytes())?;
+        secret::replace(&open, &self.open.to_bytes())?;
+        secret::replace(&report, self.kit.report_key.as_bytes())?;
+        let public = signer.public_key().to_pem();
+        secret::replace(&place(serve.report_key.as_ref(), "report.pub"), public.as_bytes())?;
+        for setting in &serve.stores {
+            if let Ok(kept) = self.kit.store(&setting.name) {
+                self.prepare_store(setting, kept, false)?;
+            }
+        }
+        for setting in verifier.map(|v| v.stores.as_slice()).unwrap_or_default() {
+            if let Ok(kept) = self.kit.store(&setting.name) {
+                self.prepare_store(setting, kept, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a store's credentials; makes the folder of a lost folder store, which catch-up then fills.
+    fn prepare_store(&self, setting: &StoreSetting, kept: &KitStore, verifier: bool) -> anyhow::Result<()> {
+        match (&setting.kind, &kept.s3) {
+            (StoreKind::Folder { path }, _) if path.starts_with(&self.dir) => secret::make_private_dir(path),
+            (StoreKind::S3 { access_key_file, secret_key_file, .. }, Some(s3)) => {
+                let own = |own: &Option<String>, shared: &String| match (verifier, own) {
+                    (true, Some(own)) => own.clone(),
+                    _ => shared.clone(),
+                };
+                secret::replace(access_key_file, own(&s3.verifier_access_key, &s3.access_key).as_bytes())?;
+                secret::replace(secret_key_file, own(&s3.verifier_secret_key, &s3.secret_key).as_bytes())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell(
+        &self,
+        serve: &ServeSettings,
+        verifier: Option<&VerifierSettings>,
+        snapshots: &[SnapshotInfo],
+        bytes: u64,
+    ) {
+        let newest = snapshots.iter().map(|s| s.taken_unix_ms).max().unwrap_or(0);
+        let mut commands = vec![format!("backupd serve --config {}", serve.file.display())];
+        commands.extend(verifier.map(|v| format!("backupd verifier --config {}", v.file.display())));
+        if self.json {
+            let line = serde_json::json!({
+                "event": "recovered",
+                "repository": self.kit.repository,
+                "store": self.store.name,
+                "snapshots": snapshots.iter().map(|s| s.id.to_string()).collect::<Vec<_>>(),
+                "taken_unix_ms": newest,
+                "bytes": bytes,
+                "into": self.dir.display().to_string(),
+                "commands": commands,
+            });
+            println!("{line}");
+            return;
+        }
+        let taken = chrono::DateTime::from_timestamp_millis(newest).unwrap_or_default();
+        println!("{} is back in {} as of {}.", self.kit.practice, self.dir.display(), taken.format("%Y-%m-%d %H:%M:%SZ"));
+        println!("Start the EMR with its settings, then:");
+        for command in commands {
+            println!("  {command}");
+        }
+        println!("The next snapshot continues the history; other stores are brought up to date by themselves.");
+    }
+}

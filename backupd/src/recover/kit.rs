@@ -1,0 +1,179 @@
+//! The recovery kit: one file that, with the paper key and one store, brings everything back. It belongs in a safe.
+
+use crate::secret;
+use crate::settings::{StoreKind, StoreSetting};
+use crate::stores;
+use anyhow::{Context, ensure};
+use backup_engine::{NamedStore, StoreLocation};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+const FORM: &str = "holdfast-recovery-kit/1";
+/// In a folder that was named as the kit.
+const FILE: &str = "kit.json";
+const PAPER_KEY_FILE: &str = "paper-key.txt";
+
+/// The kit. It has no Debug: it holds store credentials and the report key.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+pub struct Kit {
+    pub form: String,
+    pub practice: String,
+    pub repository: String,
+    pub made_unix_ms: i64,
+    /// The wrapped keyring: useless without the paper key or the passphrase.
+    pub keyring_base64: String,
+    /// What opens the keyring: `paper-key`, `passphrase`.
+    pub slots: Vec<String>,
+    /// Seed of the key that signs restore reports, hex.
+    pub report_key: String,
+    /// Where serve.toml and verifier.toml lie below the practice's folder, and their texts when the kit was made.
+    pub serve_toml: SavedFile,
+    pub verifier_toml: Option<SavedFile>,
+    pub stores: Vec<KitStore>,
+    /// What to type, in order.
+    pub commands: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize, Zeroize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedFile {
+    pub path: String,
+    pub text: String,
+}
+
+/// A store with what is needed to reach it.
+#[derive(Clone, Serialize, Deserialize, Zeroize)]
+#[serde(deny_unknown_fields)]
+pub struct KitStore {
+    pub name: String,
+    pub site: String,
+    pub provider: String,
+    /// Set for a folder.
+    pub path: Option<String>,
+    /// Set for S3.
+    pub s3: Option<KitS3>,
+}
+
+#[derive(Clone, Serialize, Deserialize, Zeroize)]
+#[serde(deny_unknown_fields)]
+pub struct KitS3 {
+    pub endpoint: Option<String>,
+    pub bucket: String,
+    pub prefix: String,
+    pub region: String,
+    pub access_key: String,
+    pub secret_key: String,
+    /// The verifier's own credentials, when they differ.
+    pub verifier_access_key: Option<String>,
+    pub verifier_secret_key: Option<String>,
+}
+
+impl KitStore {
+    /// A store as the writer's settings have it, and the verifier's credentials for it.
+    pub fn of(setting: &StoreSetting, verifier: Option<&StoreSetting>) -> anyhow::Result<Self> {
+        let (path, s3) = match &setting.kind {
+            StoreKind::Folder { path } => (Some(path.display().to_string()), None),
+            StoreKind::S3 { endpoint, bucket, prefix, region, access_key_file, secret_key_file } => {
+                let mut own = (None, None);
+                if let Some(StoreKind::S3 { access_key_file, secret_key_file, .. }) = verifier.map(|v| &v.kind) {
+                    own.0 = Some(stores::key_file(&setting.name, access_key_file)?);
+                    own.1 = Some(stores::key_file(&setting.name, secret_key_file)?);
+                }
+                let s3 = KitS3 {
+                    endpoint: endpoint.clone(),
+                    bucket: bucket.clone(),
+                    prefix: prefix.clone(),
+                    region: region.clone(),
+                    access_key: stores::key_file(&setting.name, access_key_file)?,
+                    secret_key: stores::key_file(&setting.name, secret_key_file)?,
+                    verifier_access_key: own.0,
+                    verifier_secret_key: own.1,
+                };
+                (None, Some(s3))
+            }
+        };
+        let (site, provider) = (setting.site.clone(), setting.provider.clone());
+        Ok(Self { name: setting.name.clone(), site, provider, path, s3 })
+    }
+
+    /// Opens the store, at another place when it has moved since the kit was made.
+    pub fn open(&self, path: Option<&Path>, endpoint: Option<&str>) -> anyhow::Result<NamedStore> {
+        let location = match (&self.path, &self.s3) {
+            (Some(kept), None) => {
+                ensure!(endpoint.is_none(), "store {} is a folder: --endpoint does not apply", self.name);
+                StoreLocation::Folder { path: path.map_or_else(|| PathBuf::from(kept), Path::to_owned) }
+            }
+            (None, Some(s3)) => {
+                ensure!(path.is_none(), "store {} is not a folder: --path does not apply", self.name);
+                let endpoint = endpoint.map(str::to_owned).or_else(|| s3.endpoint.clone());
+                StoreLocation::S3 {
+                    allow_http: endpoint.as_deref().is_some_and(|e| e.starts_with("http://")),
+                    endpoint,
+                    bucket: s3.bucket.clone(),
+                    prefix: s3.prefix.clone(),
+                    region: s3.region.clone(),
+                    access_key: s3.access_key.clone(),
+                    secret_key: s3.secret_key.clone(),
+                }
+            }
+            _ => anyhow::bail!("the kit's entry of store {} is not complete", self.name),
+        };
+        Ok(NamedStore::new(self.name.clone(), location.open()?, true))
+    }
+}
+
+/// Where a kit is to be written: `FILE.json`, or a folder that then also gets the paper key.
+pub struct Place {
+    pub file: PathBuf,
+    /// A file for the paper key beside the kit, when a folder was named.
+    pub paper_key: Option<PathBuf>,
+}
+
+impl Place {
+    pub fn of(path: &Path) -> Self {
+        if path.extension().is_some_and(|e| e == "json") && !path.is_dir() {
+            return Self { file: path.to_owned(), paper_key: None };
+        }
+        Self { file: path.join(FILE), paper_key: Some(path.join(PAPER_KEY_FILE)) }
+    }
+}
+
+impl Kit {
+    pub fn form() -> String {
+        FORM.to_owned()
+    }
+
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let mut text = serde_json::to_string_pretty(self).context("the kit cannot be written down")?;
+        text.push('\n');
+        let written = secret::write_new(path, text.as_bytes());
+        text.zeroize();
+        written
+    }
+
+    /// Reads a kit: its file, or the folder that holds it.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        let bytes = secret::read(&file)?;
+        let kit: Self = serde_json::from_slice(&bytes).map_err(|e| {
+            anyhow::anyhow!("{} is no recovery kit (line {}, column {})", file.display(), e.line(), e.column())
+        })?;
+        ensure!(kit.form == FORM, "{} is a kit of another form: use the release that made it", file.display());
+        Ok(kit)
+    }
+
+    pub fn keyring(&self) -> anyhow::Result<bytes::Bytes> {
+        Ok(STANDARD.decode(&self.keyring_base64).context("the kit's keyring is damaged")?.into())
+    }
+
+    pub fn store(&self, name: &str) -> anyhow::Result<&KitStore> {
+        let names: Vec<&str> = self.stores.iter().map(|s| s.name.as_str()).collect();
+        self.stores.iter().find(|s| s.name == name).with_context(|| {
+            format!("the kit has no store `{name}`: it has {}", names.join(", "))
+        })
+    }
+}

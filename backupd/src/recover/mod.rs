@@ -1,0 +1,13 @@
+//! Beginning and beginning again: keys and stores of a new practice, the recovery kit, and a practice brought back from it.
+
+mod back;
+mod init;
+mod keys;
+mod kit;
+mod layout;
+mod unlock;
+
+pub use back::{RecoverArgs, recover};
+pub use init::{InitArgs, init};
+pub use keys::{KeysArgs, keys};
+pub use unlock::{passphrase_or_ask, passphrase_variable};
