@@ -151,10 +151,11 @@ struct RealEntropy;
 
 impl Entropy for RealEntropy {
     #[expect(clippy::disallowed_methods, reason = "this is the door through which the engine gets randomness")]
-    #[expect(clippy::panic, reason = "without randomness no key may be made; going on would be worse")]
     fn fill(&self, bytes: &mut [u8]) {
         if getrandom::fill(bytes).is_err() {
-            panic!("the operating system gives no random bytes");
+            // Without randomness no key may be made, and no caller could do better.
+            log::error!("randomness.unavailable");
+            std::process::abort();
         }
     }
 }

@@ -41,7 +41,11 @@ pub async fn init(env: &Env, stores: &[NamedStore], options: InitOptions) -> Res
         return Err(Error::new(ErrorKind::Misconfigured, "no store is given: name at least one"));
     }
     for store in stores {
-        let found = store.store.list(KEYRINGS).await.map_err(|error| error.context(&store.name))?;
+        let found = match store.store.list(KEYRINGS).await {
+            // A folder that does not exist yet is made by the first put.
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            found => found.map_err(|error| error.context(&store.name))?,
+        };
         if !found.is_empty() {
             return Err(Error::new(
                 ErrorKind::Misconfigured,
