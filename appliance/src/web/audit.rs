@@ -49,7 +49,10 @@ async fn page(State(web): State<Web>, visit: Visit, Query(asked): Query<AuditQue
     }))
 }
 
-/// The first eight characters of an id: enough for the eye, the rest is in the title.
+/// The first eight characters of a UUID: enough for the eye, the rest is in the title.
 fn short(id: &str) -> &str {
-    id.char_indices().nth(8).map_or(id, |(cut, _)| &id[..cut])
+    match id.char_indices().nth(8) {
+        Some((cut, _)) if id.len() == 36 => &id[..cut],
+        _ => id,
+    }
 }

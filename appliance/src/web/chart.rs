@@ -240,7 +240,10 @@ fn entries(web: &Web, visit: &Visit, patient: &PatientFacts, entry: Entry, resou
     let (title, empty) = match entry {
         Entry::Problem => ("Problems", "No problems recorded."),
         Entry::Medication => ("Medications", "No medications recorded."),
-        Entry::Allergy => ("Allergies", "No allergies recorded. If the patient has none, add “No known allergies”."),
+        Entry::Allergy if may(Action::Create) => {
+            ("Allergies", "No allergies recorded. If the patient has none, add “No known allergies”.")
+        }
+        Entry::Allergy => ("Allergies", "No allergies recorded."),
     };
     let add = format!("{base}/new");
     section(title, may(Action::Create).then_some((add.as_str(), "Add")), &folded(&rows, empty))

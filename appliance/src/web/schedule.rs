@@ -206,7 +206,7 @@ fn show_line(web: &Web, visit: &Visit, found: &Day, line: &Line, day: NaiveDate,
             th scope="row" {
                 @match &line.patient {
                     Some(patient) => { a href={ "/patients/" (patient.id) } { (patient.full_name()) }
-                        @if let Some(birth) = patient.birth { span.soft { " " (dates::age(birth, today)) } } },
+                        @if let Some(birth) = patient.birth { span.soft.unbroken { " " (dates::age(birth, today)) } } },
                     None => span.soft { "no patient" },
                 }
             }
