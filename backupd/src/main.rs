@@ -1,5 +1,13 @@
 //! `backupd`: the daemons `serve` and `verifier`, and the command line that asks them.
 
+/// A line of standard output. A reader that has gone (`| head`) is no error.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
 mod cli;
 mod clock;
 mod disk;

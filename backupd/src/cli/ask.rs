@@ -167,7 +167,7 @@ pub async fn report(args: ReportArgs) -> anyhow::Result<ExitCode> {
         let event = args.ask.request(Daemon::Verifier, &Request::Approve { id, approval }).await?;
         let Event::Approved = event else { return Err(unexpected()) };
         if !args.ask.json {
-            println!("The approval stands in the log of reports.");
+            say!("The approval stands in the log of reports.");
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -178,12 +178,12 @@ pub async fn report(args: ReportArgs) -> anyhow::Result<ExitCode> {
         Some(dir) => {
             save(&dir, &files)?;
             if !args.ask.json {
-                println!("{} files for an auditor lie in {}; README.txt says how to check them.", files.len(), dir.display());
+                say!("{} files for an auditor lie in {}; README.txt says how to check them.", files.len(), dir.display());
             }
         }
         None if !args.ask.json => {
             let report = files.iter().find(|f| f.name == format!("{id}.json")).ok_or_else(unexpected)?;
-            print!("{}", String::from_utf8_lossy(&STANDARD.decode(&report.base64)?));
+            say!("{}", String::from_utf8_lossy(&STANDARD.decode(&report.base64)?).trim_end());
         }
         None => {}
     }

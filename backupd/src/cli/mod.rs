@@ -219,7 +219,7 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             if json {
-                println!("{}", render::failed_json(&error));
+                say!("{}", render::failed_json(&error));
             }
             eprintln!("backupd: {error:#}");
             exit_code(&error)

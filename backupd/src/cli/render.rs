@@ -15,7 +15,7 @@ pub struct Usage(pub String);
 
 /// One event as one line of standard output.
 pub fn json(event: &Event) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(event)?);
+    say!("{}", serde_json::to_string(event)?);
     Ok(())
 }
 
@@ -127,7 +127,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) {
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
         let padded: Vec<String> = cells.iter().zip(&widths).map(|(c, w)| format!("{c:w$}")).collect();
-        println!("{}", padded.join("  ").trim_end());
+        say!("{}", padded.join("  ").trim_end());
     };
     line(head.to_vec());
     for row in rows {
@@ -136,7 +136,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) {
 }
 
 pub fn snapshot_done(done: &SnapshotDone) {
-    println!(
+    say!(
         "Snapshot {} holds {} files, {}; {} were added to each store in {:.1} s.",
         short(&done.id),
         done.files,
@@ -146,22 +146,22 @@ pub fn snapshot_done(done: &SnapshotDone) {
     );
     for store in &done.stores {
         match (&store.error, store.durable) {
-            (_, true) => println!("  {}: durable", store.store),
-            (Some(error), false) => println!("  {}: NOT durable: {error}", store.store),
-            (None, false) => println!("  {}: NOT durable", store.store),
+            (_, true) => say!("  {}: durable", store.store),
+            (Some(error), false) => say!("  {}: NOT durable: {error}", store.store),
+            (None, false) => say!("  {}: NOT durable", store.store),
         }
     }
     if done.state < SnapshotState::Durable {
-        println!("Too few stores hold it: it does not count yet. It is completed when they answer.");
+        say!("Too few stores hold it: it does not count yet. It is completed when they answer.");
     }
     if done.partial {
-        println!("PARTIAL: some files could not be read. It does not count for recovery.");
+        say!("PARTIAL: some files could not be read. It does not count for recovery.");
     }
 }
 
 pub fn snapshots(rows: &[SnapshotRow]) {
     if rows.is_empty() {
-        println!("There is no snapshot yet.");
+        say!("There is no snapshot yet.");
         return;
     }
     let cells = |s: &SnapshotRow| {
@@ -184,12 +184,12 @@ pub fn entries(rows: &[LsRow]) {
     for row in rows {
         // Names are whatever was backed up: control characters must not reach a terminal.
         let path: String = row.path.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        println!("{:9} {:>12} {} {path}", row.kind, row.bytes, time(row.modified_unix_ms));
+        say!("{:9} {:>12} {} {path}", row.kind, row.bytes, time(row.modified_unix_ms));
     }
 }
 
 pub fn restore_done(done: &RestoreDone) {
-    println!(
+    say!(
         "Restored {} files, {} in {:.1} s ({} read from the store).",
         done.files,
         HumanBytes(done.bytes),
@@ -197,13 +197,13 @@ pub fn restore_done(done: &RestoreDone) {
         HumanBytes(done.bytes_fetched)
     );
     if done.skipped > 0 {
-        println!("{} attributes (owners, devices) could not be set by this user.", done.skipped);
+        say!("{} attributes (owners, devices) could not be set by this user.", done.skipped);
     }
 }
 
 pub fn verify_done(done: &VerifyDone) {
     for store in &done.stores {
-        println!(
+        say!(
             "{}: {} ({} objects, {} read, {:.1} s)",
             store.store,
             word(store.condition),
@@ -212,23 +212,23 @@ pub fn verify_done(done: &VerifyDone) {
             store.duration_ms as f64 / 1000.0
         );
         for object in &store.damaged {
-            println!("  damaged: {object}");
+            say!("  damaged: {object}");
         }
     }
 }
 
 pub fn drill_done(done: &DrillDone) {
     let ms = |value: Option<u64>| value.map_or_else(|| "not measured".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
-    println!("Drill from {} alone: {}", done.store, word(done.verdict).to_uppercase());
-    println!("  restored {} in {:.1} s", HumanBytes(done.bytes), done.restore_ms as f64 / 1000.0);
-    println!("  recovery time {}, recovery point {}", ms(done.rto_ms), ms(done.rpo_ms));
-    println!("  facts {} of {} equal, golden answers {} of {} equal", done.facts_equal, done.facts_compared, done.golden_equal, done.golden_compared);
-    println!("  report {}", done.report_id);
+    say!("Drill from {} alone: {}", done.store, word(done.verdict).to_uppercase());
+    say!("  restored {} in {:.1} s", HumanBytes(done.bytes), done.restore_ms as f64 / 1000.0);
+    say!("  recovery time {}, recovery point {}", ms(done.rto_ms), ms(done.rpo_ms));
+    say!("  facts {} of {} equal, golden answers {} of {} equal", done.facts_equal, done.facts_compared, done.golden_equal, done.golden_compared);
+    say!("  report {}", done.report_id);
 }
 
 pub fn reports(rows: &[ReportRow]) {
     if rows.is_empty() {
-        println!("There is no report yet: `backupd drill` makes one.");
+        say!("There is no report yet: `backupd drill` makes one.");
         return;
     }
     let ms = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
@@ -268,37 +268,37 @@ pub fn stores(rows: &[StoreStatus]) {
     table(&["STORE", "KIND", "SITE", "PROVIDER", "APART", "ROLE", "CONDITION", "LAG", "SIZE", "NEWEST", "PROVED"], &table_rows);
     for store in rows.iter().filter(|s| matches!(s.condition, StoreCondition::Corrupt | StoreCondition::Missing)) {
         if let Some(object) = &store.object {
-            println!("{}: {} object {object}", store.name, word(store.condition));
+            say!("{}: {} object {object}", store.name, word(store.condition));
         }
     }
 }
 
 pub fn status(status: &Status) {
-    println!("{} (repository {})", status.practice, short(&status.repository));
-    println!(
+    say!("{} (repository {})", status.practice, short(&status.repository));
+    say!(
         "Newest durable snapshot: {}; {} sites apart from the server hold it; {} stores are needed.",
         age(status.last_durable_unix_ms),
         status.sites_apart,
         status.quorum_needed
     );
     if let Some(next) = status.next_snapshot_unix_ms {
-        println!("Next snapshot: {}", time(next));
+        say!("Next snapshot: {}", time(next));
     }
     if let Some(running) = &status.running {
-        println!("Running: {} since {}", running.what, time(running.since_unix_ms));
+        say!("Running: {} since {}", running.what, time(running.since_unix_ms));
     }
     if let Some(paused) = &status.paused {
-        println!("BACKUPS WAIT: {paused}");
+        say!("BACKUPS WAIT: {paused}");
     }
-    println!();
+    say!();
     stores(&status.stores);
     if status.alerts.is_empty() {
-        println!("\nNo alert is open.");
+        say!("\nNo alert is open.");
         return;
     }
-    println!("\nOpen alerts:");
+    say!("\nOpen alerts:");
     for alert in &status.alerts {
         let subject = alert.subject.as_ref().map(|s| format!(" {s}")).unwrap_or_default();
-        println!("  {}: {}{subject}, since {}", word(alert.severity), word(alert.kind), time(alert.since_unix_ms));
+        say!("  {}: {}{subject}, since {}", word(alert.severity), word(alert.kind), time(alert.since_unix_ms));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::render::{self, Bars, Usage};
 use super::{EXIT_PARTIAL, ListArgs, LsArgs, RestoreArgs, SnapshotArgs, VerifyArgs, Which, ask};
-use crate::recover::{InitArgs, passphrase_or_ask, passphrase_variable};
+use crate::recover::{InitArgs, merge, passphrase_or_ask, passphrase_variable};
 use crate::verifier::{choose, ls_row, snapshot_row, verify_row};
 use crate::{clock, secret};
 use anyhow::{Context, bail, ensure};
@@ -17,6 +17,10 @@ use std::process::ExitCode;
 /// The one store's and source's name.
 const REPO: &str = "repo";
 const SOURCE: &str = "files";
+/// Name of the folder in the snapshot; `ls` and `restore` show paths below it.
+const PART: &str = "files";
+/// Restored here first, then moved to the top of the target.
+const STAGING: &str = ".backupd-restoring";
 const WRITER_FILE: &str = "writer.cred";
 
 struct Standalone {
@@ -26,8 +30,15 @@ struct Standalone {
 }
 
 impl Standalone {
+    /// Opens a repository that has to be there.
     fn open(repo: Option<&str>) -> anyhow::Result<Self> {
         let repo = repo.context("--repo")?;
+        let here = !matches!(location(repo)?, StoreLocation::Folder { path } if !path.is_dir());
+        ensure!(here, Usage(format!("there is no repository at {repo}: make one with `backupd init --repo {repo}`")));
+        Self::at(repo)
+    }
+
+    fn at(repo: &str) -> anyhow::Result<Self> {
         let location = location(repo)?;
         let canonical = match &location {
             StoreLocation::Folder { path } => path.display().to_string(),
@@ -109,7 +120,7 @@ fn state_root() -> anyhow::Result<PathBuf> {
 }
 
 pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
-    let it = Standalone::open(args.repo.as_deref())?;
+    let it = Standalone::at(args.repo.as_deref().context("--repo")?)?;
     let passphrase = match passphrase_variable() {
         Some(passphrase) => passphrase,
         None => passphrase_or_ask("New passphrase: ")?,
@@ -120,10 +131,10 @@ pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     let paper = made.paper_key.to_text();
     if args.json {
         let (repository, paper) = (made.repository.to_string(), paper.as_str());
-        println!("{}", serde_json::json!({"event": "initialized", "repository": repository, "paper_key": paper}));
+        say!("{}", serde_json::json!({"event": "initialized", "repository": repository, "paper_key": paper}));
     } else {
-        println!("Repository {} is made.", made.repository);
-        println!("It opens with the passphrase or with this paper key, shown this once:\n\n    {}\n", paper.as_str());
+        say!("Repository {} is made.", made.repository);
+        say!("It opens with the passphrase or with this paper key, shown this once:\n\n    {}\n", paper.as_str());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -131,13 +142,13 @@ pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
 pub async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
     let it = Standalone::open(args.repo.repo.as_deref())?;
     let path = args.path.ok_or_else(|| Usage("name the folder to back up".to_owned()))?;
-    let parts = parts(&std::path::absolute(&path)?)?;
+    let part = part(&std::path::absolute(&path)?)?;
     let writer = it.writer().await?;
     let watch = clock::Stopwatch::start();
     let bars = Bars::new(args.ask.json);
     let request = SnapshotRequest {
         source: SOURCE.to_owned(),
-        parts,
+        parts: vec![part],
         excludes: args.exclude,
         tag: args.tag,
         facts: None,
@@ -189,23 +200,17 @@ pub async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// What is in the folder, each at the top of the snapshot, so that a restore gives the folder's content back as it was.
-fn parts(path: &Path) -> anyhow::Result<Vec<Part>> {
-    let part = |path: PathBuf| {
-        let name = path.file_name().and_then(|n| n.to_str()).map(str::to_owned);
-        let name = name.context("the names directly in the folder must be UTF-8: back up their parent instead")?;
-        anyhow::Ok(Part { name, path, kind: PartKind::Files })
-    };
-    let meta = std::fs::symlink_metadata(path).map_err(|e| Usage(format!("the folder to back up cannot be read ({})", e.kind())))?;
-    if !meta.is_dir() {
-        return Ok(vec![part(path.to_owned())?]);
-    }
-    let mut parts = Vec::new();
-    for entry in std::fs::read_dir(path).context("the folder to back up cannot be read")? {
-        parts.push(part(entry?.path())?);
-    }
-    parts.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(parts)
+/// The whole folder as the one part of the snapshot.
+fn part(path: &Path) -> anyhow::Result<Part> {
+    let meta = std::fs::symlink_metadata(path)
+        .map_err(|e| Usage(format!("the folder to back up cannot be read ({})", e.kind())))?;
+    ensure!(meta.is_dir(), Usage("name a folder to back up".to_owned()));
+    Ok(Part { name: PART.to_owned(), path: path.to_owned(), kind: PartKind::Files })
+}
+
+/// A path of the folder as the snapshot has it.
+fn in_part(path: &str) -> Vec<u8> {
+    format!("{PART}/{}", path.trim_start_matches("./").trim_matches('/')).trim_end_matches('/').as_bytes().to_vec()
 }
 
 pub async fn snapshots(args: ListArgs) -> anyhow::Result<ExitCode> {
@@ -224,10 +229,15 @@ pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     let it = Standalone::open(args.repo.repo.as_deref())?;
     let open = it.unlock().await?;
     let info = it.find(&open, &args.which).await?;
-    let prefix = args.path.unwrap_or_default();
-    let prefix = prefix.trim_matches('/').as_bytes();
-    let entries = backup_engine::ls(&it.env, &open, &it.store, info.id, prefix).await?;
-    let rows: Vec<_> = entries.into_iter().map(ls_row).collect();
+    let prefix = in_part(args.path.as_deref().unwrap_or_default());
+    let entries = backup_engine::ls(&it.env, &open, &it.store, info.id, &prefix).await?;
+    let mut rows = Vec::new();
+    for mut row in entries.into_iter().map(ls_row) {
+        if let Some(path) = row.path.strip_prefix(PART).and_then(|p| p.strip_prefix('/')) {
+            row.path = path.to_owned();
+            rows.push(row);
+        }
+    }
     if args.ask.json {
         render::json(&Event::Ls { entries: rows })?;
     } else {
@@ -242,14 +252,22 @@ pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let info = it.find(&open, &args.which).await?;
     let watch = clock::Stopwatch::start();
     let bars = Bars::new(args.ask.json);
+    let into = std::path::absolute(&args.into)?;
+    let staging = into.join(STAGING);
+    if staging.exists() {
+        std::fs::remove_dir_all(&staging).context("what an earlier restore left cannot be removed")?;
+    }
     let request = RestoreRequest {
-        into: std::path::absolute(&args.into)?,
-        paths: args.paths.iter().map(|p| p.trim_matches('/').as_bytes().to_vec()).collect(),
+        into: staging.clone(),
+        paths: args.paths.iter().map(|p| in_part(p)).collect(),
         overwrite: false,
     };
     let restored = backup_engine::restore(&it.env, &open, &it.store, info.id, request, &bars).await;
     bars.finish();
     let outcome = restored?;
+    let kept = if staging.join(PART).is_dir() { merge(&staging.join(PART), &into)? } else { 0 };
+    std::fs::remove_dir_all(&staging).context("the folder of the restore cannot be removed")?;
+    ensure!(kept == 0, "{kept} files were there already and stay as they are: restore into an empty folder");
     let done = RestoreDone {
         files: outcome.files,
         bytes: outcome.bytes,

@@ -223,15 +223,15 @@ impl Recovery {
                 "into": self.dir.display().to_string(),
                 "commands": commands,
             });
-            println!("{line}");
+            say!("{line}");
             return;
         }
         let taken = chrono::DateTime::from_timestamp_millis(newest).unwrap_or_default();
-        println!("{} is back in {} as of {}.", self.kit.practice, self.dir.display(), taken.format("%Y-%m-%d %H:%M:%SZ"));
-        println!("Start the EMR with its settings, then:");
+        say!("{} is back in {} as of {}.", self.kit.practice, self.dir.display(), taken.format("%Y-%m-%d %H:%M:%SZ"));
+        say!("Start the EMR with its settings, then:");
         for command in commands {
-            println!("  {command}");
+            say!("  {command}");
         }
-        println!("The next snapshot continues the history; other stores are brought up to date by themselves.");
+        say!("The next snapshot continues the history; other stores are brought up to date by themselves.");
     }
 }

@@ -175,16 +175,16 @@ fn tell(
             "paper_key_file": files.paper_key.as_ref().map(|p| p.display().to_string()),
             "report_key_fingerprint": fingerprint,
         });
-        println!("{line}");
+        say!("{line}");
         return;
     }
-    println!("Repository {} stands in {} stores.", made.repository, serve.stores.len());
-    println!("Recovery kit: {}. Copy it to a safe place outside this building.", files.kit.display());
-    println!("Fingerprint of the report key (give it to your auditor): {fingerprint}");
+    say!("Repository {} stands in {} stores.", made.repository, serve.stores.len());
+    say!("Recovery kit: {}. Copy it to a safe place outside this building.", files.kit.display());
+    say!("Fingerprint of the report key (give it to your auditor): {fingerprint}");
     match (&files.paper_key, shown_paper) {
-        (Some(file), _) => println!("Paper key: {}. Print it, keep it apart from the kit, remove the file.", file.display()),
+        (Some(file), _) => say!("Paper key: {}. Print it, keep it apart from the kit, remove the file.", file.display()),
         (None, Some(paper)) => {
-            println!("\nThe paper key, shown this once. Write it down and keep it apart from the kit:\n\n    {paper}\n");
+            say!("\nThe paper key, shown this once. Write it down and keep it apart from the kit:\n\n    {paper}\n");
         }
         (None, None) => {}
     }

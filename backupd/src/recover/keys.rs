@@ -72,9 +72,9 @@ pub async fn keys(args: KeysArgs) -> anyhow::Result<ExitCode> {
     for row in &rows {
         if json {
             let line = serde_json::json!({"event": "key", "key": row.key, "place": row.place, "ok": row.ok, "note": row.note});
-            println!("{line}");
+            say!("{line}");
         } else {
-            println!("{:10} {} at {}: {}", if row.ok { "ok" } else { "NOT OK" }, row.key, row.place, row.note);
+            say!("{:10} {} at {}: {}", if row.ok { "ok" } else { "NOT OK" }, row.key, row.place, row.note);
         }
     }
     Ok(if rows.iter().all(|r| r.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

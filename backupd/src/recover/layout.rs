@@ -15,7 +15,7 @@ pub fn merge(from: &Path, to: &Path) -> anyhow::Result<u64> {
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() && target.is_dir() {
             kept += merge(&entry.path(), &target)?;
-        } else if target.exists() {
+        } else if target.symlink_metadata().is_ok() {
             kept += 1;
         } else {
             shift(&entry.path(), &target)?;
@@ -26,7 +26,7 @@ pub fn merge(from: &Path, to: &Path) -> anyhow::Result<u64> {
 
 /// Moves a file or folder to a place that must be free.
 pub fn shift(from: &Path, to: &Path) -> anyhow::Result<()> {
-    ensure!(!to.exists(), "{} exists already", to.display());
+    ensure!(to.symlink_metadata().is_err(), "{} exists already", to.display());
     if let Some(parent) = to.parent() {
         secret::make_private_dir(parent)?;
     }

@@ -10,7 +10,7 @@ pub use client::{ClientSettings, Endpoints};
 pub use error::SettingsError;
 pub use serve::{DutySetting, ServeSettings, Source, SourceKind};
 pub use shared::{StoreKind, StoreSetting, TlsListen};
-pub use verifier::{Probe, Targets, VerifierSettings};
+pub use verifier::{Probe, VerifierSettings};
 
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};

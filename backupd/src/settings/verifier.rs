@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct VerifierSettings {
     pub file: PathBuf,
     pub practice: String,
-    pub zone: chrono_tz::Tz,
-    /// Id of the machine that the verifier runs on; stands in reports.
+    /// Id of the machine that the verifier runs on.
     pub host: String,
     pub site: String,
     /// `None`: the systemd credential `open`.
@@ -138,7 +137,6 @@ impl VerifierSettings {
         });
         Ok(Self {
             practice: toml.practice,
-            zone,
             host: toml.host,
             site: toml.site,
             open_key: toml.open_key.map(|p| file.path(&p)),

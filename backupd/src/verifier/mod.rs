@@ -68,7 +68,7 @@ pub async fn run(settings: VerifierSettings) -> anyhow::Result<()> {
     });
     service::ready();
     service::spawn_watchdog();
-    log::info!(stores = verifier.stores.len(); "ready");
+    log::info!(host = verifier.settings.host.as_str(), stores = verifier.stores.len(); "ready");
     service::shutdown().await;
     service::stopping();
     log::info!("stopping");
