@@ -13,12 +13,18 @@ pub mod keys;
 pub mod manifest;
 pub mod pack;
 pub mod paper;
+#[cfg(test)]
+mod samples;
 pub mod seal;
 pub mod sealed;
 pub mod segment;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod totality;
 pub mod tree;
+#[cfg(test)]
+mod vectors;
 pub mod wire;
 
 pub use error::{FormatError, Result};

@@ -1,0 +1,115 @@
+//! One valid object of every kind, from a seed.
+
+use crate::head::Head;
+use crate::index;
+use crate::keyring::{self, Unlock};
+use crate::keys::{ChunkKind, OpenKey, RepositorySecrets, WriterCredential};
+use crate::manifest::{InnerManifest, OuterManifest, PartRecord, UnreadableReason};
+use crate::pack::{SealedPack, seal_pack};
+use crate::paper::PaperKey;
+use crate::sealed::{PartsKind, seal_parts};
+use crate::segment::SegmentEncoder;
+use crate::testing::rng;
+use crate::tree::{Content, Extent, Node, NodeKind, build_directory};
+use crate::{ChunkId, IncarnationId, ObjectHash, SnapshotId};
+
+/// A tiny repository.
+pub struct Sample {
+    pub paper: PaperKey,
+    pub keyring: Vec<u8>,
+    pub writer: WriterCredential,
+    pub open: OpenKey,
+    pub pack: SealedPack,
+    pub index: Vec<u8>,
+    pub outer: OuterManifest,
+    pub inner: InnerManifest,
+    pub snapshot: Vec<u8>,
+    pub head: Head,
+    pub head_bytes: Vec<u8>,
+    pub pages: Vec<Vec<u8>>,
+}
+
+pub const CONTENT: &[u8] = b"a chunk of a file, a chunk of a file, a chunk of a file";
+
+pub fn nodes(id: ChunkId) -> Vec<Node> {
+    let node = |name: &[u8], kind| Node {
+        name: name.to_vec(),
+        mode: 0o640,
+        uid: 1000,
+        gid: 100,
+        mtime_s: -5,
+        mtime_ns: 999_999_999,
+        xattrs: vec![(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), Vec::new())],
+        hard_link: None,
+        kind,
+    };
+    let data = Extent::Data { id, len: CONTENT.len() as u32 };
+    let size = CONTENT.len() as u64;
+    let mut linked = node(b"b\xff\n", NodeKind::File { size, content: Content::Inline(vec![data]) });
+    linked.hard_link = Some((7, 8));
+    vec![
+        node(b"a", NodeKind::File { size: size + 9, content: Content::Inline(vec![data, Extent::Hole { len: 9 }]) }),
+        linked,
+        node(b"c", NodeKind::Directory { root: ChunkId([3; 32]) }),
+        node(b"d", NodeKind::Symlink { target: b"../elsewhere".to_vec() }),
+        node(b"e", NodeKind::Fifo),
+        node(b"f", NodeKind::Socket),
+        node(b"g", NodeKind::CharDevice { major: 1, minor: 3 }),
+        node(b"h", NodeKind::BlockDevice { major: 8, minor: 0 }),
+        node(b"i", NodeKind::File { size: 1 << 40, content: Content::Paged(ChunkId([4; 32])) }),
+    ]
+}
+
+pub fn sample(seed: u64) -> Sample {
+    let mut rng = rng(seed);
+    let secrets = RepositorySecrets::generate(&mut rng);
+    let paper = PaperKey::generate(&mut rng);
+    let keyring = keyring::seal(&mut rng, &secrets, &[Unlock::Paper(&paper)]).unwrap();
+    let writer = WriterCredential::issue(&mut rng, &secrets);
+    let open = secrets.open_key();
+    let id = writer.id_key().chunk_id(ChunkKind::Data, CONTENT);
+    let chunks = vec![(id, CONTENT.len() as u32)];
+    let segment = SegmentEncoder::new(3).unwrap().encode(chunks, CONTENT.to_vec()).unwrap();
+    let pack = seal_pack(&mut rng, writer.seal_key(), writer.repository(), ChunkKind::Data, vec![segment]).unwrap();
+    let keys = (writer.catalog(), writer.seal_key());
+    let (catalog_part, open_part) = index::encode(std::slice::from_ref(&pack.record)).unwrap();
+    let index = seal_parts(&mut rng, PartsKind::Index, keys, &catalog_part, &open_part).unwrap();
+    let mut pages = Vec::new();
+    let root = build_directory(&nodes(id), &mut |page| {
+        let id = writer.id_key().chunk_id(ChunkKind::Tree, &page);
+        pages.push(page);
+        Ok(id)
+    });
+    let outer = OuterManifest {
+        source: "emr".to_owned(),
+        incarnation: IncarnationId([9; 16]),
+        counter: 2,
+        predecessor: Some(SnapshotId([5; 32])),
+        taken_unix_ms: 1_780_000_000_000,
+        root: root.unwrap(),
+        partial: true,
+        files: 9,
+        bytes_source: 119,
+        bytes_added: 131_072,
+        plan_seen: Some([6; 32]),
+    };
+    let inner = InnerManifest {
+        tag: Some("before the move".to_owned()),
+        facts: Some(b"{}".to_vec()),
+        parts: vec![PartRecord { name: b"files".to_vec(), page_bytes: 0, path: b"/srv/emr".to_vec() }],
+        unreadable_count: 1,
+        unreadable: vec![(b"files/x".to_vec(), UnreadableReason::Changed)],
+    };
+    let (outer_bytes, inner_bytes) = (outer.encode().unwrap(), inner.encode().unwrap());
+    let snapshot = seal_parts(&mut rng, PartsKind::Snapshot, keys, &outer_bytes, &inner_bytes).unwrap();
+    let head = Head {
+        source: writer.catalog().source_id("emr"),
+        incarnation: IncarnationId([9; 16]),
+        counter: 2,
+        snapshot: SnapshotId(ObjectHash::of(&snapshot).0),
+        predecessor: Some(ObjectHash([8; 32])),
+        seen: Vec::new(),
+    };
+    let head_bytes = head.sign(&writer).unwrap();
+    Sample { paper, keyring, writer, open, pack, index, outer, inner, snapshot, head, head_bytes, pages }
+}
