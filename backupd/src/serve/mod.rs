@@ -63,6 +63,10 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
         let daemon = daemon.clone();
         move || schedule::look_around(daemon)
     });
+    let proofs = offload({
+        let daemon = daemon.clone();
+        move || schedule::look_for_proofs(daemon)
+    });
     let jobs = offload({
         let daemon = daemon.clone();
         move || schedule::run_jobs(daemon)
@@ -75,7 +79,7 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
     log::info!("stopping");
     daemon.stop.cancel();
     // Whatever uses the engine sees `stop` and drops its work: a repository is whole at every moment.
-    let _ = tokio::join!(looking, jobs);
+    let _ = tokio::join!(looking, proofs, jobs);
     tasks.shutdown().await;
     if let Some(path) = &daemon.settings.health_socket {
         let _ = std::fs::remove_file(path);

@@ -6,16 +6,25 @@ use crate::stores::Proof;
 use backup_engine::NamedStore;
 use backup_report::{Entry, OpaqueId, Origin, Report, Verdict, View};
 use backupd_api::DrillVerdict;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the verifier's log lies in every store.
 pub const LOG_PREFIX: &str = "log/";
 
 impl Daemon {
-    /// Reads the longest valid log that a store holds and notes the drills in it.
-    pub async fn read_proofs(&self) {
+    /// Reads the longest valid log that a store holds and notes the drills in it. `names_before`: the names at the last
+    /// look; when they are the same, nothing is read.
+    pub async fn read_proofs(&self, names_before: &mut Option<BTreeSet<String>>) {
         let Some(key) = &self.report_key else { return };
         let Ok(repository) = OpaqueId::parse(&self.writer.repository().to_string()) else { return };
+        let mut names = BTreeSet::new();
+        for store in &self.stores {
+            names.extend(store.store.list(LOG_PREFIX).await.unwrap_or_default().into_iter().map(|o| o.name));
+        }
+        if names_before.as_ref() == Some(&names) {
+            return;
+        }
+        *names_before = Some(names);
         let origin = Origin::of_repository(&repository);
         let mut longest: Option<View> = None;
         for store in &self.stores {

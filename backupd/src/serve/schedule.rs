@@ -11,6 +11,8 @@ pub const SCRUB_JOB: &str = "scrub";
 pub const CATCH_UP: &str = "replicate";
 /// How often the stores are looked at, and a store that came back is brought up to date.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often new reports are looked for: one listing a store.
+const PROOFS_EVERY: Duration = Duration::from_secs(15);
 /// Sizes change slowly and cost a full listing: every so many looks.
 const WEIGH_EVERY: u64 = 10;
 /// The longest sleep of the job loop: a clock that is set must be noticed.
@@ -36,11 +38,25 @@ pub async fn look_around(daemon: Arc<Daemon>) {
     }
 }
 
+/// Looks for reports that the verifier has put into the stores.
+pub async fn look_for_proofs(daemon: Arc<Daemon>) {
+    let mut names_before = None;
+    loop {
+        tokio::select! {
+            () = daemon.stop.cancelled() => return,
+            () = daemon.read_proofs(&mut names_before) => {}
+        }
+        tokio::select! {
+            () = daemon.stop.cancelled() => return,
+            () = tokio::time::sleep(PROOFS_EVERY) => {}
+        }
+    }
+}
+
 async fn look(daemon: &Daemon, looks: u64) {
     if let Err(error) = daemon.refresh().await {
         log::warn!(reason:% = error; "stores.not-seen");
     }
-    daemon.read_proofs().await;
     let late = daemon.view().stores.values().any(|s| s.reachable == Some(true) && s.lag_snapshots > 0);
     if late && daemon.catch_up().await {
         let _ = daemon.refresh().await;

@@ -105,6 +105,12 @@ impl Daemon {
             let mut view = self.view();
             view.quorum_missed = !outcome.durable;
             view.paused = (!outcome.durable).then_some(Pause::QuorumUnreachable);
+            for store in &outcome.stores {
+                // Until the next full listing.
+                if let Some(bytes) = view.stores.get_mut(&store.store).and_then(|s| s.bytes.as_mut()) {
+                    *bytes = bytes.saturating_add(store.bytes_sent);
+                }
+            }
             if let Some(tag) = tag {
                 view.tags.insert(id.clone(), tag);
             }

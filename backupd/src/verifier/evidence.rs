@@ -50,8 +50,9 @@ impl Verifier {
         let in_stores = longest.as_ref().map_or(0, |(n, _)| *n as u64);
         match local {
             Ok(log) if log.size() >= in_stores && (log.size() > 0 || answered * 2 > self.stores.len()) => return Ok(log),
-            // An empty log while most stores are silent: a new one might begin a second history.
-            Ok(log) if log.size() == 0 && answered * 2 <= self.stores.len() => {
+            // Nothing here and nothing found while most stores are silent: a new log might begin a second history. A log
+            // that one store gives back is used, as a recovery from one store must be able to go on.
+            Ok(log) if log.size() == 0 && in_stores == 0 => {
                 return Err(failure::new(
                     FailureKind::Retry,
                     "the log of reports is not here and most stores do not answer: try again when they do",
