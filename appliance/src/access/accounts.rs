@@ -169,10 +169,7 @@ pub fn set_disabled(db: &Connection, name: &str, disabled: bool, now: i64) -> Re
     if changed == 0 {
         return Err(AccountError::UnknownUser);
     }
-    db.execute(
-        "DELETE FROM session WHERE account IN (SELECT id FROM account WHERE disabled IS NOT NULL)",
-        [],
-    )?;
+    db.execute("DELETE FROM session WHERE account IN (SELECT id FROM account WHERE disabled IS NOT NULL)", [])?;
     Ok(())
 }
 

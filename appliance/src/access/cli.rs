@@ -90,7 +90,11 @@ pub fn run(
         UserCommand::Invite { role } => {
             let token = invite(store, role)?;
             writeln!(out, "{}/invite/{token}", base_url.trim_end_matches('/'))?;
-            writeln!(out, "The link works once, for {} hours, while `appliance serve` runs.", accounts::INVITE_S / 3600)?;
+            writeln!(
+                out,
+                "The link works once, for {} hours, while `appliance serve` runs.",
+                accounts::INVITE_S / 3600
+            )?;
         }
         UserCommand::Create { name, display, role, practitioner, password_file, totp_out } => {
             let password = read_password(&password_file)?;

@@ -85,15 +85,50 @@ fn class_of(kind: &str) -> Option<Class> {
         "Appointment" | "AppointmentResponse" | "Schedule" | "Slot" => Class::Scheduling,
         "Practitioner" | "PractitionerRole" | "Organization" | "Location" | "HealthcareService" => Class::Directory,
         "AllergyIntolerance" => Class::Safety,
-        "Condition" | "MedicationRequest" | "Medication" | "MedicationStatement" | "MedicationAdministration"
-        | "MedicationDispense" | "Observation" | "DiagnosticReport" | "Procedure" | "Immunization" | "Encounter"
-        | "EpisodeOfCare" | "CarePlan" | "CareTeam" | "Goal" | "Device" | "ImagingStudy" | "ServiceRequest"
-        | "SupplyRequest" | "SupplyDelivery" | "Specimen" | "FamilyMemberHistory" | "ClinicalImpression"
-        | "Questionnaire" | "QuestionnaireResponse" | "Consent" | "Task" | "Communication" | "Provenance" | "Flag"
-        | "List" | "Group" | "Basic" => Class::Clinical,
+        "Condition"
+        | "MedicationRequest"
+        | "Medication"
+        | "MedicationStatement"
+        | "MedicationAdministration"
+        | "MedicationDispense"
+        | "Observation"
+        | "DiagnosticReport"
+        | "Procedure"
+        | "Immunization"
+        | "Encounter"
+        | "EpisodeOfCare"
+        | "CarePlan"
+        | "CareTeam"
+        | "Goal"
+        | "Device"
+        | "ImagingStudy"
+        | "ServiceRequest"
+        | "SupplyRequest"
+        | "SupplyDelivery"
+        | "Specimen"
+        | "FamilyMemberHistory"
+        | "ClinicalImpression"
+        | "Questionnaire"
+        | "QuestionnaireResponse"
+        | "Consent"
+        | "Task"
+        | "Communication"
+        | "Provenance"
+        | "Flag"
+        | "List"
+        | "Group"
+        | "Basic" => Class::Clinical,
         "Composition" | "DocumentReference" | "Binary" | "Media" | "DocumentManifest" => Class::Notes,
-        "Claim" | "ClaimResponse" | "ExplanationOfBenefit" | "Account" | "ChargeItem" | "ChargeItemDefinition"
-        | "Invoice" | "PaymentNotice" | "PaymentReconciliation" | "CoverageEligibilityRequest"
+        "Claim"
+        | "ClaimResponse"
+        | "ExplanationOfBenefit"
+        | "Account"
+        | "ChargeItem"
+        | "ChargeItemDefinition"
+        | "Invoice"
+        | "PaymentNotice"
+        | "PaymentReconciliation"
+        | "CoverageEligibilityRequest"
         | "CoverageEligibilityResponse" => Class::Finance,
         "AuditEvent" => Class::Audit,
         _ => return None,
@@ -211,10 +246,7 @@ mod tests {
                 assert!(authorize(&staff(role), action, Object::AuditLog).is_err());
                 assert!(authorize(&staff(role), action, Object::resource("AuditEvent")).is_err());
             }
-            assert_eq!(
-                authorize(&staff(role), Action::Read, Object::AuditLog).is_ok(),
-                role == Role::PracticeAdmin
-            );
+            assert_eq!(authorize(&staff(role), Action::Read, Object::AuditLog).is_ok(), role == Role::PracticeAdmin);
         }
     }
 

@@ -63,7 +63,9 @@ impl Entry {
     fn states(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Entry::Problem => &[("active", "Active"), ("inactive", "Inactive"), ("resolved", "Resolved")],
-            Entry::Medication => &[("active", "Active"), ("on-hold", "On hold"), ("stopped", "Stopped"), ("completed", "Completed")],
+            Entry::Medication => {
+                &[("active", "Active"), ("on-hold", "On hold"), ("stopped", "Stopped"), ("completed", "Completed")]
+            }
             Entry::Allergy => &[("active", "Active"), ("inactive", "Inactive"), ("resolved", "Resolved")],
         }
     }
@@ -79,8 +81,7 @@ impl Entry {
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
     let may = |action, kind| Policy::Permits(action, Target::Resource(kind));
-    let mut table =
-        vec![Route::new(Method::Get, "/patients/{patient}", may(Action::Read, "Patient"), chart_page, w())];
+    let mut table = vec![Route::new(Method::Get, "/patients/{patient}", may(Action::Read, "Patient"), chart_page, w())];
     let paths = [
         ("/patients/{patient}/allergies/new", "/patients/{patient}/allergies/{entry}"),
         ("/patients/{patient}/problems/new", "/patients/{patient}/problems/{entry}"),
@@ -276,7 +277,9 @@ fn appointments(web: &Web, resources: &[Value]) -> Markup {
     let zone = web.settings().zone;
     let now = web.now();
     let mut all: Vec<&Value> = resources.iter().collect();
-    all.sort_by_key(|a| dates::unix_s(text(a, "/start")).map_or(i64::MAX, |at| if at >= now { at - now } else { i64::MAX - at }));
+    all.sort_by_key(|a| {
+        dates::unix_s(text(a, "/start")).map_or(i64::MAX, |at| if at >= now { at - now } else { i64::MAX - at })
+    });
     let rows: Vec<Markup> = all
         .iter()
         .map(|appointment| {
@@ -295,12 +298,16 @@ fn appointments(web: &Web, resources: &[Value]) -> Markup {
 fn contact(facts: &PatientFacts) -> Markup {
     let row = |label: &str, value: &str| html! { @if !value.is_empty() { div { dt { (label) } dd { (value) } } } };
     let place = [facts.city.as_str(), &facts.state, &facts.postal].into_iter().filter(|p| !p.is_empty());
-    section("Contact", None, &html! {
-        dl.facts {
-            (row("Phone", &facts.phone)) (row("E-mail", &facts.email)) (row("Street", &facts.line))
-            (row("Place", &place.collect::<Vec<_>>().join(", "))) (row("Record number", &facts.number))
-        }
-    })
+    section(
+        "Contact",
+        None,
+        &html! {
+            dl.facts {
+                (row("Phone", &facts.phone)) (row("E-mail", &facts.email)) (row("Street", &facts.line))
+                (row("Place", &place.collect::<Vec<_>>().join(", "))) (row("Record number", &facts.number))
+            }
+        },
+    )
 }
 
 type EntryState = State<(Web, Entry)>;
@@ -325,29 +332,36 @@ fn entry_form(
 ) -> Markup {
     let title = format!("Add {} {}", if entry == Entry::Allergy { "an" } else { "a" }, entry.noun());
     let field = |label, name| Field::new(label, name, form.text(name));
-    layout::page(web, visit, Section::Patients, &title, Some(banner), &html! {
-        div.head { h1 { (title) } }
-        (problems.summary())
-        form.sheet method="post" action={ "/patients/" (patient.id) "/" (entry.segment()) "/new" } {
-            (layout::csrf(visit)) (form_identity(&patient.id, ""))
-            @match entry {
-                Entry::Problem => {
-                    (field("Problem", "what").required().hint("For example: Essential hypertension").show(problems))
-                    (field("Since", "since").kind("date").show(problems))
+    layout::page(
+        web,
+        visit,
+        Section::Patients,
+        &title,
+        Some(banner),
+        &html! {
+            div.head { h1 { (title) } }
+            (problems.summary())
+            form.sheet method="post" action={ "/patients/" (patient.id) "/" (entry.segment()) "/new" } {
+                (layout::csrf(visit)) (form_identity(&patient.id, ""))
+                @match entry {
+                    Entry::Problem => {
+                        (field("Problem", "what").required().hint("For example: Essential hypertension").show(problems))
+                        (field("Since", "since").kind("date").show(problems))
+                    }
+                    Entry::Medication => {
+                        (field("Medication", "what").required().hint("Name, strength and form, for example: Lisinopril 10 mg tablet").show(problems))
+                        (field("Dosage", "detail").required().hint("For example: 1 tablet by mouth every morning").show(problems))
+                    }
+                    Entry::Allergy => {
+                        (field("Substance", "what").required().hint("For example: Penicillin. If the patient has none: No known allergies").show(problems))
+                        (field("Reaction", "detail").hint("For example: hives").show(problems))
+                        (fields::select("Risk", "risk", form.text("risk"), &fields::pairs(&RISKS), true, problems))
+                    }
                 }
-                Entry::Medication => {
-                    (field("Medication", "what").required().hint("Name, strength and form, for example: Lisinopril 10 mg tablet").show(problems))
-                    (field("Dosage", "detail").required().hint("For example: 1 tablet by mouth every morning").show(problems))
-                }
-                Entry::Allergy => {
-                    (field("Substance", "what").required().hint("For example: Penicillin. If the patient has none: No known allergies").show(problems))
-                    (field("Reaction", "detail").hint("For example: hives").show(problems))
-                    (fields::select("Risk", "risk", form.text("risk"), &fields::pairs(&RISKS), true, problems))
-                }
+                p.actions { button.primary type="submit" { "Save" } a.button href={ "/patients/" (patient.id) } { "Cancel" } }
             }
-            p.actions { button.primary type="submit" { "Save" } a.button href={ "/patients/" (patient.id) } { "Cancel" } }
-        }
-    })
+        },
+    )
 }
 
 const RISKS: [(&str, &str); 3] =
@@ -462,16 +476,23 @@ async fn edit_entry(
     states.push(("entered-in-error".into(), "Entered in error".into()));
     let title = format!("Change {}", entry.noun());
     let back = format!("/patients/{}", facts.id);
-    Ok(layout::page(&web, &visit, Section::Patients, &title, Some(&banner), &html! {
-        div.head { h1 { (entry_label(&resource)) } }
-        @if let Some(detail) = entry_detail(entry, &resource) { p { (detail) } }
-        form.sheet method="post" action={ (back) "/" (entry.segment()) "/" (text(&resource, "/id")) } {
-            (layout::csrf(&visit)) (form_identity(&facts.id, &version(&resource).to_string()))
-            (fields::select("Status", "status", entry.state(&resource), &states, true, &Problems::default()))
-            p.hint { "Nothing is deleted: the earlier state stays in the history. For another text, mark this one “Entered in error” and add a new one." }
-            p.actions { button.primary type="submit" { "Save" } a.button href=(back) { "Cancel" } }
-        }
-    }))
+    Ok(layout::page(
+        &web,
+        &visit,
+        Section::Patients,
+        &title,
+        Some(&banner),
+        &html! {
+            div.head { h1 { (entry_label(&resource)) } }
+            @if let Some(detail) = entry_detail(entry, &resource) { p { (detail) } }
+            form.sheet method="post" action={ (back) "/" (entry.segment()) "/" (text(&resource, "/id")) } {
+                (layout::csrf(&visit)) (form_identity(&facts.id, &version(&resource).to_string()))
+                (fields::select("Status", "status", entry.state(&resource), &states, true, &Problems::default()))
+                p.hint { "Nothing is deleted: the earlier state stays in the history. For another text, mark this one “Entered in error” and add a new one." }
+                p.actions { button.primary type="submit" { "Save" } a.button href=(back) { "Cancel" } }
+            }
+        },
+    ))
 }
 
 async fn save_entry(

@@ -71,7 +71,9 @@ pub fn show_day(fhir: &str, zone: Tz) -> String {
         return at.with_timezone(&zone).format("%-d %b %Y").to_string();
     }
     match fhir.len() {
-        10 => NaiveDate::parse_from_str(fhir, "%Y-%m-%d").map(|d| d.format("%-d %b %Y").to_string()).unwrap_or_default(),
+        10 => {
+            NaiveDate::parse_from_str(fhir, "%Y-%m-%d").map(|d| d.format("%-d %b %Y").to_string()).unwrap_or_default()
+        }
         7 => NaiveDate::parse_from_str(&format!("{fhir}-01"), "%Y-%m-%d")
             .map(|d| d.format("%b %Y").to_string())
             .unwrap_or_default(),
@@ -99,7 +101,8 @@ pub fn to_fhir(at: DateTime<Utc>) -> String {
 pub fn age(birth: NaiveDate, on: NaiveDate) -> String {
     let days = (on - birth).num_days();
     let years = on.years_since(birth).unwrap_or(0);
-    let months = (i64::from(on.year()) - i64::from(birth.year())) * 12 + i64::from(on.month()) - i64::from(birth.month())
+    let months = (i64::from(on.year()) - i64::from(birth.year())) * 12 + i64::from(on.month())
+        - i64::from(birth.month())
         - i64::from(on.day() < birth.day());
     match (days, months, years) {
         (d, ..) if d < 0 => "not yet born".to_owned(),

@@ -86,17 +86,24 @@ fn upload_form(
     problems: &Problems,
 ) -> Markup {
     let hint = format!("PDF, picture (PNG, JPEG, TIFF), DICOM, audio or text, at most {} MB", UPLOAD_BYTES_MAX >> 20);
-    layout::page(web, visit, Section::Patients, "Upload a document", Some(banner), &html! {
-        div.head { h1 { "Upload a document" } }
-        (problems.summary())
-        form.sheet method="post" enctype="multipart/form-data" action={ "/patients/" (patient.id) "/documents/new" } {
-            (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
-            (Field::new("Description", "description", form.text("description")).required()
-                .hint("For example: Letter from cardiology, 6 May 2024").show(problems))
-            (Field::new("File", "file", "").kind("file").required().hint(&hint).show(problems))
-            p.actions { button.primary type="submit" { "Upload" } a.button href={ "/patients/" (patient.id) } { "Cancel" } }
-        }
-    })
+    layout::page(
+        web,
+        visit,
+        Section::Patients,
+        "Upload a document",
+        Some(banner),
+        &html! {
+            div.head { h1 { "Upload a document" } }
+            (problems.summary())
+            form.sheet method="post" enctype="multipart/form-data" action={ "/patients/" (patient.id) "/documents/new" } {
+                (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
+                (Field::new("Description", "description", form.text("description")).required()
+                    .hint("For example: Letter from cardiology, 6 May 2024").show(problems))
+                (Field::new("File", "file", "").kind("file").required().hint(&hint).show(problems))
+                p.actions { button.primary type="submit" { "Upload" } a.button href={ "/patients/" (patient.id) } { "Cancel" } }
+            }
+        },
+    )
 }
 
 async fn upload(
@@ -135,11 +142,14 @@ async fn upload(
     let store = move |tx: &mut Tx<'_>| {
         let row = tx.attach(&staged, Some(&owner))?;
         let attachment = json!({"contentType": row.media_type, "url": format!("Binary/{}", row.id), "size": row.bytes, "title": name});
-        tx.create("DocumentReference", json!({
-            "resourceType": "DocumentReference", "status": "current", "description": description,
-            "subject": {"reference": format!("Patient/{owner}")}, "date": now, "author": [{"display": author}],
-            "content": [{"attachment": attachment}],
-        }))
+        tx.create(
+            "DocumentReference",
+            json!({
+                "resourceType": "DocumentReference", "status": "current", "description": description,
+                "subject": {"reference": format!("Patient/{owner}")}, "date": now, "author": [{"display": author}],
+                "content": [{"attachment": attachment}],
+            }),
+        )
     };
     web.store().write::<_, StoreError, _>(&visit.actor, store).await?;
     Ok(redirect(&format!("/patients/{patient}")))
@@ -174,7 +184,9 @@ async fn download(
         }
         let row = match reference_id(&document, "/content/0/attachment/url", "Binary") {
             // The bytes must be in the same record as the document that points to them.
-            Some(binary) => Some(view.attachment(binary)?).filter(|row| row.patient == 0 || row.patient == resource.patient),
+            Some(binary) => {
+                Some(view.attachment(binary)?).filter(|row| row.patient == 0 || row.patient == resource.patient)
+            }
             None => None,
         };
         Ok((document, row))
@@ -215,8 +227,10 @@ fn inline(document: &Value) -> Option<(Vec<u8>, String)> {
 
 /// `attachment` with an ASCII name for old clients and the true one beside it (RFC 6266).
 fn disposition(name: &str) -> Option<HeaderValue> {
-    let ascii: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') { c } else { '_' }).collect();
+    let ascii: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') { c } else { '_' })
+        .collect();
     HeaderValue::from_str(&format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{}", percent_encode(name))).ok()
 }
 

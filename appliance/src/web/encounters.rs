@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 /// The identifier system of our accounts in `author`.
 const ACCOUNT: &str = "urn:holdfast:account";
 const NOTE_CHARS_MAX: usize = 100_000;
-const CLASSES: [(&str, &str); 4] = [("AMB", "In the practice"), ("VR", "By video"), ("HH", "At home"), ("EMER", "Emergency")];
+const CLASSES: [(&str, &str); 4] =
+    [("AMB", "In the practice"), ("VR", "By video"), ("HH", "At home"), ("EMER", "Emergency")];
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -35,7 +36,13 @@ pub fn routes(web: &Web) -> Vec<Route> {
         Route::new(Method::Post, "/patients/{patient}/encounters/new", encounter(Action::Create), start_encounter, w()),
         Route::new(Method::Get, ONE, encounter(Action::Read), encounter_page, w()),
         Route::new(Method::Post, ONE, encounter(Action::Update), finish_encounter, w()),
-        Route::new(Method::Post, "/patients/{patient}/encounters/{encounter}/notes", note(Action::Create), add_note, w()),
+        Route::new(
+            Method::Post,
+            "/patients/{patient}/encounters/{encounter}/notes",
+            note(Action::Create),
+            add_note,
+            w(),
+        ),
         Route::new(Method::Get, NOTE, note(Action::Update), edit_note, w()),
         Route::new(Method::Post, NOTE, note(Action::Update), save_note, w()),
         Route::new(Method::Post, SIGN, note(Action::Sign), sign_note, w()),
@@ -66,7 +73,11 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, encounters: &[V
         .collect();
     let may = authorize(&visit.actor, Action::Create, Object::resource("Encounter")).is_ok();
     let add = format!("{base}/new");
-    chart::section("Encounters", may.then_some((add.as_str(), "Start")), &chart::folded(&rows, "No encounters recorded."))
+    chart::section(
+        "Encounters",
+        may.then_some((add.as_str(), "Start")),
+        &chart::folded(&rows, "No encounters recorded."),
+    )
 }
 
 fn title(encounter: &Value) -> &str {
@@ -100,16 +111,23 @@ fn encounter_form(
     problems: &Problems,
 ) -> Markup {
     let class = if form.text("class").is_empty() { "AMB" } else { form.text("class") };
-    layout::page(web, visit, Section::Patients, "Start an encounter", Some(banner), &html! {
-        div.head { h1 { "Start an encounter" } }
-        (problems.summary())
-        form.sheet method="post" action={ "/patients/" (patient.id) "/encounters/new" } {
-            (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
-            (Field::new("Reason", "reason", form.text("reason")).required().hint("Why the patient is here, for example: Cough for two weeks").show(problems))
-            (fields::select("Where", "class", class, &fields::pairs(&CLASSES), true, problems))
-            p.actions { button.primary type="submit" { "Start" } a.button href={ "/patients/" (patient.id) } { "Cancel" } }
-        }
-    })
+    layout::page(
+        web,
+        visit,
+        Section::Patients,
+        "Start an encounter",
+        Some(banner),
+        &html! {
+            div.head { h1 { "Start an encounter" } }
+            (problems.summary())
+            form.sheet method="post" action={ "/patients/" (patient.id) "/encounters/new" } {
+                (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
+                (Field::new("Reason", "reason", form.text("reason")).required().hint("Why the patient is here, for example: Cough for two weeks").show(problems))
+                (fields::select("Where", "class", class, &fields::pairs(&CLASSES), true, problems))
+                p.actions { button.primary type="submit" { "Start" } a.button href={ "/patients/" (patient.id) } { "Cancel" } }
+            }
+        },
+    )
 }
 
 async fn start_encounter(
@@ -185,40 +203,47 @@ fn show_encounter(web: &Web, visit: &Visit, opened: &Opened, form: &Form, proble
     let mut texts: Vec<&Value> = notes.iter().filter(|n| reading::is_note(n)).collect();
     texts.sort_by_key(|n| text(n, "/date").to_owned());
     let (mains, addenda): (Vec<&Value>, Vec<&Value>) = texts.into_iter().partition(|n| appended_to(n).is_none());
-    layout::page(web, visit, Section::Patients, "Encounter", Some(banner), &html! {
-        p.crumbs { a href={ "/patients/" (patient.id) } { "Chart" } " › Encounter" }
-        div.head {
-            h1 { (title(encounter)) }
-            @if is_open { form method="post" action=(base) {
-                (layout::csrf(visit)) (chart::form_identity(&patient.id, &version(encounter).to_string()))
-                button type="submit" { "Finish the encounter" }
-            } }
-        }
-        p.soft {
-            (dates::show(text(encounter, "/period/start"), zone))
-            @if let Some(class) = class.into_iter().find(|c| !c.is_empty()) { " · " (class) }
-            " · " (if is_open { "open" } else { code(encounter, "status") })
-        }
-        h2 { "Notes" }
-        @if mains.is_empty() { p.empty { "No note yet." } }
-        @for note in &mains {
-            (show_note(web, visit, &base, note))
-            @for addendum in addenda.iter().filter(|a| appended_to(a) == Some(text(note, "/id"))) {
-                div.addendum { (show_note(web, visit, &base, addendum)) }
+    layout::page(
+        web,
+        visit,
+        Section::Patients,
+        "Encounter",
+        Some(banner),
+        &html! {
+            p.crumbs { a href={ "/patients/" (patient.id) } { "Chart" } " › Encounter" }
+            div.head {
+                h1 { (title(encounter)) }
+                @if is_open { form method="post" action=(base) {
+                    (layout::csrf(visit)) (chart::form_identity(&patient.id, &version(encounter).to_string()))
+                    button type="submit" { "Finish the encounter" }
+                } }
             }
-        }
-        @if authorize(&visit.actor, Action::Create, Object::resource("DocumentReference")).is_ok() {
-            section.panel {
-                h2 { "Write a note" }
-                (problems.summary())
-                form method="post" action={ (base) "/notes" } {
-                    (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
-                    (fields::area("Note", "note", form.raw("note"), 10, problems))
-                    p.actions { button.primary type="submit" { "Save as draft" } span.hint { "A draft is visible to all clinicians; you sign it when it is complete." } }
+            p.soft {
+                (dates::show(text(encounter, "/period/start"), zone))
+                @if let Some(class) = class.into_iter().find(|c| !c.is_empty()) { " · " (class) }
+                " · " (if is_open { "open" } else { code(encounter, "status") })
+            }
+            h2 { "Notes" }
+            @if mains.is_empty() { p.empty { "No note yet." } }
+            @for note in &mains {
+                (show_note(web, visit, &base, note))
+                @for addendum in addenda.iter().filter(|a| appended_to(a) == Some(text(note, "/id"))) {
+                    div.addendum { (show_note(web, visit, &base, addendum)) }
                 }
             }
-        }
-    })
+            @if authorize(&visit.actor, Action::Create, Object::resource("DocumentReference")).is_ok() {
+                section.panel {
+                    h2 { "Write a note" }
+                    (problems.summary())
+                    form method="post" action={ (base) "/notes" } {
+                        (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
+                        (fields::area("Note", "note", form.raw("note"), 10, problems))
+                        p.actions { button.primary type="submit" { "Save as draft" } span.hint { "A draft is visible to all clinicians; you sign it when it is complete." } }
+                    }
+                }
+            }
+        },
+    )
 }
 
 fn appended_to(note: &Value) -> Option<&str> {
@@ -230,7 +255,8 @@ fn show_note(web: &Web, visit: &Visit, base: &str, note: &Value) -> Markup {
     let zone = web.settings().zone;
     let id = text(note, "/id");
     let draft = is_draft(note);
-    let authors: Vec<&str> = list(note, "author").iter().map(|a| text(a, "/display")).filter(|d| !d.is_empty()).collect();
+    let authors: Vec<&str> =
+        list(note, "author").iter().map(|a| text(a, "/display")).filter(|d| !d.is_empty()).collect();
     html! {
         article.note.draft[draft] {
             header {
@@ -346,8 +372,7 @@ fn note_body(visit: &Visit, form: &Form, patient: &str, encounter: &str, now: &s
         "context": {"encounter": [{"reference": format!("Encounter/{encounter}")}]},
     });
     if !form.text("appends").is_empty() {
-        body["relatesTo"] =
-            json!([{"code": "appends", "target": {"reference": format!("DocumentReference/{}", form.text("appends"))}}]);
+        body["relatesTo"] = json!([{"code": "appends", "target": {"reference": format!("DocumentReference/{}", form.text("appends"))}}]);
     }
     body
 }
@@ -382,7 +407,10 @@ async fn editable(web: &Web, visit: &Visit, patient: &str, id: &str) -> Result<V
 
 fn may_edit(note: &Value, actor: &Actor) -> Result<(), StoreError> {
     if !is_draft(note) {
-        return Err(StoreError::invalid("a signed note is not changed; write an addendum", "DocumentReference.docStatus"));
+        return Err(StoreError::invalid(
+            "a signed note is not changed; write an addendum",
+            "DocumentReference.docStatus",
+        ));
     }
     if !is_author(note, actor) {
         return Err(StoreError::invalid("only its author edits or signs a draft", "DocumentReference.author"));
@@ -402,21 +430,28 @@ fn note_page(
     problems: &Problems,
 ) -> Markup {
     let action = format!("{base}/notes/{id}");
-    layout::page(web, visit, Section::Patients, "Note", Some(banner), &html! {
-        p.crumbs { a href={ "/patients/" (patient) } { "Chart" } " › " a href=(base) { "Encounter" } " › Note" }
-        div.head { h1 { "Note" } span.tag.warn { "Draft, not signed" } }
-        (problems.summary())
-        form method="post" action=(action) {
-            (layout::csrf(visit)) (chart::form_identity(patient, form.text("version")))
-            (fields::area("Note", "note", form.raw("note"), 18, problems))
-            p.actions {
-                button type="submit" { "Save draft" }
-                button.primary type="submit" formaction={ (action) "/sign" } { "Save and sign" }
-                a.button.quiet href=(base) { "Back to the encounter" }
+    layout::page(
+        web,
+        visit,
+        Section::Patients,
+        "Note",
+        Some(banner),
+        &html! {
+            p.crumbs { a href={ "/patients/" (patient) } { "Chart" } " › " a href=(base) { "Encounter" } " › Note" }
+            div.head { h1 { "Note" } span.tag.warn { "Draft, not signed" } }
+            (problems.summary())
+            form method="post" action=(action) {
+                (layout::csrf(visit)) (chart::form_identity(patient, form.text("version")))
+                (fields::area("Note", "note", form.raw("note"), 18, problems))
+                p.actions {
+                    button type="submit" { "Save draft" }
+                    button.primary type="submit" formaction={ (action) "/sign" } { "Save and sign" }
+                    a.button.quiet href=(base) { "Back to the encounter" }
+                }
+                p.hint { "Signing makes the note final. Afterwards it cannot be changed; an addendum can be written." }
             }
-            p.hint { "Signing makes the note final. Afterwards it cannot be changed; an addendum can be written." }
-        }
-    })
+        },
+    )
 }
 
 async fn save_note(
@@ -472,8 +507,11 @@ async fn store_note(
         Err(StoreError::VersionConflict { .. }) => {
             // What was typed must survive: the page shows it again, and sends the writer to look at the other state first.
             let mut problems = Problems::default();
-            problems.add("", "This note was changed in another window meanwhile. Nothing was saved: open the encounter in a \
-                              new window, compare, and copy what you need.");
+            problems.add(
+                "",
+                "This note was changed in another window meanwhile. Nothing was saved: open the encounter in a \
+                              new window, compare, and copy what you need.",
+            );
             let (banner, _) = chart::banner(web, visit, &patient).await?;
             let page = note_page(web, visit, &banner, &patient, &base, &id, form, &problems);
             Ok((StatusCode::CONFLICT, page).into_response())

@@ -67,13 +67,20 @@ impl<'a> Field<'a> {
 
     pub fn show(&self, problems: &Problems) -> Markup {
         let numeric = self.autocomplete == "one-time-code";
-        frame(self.label, self.name, self.hint, self.required, problems, &html! {
-            input id=(self.name) name=(self.name) type=(self.kind) value=(self.value) required[self.required]
-                autocomplete=(self.autocomplete) maxlength=(self.length_max) inputmode=[numeric.then_some("numeric")]
-                spellcheck="false"
-                aria-invalid=[problems.get(self.name).map(|_| "true")]
-                aria-describedby=[described(self.name, self.hint, problems)];
-        })
+        frame(
+            self.label,
+            self.name,
+            self.hint,
+            self.required,
+            problems,
+            &html! {
+                input id=(self.name) name=(self.name) type=(self.kind) value=(self.value) required[self.required]
+                    autocomplete=(self.autocomplete) maxlength=(self.length_max) inputmode=[numeric.then_some("numeric")]
+                    spellcheck="false"
+                    aria-invalid=[problems.get(self.name).map(|_| "true")]
+                    aria-describedby=[described(self.name, self.hint, problems)];
+            },
+        )
     }
 }
 
@@ -86,22 +93,36 @@ pub fn select(
     required: bool,
     problems: &Problems,
 ) -> Markup {
-    frame(label, name, "", required, problems, &html! {
-        select id=(name) name=(name) required[required] aria-invalid=[problems.get(name).map(|_| "true")]
-            aria-describedby=[described(name, "", problems)] {
-            @if value.is_empty() || required && !options.iter().any(|(key, _)| key == value) { option value="" { "Please choose" } }
-            @for (key, shown) in options { option value=(key) selected[key == value] { (shown) } }
-        }
-    })
+    frame(
+        label,
+        name,
+        "",
+        required,
+        problems,
+        &html! {
+            select id=(name) name=(name) required[required] aria-invalid=[problems.get(name).map(|_| "true")]
+                aria-describedby=[described(name, "", problems)] {
+                @if value.is_empty() || required && !options.iter().any(|(key, _)| key == value) { option value="" { "Please choose" } }
+                @for (key, shown) in options { option value=(key) selected[key == value] { (shown) } }
+            }
+        },
+    )
 }
 
 /// A text area.
 pub fn area(label: &str, name: &str, value: &str, rows: u32, problems: &Problems) -> Markup {
-    frame(label, name, "", true, problems, &html! {
-        // The first newline of a text area's content is not part of its value.
-        textarea id=(name) name=(name) rows=(rows) required aria-invalid=[problems.get(name).map(|_| "true")]
-            aria-describedby=[described(name, "", problems)] { "\n" (value) }
-    })
+    frame(
+        label,
+        name,
+        "",
+        true,
+        problems,
+        &html! {
+            // The first newline of a text area's content is not part of its value.
+            textarea id=(name) name=(name) rows=(rows) required aria-invalid=[problems.get(name).map(|_| "true")]
+                aria-describedby=[described(name, "", problems)] { "\n" (value) }
+        },
+    )
 }
 
 /// Options that show what they store.

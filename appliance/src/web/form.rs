@@ -43,9 +43,10 @@ impl Form {
         if kind.starts_with("multipart/form-data") {
             return Self::read_multipart(request).await;
         }
-        let body = Limited::new(request.into_body(), FORM_BYTES_MAX).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() { FormError::TooLarge } else { FormError::Malformed }
-        })?;
+        let body = Limited::new(request.into_body(), FORM_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| if error.is::<LengthLimitError>() { FormError::TooLarge } else { FormError::Malformed })?;
         Self::parse(&body.to_bytes())
     }
 

@@ -88,18 +88,22 @@ async fn login_page(State(web): State<Web>, visit: Visit, Query(to): Query<Desti
 }
 
 fn login_form(web: &Web, visit: &Visit, to: &str, name: &str, problems: &Problems) -> Markup {
-    layout::card(&web.settings().practice_name, "Log in", &html! {
-        (problems.summary())
-        form method="post" action="/login" data-no-guard="" {
-            (layout::csrf(visit))
-            input type="hidden" name="to" value=(to);
-            (Field::new("User name", "name", name).required().autocomplete("username").show(problems))
-            (Field::new("Password", "password", "").kind("password").required().autocomplete("current-password").show(problems))
-            (Field::new("Code", "code", "").required().autocomplete("one-time-code")
-                .hint("Six digits from your authenticator app").show(problems))
-            p.actions { button.primary type="submit" { "Log in" } }
-        }
-    })
+    layout::card(
+        &web.settings().practice_name,
+        "Log in",
+        &html! {
+            (problems.summary())
+            form method="post" action="/login" data-no-guard="" {
+                (layout::csrf(visit))
+                input type="hidden" name="to" value=(to);
+                (Field::new("User name", "name", name).required().autocomplete("username").show(problems))
+                (Field::new("Password", "password", "").kind("password").required().autocomplete("current-password").show(problems))
+                (Field::new("Code", "code", "").required().autocomplete("one-time-code")
+                    .hint("Six digits from your authenticator app").show(problems))
+                p.actions { button.primary type="submit" { "Log in" } }
+            }
+        },
+    )
 }
 
 async fn login(State(web): State<Web>, visit: Visit, headers: HeaderMap, form: Form) -> Result<Response, PageError> {
@@ -208,30 +212,32 @@ const KEPT: &str = "kept.";
 
 fn unlock_form(web: &Web, visit: &Visit, to: &str, kept: &[(&str, &str)], problems: &Problems) -> Markup {
     let display = visit.session.as_ref().map_or("", |s| s.display.as_str());
-    layout::card(&web.settings().practice_name, "Screen locked", &html! {
-        p { "Locked for " b { (display) } "." @if !kept.is_empty() { " What you entered is kept." } }
-        (problems.summary())
-        form method="post" action="/unlock" data-no-guard="" {
-            (layout::csrf(visit))
-            input type="hidden" name="to" value=(to);
-            @for (name, value) in kept { input type="hidden" name={ (KEPT) (name) } value=(value); }
-            (Field::new("Password", "password", "").kind("password").required().autocomplete("current-password").show(problems))
-            p.actions { button.primary type="submit" { "Unlock" } }
-        }
-        form method="post" action="/logout" {
-            (layout::csrf(visit))
-            p.actions { button.quiet type="submit" { "Log out and let somebody else log in" } }
-        }
-    })
+    layout::card(
+        &web.settings().practice_name,
+        "Screen locked",
+        &html! {
+            p { "Locked for " b { (display) } "." @if !kept.is_empty() { " What you entered is kept." } }
+            (problems.summary())
+            form method="post" action="/unlock" data-no-guard="" {
+                (layout::csrf(visit))
+                input type="hidden" name="to" value=(to);
+                @for (name, value) in kept { input type="hidden" name={ (KEPT) (name) } value=(value); }
+                (Field::new("Password", "password", "").kind("password").required().autocomplete("current-password").show(problems))
+                p.actions { button.primary type="submit" { "Unlock" } }
+            }
+            form method="post" action="/logout" {
+                (layout::csrf(visit))
+                p.actions { button.quiet type="submit" { "Log out and let somebody else log in" } }
+            }
+        },
+    )
 }
 
 async fn unlock(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
     let session = visit.session.clone().ok_or(PageError::Forbidden)?;
     let to = own_path(form.text("to")).to_owned();
-    let typed: Vec<(String, String)> = form
-        .fields_without(&[])
-        .filter_map(|(n, v)| Some((n.strip_prefix(KEPT)?.to_owned(), v.to_owned())))
-        .collect();
+    let typed: Vec<(String, String)> =
+        form.fields_without(&[]).filter_map(|(n, v)| Some((n.strip_prefix(KEPT)?.to_owned(), v.to_owned()))).collect();
     let kept: Vec<(&str, &str)> = typed.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     if let Err(sentence) = unlock_session(&web, &visit, &session, &form).await? {
         let mut problems = Problems::default();
@@ -283,14 +289,18 @@ async fn unlock_session(
 
 /// After the unlock: one more press sends what was typed, under the reader's eyes.
 fn continue_form(web: &Web, visit: &Visit, to: &str, kept: &[(&str, &str)]) -> Markup {
-    layout::card(&web.settings().practice_name, "Unlocked", &html! {
-        p { "What you had entered before the screen locked is not saved yet." }
-        form method="post" action=(to) {
-            (layout::csrf(visit))
-            @for (name, value) in kept { input type="hidden" name=(name) value=(value); }
-            p.actions { button.primary type="submit" { "Save it now" } a.button href=(to) { "Discard it" } }
-        }
-    })
+    layout::card(
+        &web.settings().practice_name,
+        "Unlocked",
+        &html! {
+            p { "What you had entered before the screen locked is not saved yet." }
+            form method="post" action=(to) {
+                (layout::csrf(visit))
+                @for (name, value) in kept { input type="hidden" name=(name) value=(value); }
+                p.actions { button.primary type="submit" { "Save it now" } a.button href=(to) { "Discard it" } }
+            }
+        },
+    )
 }
 
 async fn lock(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
@@ -342,29 +352,33 @@ fn invite_form(
     let url = Totp::otpauth_url(&invite.totp_secret, practice, invite.role.as_str());
     let grouped: Vec<String> =
         invite.totp_secret.as_bytes().chunks(4).map(|c| String::from_utf8_lossy(c).into_owned()).collect();
-    Ok(layout::card(practice, "Set up your account", &html! {
-        p { "You were invited as " b { (invite.role) } "." }
-        (problems.summary())
-        form method="post" action=(visit.here) {
-            (layout::csrf(visit))
-            (Field::new("Your name", "display", form.text("display")).required().autocomplete("name")
-                .hint("As colleagues know you, for example Dr. Maria Keller").show(problems))
-            (Field::new("User name", "name", form.text("name")).required().autocomplete("username")
-                .hint("For logging in, for example mkeller").show(problems))
-            (Field::new("Password", "password", "").kind("password").required().autocomplete("new-password")
-                .hint("At least 12 characters; several words make a good one").show(problems))
-            (Field::new("Password again", "again", "").kind("password").required().autocomplete("new-password").show(problems))
-            h2 { "Authenticator" }
-            p { "Scan this with an authenticator app on your phone, then enter the code that it shows." }
-            div.enrol {
-                div.qr { (qr_svg(&url)?) }
-                p { "Cannot scan? Enter this key: " code { (grouped.join(" ")) } }
+    Ok(layout::card(
+        practice,
+        "Set up your account",
+        &html! {
+            p { "You were invited as " b { (invite.role) } "." }
+            (problems.summary())
+            form method="post" action=(visit.here) {
+                (layout::csrf(visit))
+                (Field::new("Your name", "display", form.text("display")).required().autocomplete("name")
+                    .hint("As colleagues know you, for example Dr. Maria Keller").show(problems))
+                (Field::new("User name", "name", form.text("name")).required().autocomplete("username")
+                    .hint("For logging in, for example mkeller").show(problems))
+                (Field::new("Password", "password", "").kind("password").required().autocomplete("new-password")
+                    .hint("At least 12 characters; several words make a good one").show(problems))
+                (Field::new("Password again", "again", "").kind("password").required().autocomplete("new-password").show(problems))
+                h2 { "Authenticator" }
+                p { "Scan this with an authenticator app on your phone, then enter the code that it shows." }
+                div.enrol {
+                    div.qr { (qr_svg(&url)?) }
+                    p { "Cannot scan? Enter this key: " code { (grouped.join(" ")) } }
+                }
+                (Field::new("Code", "code", "").required().autocomplete("one-time-code")
+                    .hint("Six digits from the app").show(problems))
+                p.actions { button.primary type="submit" { "Create my account" } }
             }
-            (Field::new("Code", "code", "").required().autocomplete("one-time-code")
-                .hint("Six digits from the app").show(problems))
-            p.actions { button.primary type="submit" { "Create my account" } }
-        }
-    }))
+        },
+    ))
 }
 
 /// A QR code as an inline SVG element: no image request, nothing for a cache.
@@ -460,7 +474,9 @@ mod tests {
         for good in ["/schedule?day=2024-01-02", "/patients/abc"] {
             assert_eq!(own_path(good), good);
         }
-        for bad in ["", "//evil.example", "https://evil.example", "/\\evil", "/a\nb", "/a b", "/login?to=/x", "javascript:x"] {
+        for bad in
+            ["", "//evil.example", "https://evil.example", "/\\evil", "/a\nb", "/a b", "/login?to=/x", "javascript:x"]
+        {
             assert_eq!(own_path(bad), "/", "{bad:?}");
         }
     }

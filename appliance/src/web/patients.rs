@@ -85,29 +85,37 @@ async fn patient_list(
     let found = web.store().view(&visit.actor, search).await?;
     let mut patients = facts(&found.resources)?;
     patients.sort_by_cached_key(|p| (p.family.to_lowercase(), p.given.to_lowercase(), p.birth));
-    let listing = Listing { typed: &typed, page: asked.page.min(patients.len() / PAGE_PATIENTS), more: found.next.is_some() };
+    let listing =
+        Listing { typed: &typed, page: asked.page.min(patients.len() / PAGE_PATIENTS), more: found.next.is_some() };
     let results = results(&web, &patients, &listing);
     if visit.fragment {
         return Ok(results);
     }
     let may_register = authorize(&visit.actor, Action::Create, Object::resource("Patient")).is_ok();
-    Ok(layout::page(&web, &visit, Section::Patients, "Patients", None, &html! {
-        div.head {
-            h1 { "Patients" }
-            @if may_register { a.button.primary href="/patients/new" { "Register a patient" } }
-        }
-        form.search role="search" method="get" action="/patients" {
-            label for="q" { "Find a patient" }
-            div.row {
-                input #q type="search" name="q" value=(typed) autofocus autocomplete="off" spellcheck="false" maxlength="100"
-                    aria-describedby="q-hint"
-                    hx-get="/patients" hx-trigger="input changed delay:200ms, search" hx-target="#results" hx-sync="this:replace";
-                button type="submit" { "Search" }
+    Ok(layout::page(
+        &web,
+        &visit,
+        Section::Patients,
+        "Patients",
+        None,
+        &html! {
+            div.head {
+                h1 { "Patients" }
+                @if may_register { a.button.primary href="/patients/new" { "Register a patient" } }
             }
-            p.hint #q-hint { "Name, birth date (1960-05-06) or record number; several together narrow the list." }
-        }
-        div #results aria-live="polite" { (results) }
-    }))
+            form.search role="search" method="get" action="/patients" {
+                label for="q" { "Find a patient" }
+                div.row {
+                    input #q type="search" name="q" value=(typed) autofocus autocomplete="off" spellcheck="false" maxlength="100"
+                        aria-describedby="q-hint"
+                        hx-get="/patients" hx-trigger="input changed delay:200ms, search" hx-target="#results" hx-sync="this:replace";
+                    button type="submit" { "Search" }
+                }
+                p.hint #q-hint { "Name, birth date (1960-05-06) or record number; several together narrow the list." }
+            }
+            div #results aria-live="polite" { (results) }
+        },
+    ))
 }
 
 fn facts(resources: &[Resource]) -> Result<Vec<PatientFacts>, PageError> {
@@ -167,16 +175,23 @@ async fn new_patient(State(web): State<Web>, visit: Visit) -> Markup {
 }
 
 fn registration_page(web: &Web, visit: &Visit, form: &Form, problems: &Problems, alike: &[PatientFacts]) -> Markup {
-    layout::page(web, visit, Section::Patients, "Register a patient", None, &html! {
-        div.head { h1 { "Register a patient" } }
-        (problems.summary())
-        form.sheet method="post" action="/patients/new" {
-            (layout::csrf(visit))
-            @if !alike.is_empty() { (duplicate_hint(alike)) }
-            (demographics(form, problems))
-            p.actions { button.primary type="submit" { "Register" } a.button href="/patients" { "Cancel" } }
-        }
-    })
+    layout::page(
+        web,
+        visit,
+        Section::Patients,
+        "Register a patient",
+        None,
+        &html! {
+            div.head { h1 { "Register a patient" } }
+            (problems.summary())
+            form.sheet method="post" action="/patients/new" {
+                (layout::csrf(visit))
+                @if !alike.is_empty() { (duplicate_hint(alike)) }
+                (demographics(form, problems))
+                p.actions { button.primary type="submit" { "Register" } a.button href="/patients" { "Cancel" } }
+            }
+        },
+    )
 }
 
 fn duplicate_hint(alike: &[PatientFacts]) -> Markup {
@@ -236,7 +251,9 @@ fn check(form: &Form, today: NaiveDate) -> (Problems, Option<NaiveDate>) {
     match birth {
         None => problems.add("birth", "Please enter the birth date as year-month-day, for example 1960-05-06."),
         Some(day) if day > today => problems.add("birth", "A birth date cannot be in the future."),
-        Some(day) if today.years_since(day).unwrap_or(0) > 125 => problems.add("birth", "This is more than 125 years ago."),
+        Some(day) if today.years_since(day).unwrap_or(0) > 125 => {
+            problems.add("birth", "This is more than 125 years ago.")
+        }
         Some(_) => {}
     }
     if !GENDERS.iter().any(|(key, _)| *key == form.text("gender")) {
@@ -423,16 +440,23 @@ fn edit_page(
     form: &Form,
     problems: &Problems,
 ) -> Markup {
-    layout::page(web, visit, Section::Patients, "Edit registration", Some(banner), &html! {
-        div.head { h1 { "Edit registration" } }
-        (problems.summary())
-        form.sheet method="post" action={ "/patients/" (facts.id) "/edit" } {
-            (layout::csrf(visit))
-            (chart::form_identity(&facts.id, form.text("version")))
-            (demographics(form, problems))
-            p.actions { button.primary type="submit" { "Save" } a.button href={ "/patients/" (facts.id) } { "Cancel" } }
-        }
-    })
+    layout::page(
+        web,
+        visit,
+        Section::Patients,
+        "Edit registration",
+        Some(banner),
+        &html! {
+            div.head { h1 { "Edit registration" } }
+            (problems.summary())
+            form.sheet method="post" action={ "/patients/" (facts.id) "/edit" } {
+                (layout::csrf(visit))
+                (chart::form_identity(&facts.id, form.text("version")))
+                (demographics(form, problems))
+                p.actions { button.primary type="submit" { "Save" } a.button href={ "/patients/" (facts.id) } { "Cancel" } }
+            }
+        },
+    )
 }
 
 async fn save_patient(
@@ -500,23 +524,33 @@ mod tests {
             "name": [{"use": "maiden", "family": "Old"}, {"use": "official", "family": "Doe", "prefix": ["Dr."]}],
             "telecom": [{"system": "fax", "value": "1"}, {"system": "phone", "value": "2", "use": "home"}],
             "address": [{"line": ["x"], "city": "y", "country": "US"}]});
-        let fields = [("family", "Roe"), ("given", "Jane Ann"), ("gender", "female"), ("phone", "55555"), ("city", "Bern")];
+        let fields =
+            [("family", "Roe"), ("given", "Jane Ann"), ("gender", "female"), ("phone", "55555"), ("city", "Bern")];
         let form = Form::from_fields(fields.map(|(n, v)| (n.to_owned(), v.to_owned())));
         apply(patient.as_object_mut().unwrap(), &form, dates::parse_day("1960-05-06").unwrap());
         assert_eq!(patient["maritalStatus"]["text"], "M");
         assert_eq!(patient["name"][0]["family"], "Old");
-        assert_eq!(patient["name"][1], json!({"use": "official", "family": "Roe", "prefix": ["Dr."], "given": ["Jane", "Ann"]}));
-        assert_eq!(patient["telecom"], json!([{"system": "fax", "value": "1"}, {"system": "phone", "value": "55555", "use": "home"}]));
+        assert_eq!(
+            patient["name"][1],
+            json!({"use": "official", "family": "Roe", "prefix": ["Dr."], "given": ["Jane", "Ann"]})
+        );
+        assert_eq!(
+            patient["telecom"],
+            json!([{"system": "fax", "value": "1"}, {"system": "phone", "value": "55555", "use": "home"}])
+        );
         assert_eq!(patient["address"], json!([{"country": "US", "city": "Bern"}]));
     }
 
     #[test]
     fn says_what_is_wrong_with_a_registration() {
         let today = dates::parse_day("2024-06-01").unwrap();
-        let form = |fields: &[(&str, &str)]| Form::from_fields(fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+        let form =
+            |fields: &[(&str, &str)]| Form::from_fields(fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
         let good = [("family", "Doe"), ("given", "J"), ("birth", "1960-05-06"), ("gender", "female")];
         assert!(check(&form(&good), today).0.is_empty());
-        for (name, bad) in [("family", ""), ("birth", "2024-06-02"), ("birth", "06.05.1960"), ("birth", "1880-01-01"), ("gender", "x")] {
+        for (name, bad) in
+            [("family", ""), ("birth", "2024-06-02"), ("birth", "06.05.1960"), ("birth", "1880-01-01"), ("gender", "x")]
+        {
             let mut fields = good;
             for field in &mut fields {
                 if field.0 == name {

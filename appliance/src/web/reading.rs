@@ -48,7 +48,8 @@ pub fn reference_id<'a>(value: &'a Value, pointer: &str, kind: &str) -> Option<&
 
 /// The patient of a clinical resource.
 pub fn subject(resource: &Value) -> Option<&str> {
-    reference_id(resource, "/subject/reference", "Patient").or_else(|| reference_id(resource, "/patient/reference", "Patient"))
+    reference_id(resource, "/subject/reference", "Patient")
+        .or_else(|| reference_id(resource, "/patient/reference", "Patient"))
 }
 
 /// What the pages show of a patient.

@@ -156,9 +156,10 @@ fn show_day(web: &Web, visit: &Visit, found: &Day, day: NaiveDate, practitioner:
         found.lines.iter().filter(|l| practitioner.is_empty() || l.practitioner == practitioner).collect();
     let busy = lines.iter().filter(|l| takes_time(&l.appointment)).count();
     // Only those who have appointments this day, and the chosen one: a list of all would be long.
-    let working = found.practitioners.iter().filter(|(id, _)| {
-        id == practitioner || found.lines.iter().any(|l| &l.practitioner == id)
-    });
+    let working = found
+        .practitioners
+        .iter()
+        .filter(|(id, _)| id == practitioner || found.lines.iter().any(|l| &l.practitioner == id));
     html! {
         div.head {
             h1 { (dates::week_day(day)) @if day == today { " " span.tag.calm { "Today" } } }
@@ -198,7 +199,11 @@ fn show_line(web: &Web, visit: &Visit, found: &Day, line: &Line, day: NaiveDate,
     let state = code(appointment, "status");
     let word = STATES.iter().find(|(key, _)| *key == state).map_or(state, |(_, word)| word);
     let name = found.practitioners.iter().find(|(id, _)| *id == line.practitioner).map_or("", |(_, name)| name);
-    let reason = [text(appointment, "/description"), concept(appointment.pointer("/reasonCode/0")), concept(appointment.pointer("/serviceType/0"))];
+    let reason = [
+        text(appointment, "/description"),
+        concept(appointment.pointer("/reasonCode/0")),
+        concept(appointment.pointer("/serviceType/0")),
+    ];
     let button = |to: &str, label: &str| html! { button.small type="submit" name="to" value=(to) { (label) } };
     html! {
         tr.past[!takes_time(appointment)] {
@@ -252,7 +257,8 @@ async fn booking_page(
     let day = dates::parse_day(&asked.day).unwrap_or(today);
     let own = visit.session.as_ref().and_then(|s| s.practitioner.clone()).unwrap_or_default();
     let practitioner = if asked.practitioner.is_empty() { own } else { asked.practitioner };
-    let fields = [("day", day.to_string()), ("practitioner", practitioner), ("minutes", "30".into()), ("time", String::new())];
+    let fields =
+        [("day", day.to_string()), ("practitioner", practitioner), ("minutes", "30".into()), ("time", String::new())];
     let form = Form::from_fields(fields.map(|(n, v)| (n.to_owned(), v)));
     booking_form(&web, &visit, &asked.patient, &form, &Problems::default()).await
 }
@@ -276,21 +282,28 @@ async fn choose_patient(web: &Web, visit: &Visit, asked: &BookingQuery) -> Resul
     if visit.fragment {
         return Ok(choices);
     }
-    Ok(layout::page(web, visit, Section::Schedule, "Book an appointment", None, &html! {
-        div.head { h1 { "Book an appointment" }
-            @if authorize(&visit.actor, Action::Create, Object::resource("Patient")).is_ok() { a.button href="/patients/new" { "Register a new patient" } } }
-        form.search role="search" method="get" action="/schedule/book" {
-            input type="hidden" name="day" value=(asked.day);
-            label for="q" { "For whom?" }
-            div.row {
-                input #q type="search" name="q" value=(typed) autofocus autocomplete="off" spellcheck="false" maxlength="100"
-                    hx-get="/schedule/book" hx-include="closest form" hx-trigger="input changed delay:200ms, search" hx-target="#choices" hx-sync="this:replace";
-                button type="submit" { "Search" }
+    Ok(layout::page(
+        web,
+        visit,
+        Section::Schedule,
+        "Book an appointment",
+        None,
+        &html! {
+            div.head { h1 { "Book an appointment" }
+                @if authorize(&visit.actor, Action::Create, Object::resource("Patient")).is_ok() { a.button href="/patients/new" { "Register a new patient" } } }
+            form.search role="search" method="get" action="/schedule/book" {
+                input type="hidden" name="day" value=(asked.day);
+                label for="q" { "For whom?" }
+                div.row {
+                    input #q type="search" name="q" value=(typed) autofocus autocomplete="off" spellcheck="false" maxlength="100"
+                        hx-get="/schedule/book" hx-include="closest form" hx-trigger="input changed delay:200ms, search" hx-target="#choices" hx-sync="this:replace";
+                    button type="submit" { "Search" }
+                }
+                p.hint { "Name, birth date (1960-05-06) or record number." }
             }
-            p.hint { "Name, birth date (1960-05-06) or record number." }
-        }
-        div #choices aria-live="polite" { (choices) }
-    }))
+            div #choices aria-live="polite" { (choices) }
+        },
+    ))
 }
 
 async fn booking_form(
@@ -303,31 +316,39 @@ async fn booking_form(
     let zone = web.settings().zone;
     let day = dates::parse_day(form.text("day")).unwrap_or_else(|| dates::today(web.now(), zone));
     let (site, id) = (web.clone(), patient.to_owned());
-    let read = move |view: &View<'_>| Ok::<_, StoreError>((chart::banner_in(&site, view, &id)?, read_day(view, day, zone)?));
+    let read =
+        move |view: &View<'_>| Ok::<_, StoreError>((chart::banner_in(&site, view, &id)?, read_day(view, day, zone)?));
     let ((banner, facts), found) = web.store().view(&visit.actor, read).await?;
     let practitioner = form.text("practitioner");
     let lengths: Vec<(String, String)> = LENGTHS.iter().map(|m| (m.to_string(), format!("{m} minutes"))).collect();
     let taken = taken(&found, practitioner, day);
-    Ok(layout::page(web, visit, Section::Schedule, "Book an appointment", Some(&banner), &html! {
-        div.head { h1 { "Book an appointment" } }
-        (problems.summary())
-        div.sides {
-            form.sheet method="post" action="/schedule/book" {
-                (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))
-                (fields::select("Practitioner", "practitioner", practitioner, &found.practitioners, true, problems))
-                div.columns.narrow {
-                    (Field::new("Day", "day", form.text("day")).kind("date").required().show(problems))
-                    (Field::new("Time", "time", form.text("time")).kind("time").required().show(problems))
-                    (fields::select("Length", "minutes", form.text("minutes"), &lengths, true, problems))
+    Ok(layout::page(
+        web,
+        visit,
+        Section::Schedule,
+        "Book an appointment",
+        Some(&banner),
+        &html! {
+            div.head { h1 { "Book an appointment" } }
+            (problems.summary())
+            div.sides {
+                form.sheet method="post" action="/schedule/book" {
+                    (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))
+                    (fields::select("Practitioner", "practitioner", practitioner, &found.practitioners, true, problems))
+                    div.columns.narrow {
+                        (Field::new("Day", "day", form.text("day")).kind("date").required().show(problems))
+                        (Field::new("Time", "time", form.text("time")).kind("time").required().show(problems))
+                        (fields::select("Length", "minutes", form.text("minutes"), &lengths, true, problems))
+                    }
+                    (Field::new("Reason", "reason", form.text("reason")).hint("For example: Blood pressure check").show(problems))
+                    p.actions { button.primary type="submit" { "Book" } a.button href={ "/schedule?day=" (day) } { "Cancel" } }
                 }
-                (Field::new("Reason", "reason", form.text("reason")).hint("For example: Blood pressure check").show(problems))
-                p.actions { button.primary type="submit" { "Book" } a.button href={ "/schedule?day=" (day) } { "Cancel" } }
+                // Asked for again when practitioner or day change.
+                aside.panel aria-live="polite" hx-get="/schedule/taken" hx-trigger="change from:#practitioner, change from:#day"
+                    hx-include="#practitioner, #day" { (taken) }
             }
-            // Asked for again when practitioner or day change.
-            aside.panel aria-live="polite" hx-get="/schedule/taken" hx-trigger="change from:#practitioner, change from:#day"
-                hx-include="#practitioner, #day" { (taken) }
-        }
-    }))
+        },
+    ))
 }
 
 async fn taken_page(
@@ -434,7 +455,8 @@ async fn book(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respon
     let at = |s: i64| dates::local(s, zone).format("%H:%M").to_string();
     match clash {
         Clash::Practitioner(from, to) => {
-            problems.add("time", format!("Taken: this practitioner has an appointment from {} to {}.", at(from), at(to)));
+            problems
+                .add("time", format!("Taken: this practitioner has an appointment from {} to {}.", at(from), at(to)));
         }
         Clash::Patient(from, to) => {
             problems.add("time", format!("This patient has another appointment from {} to {}.", at(from), at(to)));
@@ -499,7 +521,10 @@ async fn set_state(
         }
         if matches!(code(&body, "status"), "cancelled" | "noshow" | "entered-in-error") {
             // Its time may have been given to somebody else.
-            return Err(PageError::Store(StoreError::invalid("this appointment is over; book a new one", "Appointment.status")));
+            return Err(PageError::Store(StoreError::invalid(
+                "this appointment is over; book a new one",
+                "Appointment.status",
+            )));
         }
         body["status"] = to.into();
         Ok(tx.update("Appointment", &id, body, Expect::Version(version))?)

@@ -134,8 +134,12 @@ impl Site {
     }
 
     async fn patient(&self, family: &str) -> String {
-        self.store("Patient", json!({"resourceType": "Patient", "name": [{"family": family, "given": ["Jo"]}],
-            "birthDate": "1960-05-06", "gender": "female"})).await
+        self.store(
+            "Patient",
+            json!({"resourceType": "Patient", "name": [{"family": family, "given": ["Jo"]}],
+            "birthDate": "1960-05-06", "gender": "female"}),
+        )
+        .await
     }
 
     async fn read(&self, kind: &'static str, id: &str) -> Value {
@@ -160,7 +164,13 @@ fn all_routes(site: &Site) -> Vec<Route> {
 
 /// A concrete address of a route.
 fn address(route: &Route) -> String {
-    route.path.replace("{kind}", "Patient").split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect::<Vec<_>>().join("/")
+    route
+        .path
+        .replace("{kind}", "Patient")
+        .split('/')
+        .map(|s| if s.starts_with('{') { "x" } else { s })
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 async fn call(site: &Site, route: &Route, browser: &Browser) -> Answer {
@@ -205,7 +215,11 @@ async fn every_route_keeps_to_its_policy_for_every_role() {
             if route.surface == Surface::Page {
                 let what = format!("{role}: {} {}", route.method.as_str(), route.path);
                 let own_check = ["/unlock"].contains(&route.path);
-                assert!(own_check || denied == route.policy.check(&actor).is_err(), "{what} answered {}", answer.status);
+                assert!(
+                    own_check || denied == route.policy.check(&actor).is_err(),
+                    "{what} answered {}",
+                    answer.status
+                );
             }
         }
     }
@@ -223,7 +237,11 @@ async fn roles_stay_within_their_work() {
             assert!(!denied(Role::Clinician), "{}", route.path);
         }
         if route.path.starts_with("/audit") || route.path.starts_with("/users") {
-            assert!(denied(Role::FrontDesk) && denied(Role::Clinician) && !denied(Role::PracticeAdmin), "{}", route.path);
+            assert!(
+                denied(Role::FrontDesk) && denied(Role::Clinician) && !denied(Role::PracticeAdmin),
+                "{}",
+                route.path
+            );
         }
         if route.path.contains("/allergies/") {
             assert!(denied(Role::FrontDesk) && denied(Role::PracticeAdmin), "{}", route.path);
@@ -371,10 +389,14 @@ async fn an_idle_session_locks_and_keeps_what_was_typed() {
     assert!(kept.body.contains("Typed before the lock"));
     let wrong = site.post(&browser, "/unlock", &[("password", "wrong password wrong"), ("to", &add)]).await;
     assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
-    let fields = [("password", PASSWORD), ("to", &add), ("kept.patient", &patient), ("kept.what", "Typed before the lock")];
+    let fields =
+        [("password", PASSWORD), ("to", &add), ("kept.patient", &patient), ("kept.what", "Typed before the lock")];
     let unlocked = site.post(&browser, "/unlock", &fields).await;
     assert_eq!(unlocked.status, StatusCode::OK, "{}", unlocked.body);
-    let fresh = Browser { cookie: format!("{}={}", sessions::COOKIE, unlocked.cookie(sessions::COOKIE).unwrap()), ..browser.clone() };
+    let fresh = Browser {
+        cookie: format!("{}={}", sessions::COOKIE, unlocked.cookie(sessions::COOKIE).unwrap()),
+        ..browser.clone()
+    };
     assert_eq!(site.get(&browser, &path).await.status, StatusCode::SEE_OTHER, "the old token still works");
     let saved = site.post(&fresh, &add, &[("patient", &patient), ("what", hidden(&unlocked.body, "what"))]).await;
     assert_eq!(saved.location(), path);
@@ -402,7 +424,10 @@ async fn a_session_ends_with_logout_and_after_twelve_hours() {
 async fn an_invited_user_sets_up_and_the_link_is_used_up() {
     let site = Site::new();
     let store = site.web.store().clone();
-    let token = tokio::task::spawn_blocking(move || crate::access::cli::invite(&store, Role::PracticeAdmin)).await.unwrap().unwrap();
+    let token = tokio::task::spawn_blocking(move || crate::access::cli::invite(&store, Role::PracticeAdmin))
+        .await
+        .unwrap()
+        .unwrap();
     let path = format!("/invite/{token}");
     let page = site.get(&Site::nobody(), &path).await;
     assert!(page.body.contains("<svg"), "no QR code");
@@ -426,17 +451,42 @@ async fn hostile_text_is_shown_and_never_run() {
     let site = Site::new();
     let browser = site.session(Role::Clinician).await;
     let attack = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
-    let fields = [("family", attack), ("given", attack), ("birth", "1960-05-06"), ("gender", "female"), ("line", attack)];
+    let fields =
+        [("family", attack), ("given", attack), ("birth", "1960-05-06"), ("gender", "female"), ("line", attack)];
     let chart = site.post(&browser, "/patients/new", &fields).await;
     let chart = chart.location().to_owned();
     let patient = chart.rsplit('/').next().unwrap().to_owned();
     site.post(&browser, &format!("{chart}/problems/new"), &[("patient", &patient), ("what", attack)]).await;
-    site.post(&browser, &format!("{chart}/allergies/new"), &[("patient", &patient), ("what", attack), ("risk", "high")]).await;
-    let started = site.post(&browser, &format!("{chart}/encounters/new"), &[("patient", &patient), ("reason", attack), ("class", "AMB")]).await;
+    site.post(
+        &browser,
+        &format!("{chart}/allergies/new"),
+        &[("patient", &patient), ("what", attack), ("risk", "high")],
+    )
+    .await;
+    let started = site
+        .post(
+            &browser,
+            &format!("{chart}/encounters/new"),
+            &[("patient", &patient), ("reason", attack), ("class", "AMB")],
+        )
+        .await;
     let encounter = started.location().to_owned();
-    let note = site.post(&browser, &format!("{encounter}/notes"), &[("patient", &patient), ("note", &format!("</textarea>{attack}"))]).await;
+    let note = site
+        .post(
+            &browser,
+            &format!("{encounter}/notes"),
+            &[("patient", &patient), ("note", &format!("</textarea>{attack}"))],
+        )
+        .await;
     assert_eq!(note.status, StatusCode::SEE_OTHER, "{}", note.body);
-    for path in [&chart, &encounter, note.location(), "/patients", &format!("{chart}/edit"), &format!("/patients?q={}", form::percent_encode(attack))] {
+    for path in [
+        &chart,
+        &encounter,
+        note.location(),
+        "/patients",
+        &format!("{chart}/edit"),
+        &format!("/patients?q={}", form::percent_encode(attack)),
+    ] {
         let page = site.get(&browser, path).await;
         assert_eq!(page.status, StatusCode::OK, "{path}");
         for raw in ["<script>alert", "<img src=x", "</textarea><script"] {
@@ -452,15 +502,25 @@ async fn a_form_of_one_patient_never_saves_to_another() {
     let (a, b) = (site.patient("Aa").await, site.patient("Bb").await);
     let add = site.post(&browser, &format!("/patients/{b}/problems/new"), &[("patient", &a), ("what", "Asthma")]).await;
     assert_eq!(add.status, StatusCode::CONFLICT);
-    let problem = site.store("Condition", json!({"resourceType": "Condition", "code": {"text": "Gout"},
-        "subject": {"reference": format!("Patient/{a}")}})).await;
+    let problem = site
+        .store(
+            "Condition",
+            json!({"resourceType": "Condition", "code": {"text": "Gout"},
+        "subject": {"reference": format!("Patient/{a}")}}),
+        )
+        .await;
     let mixed = site.get(&browser, &format!("/patients/{b}/problems/{problem}")).await;
     assert_eq!(mixed.status, StatusCode::NOT_FOUND);
     let fields = [("patient", b.as_str()), ("version", "1"), ("status", "resolved")];
     let save = site.post(&browser, &format!("/patients/{b}/problems/{problem}"), &fields).await;
     assert_eq!(save.status, StatusCode::NOT_FOUND);
-    let encounter = site.store("Encounter", json!({"resourceType": "Encounter", "status": "in-progress",
-        "class": {"code": "AMB"}, "subject": {"reference": format!("Patient/{a}")}})).await;
+    let encounter = site
+        .store(
+            "Encounter",
+            json!({"resourceType": "Encounter", "status": "in-progress",
+        "class": {"code": "AMB"}, "subject": {"reference": format!("Patient/{a}")}}),
+        )
+        .await;
     let path = format!("/patients/{b}/encounters/{encounter}/notes");
     let note = site.post(&browser, &path, &[("patient", &b), ("note", "For whom?")]).await;
     assert_eq!(note.status, StatusCode::NOT_FOUND);
@@ -506,7 +566,8 @@ async fn the_same_person_is_not_registered_twice_by_accident() {
 async fn of_many_who_book_one_time_exactly_one_succeeds() {
     let site = std::sync::Arc::new(Site::new());
     let browser = site.session(Role::FrontDesk).await;
-    let doctor = site.store("Practitioner", json!({"resourceType": "Practitioner", "name": [{"family": "Weiss"}]})).await;
+    let doctor =
+        site.store("Practitioner", json!({"resourceType": "Practitioner", "name": [{"family": "Weiss"}]})).await;
     let mut patients = Vec::new();
     for n in 0..16 {
         patients.push(site.patient(&format!("P{n}")).await);
@@ -519,7 +580,13 @@ async fn of_many_who_book_one_time_exactly_one_succeeds() {
             tokio::spawn(async move {
                 // All overlap: 10:00, 10:05, 10:10 ... of 60 minutes each, within one hour.
                 let time = format!("10:{:02}", (n % 4) * 5);
-                let fields = [("patient", patient.as_str()), ("practitioner", &doctor), ("day", "2026-06-10"), ("time", &time), ("minutes", "60")];
+                let fields = [
+                    ("patient", patient.as_str()),
+                    ("practitioner", &doctor),
+                    ("day", "2026-06-10"),
+                    ("time", &time),
+                    ("minutes", "60"),
+                ];
                 site.post(&browser, "/schedule/book", &fields).await.status
             })
         })
@@ -543,10 +610,18 @@ async fn a_signed_note_is_final_and_only_its_author_signs() {
     let patient = site.patient("Doe").await;
     let own = ("patient", patient.as_str());
     let base = format!("/patients/{patient}/encounters");
-    let encounter = site.post(&author, &format!("{base}/new"), &[own, ("reason", "Cough"), ("class", "AMB")]).await.location().to_owned();
-    let note = site.post(&author, &format!("{encounter}/notes"), &[own, ("note", "First draft")]).await.location().to_owned();
+    let encounter = site
+        .post(&author, &format!("{base}/new"), &[own, ("reason", "Cough"), ("class", "AMB")])
+        .await
+        .location()
+        .to_owned();
+    let note =
+        site.post(&author, &format!("{encounter}/notes"), &[own, ("note", "First draft")]).await.location().to_owned();
     let fields = |version: &'static str, words: &'static str| [own, ("version", version), ("note", words)];
-    assert_eq!(site.post(&other, &format!("{note}/sign"), &fields("1", "Forged")).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        site.post(&other, &format!("{note}/sign"), &fields("1", "Forged")).await.status,
+        StatusCode::BAD_REQUEST
+    );
     assert_eq!(site.post(&author, &note, &fields("1", "Second draft")).await.status, StatusCode::SEE_OTHER);
     let stale = site.post(&author, &format!("{note}/sign"), &fields("1", "Stale window")).await;
     assert_eq!(stale.status, StatusCode::CONFLICT);
@@ -566,7 +641,10 @@ fn multipart(fields: &[(&str, &str)], file: (&str, &[u8])) -> Vec<u8> {
     for (name, value) in fields {
         body.extend(format!("--XX\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
     }
-    let head = format!("--XX\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{}\"\r\ncontent-type: text/html\r\n\r\n", file.0);
+    let head = format!(
+        "--XX\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{}\"\r\ncontent-type: text/html\r\n\r\n",
+        file.0
+    );
     body.extend(head.bytes());
     body.extend(file.1);
     body.extend(b"\r\n--XX--\r\n");
@@ -587,7 +665,10 @@ async fn an_upload_comes_back_as_it_was_and_cannot_escape() {
     let browser = site.session(Role::Clinician).await;
     let (patient, other) = (site.patient("Doe").await, site.patient("Roe").await);
     let pdf = b"%PDF-1.4\nhello".as_slice();
-    assert_eq!(upload(&site, &browser, &patient, ("../../../etc/cron.d/x.pdf", pdf)).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(
+        upload(&site, &browser, &patient, ("../../../etc/cron.d/x.pdf", pdf)).await.status,
+        StatusCode::SEE_OTHER
+    );
     let chart = site.get(&browser, &format!("/patients/{patient}")).await.body;
     let from = chart.find("/documents/").unwrap() + "/documents/".len();
     let rest = &chart[from..];
@@ -605,7 +686,11 @@ async fn an_upload_comes_back_as_it_was_and_cannot_escape() {
     assert_eq!(html.status, StatusCode::SEE_OTHER);
     let stored = site.web.store().clone();
     let read = move |view: &crate::store::View<'_>| {
-        Ok::<_, StoreError>(view.connection().query_row("SELECT count(*) FROM attachment WHERE media_type LIKE 'text/html%'", [], |r| r.get::<_, u32>(0))?)
+        Ok::<_, StoreError>(view.connection().query_row(
+            "SELECT count(*) FROM attachment WHERE media_type LIKE 'text/html%'",
+            [],
+            |r| r.get::<_, u32>(0),
+        )?)
     };
     assert_eq!(stored.view(&Actor::program(crate::access::Program::Probe), read).await.unwrap(), 0);
     let unknown = upload(&site, &browser, &other, ("x.exe", b"MZ\x00\x01\x02\xff")).await;
@@ -632,15 +717,27 @@ async fn what_a_role_may_not_see_is_not_in_its_pages() {
     let site = Site::new();
     let patient = site.patient("Doe").await;
     let subject = json!({"reference": format!("Patient/{patient}")});
-    site.store("Condition", json!({"resourceType": "Condition", "code": {"text": "Secret condition"}, "subject": subject})).await;
-    site.store("AllergyIntolerance", json!({"resourceType": "AllergyIntolerance", "code": {"text": "Latex"}, "patient": subject})).await;
+    site.store(
+        "Condition",
+        json!({"resourceType": "Condition", "code": {"text": "Secret condition"}, "subject": subject}),
+    )
+    .await;
+    site.store(
+        "AllergyIntolerance",
+        json!({"resourceType": "AllergyIntolerance", "code": {"text": "Latex"}, "patient": subject}),
+    )
+    .await;
     let chart = format!("/patients/{patient}");
     for role in [Role::FrontDesk, Role::PracticeAdmin] {
         let browser = site.session(role).await;
         let page = site.get(&browser, &chart).await.body;
         assert!(!page.contains("Secret condition") && page.contains("Latex"), "{role}");
         for kind in ["Condition", "DocumentReference", "Encounter"] {
-            assert_eq!(site.get(&browser, &format!("/fhir/R4/{kind}")).await.status, StatusCode::FORBIDDEN, "{role} {kind}");
+            assert_eq!(
+                site.get(&browser, &format!("/fhir/R4/{kind}")).await.status,
+                StatusCode::FORBIDDEN,
+                "{role} {kind}"
+            );
         }
     }
     let clinician = site.session(Role::Clinician).await;

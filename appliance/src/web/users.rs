@@ -30,42 +30,49 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
     let all = web.store().internal(accounts::list).await?;
     let zone = web.settings().zone;
     let roles: Vec<&str> = Role::ALL.iter().map(|r| r.as_str()).collect();
-    Ok(layout::page(&web, &visit, Section::Users, "Users", None, &html! {
-        div.head { h1 { "Users" } }
-        table.list {
-            thead { tr { th scope="col" { "Name" } th scope="col" { "User name" } th scope="col" { "Role" } th scope="col" { "Since" } th scope="col" { "Access" } } }
-            tbody { @for user in &all {
-                tr.past[user.disabled] {
-                    th scope="row" { (user.display) }
-                    td { (user.name) }
-                    td { (user.role) }
-                    td { (dates::long_day(dates::local(user.created, zone).date_naive())) }
-                    td {
-                        @if user.id == visit.actor.id { span.soft { "you" } }
-                        @else {
-                            form.inline method="post" action="/users/access" {
-                                (layout::csrf(&visit)) input type="hidden" name="user" value=(user.name);
-                                @if user.disabled {
-                                    span.tag { "ended" } " " button.small type="submit" name="disabled" value="no" { "Restore" }
-                                } @else {
-                                    button.small type="submit" name="disabled" value="yes" { "End access" }
+    Ok(layout::page(
+        &web,
+        &visit,
+        Section::Users,
+        "Users",
+        None,
+        &html! {
+            div.head { h1 { "Users" } }
+            table.list {
+                thead { tr { th scope="col" { "Name" } th scope="col" { "User name" } th scope="col" { "Role" } th scope="col" { "Since" } th scope="col" { "Access" } } }
+                tbody { @for user in &all {
+                    tr.past[user.disabled] {
+                        th scope="row" { (user.display) }
+                        td { (user.name) }
+                        td { (user.role) }
+                        td { (dates::long_day(dates::local(user.created, zone).date_naive())) }
+                        td {
+                            @if user.id == visit.actor.id { span.soft { "you" } }
+                            @else {
+                                form.inline method="post" action="/users/access" {
+                                    (layout::csrf(&visit)) input type="hidden" name="user" value=(user.name);
+                                    @if user.disabled {
+                                        span.tag { "ended" } " " button.small type="submit" name="disabled" value="no" { "Restore" }
+                                    } @else {
+                                        button.small type="submit" name="disabled" value="yes" { "End access" }
+                                    }
                                 }
                             }
                         }
                     }
-                }
-            } }
-        }
-        section.panel {
-            h2 { "Invite somebody" }
-            p { "You get a link that works once, for " (accounts::INVITE_S / 3600) " hours. Hand it over in person or by a channel that only this person reads." }
-            form.inline method="post" action="/users/invite" {
-                (layout::csrf(&visit))
-                (fields::select("Role", "role", "", &fields::same(&roles), true, &Problems::default()))
-                button.primary type="submit" { "Make a link" }
+                } }
             }
-        }
-    }))
+            section.panel {
+                h2 { "Invite somebody" }
+                p { "You get a link that works once, for " (accounts::INVITE_S / 3600) " hours. Hand it over in person or by a channel that only this person reads." }
+                form.inline method="post" action="/users/invite" {
+                    (layout::csrf(&visit))
+                    (fields::select("Role", "role", "", &fields::same(&roles), true, &Problems::default()))
+                    button.primary type="submit" { "Make a link" }
+                }
+            }
+        },
+    ))
 }
 
 async fn invite(State(web): State<Web>, visit: Visit, headers: HeaderMap, form: Form) -> Result<Markup, PageError> {
@@ -82,12 +89,19 @@ async fn invite(State(web): State<Web>, visit: Visit, headers: HeaderMap, form: 
     let host = headers.get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
     let plain_host = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'));
     let link = format!("https://{}/invite/{token}", if plain_host { host } else { "" });
-    Ok(layout::page(&web, &visit, Section::Users, "Invitation", None, &html! {
-        div.head { h1 { "Invitation for a " (role) } }
-        div.notice.warn { p { "This link is shown only once. Whoever opens it first gets the account." } }
-        p { code.copy { (link) } }
-        p.actions { a.button href="/users" { "Done" } }
-    }))
+    Ok(layout::page(
+        &web,
+        &visit,
+        Section::Users,
+        "Invitation",
+        None,
+        &html! {
+            div.head { h1 { "Invitation for a " (role) } }
+            div.notice.warn { p { "This link is shown only once. Whoever opens it first gets the account." } }
+            p { code.copy { (link) } }
+            p.actions { a.button href="/users" { "Done" } }
+        },
+    ))
 }
 
 async fn set_access(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
