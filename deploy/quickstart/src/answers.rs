@@ -41,23 +41,20 @@ fn object_with<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     }
 }
 
+/// Whether a daemon refused because something else runs.
+pub fn is_busy(output: &[u8]) -> bool {
+    let values = serde_json::Deserializer::from_slice(output).into_iter::<Value>();
+    values.flatten().any(|value| {
+        let kind = object_with(&value, "kind").and_then(|failure| failure.get("kind")).and_then(Value::as_str);
+        matches!(kind, Some("busy" | "retry"))
+    })
+}
+
 /// Bytes done and total of a line of progress.
 pub fn progress(line: &str) -> Option<(u64, Option<u64>)> {
     let value: Value = serde_json::from_str(line).ok()?;
     let progress = object_with(&value, "done_bytes")?;
     Some((progress.get("done_bytes")?.as_u64()?, progress.get("total_bytes").and_then(Value::as_u64)))
-}
-
-/// The token of an invitation: what follows `/invite/` in the link, or the only word.
-pub fn invitation(output: &str) -> Option<String> {
-    let token = |text: &str| {
-        text.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect::<String>()
-    };
-    let found = match output.split_once("/invite/") {
-        Some((_, rest)) => token(rest),
-        None => token(output.trim()),
-    };
-    (found.len() >= 16).then_some(found)
 }
 
 /// The one command that verifies a report with stock tools, and where the others lie. The key's fingerprint comes from
@@ -94,6 +91,8 @@ mod tests {
         assert!(done.bytes_added == 4 && done.stores[0].durable);
         assert!(find::<Snapshot>(b"{\"x\":1}", "bytes_source").is_err());
         assert!(find::<Snapshot>(b"not json", "bytes_source").is_err());
+        assert!(is_busy(b"{\"event\":\"failed\",\"kind\":\"busy\",\"message\":\"a snapshot runs\"}"));
+        assert!(!is_busy(b"{\"event\":\"failed\",\"kind\":\"damaged\",\"message\":\"m\"}") && !is_busy(output));
     }
 
     #[test]
@@ -111,13 +110,5 @@ mod tests {
         std::fs::write(&key, pem).unwrap();
         let text = how_to_verify(Path::new("/p/reports"), "r1", &key).unwrap();
         assert!(text.contains("bash /p/reports/r1/verify.sh /p/reports/r1/r1.json --key-fingerprint a1e9156054e04fac899ae9f275132cdc07a5dbc4ea2c2ad3a1ffc6e0d253681f"), "{text}");
-    }
-
-    #[test]
-    fn a_token_is_found_in_a_link_or_alone() {
-        let token = "abcdefghijklmnop_-9";
-        assert_eq!(invitation(&format!("Open https://h:1/invite/{token} within 72 h.\n")).unwrap(), token);
-        assert_eq!(invitation(&format!("{token}\n")).unwrap(), token);
-        assert_eq!(invitation("nothing"), None);
     }
 }

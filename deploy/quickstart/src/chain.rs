@@ -1,6 +1,5 @@
 //! The whole chain: from a folder that is not there yet to a table of proven restores.
 
-use crate::authority;
 use crate::configure;
 use crate::files;
 use crate::layout::{BUCKET, Layout, StoreName};
@@ -8,17 +7,22 @@ use crate::lock::Lock;
 use crate::login;
 use crate::practice::{Practice, Wishes};
 use crate::programs::{self, Programs};
-use crate::steps::Steps;
+use crate::steps::{Step, Steps};
 use crate::supervise::{self, Daemon, Supervisor};
 use crate::table::{self, Drill, Verdict};
-use crate::users::{Program, Users};
-use crate::web::Browser;
-use crate::{Binaries, Start, answers};
+use crate::users::{Program, User, Users};
+use crate::{Binaries, Start, answers, running};
 use anyhow::Context;
+use serde::de::DeserializeOwned;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How often and how far apart a busy daemon is asked.
+const ASK_TIMES: u64 = 60;
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Everything that a step needs.
 pub struct Chain<'a> {
@@ -36,6 +40,7 @@ pub fn run(dir: &Path, start: Start) -> anyhow::Result<ExitCode> {
     files::private_folder(layout.dir())?;
     let _lock = Lock::take(&layout.lock())?;
     supervise::require_room(layout.dir())?;
+    runtime()?.block_on(running::wait_for_earlier(&layout.running(), layout.dir()))?;
     let wishes = Wishes {
         practice_name: start.practice_name.clone(),
         time_zone: start.time_zone.clone(),
@@ -44,6 +49,11 @@ pub fn run(dir: &Path, start: Start) -> anyhow::Result<ExitCode> {
     };
     let practice = Practice::prepare(&layout, wishes)?;
     supervised(&layout, practice, programs, steps, async |chain| chain.work(&start).await)
+}
+
+/// One thread: see [`supervise`].
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot start")
 }
 
 /// Builds the programs unless told not to, and finds them.
@@ -61,7 +71,7 @@ pub fn obtain_programs(binaries: &Binaries, steps: Steps) -> anyhow::Result<Prog
 
 /// Runs `work` until it ends, a program ends by itself, or somebody asks for the end; then ends every program.
 ///
-/// `work` says whether all went well. The runtime has one thread: see [`supervise`].
+/// `work` says whether all went well.
 pub fn supervised(
     layout: &Layout,
     practice: Practice,
@@ -69,9 +79,8 @@ pub fn supervised(
     steps: Steps,
     work: impl AsyncFnOnce(&mut Chain<'_>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let supervisor = Supervisor::new(programs, practice.run_dir.clone(), layout.logs());
+    runtime()?.block_on(async {
+        let supervisor = Supervisor::new(programs, practice.run_dir.clone(), layout);
         let mut asked = Asked::listen()?;
         let mut chain = Chain { layout, practice, supervisor: &supervisor, steps };
         let end = tokio::select! {
@@ -130,18 +139,25 @@ impl Chain<'_> {
         self.start_providers().await?;
         self.fill(start).await?;
         self.make_backup().await?;
-        self.start_daemons().await?;
-        self.enrol(&mut users).await?;
+        self.start_daemons(&mut users).await?;
         let well = self.prove().await?;
         println!("\n{}", login::all(self.layout, &self.practice, &users)?);
         if start.once {
             return Ok(well);
         }
+        println!("\nholdfast is running");
         println!(
-            "\nIt keeps running: a backup every 5 minutes, a restore drill every 30, from one store after the other.\n\
+            "It keeps going: a backup every 5 minutes, a restore drill every 30, from one store after the other.\n\
              Ctrl-C ends every program and keeps the data; the same command continues with it."
         );
         std::future::pending().await
+    }
+
+    /// Everything that a practice with records and keys needs to run.
+    pub async fn start_programs(&mut self, users: &mut Users) -> anyhow::Result<()> {
+        configure::write(self.layout, &self.practice, self.supervisor.programs())?;
+        self.start_providers().await?;
+        self.start_daemons(users).await
     }
 
     /// Two servers that stand for two off-site providers.
@@ -208,6 +224,9 @@ impl Chain<'_> {
         remove_folder(&self.layout.store(StoreName::Local))?;
         files::private_folder(&self.layout.store(StoreName::Local))?;
         remove_folder(&self.layout.kit())?;
+        for key in ["writer.cred", "open.key", "report.key", "report.pub"] {
+            std::fs::remove_file(self.layout.at("backupd").join(key)).ok();
+        }
         let config = self.layout.at("backupd/serve.toml");
         let arguments = arguments!["init", "--config", config, "--kit", self.layout.kit()];
         self.supervisor.run("backupd-init", "backupd", arguments).await?;
@@ -217,7 +236,7 @@ impl Chain<'_> {
         Ok(())
     }
 
-    pub async fn start_daemons(&self) -> anyhow::Result<()> {
+    async fn start_daemons(&self, users: &mut Users) -> anyhow::Result<()> {
         let step = self.steps.begin("starting EMR, backup, verifier, health agent and console");
         let config = |file: &str| arguments!["--config", self.layout.at(file)].to_vec();
         let command = |name: &str, file: &str| {
@@ -231,34 +250,49 @@ impl Chain<'_> {
         self.daemon("agent", "agent", config("agent/agent.toml")).await?;
         self.daemon("console", "console", config("console/console.toml")).await?;
         step.done("EMR, backup, verifier, health agent and console run, each as a process of its own");
-        Ok(())
+        self.enrol(users).await
     }
 
-    /// Makes the accounts that are not there yet, by invitation.
+    /// Makes the accounts that are not there yet. Passwords and second factors travel in files, never on a command line.
     async fn enrol(&self, users: &mut Users) -> anyhow::Result<()> {
-        if users.all.iter().all(|user| user.enrolled()) {
+        if users.all.iter().all(User::enrolled) {
             return Ok(());
         }
         let step = self.steps.begin("making the users' accounts");
-        let browser = Browser::new(&authority::ca_file(self.layout))?;
         for index in 0..users.all.len() {
-            let user = &users.all[index];
-            if user.enrolled() {
-                continue;
+            if !users.all[index].enrolled() {
+                users.all[index].totp_secret = self.create_account(&users.all[index]).await?;
+                users.save(self.layout)?;
+                std::fs::remove_file(self.layout.second_factor(&users.all[index].name)).ok();
             }
-            let (log, program, file, port) = match user.program {
-                Program::Emr => ("appliance-invite", "appliance", "appliance/appliance.toml", self.practice.ports.appliance),
-                Program::Console => ("console-invite", "console", "console/console.toml", self.practice.ports.console),
-            };
-            let arguments = arguments!["user", "invite", "--config", self.layout.at(file), "--role", &user.role];
-            let output = self.supervisor.run(log, program, arguments).await?;
-            let token = answers::invitation(&String::from_utf8_lossy(&output)).context("the invitation has no token")?;
-            let secret = browser.accept(self.practice.listen, port, &token, user).await?;
-            users.all[index].totp_secret = secret;
-            users.save(self.layout)?;
         }
         step.done(&format!("the users' passwords are in {} (only you can read it)", self.layout.users().display()));
         Ok(())
+    }
+
+    /// The new account's second factor, base32.
+    async fn create_account(&self, user: &User) -> anyhow::Result<String> {
+        let (log, program, config) = match user.program {
+            Program::Emr => ("appliance-user", "appliance", self.layout.at("appliance/appliance.toml")),
+            Program::Console => ("console-user", "console", self.layout.at("console/console.toml")),
+        };
+        let password = self.practice.run_dir.join("password");
+        // It lies beside users.toml until its secret is in there, so that a kill between the two loses no account.
+        let totp = self.layout.second_factor(&user.name);
+        if let Some(secret) = second_factor(&totp) {
+            return Ok(secret);
+        }
+        std::fs::remove_file(&totp).ok();
+        files::write_private(&password, user.password.as_bytes())?;
+        let mut arguments = arguments!["user", "create", "--config", config, "--name", &user.name].to_vec();
+        arguments.extend(arguments!["--role", &user.role, "--password-file", &password, "--totp-out", &totp].to_vec());
+        if user.program == Program::Emr {
+            arguments.extend(arguments!["--display", &user.display].to_vec());
+        }
+        let made = self.supervisor.run(log, program, &arguments).await;
+        std::fs::remove_file(&password).ok();
+        made?;
+        second_factor(&totp).context("the account was made without a second factor")
     }
 
     /// A snapshot, then a drill from each store alone; whether every verdict is pass.
@@ -285,22 +319,11 @@ impl Chain<'_> {
     pub async fn snapshot(&self) -> anyhow::Result<()> {
         let text = "taking a snapshot and sending it to all three stores";
         let step = self.steps.begin(text);
-        let config = self.layout.at("backupd/cli.toml");
-        let arguments = arguments!["snapshot", "--config", config, "--json"];
-        let output = self
-            .supervisor
-            .run_with("backupd-snapshot", "backupd", arguments, |line| {
-                if let Some((done, total)) = answers::progress(line) {
-                    step.bytes(text, done, total);
-                }
-            })
-            .await?;
-        let done: answers::Snapshot = answers::find(&output, "bytes_source")?;
-        anyhow::ensure!(
-            done.stores.iter().all(|store| store.durable),
-            "the snapshot is not in every store: {}",
-            done.stores.iter().filter(|store| !store.durable).map(|store| store.store.as_str()).collect::<Vec<_>>().join(", ")
-        );
+        let arguments = arguments!["snapshot", "--config", self.layout.at("backupd/cli.toml"), "--json"];
+        let done: answers::Snapshot = self.ask("backupd-snapshot", arguments, "bytes_source", &step, text).await?;
+        let missing: Vec<&str> =
+            done.stores.iter().filter(|store| !store.durable).map(|store| store.store.as_str()).collect();
+        anyhow::ensure!(missing.is_empty(), "the snapshot is not in every store: {} lacks it", missing.join(", "));
         step.done(&format!(
             "a snapshot of {} is in all three stores ({} sent to each, writers waited {} ms)",
             table::size(done.bytes_source),
@@ -315,18 +338,42 @@ impl Chain<'_> {
         let step = self.steps.begin(&text);
         let config = self.layout.at("backupd/cli.toml");
         let arguments = arguments!["drill", "--config", config, "--store", store.id(), "--json"];
-        let output = self
-            .supervisor
-            .run_with("backupd-drill", "backupd", arguments, |line| {
-                if let Some((done, total)) = answers::progress(line) {
-                    step.bytes(&text, done, total);
-                }
-            })
-            .await?;
-        let drill: Drill = answers::find(&output, "report_id")?;
+        let drill: Drill = self.ask("backupd-drill", arguments, "report_id", &step, &text).await?;
         step.done(&format!("{} restored alone: {}, report signed", store.id(), drill.verdict.word()));
         Ok(drill)
     }
+
+    /// Asks a daemon through `backupd ... --json` for an answer with the field `key`. One that is busy with its own
+    /// schedule is asked again.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        log: &'static str,
+        arguments: &[OsString],
+        key: &str,
+        step: &Step,
+        text: &str,
+    ) -> anyhow::Result<T> {
+        for _ in 0..ASK_TIMES {
+            let show = |line: &str| {
+                if let Some((done, total)) = answers::progress(line) {
+                    step.bytes(text, done, total);
+                }
+            };
+            let finished = self.supervisor.run_with(log, "backupd", arguments, show).await?;
+            if let Ok(answer) = answers::find(&finished.output, key) {
+                return Ok(answer);
+            }
+            anyhow::ensure!(answers::is_busy(&finished.output), "{}", finished.problem);
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        anyhow::bail!("the backup was busy for {} s: look at the log of {log}", ASK_TIMES * ASK_AGAIN.as_secs())
+    }
+}
+
+/// What `user create` wrote for a new account; `None` when there is no such file or it is not complete.
+fn second_factor(file: &Path) -> Option<String> {
+    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    told.get("totp_secret")?.as_str().map(str::to_owned)
 }
 
 /// Removes a folder of the practice with all that is in it; not being there is fine.

@@ -16,6 +16,19 @@ const DRILL_SCHEDULE: &str = "*/30 * * * *";
 /// A snapshot is late after three missed ones.
 const LATE_AFTER_S: u32 = 20 * 60;
 
+/// What travels with every snapshot, beside serve.toml, so that a lost practice comes back whole.
+const KEPT: [&str; 9] = [
+    "verifier.toml",
+    "cli.toml",
+    "../appliance/appliance.toml",
+    "../console/console.toml",
+    "../agent/agent.toml",
+    "../quickstart.toml",
+    "../users.toml",
+    "../ca",
+    "../tls",
+];
+
 /// The site of this machine and of the folder store.
 const SITE: &str = "this-machine";
 
@@ -34,7 +47,10 @@ pub fn write(layout: &Layout, practice: &Practice, programs: &Programs) -> anyho
 }
 
 fn appliance(practice: &Practice) -> String {
-    let names: Vec<String> = practice.names.iter().map(|name| text(name)).collect();
+    // The first name is the one in links.
+    let host = practice.host();
+    let others = practice.names.iter().filter(|name| **name != host);
+    let names: Vec<String> = std::iter::once(&host).chain(others).map(|name| text(name)).collect();
     format!(
         "{HEAD}\
          practice_name = {}\n\
@@ -70,17 +86,19 @@ fn serve(practice: &Practice) -> String {
          quorum = 2\n\
          late_after_s = {LATE_AFTER_S}\n\
          report_key = \"report.pub\"\n\
-         keep = [\"verifier.toml\", \"cli.toml\", \"../appliance/appliance.toml\", \"../console/console.toml\", \
-         \"../agent/agent.toml\", \"../quickstart.toml\"]\n\n\
+         practice_dir = \"..\"\n\
+         keep = [{}]\n\n\
          [[source]]\n\
          name = \"emr\"\n\
          kind = \"appliance\"\n\
          ops_socket = {}\n\
+         data_dir = \"../appliance/data\"\n\
          schedule = \"{BACKUP_SCHEDULE}\"\n",
         text(&practice.practice_name),
         text(&practice.time_zone),
         path(&practice.socket("serve")),
         path(&practice.socket("health")),
+        KEPT.map(text).join(", "),
         path(&practice.socket("ops")),
     );
     stores(&mut toml, practice);
@@ -222,20 +240,27 @@ fn agent(practice: &Practice) -> String {
 }
 
 /// One access key per provider. It cannot delete: what the backup cannot do, malware on its machine cannot do either.
+///
+/// The pair of files that backupd reads is made once, or comes back from the recovery kit; the file of the provider's
+/// server follows from it.
 fn credentials(layout: &Layout, store: StoreName) -> anyhow::Result<()> {
-    let keys = layout.store_keys(store);
     let file = |what: &str| layout.at("stores").join(format!("{}.{what}", store.id()));
-    if keys.exists() && file("access").exists() && file("secret").exists() {
-        return Ok(());
+    if !file("access").exists() || !file("secret").exists() {
+        files::write_private(&file("access"), format!("HF{}", secrets::hex_key(9)?.to_uppercase()).as_bytes())?;
+        files::write_private(&file("secret"), secrets::hex_key(24)?.as_bytes())?;
     }
-    let (access, secret) = (format!("HF{}", secrets::hex_key(9)?.to_uppercase()), secrets::hex_key(24)?);
-    let toml = format!(
-        "# Who may ask this provider's server, and for what.\n[[key]]\naccess_key = \"{access}\"\nsecret_key = \"{secret}\"\n\
-         may = [\"read\", \"create\", \"overwrite\"]\n"
-    );
-    files::write_private(&file("access"), access.as_bytes())?;
-    files::write_private(&file("secret"), secret.as_bytes())?;
-    files::write_private(&keys, toml.as_bytes())
+    let keys = server_keys(files::read(&file("access"))?.trim(), files::read(&file("secret"))?.trim());
+    files::write_private(&layout.store_keys(store), keys.as_bytes())
+}
+
+/// The access-key file of a provider's server.
+pub fn server_keys(access: &str, secret: &str) -> String {
+    format!(
+        "# Who may ask this provider's server, and for what.\n[[key]]\naccess_key = {}\nsecret_key = {}\n\
+         may = [\"read\", \"create\", \"overwrite\"]\n",
+        text(access),
+        text(secret)
+    )
 }
 
 fn text(value: &str) -> String {
@@ -244,4 +269,41 @@ fn text(value: &str) -> String {
 
 fn path(value: &Path) -> String {
     text(&value.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::practice::Wishes;
+
+    #[test]
+    fn every_file_is_toml_and_holds_no_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path()).unwrap();
+        let practice_name = Some("Dr. \"Quote\" \\ & Co".to_owned());
+        let practice = Practice::prepare(&layout, Wishes { practice_name, ..Default::default() }).unwrap();
+        credentials(&layout, StoreName::North).unwrap();
+        let secret = files::read(&layout.at("stores/provider-north.secret")).unwrap();
+        let program = Path::new("/opt/appliance");
+        let all = [appliance(&practice), serve(&practice), verifier(&practice, program), cli(&practice)];
+        for text in all.into_iter().chain([console(&practice), agent(&practice)]) {
+            toml::from_str::<toml::Table>(&text).expect(&text);
+            assert!(!text.contains(&secret));
+        }
+        let serve: toml::Table = toml::from_str(&serve(&practice)).unwrap();
+        assert_eq!(serve["store"].as_array().unwrap().len(), 3);
+        std::fs::remove_dir_all(practice.run_dir).unwrap();
+    }
+
+    #[test]
+    fn a_providers_keys_are_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path()).unwrap();
+        files::private_folder(&layout.at("stores")).unwrap();
+        credentials(&layout, StoreName::South).unwrap();
+        let first = files::read(&layout.store_keys(StoreName::South)).unwrap();
+        std::fs::remove_file(layout.store_keys(StoreName::South)).unwrap();
+        credentials(&layout, StoreName::South).unwrap();
+        assert_eq!(files::read(&layout.store_keys(StoreName::South)).unwrap(), first);
+    }
 }

@@ -55,8 +55,18 @@ impl Layout {
         self.at("quickstart.lock")
     }
 
+    /// The processes that run now.
+    pub fn running(&self) -> PathBuf {
+        self.at("run.json")
+    }
+
     pub fn users(&self) -> PathBuf {
         self.at("users.toml")
+    }
+
+    /// Where a new account's second factor lies until it is in `users.toml`.
+    pub fn second_factor(&self, user: &str) -> PathBuf {
+        self.at(&format!("{user}.totp.json"))
     }
 
     /// The folder of the recovery kit: print it, or carry it away on a stick.

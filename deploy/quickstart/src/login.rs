@@ -19,15 +19,16 @@ pub fn code_now(totp_secret: &str) -> anyhow::Result<(String, u64)> {
 }
 
 pub fn code_at(totp_secret: &str, unix_s: u64) -> anyhow::Result<String> {
-    let secret = data_encoding::BASE32_NOPAD
+    let secret: [u8; 20] = data_encoding::BASE32_NOPAD
         .decode(totp_secret.trim_end_matches('=').as_bytes())
         .ok()
-        .context("the second factor in users.toml is not base32")?;
+        .and_then(|secret| secret.try_into().ok())
+        .context("the second factor in users.toml is not 160 bits of base32")?;
     let totp = totp_rs::Builder::new()
         .with_secret(secret)
         .with_step_duration(STEP_S)
         .build()
-        .map_err(|_| anyhow::anyhow!("the second factor in users.toml is too short"))?;
+        .map_err(|_| anyhow::anyhow!("the second factor in users.toml cannot be used"))?;
     Ok(totp.generate(unix_s).to_string())
 }
 

@@ -16,12 +16,12 @@ mod ports;
 mod practice;
 mod programs;
 mod recover;
+mod running;
 mod secrets;
 mod steps;
 mod supervise;
 mod table;
 mod users;
-mod web;
 
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -109,7 +109,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         None => chain::run(&arguments.dir, arguments.start),
         Some(Command::Login { user }) => show_login(&arguments.dir, &user),
-        Some(Command::Recover(recover)) => recover::run(&arguments.dir, recover, arguments.start),
+        Some(Command::Recover(recover)) => recover::run(&arguments.dir, &recover, &arguments.start.binaries),
         Some(Command::RunChild { parent, command }) => child::run(parent, &command).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

@@ -1,20 +1,206 @@
 //! `quickstart recover`: the practice is gone; its recovery kit and one store are left.
+//!
+//! The work is done by `backupd recover`; this gives it what the quickstart's world lacks after the loss: a server in front
+//! of the store that is left, empty ones in the place of the others, and the start of the programs afterwards.
 
-use crate::Start;
+use crate::chain::{self, Chain, arguments};
+use crate::configure;
+use crate::files;
+use crate::layout::{BUCKET, Layout, StoreName};
+use crate::lock::Lock;
+use crate::ports;
+use crate::practice::{Practice, Wishes};
+use crate::programs::Programs;
+use crate::steps::Steps;
+use crate::supervise::{self, Daemon, Supervisor};
+use crate::users::{Program, Users};
+use crate::Binaries;
+use anyhow::Context;
 use clap::Args;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub struct Recover {
-    /// The recovery kit.
+    /// The recovery kit: its file, or the folder that holds it. The paper key lies beside it as paper-key.txt.
     #[arg(long, value_name = "FILE")]
     kit: PathBuf,
     /// The store that is left: provider-north, provider-south or local-folder.
     #[arg(long, value_name = "NAME")]
     store: String,
+    /// Where that store's folder is now.
+    #[arg(long, value_name = "DIR")]
+    store_folder: PathBuf,
 }
 
-pub fn run(_dir: &Path, _recover: Recover, _start: Start) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("recover")
+/// The part of the kit that is needed here.
+#[derive(Deserialize)]
+struct Kit {
+    stores: Vec<KitStore>,
+}
+
+#[derive(Deserialize)]
+struct KitStore {
+    name: String,
+    s3: Option<KitS3>,
+}
+
+#[derive(Deserialize)]
+struct KitS3 {
+    access_key: String,
+    secret_key: String,
+}
+
+pub fn run(dir: &Path, recover: &Recover, binaries: &Binaries) -> anyhow::Result<ExitCode> {
+    let steps = Steps::new();
+    let store = StoreName::parse(&recover.store)
+        .with_context(|| format!("--store {}: it is provider-north, provider-south or local-folder", recover.store))?;
+    anyhow::ensure!(
+        recover.store_folder.is_dir(),
+        "--store-folder {}: there is no such folder",
+        recover.store_folder.display()
+    );
+    let layout = Layout::new(dir)?;
+    let occupied = std::fs::read_dir(layout.dir()).is_ok_and(|mut entries| entries.next().is_some());
+    anyhow::ensure!(!occupied, "--dir {}: it is not empty: name a new folder", layout.dir().display());
+    let programs = chain::obtain_programs(binaries, steps)?;
+    chain::runtime()?.block_on(bring_back(&layout, recover, store, programs.clone(), steps))?;
+
+    let _lock = Lock::take(&layout.lock())?;
+    take_over_store(&layout, store, &recover.store_folder)?;
+    let practice = Practice::prepare(&layout, Wishes::default())?;
+    anyhow::ensure!(practice.done.backup, "the recovered folder lacks quickstart.toml: it was not made by quickstart");
+    chain::supervised(&layout, practice, programs, steps, async |chain| into_service(chain).await)
+}
+
+/// Runs `backupd recover` with the store that is left. Its server and its log live in a short-lived folder, because the
+/// practice's own folder has to be empty until it is done.
+async fn bring_back(
+    layout: &Layout,
+    recover: &Recover,
+    store: StoreName,
+    programs: Programs,
+    steps: Steps,
+) -> anyhow::Result<()> {
+    let work = supervise::run_folder(None)?;
+    let step = steps.begin("bringing configuration, keys and records back from one store");
+    let supervisor = Supervisor::new(programs, work.clone(), &Layout::new(&work)?);
+    files::private_folder(&work.join("logs"))?;
+    let brought = tokio::select! {
+        brought = ask_backupd(&supervisor, layout, recover, store, &work) => brought,
+        ended = supervisor.first_end() => Err(anyhow::anyhow!(supervisor.explain(&ended))),
+    };
+    supervisor.stop_all().await;
+    brought?;
+    std::fs::remove_dir_all(&work).ok();
+    step.done("configuration, keys and records are back");
+    Ok(())
+}
+
+async fn ask_backupd(
+    supervisor: &Supervisor,
+    layout: &Layout,
+    recover: &Recover,
+    store: StoreName,
+    work: &Path,
+) -> anyhow::Result<()> {
+    let (folder, kit) = (std::path::absolute(&recover.store_folder)?, std::path::absolute(&recover.kit)?);
+    let mut arguments =
+        arguments!["recover", "--kit", &kit, "--store", store.id(), "--into", layout.dir()].to_vec();
+    match credentials(&kit, store)? {
+        None => arguments.extend(arguments!["--path", folder].to_vec()),
+        Some(s3) => {
+            let keys = work.join("keys.toml");
+            files::write_private(&keys, configure::server_keys(&s3.access_key, &s3.secret_key).as_bytes())?;
+            let port = ports::free_port(Ipv4Addr::LOCALHOST.into(), 9001, &mut BTreeSet::new())?;
+            let listen = format!("127.0.0.1:{port}");
+            arguments.extend(arguments!["--endpoint", format!("http://{listen}")].to_vec());
+            let server =
+                arguments!["--listen", listen, "--bucket", BUCKET, "--root", folder, "--access-key-file", keys].to_vec();
+            let program = supervisor.programs().path("s3-server");
+            supervisor.start(Daemon { name: store.id(), program, arguments: server }).await?;
+        }
+    }
+    supervisor.run("backupd-recover", "backupd", &arguments).await
+}
+
+/// What the kit knows of a provider's server; `None` for a folder.
+fn credentials(kit: &Path, store: StoreName) -> anyhow::Result<Option<KitS3>> {
+    let file = if kit.is_dir() { kit.join("kit.json") } else { kit.to_owned() };
+    let text = files::read(&file)?;
+    // The parser's message could quote a secret.
+    let read: Kit = serde_json::from_str(&text).ok().with_context(|| format!("{} is no recovery kit", file.display()))?;
+    let entry = read.stores.into_iter().find(|entry| entry.name == store.id());
+    Ok(entry.with_context(|| format!("{} knows no store {}", file.display(), store.id()))?.s3)
+}
+
+/// Copies the store that is left to its place in the practice's folder; the original stays untouched.
+fn take_over_store(layout: &Layout, store: StoreName, from: &Path) -> anyhow::Result<()> {
+    let to = layout.store(store);
+    let same = from.canonicalize().ok() == to.canonicalize().ok();
+    if same { Ok(()) } else { copy(from, &to).with_context(|| format!("{} cannot be copied", from.display())) }
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    files::private_folder(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts everything on what came back, makes the console's accounts anew (they lived only there), takes the next snapshot
+/// and proves it.
+async fn into_service(chain: &mut Chain<'_>) -> anyhow::Result<bool> {
+    let mut users = Users::prepare(chain.layout)?;
+    for user in users.all.iter_mut().filter(|user| user.program == Program::Console) {
+        user.totp_secret.clear();
+    }
+    users.save(chain.layout)?;
+    chain.start_programs(&mut users).await?;
+    let well = chain.prove().await?;
+    println!(
+        "\nThe practice is back in {}. Start it with: quickstart --dir {}\n\
+         Users of the EMR keep their passwords; the console's users have new second factors: quickstart login NAME",
+        chain.layout.dir().display(),
+        chain.layout.dir().display()
+    );
+    Ok(well)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kit_tells_the_credentials_of_a_provider() {
+        let folder = tempfile::tempdir().unwrap();
+        let kit = folder.path().join("kit.json");
+        let text = r#"{"form":"x","stores":[{"name":"provider-north","path":null,"s3":{"endpoint":null,"access_key":"AK",
+            "secret_key":"SK"}},{"name":"local-folder","path":"/p","s3":null}]}"#;
+        std::fs::write(&kit, text).unwrap();
+        assert_eq!(credentials(&kit, StoreName::North).unwrap().unwrap().access_key, "AK");
+        assert!(credentials(folder.path(), StoreName::Local).unwrap().is_none());
+        assert!(credentials(&kit, StoreName::South).is_err());
+        std::fs::write(&kit, "{\"secret_key\":\"hunter2\"").unwrap();
+        assert!(!format!("{:#}", credentials(&kit, StoreName::North).err().unwrap()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_store_is_copied_whole() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(from.path().join("a/b")).unwrap();
+        std::fs::write(from.path().join("a/b/c"), "x").unwrap();
+        copy(from.path(), &to.path().join("new")).unwrap();
+        assert_eq!(std::fs::read(to.path().join("new/a/b/c")).unwrap(), b"x");
+    }
 }

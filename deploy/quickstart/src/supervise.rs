@@ -4,7 +4,9 @@
 
 use crate::ambient;
 use crate::files;
+use crate::layout::Layout;
 use crate::programs::Programs;
+use crate::running;
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 use std::cell::RefCell;
@@ -42,6 +44,15 @@ struct Running {
     pid: u32,
 }
 
+/// A command that ran to its end.
+pub struct Finished {
+    pub success: bool,
+    /// Its standard output.
+    pub output: Vec<u8>,
+    /// What to tell about it when it did not do what was wanted.
+    pub problem: String,
+}
+
 /// A program that ended although nobody asked it to.
 #[derive(Debug)]
 pub struct Ended {
@@ -53,12 +64,15 @@ pub struct Supervisor {
     programs: Programs,
     run_dir: PathBuf,
     logs: PathBuf,
+    /// Where the processes that run now are written down.
+    record: PathBuf,
     running: RefCell<Vec<Running>>,
 }
 
 impl Supervisor {
-    pub fn new(programs: Programs, run_dir: PathBuf, logs: PathBuf) -> Self {
-        Self { programs, run_dir, logs, running: RefCell::default() }
+    pub fn new(programs: Programs, run_dir: PathBuf, layout: &Layout) -> Self {
+        let (logs, record) = (layout.logs(), layout.running());
+        Self { programs, run_dir, logs, record, running: RefCell::default() }
     }
 
     pub fn programs(&self) -> &Programs {
@@ -78,6 +92,7 @@ impl Supervisor {
         let child = command.spawn().with_context(|| format!("{} cannot be started", daemon.name))?;
         let pid = child.id().with_context(|| format!("{} ended at once", daemon.name))?;
         self.running.borrow_mut().push(Running { name: daemon.name, child, pid });
+        running::save(&self.record, &self.pids())?;
         let mut ready = listen(socket);
         let waited = tokio::time::timeout(READY_TIME, ready.wait_for(|told| *told)).await;
         anyhow::ensure!(
@@ -90,20 +105,21 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Runs a command to its end and returns what it wrote to standard output; what it wrote to standard error is in the
-    /// message of a failure and in the log.
-    pub async fn run(&self, name: &'static str, program: &str, arguments: &[OsString]) -> anyhow::Result<Vec<u8>> {
-        self.run_with(name, program, arguments, |_| {}).await
+    /// Runs a command to its end; it must succeed. What it wrote to standard error is in its log.
+    pub async fn run(&self, name: &'static str, program: &str, arguments: &[OsString]) -> anyhow::Result<()> {
+        let finished = self.run_with(name, program, arguments, |_| {}).await?;
+        anyhow::ensure!(finished.success, "{}", finished.problem);
+        Ok(())
     }
 
-    /// Like [`Self::run`], and hands every line of standard output to `line` as it comes.
+    /// Runs a command to its end and hands every line of its standard output to `line` as it comes.
     pub async fn run_with(
         &self,
         name: &'static str,
         program: &str,
         arguments: &[OsString],
         mut line: impl FnMut(&str),
-    ) -> anyhow::Result<Vec<u8>> {
+    ) -> anyhow::Result<Finished> {
         use tokio::io::{AsyncBufReadExt, BufReader};
         let log = self.log_file(name);
         rotate(&log);
@@ -122,10 +138,8 @@ impl Supervisor {
             output.push(b'\n');
         }
         let status = child.wait().await?;
-        if status.success() {
-            return Ok(output);
-        }
-        anyhow::bail!("{name} failed ({}): {}", describe(status), tail_from(&log, from))
+        let problem = format!("{name} failed ({}); {}", describe(status), tail_from(&log, from));
+        Ok(Finished { success: status.success(), output, problem })
     }
 
     fn command(&self, log: &Path, program: &Path, arguments: &[OsString]) -> anyhow::Result<Command> {
@@ -177,9 +191,8 @@ impl Supervisor {
         format!("{} ended unexpectedly ({}); {}", ended.name, describe(ended.status), self.tail(ended.name))
     }
 
-    /// Process ids by name, for messages and tests.
-    pub fn pids(&self) -> Vec<(&'static str, u32)> {
-        self.running.borrow().iter().map(|running| (running.name, running.pid)).collect()
+    fn pids(&self) -> running::Running {
+        self.running.borrow().iter().map(|running| (running.name.to_owned(), running.pid)).collect()
     }
 
     /// Ends every program, the last started first; returns the names of those that had to be killed.
@@ -187,12 +200,14 @@ impl Supervisor {
         let mut killed = Vec::new();
         loop {
             // The borrow ends before the wait.
-            let Some(mut running) = self.running.borrow_mut().pop() else { return killed };
+            let Some(mut running) = self.running.borrow_mut().pop() else { break };
             if !stop(&mut running).await {
                 killed.push(running.name);
             }
             std::fs::remove_file(self.run_dir.join(format!("{}.notify", running.name))).ok();
         }
+        std::fs::remove_file(&self.record).ok();
+        killed
     }
 }
 

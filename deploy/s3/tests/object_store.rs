@@ -45,7 +45,7 @@ impl Server {
     }
 
     fn store(&self, key: (&str, &str)) -> AmazonS3 {
-        let retry = RetryConfig { max_retries: 0, retry_timeout: Duration::from_secs(5), ..Default::default() };
+        let retry = RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(5), ..Default::default() };
         AmazonS3Builder::new()
             .with_endpoint(&self.url)
             .with_allow_http(true)
