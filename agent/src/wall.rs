@@ -201,9 +201,9 @@ fn age(seconds: Option<u64>) -> String {
 
 fn size(bytes: u64) -> String {
     match bytes {
-        ..1_000_000 => format!("{bytes} B"),
-        ..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
-        _ => format!("{} GB", bytes / 1_000_000_000),
+        1_000_000_000.. => format!("{} GB", bytes / 1_000_000_000),
+        1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{bytes} B"),
     }
 }
 

@@ -6,7 +6,7 @@ set -uo pipefail
 boot=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$boot/../.." && pwd)
 bin=$(cd "${1:?usage: tests/boot/ansible.sh FOLDER_OF_BINARIES}" && pwd) || exit 2
-export LC_ALL=C.UTF-8 ANSIBLE_NOCOLOR=1 ANSIBLE_CONFIG=$repository/ansible/ansible.cfg
+export LC_ALL=C.UTF-8 ANSIBLE_NOCOLOR=1 ANSIBLE_PIPELINING=1 ANSIBLE_CONFIG=$repository/ansible/ansible.cfg
 [ "$(id -u)" = 0 ] || { echo "systemd-nspawn needs root"; exit 2; }
 root=$("$boot/rootfs.sh") || exit 2
 
@@ -108,7 +108,7 @@ holdfast_stores:
 YML
 
 play() {
-    (cd "$repository/ansible" && HOME=$work timeout 240 /usr/bin/ansible-playbook -i "$work/inventory.yml" \
+    (cd "$repository/ansible" && HOME=$work timeout 600 /usr/bin/ansible-playbook -i "$work/inventory.yml" \
         -e "@$work/vars.yml" "${@:2}" site.yml) >"$work/$1.log" 2>&1
 }
 active() {

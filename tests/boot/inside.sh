@@ -12,8 +12,16 @@ check() {
     if said=$("$@" 2>&1); then ok "$name"; else bad "$name"; tail -n 15 <<<"$said"; fi
 }
 finish() {
-    journalctl --no-pager -o short-precise >/out/journal 2>&1
-    journalctl --no-pager -o json -u 'holdfast-*' >/out/journal.json 2>&1
+    # Events with their fields; the manager's own lines between them.
+    journalctl --no-pager -o json | python3 -c '
+import json, sys
+for line in sys.stdin:
+    event = json.loads(line)
+    own = {k: v for k, v in event.items() if k.isupper() and not k.startswith(("_", "CODE_", "SYSLOG_", "UNIT"))}
+    fields = " ".join(f"{k.lower()}={v}" for k, v in own.items() if k not in ("MESSAGE", "PRIORITY", "PROGRAM", "TARGET", "MESSAGE_ID", "JOB_ID", "JOB_TYPE", "JOB_RESULT", "INVOCATION_ID", "TID"))
+    who = event.get("SYSLOG_IDENTIFIER", "")
+    print(int(event["__REALTIME_TIMESTAMP"]) // 1000 % 10**8, who, event.get("MESSAGE", ""), fields if who != "systemd" else "")
+' >/out/journal 2>&1
     [ $failed = 0 ] && echo "boot: all passed" || echo "boot: FAILED"
     exit $failed
 }
@@ -59,8 +67,6 @@ keys() {
     install -m 600 /mnt/tls/appliance.key /etc/holdfast/keys/appliance-tls.key
     install -m 600 /mnt/tls/console.key /etc/holdfast/keys/console-tls.key
     install -m 644 /mnt/tls/*.pem /etc/holdfast/tls/
-    # Keys are made once, by root, from the same settings with the keys' places filled in; the daemons get them as
-    # credentials.
     make_keys
 }
 
@@ -125,6 +131,8 @@ check "programs, users, units and folders installed" install_all
 check "two providers run" providers
 check "settings written" write_settings
 check "keys made" keys
+check "the EMR holds a made-up practice" runuser -u holdfast-appliance -- /usr/lib/holdfast/appliance seed \
+    --config /etc/holdfast/appliance.toml --patients 5 --seed 1
 for service in "${services[@]}"; do
     check "$service becomes active" systemctl start "$service"
 done
@@ -140,8 +148,8 @@ check "the console sees no records and no key" unseen holdfast-console $state/ap
 check "the agent sees no records and no key" unseen holdfast-agent $state/appliance $state/serve /etc/holdfast/keys
 check "the EMR sees no key of the backup" unseen holdfast-appliance $state/serve /etc/holdfast/keys /etc/holdfast/stores
 check "journal fields of the EMR" journal_fields holdfast-appliance appliance
-check "journal fields of the writer" journal_fields holdfast-backupd-serve backupd
-check "journal fields of the verifier" journal_fields holdfast-backupd-verifier backupd
+check "journal fields of the writer" journal_fields holdfast-backupd-serve backupd-serve
+check "journal fields of the verifier" journal_fields holdfast-backupd-verifier backupd-verifier
 check "journal fields of the console" journal_fields holdfast-console console
 check "journal fields of the agent" journal_fields holdfast-agent agent
 . /mnt/boot/chain.sh

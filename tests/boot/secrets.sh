@@ -1,5 +1,5 @@
 #!/bin/bash
-# Inside the container: what an administrator does once on a machine apart, `backupd init`. Leaves the three keys in
+# Inside the container: what an administrator does once on a machine apart, `backupd init`. Leaves the keys in
 # /root/secrets.
 set -euo pipefail
 umask 077
@@ -10,7 +10,6 @@ cat >$work/serve.toml <<TOML
 practice = "Example practice"
 time_zone = "Europe/Berlin"
 site = "here"
-writer_credential = "writer"
 state_dir = "state"
 socket = "/run/init/serve.sock"
 quorum = 2
@@ -37,4 +36,7 @@ provider = "provider-$name"
 TOML
 done
 /mnt/bin/backupd init --config $work/serve.toml --kit /root/kit
-find $work /root/kit -type f
+cp $work/writer.cred /root/secrets/writer
+cp $work/open.key /root/secrets/open
+cp $work/report.key /root/secrets/report
+cp $work/report.pub /root/secrets/report.pub

@@ -31,7 +31,7 @@ socket = "/run/holdfast-serve/serve.sock"
 health_socket = "/run/holdfast-health/health.sock"
 allowed_uids = [0, $(uid console)]
 quorum = 2
-$1
+report_key = "report.pub"
 
 [[source]]
 name = "emr"
@@ -57,7 +57,7 @@ tls_key = "/run/credentials/holdfast-appliance.service/tls.key"
 ops_socket = "/run/holdfast-appliance/ops.sock"
 ops_allowed_uids = [$(uid backup)]
 TOML
-    serve_settings "" >$etc/serve.toml
+    serve_settings >$etc/serve.toml
     {
         cat <<TOML
 practice = "Boot test"
@@ -101,10 +101,8 @@ TOML
 
 make_keys() {
     local etc=/etc/holdfast
-    # `init` writes the keys where the settings of this one run say; the daemons then get them as credentials.
-    serve_settings 'writer_credential = "keys/writer"' >$etc/init.toml
-    /usr/lib/holdfast/backupd init --config $etc/init.toml --kit /root/kit || return 1
-    rm $etc/init.toml
-    chmod 600 $etc/keys/*
-    ls $etc/keys
+    # `init` leaves the keys beside the settings; the daemons get them as credentials.
+    backupd init --config $etc/serve.toml --kit /root/kit || return 1
+    mv $etc/writer.cred $etc/keys/writer && mv $etc/open.key $etc/keys/open && mv $etc/report.key $etc/keys/report || return 1
+    chmod 644 $etc/report.pub
 }
