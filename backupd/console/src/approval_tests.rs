@@ -142,6 +142,9 @@ async fn only_the_owner_with_the_enrolled_key_approves() {
     assert_eq!(size(), 2);
     let page = text(console.get(&format!("/reports/{ID}"), Some(&it)).await).await;
     assert!(page.contains("Approved") && page.contains("<strong>owner</strong>") && page.contains("certified"), "{page}");
+    assert_eq!(console.get(&format!("/reports/{ID}/evidence.tar"), Some(&it)).await.status(), 200, "with the approval");
+    let own = text(console.get(&format!("/reports/{ID}"), Some(&owner)).await).await;
+    assert!(!own.contains("Send the approval"), "it is done");
     let entries = console.app.db.read(|db| Ok::<_, Refusal>(audit::page(db, i64::MAX, 50)?)).unwrap();
     let approved = entries.iter().find(|entry| entry.act == "report-approved").unwrap();
     assert_eq!((approved.who.as_str(), approved.subject.as_str()), ("owner", ID));

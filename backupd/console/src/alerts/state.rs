@@ -117,6 +117,9 @@ impl Rules {
             match open.iter().find(|alert| alert.kind == fact.kind && alert.subject == fact.subject) {
                 None => self.open(db, now_ms, source, fact)?,
                 Some(alert) if fact.severity > alert.severity => self.raise(db, now_ms, alert, fact.severity)?,
+                Some(alert) if fact.severity < alert.severity => {
+                    db.execute("UPDATE alerts SET severity = ?2 WHERE id = ?1", (alert.id, word(&fact.severity)))?;
+                }
                 Some(_) => {}
             }
         }
@@ -346,6 +349,11 @@ mod tests {
         run(&db, |db| rules().reconcile(db, 3, "serve", &Look::Whole(&[store_down(Severity::Critical)])));
         let alert = run(&db, open).remove(0);
         assert_eq!((alert.severity, alert.acknowledged_ms), (Severity::Critical, None));
+        run(&db, |db| rules().acknowledge(db, 3, id, "anna"));
+        run(&db, |db| rules().reconcile(db, 3, "serve", &Look::Whole(&[store_down(Severity::Warning)])));
+        let alert = run(&db, open).remove(0);
+        assert_eq!(alert.severity, Severity::Warning, "a better state is no news");
+        assert!(alert.acknowledged_ms.is_some());
         run(&db, |db| rules().retire_sources(db, 4, &["verifier".into()]));
         assert!(run(&db, open).is_empty());
     }

@@ -33,6 +33,7 @@ pub fn block(app: &App, picture: &Picture) -> Markup {
         .collect();
     let ours = jobs.iter().any(Job::running);
     let next = picture.serve.value().and_then(|view| view.status.next_snapshot_unix_ms);
+    let listed = picture.serve.value().is_some_and(|view| !view.jobs.is_empty());
     let next_drill = picture.verifier.value().and_then(|view| view.status.next_drill_unix_ms);
     let paused = picture.serve.value().and_then(|view| view.status.paused.clone());
     html! {
@@ -52,8 +53,9 @@ pub fn block(app: &App, picture: &Picture) -> Markup {
         @if let Some(view) = picture.serve.value() { (schedule(app, &view.jobs)) }
         p.small {
             @match next {
-                Some(at) => { "Next backup by schedule: " (upcoming(app, at)) ". " }
-                None => { "No backup is scheduled. " }
+                Some(at) if !listed => { "Next backup by schedule: " (upcoming(app, at)) ". " }
+                None if !listed => { "No backup is scheduled. " }
+                _ => {}
             }
             @match next_drill {
                 Some(at) => { "Next drill by schedule: " (upcoming(app, at)) "." }

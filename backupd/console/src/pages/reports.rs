@@ -219,7 +219,10 @@ fn approvals(call: &Call, id: &str, verified: Option<&Verified>) -> Result<Marku
                 }
             }
             @if caller.role.may(Action::ApproveReport) && verified.is_some() {
-                (approve_form(call, id, owners.iter().find(|(name, _)| *name == caller.name).map(|(_, key)| key.as_str()))?)
+                @let key = owners.iter().find(|(name, _)| *name == caller.name).map(|(_, key)| key.as_str());
+                @if !given.iter().any(|(approval, _)| Some(approval.fingerprint().to_string().as_str()) == key) {
+                    (approve_form(call, id, key)?)
+                }
             }
         }
     })
@@ -228,7 +231,7 @@ fn approvals(call: &Call, id: &str, verified: Option<&Verified>) -> Result<Marku
 fn approve_form(call: &Call, id: &str, key: Option<&str>) -> Result<Markup, Refusal> {
     let caller = call.caller()?;
     Ok(html! {
-        div.card {
+        div.card #approve {
             h3 { "Approve this report" }
             p { "You sign with your own key on your own computer. The key never comes here, so nobody who breaks into this server can approve in your name." }
             @match key {
