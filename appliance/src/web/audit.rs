@@ -33,18 +33,24 @@ async fn page(State(web): State<Web>, visit: Visit, Query(asked): Query<AuditQue
         None,
         &html! {
             div.head { h1 { "Access record" } }
-            p.soft { "Every look at a record and every change, chained by hashes so that nothing can be taken out unnoticed." }
+            p.soft {
+                "Every look at a record and every change, chained by hashes so that nothing can be taken out unnoticed."
+            }
             table.list.audit {
-                thead { tr { th scope="col" { "No." } th scope="col" { "When" } th scope="col" { "Who" } th scope="col" { "Did" } th scope="col" { "What" } th scope="col" { "Patient" } th scope="col" { "Outcome" } } }
+                (layout::columns(&["No.", "When", "Who", "Did", "What", "Patient", "Outcome"]))
                 tbody { @for entry in &entries {
                     tr {
                         td.number { (entry.seq) }
                         td { (dates::local(entry.at_ms / 1000, zone).format("%-d %b %Y %H:%M:%S")) }
                         td { (entry.actor_name) span.soft { " " (entry.capacity) } }
                         td { (entry.action) @if entry.matches != 1 { span.soft { " (" (entry.matches) ")" } } }
-                        td { (entry.kind) @if !entry.object.is_empty() { span.soft title=(entry.object) { " " (short(&entry.object)) } } }
-                        td { @if !entry.patient.is_empty() { a href={ "/patients/" (entry.patient) } title=(entry.patient) { (short(&entry.patient)) } } }
-                        td { @if entry.outcome == "done" { (entry.outcome) } @else { span.tag.alert { (entry.outcome) } } }
+                        td { (entry.kind) span.soft title=(entry.object) { " " (short(&entry.object)) } }
+                        td {
+                            @if !entry.patient.is_empty() {
+                                a href={ "/patients/" (entry.patient) } title=(entry.patient) { (short(&entry.patient)) }
+                            }
+                        }
+                        td { span.tag.alert[entry.outcome != "done"].plain[entry.outcome == "done"] { (entry.outcome) } }
                     }
                 } }
             }

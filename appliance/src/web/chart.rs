@@ -170,8 +170,12 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
         div.head {
             h1 { "Chart" }
             div.tools {
-                @if may(Action::Create, "Appointment") { a.button href={ "/schedule/book?patient=" (facts.id) } { "Book an appointment" } }
-                @if may(Action::Update, "Patient") { a.button href={ "/patients/" (facts.id) "/edit" } { "Edit registration" } }
+                @if may(Action::Create, "Appointment") {
+                    a.button href={ "/schedule/book?patient=" (facts.id) } { "Book an appointment" }
+                }
+                @if may(Action::Update, "Patient") {
+                    a.button href={ "/patients/" (facts.id) "/edit" } { "Edit registration" }
+                }
             }
         }
         div.grid {
@@ -231,10 +235,14 @@ fn entries(web: &Web, visit: &Visit, patient: &PatientFacts, entry: Entry, resou
             let label = entry_label(resource);
             html! {
                 span.what.past[state != "active"] {
-                    @if may(Action::Update) { a href={ (base) "/" (text(resource, "/id")) } { (label) } } @else { (label) }
+                    @if may(Action::Update) { a href={ (base) "/" (text(resource, "/id")) } { (label) } }
+                    @else { (label) }
                     @if let Some(detail) = entry_detail(entry, resource) { span.soft { " · " (detail) } }
                 }
-                span.when { @if state != "active" && !state.is_empty() { span.tag { (state) } " " } (dates::show_day(entry_date(resource), zone)) }
+                span.when {
+                    @if state != "active" && !state.is_empty() { span.tag { (state) } " " }
+                    (dates::show_day(entry_date(resource), zone))
+                }
             }
         })
         .collect();
@@ -284,10 +292,14 @@ fn appointments(web: &Web, resources: &[Value]) -> Markup {
         .iter()
         .map(|appointment| {
             let start = text(appointment, "/start");
-            let day = dates::unix_s(start).map(|at| dates::local(at, zone).date_naive().to_string()).unwrap_or_default();
+            let day =
+                dates::unix_s(start).map(|at| dates::local(at, zone).date_naive().to_string()).unwrap_or_default();
+            let reason = text(appointment, "/description");
             html! {
-                span.what { a href={ "/schedule?day=" (day) } { (dates::show(start, zone)) }
-                    @let reason = text(appointment, "/description"); @if !reason.is_empty() { span.soft { " · " (reason) } } }
+                span.what {
+                    a href={ "/schedule?day=" (day) } { (dates::show(start, zone)) }
+                    @if !reason.is_empty() { span.soft { " · " (reason) } }
+                }
                 span.when { span.tag { (code(appointment, "status")) } }
             }
         })
@@ -349,16 +361,19 @@ fn entry_form(
                         (field("Since", "since").kind("date").show(problems))
                     }
                     Entry::Medication => {
-                        (field("Medication", "what").required().hint("Name, strength and form, for example: Lisinopril 10 mg tablet").show(problems))
-                        (field("Dosage", "detail").required().hint("For example: 1 tablet by mouth every morning").show(problems))
+                        (field("Medication", "what").required()
+                            .hint("Name, strength and form, for example: Lisinopril 10 mg tablet").show(problems))
+                        (field("Dosage", "detail").required()
+                            .hint("For example: 1 tablet by mouth every morning").show(problems))
                     }
                     Entry::Allergy => {
-                        (field("Substance", "what").required().hint("For example: Penicillin. If the patient has none: No known allergies").show(problems))
+                        (field("Substance", "what").required()
+                            .hint("For example: Penicillin. If the patient has none: No known allergies").show(problems))
                         (field("Reaction", "detail").hint("For example: hives").show(problems))
                         (fields::select("Risk", "risk", form.text("risk"), &fields::pairs(&RISKS), true, problems))
                     }
                 }
-                p.actions { button.primary type="submit" { "Save" } a.button href={ "/patients/" (patient.id) } { "Cancel" } }
+                (layout::save_or_cancel("Save", &format!("/patients/{}", patient.id)))
             }
         },
     )
@@ -435,7 +450,8 @@ fn entry_body(entry: Entry, form: &Form, patient: &str, now: &str, author: Optio
 fn allergy_code(what: &str) -> Value {
     let plain = what.to_lowercase();
     if matches!(plain.trim_end_matches('.'), "no known allergies" | "no known allergy" | "nka" | "none known") {
-        return json!({"coding": [{"system": "http://snomed.info/sct", "code": "716186003", "display": "No known allergy"}],
+        let coding = json!({"system": "http://snomed.info/sct", "code": "716186003", "display": "No known allergy"});
+        return json!({"coding": [coding],
             "text": "No known allergies"});
     }
     json!({"text": what})
@@ -488,7 +504,10 @@ async fn edit_entry(
             form.sheet method="post" action={ (back) "/" (entry.segment()) "/" (text(&resource, "/id")) } {
                 (layout::csrf(&visit)) (form_identity(&facts.id, &version(&resource).to_string()))
                 (fields::select("Status", "status", entry.state(&resource), &states, true, &Problems::default()))
-                p.hint { "Nothing is deleted: the earlier state stays in the history. For another text, mark this one “Entered in error” and add a new one." }
+                p.hint {
+                    "Nothing is deleted: the earlier state stays in the history. For another text, mark this one “Entered in \
+                     error” and add a new one."
+                }
                 p.actions { button.primary type="submit" { "Save" } a.button href=(back) { "Cancel" } }
             }
         },

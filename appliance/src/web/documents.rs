@@ -32,6 +32,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
 /// The documents on the chart that are files.
 pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, files: &[Value]) -> Markup {
     let zone = web.settings().zone;
+    let base = format!("/patients/{}/documents", patient.id);
     let mut ordered: Vec<&Value> = files.iter().collect();
     ordered.sort_by_key(|d| std::cmp::Reverse(text(d, "/date").to_owned()));
     let rows: Vec<Markup> = ordered
@@ -40,7 +41,7 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, files: &[Value]
             let kind = text(document, "/content/0/attachment/contentType");
             html! {
                 span.what {
-                    a href={ "/patients/" (patient.id) "/documents/" (text(document, "/id")) "/file" } { (title(document)) }
+                    a href={ (base) "/" (text(document, "/id")) "/file" } { (title(document)) }
                     span.soft { " · " (kind_word(kind)) }
                 }
                 span.when { (dates::show_day(text(document, "/date"), zone)) }
@@ -100,7 +101,7 @@ fn upload_form(
                 (Field::new("Description", "description", form.text("description")).required()
                     .hint("For example: Letter from cardiology, 6 May 2024").show(problems))
                 (Field::new("File", "file", "").kind("file").required().hint(&hint).show(problems))
-                p.actions { button.primary type="submit" { "Upload" } a.button href={ "/patients/" (patient.id) } { "Cancel" } }
+                (layout::save_or_cancel("Upload", &format!("/patients/{}", patient.id)))
             }
         },
     )
@@ -141,7 +142,8 @@ async fn upload(
     let author = visit.session.as_ref().map(|s| s.display.clone()).unwrap_or_default();
     let store = move |tx: &mut Tx<'_>| {
         let row = tx.attach(&staged, Some(&owner))?;
-        let attachment = json!({"contentType": row.media_type, "url": format!("Binary/{}", row.id), "size": row.bytes, "title": name});
+        let url = format!("Binary/{}", row.id);
+        let attachment = json!({"contentType": row.media_type, "url": url, "size": row.bytes, "title": name});
         tx.create(
             "DocumentReference",
             json!({

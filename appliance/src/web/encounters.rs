@@ -67,7 +67,10 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, encounters: &[V
                     @if all > 0 { span.soft { " · " (all) @if all == 1 { " note" } @else { " notes" } } }
                     @if drafts > 0 { " " span.tag.warn { "unsigned" } }
                 }
-                span.when { @if code(encounter, "status") == "in-progress" { span.tag.calm { "open" } " " } (dates::show_day(text(encounter, "/period/start"), zone)) }
+                span.when {
+                    @if code(encounter, "status") == "in-progress" { span.tag.calm { "open" } " " }
+                    (dates::show_day(text(encounter, "/period/start"), zone))
+                }
             }
         })
         .collect();
@@ -122,9 +125,10 @@ fn encounter_form(
             (problems.summary())
             form.sheet method="post" action={ "/patients/" (patient.id) "/encounters/new" } {
                 (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
-                (Field::new("Reason", "reason", form.text("reason")).required().hint("Why the patient is here, for example: Cough for two weeks").show(problems))
+                (Field::new("Reason", "reason", form.text("reason")).required()
+                    .hint("Why the patient is here, for example: Cough for two weeks").show(problems))
                 (fields::select("Where", "class", class, &fields::pairs(&CLASSES), true, problems))
-                p.actions { button.primary type="submit" { "Start" } a.button href={ "/patients/" (patient.id) } { "Cancel" } }
+                (layout::save_or_cancel("Start", &format!("/patients/{}", patient.id)))
             }
         },
     )
@@ -238,7 +242,10 @@ fn show_encounter(web: &Web, visit: &Visit, opened: &Opened, form: &Form, proble
                     form method="post" action={ (base) "/notes" } {
                         (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
                         (fields::area("Note", "note", form.raw("note"), 10, problems))
-                        p.actions { button.primary type="submit" { "Save as draft" } span.hint { "A draft is visible to all clinicians; you sign it when it is complete." } }
+                        p.actions {
+                            button.primary type="submit" { "Save as draft" }
+                            span.hint { "A draft is visible to all clinicians; you sign it when it is complete." }
+                        }
                     }
                 }
             }
@@ -255,25 +262,34 @@ fn show_note(web: &Web, visit: &Visit, base: &str, note: &Value) -> Markup {
     let zone = web.settings().zone;
     let id = text(note, "/id");
     let draft = is_draft(note);
+    let may_append = authorize(&visit.actor, Action::Create, Object::resource("DocumentReference")).is_ok();
+    let words = reading::note_text(note).unwrap_or_else(|| "This note has no text that can be shown here.".into());
     let authors: Vec<&str> =
         list(note, "author").iter().map(|a| text(a, "/display")).filter(|d| !d.is_empty()).collect();
     html! {
         article.note.draft[draft] {
             header {
                 b { @if appended_to(note).is_some() { "Addendum" } @else { (kind_of(note)) } }
-                span.soft { " · " (dates::show(text(note, "/date"), zone)) @if !authors.is_empty() { " · " (authors.join(", ")) } }
-                @if draft { " " span.tag.warn { "Draft, not signed" } } @else if code(note, "docStatus") == "final" { " " span.tag.calm { "Signed" } }
+                span.soft {
+                    " · " (dates::show(text(note, "/date"), zone))
+                    @if !authors.is_empty() { " · " (authors.join(", ")) }
+                }
+                @if draft { " " span.tag.warn { "Draft, not signed" } }
+                @else if code(note, "docStatus") == "final" { " " span.tag.calm { "Signed" } }
             }
-            div.text { (reading::note_text(note).unwrap_or_else(|| "This note is a file; see the documents of the chart.".into())) }
+            div.text { (words) }
             @if draft && is_author(note, &visit.actor) {
                 p.actions { a.button href={ (base) "/notes/" (id) } { "Edit or sign" } }
             }
-            @if !draft && appended_to(note).is_none() && authorize(&visit.actor, Action::Create, Object::resource("DocumentReference")).is_ok() {
+            @if !draft && appended_to(note).is_none() && may_append {
                 details { summary { "Write an addendum" }
                     form method="post" action={ (base) "/notes" } {
                         (layout::csrf(visit)) (chart::form_identity(reading::subject(note).unwrap_or(""), ""))
                         input type="hidden" name="appends" value=(id);
-                        div.field { label for={ "add-" (id) } { "Addendum" } textarea id={ "add-" (id) } name="note" rows="4" required {} }
+                        div.field {
+                            label for={ "add-" (id) } { "Addendum" }
+                            textarea id={ "add-" (id) } name="note" rows="4" required {}
+                        }
                         p.actions { button type="submit" { "Save as draft" } }
                     }
                 }
@@ -372,7 +388,8 @@ fn note_body(visit: &Visit, form: &Form, patient: &str, encounter: &str, now: &s
         "context": {"encounter": [{"reference": format!("Encounter/{encounter}")}]},
     });
     if !form.text("appends").is_empty() {
-        body["relatesTo"] = json!([{"code": "appends", "target": {"reference": format!("DocumentReference/{}", form.text("appends"))}}]);
+        let target = format!("DocumentReference/{}", form.text("appends"));
+        body["relatesTo"] = json!([{"code": "appends", "target": {"reference": target}}]);
     }
     body
 }
@@ -505,7 +522,7 @@ async fn store_note(
         Ok(_) if sign => Ok(redirect(&base)),
         Ok(_) => Ok(redirect(&format!("{base}/notes/{id}"))),
         Err(StoreError::VersionConflict { .. }) => {
-            // What was typed must survive: the page shows it again, and sends the writer to look at the other state first.
+            // What was typed must survive: the page shows it again and sends the writer to look at the other state.
             let mut problems = Problems::default();
             problems.add(
                 "",

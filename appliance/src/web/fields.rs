@@ -25,7 +25,7 @@ impl Problems {
         html! {
             @if !self.is_empty() {
                 div.notice.error role="alert" {
-                    @if let Some(whole) = self.get("") { p { (whole) } } @else { p { "Nothing was saved yet. Please look at the marked fields." } }
+                    p { (self.get("").unwrap_or("Nothing was saved yet. Please look at the marked fields.")) }
                 }
             }
         }
@@ -102,7 +102,7 @@ pub fn select(
         &html! {
             select id=(name) name=(name) required[required] aria-invalid=[problems.get(name).map(|_| "true")]
                 aria-describedby=[described(name, "", problems)] {
-                @if value.is_empty() || required && !options.iter().any(|(key, _)| key == value) { option value="" { "Please choose" } }
+                @if value.is_empty() || !options.iter().any(|(key, _)| key == value) { option value="" { "Please choose" } }
                 @for (key, shown) in options { option value=(key) selected[key == value] { (shown) } }
             }
         },

@@ -19,7 +19,8 @@ pub enum Section {
 }
 
 /// htmx: no eval, no inline style, and only our own host.
-const HTMX_CONFIG: &str = r#"{"allowEval":false,"includeIndicatorStyles":false,"selfRequestsOnly":true,"historyCacheSize":0,"refreshOnHistoryMiss":true}"#;
+const HTMX_CONFIG: &str = r#"{"allowEval":false,"includeIndicatorStyles":false,"selfRequestsOnly":true,
+    "historyCacheSize":0,"refreshOnHistoryMiss":true}"#;
 
 /// A page for a person who has logged in.
 pub fn page(web: &Web, visit: &Visit, section: Section, title: &str, banner: Option<&Markup>, body: &Markup) -> Markup {
@@ -124,6 +125,16 @@ fn logo() -> Markup {
     html! { img.logo src=(ASSETS.icon.path) alt="" width="28" height="28"; }
 }
 
+/// The head row of a table.
+pub fn columns(names: &[&str]) -> Markup {
+    html! { thead { tr { @for name in names { th scope="col" { (name) } } } } }
+}
+
+/// The last row of a form: what it does, and the way out.
+pub fn save_or_cancel(save: &str, back: &str) -> Markup {
+    html! { p.actions { button.primary type="submit" { (save) } a.button href=(back) { "Cancel" } } }
+}
+
 /// The hidden field that every form carries.
 pub fn csrf(visit: &Visit) -> Markup {
     html! { input type="hidden" name="csrf" value=(visit.csrf); }
@@ -135,14 +146,18 @@ pub fn patient_banner(web: &Web, patient: &PatientFacts, allergies: Option<&[rea
     let today = dates::today(web.now(), zone);
     html! {
         section.banner aria-label="Patient" {
-            div.name { a href={ "/patients/" (patient.id) } { (patient.family) @if !patient.given.is_empty() { ", " (patient.given) } }
+            div.name {
+                a href={ "/patients/" (patient.id) } { (patient.full_name()) }
                 @if let Some(day) = &patient.deceased { span.tag.dark { "Deceased " (dates::show_day(day, zone)) } }
                 @if !patient.active { span.tag.dark { "Inactive" } }
             }
             dl {
                 div { dt { "Born" } dd {
                     @match patient.birth {
-                        Some(birth) => { (dates::long_day(birth)) @if patient.deceased.is_none() { " (" (dates::age(birth, today)) ")" } },
+                        Some(birth) => {
+                            (dates::long_day(birth))
+                            @if patient.deceased.is_none() { " (" (dates::age(birth, today)) ")" }
+                        },
                         None => "not recorded",
                     }
                 } }
@@ -153,9 +168,7 @@ pub fn patient_banner(web: &Web, patient: &PatientFacts, allergies: Option<&[rea
                         None => span { "not visible to your role" },
                         Some([]) => span.none { "none recorded" },
                         Some(list) => @for allergy in list {
-                            span.tag.alert[allergy.high_risk].warn[!allergy.high_risk && !allergy.is_absence].calm[allergy.is_absence] {
-                                (allergy.text)
-                            }
+                            span class={ "tag " (allergy.weight()) } { (allergy.text) }
                         },
                     }
                 } }

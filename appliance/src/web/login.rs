@@ -97,7 +97,8 @@ fn login_form(web: &Web, visit: &Visit, to: &str, name: &str, problems: &Problem
                 (layout::csrf(visit))
                 input type="hidden" name="to" value=(to);
                 (Field::new("User name", "name", name).required().autocomplete("username").show(problems))
-                (Field::new("Password", "password", "").kind("password").required().autocomplete("current-password").show(problems))
+                (Field::new("Password", "password", "").kind("password").required()
+                    .autocomplete("current-password").show(problems))
                 (Field::new("Code", "code", "").required().autocomplete("one-time-code")
                     .hint("Six digits from your authenticator app").show(problems))
                 p.actions { button.primary type="submit" { "Log in" } }
@@ -222,7 +223,8 @@ fn unlock_form(web: &Web, visit: &Visit, to: &str, kept: &[(&str, &str)], proble
                 (layout::csrf(visit))
                 input type="hidden" name="to" value=(to);
                 @for (name, value) in kept { input type="hidden" name={ (KEPT) (name) } value=(value); }
-                (Field::new("Password", "password", "").kind("password").required().autocomplete("current-password").show(problems))
+                (Field::new("Password", "password", "").kind("password").required()
+                    .autocomplete("current-password").show(problems))
                 p.actions { button.primary type="submit" { "Unlock" } }
             }
             form method="post" action="/logout" {
@@ -366,7 +368,8 @@ fn invite_form(
                     .hint("For logging in, for example mkeller").show(problems))
                 (Field::new("Password", "password", "").kind("password").required().autocomplete("new-password")
                     .hint("At least 12 characters; several words make a good one").show(problems))
-                (Field::new("Password again", "again", "").kind("password").required().autocomplete("new-password").show(problems))
+                (Field::new("Password again", "again", "").kind("password").required()
+                    .autocomplete("new-password").show(problems))
                 h2 { "Authenticator" }
                 p { "Scan this with an authenticator app on your phone, then enter the code that it shows." }
                 div.enrol {

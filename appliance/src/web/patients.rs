@@ -106,9 +106,11 @@ async fn patient_list(
             form.search role="search" method="get" action="/patients" {
                 label for="q" { "Find a patient" }
                 div.row {
-                    input #q type="search" name="q" value=(typed) autofocus autocomplete="off" spellcheck="false" maxlength="100"
+                    input #q type="search" name="q" value=(typed) autofocus autocomplete="off" spellcheck="false"
+                        maxlength="100"
                         aria-describedby="q-hint"
-                        hx-get="/patients" hx-trigger="input changed delay:200ms, search" hx-target="#results" hx-sync="this:replace";
+                        hx-get="/patients" hx-trigger="input changed delay:200ms, search" hx-target="#results"
+                        hx-sync="this:replace";
                     button type="submit" { "Search" }
                 }
                 p.hint #q-hint { "Name, birth date (1960-05-06) or record number; several together narrow the list." }
@@ -138,20 +140,28 @@ fn results(web: &Web, patients: &[PatientFacts], listing: &Listing<'_>) -> Marku
     let pages = patients.len().div_ceil(PAGE_PATIENTS);
     html! {
         @if patients.is_empty() {
-            p.empty { @if typed.is_empty() { "No patients are registered yet." } @else { "Nobody found. Try fewer letters, or the birth date." } }
+            p.empty {
+                @if typed.is_empty() { "No patients are registered yet." }
+                @else { "Nobody found. Try fewer letters, or the birth date." }
+            }
         } @else {
             table.list {
                 caption.quiet {
                     @if listing.more { "More than " (FOUND_MAX) " patients fit; type more to narrow the list." }
                     @else if patients.len() == 1 { "1 patient" } @else { (patients.len()) " patients" }
                 }
-                thead { tr { th scope="col" { "Name" } th scope="col" { "Born" } th scope="col" { "Sex" } th scope="col" { "No." } th scope="col" { "Phone" } } }
+                (layout::columns(&["Name", "Born", "Sex", "No.", "Phone"]))
                 tbody {
                     @for patient in shown {
                         tr {
                             th scope="row" { a href={ "/patients/" (patient.id) } { (patient.full_name()) }
                                 @if patient.deceased.is_some() { " " span.tag.dark { "Deceased" } } }
-                            td { @if let Some(birth) = patient.birth { (dates::long_day(birth)) @if patient.deceased.is_none() { span.soft { " (" (dates::age(birth, today)) ")" } } } }
+                            td {
+                                @if let Some(birth) = patient.birth {
+                                    (dates::long_day(birth))
+                                    @if patient.deceased.is_none() { span.soft { " (" (dates::age(birth, today)) ")" } }
+                                }
+                            }
                             td { (patient.gender_word()) }
                             td.number title=(patient.number) { (patient.short_number()) }
                             td { (patient.phone) }
@@ -453,7 +463,7 @@ fn edit_page(
                 (layout::csrf(visit))
                 (chart::form_identity(&facts.id, form.text("version")))
                 (demographics(form, problems))
-                p.actions { button.primary type="submit" { "Save" } a.button href={ "/patients/" (facts.id) } { "Cancel" } }
+                (layout::save_or_cancel("Save", &format!("/patients/{}", facts.id)))
             }
         },
     )

@@ -140,6 +140,17 @@ pub struct Allergy {
     pub is_absence: bool,
 }
 
+impl Allergy {
+    /// How loudly the banner says it.
+    pub fn weight(&self) -> &'static str {
+        match (self.is_absence, self.high_risk) {
+            (true, _) => "calm",
+            (false, true) => "alert",
+            (false, false) => "warn",
+        }
+    }
+}
+
 /// SNOMED CT codes for "no known ..." statements.
 const ABSENCES: [&str; 4] = ["716186003", "409137002", "429625007", "428607008"];
 

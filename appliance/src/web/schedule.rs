@@ -150,7 +150,10 @@ fn show_day(web: &Web, visit: &Visit, found: &Day, day: NaiveDate, practitioner:
     let may = |action| authorize(&visit.actor, action, Object::resource("Appointment")).is_ok();
     let href = |day: NaiveDate| format!("/schedule?day={day}&practitioner={}", percent_encode(practitioner));
     let step = |day: NaiveDate, label: &str, current: bool| {
-        html! { a.button href=(href(day)) hx-get=(href(day)) hx-target="#day" hx-push-url="true" aria-current=[current.then_some("date")] { (label) } }
+        let current = current.then_some("date");
+        html! {
+            a.button href=(href(day)) hx-get=(href(day)) hx-target="#day" hx-push-url="true" aria-current=[current] { (label) }
+        }
     };
     let lines: Vec<&Line> =
         found.lines.iter().filter(|l| practitioner.is_empty() || l.practitioner == practitioner).collect();
@@ -185,8 +188,11 @@ fn show_day(web: &Web, visit: &Visit, found: &Day, day: NaiveDate, practitioner:
         @if lines.is_empty() { p.empty { "No appointments on this day." } }
         @else {
             table.list.day {
-                caption.quiet { (busy) @if busy == 1 { " appointment" } @else { " appointments" } " · times in " (web.settings().zone.name()) }
-                thead { tr { th scope="col" { "Time" } th scope="col" { "Patient" } th scope="col" { "Reason" } th scope="col" { "Practitioner" } th scope="col" { "State" } } }
+                caption.quiet {
+                    (busy) @if busy == 1 { " appointment" } @else { " appointments" }
+                    " · times in " (web.settings().zone.name())
+                }
+                (layout::columns(&["Time", "Patient", "Reason", "Practitioner", "State"]))
                 tbody { @for line in lines { (show_line(web, visit, found, line, day, may(Action::Update))) } }
             }
         }
@@ -204,6 +210,7 @@ fn show_line(web: &Web, visit: &Visit, found: &Day, line: &Line, day: NaiveDate,
         concept(appointment.pointer("/reasonCode/0")),
         concept(appointment.pointer("/serviceType/0")),
     ];
+    let whose = participant(appointment, "Patient").unwrap_or("");
     let button = |to: &str, label: &str| html! { button.small type="submit" name="to" value=(to) { (label) } };
     html! {
         tr.past[!takes_time(appointment)] {
@@ -222,10 +229,13 @@ fn show_line(web: &Web, visit: &Visit, found: &Day, line: &Line, day: NaiveDate,
                 @if may_change && matches!(state, "booked" | "pending" | "arrived" | "checked-in") {
                     form.inline method="post" action={ "/schedule/" (text(appointment, "/id")) } {
                         (layout::csrf(visit))
-                        (chart::form_identity(participant(appointment, "Patient").unwrap_or(""), &version(appointment).to_string()))
+                        (chart::form_identity(whose, &version(appointment).to_string()))
                         input type="hidden" name="day" value=(day);
-                        @if matches!(state, "booked" | "pending") { (button("arrived", "Arrived")) (button("cancelled", "Cancel")) (button("noshow", "Did not come")) }
-                        @else { (button("fulfilled", "Done")) }
+                        @if matches!(state, "booked" | "pending") {
+                            (button("arrived", "Arrived"))
+                            (button("cancelled", "Cancel"))
+                            (button("noshow", "Did not come"))
+                        } @else { (button("fulfilled", "Done")) }
                     }
                 }
             } }
@@ -267,12 +277,14 @@ async fn booking_page(
 async fn choose_patient(web: &Web, visit: &Visit, asked: &BookingQuery) -> Result<Markup, PageError> {
     let typed: String = asked.q.chars().take(100).collect();
     let found = if typed.trim().is_empty() { Vec::new() } else { patients::find(web, visit, &typed, 20).await? };
+    let day = percent_encode(&asked.day);
+    let may_register = authorize(&visit.actor, Action::Create, Object::resource("Patient")).is_ok();
     let choices = html! {
         @if !typed.trim().is_empty() && found.is_empty() { p.empty { "Nobody found." } }
         ul.rows.choices {
             @for patient in &found {
                 li { span.what {
-                    a href={ "/schedule/book?patient=" (patient.id) "&day=" (percent_encode(&asked.day)) } { (patient.full_name()) }
+                    a href={ "/schedule/book?patient=" (patient.id) "&day=" (day) } { (patient.full_name()) }
                     @if let Some(birth) = patient.birth { span.soft { " · born " (dates::long_day(birth)) } }
                     span.soft { " · no. " (patient.short_number()) }
                 } }
@@ -290,13 +302,16 @@ async fn choose_patient(web: &Web, visit: &Visit, asked: &BookingQuery) -> Resul
         None,
         &html! {
             div.head { h1 { "Book an appointment" }
-                @if authorize(&visit.actor, Action::Create, Object::resource("Patient")).is_ok() { a.button href="/patients/new" { "Register a new patient" } } }
+                @if may_register { a.button href="/patients/new" { "Register a new patient" } }
+            }
             form.search role="search" method="get" action="/schedule/book" {
                 input type="hidden" name="day" value=(asked.day);
                 label for="q" { "For whom?" }
                 div.row {
-                    input #q type="search" name="q" value=(typed) autofocus autocomplete="off" spellcheck="false" maxlength="100"
-                        hx-get="/schedule/book" hx-include="closest form" hx-trigger="input changed delay:200ms, search" hx-target="#choices" hx-sync="this:replace";
+                    input #q type="search" name="q" value=(typed) autofocus autocomplete="off" spellcheck="false"
+                        maxlength="100"
+                        hx-get="/schedule/book" hx-include="closest form" hx-trigger="input changed delay:200ms, search"
+                        hx-target="#choices" hx-sync="this:replace";
                     button type="submit" { "Search" }
                 }
                 p.hint { "Name, birth date (1960-05-06) or record number." }
@@ -340,12 +355,13 @@ async fn booking_form(
                         (Field::new("Time", "time", form.text("time")).kind("time").required().show(problems))
                         (fields::select("Length", "minutes", form.text("minutes"), &lengths, true, problems))
                     }
-                    (Field::new("Reason", "reason", form.text("reason")).hint("For example: Blood pressure check").show(problems))
-                    p.actions { button.primary type="submit" { "Book" } a.button href={ "/schedule?day=" (day) } { "Cancel" } }
+                    (Field::new("Reason", "reason", form.text("reason"))
+                        .hint("For example: Blood pressure check").show(problems))
+                    (layout::save_or_cancel("Book", &format!("/schedule?day={}", day)))
                 }
                 // Asked for again when practitioner or day change.
-                aside.panel aria-live="polite" hx-get="/schedule/taken" hx-trigger="change from:#practitioner, change from:#day"
-                    hx-include="#practitioner, #day" { (taken) }
+                aside.panel aria-live="polite" hx-get="/schedule/taken" hx-include="#practitioner, #day"
+                    hx-trigger="change from:#practitioner, change from:#day" { (taken) }
             }
         },
     ))
@@ -371,7 +387,11 @@ fn taken(found: &Day, practitioner: &str, day: NaiveDate) -> Markup {
         h2 { @match name { Some(name) => { "Taken: " (name) ", " (dates::long_day(day)) }, None => "Taken times" } }
         @if name.is_none() { p.empty { "Choose a practitioner to see which times are taken." } }
         @else if lines().next().is_none() { p.empty { "Nothing is booked on this day yet." } }
-        @else { ul.rows { @for line in lines() { li { span.what { (line.start.format("%H:%M")) " – " (end_of(line).format("%H:%M")) } } } } }
+        @else {
+            ul.rows {
+                @for line in lines() { li { (line.start.format("%H:%M")) " – " (end_of(line).format("%H:%M")) } }
+            }
+        }
     }
 }
 
@@ -466,6 +486,10 @@ async fn book(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respon
     Ok((StatusCode::CONFLICT, page).into_response())
 }
 
+fn accepted(reference: String, display: &str) -> Value {
+    json!({"actor": {"reference": reference, "display": display}, "status": "accepted"})
+}
+
 /// Stores the appointment unless practitioner or patient are busy.
 fn store_booking(tx: &mut Tx<'_>, wish: &Wish) -> Result<Option<Clash>, StoreError> {
     let start = wish.start.timestamp();
@@ -491,8 +515,8 @@ fn store_booking(tx: &mut Tx<'_>, wish: &Wish) -> Result<Option<Clash>, StoreErr
         "end": dates::to_fhir(wish.start + Duration::minutes(wish.minutes)),
         "minutesDuration": wish.minutes,
         "participant": [
-            {"actor": {"reference": format!("Patient/{}", wish.patient), "display": patient.full_name()}, "status": "accepted"},
-            {"actor": {"reference": format!("Practitioner/{}", wish.practitioner), "display": practitioner}, "status": "accepted"},
+            accepted(format!("Patient/{}", wish.patient), &patient.full_name()),
+            accepted(format!("Practitioner/{}", wish.practitioner), &practitioner),
         ],
     });
     if !wish.reason.is_empty() {

@@ -39,7 +39,7 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         &html! {
             div.head { h1 { "Users" } }
             table.list {
-                thead { tr { th scope="col" { "Name" } th scope="col" { "User name" } th scope="col" { "Role" } th scope="col" { "Since" } th scope="col" { "Access" } } }
+                (layout::columns(&["Name", "User name", "Role", "Since", "Access"]))
                 tbody { @for user in &all {
                     tr.past[user.disabled] {
                         th scope="row" { (user.display) }
@@ -52,7 +52,8 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
                                 form.inline method="post" action="/users/access" {
                                     (layout::csrf(&visit)) input type="hidden" name="user" value=(user.name);
                                     @if user.disabled {
-                                        span.tag { "ended" } " " button.small type="submit" name="disabled" value="no" { "Restore" }
+                                        span.tag { "ended" }
+                                        button.small type="submit" name="disabled" value="no" { "Restore" }
                                     } @else {
                                         button.small type="submit" name="disabled" value="yes" { "End access" }
                                     }
@@ -64,7 +65,10 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
             }
             section.panel {
                 h2 { "Invite somebody" }
-                p { "You get a link that works once, for " (accounts::INVITE_S / 3600) " hours. Hand it over in person or by a channel that only this person reads." }
+                p {
+                    "You get a link that works once, for " (accounts::INVITE_S / 3600) " hours. Hand it over in person or by \
+                     a channel that only this person reads."
+                }
                 form.inline method="post" action="/users/invite" {
                     (layout::csrf(&visit))
                     (fields::select("Role", "role", "", &fields::same(&roles), true, &Problems::default()))
