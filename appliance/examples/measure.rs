@@ -97,8 +97,9 @@ async fn stall(store: &Store, settings: &Settings) -> anyhow::Result<()> {
             let mut client = Client::connect(&socket).await?;
             if let Response::Quiesced(quiesced) = client.ask(&Request::Quiesce).await? {
                 told_us = told_us.max(quiesced.write_stall_us);
+                took.push(started.elapsed());
+                client.ask(&Request::Thaw { lease: quiesced.lease }).await?;
             }
-            took.push(started.elapsed());
         }
         Ok::<_, anyhow::Error>((took, told_us))
     });

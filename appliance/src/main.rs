@@ -63,6 +63,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Records are for this user, and for the group through which the backup reads them.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     match run(cli) {
         Ok(code) => code,
         Err(error) => {

@@ -93,7 +93,9 @@ impl Settings {
             SettingsError::Toml { file: file.to_owned(), line, message: error.message().to_owned() }
         })?;
         let wrong = |key, problem, remedy| SettingsError::Value { file: file.to_owned(), key, problem, remedy };
-        let folder = file.parent().unwrap_or(Path::new("."));
+        // Absolute, because the backup is told these paths and runs elsewhere.
+        let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let folder = absolute.parent().unwrap_or(Path::new("/"));
         let listen = written.listen.parse().map_err(|_| {
             wrong("listen", "is not an address with a port", "write it like \"127.0.0.1:8443\"")
         })?;
@@ -109,7 +111,7 @@ impl Settings {
             return Err(wrong("ops_socket", "is longer than 107 bytes", "choose a shorter folder, such as /run/holdfast"));
         }
         Ok(Settings {
-            file: file.to_owned(),
+            file: absolute.clone(),
             data_dir: folder.join(&written.data_dir),
             listen,
             public_names: written.public_names,
@@ -141,6 +143,8 @@ mod tests {
     fn paths_are_relative_to_the_file() {
         let settings = parse(LEAST).unwrap();
         assert_eq!(settings.data_dir, Path::new("/etc/holdfast/data"));
+        let elsewhere = Settings::parse(Path::new("appliance.toml"), LEAST).unwrap();
+        assert!(elsewhere.data_dir.is_absolute() && elsewhere.file.is_absolute());
         assert_eq!(settings.listen.port(), 8443);
         let absolute = LEAST.replace("\"data\"", "\"/srv/data\"");
         assert_eq!(parse(&absolute).unwrap().data_dir, Path::new("/srv/data"));

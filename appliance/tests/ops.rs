@@ -251,3 +251,31 @@ async fn the_same_seed_gives_the_same_practice() {
     assert_eq!((a.facts.resources.clone(), a.facts.attachments_digest), (b.facts.resources, b.facts.attachments_digest));
     assert!(["Patient", "Appointment", "Encounter", "DocumentReference"].iter().all(|kind| a.facts.resources[*kind] > 0));
 }
+
+/// The half of the next test that runs as another user.
+#[tokio::test]
+async fn as_another_user() {
+    let Some(socket) = std::env::var_os("OPS_TEST_SOCKET") else { return };
+    let refused = Client::connect(Path::new(&socket)).await.map(|_| ());
+    assert!(matches!(refused, Err(ClientError::Refused(Refusal::Peer))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: becoming another user needs root");
+        return;
+    }
+    let practice = Practice::open().await;
+    fs::set_permissions(practice.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = practice.dir.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut child = std::process::Command::new(program);
+    child.args(["--exact", "as_another_user"]).env("OPS_TEST_SOCKET", &practice.settings.ops_socket);
+    child.uid(65_534).gid(65_534).current_dir("/");
+    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}

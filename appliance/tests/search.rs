@@ -170,3 +170,16 @@ fn a_file_that_fails_changes_nothing() {
         assert_eq!(everything(&store).len(), 0);
     }
 }
+
+#[test]
+fn an_index_drawn_by_another_release_is_rebuilt() {
+    let (dir, store, _) = fixtures();
+    let expected = found(&store, "Observation", &[("category", "vital-signs")]);
+    assert!(!expected.is_empty());
+    drop(store);
+    let raw = rusqlite::Connection::open(dir.path().join("records.sqlite")).unwrap();
+    raw.execute_batch("DELETE FROM ix_token; UPDATE meta SET value = 'older' WHERE key = 'index-parameters'").unwrap();
+    drop(raw);
+    let store = Store::open(dir.path(), Clock::system(), Mode::Exclusive).unwrap();
+    assert_eq!(found(&store, "Observation", &[("category", "vital-signs")]), expected);
+}

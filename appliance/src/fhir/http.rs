@@ -234,3 +234,7 @@ fn searchset(base: &str, kind: &str, raw: &str, page: &Page) -> String {
     let meta = now.map(|ms| format!(r#""meta":{{"lastUpdated":"{}"}},"#, clock::instant(ms))).unwrap_or_default();
     format!(r#"{{"resourceType":"Bundle",{meta}"type":"searchset",{total}"link":[{links}]{entries}}}"#)
 }
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

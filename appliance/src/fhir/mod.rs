@@ -34,6 +34,29 @@ pub fn check(kind: &str, body: Value) -> Result<Map<String, Value>, StoreError> 
     Ok(element)
 }
 
+/// Checks that a signed note stays what was signed: it may be marked superseded or entered in error, and no more.
+pub fn check_signed(kind: &str, current: &Value, new: &Map<String, Value>) -> Result<(), StoreError> {
+    let (signed, fixed): (bool, &[&str]) = match kind {
+        "DocumentReference" => (current["docStatus"] == "final", &["content", "subject", "author", "authenticator", "date"]),
+        "Composition" => {
+            let signed = current["status"] == "final" || current["status"] == "amended";
+            (signed, &["section", "subject", "author", "attester", "date", "title"])
+        }
+        _ => return Ok(()),
+    };
+    if !signed {
+        return Ok(());
+    }
+    if kind == "DocumentReference" && !matches!(new.get("docStatus"), Some(Value::String(s)) if s == "final" || s == "entered-in-error")
+    {
+        return Err(StoreError::invalid("a signed note stays signed", "DocumentReference.docStatus"));
+    }
+    match fixed.iter().find(|name| current.get(**name) != new.get(**name)) {
+        Some(name) => Err(StoreError::invalid("a signed note is not changed: write an addendum", format!("{kind}.{name}"))),
+        None => Ok(()),
+    }
+}
+
 /// Checks a logical id: 1 to 64 letters, digits, `-` and `.`.
 pub fn check_id(id: &str) -> Result<(), StoreError> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';

@@ -18,7 +18,8 @@ const STEP_PAGES: i32 = 2048;
 /// How often a write is timed while the copy runs.
 const STALL_PROBE_EVERY: Duration = Duration::from_millis(50);
 
-/// The folder in which copies are made.
+/// The folder in which copies are made. The program's umask gives its group, in which the backup is, and nobody else the
+/// right to read them.
 pub struct Staging {
     folder: PathBuf,
     config_files: Vec<(PathBuf, PathBuf)>,
@@ -35,7 +36,6 @@ impl Staging {
     pub fn open(settings: &Settings) -> Result<Staging, StoreError> {
         let folder = settings.staging_dir.clone();
         fs::create_dir_all(&folder).map_err(StoreError::io("staging folder"))?;
-        restrict(&folder).map_err(StoreError::io("staging folder"))?;
         for leftover in fs::read_dir(&folder).map_err(StoreError::io("staging folder"))?.flatten() {
             // Only what looks like a lease is ours to remove.
             if leftover.file_name().to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok()) {
@@ -57,7 +57,6 @@ impl Staging {
         let id = clock::new_id().map_err(StoreError::io("randomness"))?;
         let copy = Copy { folder: self.folder.join(&id), id };
         fs::create_dir(&copy.folder).map_err(StoreError::io("staging folder"))?;
-        restrict(&copy.folder).map_err(StoreError::io("staging folder"))?;
         // The newest canary in the copy is then as old as the copy.
         store.canary().await?;
         // Set when the caller goes away: the blocking copy ends at its next step.
@@ -73,7 +72,8 @@ impl Staging {
         for (from, name) in &self.config_files {
             let to = into.join(name);
             fs::create_dir_all(to.parent().unwrap_or(into))?;
-            fs::copy(from, to)?;
+            // Not the mode of the original: the key is for its owner only, and the backup reads as a member of the group.
+            fs::write(to, fs::read(from)?)?;
         }
         Ok(())
     }
@@ -123,10 +123,6 @@ fn place(written: &Path, otherwise: &str) -> PathBuf {
     } else {
         PathBuf::from(otherwise)
     }
-}
-
-fn restrict(folder: &Path) -> std::io::Result<()> {
-    fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))
 }
 
 fn database_bytes(store: &Store) -> Result<u64, StoreError> {

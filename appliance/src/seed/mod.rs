@@ -38,7 +38,7 @@ pub(crate) struct Staff {
 /// Fills the store, one transaction a patient; `progress` hears how many are done.
 ///
 /// # Errors
-/// [`StoreError::VersionRequired`] when this practice was made before: nothing is added twice.
+/// [`StoreError::Invalid`] when the same practice was made here before: nothing is added twice.
 pub fn run(store: &Store, plan: &Plan, mut progress: impl FnMut(u64)) -> Result<Seeded, StoreError> {
     let today = today(store, plan.zone);
     let mut seeded = Seeded::default();
@@ -93,6 +93,9 @@ fn practice(store: &Store, plan: &Plan, seeded: &mut Seeded) -> Result<Vec<Staff
     }
     seeded.resources += resources.len() as u64;
     store.write_blocking(&Actor::program(Program::Seed), move |tx: &mut Tx<'_>| {
+        if tx.read("Organization", &organization).is_ok() {
+            return Err(StoreError::invalid("this practice was made here before: choose another seed", "--seed"));
+        }
         resources.into_iter().try_for_each(|(id, body)| put(tx, &id, body))
     })?;
     Ok(staff)

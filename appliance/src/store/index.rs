@@ -4,7 +4,7 @@ use super::StoreError;
 use crate::fhir::date::{self, Interval};
 use crate::fhir::params::{Form, PARAMS, Param};
 use crate::fhir::types::TYPES;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 
@@ -54,6 +54,34 @@ impl ParamIds {
         let param = PARAMS.iter().find(|param| param.kind == kind && param.name == name)?;
         self.params.get(&(param.kind, param.name)).copied()
     }
+}
+
+/// Rebuilds all index rows when they were drawn by another table of parameters: a release that adds one finds with it what
+/// older releases stored.
+pub fn rebuild_if_outdated(connection: &Connection, ids: &ParamIds) -> Result<(), StoreError> {
+    const KEY: &str = "index-parameters";
+    let table = blake3::hash(format!("{PARAMS:?}").as_bytes()).to_hex().to_string();
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    let found: Option<String> = connection.query_row(sql, [KEY], |row| row.get(0)).optional()?;
+    if found.as_deref() == Some(table.as_str()) {
+        return Ok(());
+    }
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch("DELETE FROM ix_token; DELETE FROM ix_string; DELETE FROM ix_date; DELETE FROM ix_ref;")?;
+    let sql = "SELECT t.name, r.rid, r.patient, r.body FROM resource r JOIN resource_type t ON t.id = r.type";
+    let mut statement = transaction.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (kind, body): (String, String) = (row.get(0)?, row.get(3)?);
+        let body = serde_json::from_str(&body).map_err(|_| StoreError::Damaged("resource body"))?;
+        insert(&transaction, ids, &kind, row.get(1)?, row.get(2)?, &body)?;
+    }
+    drop(rows);
+    drop(statement);
+    let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    transaction.execute(sql, (KEY, &table))?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Removes the index rows of a resource.

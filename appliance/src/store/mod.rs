@@ -93,6 +93,7 @@ impl Store {
         configure_writer(&connection)?;
         migrate::migrate(&mut connection, clock.unix_ms())?;
         let params = Arc::new(index::ParamIds::load(&connection)?);
+        index::rebuild_if_outdated(&connection, &params)?;
         let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR))?;
         let writer = writer::Writer::start(connection)?;
         Ok(Store {
@@ -254,6 +255,8 @@ fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
+    // A log that grew while a copy was made gives its room back.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }

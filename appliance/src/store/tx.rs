@@ -176,6 +176,7 @@ impl<'a> Tx<'a> {
     fn replace(&mut self, current: Resource, body: Value) -> Result<Resource, StoreError> {
         access::authorize(self.actor, access::Action::Update, Object::resource(&current.kind))?;
         let element = fhir::check(&current.kind, body)?;
+        fhir::check_signed(&current.kind, &current.json()?, &element)?;
         let version = current.version.checked_add(1).ok_or(StoreError::Damaged("version"))?;
         let body = encode(element, &current.id, version, self.now_ms)?;
         let value = Value::Object(body.0);
