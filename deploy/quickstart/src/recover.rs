@@ -25,9 +25,12 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub struct Recover {
-    /// The recovery kit: its file, or the folder that holds it. The paper key lies beside it as paper-key.txt.
+    /// The recovery kit: its file, or the folder that holds it.
     #[arg(long, value_name = "FILE")]
     kit: PathBuf,
+    /// The paper key that opens the kit; by default paper-key.txt beside it.
+    #[arg(long, value_name = "FILE")]
+    paper_key_file: Option<PathBuf>,
     /// The store that is left: provider-north, provider-south or local-folder.
     #[arg(long, value_name = "NAME")]
     store: String,
@@ -94,8 +97,8 @@ async fn bring_back(
         ended = supervisor.first_end() => Err(anyhow::anyhow!(supervisor.explain(&ended))),
     };
     supervisor.stop_all().await;
-    brought?;
     std::fs::remove_dir_all(&work).ok();
+    brought?;
     step.done("configuration, keys and records are back");
     Ok(())
 }
@@ -108,8 +111,10 @@ async fn ask_backupd(
     work: &Path,
 ) -> anyhow::Result<()> {
     let (folder, kit) = (std::path::absolute(&recover.store_folder)?, std::path::absolute(&recover.kit)?);
+    let paper_key = paper_key(&kit, recover.paper_key_file.as_deref())?;
     let mut arguments =
         arguments!["recover", "--kit", &kit, "--store", store.id(), "--into", layout.dir()].to_vec();
+    arguments.extend(arguments!["--paper-key-file", paper_key].to_vec());
     match credentials(&kit, store)? {
         None => arguments.extend(arguments!["--path", folder].to_vec()),
         Some(s3) => {
@@ -125,6 +130,13 @@ async fn ask_backupd(
         }
     }
     supervisor.run("backupd-recover", "backupd", &arguments).await
+}
+
+fn paper_key(kit: &Path, named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let folder = if kit.is_dir() { kit } else { kit.parent().unwrap_or(kit) };
+    let file = named.map_or_else(|| Ok(folder.join("paper-key.txt")), std::path::absolute)?;
+    anyhow::ensure!(file.is_file(), "the paper key is not at {}: say where it is with --paper-key-file", file.display());
+    Ok(file)
 }
 
 /// What the kit knows of a provider's server; `None` for a folder.
@@ -193,6 +205,17 @@ mod tests {
         assert!(credentials(&kit, StoreName::South).is_err());
         std::fs::write(&kit, "{\"secret_key\":\"hunter2\"").unwrap();
         assert!(!format!("{:#}", credentials(&kit, StoreName::North).err().unwrap()).contains("hunter2"));
+    }
+
+    #[test]
+    fn the_paper_key_lies_beside_the_kit_or_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (kit, key) = (folder.path().join("kit.json"), folder.path().join("paper-key.txt"));
+        assert!(paper_key(&kit, None).unwrap_err().to_string().contains("--paper-key-file"));
+        std::fs::write(&key, "x").unwrap();
+        assert_eq!(paper_key(&kit, None).unwrap(), key);
+        assert_eq!(paper_key(folder.path(), None).unwrap(), key);
+        assert!(paper_key(&kit, Some(Path::new("/nonexistent"))).is_err());
     }
 
     #[test]

@@ -33,11 +33,6 @@ impl Steps {
 }
 
 impl Step {
-    /// Says how far the step is.
-    pub fn tell(&self, text: String) {
-        self.bar.set_message(text);
-    }
-
     /// Shows a bar of bytes, once a total is known.
     pub fn bytes(&self, text: &str, done: u64, total: Option<u64>) {
         if let Some(total) = total.filter(|total| *total > 0)
