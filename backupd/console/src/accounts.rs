@@ -113,14 +113,7 @@ pub fn invitation(db: &Connection, now_ms: i64, token: &str) -> Result<Invitatio
 }
 
 /// Turns an invitation into an account. Blocks for the password's hash.
-pub fn accept(
-    db: &Db,
-    now_ms: i64,
-    token: &str,
-    name: &str,
-    password: &str,
-    code: &str,
-) -> Result<(), AccountError> {
+pub fn accept(db: &Db, now_ms: i64, token: &str, name: &str, password: &str, code: &str) -> Result<(), AccountError> {
     check_name(name)?;
     check_password(password)?;
     let invite = db.write_blocking(|tx| invitation(tx, now_ms, token))?;
@@ -159,9 +152,8 @@ fn insert(
 pub fn list(db: &Connection) -> rusqlite::Result<Vec<Account>> {
     let mut statement =
         db.prepare("SELECT name, role, created_ms, disabled_ms IS NOT NULL, locked_until_ms FROM users ORDER BY name")?;
-    let rows = statement.query_map([], |row| {
-        Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-    })?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
     rows.filter_map(|row| {
         row.map(|(name, role, created_ms, disabled, locked_until_ms)| {
             let role = Role::from_word(&role)?;
@@ -298,10 +290,7 @@ pub fn session(
     let Some(role) = Role::from_word(&role) else { return Ok(None) };
     if touch {
         // Once a second is exact enough and spares the disk.
-        db.execute(
-            "UPDATE sessions SET seen_ms = ?2 WHERE token_hash = ?1 AND seen_ms < ?2 - 1000",
-            (hash, now_ms),
-        )?;
+        db.execute("UPDATE sessions SET seen_ms = ?2 WHERE token_hash = ?1 AND seen_ms < ?2 - 1000", (hash, now_ms))?;
     }
     Ok(Some(Caller { name, role, csrf }))
 }

@@ -69,8 +69,7 @@ impl App {
         let agents: Vec<String> = settings.agents.iter().map(poll::agent_name).collect();
         let db = Db::open(&settings.data_dir)?;
         let rules = Rules { channels, repeat_ms: i64::from(settings.repeat_s) * 1000 };
-        let sources: Vec<String> =
-            agents.iter().cloned().chain(["serve".to_owned(), "verifier".to_owned()]).collect();
+        let sources: Vec<String> = agents.iter().cloned().chain(["serve".to_owned(), "verifier".to_owned()]).collect();
         db.write_blocking(|tx| rules.retire_sources(tx, clock.now_ms(), &sources))?;
         let app = Self {
             daemons: Daemons::new(&settings, file)?,
@@ -97,7 +96,12 @@ impl App {
     }
 
     /// Name, password and code for a session's token; few at a time, away from the tasks that serve pages.
-    pub async fn sign_in(self: &Arc<Self>, name: String, password: String, code: String) -> Result<String, AccountError> {
+    pub async fn sign_in(
+        self: &Arc<Self>,
+        name: String,
+        password: String,
+        code: String,
+    ) -> Result<String, AccountError> {
         let app = self.clone();
         self.hash(move || accounts::sign_in(&app.db, app.now_ms(), &name, &password, &code)).await
     }

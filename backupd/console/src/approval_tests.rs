@@ -9,9 +9,7 @@ use crate::web::Refusal;
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, Response, header};
 use backup_report::{Approval, Decision, Log, Origin, OwnerRole, ReportSigner, evidence};
-use backupd_api::{
-    Connection, DrillVerdict, Event, EvidenceFile, Listener, ReportRow, Request, VerifierStatus,
-};
+use backupd_api::{Connection, DrillVerdict, Event, EvidenceFile, Listener, ReportRow, Request, VerifierStatus};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::{Arc, Mutex};
@@ -141,7 +139,10 @@ async fn only_the_owner_with_the_enrolled_key_approves() {
     assert_eq!(upload(&console, &owner, &path, "approval", &good).await.status(), 303);
     assert_eq!(size(), 2);
     let page = text(console.get(&format!("/reports/{ID}"), Some(&it)).await).await;
-    assert!(page.contains("Approved") && page.contains("<strong>owner</strong>") && page.contains("certified"), "{page}");
+    assert!(
+        page.contains("Approved") && page.contains("<strong>owner</strong>") && page.contains("certified"),
+        "{page}"
+    );
     assert_eq!(console.get(&format!("/reports/{ID}/evidence.tar"), Some(&it)).await.status(), 200, "with the approval");
     let own = text(console.get(&format!("/reports/{ID}"), Some(&owner)).await).await;
     assert!(!own.contains("Send the approval"), "it is done");

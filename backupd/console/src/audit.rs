@@ -83,7 +83,10 @@ pub fn page(db: &Connection, before_seq: i64, limit: u32) -> rusqlite::Result<Ve
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chain {
-    Whole { entries: i64, head: Vec<u8> },
+    Whole {
+        entries: i64,
+        head: Vec<u8>,
+    },
     /// The first entry that does not follow from the one before it.
     BrokenAt(i64),
 }
@@ -117,7 +120,8 @@ fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
 /// SHA-256 over the previous hash and the fields, each with its length before it.
 fn hash(before: &[u8], seq: i64, at_ms: i64, who: &str, act: &str, subject: &str) -> Vec<u8> {
     let mut digest = Sha256::new();
-    for field in [before, &seq.to_be_bytes(), &at_ms.to_be_bytes(), who.as_bytes(), act.as_bytes(), subject.as_bytes()] {
+    for field in [before, &seq.to_be_bytes(), &at_ms.to_be_bytes(), who.as_bytes(), act.as_bytes(), subject.as_bytes()]
+    {
         digest.update((field.len() as u64).to_be_bytes());
         digest.update(field);
     }

@@ -161,7 +161,12 @@ async fn a_silent_store_arrives_by_mail_and_webhook_until_it_closes() {
         tokio::spawn(deliver::run(console.app.clone(), sender));
     }
     let mail = until("the mail", || mails.lock().unwrap().first().cloned()).await;
-    for part in ["To: it@practice.example, owner@practice.example", "Subject: [Holdfast] Critical", "provider-north", "What to do"] {
+    for part in [
+        "To: it@practice.example, owner@practice.example",
+        "Subject: [Holdfast] Critical",
+        "provider-north",
+        "What to do",
+    ] {
         assert!(mail.contains(part), "{mail}");
     }
     healthy.store(true, Ordering::SeqCst);
@@ -196,7 +201,8 @@ async fn a_daemon_that_falls_silent_is_an_alert_after_two_looks_and_keeps_the_ot
     daemon.abort();
     let _ = daemon.await;
     poll::serve(&console.app).await.unwrap();
-    let kinds = || -> Vec<AlertKind> { console.app.db.read(state::open).unwrap().iter().map(|alert| alert.kind).collect() };
+    let kinds =
+        || -> Vec<AlertKind> { console.app.db.read(state::open).unwrap().iter().map(|alert| alert.kind).collect() };
     assert_eq!(kinds(), [AlertKind::BackupLate], "a restart misses one look");
     poll::serve(&console.app).await.unwrap();
     assert_eq!(kinds(), [AlertKind::DaemonUnreachable, AlertKind::BackupLate]);

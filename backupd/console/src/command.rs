@@ -184,7 +184,10 @@ fn list(db: &Db, now_ms: i64, json: bool) -> anyhow::Result<()> {
     if json {
         let rows: Vec<_> = accounts
             .iter()
-            .map(|a| serde_json::json!({"name": a.name, "role": a.role, "state": state(a), "created_unix_ms": a.created_ms}))
+            .map(|a| {
+                let (name, role, state, created_unix_ms) = (&a.name, a.role, state(a), a.created_ms);
+                serde_json::json!({ "name": name, "role": role, "state": state, "created_unix_ms": created_unix_ms })
+            })
             .collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
         return Ok(());

@@ -25,10 +25,10 @@ mod web;
 mod words;
 
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod approval_tests;
 #[cfg(test)]
 mod channel_tests;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod web_tests;

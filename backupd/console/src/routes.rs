@@ -37,7 +37,12 @@ pub struct Route {
 
 macro_rules! routes {
     ($($verb:ident $path:literal $policy:expr => $($handler:ident)::+;)*) => {
-        &[$(Route { verb: Verb::$verb, path: $path, policy: $policy, handler: |call| Box::pin($($handler)::+(call)) }),*]
+        &[$(Route {
+            verb: Verb::$verb,
+            path: $path,
+            policy: $policy,
+            handler: |call| Box::pin($($handler)::+(call)),
+        }),*]
     };
 }
 

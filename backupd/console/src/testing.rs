@@ -51,7 +51,11 @@ impl Console {
     /// Makes the account and signs in through the page.
     pub async fn person(&self, name: &str, role: Role) -> Person {
         let secret = accounts::create(&self.app.db, self.app.now_ms(), name, role, PASSWORD).unwrap();
-        let body = format!("name={name}&password={}&code={}", PASSWORD.replace(' ', "+"), Totp::current_code(&secret).unwrap());
+        let body = format!(
+            "name={name}&password={}&code={}",
+            PASSWORD.replace(' ', "+"),
+            Totp::current_code(&secret).unwrap()
+        );
         let answer = self.post("/sign-in", None, &body).await;
         assert_eq!(answer.status(), 303, "{name}");
         let cookie = answer.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();

@@ -68,7 +68,8 @@ async fn a_change_needs_the_sessions_own_token_and_our_own_page() {
             assert_eq!(answer.status(), 403, "{path}");
             assert!(text(answer).await.contains("The form was not accepted"), "{path}");
         }
-        for (name, value) in [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+        for (name, value) in [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")]
+        {
             let request = Request::post(&path)
                 .header(header::HOST, "console.example")
                 .header(header::COOKIE, &anna.cookie)
@@ -90,7 +91,8 @@ async fn a_change_needs_the_sessions_own_token_and_our_own_page() {
 async fn the_cookie_and_the_headers_protect_the_browser() {
     let console = Console::new("");
     let secret = accounts::create(&console.app.db, console.app.now_ms(), "anna", Role::Auditor, PASSWORD).unwrap();
-    let body = format!("name=anna&password={}&code={}", PASSWORD.replace(' ', "+"), Totp::current_code(&secret).unwrap());
+    let body =
+        format!("name=anna&password={}&code={}", PASSWORD.replace(' ', "+"), Totp::current_code(&secret).unwrap());
     let answer = console.post("/sign-in", None, &body).await;
     let cookie = answer.headers()[header::SET_COOKIE].to_str().unwrap();
     for part in ["__Host-", "; Path=/", "; Secure", "; HttpOnly", "; SameSite=Strict"] {
@@ -103,7 +105,10 @@ async fn the_cookie_and_the_headers_protect_the_browser() {
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
         assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
         let page = text(answer).await;
-        assert!(!page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="), "the policy forbids it");
+        assert!(
+            !page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="),
+            "the policy forbids it"
+        );
     }
 }
 

@@ -73,7 +73,8 @@ fn next(db: &Connection, channel: Channel, now_ms: i64) -> rusqlite::Result<Opti
     let found: Option<(i64, i64, String, i64, i64)> = db
         .prepare_cached(
             "SELECT id, alert, what, created_ms, attempts FROM deliveries
-             WHERE channel = ?1 AND next_ms <= ?2 AND done_ms IS NULL AND gave_up_ms IS NULL ORDER BY next_ms, id LIMIT 1",
+             WHERE channel = ?1 AND next_ms <= ?2 AND done_ms IS NULL AND gave_up_ms IS NULL
+             ORDER BY next_ms, id LIMIT 1",
         )?
         .query_row((channel.word(), now_ms), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))

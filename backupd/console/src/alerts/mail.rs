@@ -60,10 +60,8 @@ impl Mailer {
 
     /// One mail to all addresses.
     pub async fn send(&self, alert: &AlertRow, what: What) -> Result<(), String> {
-        let mut message = Message::builder()
-            .from(self.from.clone())
-            .message_id(None)
-            .subject(text::subject_line(alert, what));
+        let mut message =
+            Message::builder().from(self.from.clone()).message_id(None).subject(text::subject_line(alert, what));
         for to in &self.to {
             message = message.to(to.clone());
         }

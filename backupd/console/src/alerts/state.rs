@@ -147,7 +147,8 @@ impl Rules {
     /// A worse severity is news: an earlier acknowledgement does not cover it.
     fn raise(&self, db: &Connection, now_ms: i64, alert: &AlertRow, severity: Severity) -> rusqlite::Result<()> {
         db.execute(
-            "UPDATE alerts SET severity = ?2, sent_ms = ?3, acknowledged_ms = NULL, acknowledged_by = NULL WHERE id = ?1",
+            "UPDATE alerts SET severity = ?2, sent_ms = ?3, acknowledged_ms = NULL, acknowledged_by = NULL
+             WHERE id = ?1",
             (alert.id, word(&severity), now_ms),
         )?;
         self.event(db, now_ms, alert.id, What::Opened, None)

@@ -48,7 +48,9 @@ pub fn remedy(kind: AlertKind) -> &'static str {
             "Check the provider's status page, the network, and whether the store's access key was changed or has \
              expired. The other stores go on; this one catches up by itself."
         }
-        StoreLate => "Nothing, if the store has just come back: it catches up by itself. If it stays late, check its speed.",
+        StoreLate => {
+            "Nothing, if the store has just come back: it catches up by itself. If it stays late, check its speed."
+        }
         StoreMissing => {
             "Treat it as possible tampering or loss at the provider: call the contract's responsible party. Restores \
              still work from the other stores; heal this store before you rely on it."
@@ -64,7 +66,9 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         DrillLate => "Start a drill from the posture page. Check that the verifier is running.",
         DiskAlmostFull => "Free or add space on the server's disk. The EMR goes on; backups resume by themselves.",
         SourceUnreachable => "Check that the EMR is running and that clinicians can work; then start a backup by hand.",
-        SnapshotPartial => "Look at the journal of backupd serve for the reason of the unread files, then take a new backup.",
+        SnapshotPartial => {
+            "Look at the journal of backupd serve for the reason of the unread files, then take a new backup."
+        }
         DutyUnassigned => "Name a party, a deputy, a phone number and a review date in the settings of backupd serve.",
         DutyOverdue => "Confirm with the named party that the duty is still theirs, and set the next review date.",
         HeadFork => {
@@ -72,8 +76,8 @@ pub fn remedy(kind: AlertKind) -> &'static str {
              writer, then call your backup engineer."
         }
         DaemonUnreachable => {
-            "On the server, look at the state of the named program (systemctl status) and start it. While it is silent its part \
-             of this console is out of date."
+            "On the server, look at the state of the named program (systemctl status) and start it. While it is \
+             silent its part of this console is out of date."
         }
         HostCritical => "Open the hosts page: it names the server, its rack and bay, and what is wrong.",
         Test => "Nothing: if you read this, the channel works. Acknowledge it in the console to close it.",
@@ -165,9 +169,23 @@ mod tests {
     #[test]
     fn every_kind_has_words_and_a_remedy_that_any_mail_program_shows() {
         for kind in [
-            BackupLate, QuorumUnreachable, StoreUnreachable, StoreLate, StoreMissing, StoreCorrupt, DrillFailed, DrillLate,
-            DiskAlmostFull, SourceUnreachable, SnapshotPartial, DutyUnassigned, DutyOverdue, HeadFork, DaemonUnreachable,
-            HostCritical, Test,
+            BackupLate,
+            QuorumUnreachable,
+            StoreUnreachable,
+            StoreLate,
+            StoreMissing,
+            StoreCorrupt,
+            DrillFailed,
+            DrillLate,
+            DiskAlmostFull,
+            SourceUnreachable,
+            SnapshotPartial,
+            DutyUnassigned,
+            DutyOverdue,
+            HeadFork,
+            DaemonUnreachable,
+            HostCritical,
+            Test,
         ] {
             let text = body(&alert(kind), What::Opened, Tz::UTC, Some("https://console.example/"));
             assert!(text.is_ascii() && text.lines().all(|line| line.len() < 78), "{text}");

@@ -52,7 +52,11 @@ impl Hook {
         }
         if secret.len() < 16 {
             let problem = "holds fewer than 16 bytes".to_owned();
-            return Err(error("webhook.secret", problem, "write a random text, for example from `openssl rand -hex 32`"));
+            return Err(error(
+                "webhook.secret",
+                problem,
+                "write a random text, for example from `openssl rand -hex 32`",
+            ));
         }
         let client = crate::fetch::client(TIMEOUT, settings.ca.as_deref())
             .map_err(|e| error("webhook.ca", e.to_string(), "name a PEM file with the authority's certificate"))?;

@@ -3,7 +3,8 @@
 use crate::app::App;
 use crate::daemons::Picture;
 use crate::jobs::{Job, JobKind, JobState};
-use crate::pages::layout::{Mood, badge, sentence, when, when_or};
+use crate::pages::layout::Column::Text;
+use crate::pages::layout::{Mood, badge, columns, sentence, when, when_or};
 use crate::words::{bytes, count, duration, moment, short_id, span};
 use backupd_api::{DrillVerdict, Phase, Progress, Running, ScheduledJob, SnapshotDone, StoreRole};
 use maud::{Markup, html};
@@ -45,7 +46,10 @@ pub fn block(app: &App, picture: &Picture) -> Markup {
         @if !ours {
             @for running in running(picture) {
                 div.job role="status" {
-                    p { (badge(Mood::Plain, "Running")) " " strong { (sentence(&running.what)) } " Since " (when(app, running.since_unix_ms)) "." }
+                    p {
+                        (badge(Mood::Plain, "Running")) " " strong { (sentence(&running.what)) } " Since "
+                        (when(app, running.since_unix_ms)) "."
+                    }
                     (bar(running.progress.as_ref()))
                 }
             }
@@ -69,7 +73,7 @@ fn schedule(app: &App, jobs: &[ScheduledJob]) -> Markup {
     html! {
         @if !jobs.is_empty() {
             table.tight {
-                thead { tr { th scope="col" { "By schedule" } th scope="col" { "Last run" } th scope="col" { "Next run" } } }
+                (columns(&[Text("By schedule"), Text("Last run"), Text("Next run")]))
                 tbody { @for job in jobs {
                     tr {
                         td { (job.name) br; span.small { code { (job.cron) } " " (job.zone) } }
@@ -105,20 +109,30 @@ fn one(app: &App, job: &Job) -> Markup {
         div.job role="status" {
             @match &job.state {
                 JobState::Running(progress) => {
-                    p { (badge(Mood::Plain, "Running")) " " strong { (name) } ", started by " (job.started_by) " " (when(app, job.started_ms)) }
+                    p {
+                        (badge(Mood::Plain, "Running")) " " strong { (name) } ", started by " (job.started_by) " "
+                        (when(app, job.started_ms))
+                    }
                     (bar(progress.as_ref()))
                 }
                 JobState::Failed(at, reason) => {
-                    p { (badge(Mood::Bad, "Did not work")) " " strong { (name) } ", started by " (job.started_by) ", ended " (when(app, *at)) }
+                    p {
+                        (badge(Mood::Bad, "Did not work")) " " strong { (name) } ", started by " (job.started_by)
+                        ", ended " (when(app, *at))
+                    }
                     p { (sentence(reason)) }
                 }
                 JobState::Backup(at, done) => { (backup(app, job, *at, done)) }
                 JobState::Drill(at, done) => {
                     @let (mood, word) = verdict(done.verdict);
-                    p { (badge(mood, word)) " " strong { "Restore drill from " (done.store) } ", started by " (job.started_by) ", ended " (when(app, *at)) }
+                    p {
+                        (badge(mood, word)) " " strong { "Restore drill from " (done.store) } ", started by "
+                        (job.started_by) ", ended " (when(app, *at))
+                    }
                     p {
                         (bytes(done.bytes)) " restored in " (duration(done.restore_ms)) "; "
-                        (done.facts_equal) " of " (done.facts_compared) " facts and " (done.golden_equal) " of " (done.golden_compared) " answers equal. "
+                        (done.facts_equal) " of " (done.facts_compared) " facts and " (done.golden_equal) " of "
+                        (done.golden_compared) " answers equal. "
                         a href={ "/reports/" (done.report_id) } { "Open the signed report" }
                     }
                 }
@@ -136,13 +150,16 @@ fn backup(app: &App, job: &Job, at_ms: i64, done: &SnapshotDone) -> Markup {
             " " strong { "Backup " (done.counter) } ", started by " (job.started_by) ", ended " (when(app, at_ms))
         }
         p {
-            (count(done.files, "file", "files")) ", " (bytes(done.bytes_source)) "; " (bytes(done.bytes_added)) " new to each store. "
+            (count(done.files, "file", "files")) ", " (bytes(done.bytes_source)) "; " (bytes(done.bytes_added))
+            " new to each store. "
             "Complete at " (durable) " of " (done.stores.len()) " stores after " (duration(done.duration_ms)) ". "
             "The EMR waited " (duration(done.write_stall_us / 1000)) " for writing."
             @if done.partial { " Some files could not be read: this backup is incomplete." }
         }
         @for store in done.stores.iter().filter(|store| !store.durable) {
-            p.small { strong { (store.store) } ": " (sentence(store.error.as_deref().unwrap_or("not complete there yet"))) }
+            p.small {
+                strong { (store.store) } ": " (sentence(store.error.as_deref().unwrap_or("not complete there yet")))
+            }
         }
     }
 }

@@ -5,12 +5,18 @@ use crate::alerts::state::{self, AlertRow, Channel};
 use crate::alerts::text::{remedy, severity_word, title};
 use crate::app::App;
 use crate::heartbeat::HeartbeatState;
-use crate::pages::layout::{Mood, badge, csrf, lasting, live, page as frame, sentence, when, when_or};
+use crate::pages::layout::Column::{Number, Text};
+use crate::pages::layout::{Column, Mood, badge, columns, csrf, lasting, live, page as frame, sentence, when, when_or};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page, see};
 use crate::words::{count, span};
 use backupd_api::AlertKind;
 use maud::{Markup, html};
+
+const CHANNEL_COLUMNS: &[Column] =
+    &[Text("Channel"), Text("State"), Text("Last success"), Number("Sent"), Number("Waiting"), Number("Given up")];
+const PAST_COLUMNS: &[Column] =
+    &[Text("Alert"), Text("Concerns"), Text("Opened"), Text("Acknowledged"), Text("Closed"), Text("Open for")];
 
 const PAST_MAX: u32 = 100;
 
@@ -52,11 +58,16 @@ fn open_card(call: &Call, alert: &AlertRow) -> Result<Markup, Refusal> {
             p {
                 @if !alert.subject.is_empty() { "Concerns " strong { (alert.subject) } ". " }
                 "For " (lasting(&call.app, alert.since_ms)) "."
-                @if alert.repeats > 0 { " Sent again " (count(u64::try_from(alert.repeats).unwrap_or(0), "time", "times")) "." }
+                @if alert.repeats > 0 {
+                    " Sent again " (count(u64::try_from(alert.repeats).unwrap_or(0), "time", "times")) "."
+                }
             }
             p { strong { "What to do: " } (remedy(alert.kind)) }
             @match (&alert.acknowledged_by, alert.acknowledged_ms) {
-                (Some(who), Some(at)) => p { (badge(Mood::Plain, "Acknowledged")) " by " strong { (who) } " " (when(&call.app, at)) "; it is not sent again until it closes." }
+                (Some(who), Some(at)) => p {
+                    (badge(Mood::Plain, "Acknowledged")) " by " strong { (who) } " " (when(&call.app, at))
+                    "; it is not sent again until it closes."
+                }
                 _ => {
                     @if caller.role.may(Action::AcknowledgeAlert) {
                         form method="post" action={ "/alerts/" (alert.id) "/acknowledge" } {
@@ -74,7 +85,7 @@ fn channels(call: &Call, mail: &ChannelHealth, hook: &ChannelHealth) -> Markup {
     let app = &call.app;
     html! {
         table.tight {
-            thead { tr { th scope="col" { "Channel" } th scope="col" { "State" } th scope="col" { "Last success" } th.number scope="col" { "Sent" } th.number scope="col" { "Waiting" } th.number scope="col" { "Given up" } } }
+            (columns(CHANNEL_COLUMNS))
             tbody {
                 (channel(app, "Mail", app.settings.mail.is_some(), mail))
                 (channel(app, "Webhook", app.settings.webhook.is_some(), hook))
@@ -82,7 +93,10 @@ fn channels(call: &Call, mail: &ChannelHealth, hook: &ChannelHealth) -> Markup {
             }
         }
         @if app.settings.mail.is_none() && app.settings.webhook.is_none() {
-            p.notice.bad role="alert" { strong { "No alert leaves this console." } " Set " code { "[mail]" } " or " code { "[webhook]" } " in console.toml." }
+            p.notice.bad role="alert" {
+                strong { "No alert leaves this console." } " Set " code { "[mail]" } " or " code { "[webhook]" }
+                " in console.toml."
+            }
         }
     }
 }
@@ -94,7 +108,9 @@ fn channel(app: &App, name: &str, set: bool, health: &ChannelHealth) -> Markup {
             td {
                 @if !set { (badge(Mood::Plain, "Not set")) }
                 @else if health.waiting > 0 && health.last_error.is_some() {
-                    (badge(Mood::Bad, "Failing")) " " span.small { (sentence(health.last_error.as_deref().unwrap_or_default())) }
+                    (badge(Mood::Bad, "Failing")) " " span.small {
+                        (sentence(health.last_error.as_deref().unwrap_or_default()))
+                    }
                 }
                 @else if health.sent == 0 { (badge(Mood::Plain, "Not tried yet")) }
                 @else { (badge(Mood::Good, "Works")) }
@@ -113,7 +129,9 @@ fn heartbeat(app: &App) -> Markup {
             th scope="row" { "Heartbeat to an outside watcher" }
             td {
                 @if state.is_none() { (badge(Mood::Plain, "Not set")) }
-                @else if let Some(error) = &last_error { (badge(Mood::Bad, "Failing")) " " span.small { (sentence(error)) } }
+                @else if let Some(error) = &last_error {
+                    (badge(Mood::Bad, "Failing")) " " span.small { (sentence(error)) }
+                }
                 @else if sent == 0 { (badge(Mood::Plain, "Nothing to tell since the console started")) }
                 @else { (badge(Mood::Good, "Works")) }
             }
@@ -126,7 +144,7 @@ fn heartbeat(app: &App) -> Markup {
 fn past(app: &App, closed: &[AlertRow]) -> Markup {
     html! {
         div.scroll { table {
-            thead { tr { th scope="col" { "Alert" } th scope="col" { "Concerns" } th scope="col" { "Opened" } th scope="col" { "Acknowledged" } th scope="col" { "Closed" } th scope="col" { "Open for" } } }
+            (columns(PAST_COLUMNS))
             tbody { @for alert in closed {
                 tr {
                     td { (badge(Mood::from(alert.severity), severity_word(alert.severity))) " " (title(alert.kind)) }
@@ -153,7 +171,9 @@ pub fn brief(app: &App, open: &[AlertRow]) -> Markup {
                 @if let Some(who) = &alert.acknowledged_by { "; " (who) " has it in hand" }
             }
         } }
-        @if open.iter().any(|alert| alert.kind != AlertKind::Test) { p { a href="/alerts" { "What to do about them" } } }
+        @if open.iter().any(|alert| alert.kind != AlertKind::Test) {
+            p { a href="/alerts" { "What to do about them" } }
+        }
     }
 }
 

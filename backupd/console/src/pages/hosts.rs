@@ -2,7 +2,8 @@
 
 use crate::app::App;
 use crate::daemons::Seen;
-use crate::pages::layout::{Mood, badge, live, page as frame, sentence, when};
+use crate::pages::layout::Column::{Number, Text};
+use crate::pages::layout::{Mood, badge, columns, live, page as frame, sentence, when};
 use crate::web::{Answer, Call, page};
 use crate::words::{bytes, count, span};
 use agent_api::{
@@ -19,7 +20,9 @@ pub async fn show(call: Call) -> Answer {
     let body = html! {
         p.lead { "Health of the servers and where they stand. Nothing here is about a patient." }
         @if picture.agents.is_empty() {
-            p.empty { "No agent is set: add the address of each host's agent under " code { "agents" } " in console.toml." }
+            p.empty {
+                "No agent is set: add the address of each host's agent under " code { "agents" } " in console.toml."
+            }
         }
         (live("hosts", "/hosts", 10, html! {
             div.cards { @for (name, seen) in &picture.agents { (host(app, name, seen)) } }
@@ -36,7 +39,10 @@ fn host(app: &App, name: &str, seen: &Seen<HostHealth>) -> Markup {
                 @match &seen.silent {
                     None => p { "Asking for the first time…" }
                     Some(silent) => {
-                        p { (badge(Mood::Bad, "Unknown")) " The agent has not answered for " (span(app.now_ms() - silent.since_ms)) "." }
+                        p {
+                            (badge(Mood::Bad, "Unknown")) " The agent has not answered for "
+                            (span(app.now_ms() - silent.since_ms)) "."
+                        }
                         p.small { (sentence(&silent.reason)) }
                     }
                 }
@@ -49,16 +55,26 @@ fn host(app: &App, name: &str, seen: &Seen<HostHealth>) -> Markup {
         article.card {
             h2 { (health.host) " " (badge(mood, text)) }
             @if let Some(silent) = &seen.silent {
-                p.notice.bad { "The agent has not answered for " (span(app.now_ms() - silent.since_ms)) ": what stands here is from " (when(app, health.at_unix_s * 1000)) "." }
+                p.notice.bad {
+                    "The agent has not answered for " (span(app.now_ms() - silent.since_ms))
+                    ": what stands here is from " (when(app, health.at_unix_s * 1000)) "."
+                }
             }
             dl.facts {
                 dt { "Place" } dd { (place(health)) }
                 dt { "Asset" } dd { (health.asset.as_ref().map_or("not set", |asset| asset.as_str())) }
                 dt { "Power off now?" } dd { (power(health.power_off_safe, mood)) }
-                dt { "Running" } dd { "for " (span(i64::try_from(health.uptime_s).unwrap_or(i64::MAX).saturating_mul(1000))) ", load " (format!("{:.2}", health.load_1m)) " on " (count(health.cpus.into(), "core", "cores")) }
-                dt { "Memory" } dd { (bytes(health.memory_bytes_available)) " free of " (bytes(health.memory_bytes_total)) }
+                dt { "Running" } dd {
+                    "for " (span_s(health.uptime_s)) ", load "
+                    (format!("{:.2}", health.load_1m)) " on " (count(health.cpus.into(), "core", "cores"))
+                }
+                dt { "Memory" } dd {
+                    (bytes(health.memory_bytes_available)) " free of " (bytes(health.memory_bytes_total))
+                }
                 dt { "Clock" } dd {
-                    @if health.clock.synchronized { (badge(Mood::Good, "Synchronized")) } @else { (badge(Mood::Warn, "Not synchronized")) }
+                    @if health.clock.synchronized { (badge(Mood::Good, "Synchronized")) } @else {
+                        (badge(Mood::Warn, "Not synchronized"))
+                    }
                 }
             }
             (filesystems(&health.filesystems))
@@ -106,14 +122,21 @@ fn filesystems(filesystems: &[Filesystem]) -> Markup {
         @if !filesystems.is_empty() {
             h3 { "Space" }
             table.tight {
-                thead { tr { th scope="col" { "Filesystem" } th scope="col" { "Used" } th.number scope="col" { "Free" } th scope="col" { "Full in" } } }
+                (columns(&[Text("Filesystem"), Text("Used"), Number("Free"), Text("Full in")]))
                 tbody { @for fs in filesystems {
                     @let used = fs.bytes_total.saturating_sub(fs.bytes_available);
                     tr {
-                        td { (match fs.role { FilesystemRole::Root => "system", FilesystemRole::Records => "records", FilesystemRole::Backup => "backup" }) }
-                        td { meter min="0" max=(fs.bytes_total.max(1)) high=(fs.bytes_total / 10 * 8) value=(used) {} " " (used.saturating_mul(100) / fs.bytes_total.max(1)) " %" }
+                        td {
+                            (role(fs.role))
+                        }
+                        td {
+                            meter min="0" max=(fs.bytes_total.max(1)) high=(fs.bytes_total / 10 * 8) value=(used) {}
+                            " " (used.saturating_mul(100) / fs.bytes_total.max(1)) " %"
+                        }
                         td.number { (bytes(fs.bytes_available)) }
-                        td { (fs.full_in_s.map_or_else(|| "not filling".to_owned(), |s| span(i64::try_from(s).unwrap_or(i64::MAX).saturating_mul(1000)))) }
+                        td {
+                            (fs.full_in_s.map_or_else(|| "not filling".to_owned(), span_s))
+                        }
                     }
                 } }
             }
@@ -121,12 +144,24 @@ fn filesystems(filesystems: &[Filesystem]) -> Markup {
     }
 }
 
+fn role(role: FilesystemRole) -> &'static str {
+    match role {
+        FilesystemRole::Root => "system",
+        FilesystemRole::Records => "records",
+        FilesystemRole::Backup => "backup",
+    }
+}
+
+fn span_s(s: u64) -> String {
+    span(i64::try_from(s).unwrap_or(i64::MAX).saturating_mul(1000))
+}
+
 fn disks(health: &HostHealth) -> Markup {
     html! {
         @if !health.disks.is_empty() {
             h3 { "Disks" }
             table.tight {
-                thead { tr { th scope="col" { "Bay" } th scope="col" { "Serial number" } th scope="col" { "Device" } th.number scope="col" { "Size" } } }
+                (columns(&[Text("Bay"), Text("Serial number"), Text("Device"), Number("Size")]))
                 tbody { @for disk in &health.disks {
                     tr {
                         td { (disk.bay.as_ref().map_or("not set", |bay| bay.as_str())) }
@@ -169,7 +204,7 @@ fn sensor(sensor: &Sensor) -> Markup {
 
 fn backup(backup: Option<&BackupHealth>) -> Markup {
     let age = |s: Option<u64>, none: &str| {
-        let text = |s| format!("{} ago", span(i64::try_from(s).unwrap_or(i64::MAX).saturating_mul(1000)));
+        let text = |s| format!("{} ago", span_s(s));
         s.map_or_else(|| none.to_owned(), text)
     };
     html! {
@@ -183,7 +218,11 @@ fn backup(backup: Option<&BackupHealth>) -> Markup {
                     " Newest safe backup: " (age(backup.durable_age_s, "none yet")) "."
                 }
                 ul.inline { @for store in &backup.stores {
-                    li { (store_state(store.state, store.store.as_str())) span.small { " drill passed " (age(store.proved_age_s, "never")) } }
+                    li {
+                        (store_state(store.state, store.store.as_str())) span.small {
+                            " drill passed " (age(store.proved_age_s, "never"))
+                        }
+                    }
                 } }
             }
         }

@@ -56,20 +56,30 @@ fn form(call: &Call, invitation: &Invitation, error: Option<&str>, name: &str) -
                 fieldset {
                     legend { "1. Scan it with an authenticator app" }
                     @if let Some(svg) = square(&url) { div.qr { (layout::raw(svg)) } }
-                    details { summary { "I cannot scan it" } p { "Type this secret into the app: " code.wrap { (invitation.totp) } } }
+                    details {
+                        summary { "I cannot scan it" } p {
+                            "Type this secret into the app: " code.wrap { (invitation.totp) }
+                        }
+                    }
                 }
                 fieldset {
                     legend { "2. Choose a name and a password" }
-                    label { "Name" input name="name" value=(name) autocomplete="username" autocapitalize="none" required; }
+                    label {
+                        "Name" input name="name" value=(name) autocomplete="username" autocapitalize="none" required;
+                    }
                     label {
                         "Password, at least " (PASSWORD_CHARS_MIN) " characters"
-                        input name="password" type="password" autocomplete="new-password" minlength=(PASSWORD_CHARS_MIN) required;
+                        input name="password" type="password" autocomplete="new-password"
+                        minlength=(PASSWORD_CHARS_MIN) required;
                     }
                     label { "The same again" input name="again" type="password" autocomplete="new-password" required; }
                 }
                 fieldset {
                     legend { "3. Type the code that the app shows now" }
-                    label { "Code" input name="code" inputmode="numeric" pattern="[0-9 ]{6,7}" maxlength="7" autocomplete="one-time-code" required; }
+                    label {
+                        "Code" input name="code" inputmode="numeric" pattern="[0-9 ]{6,7}" maxlength="7"
+                        autocomplete="one-time-code" required;
+                    }
                 }
                 button.primary { "Make the account" }
             }

@@ -119,7 +119,8 @@ fn document(title: &str, body: Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 // No inline style and no eval: the content security policy refuses both.
-                meta name="htmx-config" content=r#"{"includeIndicatorStyles":false,"allowEval":false,"historyCacheSize":0}"#;
+                meta name="htmx-config"
+                content=r#"{"includeIndicatorStyles":false,"allowEval":false,"historyCacheSize":0}"#;
                 title { (title) " · Holdfast console" }
                 link rel="icon" href={ "/assets/" (*ICON_NAME) } type="image/svg+xml";
                 link rel="stylesheet" href={ "/assets/" (*CSS_NAME) };
@@ -161,10 +162,35 @@ pub fn refusal(app: &App, caller: Option<&Caller>, refusal: &Refusal) -> Markup 
     }
 }
 
-/// A message of another program as a sentence.
+/// A column of a table by its heading.
+#[derive(Debug, Clone, Copy)]
+pub enum Column {
+    Text(&'static str),
+    /// Set to the right.
+    Number(&'static str),
+}
+
+pub fn columns(columns: &[Column]) -> Markup {
+    html! {
+        thead {
+            tr {
+                @for column in columns {
+                    @match column {
+                        Column::Text(name) => th scope="col" { (name) }
+                        Column::Number(name) => th.number scope="col" { (name) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A message of another program as a sentence. An address at its start keeps its letters.
 pub fn sentence(text: &str) -> String {
+    let address = text.split(' ').next().is_some_and(|word| word.contains(['/', ':', '.', '-']));
     let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let first = chars.next().map(|c| if address { c.to_string() } else { c.to_uppercase().to_string() });
+    let first = first.unwrap_or_default();
     let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
     format!("{first}{}{end}", chars.as_str())
 }

@@ -3,13 +3,33 @@
 use crate::alerts::state::{self, AlertRow};
 use crate::app::App;
 use crate::daemons::{Picture, ServeView, VerifierView};
-use crate::pages::layout::{Mood, badge, csrf, live, page as frame, silence, when, when_or};
+use crate::pages::layout::Column::{Number, Text};
+use crate::pages::layout::{Column, Mood, badge, columns, csrf, live, page as frame, silence, when, when_or};
 use crate::pages::{activity, alerts};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page};
 use crate::words::{bytes, count, duration, span};
 use backupd_api::{Duty, DutyKind, ReportRow, StoreCondition, StoreRole, StoreStatus};
 use maud::{Markup, html};
+
+const STORE_COLUMNS: &[Column] = &[
+    Text("Store"),
+    Text("Site"),
+    Text("Provider"),
+    Text("Apart from the server"),
+    Text("State"),
+    Text("Complete up to"),
+    Text("Counts"),
+    Number("Size"),
+];
+const DRILL_COLUMNS: &[Column] = &[
+    Text("Restored from"),
+    Text("Last drill"),
+    Text("Verdict"),
+    Number("Time to recover"),
+    Number("Work lost"),
+    Text("Report"),
+];
 
 /// Refresh while something runs, and otherwise.
 const BUSY_EVERY_S: u32 = 2;
@@ -53,7 +73,10 @@ fn verdict(app: &App, picture: &Picture, open: &[AlertRow]) -> Markup {
     let durable = status.last_durable_unix_ms;
     let (mood, text) = match (durable, status.sites_apart, picture.serve.silent.is_some(), worst) {
         (None, ..) => (Mood::Bad, "Not protected: no backup is complete off this server yet."),
-        (_, 0, ..) => (Mood::Bad, "Not protected against loss of the building: every complete copy stands where the server stands."),
+        (_, 0, ..) => (
+            Mood::Bad,
+            "Not protected against loss of the building: every complete copy stands where the server stands.",
+        ),
         (_, _, true, _) => (Mood::Bad, "Not known: the backup program does not answer."),
         (_, _, _, Some(Mood::Bad)) => (Mood::Bad, "Needs you now: something critical is open."),
         (_, _, _, Some(_)) => (Mood::Warn, "Protected, with something to look after."),
@@ -65,7 +88,9 @@ fn verdict(app: &App, picture: &Picture, open: &[AlertRow]) -> Markup {
             p {
                 "Newest safe backup: " strong { (when_or(app, durable, "none")) } ". "
                 "Sites apart from the server that hold it: " strong { (status.sites_apart) } ". "
-                @if !open.is_empty() { a href="/alerts" { (count(open.len() as u64, "alert is", "alerts are")) " open" } "." }
+                @if !open.is_empty() {
+                    a href="/alerts" { (count(open.len() as u64, "alert is", "alerts are")) " open" } "."
+                }
             }
         }
     }
@@ -81,16 +106,28 @@ fn building(app: &App, serve: Option<&ServeView>) -> Markup {
                     @let apart: Vec<&StoreStatus> = view.status.stores.iter().filter(|store| store.apart).collect();
                     @match apart.iter().filter_map(|store| store.complete_unix_ms).max() {
                         Some(at) => {
-                            p.answer { "You would lose at most the last " strong { (span(app.now_ms() - at)) } " of work." }
-                            p { "The newest complete copy away from this building was finished " (when(app, at)) "." }
+                            p.answer {
+                                "You would lose at most the last " strong { (span(app.now_ms() - at)) } " of work."
+                            }
+                            p { "The newest complete copy away from this building is from " (when(app, at)) "." }
                         }
-                        None => p.answer { (badge(Mood::Bad, "Everything would be lost")) " No complete copy stands away from this building." }
+                        None => p.answer {
+                            (badge(Mood::Bad, "Everything would be lost"))
+                            " No complete copy stands away from this building."
+                        }
                     }
                     @match view.status.sites_apart {
                         0 => {}
-                        sites => p { (count(sites.into(), "site", "sites")) " apart from the server " @if sites == 1 { "holds" } @else { "hold" } " the newest safe backup." }
+                        sites => p {
+                            (count(sites.into(), "site", "sites")) " apart from the server " @if sites == 1 {
+                                "holds"
+                            } @else { "hold" } " the newest safe backup."
+                        }
                     }
-                    p.small { "A backup counts as safe when it is complete in at least " (count(view.status.quorum_needed.into(), "store that counts", "stores that count")) "." }
+                    p.small {
+                        "A backup counts as safe when it is complete in at least "
+                        (count(view.status.quorum_needed.into(), "store that counts", "stores that count")) "."
+                    }
                 }
             }
         }
@@ -106,10 +143,7 @@ fn baskets(app: &App, serve: Option<&ServeView>) -> Markup {
                 Some(view) => {
                     (spread(&view.status.stores))
                     div.scroll { table {
-                        thead { tr {
-                            th scope="col" { "Store" } th scope="col" { "Site" } th scope="col" { "Provider" } th scope="col" { "Apart from the server" }
-                            th scope="col" { "State" } th scope="col" { "Complete up to" } th scope="col" { "Counts" } th.number scope="col" { "Size" }
-                        } }
+                        (columns(STORE_COLUMNS))
                         tbody { @for store in &view.status.stores { (store_row(app, store)) } }
                     } }
                 }
@@ -130,9 +164,18 @@ fn spread(stores: &[StoreStatus]) -> Markup {
         p.answer {
             @match (sites, providers) {
                 (0, _) => { (badge(Mood::Bad, "Yes")) " No store stands apart from the server." }
-                (1, _) => { (badge(Mood::Warn, "Nearly")) " Only one site apart from the server: one fire there and one here would take both." }
-                (_, 1) => { (badge(Mood::Warn, "Nearly")) " " (sites) " sites apart from the server, but one provider: one closed account would take them all." }
-                _ => { (badge(Mood::Good, "No")) " " (sites) " sites and " (providers) " providers apart from the server." }
+                (1, _) => {
+                    (badge(Mood::Warn, "Nearly"))
+                    " Only one site apart from the server: one fire there and one here would take both."
+                }
+                (_, 1) => {
+                    (badge(Mood::Warn, "Nearly")) " " (sites)
+                    " sites apart from the server, but one provider: one closed account would take them all."
+                }
+                _ => {
+                    (badge(Mood::Good, "No")) " " (sites) " sites and " (providers)
+                    " providers apart from the server."
+                }
             }
         }
     }
@@ -188,10 +231,7 @@ fn plan(app: &App, serve: Option<&ServeView>, verifier: Option<&VerifierView>) -
             @else {
                 (proof(&stores, reports))
                 div.scroll { table {
-                    thead { tr {
-                        th scope="col" { "Restored from" } th scope="col" { "Last drill" } th scope="col" { "Verdict" }
-                        th.number scope="col" { "Time to recover" } th.number scope="col" { "Work lost" } th scope="col" { "Report" }
-                    } }
+                    (columns(DRILL_COLUMNS))
                     tbody { @for store in stores { (drill_row(app, store, newest(reports, store))) } }
                 } }
             }
@@ -211,12 +251,17 @@ fn proof(stores: &[&str], reports: &[ReportRow]) -> Markup {
         p.answer {
             @if stores.is_empty() { "No store is known yet." }
             @else if last.contains(&Some(Mood::Bad)) {
-                (badge(Mood::Bad, "Not from every store")) " The last drill of at least one store failed: do not count on that store."
+                (badge(Mood::Bad, "Not from every store"))
+                " The last drill of at least one store failed: do not count on that store."
             }
             @else if passed == stores.len() {
-                (badge(Mood::Good, "Yes")) " From each of the " (stores.len()) " stores alone the EMR was brought back and gave the same answers."
+                (badge(Mood::Good, "Yes")) " From each of the " (stores.len())
+                " stores alone the EMR was brought back and gave the same answers."
             }
-            @else { (badge(Mood::Warn, "Not fully proved")) " " (passed) " of " (stores.len()) " stores have passed their last drill." }
+            @else {
+                (badge(Mood::Warn, "Not fully proved")) " " (passed) " of " (stores.len())
+                " stores have passed their last drill."
+            }
         }
     }
 }
@@ -254,13 +299,18 @@ fn responsible(serve: Option<&ServeView>) -> Markup {
                     p.answer {
                         @if view.duties.is_empty() { (badge(Mood::Bad, "Nobody")) " No duty is named in the settings." }
                         @else if gaps == 0 { (badge(Mood::Good, "Everybody is named")) }
-                        @else { (badge(Mood::Bad, &count(gaps, "gap", "gaps"))) " A duty without a name, or past its review date, is nobody's." }
+                        @else {
+                            (badge(Mood::Bad, &count(gaps, "gap", "gaps")))
+                            " A duty without a name, or past its review date, is nobody's."
+                        }
                     }
                     div.scroll { table {
-                        thead { tr { th scope="col" { "Duty" } th scope="col" { "Party" } th scope="col" { "Deputy" } th scope="col" { "Phone" } th scope="col" { "Next review" } } }
+                        (columns(&[Text("Duty"), Text("Party"), Text("Deputy"), Text("Phone"), Text("Next review")]))
                         tbody { @for duty in &view.duties { (duty_row(duty)) } }
                     } }
-                    p.small { "Each restore report carries the SHA-256 of this list: " code.wrap { (view.duties_sha256) } }
+                    p.small {
+                        "Each restore report carries the SHA-256 of this list: " code.wrap { (view.duties_sha256) }
+                    }
                 }
             }
         }
@@ -276,7 +326,9 @@ fn duty_row(duty: &Duty) -> Markup {
             th scope="row" { (duty_name(duty.kind)) @if let Some(store) = &duty.store { " " (store) } }
             (cell(&duty.party))
             (cell(&duty.deputy))
-            td.phone.gap[duty.phone.is_empty()] { @if duty.phone.is_empty() { (badge(Mood::Bad, "Missing")) } @else { (duty.phone) } }
+            td.phone.gap[duty.phone.is_empty()] {
+                @if duty.phone.is_empty() { (badge(Mood::Bad, "Missing")) } @else { (duty.phone) }
+            }
             td.gap[duty.overdue || duty.review.is_empty()] {
                 @if duty.review.is_empty() { (badge(Mood::Bad, "No date")) }
                 @else if duty.overdue { (badge(Mood::Bad, &format!("{}: overdue", duty.review))) }

@@ -2,7 +2,8 @@
 
 use crate::accounts;
 use crate::audit::{self, Chain};
-use crate::pages::layout::{Mood, badge, page as frame, when};
+use crate::pages::layout::Column::{Number, Text};
+use crate::pages::layout::{Mood, badge, columns, page as frame, when};
 use crate::web::{Answer, Call, Refusal, page};
 use crate::words::moment_short;
 use maud::html;
@@ -16,17 +17,27 @@ pub async fn show(call: Call) -> Answer {
     let zone = call.app.settings.time_zone;
     let older = entries.last().map(|entry| entry.seq).filter(|seq| *seq > 1);
     let body = html! {
-        p.lead { "Who did what in this console. Entries are only ever added; each carries a hash over the one before it." }
+        p.lead {
+            "Who did what in this console. Entries are only ever added; each carries a hash over the one before it. \
+             Times are those of "
+            (zone.name()) "."
+        }
         @match &chain {
             Chain::Whole { entries, head } => {
-                p { (badge(Mood::Good, "Unbroken")) " All " (entries) " entries follow from one another. Newest hash: " code.wrap { (hex::encode(head)) } }
+                p {
+                    (badge(Mood::Good, "Unbroken")) " All " (entries)
+                    " entries follow from one another. Newest hash: " code.wrap { (hex::encode(head)) }
+                }
             }
             Chain::BrokenAt(seq) => {
-                p.notice.bad role="alert" { strong { "Entry " (seq) " was changed or removed." } " Keep a copy of the console's data folder and find out who had access to it." }
+                p.notice.bad role="alert" {
+                    strong { "Entry " (seq) " was changed or removed." }
+                    " Keep a copy of the console's data folder and find out who had access to it."
+                }
             }
         }
         div.scroll { table {
-            thead { tr { th.number scope="col" { "Entry" } th scope="col" { "When (" (zone.name()) ")" } th scope="col" { "Who" } th scope="col" { "Did" } th scope="col" { "Concerns" } th scope="col" { "Hash" } } }
+            (columns(&[Number("Entry"), Text("When"), Text("Who"), Text("Did"), Text("Concerns"), Text("Hash")]))
             tbody { @for entry in &entries {
                 tr {
                     td.number { (entry.seq) }
@@ -34,7 +45,11 @@ pub async fn show(call: Call) -> Answer {
                     td { (entry.who) }
                     td { (entry.act) }
                     td.wrap { @if entry.subject.is_empty() { "–" } @else { (entry.subject) } }
-                    td { @let hash = hex::encode(&entry.hash); code title=(hash) { (hash.get(..12).unwrap_or_default()) } }
+                    td {
+                        @let hash = hex::encode(&entry.hash); code title=(hash) {
+                            (hash.get(..12).unwrap_or_default())
+                        }
+                    }
                 }
             } }
         } }
@@ -48,9 +63,12 @@ pub async fn accounts(call: Call) -> Answer {
         call.app.db.read(|db| Ok::<_, Refusal>((accounts::list(db)?, accounts::approval_keys(db)?)))?;
     let now_ms = call.app.now_ms();
     let body = html! {
-        p.lead { "Who can sign in here. Accounts are made and disabled on the server only, so that a stolen session cannot make one." }
+        p.lead {
+            "Who can sign in here. Accounts are made and disabled on the server only, so that a stolen session \
+             cannot make one."
+        }
         div.scroll { table {
-            thead { tr { th scope="col" { "Name" } th scope="col" { "Role" } th scope="col" { "State" } th scope="col" { "Made" } th scope="col" { "Approval key" } } }
+            (columns(&[Text("Name"), Text("Role"), Text("State"), Text("Made"), Text("Approval key")]))
             tbody { @for account in &accounts {
                 tr {
                     td { (account.name) }
@@ -61,12 +79,21 @@ pub async fn accounts(call: Call) -> Answer {
                         @else { (badge(Mood::Good, "Active")) }
                     }
                     td { (when(&call.app, account.created_ms)) }
-                    td { @match keys.iter().find(|(name, _)| *name == account.name) { Some((_, key)) => { code.wrap { (key) } }, None => "–" } }
+                    td {
+                        @match keys.iter().find(|(name, _)| *name == account.name) {
+                            Some((_, key)) => { code.wrap { (key) } }, None => "–"
+                        }
+                    }
                 }
             } }
         } }
         h2 { "On the server" }
-        pre { code { "console --config console.toml user invite --role auditor\nconsole --config console.toml user disable --name NAME" } }
+        pre {
+            code {
+                "console --config console.toml user invite --role auditor\nconsole --config console.toml user \
+                 disable --name NAME"
+            }
+        }
     };
     page(frame(&call.app, call.caller()?, "/accounts", "Accounts", body))
 }

@@ -9,7 +9,10 @@ use crate::app::App;
 use crate::audit::{self, Act};
 use crate::daemons::Daemon;
 use crate::pages::activity;
-use crate::pages::layout::{Mood, badge, csrf, page as frame, raw, sentence, silence, when, when_exactly};
+use crate::pages::layout::Column::{Number, Text};
+use crate::pages::layout::{
+    Column, Mood, badge, columns, csrf, page as frame, raw, sentence, silence, when, when_exactly,
+};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page, see};
 use crate::words::{duration, word};
@@ -21,6 +24,17 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
 
+const COLUMNS: &[Column] = &[
+    Text("Drill"),
+    Text("From store"),
+    Text("Verdict"),
+    Number("Time to recover"),
+    Number("Work lost"),
+    Text("Approved"),
+    Number("Log entry"),
+    Text("Report"),
+];
+
 const SHOWN_MAX: usize = 200;
 
 pub async fn list(call: Call) -> Answer {
@@ -28,18 +42,31 @@ pub async fn list(call: Call) -> Answer {
     let view = picture.verifier.value();
     let reports = view.map(|view| view.reports.as_slice()).unwrap_or_default();
     let body = html! {
-        p.lead { "For each drill the records were restored from one store alone, the real EMR was started on them, and what it said was compared with what it said when the snapshot was taken." }
+        p.lead {
+            "For each drill the records were restored from one store alone, the real EMR was started on them, and \
+             what it said was compared with what it said when the snapshot was taken."
+        }
         (silence(&call.app, &picture.verifier, "backupd verifier", "No drill runs while it is down."))
         @if reports.is_empty() {
             p.empty { "There is no report yet. Start the first drill from the posture page." }
         } @else { (table(&call.app, reports)) }
         @if let Some(view) = view {
             h2 { "For an auditor" }
-            p { "Reports are signed with the key of this fingerprint. Compare it with the one in the practice's paper binder, not with this page alone:" }
+            p {
+                "Reports are signed with the key of this fingerprint. Compare it with the one in the practice's \
+                 paper binder, not with this page alone:"
+            }
             p { code.wrap { (view.status.key_fingerprint) } }
             p { "The log holds " strong { (view.status.log_size) } " entries. "
-                @if view.status.same_host_as_writer { (badge(Mood::Warn, "Same host")) " The verifier runs on the machine that writes the backups: weaker evidence, and each report says so." }
-                @else { (badge(Mood::Good, "Separate host")) " The verifier runs on another machine than the one that writes the backups." }
+                @if view.status.same_host_as_writer {
+                    (badge(Mood::Warn, "Same host"))
+                    " The verifier runs on the machine that writes the backups: weaker evidence, and each report \
+                     says so."
+                }
+                @else {
+                    (badge(Mood::Good, "Separate host"))
+                    " The verifier runs on another machine than the one that writes the backups."
+                }
             }
         }
     };
@@ -50,12 +77,12 @@ fn table(app: &App, reports: &[ReportRow]) -> Markup {
     html! {
         div.scroll {
             table {
-                caption { (reports.len()) " reports, newest first" @if reports.len() > SHOWN_MAX { "; the newest " (SHOWN_MAX) " are shown" } }
-                thead { tr {
-                    th scope="col" { "Drill" } th scope="col" { "From store" } th scope="col" { "Verdict" }
-                    th.number scope="col" { "Time to recover" } th.number scope="col" { "Work lost" }
-                    th scope="col" { "Approved" } th.number scope="col" { "Log entry" } th scope="col" { "Report" }
-                } }
+                caption {
+                    (reports.len()) " reports, newest first" @if reports.len() > SHOWN_MAX {
+                        "; the newest " (SHOWN_MAX) " are shown"
+                    }
+                }
+                (columns(COLUMNS))
                 tbody {
                     @for row in reports.iter().take(SHOWN_MAX) {
                         @let (mood, verdict) = activity::verdict(row.verdict);
@@ -86,7 +113,9 @@ impl Evidence {
         let files = match answer {
             Ok(Event::Evidence { files }) => files,
             Ok(_) => return Err(unavailable(&ClientError::Malformed)),
-            Err(ClientError::Failed(failure)) if failure.kind == FailureKind::NotFound => return Err(Refusal::NotFound),
+            Err(ClientError::Failed(failure)) if failure.kind == FailureKind::NotFound => {
+                return Err(Refusal::NotFound);
+            }
             Err(error) => return Err(unavailable(&error)),
         };
         let decode = |file: backupd_api::EvidenceFile| Some((file.name, STANDARD.decode(file.base64).ok()?));
@@ -161,11 +190,18 @@ fn checked_now(verified: &Verified) -> Markup {
     html! {
         div.notice.(mood.class()) {
             p {
-                (badge(mood, word)) " The signature fits these exact bytes, the verdict follows from its fields, and the report is entry "
+                (badge(mood, word))
+                " The signature fits these exact bytes, the verdict follows from its fields, and the report is entry "
                 strong { (verified.index) } " of the " (verified.checkpoint.size) " in the log."
             }
             @if !known {
-                p { "But the key is not the one that the verifier uses now: " code.wrap { (verified.fingerprint.to_string()) } ". After a change of keys that is right for older reports; otherwise somebody else made it. Compare with the paper binder." }
+                p {
+                    "But the key is not the one that the verifier uses now: " code.wrap {
+                        (verified.fingerprint.to_string())
+                    }
+                    ". After a change of keys that is right for older reports; otherwise somebody else made it. \
+                     Compare with the paper binder."
+                }
             }
         }
     }
@@ -176,7 +212,12 @@ fn inner(page: &str) -> String {
     let from = page.find("<body>").map_or(0, |at| at + "<body>".len());
     let to = page.rfind("</body>").unwrap_or(page.len());
     // The frame has the page's first heading.
-    page.get(from..to).unwrap_or_default().replace("<h2", "<h3").replace("</h2", "</h3").replace("<h1", "<h2").replace("</h1", "</h2")
+    page.get(from..to)
+        .unwrap_or_default()
+        .replace("<h2", "<h3")
+        .replace("</h2", "</h3")
+        .replace("<h1", "<h2")
+        .replace("</h1", "</h2")
 }
 
 fn files(id: &str, evidence: &Evidence, fingerprint: Option<&str>) -> Markup {
@@ -185,12 +226,19 @@ fn files(id: &str, evidence: &Evidence, fingerprint: Option<&str>) -> Markup {
         section.evidence {
             h2 { "Evidence" }
             p { a.button.primary href={ "/reports/" (id) "/evidence.tar" } { "Download all files (.tar)" } }
-            p { "Unpack it on any Linux machine with bash and OpenSSL 3, without network, and run this one command there. The fingerprint must come from the practice's paper binder:" }
+            p {
+                "Unpack it on any Linux machine with bash and OpenSSL 3, without network, and run this one command \
+                 there. The fingerprint must come from the practice's paper binder:"
+            }
             pre { code { "bash verify.sh " (id) ".json --key-fingerprint " (fingerprint) } }
             details {
                 summary { "Single files" }
                 ul { @for (name, bytes) in &evidence.0 {
-                    li { a href={ "/reports/" (id) "/file/" (name) } { (name) } span.small { " (" (bytes.len()) " bytes)" } }
+                    li {
+                        a href={ "/reports/" (id) "/file/" (name) } { (name) } span.small {
+                            " (" (bytes.len()) " bytes)"
+                        }
+                    }
                 } }
             }
         }
@@ -211,9 +259,13 @@ fn approvals(call: &Call, id: &str, verified: Option<&Verified>) -> Result<Marku
                 p {
                     @match owner {
                         Some((name, _)) => { (badge(Mood::Good, "Approved")) " by " strong { (name) } }
-                        None => { (badge(Mood::Warn, "Approved by an unknown key")) " that no owner of this console has enrolled" }
+                        None => {
+                            (badge(Mood::Warn, "Approved by an unknown key"))
+                            " that no owner of this console has enrolled"
+                        }
                     }
-                    ", decision " strong { (word(&approval.decision())) } ", " (when(&call.app, approval.signed_unix_ms()))
+                    ", decision " strong { (word(&approval.decision())) } ", "
+                    (when(&call.app, approval.signed_unix_ms()))
                     @if let Some(index) = index { ", log entry " (index) }
                     ". Key " code.wrap { (fingerprint) }
                 }
@@ -233,11 +285,19 @@ fn approve_form(call: &Call, id: &str, key: Option<&str>) -> Result<Markup, Refu
     Ok(html! {
         div.card #approve {
             h3 { "Approve this report" }
-            p { "You sign with your own key on your own computer. The key never comes here, so nobody who breaks into this server can approve in your name." }
+            p {
+                "You sign with your own key on your own computer. The key never comes here, so nobody who breaks \
+                 into this server can approve in your name."
+            }
             @match key {
                 None => {
                     p { strong { "First, once: enrol your key." } " On your computer:" }
-                    pre { code { "openssl genpkey -algorithm ed25519 -out owner.pem\nopenssl pkey -in owner.pem -pubout -out owner.pub" } }
+                    pre {
+                        code {
+                            "openssl genpkey -algorithm ed25519 -out owner.pem\nopenssl pkey -in owner.pem -pubout \
+                             -out owner.pub"
+                        }
+                    }
                     form method="post" action="/approval-key" enctype="multipart/form-data" {
                         (csrf(caller))
                         input type="hidden" name="back" value=(id);
@@ -248,8 +308,18 @@ fn approve_form(call: &Call, id: &str, key: Option<&str>) -> Result<Markup, Refu
                 }
                 Some(key) => {
                     ol {
-                        li { a href={ "/reports/" (id) "/file/" (id) ".json" } { "Download the report" } ", and read it." }
-                        li { "On your computer:" pre { code { "report-verify approve " (id) ".json --key owner.pem --decision certified --out approval.json" } } }
+                        li {
+                            a href={ "/reports/" (id) "/file/" (id) ".json" } { "Download the report" }
+                            ", and read it."
+                        }
+                        li {
+                            "On your computer:" pre {
+                                code {
+                                    "report-verify approve " (id)
+                                    ".json --key owner.pem --decision certified --out approval.json"
+                                }
+                            }
+                        }
                         li {
                             form method="post" action={ "/reports/" (id) "/approval" } enctype="multipart/form-data" {
                                 (csrf(caller))
@@ -279,8 +349,9 @@ pub async fn tar(call: Call) -> Answer {
     let evidence = Evidence::of(&call).await?;
     let id = report_id(&call)?;
     let at_s = u64::try_from(call.app.now_ms() / 1000).unwrap_or_default();
-    let archive = crate::tar::archive(&format!("report-{id}"), at_s, &evidence.0)
-        .ok_or_else(|| Refusal::Unavailable("a file's name is too long for the archive: take the single files".into()))?;
+    let archive = crate::tar::archive(&format!("report-{id}"), at_s, &evidence.0).ok_or_else(|| {
+        Refusal::Unavailable("a file's name is too long for the archive: take the single files".into())
+    })?;
     record_download(&call)?;
     attachment(&format!("report-{id}.tar"), "application/x-tar", archive)
 }
@@ -294,7 +365,8 @@ fn record_download(call: &Call) -> Result<(), Refusal> {
 fn attachment(name: &str, kind: &'static str, bytes: Vec<u8>) -> Answer {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     let name = if plain { name } else { "evidence" };
-    let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")).map_err(|_| Refusal::Internal)?;
+    let disposition =
+        HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")).map_err(|_| Refusal::Internal)?;
     let mut response = bytes.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);

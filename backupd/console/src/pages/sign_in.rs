@@ -66,11 +66,18 @@ fn form(error: Option<&str>, name: &str) -> Markup {
                 div.notice.bad role="alert" { p { (layout::sentence(error)) } }
             }
             form.stack method="post" action="/sign-in" {
-                label { "Name" input name="name" value=(name) autocomplete="username" autocapitalize="none" required autofocus[name.is_empty()]; }
-                label { "Password" input name="password" type="password" autocomplete="current-password" required autofocus[!name.is_empty()]; }
+                label {
+                    "Name" input name="name" value=(name) autocomplete="username" autocapitalize="none" required
+                    autofocus[name.is_empty()];
+                }
+                label {
+                    "Password" input name="password" type="password" autocomplete="current-password" required
+                    autofocus[!name.is_empty()];
+                }
                 label {
                     "Code from your authenticator"
-                    input name="code" inputmode="numeric" pattern="[0-9 ]{6,7}" maxlength="7" autocomplete="one-time-code" required;
+                    input name="code" inputmode="numeric" pattern="[0-9 ]{6,7}" maxlength="7"
+                    autocomplete="one-time-code" required;
                 }
                 button.primary { "Sign in" }
             }

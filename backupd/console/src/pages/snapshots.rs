@@ -2,11 +2,24 @@
 
 use crate::daemons;
 use crate::pages::activity;
-use crate::pages::layout::{Mood, badge, page as frame, silence, when_exactly};
+use crate::pages::layout::Column::{Number, Text};
+use crate::pages::layout::{Column, Mood, badge, columns, page as frame, silence, when_exactly};
 use crate::web::{Answer, Call, page};
 use crate::words::bytes;
 use backupd_api::{SnapshotRow, SnapshotState};
 use maud::{Markup, html};
+
+const COLUMNS: &[Column] = &[
+    Text("Taken"),
+    Text("Source"),
+    Text("Number"),
+    Text("State"),
+    Number("Files"),
+    Number("Size"),
+    Number("New"),
+    Text("Complete at"),
+    Text("Id"),
+];
 
 const SHOWN_MAX: usize = 200;
 
@@ -22,8 +35,11 @@ pub async fn show(call: Call) -> Answer {
     });
     let rows = seen.value().map(Vec::as_slice).unwrap_or_default();
     let body = html! {
-        p.lead { "Each snapshot is a complete copy of the records at one moment. It is only worth something where it is " strong { "durable" } ", and only sure where it is " strong { "proved" } "." }
-        (silence(&call.app, &seen, "backupd serve", "No backup is taken while it is down. This list may be out of date."))
+        p.lead {
+            "Each snapshot is a complete copy of the records at one moment. It is only worth something where it is "
+            strong { "durable" } ", and only sure where it is " strong { "proved" } "."
+        }
+        (silence(&call.app, &seen, "backupd serve", "No backup is taken while it is down. This list may be old."))
         @if rows.is_empty() {
             p.empty { "No snapshot is known yet. Start the first backup from the posture page." }
         } @else {
@@ -38,12 +54,12 @@ fn table(call: &Call, rows: &[SnapshotRow], stores: usize) -> Markup {
     html! {
         div.scroll {
             table {
-                caption { (rows.len()) " snapshots, newest first" @if rows.len() > SHOWN_MAX { "; the newest " (SHOWN_MAX) " are shown" } }
-                thead { tr {
-                    th scope="col" { "Taken" } th scope="col" { "Source" } th scope="col" { "Number" } th scope="col" { "State" }
-                    th.number scope="col" { "Files" } th.number scope="col" { "Size" } th.number scope="col" { "New" }
-                    th scope="col" { "Complete at" } th scope="col" { "Id" }
-                } }
+                caption {
+                    (rows.len()) " snapshots, newest first" @if rows.len() > SHOWN_MAX {
+                        "; the newest " (SHOWN_MAX) " are shown"
+                    }
+                }
+                (columns(COLUMNS))
                 tbody {
                     @for row in rows.iter().take(SHOWN_MAX) {
                         tr {
@@ -56,7 +72,9 @@ fn table(call: &Call, rows: &[SnapshotRow], stores: usize) -> Markup {
                             td.number { (bytes(row.bytes_added)) }
                             td {
                                 @if row.stores.is_empty() { "no store yet" } @else { (row.stores.join(", ")) }
-                                @if stores > 0 && row.stores.len() < stores { span.small { " (" (row.stores.len()) " of " (stores) ")" } }
+                                @if stores > 0 && row.stores.len() < stores {
+                                    span.small { " (" (row.stores.len()) " of " (stores) ")" }
+                                }
                             }
                             td { (activity::id(&row.id)) }
                         }
@@ -87,7 +105,9 @@ fn legend() -> Markup {
             summary { "What the words mean" }
             dl {
                 dt { "Captured" } dd { "Read from the EMR at one consistent moment; still on the server only." }
-                dt { "Sealed" } dd { "Encrypted so that the server itself cannot read it again; still on the server only." }
+                dt { "Sealed" } dd {
+                    "Encrypted so that the server itself cannot read it again; still on the server only."
+                }
                 dt { "Durable" } dd { "Complete in as many stores as the practice's rule asks for." }
                 dt { "Full" } dd { "Complete in every store." }
                 dt { "Proved" } dd { "A drill restored it from one store alone and the real EMR ran on it." }
