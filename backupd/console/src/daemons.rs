@@ -51,6 +51,14 @@ impl Daemons {
     }
 }
 
+/// Why a question was not answered. The client's own words for a timeout name the limit of long requests, not ours.
+pub fn reason(error: &ClientError) -> String {
+    match error {
+        ClientError::Timeout => "it did not answer in time".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 fn endpoint(address: &DaemonAddress, file: &Path) -> Result<Endpoint, SettingsError> {
     match address {
         DaemonAddress::Unix(path) => Ok(Endpoint::Unix(path.clone())),

@@ -41,7 +41,7 @@ where
 }
 
 pub async fn serve(app: &App) -> rusqlite::Result<()> {
-    let answer = daemons::look_at_serve(&app.daemons).await.map_err(|e| e.to_string());
+    let answer = daemons::look_at_serve(&app.daemons).await.map_err(|e| daemons::reason(&e));
     let seen = note(app, |picture| &mut picture.serve, answer);
     let facts = seen.value().map(serve_facts).unwrap_or_default();
     settle(app, "serve", &seen, &facts)?;
@@ -52,7 +52,7 @@ pub async fn serve(app: &App) -> rusqlite::Result<()> {
 }
 
 pub async fn verifier(app: &App) -> rusqlite::Result<()> {
-    let answer = daemons::look_at_verifier(&app.daemons).await.map_err(|e| e.to_string());
+    let answer = daemons::look_at_verifier(&app.daemons).await.map_err(|e| daemons::reason(&e));
     let seen = note(app, |picture| &mut picture.verifier, answer);
     let facts = seen.value().map(|view| alert_facts(&view.status.alerts)).unwrap_or_default();
     settle(app, "verifier", &seen, &facts)?;

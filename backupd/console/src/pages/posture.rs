@@ -309,7 +309,7 @@ fn responsible(serve: Option<&ServeView>) -> Markup {
                         tbody { @for duty in &view.duties { (duty_row(duty)) } }
                     } }
                     p.small {
-                        "Each restore report carries the SHA-256 of this list: " code.wrap { (view.duties_sha256) }
+                        "SHA-256 of this list, as restore reports name it: " code.wrap { (view.duties_sha256) }
                     }
                 }
             }

@@ -153,7 +153,8 @@ fn report_id(call: &Call) -> Result<&str, Refusal> {
 
 fn unavailable(error: &ClientError) -> Refusal {
     Refusal::Unavailable(format!(
-        "the verifier could not give this report: {error}. Reports are kept; try again when it answers"
+        "the verifier could not give this report: {}. Reports are kept; try again when it answers",
+        crate::daemons::reason(error)
     ))
 }
 

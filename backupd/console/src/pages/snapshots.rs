@@ -6,8 +6,9 @@ use crate::pages::layout::Column::{Number, Text};
 use crate::pages::layout::{Column, Mood, badge, columns, page as frame, silence, when_exactly};
 use crate::web::{Answer, Call, page};
 use crate::words::bytes;
-use backupd_api::{SnapshotRow, SnapshotState};
+use backupd_api::{ClientError, SnapshotRow, SnapshotState};
 use maud::{Markup, html};
+use std::time::Duration;
 
 const COLUMNS: &[Column] = &[
     Text("Taken"),
@@ -22,14 +23,17 @@ const COLUMNS: &[Column] = &[
 ];
 
 const SHOWN_MAX: usize = 200;
+/// A page does not wait longer for a daemon that hangs: it shows what was last known.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 pub async fn show(call: Call) -> Answer {
-    let answer = daemons::look_at_snapshots(&call.app.daemons).await;
+    let asked = tokio::time::timeout(PATIENCE, daemons::look_at_snapshots(&call.app.daemons)).await;
+    let answer = asked.unwrap_or(Err(ClientError::Timeout));
     let now_ms = call.app.now_ms();
     let (seen, stores) = call.app.pictures.change(|picture| {
         match answer {
             Ok(rows) => picture.snapshots.answered(now_ms, rows),
-            Err(error) => picture.snapshots.failed(now_ms, error.to_string()),
+            Err(error) => picture.snapshots.failed(now_ms, daemons::reason(&error)),
         }
         (picture.snapshots.clone(), picture.serve.value().map_or(0, |view| view.status.stores.len()))
     });
