@@ -75,8 +75,9 @@ pub struct StoreView {
 /// The newest drill of a store, from a report that the verifier signed.
 #[derive(Debug, Clone)]
 pub struct Proof {
-    pub at_unix_ms: i64,
     pub verdict: backupd_api::DrillVerdict,
+    /// What the newest drill found wrong in the store, if anything: missing or corrupt.
+    pub damaged: Option<backupd_api::StoreCondition>,
     /// The newest passed drill.
     pub passed_unix_ms: Option<i64>,
     /// The snapshots that passed a drill from this store.
@@ -87,9 +88,10 @@ impl StoreView {
     /// The one word for the store. What is known to be damaged outweighs that it cannot be asked now.
     pub fn condition(&self) -> backupd_api::StoreCondition {
         use backupd_api::StoreCondition::{Corrupt, Late, Missing, Ok, Unreachable};
-        if self.corrupt.is_some() {
+        let drilled = self.proof.as_ref().and_then(|p| p.damaged);
+        if self.corrupt.is_some() || drilled == Some(Corrupt) {
             Corrupt
-        } else if self.missing.is_some() {
+        } else if self.missing.is_some() || drilled == Some(Missing) {
             Missing
         } else if self.reachable == Some(false) {
             Unreachable

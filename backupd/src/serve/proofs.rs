@@ -5,7 +5,7 @@ use super::Daemon;
 use crate::stores::Proof;
 use backup_engine::NamedStore;
 use backup_report::{Entry, OpaqueId, Origin, Report, Verdict, View};
-use backupd_api::DrillVerdict;
+use backupd_api::{DrillVerdict, StoreCondition};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the verifier's log lies in every store.
@@ -73,12 +73,18 @@ fn note(proofs: &mut BTreeMap<String, Proof>, report: &Report) {
     let at = report.timing.ended_unix_ms;
     let verdict = drill_verdict(report.verdict);
     let proof = proofs.entry(report.store.name.as_str().to_owned()).or_insert(Proof {
-        at_unix_ms: at,
         verdict,
+        damaged: None,
         passed_unix_ms: None,
         proved: Vec::new(),
     });
-    (proof.at_unix_ms, proof.verdict) = (at, verdict);
+    proof.verdict = verdict;
+    proof.damaged = match &report.integrity {
+        Some(found) if found.corrupt > 0 => Some(StoreCondition::Corrupt),
+        Some(found) if found.missing > 0 => Some(StoreCondition::Missing),
+        Some(_) => None,
+        None => proof.damaged,
+    };
     if report.verdict == Verdict::Pass {
         proof.passed_unix_ms = Some(at);
         proof.proved.push(report.snapshot.id.as_str().to_owned());

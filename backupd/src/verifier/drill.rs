@@ -66,13 +66,13 @@ impl Verifier {
     /// The newest whole snapshot in this store. When the store shows none, the newest that another store shows: that one
     /// should have been there.
     async fn newest_in(&self, store: &NamedStore) -> Result<(SnapshotInfo, Result<(), Reason>), Failure> {
-        let newest = |heads: backup_engine::Heads| heads.snapshots.into_iter().find(|s| !s.partial);
+        let newest = |heads: backup_engine::Heads| newest_by_source(heads).into_iter().next();
         let own = backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(store)).await;
         let reason = match own {
             Ok(heads) => {
                 let answered = heads.unreachable.is_empty();
                 let rejected = !heads.rejected.is_empty();
-                match newest(heads) {
+                match self.with_facts(store, newest_by_source(heads)).await {
                     Some(info) => return Ok((info, Ok(()))),
                     None if !answered => Reason::StoreUnreachable,
                     None if rejected => Reason::ObjectCorrupt,
@@ -86,6 +86,17 @@ impl Verifier {
         known.map(|info| (info, Err(reason))).ok_or_else(|| {
             failure::new(FailureKind::NotFound, "no store holds a whole snapshot yet: take one with `backupd snapshot`")
         })
+    }
+
+    /// Of the sources' newest snapshots the newest that has facts to compare: a plain folder proves less than the EMR.
+    async fn with_facts(&self, store: &NamedStore, newest: Vec<SnapshotInfo>) -> Option<SnapshotInfo> {
+        for info in newest.iter().filter(|_| newest.len() > 1) {
+            let facts = backup_engine::facts(&self.env, &self.open, store, info.id).await;
+            if facts.is_ok_and(|f| f.is_some_and(|bytes| !Zeroizing::new(bytes).is_empty())) {
+                return Some(info.clone());
+            }
+        }
+        newest.into_iter().next()
     }
 
     /// A report in which nothing was run.
@@ -273,13 +284,13 @@ impl Drill<'_> {
             Ok(emr) => emr,
             Err(error) => {
                 log::warn!(reason:% = error; "drill.emr-not-started");
-                let (result, reason) = match error {
-                    // The program is not there, or had no time: nothing was learned about the data.
-                    probe::ProbeError::Spawn(_) => (CheckResult::NotRun, Reason::ServiceDidNotStart),
-                    probe::ProbeError::Ended => (CheckResult::Failed, Reason::ServiceDidNotStart),
-                    probe::ProbeError::Timeout => (CheckResult::NotRun, Reason::TimeLimit),
+                // Damaged data is opened too and refused when it is asked: a program that did not come up says nothing
+                // about the data.
+                let reason = match error {
+                    probe::ProbeError::Spawn(_) | probe::ProbeError::Ended => Reason::ServiceDidNotStart,
+                    probe::ProbeError::Timeout => Reason::TimeLimit,
                 };
-                return self.set(Check::ServiceStart, result, Some(reason));
+                return self.set(Check::ServiceStart, CheckResult::NotRun, Some(reason));
             }
         };
         self.report.timing.service_started_unix_ms = Some(self.now());
@@ -361,7 +372,10 @@ impl Drill<'_> {
                 }
                 let objects = outcome.objects.max(missing + corrupt);
                 self.report.integrity = Some(Integrity { objects, missing, corrupt });
-                v.remember_verify(&self.store.name, outcome.missing.first(), outcome.corrupt.first());
+                // One snapshot without damage does not clear what a look at all of them found.
+                if missing + corrupt > 0 {
+                    v.remember_verify(&self.store.name, outcome.missing.first(), outcome.corrupt.first());
+                }
                 if corrupt > 0 {
                     self.set(Check::Integrity, CheckResult::Failed, Some(Reason::ObjectCorrupt));
                 } else if missing > 0 {
@@ -392,6 +406,17 @@ impl Drill<'_> {
         self.report.settle().map_err(internal)?;
         Ok(self.report)
     }
+}
+
+/// The newest whole snapshot of each source, newest first.
+fn newest_by_source(heads: backup_engine::Heads) -> Vec<SnapshotInfo> {
+    let mut newest: Vec<SnapshotInfo> = Vec::new();
+    for info in heads.snapshots.into_iter().filter(|s| !s.partial) {
+        if !newest.iter().any(|n| n.source == info.source) {
+            newest.push(info);
+        }
+    }
+    newest
 }
 
 /// How a check ended on an error of the engine: wrong bytes fail it, everything else leaves it not run.

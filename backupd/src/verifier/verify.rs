@@ -93,12 +93,16 @@ pub fn row(store: &str, outcome: VerifyOutcome, duration_ms: u64) -> VerifyStore
     } else {
         StoreCondition::Ok
     };
+    let mut damaged: Vec<String> = outcome.corrupt.into_iter().chain(outcome.missing).collect();
+    damaged.sort();
+    damaged.dedup();
+    damaged.truncate(DAMAGED_MAX);
     VerifyStore {
         store: store.to_owned(),
         objects: outcome.objects,
         bytes_read: outcome.bytes_read,
         condition,
-        damaged: outcome.corrupt.into_iter().chain(outcome.missing).take(DAMAGED_MAX).collect(),
+        damaged,
         duration_ms,
     }
 }

@@ -1,0 +1,148 @@
+//! The daemons as processes, with folder stores and an EMR that misbehaves on demand.
+
+mod practice;
+
+use practice::{Fault, Practice, wait_until};
+use std::fs;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+#[test]
+fn a_lost_machine_comes_back_from_one_store_and_the_history_goes_on() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    let done = p.ask("serve", &["snapshot", "--tag", "before"]);
+    assert_eq!((done["event"].as_str(), done["state"].as_str()), (Some("snapshot-done"), Some("full")));
+    assert_eq!(serve.stop(), Some(0), "{}", serve.text());
+    assert!(!fs::exists(p.at("s")).unwrap() && !fs::exists(p.at("h")).unwrap(), "sockets stay after the end");
+    fs::remove_dir_all(p.at("p")).unwrap();
+    fs::remove_dir_all(p.at("one")).unwrap();
+    p.run(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("p")]);
+    assert_eq!(fs::read(p.at("p/emr/attachments/Jane-Doe-1970.txt")).unwrap(), b"record of Jane");
+    fs::create_dir(p.at("one")).unwrap();
+    let _serve = p.start("serve");
+    let done = p.ask("serve", &["snapshot"]);
+    assert_eq!(done["state"], "full", "{done}");
+    let rows = p.ask("serve", &["snapshots"]);
+    assert_eq!(rows["snapshots"].as_array().unwrap().len(), 2, "{rows}");
+    let refused = p.output(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("p")]);
+    assert_eq!(refused.status.code(), Some(2), "it recovered over a practice");
+}
+
+#[test]
+fn an_emr_that_misbehaves_costs_one_snapshot_and_nothing_else() {
+    let p = Practice::new("");
+    let serve = p.start("serve");
+    let absent = p.ask("serve", &["snapshot"]);
+    assert_eq!((absent["event"].as_str(), absent["kind"].as_str()), (Some("failed"), Some("retry")), "{absent}");
+    p.open_emr();
+    p.set(Fault::Lost);
+    assert_eq!(p.ask("serve", &["snapshot"])["event"], "failed");
+    let status = p.ask("serve", &["status"]);
+    let alerts = status["alerts"].as_array().unwrap();
+    assert!(alerts.iter().any(|a| a["kind"] == "source-unreachable" && a["subject"] == "emr"), "{status}");
+    p.set(Fault::None);
+    assert_eq!(p.ask("serve", &["snapshot"])["event"], "snapshot-done");
+    let status = p.ask("serve", &["status"]);
+    assert!(!status["alerts"].as_array().unwrap().iter().any(|a| a["kind"] == "source-unreachable"), "{status}");
+    let log = serve.text();
+    assert!(!log.contains("Jane") && !log.contains("scan"), "a record's name is in the log: {log}");
+}
+
+#[test]
+fn a_stuck_emr_does_not_keep_the_daemon_from_answering_or_ending() {
+    let p = Practice::new("");
+    p.open_emr();
+    p.set(Fault::Stuck);
+    let mut serve = p.start("serve");
+    let endpoint = format!("unix:{}", p.at("s"));
+    let mut waiting =
+        std::process::Command::new(practice::BACKUPD).args(["snapshot", "--serve", &endpoint]).spawn().unwrap();
+    wait_until(|| p.ask("serve", &["status"])["running"]["what"] == "snapshot");
+    assert_eq!(p.ask("serve", &["stores"])["event"], "stores");
+    assert_eq!(serve.stop(), Some(0), "{}", serve.text());
+    assert!(!waiting.wait().unwrap().success());
+}
+
+#[test]
+fn a_second_daemon_and_a_full_disk_are_refused_with_a_remedy() {
+    let p = Practice::new("disk_reserve_bytes = 1_000_000_000_000_000");
+    p.open_emr();
+    let _serve = p.start("serve");
+    let second = p.output(&["serve", "--config", &p.at("p/serve.toml")]);
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("state_dir"));
+    let full = p.ask("serve", &["snapshot"]);
+    assert_eq!(full["kind"], "no-space", "{full}");
+    assert!(full["message"].as_str().unwrap().contains("disk_reserve_bytes"), "{full}");
+    let mut health = String::new();
+    UnixStream::connect(p.at("h")).unwrap().read_to_string(&mut health).unwrap();
+    assert!(health.contains("\"paused\":\"disk-almost-full\""), "{health}");
+}
+
+#[test]
+fn a_store_that_is_away_is_unreachable_and_then_late_and_then_whole() {
+    let p = Practice::new("");
+    p.open_emr();
+    let _serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    fs::rename(p.at("two"), p.at("away")).unwrap();
+    let done = p.ask("serve", &["snapshot"]);
+    assert_eq!(done["state"], "durable", "{done}");
+    let condition = |p: &Practice| p.ask("serve", &["stores"])["stores"][1]["condition"].clone();
+    assert_eq!(condition(&p), "unreachable");
+    fs::rename(p.at("away"), p.at("two")).unwrap();
+    // The next snapshot brings the store up to date.
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert_eq!(condition(&p), "ok");
+    let stores = p.ask("serve", &["snapshots"])["snapshots"].clone();
+    assert!(stores.as_array().unwrap().iter().all(|s| s["stores"].as_array().unwrap().len() == 2), "{stores}");
+}
+
+#[test]
+fn what_could_not_be_run_is_inconclusive_and_damage_fails_with_a_report() {
+    let p = Practice::new("");
+    p.open_emr();
+    let _serve = p.start("serve");
+    let mut verifier = p.start("verifier");
+    assert_eq!(p.ask("verifier", &["drill"])["kind"], "not-found", "there was nothing to drill");
+    p.ask("serve", &["snapshot"]);
+    // `/bin/false` ends before it answers: nothing was learned about what came back.
+    let drill = p.ask("verifier", &["drill", "--store", "one"]);
+    assert_eq!(drill["verdict"], "inconclusive", "{drill}");
+    fs::rename(p.at("one"), p.at("away")).unwrap();
+    let drill = p.ask("verifier", &["drill", "--store", "one"]);
+    assert_eq!(drill["verdict"], "inconclusive", "{drill}");
+    fs::rename(p.at("away"), p.at("one")).unwrap();
+    let object = walk(p.at("two/packs").as_ref()).pop().unwrap();
+    let mut bytes = fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&object, bytes).unwrap();
+    let drill = p.ask("verifier", &["drill", "--store", "two"]);
+    assert_eq!(drill["verdict"], "fail", "{drill}");
+    let verify = p.ask("verifier", &["verify", "--store", "two", "--read-data"]);
+    let name = object.file_name().unwrap().to_str().unwrap();
+    assert_eq!(verify["stores"][0]["condition"], "corrupt");
+    assert!(verify["stores"][0]["damaged"][0].as_str().unwrap().ends_with(name), "{verify}");
+    assert!(walk(p.at("p/sandbox").as_ref()).is_empty(), "restored records were left behind");
+    // The log of reports outlives the verifier's state.
+    let before = p.ask("verifier", &["report"]);
+    assert_eq!(before["reports"].as_array().unwrap().len(), 3, "{before}");
+    verifier.stop();
+    fs::remove_dir_all(p.at("p/verifier-state")).unwrap();
+    let _verifier = p.start("verifier");
+    assert_eq!(p.ask("verifier", &["report"]), before);
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(walk(&entry.path())),
+            false => files.push(entry.path()),
+        }
+    }
+    files
+}
