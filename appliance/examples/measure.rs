@@ -30,7 +30,10 @@ fn main() -> anyhow::Result<()> {
 
 fn settings(dir: &Path) -> anyhow::Result<Settings> {
     let file = dir.join("appliance.toml");
-    std::fs::write(&file, "data_dir='data'\ntls_cert='c'\ntls_key='k'\nops_socket='ops.sock'\nstaging_dir='staging'\n")?;
+    std::fs::write(
+        &file,
+        "data_dir='data'\ntls_cert='c'\ntls_key='k'\nops_socket='ops.sock'\nstaging_dir='staging'\n",
+    )?;
     for name in ["c", "k"] {
         std::fs::write(dir.join(name), name)?;
     }
@@ -71,7 +74,8 @@ fn read_and_search(store: &Store) -> anyhow::Result<()> {
     report("read, audited", &mut times);
     times.clear();
     for id in &patients {
-        let pairs = [("patient", id.as_str()), ("code", "8302-2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let pairs =
+            [("patient", id.as_str()), ("code", "8302-2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let query = Query::parse("Observation", &pairs)?;
         let started = clock::monotonic();
         store.view_blocking(&actor, |view: &View<'_>| view.search(&query))?;

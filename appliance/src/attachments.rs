@@ -72,8 +72,9 @@ impl Attachments {
         if bytes.is_empty() {
             return Err(StoreError::invalid("the file is empty", "file"));
         }
-        let media_type = sniff(bytes)
-            .ok_or_else(|| StoreError::invalid("only PDF, PNG, JPEG, TIFF, DICOM, audio and plain text are kept", "file"))?;
+        let media_type = sniff(bytes).ok_or_else(|| {
+            StoreError::invalid("only PDF, PNG, JPEG, TIFF, DICOM, audio and plain text are kept", "file")
+        })?;
         let digest = *blake3::hash(bytes).as_bytes();
         let staged = Staged { digest, bytes: bytes.len() as u64, media_type };
         let path = self.path(&digest);
@@ -200,9 +201,7 @@ impl AttachmentRow {
         let sql = "INSERT INTO attachment (id, digest, bytes, media_type, patient, created_ms) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let bytes = staged.bytes.cast_signed();
-        connection
-            .prepare_cached(sql)?
-            .execute((id, staged.digest, bytes, staged.media_type, patient, created_ms))?;
+        connection.prepare_cached(sql)?.execute((id, staged.digest, bytes, staged.media_type, patient, created_ms))?;
         Ok(AttachmentRow {
             id: id.to_owned(),
             digest: staged.digest,

@@ -125,8 +125,7 @@ pub struct Head {
     pub hash: [u8; 32],
 }
 
-const COLUMNS: &str =
-    "seq, at_ms, actor, actor_name, capacity, action, kind, object, patient, outcome, matches, hash";
+const COLUMNS: &str = "seq, at_ms, actor, actor_name, capacity, action, kind, object, patient, outcome, matches, hash";
 
 /// Appends `event` to the chain. Any failure is [`StoreError::Audit`]: the caller's transaction must not commit.
 pub(crate) fn append(connection: &Connection, actor: &Actor, event: &Event, now_ms: i64) -> Result<(), StoreError> {

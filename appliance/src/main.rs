@@ -84,7 +84,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve => serve::run(Settings::load(&cli.config)?).map(|()| ExitCode::SUCCESS),
         Command::Import { dir } => import_folder(&open(&cli.config)?, &dir),
         Command::Seed { patients, seed } => seed_practice(&cli.config, patients, seed),
-        Command::Probe { dir, socket, allow_uid, .. } => serve::run_probe(&dir, &socket, allow_uid).map(|()| ExitCode::SUCCESS),
+        Command::Probe { dir, socket, allow_uid, .. } => {
+            serve::run_probe(&dir, &socket, allow_uid).map(|()| ExitCode::SUCCESS)
+        }
         Command::User { command } => user(&cli.config, command),
     }
 }
@@ -104,7 +106,9 @@ fn import_folder(store: &Store, dir: &Path) -> anyhow::Result<ExitCode> {
     let (mut failed, mut known) = (0, 0);
     for (number, file) in (1..).zip(&files) {
         match import::load(store, file) {
-            FileOutcome::Loaded(loaded) => loaded.into_iter().for_each(|(kind, n)| *counts.entry(kind).or_default() += n),
+            FileOutcome::Loaded(loaded) => {
+                loaded.into_iter().for_each(|(kind, n)| *counts.entry(kind).or_default() += n)
+            }
             FileOutcome::AlreadyLoaded => known += 1,
             FileOutcome::Failed(error) => {
                 failed += 1;

@@ -96,9 +96,10 @@ impl Settings {
         // Absolute, because the backup is told these paths and runs elsewhere.
         let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let folder = absolute.parent().unwrap_or(Path::new("/"));
-        let listen = written.listen.parse().map_err(|_| {
-            wrong("listen", "is not an address with a port", "write it like \"127.0.0.1:8443\"")
-        })?;
+        let listen = written
+            .listen
+            .parse()
+            .map_err(|_| wrong("listen", "is not an address with a port", "write it like \"127.0.0.1:8443\""))?;
         let time_zone = written
             .time_zone
             .parse()
@@ -108,7 +109,11 @@ impl Settings {
         }
         let ops_socket = folder.join(&written.ops_socket);
         if ops_socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            return Err(wrong("ops_socket", "is longer than 107 bytes", "choose a shorter folder, such as /run/holdfast"));
+            return Err(wrong(
+                "ops_socket",
+                "is longer than 107 bytes",
+                "choose a shorter folder, such as /run/holdfast",
+            ));
         }
         Ok(Settings {
             file: absolute.clone(),

@@ -191,7 +191,8 @@ async fn the_probe_finds_a_flipped_byte_anywhere() {
     fs::write(&database, vec![7; 9000]).unwrap();
     assert!(matches!(Restored::open(&dir).facts(), Err(StoreError::Damaged(_))), "another file");
     fs::write(&database, &good).unwrap();
-    let folder = fs::read_dir(dir.join("attachments")).unwrap().flatten().find(|e| e.file_name() != "tmp").unwrap().path();
+    let folder =
+        fs::read_dir(dir.join("attachments")).unwrap().flatten().find(|e| e.file_name() != "tmp").unwrap().path();
     let file = fs::read_dir(folder).unwrap().flatten().next().unwrap().path();
     let mut bytes = fs::read(&file).unwrap();
     bytes[9] ^= 1;
@@ -230,7 +231,14 @@ async fn the_probe_speaks_the_same_messages_and_changes_nothing() {
 async fn garbage_on_the_socket_is_refused_and_the_next_peer_served() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let practice = Practice::open().await;
-    for garbage in [&b"\n"[..], b"{}\n", b"\xff\xfe\x00\n", b"{\"ask\":\"quiesce\"}\n", b"{\"ask\":\"hello\",\"protocol\":9}\n", b"["] {
+    for garbage in [
+        &b"\n"[..],
+        b"{}\n",
+        b"\xff\xfe\x00\n",
+        b"{\"ask\":\"quiesce\"}\n",
+        b"{\"ask\":\"hello\",\"protocol\":9}\n",
+        b"[",
+    ] {
         let mut stream = tokio::net::UnixStream::connect(&practice.settings.ops_socket).await.unwrap();
         stream.write_all(garbage).await.unwrap();
         stream.shutdown().await.unwrap();
@@ -248,8 +256,13 @@ async fn the_same_seed_gives_the_same_practice() {
     let (one, two) = (Practice::open().await, Practice::open().await);
     let (_, a) = one.quiesce().await;
     let (_, b) = two.quiesce().await;
-    assert_eq!((a.facts.resources.clone(), a.facts.attachments_digest), (b.facts.resources, b.facts.attachments_digest));
-    assert!(["Patient", "Appointment", "Encounter", "DocumentReference"].iter().all(|kind| a.facts.resources[*kind] > 0));
+    assert_eq!(
+        (a.facts.resources.clone(), a.facts.attachments_digest),
+        (b.facts.resources, b.facts.attachments_digest)
+    );
+    assert!(
+        ["Patient", "Appointment", "Encounter", "DocumentReference"].iter().all(|kind| a.facts.resources[*kind] > 0)
+    );
 }
 
 /// The half of the next test that runs as another user.

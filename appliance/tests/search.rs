@@ -14,7 +14,9 @@ fn fixtures() -> (tempfile::TempDir, Store, BTreeMap<String, u64>) {
     let mut counts = BTreeMap::new();
     for file in import::files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
         match import::load(&store, &file) {
-            FileOutcome::Loaded(loaded) => loaded.into_iter().for_each(|(kind, n)| *counts.entry(kind).or_default() += n),
+            FileOutcome::Loaded(loaded) => {
+                loaded.into_iter().for_each(|(kind, n)| *counts.entry(kind).or_default() += n)
+            }
             other => panic!("{other:?}"),
         }
         assert!(matches!(import::load(&store, &file), FileOutcome::AlreadyLoaded));
@@ -107,8 +109,13 @@ fn searches_find_what_a_reading_of_the_json_finds() {
     };
     for patient in &patients {
         let reference = format!("Patient/{patient}");
-        let of = |body: &Value| has(&body["subject"], "reference", |r| r == reference) || has(&body["patient"], "reference", |r| r == reference);
-        for kind in ["Observation", "Condition", "Encounter", "Immunization", "Claim", "ExplanationOfBenefit", "Procedure"] {
+        let of = |body: &Value| {
+            has(&body["subject"], "reference", |r| r == reference)
+                || has(&body["patient"], "reference", |r| r == reference)
+        };
+        for kind in
+            ["Observation", "Condition", "Encounter", "Immunization", "Claim", "ExplanationOfBenefit", "Procedure"]
+        {
             same(kind, &[("patient", patient)], &of);
             same(kind, &[("subject", &reference)].map(|(n, v)| (n, v as &str)), &of);
         }
@@ -121,7 +128,9 @@ fn searches_find_what_a_reading_of_the_json_finds() {
         }
         for year in ["2010", "2014", "2017", "2019"] {
             let at = |body: &Value| body["effectiveDateTime"].as_str().unwrap_or("").to_owned();
-            same("Observation", &[("patient", patient), ("date", year)], &|body| of(body) && at(body).starts_with(year));
+            same("Observation", &[("patient", patient), ("date", year)], &|body| {
+                of(body) && at(body).starts_with(year)
+            });
             let ge = format!("ge{year}");
             same("Observation", &[("patient", patient), ("date", &ge)], &|body| of(body) && at(body).as_str() >= year);
             let lt = format!("lt{year}");
@@ -131,7 +140,9 @@ fn searches_find_what_a_reading_of_the_json_finds() {
         }
     }
     same("Observation", &[("category", "vital-signs")], &|body| has(&body["category"], "code", |c| c == "vital-signs"));
-    same("Encounter", &[("class", "AMB,WELLNESS")], &|body| ["AMB", "WELLNESS"].contains(&body["class"]["code"].as_str().unwrap()));
+    same("Encounter", &[("class", "AMB,WELLNESS")], &|body| {
+        ["AMB", "WELLNESS"].contains(&body["class"]["code"].as_str().unwrap())
+    });
     same("Encounter", &[("status", "finished")], &|body| body["status"] == "finished");
     same("Patient", &[("gender", "female")], &|body| body["gender"] == "female");
     same("Patient", &[("birthdate", "lt2000")], &|body| body["birthDate"].as_str().unwrap() < "2000");
@@ -148,7 +159,9 @@ fn searches_find_what_a_reading_of_the_json_finds() {
 
 #[test]
 fn an_unknown_parameter_is_refused_not_ignored() {
-    for (kind, name) in [("Patient", "favourite"), ("Observation", "code:not"), ("Patient", "patient"), ("Nonsense", "_id")] {
+    for (kind, name) in
+        [("Patient", "favourite"), ("Observation", "code:not"), ("Patient", "patient"), ("Nonsense", "_id")]
+    {
         let refused = Query::parse(kind, &[(name.to_owned(), "1".to_owned())]);
         assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{kind}?{name}");
     }

@@ -134,11 +134,7 @@ async fn update(
     Ok(resource_response(status, &stored, &base_url(&headers)))
 }
 
-async fn read_binary(
-    State(store): State<Store>,
-    actor: Actor,
-    Path(id): Path<String>,
-) -> Result<Response, Outcome> {
+async fn read_binary(State(store): State<Store>, actor: Actor, Path(id): Path<String>) -> Result<Response, Outcome> {
     let row = store.view(&actor, move |view: &View<'_>| view.attachment(&id)).await?;
     let media_type = HeaderValue::from_str(&row.media_type).map_err(|_| StoreError::Damaged("media type"))?;
     let attachments = store.attachments().clone();
@@ -225,10 +221,14 @@ fn searchset(base: &str, kind: &str, raw: &str, page: &Page) -> String {
         links += &format!(r#",{{"relation":"next","url":{}}}"#, address(&query));
     }
     let total = page.total.map(|total| format!(r#""total":{total},"#)).unwrap_or_default();
-    let entries: Vec<String> = page.resources.iter().map(|resource| {
-        let url = quoted(&format!("{base}{BASE}/{}", resource.reference()));
-        format!(r#"{{"fullUrl":{url},"resource":{},"search":{{"mode":"match"}}}}"#, resource.body)
-    }).collect();
+    let entries: Vec<String> = page
+        .resources
+        .iter()
+        .map(|resource| {
+            let url = quoted(&format!("{base}{BASE}/{}", resource.reference()));
+            format!(r#"{{"fullUrl":{url},"resource":{},"search":{{"mode":"match"}}}}"#, resource.body)
+        })
+        .collect();
     let entries = if entries.is_empty() { String::new() } else { format!(r#","entry":[{}]"#, entries.join(",")) };
     let now = page.resources.iter().map(|resource| resource.updated_ms).max();
     let meta = now.map(|ms| format!(r#""meta":{{"lastUpdated":"{}"}},"#, clock::instant(ms))).unwrap_or_default();

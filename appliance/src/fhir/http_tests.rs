@@ -28,7 +28,8 @@ impl Api {
         let mut headers = HeaderMap::new();
         tag.map(|tag| headers.insert(header::IF_MATCH, tag.parse().unwrap()));
         let path = Path((kind.to_owned(), id.to_owned()));
-        told(update(State(self.store.clone()), self.actor.clone(), path, headers, Body::from(body.to_string())).await).await
+        told(update(State(self.store.clone()), self.actor.clone(), path, headers, Body::from(body.to_string())).await)
+            .await
     }
 
     async fn search(&self, kind: &str, query: &str) -> (StatusCode, HeaderMap, Value) {

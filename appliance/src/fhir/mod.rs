@@ -37,7 +37,9 @@ pub fn check(kind: &str, body: Value) -> Result<Map<String, Value>, StoreError> 
 /// Checks that a signed note stays what was signed: it may be marked superseded or entered in error, and no more.
 pub fn check_signed(kind: &str, current: &Value, new: &Map<String, Value>) -> Result<(), StoreError> {
     let (signed, fixed): (bool, &[&str]) = match kind {
-        "DocumentReference" => (current["docStatus"] == "final", &["content", "subject", "author", "authenticator", "date"]),
+        "DocumentReference" => {
+            (current["docStatus"] == "final", &["content", "subject", "author", "authenticator", "date"])
+        }
         "Composition" => {
             let signed = current["status"] == "final" || current["status"] == "amended";
             (signed, &["section", "subject", "author", "attester", "date", "title"])
@@ -47,12 +49,15 @@ pub fn check_signed(kind: &str, current: &Value, new: &Map<String, Value>) -> Re
     if !signed {
         return Ok(());
     }
-    if kind == "DocumentReference" && !matches!(new.get("docStatus"), Some(Value::String(s)) if s == "final" || s == "entered-in-error")
+    if kind == "DocumentReference"
+        && !matches!(new.get("docStatus"), Some(Value::String(s)) if s == "final" || s == "entered-in-error")
     {
         return Err(StoreError::invalid("a signed note stays signed", "DocumentReference.docStatus"));
     }
     match fixed.iter().find(|name| current.get(**name) != new.get(**name)) {
-        Some(name) => Err(StoreError::invalid("a signed note is not changed: write an addendum", format!("{kind}.{name}"))),
+        Some(name) => {
+            Err(StoreError::invalid("a signed note is not changed: write an addendum", format!("{kind}.{name}")))
+        }
         None => Ok(()),
     }
 }

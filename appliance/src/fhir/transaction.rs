@@ -67,12 +67,7 @@ fn entries(bundle: Value) -> Result<Vec<Value>, StoreError> {
 }
 
 /// Decides what becomes of an entry and under which id, and notes that id for the references of others.
-fn plan(
-    tx: &Tx<'_>,
-    index: usize,
-    entry: Value,
-    ids: &mut HashMap<String, String>,
-) -> Result<Planned, StoreError> {
+fn plan(tx: &Tx<'_>, index: usize, entry: Value, ids: &mut HashMap<String, String>) -> Result<Planned, StoreError> {
     let path = |rest: &str| format!("Bundle.entry[{index}].{rest}");
     let Value::Object(mut entry) = entry else {
         return Err(StoreError::invalid("must be an object", path("")));
@@ -97,7 +92,8 @@ fn plan(
             (url.to_owned(), intent, id)
         }
         Some("PUT") => {
-            let (kind, id) = url.split_once('/').ok_or_else(|| StoreError::invalid("must be Type/id", path("request.url")))?;
+            let (kind, id) =
+                url.split_once('/').ok_or_else(|| StoreError::invalid("must be Type/id", path("request.url")))?;
             let version = text("ifMatch").map(|tag| super::etag_version(tag).ok_or(tag)).transpose();
             let version = version.map_err(|_| StoreError::invalid("must be W/\"version\"", path("request.ifMatch")))?;
             (kind.to_owned(), Intent::Update(version), id.to_owned())

@@ -58,7 +58,9 @@ fn resources(db: &Connection) -> Result<(BTreeMap<String, u64>, String, i64), St
     let mut hasher = blake3::Hasher::new();
     let mut newest = 0;
     while let Some(row) = rows.next()? {
-        let text = |index: usize| row.get_ref(index).map_err(StoreError::from)?.as_str().map_err(|_| StoreError::Damaged("column"));
+        let text = |index: usize| {
+            row.get_ref(index).map_err(StoreError::from)?.as_str().map_err(|_| StoreError::Damaged("column"))
+        };
         let (kind, id, body) = (text(0)?, text(1)?, text(4)?);
         let (version, updated_ms): (u32, i64) = (row.get(2)?, row.get(3)?);
         for part in [kind, id, body] {

@@ -122,7 +122,8 @@ fn body(db: &Connection, kind: &str, id: &str) -> Result<Option<Vec<u8>>, StoreE
 /// A line for each appointment of the day: id, start, state.
 fn appointments(db: &Connection, day: NaiveDate) -> Result<Option<Vec<u8>>, StoreError> {
     let zone = time_zone(db)?;
-    let (Some(from), Some(until)) = (midnight(zone, Some(day)), midnight(zone, day.checked_add_days(Days::new(1)))) else {
+    let (Some(from), Some(until)) = (midnight(zone, Some(day)), midnight(zone, day.checked_add_days(Days::new(1))))
+    else {
         return Ok(None);
     };
     let sql = "SELECT r.id, d.lo, coalesce(json_extract(r.body, '$.status'), '') FROM ix_date d \

@@ -33,7 +33,8 @@ impl Calendar {
             let (Some(start), Some(who)) = (self.start(day, slot), staff.get(who)) else { continue };
             let end = start + TimeDelta::minutes(SLOT_MINUTES);
             let participant = |reference: String, display: &str| {
-                serde_json::json!({ "actor": { "reference": reference, "display": display }, "status": "accepted" })
+                let actor = serde_json::json!({ "reference": reference, "display": display });
+                serde_json::json!({ "actor": actor, "status": "accepted" })
             };
             let body = serde_json::json!({
                 "resourceType": "Appointment", "status": "booked",

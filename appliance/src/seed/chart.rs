@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 /// The system of record numbers that this practice gives; the pages show it.
 const RECORD_NUMBER: &str = "urn:holdfast:record-number";
+const PROBLEM_LIST: &str = "http://terminology.hl7.org/CodeSystem/condition-category";
+const ACT: &str = "http://terminology.hl7.org/CodeSystem/v3-ActCode";
 /// The first record number.
 const FIRST_NUMBER: u32 = 1001;
 
@@ -65,14 +67,17 @@ impl Chart {
         let kind = json!({ "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "MR" }] });
         let phone = format!("555-{:04}", chooser.between(0, 9999));
         let value = FIRST_NUMBER.saturating_add(number).to_string();
-        self.resources.push((self.patient.clone(), json!({
-            "resourceType": "Patient", "active": true,
-            "identifier": [{ "use": "usual", "type": kind, "system": RECORD_NUMBER, "value": value }],
-            "name": [{ "use": "official", "family": family, "given": [given] }],
-            "gender": chooser.one(&["female", "male"]), "birthDate": born.to_string(),
-            "telecom": [{ "system": "phone", "value": phone }],
-            "address": [{ "line": [line], "city": city, "postalCode": postal }],
-        })));
+        self.resources.push((
+            self.patient.clone(),
+            json!({
+                "resourceType": "Patient", "active": true,
+                "identifier": [{ "use": "usual", "type": kind, "system": RECORD_NUMBER, "value": value }],
+                "name": [{ "use": "official", "family": family, "given": [given] }],
+                "gender": chooser.one(&["female", "male"]), "birthDate": born.to_string(),
+                "telecom": [{ "system": "phone", "value": phone }],
+                "address": [{ "line": [line], "city": city, "postalCode": postal }],
+            }),
+        ));
     }
 
     fn add_problems(&mut self, chooser: &mut Chooser, today: NaiveDate) {
@@ -86,18 +91,21 @@ impl Chart {
                 "clinicalStatus": concept("http://terminology.hl7.org/CodeSystem/condition-clinical", "active", "Active"),
                 "verificationStatus":
                     concept("http://terminology.hl7.org/CodeSystem/condition-ver-status", "confirmed", "Confirmed"),
-                "category": [concept("http://terminology.hl7.org/CodeSystem/condition-category", "problem-list-item", "Problem")],
+                "category": [concept(PROBLEM_LIST, "problem-list-item", "Problem")],
                 "code": concept("http://snomed.info/sct", code, text),
                 "subject": self.subject(), "onsetDateTime": onset.to_string(), "recordedDate": onset.to_string(),
             })));
             let Some((code, text, directions)) = words::MEDICATIONS.get(treatment) else { continue };
-            self.resources.push((chooser.id(), json!({
-                "resourceType": "MedicationRequest", "status": "active", "intent": "order",
-                "medicationCodeableConcept": concept("http://www.nlm.nih.gov/research/umls/rxnorm", code, text),
-                "subject": self.subject(), "authoredOn": onset.to_string(),
-                "reasonReference": [{ "reference": format!("Condition/{problem}") }],
-                "dosageInstruction": [{ "text": directions }],
-            })));
+            self.resources.push((
+                chooser.id(),
+                json!({
+                    "resourceType": "MedicationRequest", "status": "active", "intent": "order",
+                    "medicationCodeableConcept": concept("http://www.nlm.nih.gov/research/umls/rxnorm", code, text),
+                    "subject": self.subject(), "authoredOn": onset.to_string(),
+                    "reasonReference": [{ "reference": format!("Condition/{problem}") }],
+                    "dosageInstruction": [{ "text": directions }],
+                }),
+            ));
         }
     }
 
@@ -123,15 +131,19 @@ impl Chart {
         let day = before(today, chooser.between(1, 900));
         let (start, end) = (format!("{day}T09:00:00Z"), format!("{day}T09:20:00Z"));
         let who = usize::try_from(chooser.below(staff.len() as u64)).ok().and_then(|at| staff.get(at));
-        let practitioner = who.map(|who| json!({ "reference": format!("Practitioner/{}", who.id), "display": who.display }));
+        let practitioner =
+            who.map(|who| json!({ "reference": format!("Practitioner/{}", who.id), "display": who.display }));
         let practitioner = practitioner.unwrap_or_else(|| json!({ "display": "unknown" }));
         let (encounter, reason) = (chooser.id(), chooser.one(&words::REASONS));
-        self.resources.push((encounter.clone(), json!({
-            "resourceType": "Encounter", "status": "finished",
-            "class": { "system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB", "display": "ambulatory" },
-            "subject": self.subject(), "participant": [{ "individual": practitioner }],
-            "period": { "start": start, "end": end }, "reasonCode": [{ "text": reason }],
-        })));
+        self.resources.push((
+            encounter.clone(),
+            json!({
+                "resourceType": "Encounter", "status": "finished",
+                "class": { "system": ACT, "code": "AMB", "display": "ambulatory" },
+                "subject": self.subject(), "participant": [{ "individual": practitioner }],
+                "period": { "start": start, "end": end }, "reasonCode": [{ "text": reason }],
+            }),
+        ));
         let (systolic, diastolic) = (chooser.between(105, 165), chooser.between(60, 98));
         self.add_vital(chooser, &encounter, &start, ("8480-6", "Systolic blood pressure", systolic, "mm[Hg]"));
         self.add_vital(chooser, &encounter, &start, ("8462-4", "Diastolic blood pressure", diastolic, "mm[Hg]"));
@@ -139,7 +151,8 @@ impl Chart {
         self.add_vital(chooser, &encounter, &start, ("8867-4", "Heart rate", pulse, "/min"));
         let (finding, plan) = (chooser.one(&words::FINDINGS), chooser.one(&words::PLANS));
         let note = format!(
-            "Reason: {reason}.\n\nFindings: {finding} Blood pressure {systolic}/{diastolic} mmHg, pulse {pulse}/min.\n\nPlan: {plan}"
+            "Reason: {reason}.\n\nFindings: {finding} Blood pressure {systolic}/{diastolic} mmHg, pulse {pulse}/min.\n\n\
+             Plan: {plan}"
         );
         let loinc = json!({ "system": "http://loinc.org", "code": "11506-3", "display": "Progress note" });
         let category = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category";
@@ -157,13 +170,16 @@ impl Chart {
     fn add_vital(&mut self, chooser: &mut Chooser, encounter: &str, at: &str, sign: (&str, &str, i64, &str)) {
         let (code, text, value, unit) = sign;
         let category = "http://terminology.hl7.org/CodeSystem/observation-category";
-        self.resources.push((chooser.id(), json!({
-            "resourceType": "Observation", "status": "final",
-            "category": [concept(category, "vital-signs", "Vital signs")],
-            "code": concept("http://loinc.org", code, text), "subject": self.subject(),
-            "encounter": { "reference": format!("Encounter/{encounter}") }, "effectiveDateTime": at,
-            "valueQuantity": { "value": value, "unit": unit, "system": "http://unitsofmeasure.org", "code": unit },
-        })));
+        self.resources.push((
+            chooser.id(),
+            json!({
+                "resourceType": "Observation", "status": "final",
+                "category": [concept(category, "vital-signs", "Vital signs")],
+                "code": concept("http://loinc.org", code, text), "subject": self.subject(),
+                "encounter": { "reference": format!("Encounter/{encounter}") }, "effectiveDateTime": at,
+                "valueQuantity": { "value": value, "unit": unit, "system": "http://unitsofmeasure.org", "code": unit },
+            }),
+        ));
     }
 
     fn charge(&mut self, chooser: &mut Chooser, encounter: &str) {

@@ -64,31 +64,43 @@ fn practice(store: &Store, plan: &Plan, seeded: &mut Seeded) -> Result<Vec<Staff
     let mut chooser = Chooser::new(plan.seed, "practice");
     let organization = chooser.id();
     let mut resources = vec![
-        (organization.clone(), json!({
-            "resourceType": "Organization", "active": true, "name": plan.practice_name,
-            "telecom": [{ "system": "phone", "value": "555-0100" }],
-        })),
-        (chooser.id(), json!({
-            "resourceType": "Location", "status": "active", "name": plan.practice_name,
-            "managingOrganization": { "reference": format!("Organization/{organization}") },
-        })),
+        (
+            organization.clone(),
+            json!({
+                "resourceType": "Organization", "active": true, "name": plan.practice_name,
+                "telecom": [{ "system": "phone", "value": "555-0100" }],
+            }),
+        ),
+        (
+            chooser.id(),
+            json!({
+                "resourceType": "Location", "status": "active", "name": plan.practice_name,
+                "managingOrganization": { "reference": format!("Organization/{organization}") },
+            }),
+        ),
     ];
     let mut staff = Vec::new();
     let (mut given, mut family) = (words::GIVEN.to_vec(), words::FAMILY.to_vec());
     for (index, specialty) in words::SPECIALTIES.iter().enumerate() {
         let (given, family) = (chooser.take(&mut given), chooser.take(&mut family));
         let id = chooser.id();
-        resources.push((id.clone(), json!({
-            "resourceType": "Practitioner", "active": true,
-            "identifier": [{ "system": "urn:holdfast:staff-number", "value": (index + 1).to_string() }],
-            "name": [{ "family": family, "given": [given], "prefix": ["Dr."] }],
-        })));
-        resources.push((chooser.id(), json!({
-            "resourceType": "PractitionerRole", "active": true,
-            "practitioner": { "reference": format!("Practitioner/{id}") },
-            "organization": { "reference": format!("Organization/{organization}") },
-            "specialty": [{ "text": specialty }],
-        })));
+        resources.push((
+            id.clone(),
+            json!({
+                "resourceType": "Practitioner", "active": true,
+                "identifier": [{ "system": "urn:holdfast:staff-number", "value": (index + 1).to_string() }],
+                "name": [{ "family": family, "given": [given], "prefix": ["Dr."] }],
+            }),
+        ));
+        resources.push((
+            chooser.id(),
+            json!({
+                "resourceType": "PractitionerRole", "active": true,
+                "practitioner": { "reference": format!("Practitioner/{id}") },
+                "organization": { "reference": format!("Organization/{organization}") },
+                "specialty": [{ "text": specialty }],
+            }),
+        ));
         staff.push(Staff { id, display: format!("Dr. {given} {family}") });
     }
     seeded.resources += resources.len() as u64;
@@ -115,7 +127,8 @@ fn write_chart(store: &Store, chart: chart::Chart, seeded: &mut Seeded) -> Resul
         for (document, staged) in chart.documents.into_iter().zip(staged) {
             let row = tx.attach_as(&document.binary, &staged, Some(&chart.patient))?;
             let url = format!("Binary/{}", row.id);
-            let attachment = json!({ "contentType": row.media_type, "url": url, "size": row.bytes, "title": document.title });
+            let attachment =
+                json!({ "contentType": row.media_type, "url": url, "size": row.bytes, "title": document.title });
             let mut body = document.body;
             if let Some(element) = body.as_object_mut() {
                 element.insert("content".into(), json!([{ "attachment": attachment }]));

@@ -7,14 +7,54 @@ pub const GIVEN: [&str; 36] = [
 ];
 
 pub const FAMILY: [&str; 36] = [
-    "Abel", "Brandt", "Castillo", "Dietz", "Engel", "Fontaine", "Gruber", "Horvat", "Iversen", "Jansen", "Keller",
-    "Lorenz", "Mejía", "Novak", "Okafor", "Petrov", "Quist", "Rossi", "Sommer", "Tanaka", "Ulrich", "Vogel",
-    "Weber", "Yilmaz", "Zeller", "Ångström", "Bauer", "Costa", "Dahl", "Esposito", "Fischer", "Garcia", "Hoffmann",
-    "Ilić", "Jung", "Kowalski",
+    "Abel",
+    "Brandt",
+    "Castillo",
+    "Dietz",
+    "Engel",
+    "Fontaine",
+    "Gruber",
+    "Horvat",
+    "Iversen",
+    "Jansen",
+    "Keller",
+    "Lorenz",
+    "Mejía",
+    "Novak",
+    "Okafor",
+    "Petrov",
+    "Quist",
+    "Rossi",
+    "Sommer",
+    "Tanaka",
+    "Ulrich",
+    "Vogel",
+    "Weber",
+    "Yilmaz",
+    "Zeller",
+    "Ångström",
+    "Bauer",
+    "Costa",
+    "Dahl",
+    "Esposito",
+    "Fischer",
+    "Garcia",
+    "Hoffmann",
+    "Ilić",
+    "Jung",
+    "Kowalski",
 ];
 
-pub const STREETS: [&str; 8] =
-    ["Mill Lane", "Station Road", "Harbour Street", "Oak Avenue", "Church Hill", "Garden Row", "Bridge Street", "Elm Close"];
+pub const STREETS: [&str; 8] = [
+    "Mill Lane",
+    "Station Road",
+    "Harbour Street",
+    "Oak Avenue",
+    "Church Hill",
+    "Garden Row",
+    "Bridge Street",
+    "Elm Close",
+];
 
 pub const CITIES: [(&str, &str); 4] =
     [("Northfield", "01060"), ("Eastbrook", "01075"), ("Westmere", "01089"), ("Southgate", "01020")];

@@ -15,7 +15,9 @@ pub enum StoreError {
     Invalid { what: Reason },
     #[error("the data folder is in use by another appliance: stop `appliance serve` first")]
     InUse,
-    #[error("the records were written by a newer release (schema {found}, this one reads up to {known}): install that release")]
+    #[error(
+        "the records were written by a newer release (schema {found}, this one reads up to {known}): install that release"
+    )]
     Newer { found: u32, known: u32 },
     #[error("the records are damaged: restore them from a snapshot ({0})")]
     Damaged(&'static str),

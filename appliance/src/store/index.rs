@@ -25,7 +25,8 @@ impl ParamIds {
             transaction.execute("INSERT OR IGNORE INTO resource_type (id, name) VALUES (?1, ?2)", (number, name))?;
         }
         for param in PARAMS {
-            transaction.execute("INSERT OR IGNORE INTO param (type, name) VALUES (?1, ?2)", (param.kind, param.name))?;
+            transaction
+                .execute("INSERT OR IGNORE INTO param (type, name) VALUES (?1, ?2)", (param.kind, param.name))?;
         }
         transaction.commit()?;
         Self::read(connection)
@@ -67,7 +68,8 @@ pub fn rebuild_if_outdated(connection: &Connection, ids: &ParamIds) -> Result<()
         return Ok(());
     }
     let transaction = connection.unchecked_transaction()?;
-    transaction.execute_batch("DELETE FROM ix_token; DELETE FROM ix_string; DELETE FROM ix_date; DELETE FROM ix_ref;")?;
+    transaction
+        .execute_batch("DELETE FROM ix_token; DELETE FROM ix_string; DELETE FROM ix_date; DELETE FROM ix_ref;")?;
     let sql = "SELECT t.name, r.rid, r.patient, r.body FROM resource r JOIN resource_type t ON t.id = r.type";
     let mut statement = transaction.prepare(sql)?;
     let mut rows = statement.query([])?;
@@ -111,7 +113,8 @@ pub fn insert(
         let values = param.paths.iter().flat_map(|path| at_path(body, path));
         match param.form {
             Form::Token => {
-                let sql = "INSERT OR IGNORE INTO ix_token (param, code, patient, rid, system) VALUES (?1, ?2, ?3, ?4, ?5)";
+                let sql =
+                    "INSERT OR IGNORE INTO ix_token (param, code, patient, rid, system) VALUES (?1, ?2, ?3, ?4, ?5)";
                 for (system, code) in values.flat_map(tokens).collect::<BTreeSet<_>>() {
                     connection.prepare_cached(sql)?.execute((id, code, patient, rid, system))?;
                 }
@@ -206,8 +209,7 @@ fn coding(value: &Value) -> Option<(String, String)> {
 
 /// The searchable texts of a string, HumanName or Address, folded.
 pub fn strings(value: &Value) -> Vec<String> {
-    const PARTS: [&str; 9] =
-        ["text", "family", "given", "line", "city", "district", "state", "postalCode", "country"];
+    const PARTS: [&str; 9] = ["text", "family", "given", "line", "city", "district", "state", "postalCode", "country"];
     match value {
         Value::String(text) => vec![fold(text)],
         Value::Object(_) => {

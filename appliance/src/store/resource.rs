@@ -67,7 +67,11 @@ pub(crate) fn load(connection: &Connection, kind: &str, id: &str) -> Result<Opti
 }
 
 /// A superseded version, or `None`.
-pub(super) fn load_version(current: Resource, connection: &Connection, version: u32) -> Result<Option<Resource>, StoreError> {
+pub(super) fn load_version(
+    current: Resource,
+    connection: &Connection,
+    version: u32,
+) -> Result<Option<Resource>, StoreError> {
     let sql = "SELECT updated_ms, body FROM history WHERE rid = ?1 AND version = ?2";
     let found = connection
         .prepare_cached(sql)?

@@ -1,8 +1,8 @@
 //! Search: parameters are parsed against the table, then only fixed SQL with bound values reaches the database.
 
+use super::StoreError;
 use super::index::{self, ParamIds};
 use super::resource::{self, Resource};
-use super::StoreError;
 use crate::fhir::date::{self, Interval};
 use crate::fhir::params::Form;
 use crate::fhir::types;
@@ -313,8 +313,9 @@ fn total(connection: &Connection, conditions: &Where) -> Result<u64, StoreError>
 }
 
 fn conditions(ids: &ParamIds, query: &Query, patient: Option<i64>) -> Result<Where, StoreError> {
-    let type_id =
-        ids.type_id(&query.kind).ok_or_else(|| StoreError::invalid("this type is not kept here", query.kind.as_str()))?;
+    let type_id = ids
+        .type_id(&query.kind)
+        .ok_or_else(|| StoreError::invalid("this type is not kept here", query.kind.as_str()))?;
     let mut out = Where { sql: "r.deleted = 0".into(), values: Vec::new() };
     let bound = out.bind(type_id);
     // A unary plus keeps SQLite from choosing the index over all of a type where a narrower way exists.

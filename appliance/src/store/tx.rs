@@ -140,14 +140,16 @@ impl<'a> Tx<'a> {
 
     /// Remembers a value about the data itself, such as the practice's time zone; not for records.
     pub fn remember(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
-        let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        let sql =
+            "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
         self.connection.prepare_cached(sql)?.execute((key, value))?;
         Ok(())
     }
 
     fn insert(&mut self, kind: &str, id: &str, body: Value) -> Result<Resource, StoreError> {
         access::authorize(self.actor, access::Action::Create, Object::resource(kind))?;
-        let type_id = self.params.type_id(kind).ok_or_else(|| StoreError::invalid("this type is not kept here", kind))?;
+        let type_id =
+            self.params.type_id(kind).ok_or_else(|| StoreError::invalid("this type is not kept here", kind))?;
         fhir::check_id(id)?;
         let element = fhir::check(kind, body)?;
         let body = encode(element, id, 1, self.now_ms)?;
