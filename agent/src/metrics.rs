@@ -1,5 +1,5 @@
-//! The Prometheus text form of [`HostHealth`]. Label values are words of closed enums or [`Label`]s, nothing else, so no
-//! value ever needs escaping.
+//! The Prometheus text form of [`HostHealth`]. Label values are words of closed enums or [`Label`]s, nothing else, so
+//! no value ever needs escaping.
 
 use crate::verdict::word;
 use agent_api::{

@@ -102,9 +102,15 @@ fn backup(backup: Option<&BackupHealth>) -> Markup {
             @match backup {
                 None => p.unknown { "unknown: the backup program does not answer" },
                 Some(backup) => {
-                    p { (word(&backup.activity)) ", newest durable: " (age(backup.durable_age_s)) " (at most " (age(Some(backup.durable_age_s_max))) ")" }
+                    p {
+                        (word(&backup.activity)) ", newest durable: " (age(backup.durable_age_s))
+                        " (at most " (age(Some(backup.durable_age_s_max))) ")"
+                    }
                     table {
-                        tr { th { "Store" } th { "State" } th { "Behind" } th { "Complete" } th { "Proved" } th { "Last drill" } }
+                        tr {
+                            th { "Store" } th { "State" } th { "Behind" }
+                            th { "Complete" } th { "Proved" } th { "Last drill" }
+                        }
                         @for store in &backup.stores { tr {
                             td { (store.store) }
                             td.(if store.state == agent_api::StoreState::Ok { "ok" } else { "warning" }) { (word(&store.state)) }

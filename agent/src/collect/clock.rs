@@ -1,7 +1,8 @@
 //! Whether the host's clock follows a time server.
 //!
-//! The kernel's own answer (`adjtimex`) is behind a system call that a unit with `ProtectClock=` may not make, so the two
-//! usual programs are asked: systemd-timesyncd leaves a file at each synchronization, chrony answers on its loopback port.
+//! The kernel's own answer (`adjtimex`) is behind a system call that a unit with `ProtectClock=` may not make, so the
+//! two usual programs are asked: systemd-timesyncd leaves a file at each synchronization, chrony answers on its loopback
+//! port.
 
 use agent_api::Clock;
 use std::net::{Ipv4Addr, UdpSocket};

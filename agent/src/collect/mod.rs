@@ -1,5 +1,5 @@
-//! Reads the host's health from `/proc`, `/sys` and `statvfs`, as an unprivileged user. What cannot be read is reported as
-//! absent or unknown, never as healthy.
+//! Reads the host's health from `/proc`, `/sys` and `statvfs`, as an unprivileged user. What cannot be read is reported
+//! as absent or unknown, never as healthy.
 
 mod clock;
 mod disks;

@@ -59,8 +59,8 @@ impl Totp {
         Self::code_at(secret, clock::unix_s())
     }
 
-    /// Checks a code of this moment, one step early or late. Returns the step that it belongs to: store it, and pass it as
-    /// `last_step` next time, so that no code is accepted twice.
+    /// Checks a code of this moment, one step early or late. Returns the step that it belongs to: store it, and pass it
+    /// as `last_step` next time, so that no code is accepted twice.
     pub fn verify(secret: &str, code: &str, last_step: Option<u64>) -> Option<u64> {
         Self::verify_at(secret, code, last_step, clock::unix_s())
     }

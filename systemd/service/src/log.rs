@@ -8,6 +8,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 /// Set to `debug` or `trace` to see more of our own events; `warn` or `error` to see less.
@@ -24,6 +25,15 @@ pub fn init(program: &'static str) {
     if log::set_boxed_logger(Box::new(Events { level, sink })).is_ok() {
         log::set_max_level(level.max(LevelFilter::Warn));
     }
+}
+
+/// The event that every daemon logs once, when it listens.
+const READY: &str = "ready";
+static SAID_READY: AtomicBool = AtomicBool::new(false);
+
+/// Whether the event `ready` has been logged by this process.
+pub(crate) fn said_ready() -> bool {
+    SAID_READY.load(Ordering::Relaxed)
 }
 
 enum Sink {
@@ -54,6 +64,9 @@ impl Log for Events {
     fn log(&self, record: &Record) {
         if !self.enabled(record.metadata()) {
             return;
+        }
+        if record.args().as_str() == Some(READY) {
+            SAID_READY.store(true, Ordering::Relaxed);
         }
         match &self.sink {
             Sink::Journal(journal) => journal.log(record),

@@ -10,9 +10,12 @@ use zeroize::Zeroizing;
 /// A credential is a key or a password: more than this is a mistake in the unit.
 const CREDENTIAL_BYTES_MAX: u64 = 1 << 20;
 
-/// Tells `$NOTIFY_SOCKET`, when there is one, that the service now listens. The program logs the event `ready` itself, with
-/// its own fields.
+/// Says that the service now listens: notifies `$NOTIFY_SOCKET` when there is one, and logs the event `ready` unless the
+/// program has just logged it with fields of its own.
 pub fn ready() {
+    if !crate::log::said_ready() {
+        ::log::info!("ready");
+    }
     notify(&NotifyState::Ready);
 }
 
