@@ -1,6 +1,6 @@
 //! Backups and drills that people start from the console. They go on when the browser is closed.
 
-use backupd_api::{ClientError, DrillDone, Event, Progress, SnapshotDone};
+use backupd_api::{ClientError, DrillDone, DrillVerdict, Event, Progress, SnapshotDone};
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
@@ -66,23 +66,14 @@ impl Jobs {
         self.set(id, JobState::Running(Some(progress)));
     }
 
-    /// Returns the word for the record of actions: how it ended.
-    pub fn end(&self, id: u64, now_ms: i64, result: Result<Event, ClientError>) -> &'static str {
-        let (state, word) = match result {
-            Ok(Event::SnapshotDone(done)) => (JobState::Backup(now_ms, Box::new(done)), "done"),
-            Ok(Event::DrillDone(done)) => {
-                let word = match done.verdict {
-                    backupd_api::DrillVerdict::Pass => "pass",
-                    backupd_api::DrillVerdict::Fail => "fail",
-                    backupd_api::DrillVerdict::Inconclusive => "inconclusive",
-                };
-                (JobState::Drill(now_ms, Box::new(done)), word)
-            }
-            Ok(_) => (JobState::Failed(now_ms, ClientError::Malformed.to_string()), "failed"),
-            Err(error) => (JobState::Failed(now_ms, error.to_string()), "failed"),
+    pub fn end(&self, id: u64, now_ms: i64, result: Result<Event, ClientError>) {
+        let state = match result {
+            Ok(Event::SnapshotDone(done)) => JobState::Backup(now_ms, Box::new(done)),
+            Ok(Event::DrillDone(done)) => JobState::Drill(now_ms, Box::new(done)),
+            Ok(_) => JobState::Failed(now_ms, ClientError::Malformed.to_string()),
+            Err(error) => JobState::Failed(now_ms, error.to_string()),
         };
         self.set(id, state);
-        word
     }
 
     /// Newest first.
@@ -103,6 +94,19 @@ impl Jobs {
     }
 }
 
+/// How it ended, for the record of actions.
+pub fn ending(result: &Result<Event, ClientError>) -> &'static str {
+    match result {
+        Ok(Event::SnapshotDone(_)) => "done",
+        Ok(Event::DrillDone(done)) => match done.verdict {
+            DrillVerdict::Pass => "pass",
+            DrillVerdict::Fail => "fail",
+            DrillVerdict::Inconclusive => "inconclusive",
+        },
+        _ => "failed",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,7 +117,7 @@ mod tests {
         let backup = jobs.start(JobKind::Backup, "anna", 0, None).unwrap();
         assert!(jobs.start(JobKind::Backup, "bert", 1, None).is_none());
         assert!(jobs.start(JobKind::Drill, "bert", 1, None).is_some());
-        assert_eq!(jobs.end(backup, 2, Err(ClientError::Closed)), "failed");
+        jobs.end(backup, 2, Err(ClientError::Closed));
         assert!(jobs.start(JobKind::Backup, "bert", 3, None).is_some());
         assert_eq!(jobs.list().len(), 3);
     }

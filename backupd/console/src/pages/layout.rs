@@ -232,9 +232,12 @@ pub fn silence<T>(app: &App, seen: &Seen<T>, name: &str, means: &str) -> Markup 
             None => html! { p.notice.plain role="status" { "Asking " (name) " for the first time…" } },
         };
     };
+    let silent_ms = app.now_ms() - silent.since_ms;
+    let words =
+        if silent_ms < 2_000 { "does not answer".into() } else { format!("has not answered for {}", span(silent_ms)) };
     html! {
         div.notice.bad role="alert" {
-            p { strong { (name) " has not answered for " (span(app.now_ms() - silent.since_ms)) "." } " " (means) }
+            p { strong { (name) " " (words) "." } " " (means) }
             p.small {
                 (sentence(&silent.reason)) " "
                 @match &seen.last {

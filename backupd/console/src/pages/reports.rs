@@ -47,7 +47,9 @@ pub async fn list(call: Call) -> Answer {
              what it said was compared with what it said when the snapshot was taken."
         }
         (silence(&call.app, &picture.verifier, "backupd verifier", "No drill runs while it is down."))
-        @if reports.is_empty() {
+        @if view.is_none() {
+            p.empty { "Not known until backupd verifier answers." }
+        } @else if reports.is_empty() {
             p.empty { "There is no report yet. Start the first drill from the posture page." }
         } @else { (table(&call.app, reports)) }
         @if let Some(view) = view {

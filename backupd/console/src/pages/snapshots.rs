@@ -44,7 +44,9 @@ pub async fn show(call: Call) -> Answer {
             strong { "durable" } ", and only sure where it is " strong { "proved" } "."
         }
         (silence(&call.app, &seen, "backupd serve", "No backup is taken while it is down. This list may be old."))
-        @if rows.is_empty() {
+        @if seen.last.is_none() {
+            p.empty { "Not known until backupd serve answers." }
+        } @else if rows.is_empty() {
             p.empty { "No snapshot is known yet. Start the first backup from the posture page." }
         } @else {
             (table(&call, rows, stores))

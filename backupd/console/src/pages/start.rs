@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::audit::{self, Act};
 use crate::daemons::Daemon;
-use crate::jobs::JobKind;
+use crate::jobs::{JobKind, ending};
 use crate::poll;
 use crate::web::{Answer, Call, Refusal, see};
 use backupd_api::Request;
@@ -48,14 +48,15 @@ fn begin(call: &Call, kind: JobKind, store: Option<String>) -> Result<(), Refusa
 
 async fn follow(app: Arc<App>, id: u64, kind: JobKind, who: String, daemon: Daemon, request: Request) {
     let result = app.daemons.run(daemon, &request, |progress| app.jobs.progress(id, progress)).await;
-    let word = app.jobs.end(id, app.now_ms(), result);
     let act = match kind {
         JobKind::Backup => Act::BackupEnded,
         JobKind::Drill => Act::DrillEnded,
     };
-    if let Err(error) = app.db.write(|tx| audit::append(tx, app.now_ms(), &who, act, word)) {
+    // Recorded before it shows.
+    if let Err(error) = app.db.write(|tx| audit::append(tx, app.now_ms(), &who, act, ending(&result))) {
         log::error!(error:% = error; "console.database-failed");
     }
+    app.jobs.end(id, app.now_ms(), result);
     // What changed shows at once, not at the next look.
     for looked in [poll::serve(&app).await, poll::verifier(&app).await] {
         if let Err(error) = looked {
