@@ -52,8 +52,7 @@ impl ParamIds {
     }
 
     pub fn param_id(&self, kind: &str, name: &str) -> Option<i64> {
-        let param = PARAMS.iter().find(|param| param.kind == kind && param.name == name)?;
-        self.params.get(&(param.kind, param.name)).copied()
+        self.params.get(&(kind, name)).copied()
     }
 }
 
