@@ -187,7 +187,8 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     let mut found = vec![pid];
     let mut at = 0;
     while at < found.len() {
-        found.extend(parents.iter().filter(|(_, parent)| *parent == found[at]).map(|(child, _)| *child));
+        let this = found[at];
+        found.extend(parents.iter().filter(|(_, parent)| *parent == this).map(|(child, _)| *child));
         at += 1;
     }
     found.split_off(1)
