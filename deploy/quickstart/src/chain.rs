@@ -111,7 +111,11 @@ struct Asked {
 impl Asked {
     fn listen() -> anyhow::Result<Self> {
         let on = |kind| signal(kind).context("signals cannot be handled");
-        Ok(Self { int: on(SignalKind::interrupt())?, term: on(SignalKind::terminate())?, hup: on(SignalKind::hangup())? })
+        Ok(Self {
+            int: on(SignalKind::interrupt())?,
+            term: on(SignalKind::terminate())?,
+            hup: on(SignalKind::hangup())?,
+        })
     }
 
     /// The exit code: an end that was asked for is no failure.

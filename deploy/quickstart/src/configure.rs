@@ -239,7 +239,8 @@ fn agent(practice: &Practice) -> String {
     )
 }
 
-/// One access key per provider. It cannot delete: what the backup cannot do, malware on its machine cannot do either.
+/// One access key per provider. It can neither delete nor overwrite: what the backup cannot do, malware on its machine
+/// cannot do either.
 ///
 /// The pair of files that backupd reads is made once, or comes back from the recovery kit; the file of the provider's
 /// server follows from it.
@@ -257,7 +258,7 @@ fn credentials(layout: &Layout, store: StoreName) -> anyhow::Result<()> {
 pub fn server_keys(access: &str, secret: &str) -> String {
     format!(
         "# Who may ask this provider's server, and for what.\n[[key]]\naccess_key = {}\nsecret_key = {}\n\
-         may = [\"read\", \"create\", \"overwrite\"]\n",
+         may = [\"read\", \"create\"]\n",
         text(access),
         text(secret)
     )

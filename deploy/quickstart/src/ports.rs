@@ -15,7 +15,9 @@ pub fn free_port(address: IpAddr, wanted: u16, taken: &mut BTreeSet<u16>) -> any
             return Ok(port);
         }
     }
-    anyhow::bail!("no port from {wanted} to {last} is free on {address}: free one, or choose another address with --listen")
+    anyhow::bail!(
+        "no port from {wanted} to {last} is free on {address}: free one, or choose another address with --listen"
+    )
 }
 
 #[cfg(test)]

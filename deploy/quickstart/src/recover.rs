@@ -3,6 +3,7 @@
 //! The work is done by `backupd recover`; this gives it what the quickstart's world lacks after the loss: a server in front
 //! of the store that is left, empty ones in the place of the others, and the start of the programs afterwards.
 
+use crate::Binaries;
 use crate::chain::{self, Chain, arguments};
 use crate::configure;
 use crate::files;
@@ -14,7 +15,6 @@ use crate::programs::Programs;
 use crate::steps::Steps;
 use crate::supervise::{self, Daemon, Supervisor};
 use crate::users::{Program, Users};
-use crate::Binaries;
 use anyhow::Context;
 use clap::Args;
 use serde::Deserialize;
@@ -112,8 +112,7 @@ async fn ask_backupd(
 ) -> anyhow::Result<()> {
     let (folder, kit) = (std::path::absolute(&recover.store_folder)?, std::path::absolute(&recover.kit)?);
     let paper_key = paper_key(&kit, recover.paper_key_file.as_deref())?;
-    let mut arguments =
-        arguments!["recover", "--kit", &kit, "--store", store.id(), "--into", layout.dir()].to_vec();
+    let mut arguments = arguments!["recover", "--kit", &kit, "--store", store.id(), "--into", layout.dir()].to_vec();
     arguments.extend(arguments!["--paper-key-file", paper_key].to_vec());
     match credentials(&kit, store)? {
         None => arguments.extend(arguments!["--path", folder].to_vec()),
@@ -124,7 +123,8 @@ async fn ask_backupd(
             let listen = format!("127.0.0.1:{port}");
             arguments.extend(arguments!["--endpoint", format!("http://{listen}")].to_vec());
             let server =
-                arguments!["--listen", listen, "--bucket", BUCKET, "--root", folder, "--access-key-file", keys].to_vec();
+                arguments!["--listen", listen, "--bucket", BUCKET, "--root", folder, "--access-key-file", keys]
+                    .to_vec();
             let program = supervisor.programs().path("s3-server");
             supervisor.start(Daemon { name: store.id(), program, arguments: server }).await?;
         }
@@ -135,7 +135,11 @@ async fn ask_backupd(
 fn paper_key(kit: &Path, named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let folder = if kit.is_dir() { kit } else { kit.parent().unwrap_or(kit) };
     let file = named.map_or_else(|| Ok(folder.join("paper-key.txt")), std::path::absolute)?;
-    anyhow::ensure!(file.is_file(), "the paper key is not at {}: say where it is with --paper-key-file", file.display());
+    anyhow::ensure!(
+        file.is_file(),
+        "the paper key is not at {}: say where it is with --paper-key-file",
+        file.display()
+    );
     Ok(file)
 }
 
@@ -144,7 +148,8 @@ fn credentials(kit: &Path, store: StoreName) -> anyhow::Result<Option<KitS3>> {
     let file = if kit.is_dir() { kit.join("kit.json") } else { kit.to_owned() };
     let text = files::read(&file)?;
     // The parser's message could quote a secret.
-    let read: Kit = serde_json::from_str(&text).ok().with_context(|| format!("{} is no recovery kit", file.display()))?;
+    let read: Kit =
+        serde_json::from_str(&text).ok().with_context(|| format!("{} is no recovery kit", file.display()))?;
     let entry = read.stores.into_iter().find(|entry| entry.name == store.id());
     Ok(entry.with_context(|| format!("{} knows no store {}", file.display(), store.id()))?.s3)
 }

@@ -294,7 +294,9 @@ pub fn run_folder(kept: Option<&Path>) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let mine = |path: &Path| {
         let meta = std::fs::symlink_metadata(path)?;
-        std::io::Result::Ok(meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0)
+        std::io::Result::Ok(
+            meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0,
+        )
     };
     if let Some(kept) = kept
         && (mine(kept).unwrap_or(false) || (!kept.exists() && new_folder(kept).is_ok()))
@@ -318,16 +320,16 @@ fn new_folder(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(path)
 }
 
-/// Free room below which nothing is started: a full disk in the middle of a write helps nobody.
-const FREE_BYTES_MIN: u64 = 1 << 30;
+/// Free room below which nothing is started: backups pause when less than 2 GB would stay free.
+const FREE_BYTES_MIN: u64 = 3_000_000_000;
 
 pub fn require_room(folder: &Path) -> anyhow::Result<()> {
     let stat = rustix::fs::statvfs(folder).with_context(|| format!("{} has no file system", folder.display()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     anyhow::ensure!(
         free >= FREE_BYTES_MIN,
-        "only {} MiB are free at {}: free at least 1 GiB, or choose another folder with --dir; nothing was changed",
-        free >> 20,
+        "only {} MB are free at {}: free at least 3 GB, or choose another folder with --dir; nothing was changed",
+        free / 1_000_000,
         folder.display()
     );
     Ok(())

@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn sizes_have_a_unit() {
-        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (1_999_999, "1.9 MB"), (5_000_000_000, "5.0 GB")] {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (1_999_999, "1.9 MB"), (5_000_000_000, "5.0 GB")]
+        {
             assert_eq!(size(bytes), text);
         }
     }

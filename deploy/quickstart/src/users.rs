@@ -7,7 +7,8 @@ use crate::secrets;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-const HEAD: &str = "# Passwords and second factors of the demonstration's users. Show one with: quickstart login NAME\n";
+const HEAD: &str =
+    "# Passwords and second factors of the demonstration's users. Show one with: quickstart login NAME\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

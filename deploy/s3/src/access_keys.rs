@@ -69,7 +69,8 @@ impl AccessKeys {
     }
 
     fn parse(file: &str, text: &str) -> Result<Self, AccessKeyError> {
-        let malformed = |problem: &str| AccessKeyError::Malformed { file: file.to_owned(), problem: problem.to_owned() };
+        let malformed =
+            |problem: &str| AccessKeyError::Malformed { file: file.to_owned(), problem: problem.to_owned() };
         // The parser's own message quotes the line, and the line may hold a secret: only its first part is shown.
         let parsed: File = toml::from_str(text).map_err(|e| malformed(e.message()))?;
         if parsed.key.is_empty() {

@@ -44,7 +44,11 @@ impl Buckets {
     }
 
     fn require<T>(&self, req: &S3Request<T>, right: Right) -> S3Result<()> {
-        if self.allows(req, right) { Ok(()) } else { Err(s3_error!(AccessDenied, "this key lacks the right to do that")) }
+        if self.allows(req, right) {
+            Ok(())
+        } else {
+            Err(s3_error!(AccessDenied, "this key lacks the right to do that"))
+        }
     }
 
     async fn one_at_a_time(&self, bucket: &str, key: &str) -> MutexGuard<'_, ()> {

@@ -126,10 +126,7 @@ async fn a_writers_key_neither_deletes_nor_overwrites() {
         store.put_opts(&key, PutPayload::from_static(b"second"), create()).await,
         Err(Error::AlreadyExists { .. })
     ));
-    assert!(matches!(
-        store.put(&key, PutPayload::from_static(b"second")).await,
-        Err(Error::PermissionDenied { .. })
-    ));
+    assert!(matches!(store.put(&key, PutPayload::from_static(b"second")).await, Err(Error::PermissionDenied { .. })));
     assert!(matches!(store.delete(&key).await, Err(Error::PermissionDenied { .. })));
     assert_eq!(store.get(&key).await.unwrap().bytes().await.unwrap(), "first");
 }
