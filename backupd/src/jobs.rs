@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn an_unreadable_history_is_moved_aside() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("jobs.sqlite"), b"this is no database, but long enough to be looked at").unwrap();
+        std::fs::write(dir.path().join("jobs.sqlite"), b"this is no database, but long enough to be looked at")
+            .unwrap();
         let jobs = Jobs::open(dir.path()).unwrap();
         jobs.set_note("turn", "b").unwrap();
         assert_eq!(jobs.note("turn").unwrap().as_deref(), Some("b"));

@@ -16,8 +16,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Binds the Unix socket, and the TLS listener when there is one. Makes the socket's folder.
 pub async fn bind(socket: &Path, tls: Option<&TlsListen>) -> anyhow::Result<Vec<Listener>> {
     make_run_dir(socket)?;
-    let unix = Listener::bind_unix(socket)
-        .with_context(|| format!("`socket` {} cannot be listened on", socket.display()))?;
+    let unix =
+        Listener::bind_unix(socket).with_context(|| format!("`socket` {} cannot be listened on", socket.display()))?;
     let mut listeners = vec![unix];
     if let Some(tls) = tls {
         let read = |key: &str, path: &Path| {
@@ -39,8 +39,11 @@ pub fn make_run_dir(socket: &Path) -> anyhow::Result<()> {
 }
 
 /// Greets every client in a task of its own and hands those over that may ask.
-pub async fn accept<F>(listener: Listener, allowed_uids: Vec<u32>, serve: impl Fn(Connection) -> F + Send + Sync + 'static)
-where
+pub async fn accept<F>(
+    listener: Listener,
+    allowed_uids: Vec<u32>,
+    serve: impl Fn(Connection) -> F + Send + Sync + 'static,
+) where
     F: Future<Output = Result<(), WireError>> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));

@@ -20,7 +20,9 @@ pub enum ScheduleError {
     Fields,
     #[error("restrict the day of the month or the weekday, not both")]
     BothDays,
-    #[error("a field is not understood: use numbers, `*`, `a-b`, `a,b`, `*/n`; weekdays 0-7 or SUN-SAT, lists instead of ranges over Sunday")]
+    #[error(
+        "a field is not understood: use numbers, `*`, `a-b`, `a,b`, `*/n`; weekdays 0-7 or SUN-SAT, lists instead of ranges over Sunday"
+    )]
     Field,
     #[error("the schedule never fires")]
     Never,
@@ -91,9 +93,7 @@ impl Schedule {
     fn instants(&self, wall: NaiveDateTime) -> [Option<DateTime<Utc>>; 2] {
         match self.zone.from_local_datetime(&wall) {
             MappedLocalTime::Single(t) => [Some(t.to_utc()), None],
-            MappedLocalTime::Ambiguous(first, second) => {
-                [Some(first.to_utc()), self.frequent.then(|| second.to_utc())]
-            }
+            MappedLocalTime::Ambiguous(first, second) => [Some(first.to_utc()), self.frequent.then(|| second.to_utc())],
             MappedLocalTime::None => [self.gap_end(wall), None],
         }
     }
@@ -169,15 +169,9 @@ mod tests {
     #[test]
     fn a_time_in_the_fold_fires_once() {
         // Berlin 2026-10-25: 03:00 CEST becomes 02:00 CET at 01:00Z.
-        assert_eq!(
-            next("30 2 * * *", BERLIN, "2026-10-24T01:00:00Z", 2),
-            ["2026-10-25T00:30Z", "2026-10-26T01:30Z"]
-        );
+        assert_eq!(next("30 2 * * *", BERLIN, "2026-10-24T01:00:00Z", 2), ["2026-10-25T00:30Z", "2026-10-26T01:30Z"]);
         // New York 2026-11-01: 02:00 EDT becomes 01:00 EST at 06:00Z.
-        assert_eq!(
-            next("30 1 * * *", NEW_YORK, "2026-10-31T06:00:00Z", 2),
-            ["2026-11-01T05:30Z", "2026-11-02T06:30Z"]
-        );
+        assert_eq!(next("30 1 * * *", NEW_YORK, "2026-10-31T06:00:00Z", 2), ["2026-11-01T05:30Z", "2026-11-02T06:30Z"]);
     }
 
     #[test]
@@ -219,10 +213,7 @@ mod tests {
         // 2026-11-22 is a Sunday.
         assert_eq!(next("0 3 * * 0", Tz::UTC, "2026-11-20T00:00:00Z", 1), ["2026-11-22T03:00Z"]);
         assert_eq!(next("0 3 * * 7", Tz::UTC, "2026-11-20T00:00:00Z", 1), ["2026-11-22T03:00Z"]);
-        assert_eq!(
-            next("0 3 * * 1-5", Tz::UTC, "2026-11-20T12:00:00Z", 2),
-            ["2026-11-23T03:00Z", "2026-11-24T03:00Z"]
-        );
+        assert_eq!(next("0 3 * * 1-5", Tz::UTC, "2026-11-20T12:00:00Z", 2), ["2026-11-23T03:00Z", "2026-11-24T03:00Z"]);
         assert_eq!(next("15 0 3 * * MON", Tz::UTC, "2026-11-20T12:00:00Z", 1), ["2026-11-23T03:00Z"]);
     }
 

@@ -81,10 +81,8 @@ async fn capture_appliance(name: &str, socket: &Path) -> Result<Captured, Source
     let mut client = Client::connect(socket).await.map_err(failed)?;
     let answer = client.ask(&Request::Quiesce).await.map_err(failed)?;
     let Response::Quiesced(quiesced) = answer else { return Err(failed(ClientError::Malformed)) };
-    let sealed =
-        SealedFacts { facts: quiesced.facts, golden_key: quiesced.golden_key, golden: quiesced.golden };
-    let facts =
-        serde_json::to_vec(&sealed).map_err(|_| SourceError::Facts { source_name: name.to_owned() })?;
+    let sealed = SealedFacts { facts: quiesced.facts, golden_key: quiesced.golden_key, golden: quiesced.golden };
+    let facts = serde_json::to_vec(&sealed).map_err(|_| SourceError::Facts { source_name: name.to_owned() })?;
     let parts = quiesced.parts.into_iter().map(part).collect();
     Ok(Captured {
         parts,

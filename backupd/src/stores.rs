@@ -22,17 +22,15 @@ pub fn open_all(settings: &[StoreSetting]) -> backup_engine::Result<Vec<NamedSto
 fn location(setting: &StoreSetting) -> backup_engine::Result<StoreLocation> {
     match &setting.kind {
         StoreKind::Folder { path } => Ok(StoreLocation::Folder { path: path.clone() }),
-        StoreKind::S3 { endpoint, bucket, prefix, region, access_key_file, secret_key_file } => {
-            Ok(StoreLocation::S3 {
-                allow_http: endpoint.as_deref().is_some_and(|e| e.starts_with("http://")),
-                endpoint: endpoint.clone(),
-                bucket: bucket.clone(),
-                prefix: prefix.clone(),
-                region: region.clone(),
-                access_key: key_file(&setting.name, access_key_file)?,
-                secret_key: key_file(&setting.name, secret_key_file)?,
-            })
-        }
+        StoreKind::S3 { endpoint, bucket, prefix, region, access_key_file, secret_key_file } => Ok(StoreLocation::S3 {
+            allow_http: endpoint.as_deref().is_some_and(|e| e.starts_with("http://")),
+            endpoint: endpoint.clone(),
+            bucket: bucket.clone(),
+            prefix: prefix.clone(),
+            region: region.clone(),
+            access_key: key_file(&setting.name, access_key_file)?,
+            secret_key: key_file(&setting.name, secret_key_file)?,
+        }),
     }
 }
 

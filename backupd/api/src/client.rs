@@ -89,7 +89,9 @@ pub enum ClientError {
     Connect { endpoint: String, kind: io::ErrorKind },
     #[error("{endpoint} did not let this client in: {reason}")]
     Handshake { endpoint: String, reason: String },
-    #[error("the daemon speaks version {0} of the messages, this program {PROTOCOL}: install the same release on both sides")]
+    #[error(
+        "the daemon speaks version {0} of the messages, this program {PROTOCOL}: install the same release on both sides"
+    )]
     Protocol(u32),
     #[error("the daemon closed the connection before it answered")]
     Closed,

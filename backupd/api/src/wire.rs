@@ -41,7 +41,9 @@ pub enum WireError {
     TooLong,
     #[error("the peer's message could not be understood")]
     Malformed,
-    #[error("the peer speaks version {0} of the messages, this program {PROTOCOL}: install the same release on both sides")]
+    #[error(
+        "the peer speaks version {0} of the messages, this program {PROTOCOL}: install the same release on both sides"
+    )]
     Protocol(u32),
     #[error("the peer did not say hello in time")]
     Timeout,
@@ -143,12 +145,7 @@ impl Listener {
     }
 
     /// Listens for mutual TLS: a client must show a certificate that `ca_pem` signed.
-    pub async fn bind_tls(
-        addr: SocketAddr,
-        cert_pem: &[u8],
-        key_pem: &[u8],
-        ca_pem: &[u8],
-    ) -> Result<Self, WireError> {
+    pub async fn bind_tls(addr: SocketAddr, cert_pem: &[u8], key_pem: &[u8], ca_pem: &[u8]) -> Result<Self, WireError> {
         let tls = |e: &dyn std::fmt::Display| WireError::Tls(e.to_string());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca_pem)?), provider.clone())

@@ -6,9 +6,7 @@ use super::{
 };
 use crate::settings::{ClientSettings, Endpoints};
 use anyhow::{Context, bail};
-use backupd_api::{
-    Client, DrillVerdict, Endpoint, Event, Request, SnapshotRow, SnapshotState, StoreCondition,
-};
+use backupd_api::{Client, DrillVerdict, Endpoint, Event, Request, SnapshotRow, SnapshotState, StoreCondition};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::path::Path;
@@ -171,14 +169,19 @@ pub async fn report(args: ReportArgs) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let request = if args.out.is_some() { Request::Evidence { id: id.clone() } } else { Request::Report { id: id.clone() } };
+    let request =
+        if args.out.is_some() { Request::Evidence { id: id.clone() } } else { Request::Report { id: id.clone() } };
     let quiet = Ask { json: args.ask.json && args.out.is_none(), ..args.ask.clone() };
     let Event::Evidence { files } = quiet.request(Daemon::Verifier, &request).await? else { return Err(unexpected()) };
     match args.out {
         Some(dir) => {
             save(&dir, &files)?;
             if !args.ask.json {
-                say!("{} files for an auditor lie in {}; README.txt says how to check them.", files.len(), dir.display());
+                say!(
+                    "{} files for an auditor lie in {}; README.txt says how to check them.",
+                    files.len(),
+                    dir.display()
+                );
             }
         }
         None if !args.ask.json => {

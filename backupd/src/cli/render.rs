@@ -95,7 +95,8 @@ impl backup_engine::Progress for Bars {
 }
 
 fn time(unix_ms: i64) -> String {
-    chrono::DateTime::from_timestamp_millis(unix_ms).map_or_else(|| "?".to_owned(), |t| t.format("%Y-%m-%d %H:%M:%SZ").to_string())
+    chrono::DateTime::from_timestamp_millis(unix_ms)
+        .map_or_else(|| "?".to_owned(), |t| t.format("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
 fn age(unix_ms: Option<i64>) -> String {
@@ -218,11 +219,19 @@ pub fn verify_done(done: &VerifyDone) {
 }
 
 pub fn drill_done(done: &DrillDone) {
-    let ms = |value: Option<u64>| value.map_or_else(|| "not measured".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
+    let ms = |value: Option<u64>| {
+        value.map_or_else(|| "not measured".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0))
+    };
     say!("Drill from {} alone: {}", done.store, word(done.verdict).to_uppercase());
     say!("  restored {} in {:.1} s", HumanBytes(done.bytes), done.restore_ms as f64 / 1000.0);
     say!("  recovery time {}, recovery point {}", ms(done.rto_ms), ms(done.rpo_ms));
-    say!("  facts {} of {} equal, golden answers {} of {} equal", done.facts_equal, done.facts_compared, done.golden_equal, done.golden_compared);
+    say!(
+        "  facts {} of {} equal, golden answers {} of {} equal",
+        done.facts_equal,
+        done.facts_compared,
+        done.golden_equal,
+        done.golden_compared
+    );
     say!("  report {}", done.report_id);
 }
 
@@ -265,7 +274,10 @@ pub fn stores(rows: &[StoreStatus]) {
         ]
     };
     let table_rows: Vec<_> = rows.iter().map(cells).collect();
-    table(&["STORE", "KIND", "SITE", "PROVIDER", "APART", "ROLE", "CONDITION", "LAG", "SIZE", "NEWEST", "PROVED"], &table_rows);
+    table(
+        &["STORE", "KIND", "SITE", "PROVIDER", "APART", "ROLE", "CONDITION", "LAG", "SIZE", "NEWEST", "PROVED"],
+        &table_rows,
+    );
     for store in rows.iter().filter(|s| matches!(s.condition, StoreCondition::Corrupt | StoreCondition::Missing)) {
         if let Some(object) = &store.object {
             say!("{}: {} object {object}", store.name, word(store.condition));

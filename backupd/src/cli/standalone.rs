@@ -7,8 +7,8 @@ use crate::verifier::{choose, ls_row, snapshot_row, verify_row};
 use crate::{clock, secret};
 use anyhow::{Context, bail, ensure};
 use backup_engine::{
-    Env, InitOptions, NamedStore, OpenKey, Part, PartKind, RestoreRequest, SnapshotInfo, SnapshotRequest, StoreLocation,
-    UnlockWith, VerifyRequest, WriterCredential,
+    Env, InitOptions, NamedStore, OpenKey, Part, PartKind, RestoreRequest, SnapshotInfo, SnapshotRequest,
+    StoreLocation, UnlockWith, VerifyRequest, WriterCredential,
 };
 use backupd_api::{Event, RestoreDone, SnapshotDone, SnapshotState, StoreCondition, StoreOutcome, VerifyDone};
 use std::path::{Path, PathBuf};
@@ -87,7 +87,10 @@ impl Standalone {
 
 fn location(repo: &str) -> anyhow::Result<StoreLocation> {
     for later in ["az://", "gs://"] {
-        ensure!(!repo.starts_with(later), Usage(format!("{later} is not supported by this release: use a folder or s3://bucket/prefix")));
+        ensure!(
+            !repo.starts_with(later),
+            Usage(format!("{later} is not supported by this release: use a folder or s3://bucket/prefix"))
+        );
     }
     let Some(rest) = repo.strip_prefix("s3://") else {
         ensure!(!repo.contains("://"), Usage("--repo is a folder or s3://bucket/prefix".to_owned()));
@@ -103,7 +106,9 @@ fn location(repo: &str) -> anyhow::Result<StoreLocation> {
         endpoint,
         bucket: bucket.to_owned(),
         prefix: prefix.trim_matches('/').to_owned(),
-        region: variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")).unwrap_or_else(|| "us-east-1".to_owned()),
+        region: variable("AWS_REGION")
+            .or_else(|| variable("AWS_DEFAULT_REGION"))
+            .unwrap_or_else(|| "us-east-1".to_owned()),
         access_key: needed("AWS_ACCESS_KEY_ID")?,
         secret_key: needed("AWS_SECRET_ACCESS_KEY")?,
     })

@@ -110,8 +110,7 @@ impl Recovery {
 
     /// The newest whole snapshot of every source, newest first.
     async fn newest(&self) -> anyhow::Result<Vec<SnapshotInfo>> {
-        let heads =
-            backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(&self.store)).await?;
+        let heads = backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(&self.store)).await?;
         let mut by_source: BTreeMap<String, SnapshotInfo> = BTreeMap::new();
         for info in heads.snapshots.into_iter().filter(|s| !s.partial) {
             by_source.entry(info.source.clone()).or_insert(info);
@@ -202,13 +201,7 @@ impl Recovery {
         }
     }
 
-    fn tell(
-        &self,
-        serve: &ServeSettings,
-        verifier: Option<&VerifierSettings>,
-        snapshots: &[SnapshotInfo],
-        bytes: u64,
-    ) {
+    fn tell(&self, serve: &ServeSettings, verifier: Option<&VerifierSettings>, snapshots: &[SnapshotInfo], bytes: u64) {
         let newest = snapshots.iter().map(|s| s.taken_unix_ms).max().unwrap_or(0);
         let mut commands = vec![format!("backupd serve --config {}", serve.file.display())];
         commands.extend(verifier.map(|v| format!("backupd verifier --config {}", v.file.display())));

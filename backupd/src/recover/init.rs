@@ -53,7 +53,10 @@ struct Files {
 pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.as_deref().context("--config")?;
     let kit = args.kit.as_deref().ok_or_else(|| {
-        Usage("--kit is missing: say where the recovery kit goes; without it a lost machine means lost records".to_owned())
+        Usage(
+            "--kit is missing: say where the recovery kit goes; without it a lost machine means lost records"
+                .to_owned(),
+        )
     })?;
     let serve = ServeSettings::load(config)?;
     let beside = config.with_file_name("verifier.toml");
@@ -110,7 +113,10 @@ impl Files {
         for path in all.into_iter().chain(&self.paper_key) {
             ensure!(
                 !path.exists(),
-                Usage(format!("{} exists already: this practice was begun before; nothing was changed", path.display()))
+                Usage(format!(
+                    "{} exists already: this practice was begun before; nothing was changed",
+                    path.display()
+                ))
             );
         }
         Ok(())
@@ -135,11 +141,14 @@ fn assemble(
     let (kit, dir) = (files.kit.display(), serve.practice_dir.display());
     let recover = |store: &str| format!("backupd recover --kit {kit} --store {store} --into {dir}");
     let mut commands = vec![
-        "# Install the same release of Holdfast on an empty machine. Have this file and the paper key at hand.".to_owned(),
+        "# Install the same release of Holdfast on an empty machine. Have this file and the paper key at hand."
+            .to_owned(),
         "# Any one of the stores is enough:".to_owned(),
     ];
     commands.extend(serve.stores.iter().map(|s| recover(&s.name)));
-    commands.push("# Then start the EMR, `backupd serve` and `backupd verifier` as the command says at its end.".to_owned());
+    commands.push(
+        "# Then start the EMR, `backupd serve` and `backupd verifier` as the command says at its end.".to_owned(),
+    );
     Ok(Kit {
         form: Kit::form(),
         practice: serve.practice.clone(),
@@ -182,7 +191,9 @@ fn tell(
     say!("Recovery kit: {}. Copy it to a safe place outside this building.", files.kit.display());
     say!("Fingerprint of the report key (give it to your auditor): {fingerprint}");
     match (&files.paper_key, shown_paper) {
-        (Some(file), _) => say!("Paper key: {}. Print it, keep it apart from the kit, remove the file.", file.display()),
+        (Some(file), _) => {
+            say!("Paper key: {}. Print it, keep it apart from the kit, remove the file.", file.display())
+        }
         (None, Some(paper)) => {
             say!("\nThe paper key, shown this once. Write it down and keep it apart from the kit:\n\n    {paper}\n");
         }

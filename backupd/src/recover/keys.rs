@@ -71,7 +71,8 @@ pub async fn keys(args: KeysArgs) -> anyhow::Result<ExitCode> {
     };
     for row in &rows {
         if json {
-            let line = serde_json::json!({"event": "key", "key": row.key, "place": row.place, "ok": row.ok, "note": row.note});
+            let line =
+                serde_json::json!({"event": "key", "key": row.key, "place": row.place, "ok": row.ok, "note": row.note});
             say!("{line}");
         } else {
             say!("{:10} {} at {}: {}", if row.ok { "ok" } else { "NOT OK" }, row.key, row.place, row.note);
@@ -82,8 +83,17 @@ pub async fn keys(args: KeysArgs) -> anyhow::Result<ExitCode> {
 
 fn list(args: &ListKeys) -> anyhow::Result<Vec<Row>> {
     let kit = Kit::read(&args.kit)?;
-    let row = |key: &str, place: &str, ok, note: &str| Row { key: key.to_owned(), place: place.to_owned(), ok, note: note.to_owned() };
-    let mut rows: Vec<Row> = kit.slots.iter().map(|slot| row(slot, "keyring", true, "opens the keyring; prove it with `keys check`")).collect();
+    let row = |key: &str, place: &str, ok, note: &str| Row {
+        key: key.to_owned(),
+        place: place.to_owned(),
+        ok,
+        note: note.to_owned(),
+    };
+    let mut rows: Vec<Row> = kit
+        .slots
+        .iter()
+        .map(|slot| row(slot, "keyring", true, "opens the keyring; prove it with `keys check`"))
+        .collect();
     let Some(config) = &args.config else { return Ok(rows) };
     let serve = crate::settings::ServeSettings::load(config)?;
     let beside = config.with_file_name("verifier.toml");
@@ -122,7 +132,12 @@ async fn check(args: &CheckKeys) -> anyhow::Result<Vec<Row>> {
             _ => None,
         };
         let Some(with) = with else {
-            rows.push(Row { key: slot.clone(), place: "keyring".to_owned(), ok: false, note: "was not given, so not proved".to_owned() });
+            rows.push(Row {
+                key: slot.clone(),
+                place: "keyring".to_owned(),
+                ok: false,
+                note: "was not given, so not proved".to_owned(),
+            });
             continue;
         };
         let opened = backup_engine::recover_writer(&env, kit.keyring()?, &with).await.map(|w| w.repository());
@@ -130,7 +145,9 @@ async fn check(args: &CheckKeys) -> anyhow::Result<Vec<Row>> {
         for store in &kit.stores {
             let opened = match store.open(None, None).context("the store") {
                 Ok(store) => backup_engine::unlock(&env, &store, &with).await.map(|k| k.repository()),
-                Err(error) => Err(backup_engine::Error::new(backup_engine::ErrorKind::Misconfigured, format!("{error:#}"))),
+                Err(error) => {
+                    Err(backup_engine::Error::new(backup_engine::ErrorKind::Misconfigured, format!("{error:#}")))
+                }
             };
             rows.push(proved(slot, &store.name, opened, &kit));
         }

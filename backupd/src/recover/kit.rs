@@ -172,8 +172,9 @@ impl Kit {
 
     pub fn store(&self, name: &str) -> anyhow::Result<&KitStore> {
         let names: Vec<&str> = self.stores.iter().map(|s| s.name.as_str()).collect();
-        self.stores.iter().find(|s| s.name == name).with_context(|| {
-            format!("the kit has no store `{name}`: it has {}", names.join(", "))
-        })
+        self.stores
+            .iter()
+            .find(|s| s.name == name)
+            .with_context(|| format!("the kit has no store `{name}`: it has {}", names.join(", ")))
     }
 }

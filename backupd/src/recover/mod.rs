@@ -9,6 +9,6 @@ mod unlock;
 
 pub use back::{RecoverArgs, recover};
 pub use init::{InitArgs, init};
-pub use layout::merge;
 pub use keys::{KeysArgs, keys};
+pub use layout::merge;
 pub use unlock::{passphrase_or_ask, passphrase_variable};

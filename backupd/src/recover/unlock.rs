@@ -28,9 +28,9 @@ impl UnlockArgs {
         if let Some(passphrase) = self.passphrase()? {
             return Ok(UnlockWith::Passphrase(passphrase));
         }
-        self.paper_key(kit)?.map(UnlockWith::PaperKey).context(
-            "the paper key is needed: --paper-key-file FILE, BACKUPD_PAPER_KEY, or type it at a terminal",
-        )
+        self.paper_key(kit)?
+            .map(UnlockWith::PaperKey)
+            .context("the paper key is needed: --paper-key-file FILE, BACKUPD_PAPER_KEY, or type it at a terminal")
     }
 
     pub fn passphrase(&self) -> anyhow::Result<Option<Passphrase>> {

@@ -64,7 +64,9 @@ impl Daemon {
             let subject = || Some(name.clone());
             match store.condition() {
                 StoreCondition::Ok => {}
-                StoreCondition::Unreachable => raised.push((AlertKind::StoreUnreachable, Severity::Critical, subject())),
+                StoreCondition::Unreachable => {
+                    raised.push((AlertKind::StoreUnreachable, Severity::Critical, subject()))
+                }
                 StoreCondition::Late => raised.push((AlertKind::StoreLate, Severity::Warning, subject())),
                 StoreCondition::Missing => raised.push((AlertKind::StoreMissing, Severity::Critical, subject())),
                 StoreCondition::Corrupt => raised.push((AlertKind::StoreCorrupt, Severity::Critical, subject())),
@@ -89,10 +91,9 @@ impl Daemon {
         for duty in self.duties() {
             let subject = match (duty.kind, duty.store) {
                 (DutyKind::StoreContract, Some(store)) => format!("store-contract.{store}"),
-                (kind, _) => serde_json::to_value(kind)
-                    .ok()
-                    .and_then(|v| v.as_str().map(str::to_owned))
-                    .unwrap_or_default(),
+                (kind, _) => {
+                    serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+                }
             };
             if duty.unassigned {
                 raised.push((AlertKind::DutyUnassigned, Severity::Warning, Some(subject)));

@@ -10,10 +10,8 @@ const OF_THE_PRACTICE: [DutyKind; 5] =
 
 /// Every duty: five of the practice, one for each store's contract. One that nobody holds is there, unassigned.
 pub fn all(settings: &ServeSettings, now_unix_ms: i64) -> Vec<Duty> {
-    let today = DateTime::from_timestamp_millis(now_unix_ms)
-        .unwrap_or_default()
-        .with_timezone(&settings.zone)
-        .date_naive();
+    let today =
+        DateTime::from_timestamp_millis(now_unix_ms).unwrap_or_default().with_timezone(&settings.zone).date_naive();
     let contracts = settings.stores.iter().map(|s| (DutyKind::StoreContract, Some(s.name.clone())));
     let wanted = OF_THE_PRACTICE.into_iter().map(|kind| (kind, None)).chain(contracts);
     wanted
@@ -27,7 +25,16 @@ pub fn all(settings: &ServeSettings, now_unix_ms: i64) -> Vec<Duty> {
 fn duty(kind: DutyKind, store: Option<String>, held: Option<&DutySetting>, today: NaiveDate) -> Duty {
     let Some(held) = held else {
         let empty = String::new;
-        return Duty { kind, store, party: empty(), deputy: empty(), phone: empty(), review: empty(), unassigned: true, overdue: false };
+        return Duty {
+            kind,
+            store,
+            party: empty(),
+            deputy: empty(),
+            phone: empty(),
+            review: empty(),
+            unassigned: true,
+            overdue: false,
+        };
     };
     let blank = |text: &str| text.trim().is_empty();
     Duty {

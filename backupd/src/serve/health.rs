@@ -23,7 +23,8 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
         std::fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("`health_socket` {} cannot be listened on", path.display()))?;
+    let listener = UnixListener::bind(path)
+        .with_context(|| format!("`health_socket` {} cannot be listened on", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)
 }

@@ -91,12 +91,14 @@ impl Daemon {
     fn open(settings: ServeSettings) -> anyhow::Result<Self> {
         let credential = crate::secret::load(settings.writer_credential.as_deref(), WRITER_CREDENTIAL)
             .with_context(|| format!("{}: `writer_credential`", settings.file.display()))?;
-        let writer = WriterCredential::from_bytes(&credential)
-            .with_context(|| format!("{}: `writer_credential` holds no writer credential: run `backupd init`", settings.file.display()))?;
+        let writer = WriterCredential::from_bytes(&credential).with_context(|| {
+            format!("{}: `writer_credential` holds no writer credential: run `backupd init`", settings.file.display())
+        })?;
         let report_key = match &settings.report_key {
             None => None,
             Some(path) => {
-                let pem = std::fs::read(path).with_context(|| format!("`report_key` {} cannot be read", path.display()))?;
+                let pem =
+                    std::fs::read(path).with_context(|| format!("`report_key` {} cannot be read", path.display()))?;
                 Some(PublicKey::from_pem(&pem).with_context(|| format!("`report_key` {}", path.display()))?)
             }
         };

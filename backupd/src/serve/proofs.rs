@@ -30,7 +30,9 @@ impl Daemon {
         for store in &self.stores {
             let Ok(objects) = objects(store).await else { continue };
             match View::of_objects(objects, key, &origin) {
-                Ok(view) if longest.as_ref().is_none_or(|l| l.leaves().len() < view.leaves().len()) => longest = Some(view),
+                Ok(view) if longest.as_ref().is_none_or(|l| l.leaves().len() < view.leaves().len()) => {
+                    longest = Some(view)
+                }
                 Ok(_) => {}
                 Err(error) => log::warn!(store = store.name.as_str(), reason:% = error; "store.log-not-valid"),
             }

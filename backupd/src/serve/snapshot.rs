@@ -158,7 +158,8 @@ impl Daemon {
             let relative = path.strip_prefix(&self.settings.practice_dir).context("`keep`")?;
             // A file that does not exist (yet) is no reason to go without a backup.
             if path.exists() {
-                copy(path, &dir.join(relative)).with_context(|| format!("`keep`: {} cannot be copied", path.display()))?;
+                copy(path, &dir.join(relative))
+                    .with_context(|| format!("`keep`: {} cannot be copied", path.display()))?;
             } else {
                 log::warn!("keep.file-absent");
             }

@@ -5,9 +5,7 @@ use crate::clock;
 use crate::stores::StoreView;
 use agent_api::Pause;
 use backup_engine::{ErrorKind, SnapshotInfo};
-use backupd_api::{
-    AlertKind, ScheduledJob, SnapshotRow, SnapshotState, Status, StoreRole, StoreStatus,
-};
+use backupd_api::{AlertKind, ScheduledJob, SnapshotRow, SnapshotState, Status, StoreRole, StoreStatus};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything in here can be seen again by looking at the stores.
@@ -79,7 +77,8 @@ impl Daemon {
     pub async fn refresh(&self) -> backup_engine::Result<()> {
         let heads = match backup_engine::heads(&self.env, self.writer.catalog(), &self.stores).await {
             Ok(heads) => heads,
-            Err(error) if error.kind() == ErrorKind::Unreachable => {
+            // None answered.
+            Err(error) if error.kind() != ErrorKind::Misconfigured => {
                 let mut view = self.view();
                 for store in &self.stores {
                     view.stores.entry(store.name.clone()).or_default().reachable = Some(false);

@@ -41,7 +41,10 @@ impl ClientSettings {
                 .transpose()
                 .map_err(|e| file.error(key, "is no endpoint", e.to_string()))
         };
-        Ok(Endpoints { serve: parse("serve", toml.serve.as_ref())?, verifier: parse("verifier", toml.verifier.as_ref())? })
+        Ok(Endpoints {
+            serve: parse("serve", toml.serve.as_ref())?,
+            verifier: parse("verifier", toml.verifier.as_ref())?,
+        })
     }
 
     fn identity(&self, file: &File) -> Result<Option<TlsIdentity>, SettingsError> {
@@ -50,6 +53,10 @@ impl ClientSettings {
             std::fs::read(file.path(path))
                 .map_err(|e| file.error(name, format!("cannot be read ({})", e.kind()), "name a readable PEM file"))
         };
-        Ok(Some(TlsIdentity { ca_pem: read("ca", ca)?, cert_pem: read("cert", cert)?, key_pem: read("key", key)?.into() }))
+        Ok(Some(TlsIdentity {
+            ca_pem: read("ca", ca)?,
+            cert_pem: read("cert", cert)?,
+            key_pem: read("key", key)?.into(),
+        }))
     }
 }

@@ -30,13 +30,16 @@ impl File {
         let whole = |problem: String, remedy: &str| SettingsError::new(path, "", problem, remedy);
         let absolute = std::path::absolute(path).map_err(|e| whole(e.to_string(), "give the path of a file"))?;
         let length = std::fs::metadata(&absolute)
-            .map_err(|e| whole(format!("cannot be read ({})", e.kind()), "give the path of a settings file with --config"))?
+            .map_err(|e| {
+                whole(format!("cannot be read ({})", e.kind()), "give the path of a settings file with --config")
+            })?
             .len();
         if length > FILE_BYTES_MAX {
             return Err(whole("is no settings file: it is larger than 1 MiB".to_owned(), "give another file"));
         }
-        let text = std::fs::read_to_string(&absolute)
-            .map_err(|e| whole(format!("cannot be read ({})", e.kind()), "check its permissions and that it is UTF-8 text"))?;
+        let text = std::fs::read_to_string(&absolute).map_err(|e| {
+            whole(format!("cannot be read ({})", e.kind()), "check its permissions and that it is UTF-8 text")
+        })?;
         let value = toml::from_str(&text).map_err(|e| SettingsError::from_toml(path, &text, &e))?;
         let dir = absolute.parent().unwrap_or(Path::new("/")).to_owned();
         Ok((Self { path: absolute, dir }, value))
@@ -51,7 +54,12 @@ impl File {
         &self.dir
     }
 
-    pub fn error(&self, key: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> SettingsError {
+    pub fn error(
+        &self,
+        key: impl Into<String>,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> SettingsError {
         SettingsError::new(&self.path, key, problem, remedy)
     }
 
@@ -69,16 +77,20 @@ impl File {
         })
     }
 
-    pub fn schedule(&self, key: &str, text: &str, zone: chrono_tz::Tz) -> Result<crate::schedule::Schedule, SettingsError> {
+    pub fn schedule(
+        &self,
+        key: &str,
+        text: &str,
+        zone: chrono_tz::Tz,
+    ) -> Result<crate::schedule::Schedule, SettingsError> {
         crate::schedule::Schedule::parse(text, zone)
             .map_err(|e| self.error(key, format!("`{text}` is no schedule"), e.to_string()))
     }
 
     /// Names of stores and sources are shown outside the practice: ids only.
     pub fn label(&self, key: &str, name: &str) -> Result<agent_api::Label, SettingsError> {
-        name.parse().map_err(|_| {
-            self.error(key, "is not an id", "use 1 to 64 letters, digits, dots, underscores or hyphens")
-        })
+        name.parse()
+            .map_err(|_| self.error(key, "is not an id", "use 1 to 64 letters, digits, dots, underscores or hyphens"))
     }
 }
 

@@ -58,8 +58,14 @@ pub struct Source {
 #[derive(Debug, Clone)]
 pub enum SourceKind {
     /// The EMR, through its operations socket. `data_dir`: where `recover` puts its data back.
-    Appliance { ops_socket: PathBuf, data_dir: Option<PathBuf> },
-    Folder { path: PathBuf, excludes: Vec<String> },
+    Appliance {
+        ops_socket: PathBuf,
+        data_dir: Option<PathBuf>,
+    },
+    Folder {
+        path: PathBuf,
+        excludes: Vec<String>,
+    },
 }
 
 /// Who is responsible for one thing.
@@ -195,7 +201,11 @@ fn sources(file: &File, list: Vec<SourceToml>, zone: chrono_tz::Tz) -> Result<Ve
             file.error(format!("source.{key}"), format!("is missing for source `{name}`"), format!("add `{key} = ...`"))
         };
         let foreign = |key: &str| {
-            file.error(format!("source.{key}"), format!("does not belong to this kind of source (`{name}`)"), "remove the key")
+            file.error(
+                format!("source.{key}"),
+                format!("does not belong to this kind of source (`{name}`)"),
+                "remove the key",
+            )
         };
         let kind = match source.kind {
             SourceWord::Appliance if source.path.is_some() => return Err(foreign("path")),
@@ -265,7 +275,11 @@ fn duties(file: &File, list: &[DutySetting], stores: &[StoreSetting]) -> Result<
                 return Err(file.error("duty.store", "is missing", "name the store whose contract is meant"));
             }
             Some(name) if !stores.iter().any(|s| &s.name == name) => {
-                return Err(file.error("duty.store", format!("no store is named `{name}`"), "use the name of a [[store]]"));
+                return Err(file.error(
+                    "duty.store",
+                    format!("no store is named `{name}`"),
+                    "use the name of a [[store]]",
+                ));
             }
             _ => {}
         }

@@ -82,10 +82,18 @@ impl StoreToml {
         file.label("store.site", &self.site)?;
         file.label("store.provider", &self.provider)?;
         let missing = |key: &str| {
-            file.error(format!("store.{key}"), format!("is missing for store `{name}`"), format!("add `{key} = ...` to this [[store]]"))
+            file.error(
+                format!("store.{key}"),
+                format!("is missing for store `{name}`"),
+                format!("add `{key} = ...` to this [[store]]"),
+            )
         };
         let foreign = |key: &str, kind: &str| {
-            file.error(format!("store.{key}"), format!("does not belong to a {kind} store (`{name}`)"), "remove the key")
+            file.error(
+                format!("store.{key}"),
+                format!("does not belong to a {kind} store (`{name}`)"),
+                "remove the key",
+            )
         };
         let kind = match self.kind {
             StoreKindWord::Folder => {
@@ -131,7 +139,11 @@ pub(super) fn stores(file: &File, list: Vec<StoreToml>) -> Result<Vec<StoreSetti
     let mut out = Vec::new();
     for store in list {
         if !names.insert(store.name.clone()) {
-            return Err(file.error("store.name", format!("`{}` is there twice", store.name), "give each store its own name"));
+            return Err(file.error(
+                "store.name",
+                format!("`{}` is there twice", store.name),
+                "give each store its own name",
+            ));
         }
         out.push(store.check(file)?);
     }

@@ -120,20 +120,33 @@ impl VerifierSettings {
             (ProbeMode::Spawn, Some(program), None) => Probe::Spawn { program: file.path(&program) },
             (ProbeMode::Socket, None, Some(path)) => {
                 Probe::Socket { path: file.path(&path), isolated: toml.probe.isolated }
-            },
+            }
             (ProbeMode::Spawn, ..) => {
-                return Err(file.error("probe.program", "mode `spawn` needs `program` and nothing else", "name the appliance's program"));
+                return Err(file.error(
+                    "probe.program",
+                    "mode `spawn` needs `program` and nothing else",
+                    "name the appliance's program",
+                ));
             }
             (ProbeMode::Socket, ..) => {
-                return Err(file.error("probe.path", "mode `socket` needs `path` and nothing else", "name the probe's socket"));
+                return Err(file.error(
+                    "probe.path",
+                    "mode `socket` needs `path` and nothing else",
+                    "name the probe's socket",
+                ));
             }
         };
         if toml.targets.rpo_ms == 0 || toml.targets.rto_ms == 0 {
-            return Err(file.error("targets", "a target of 0 can never be met", "give milliseconds, or leave the key out"));
+            return Err(file.error(
+                "targets",
+                "a target of 0 can never be met",
+                "give milliseconds, or leave the key out",
+            ));
         }
         let serve = toml.serve.as_deref().map(|text| {
-            Endpoint::parse(&file.endpoint_text(text))
-                .map_err(|_| file.error("serve", "is no endpoint of this machine", "write it as unix:/path/of/serve.sock"))
+            Endpoint::parse(&file.endpoint_text(text)).map_err(|_| {
+                file.error("serve", "is no endpoint of this machine", "write it as unix:/path/of/serve.sock")
+            })
         });
         Ok(Self {
             practice: toml.practice,

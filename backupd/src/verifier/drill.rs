@@ -79,6 +79,8 @@ impl Verifier {
                     None => Reason::ObjectMissing,
                 }
             }
+            // No listing at all: the place is not there, or does not answer, or refuses.
+            Err(error) if error.kind() == ErrorKind::NotFound => Reason::StoreUnreachable,
             Err(error) => reason(error.kind()).1,
         };
         let all = backup_engine::heads(&self.env, self.open.catalog(), &self.stores).await;
@@ -326,7 +328,9 @@ impl Drill<'_> {
         let right = sealed.golden.iter().zip(&answers).all(|(q, a)| compare::is_right(q, a.as_ref()));
         match stopped {
             Some((result, reason)) => self.set(Check::Golden, result, Some(reason)),
-            None if sealed.golden.is_empty() => self.set(Check::Golden, CheckResult::NotRun, Some(Reason::NothingSealed)),
+            None if sealed.golden.is_empty() => {
+                self.set(Check::Golden, CheckResult::NotRun, Some(Reason::NothingSealed))
+            }
             None if right => self.pass(Check::Golden),
             None => self.set(Check::Golden, CheckResult::Failed, Some(Reason::ValueDiffers)),
         }
@@ -461,7 +465,8 @@ fn sha256_of(path: &std::path::Path) -> Option<Digest> {
 /// The answer to a client, from a settled report.
 pub fn done(report: &Report) -> DrillDone {
     let t = &report.timing;
-    let restore_ms = t.restore_started_unix_ms.zip(t.data_done_unix_ms).map_or(0, |(from, to)| (to - from).unsigned_abs());
+    let restore_ms =
+        t.restore_started_unix_ms.zip(t.data_done_unix_ms).map_or(0, |(from, to)| (to - from).unsigned_abs());
     let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let sum = |f: fn(&backup_report::GoldenCompared) -> u64| {
         u32::try_from(report.golden.iter().map(f).sum::<u64>()).unwrap_or(u32::MAX)

@@ -30,7 +30,8 @@ impl Verifier {
     }
 
     async fn find_log(&self) -> Result<Log, Failure> {
-        let failed = |e: &dyn std::fmt::Display| failure::new(FailureKind::Misconfigured, format!("the log of reports: {e}"));
+        let failed =
+            |e: &dyn std::fmt::Display| failure::new(FailureKind::Misconfigured, format!("the log of reports: {e}"));
         let key = self.signer.public_key();
         let mut longest: Option<(usize, Vec<(String, Vec<u8>)>)> = None;
         let mut answered = 0;
@@ -49,7 +50,9 @@ impl Verifier {
         let local = Log::open(&dir, self.origin.clone(), &self.signer);
         let in_stores = longest.as_ref().map_or(0, |(n, _)| *n as u64);
         match local {
-            Ok(log) if log.size() >= in_stores && (log.size() > 0 || answered * 2 > self.stores.len()) => return Ok(log),
+            Ok(log) if log.size() >= in_stores && (log.size() > 0 || answered * 2 > self.stores.len()) => {
+                return Ok(log);
+            }
             // Nothing here and nothing found while most stores are silent: a new log might begin a second history. A log
             // that one store gives back is used, as a recovery from one store must be able to go on.
             Ok(log) if log.size() == 0 && in_stores == 0 => {

@@ -82,7 +82,9 @@ impl Verifier {
         for (attempt, store) in candidates.into_iter().enumerate() {
             match self.restore_from(store, &info, &into, &paths, attempt > 0).await {
                 Ok(done) => return Ok(done),
-                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unreachable | ErrorKind::NotFound) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unreachable | ErrorKind::NotFound) =>
+                {
                     log::error!(store = store.name.as_str(), reason:% = error; "restore.store-failed");
                     last = failure::from_engine(&error);
                 }
@@ -129,7 +131,9 @@ pub fn choose(snapshots: Vec<SnapshotInfo>, wanted: &str) -> Result<SnapshotInfo
     match (fits.next(), fits.next()) {
         (Some(info), None) => Ok(info),
         (Some(_), Some(_)) => Err(absent("more than one snapshot begins so: give more digits of the id")),
-        (None, _) => Err(absent("no snapshot has this id: `backupd snapshots` lists them; `latest` is the newest whole one")),
+        (None, _) => {
+            Err(absent("no snapshot has this id: `backupd snapshots` lists them; `latest` is the newest whole one"))
+        }
     }
 }
 

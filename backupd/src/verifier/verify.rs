@@ -22,8 +22,7 @@ impl Verifier {
     pub async fn verify(&self, store: Option<&str>, read_data: bool) -> Result<VerifyDone, Failure> {
         let _engine = self.engine.lock().await;
         let _busy = self.activity.begin("verify");
-        let chosen: Vec<&NamedStore> =
-            self.stores.iter().filter(|s| store.is_none_or(|name| s.name == name)).collect();
+        let chosen: Vec<&NamedStore> = self.stores.iter().filter(|s| store.is_none_or(|name| s.name == name)).collect();
         if chosen.is_empty() {
             return Err(failure::new(FailureKind::NotFound, "no store has this name: `backupd stores` lists them"));
         }
@@ -56,8 +55,7 @@ impl Verifier {
 
     /// Keeps what the last look at a store found.
     pub(super) fn remember_verify(&self, store: &str, missing: Option<&String>, corrupt: Option<&String>) {
-        let found =
-            Found { missing: missing.cloned(), corrupt: corrupt.cloned(), at_unix_ms: crate::clock::unix_ms() };
+        let found = Found { missing: missing.cloned(), corrupt: corrupt.cloned(), at_unix_ms: crate::clock::unix_ms() };
         let text = serde_json::to_string(&found).unwrap_or_default();
         if let Err(error) = self.jobs().set_note(&format!("verify:{store}"), &text) {
             log::error!(reason:% = error; "jobs.not-recorded");

@@ -40,7 +40,10 @@ impl Practice {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let stores = ["one", "two"].map(|name| {
-            format!("[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"{}\"\nsite = \"{name}\"\nprovider = \"p\"\n", at(name))
+            format!(
+                "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"{}\"\nsite = \"{name}\"\nprovider = \"p\"\n",
+                at(name)
+            )
         });
         fs::create_dir_all(dir.path().join("p")).unwrap();
         fs::create_dir_all(dir.path().join("data/sub")).unwrap();
@@ -51,13 +54,19 @@ impl Practice {
              state_dir = \"state\"\nsocket = \"{}\"\nhealth_socket = \"{}\"\nquorum = 1\nreport_key = \"report.pub\"\n\
              keep = [\"verifier.toml\"]\n{extra}\n\
              [[source]]\nname = \"emr\"\nkind = \"appliance\"\nops_socket = \"{}\"\nschedule = \"0 0 1 1 *\"\ndata_dir = \"emr\"\n{}{}",
-            at("s"), at("h"), at("o"), stores[0], stores[1]
+            at("s"),
+            at("h"),
+            at("o"),
+            stores[0],
+            stores[1]
         );
         let verifier = format!(
             "practice = \"P\"\ntime_zone = \"Europe/Berlin\"\nhost = \"h\"\nsite = \"here\"\nopen_key = \"open.key\"\n\
              report_key = \"report.key\"\nstate_dir = \"verifier-state\"\nsocket = \"{}\"\ndrill_schedule = \"0 0 1 1 *\"\n\
              sandbox_dir = \"sandbox\"\nsame_host_as_writer = true\n[probe]\nmode = \"spawn\"\nprogram = \"/bin/false\"\n{}{}",
-            at("v"), stores[0], stores[1]
+            at("v"),
+            stores[0],
+            stores[1]
         );
         fs::write(dir.path().join("p/serve.toml"), serve).unwrap();
         fs::write(dir.path().join("p/verifier.toml"), verifier).unwrap();
