@@ -15,6 +15,9 @@ use tokio::sync::MutexGuard;
 const SIGNATURES: &str = "log/signatures/";
 const ASK_SERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Objects of a store's log by name.
+type Objects = Vec<(String, Vec<u8>)>;
+
 impl Verifier {
     fn log_dir(&self) -> PathBuf {
         self.settings.state_dir.join("log")
@@ -33,7 +36,7 @@ impl Verifier {
         let failed =
             |e: &dyn std::fmt::Display| failure::new(FailureKind::Misconfigured, format!("the log of reports: {e}"));
         let key = self.signer.public_key();
-        let mut longest: Option<(usize, Vec<(String, Vec<u8>)>)> = None;
+        let mut longest: Option<(usize, Objects)> = None;
         let mut answered = 0;
         for store in &self.stores {
             let Ok(objects) = log_objects(store).await else { continue };
