@@ -69,7 +69,8 @@ impl Visitor {
             ("given", given),
             ("birth", "1961-04-07"),
             ("gender", "female"),
-            ("phone", "+1 555 010 7788"),
+            // Two people of one day and with like names are two people: this desk has checked.
+            ("another", "yes"),
         ];
         let answer = self.client.post(format!("{}/patients/new", self.url)).form(&form).send().await?;
         let path = answer.url().path().to_owned();

@@ -68,7 +68,10 @@ fn one_crypto_provider_and_no_openssl() {
     let resolve = metadata.resolve.as_ref().expect("resolved graph");
     let linked: BTreeSet<String> = reachable(&metadata, resolve);
     for banned in ["ring", "openssl-sys", "native-tls", "cmake", "bindgen", "sharks"] {
-        assert!(!linked.contains(banned), "{banned} is in the graph: two TLS providers panic, the rest need more than a C compiler");
+        assert!(
+            !linked.contains(banned),
+            "{banned} is in the graph: two TLS providers panic, the rest need more than a C compiler"
+        );
     }
 }
 

@@ -96,7 +96,10 @@ fn a_practice_goes_on() -> Result<()> {
     std::fs::remove_dir_all(&state)?;
     practice.resume(&[])?;
     let rebuilt = snapshot(&practice)?;
-    ensure!(number(&rebuilt, "bytes_added") * 2 < source.max(2_000_000), "dedup goes on without local state: {rebuilt}");
+    ensure!(
+        number(&rebuilt, "bytes_added") * 2 < source.max(2_000_000),
+        "dedup goes on without local state: {rebuilt}"
+    );
     let rows = practice.backupd(&["snapshots"])?;
     ensure!(!rows.is_empty());
     let doctor = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
@@ -115,15 +118,20 @@ fn a_practice_goes_on() -> Result<()> {
 fn any_program_may_die_once() -> Result<()> {
     let temp = tempfile::tempdir()?;
     let dir = temp.path().join("practice");
-    let victims = ["s3-server", "appliance serve", "backupd serve", "backupd verifier", "agent --config", "console --config"];
+    let victims =
+        ["s3-server", "appliance serve", "backupd serve", "backupd verifier", "agent --config", "console --config"];
     for (round, victim) in victims.iter().enumerate() {
-        let mut run = quickstart(&dir).args(["--once", "--patients", "6"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let run = quickstart(&dir)
+            .args(["--once", "--patients", "6"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let quickstart_pid = i32::try_from(run.id())?;
         let pid = wait_for(victim, 120, || {
             descendants(quickstart_pid).into_iter().find(|pid| command_line(*pid).contains(victim))
         })?;
         // A moment that differs from victim to victim, so that every phase of the chain is hit by somebody.
-        pause(Duration::from_millis(300 + 900 * round as u64));
+        pause(Duration::from_millis(20 + 90 * round as u64));
         let target = rustix::process::Pid::from_raw(pid).context("pid")?;
         let _ = rustix::process::kill_process(target, rustix::process::Signal::KILL);
         let out = run.wait_with_output()?;

@@ -94,14 +94,16 @@ fn writer_and_verifier_talk_mutual_tls_between_hosts() -> Result<()> {
     // From B over the wire to the writer on A, and from A to the verifier on B.
     wait_for("the writer over TLS", 30, || ask(&hosts.b, "cli.toml", &["status"]).ok().filter(|o| o.status.success()))?;
     json_lines(&ask(&hosts.b, "cli.toml", &["snapshot"])?)?;
-    wait_for("the verifier over TLS", 30, || ask(&hosts.a, "cli.toml", &["report"]).ok().filter(|o| o.status.success()))?;
+    wait_for("the verifier over TLS", 30, || {
+        ask(&hosts.a, "cli.toml", &["report"]).ok().filter(|o| o.status.success())
+    })?;
     let verified = ask(&hosts.a, "cli.toml", &["verify", "--read-data"])?;
     ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
     // Names are only for the Unix socket of the verifier.
-    let listed = ask(&hosts.a, "cli.toml", &["ls", "latest"])?;
+    let listed = ask(&hosts.a, "cli.toml", &["ls"])?;
     ensure!(!listed.status.success(), "ls over TLS must be refused");
     ensure!(!String::from_utf8_lossy(&listed.stdout).contains("the-only-file"));
-    let local = json_lines(&ask(&hosts.b, "verifier.toml", &["ls", "latest"])?)?;
+    let local = json_lines(&ask(&hosts.b, "verifier.toml", &["ls"])?)?;
     ensure!(local.iter().any(|l| l.to_string().contains("the-only-file")), "{local:?}");
     // A stranger with a certificate of another authority, and one without any.
     for config in ["stranger.toml", "nobody.toml"] {
@@ -121,7 +123,9 @@ fn settings(dir: &Path) -> Result<()> {
     for s in ["one", "two"] {
         std::fs::create_dir_all(dir.join(format!("store-{s}")))?;
     }
-    let tls = |listen: &str, name: &str| format!("[tls]\nlisten = \"{listen}\"\ncert = \"{name}.pem\"\nkey = \"{name}.key\"\nca = \"ca.pem\"\n");
+    let tls = |listen: &str, name: &str| {
+        format!("[tls]\nlisten = \"{listen}\"\ncert = \"{name}.pem\"\nkey = \"{name}.key\"\nca = \"ca.pem\"\n")
+    };
     std::fs::write(
         dir.join("serve.toml"),
         format!(
@@ -142,8 +146,14 @@ fn settings(dir: &Path) -> Result<()> {
         ),
     )?;
     let ends = "serve = \"tls://10.99.0.1:7401\"\nverifier = \"tls://10.99.0.2:7402\"\n";
-    std::fs::write(dir.join("cli.toml"), format!("{ends}ca = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\n"))?;
-    std::fs::write(dir.join("stranger.toml"), format!("{ends}ca = \"ca.pem\"\ncert = \"stranger.pem\"\nkey = \"stranger.key\"\n"))?;
+    std::fs::write(
+        dir.join("cli.toml"),
+        format!("{ends}ca = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\n"),
+    )?;
+    std::fs::write(
+        dir.join("stranger.toml"),
+        format!("{ends}ca = \"ca.pem\"\ncert = \"stranger.pem\"\nkey = \"stranger.key\"\n"),
+    )?;
     std::fs::write(dir.join("nobody.toml"), ends)?;
     Ok(())
 }
@@ -160,12 +170,32 @@ fn certificates(dir: &Path) -> Result<()> {
         let (k, c, s) = (format!("{ca}.key"), format!("{ca}.pem"), format!("/CN={ca}"));
         openssl(&[&["req", "-x509"], &key[..], &["-keyout", &k, "-out", &c, "-subj", &s]].concat())?;
     }
-    let leaves = [("serve", "10.99.0.1", "ca"), ("verifier", "10.99.0.2", "ca"), ("client", "127.0.0.1", "ca"), ("stranger", "127.0.0.1", "other-ca")];
+    let leaves = [
+        ("serve", "10.99.0.1", "ca"),
+        ("verifier", "10.99.0.2", "ca"),
+        ("client", "127.0.0.1", "ca"),
+        ("stranger", "127.0.0.1", "other-ca"),
+    ];
     for (name, address, ca) in leaves {
         let (k, c, s) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
         let san = format!("subjectAltName=IP:{address}");
         let (cac, cak) = (format!("{ca}.pem"), format!("{ca}.key"));
-        let more = ["-CA", &cac, "-CAkey", &cak, "-keyout", &k, "-out", &c, "-subj", &s, "-addext", &san, "-addext", "basicConstraints=critical,CA:FALSE"];
+        let more = [
+            "-CA",
+            &cac,
+            "-CAkey",
+            &cak,
+            "-keyout",
+            &k,
+            "-out",
+            &c,
+            "-subj",
+            &s,
+            "-addext",
+            &san,
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ];
         openssl(&[&["req", "-x509"], &key[..], &more[..]].concat())?;
     }
     Ok(())

@@ -136,7 +136,8 @@ async fn copy_group(plan: &Commit<'_>, at: usize, names: &[String]) -> Result<()
         }
         .boxed()
     };
-    let copies = names.to_vec().into_iter().map(one);
+    let owned = names.to_vec();
+    let copies = owned.into_iter().map(one);
     futures::stream::iter(copies).buffer_unordered(FETCHES).try_collect::<Vec<()>>().await?;
     Ok(())
 }

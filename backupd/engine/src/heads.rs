@@ -84,7 +84,7 @@ async fn union_of_heads(catalog: &CatalogKey, open: Option<&OpenKey>, stores: &[
         }));
     }
     drop(reads);
-    snapshots.sort_by(|a, b| (b.taken_unix_ms, b.counter, b.id).cmp(&(a.taken_unix_ms, a.counter, a.id)));
+    snapshots.sort_by_key(|s| std::cmp::Reverse((s.taken_unix_ms, s.counter, s.id)));
     Ok(Heads { snapshots, unreachable, rejected })
 }
 

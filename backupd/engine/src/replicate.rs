@@ -70,7 +70,8 @@ async fn copy_in_order(
 ) -> Result<()> {
     for group in in_groups(names) {
         let one = |name: String| async move { copy_known(stores, union, to, &name).await }.boxed();
-        let copies = group.to_vec().into_iter().map(one);
+        let owned = group.to_vec();
+        let copies = owned.into_iter().map(one);
         let mut copies = futures::stream::iter(copies).buffer_unordered(FETCHES);
         while let Some(bytes) = copies.try_next().await? {
             done.objects_copied += 1;

@@ -181,7 +181,7 @@ async fn a_flipped_byte_in_any_object_is_noticed_and_named_and_another_store_res
             flipped[at] ^= 0x10;
             fs::write(&path, &flipped).unwrap();
             let keyless = verify_keyless(env, first, &NoProgress).await.unwrap();
-            assert_eq!(keyless.corrupt, [name.clone()], "byte {at}");
+            assert_eq!(keyless.corrupt, std::slice::from_ref(&name), "byte {at}");
         }
         let with_key = verify(env, open, first, all(true), &NoProgress).await.unwrap();
         assert!(with_key.corrupt.contains(&name), "{name}: {with_key:?}");
