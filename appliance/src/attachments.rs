@@ -43,7 +43,8 @@ pub struct AttachmentRow {
 
 impl Attachments {
     pub(crate) fn open(root: &Path) -> Result<Attachments, StoreError> {
-        let temporary = root.join("tmp");
+        let temporary = incoming(root);
+        fs::create_dir_all(root).map_err(StoreError::io("attachments folder"))?;
         fs::create_dir_all(&temporary).map_err(StoreError::io("attachments folder"))?;
         for leftover in fs::read_dir(&temporary).map_err(StoreError::io("attachments folder"))?.flatten() {
             // Of an upload that a crash interrupted; no row can point to it.
@@ -121,7 +122,7 @@ impl Attachments {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-        let temporary = self.root.join("tmp").join(clock::new_id()?);
+        let temporary = incoming(&self.root).join(clock::new_id()?);
         let written = write_synced(&temporary, bytes).and_then(|()| {
             let folder = path.parent().unwrap_or(&self.root);
             fs::create_dir_all(folder)?;
@@ -134,6 +135,12 @@ impl Attachments {
         }
         written
     }
+}
+
+/// Where a file is written before it gets its name: beside the attachments, because a backup that walks them while
+/// somebody uploads must meet no file that vanishes.
+fn incoming(root: &Path) -> PathBuf {
+    root.with_extension("incoming")
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

@@ -133,7 +133,8 @@ fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
 fn a_silent_store_is_mailed_and_catches_up() -> Result<()> {
     let practice = Practice::start(6)?;
     let mails = tempfile::tempdir()?;
-    let smtp = Smtp::start(mails.path())?;
+    // The mailbox's folders are made with it, so it must not be there yet.
+    let smtp = Smtp::start(&mails.path().join("box"))?;
     let mut console = second_console(&practice, smtp.port)?;
     practice.signal("--listen 127.0.0.1:", Signal::STOP).context("an S3 server")?;
     let out = practice.backupd_output(&["snapshot"])?;

@@ -110,7 +110,18 @@ impl Daemon {
                 entry.corrupt = Some(object.clone());
             }
         }
-        view.snapshots = heads.snapshots;
+        let mut snapshots = heads.snapshots;
+        // A store that does not answer has not lost what it was seen to hold: the age of the newest durable snapshot
+        // goes on from there instead of starting at "never".
+        let seen: BTreeMap<_, _> = view.snapshots.iter().map(|s| (s.id, &s.stores)).collect();
+        for snapshot in &mut snapshots {
+            let Some(stores) = seen.get(&snapshot.id) else { continue };
+            let silent = heads.unreachable.iter().map(|(name, _)| name);
+            let kept: Vec<String> =
+                silent.filter(|n| stores.contains(n) && !snapshot.stores.contains(n)).cloned().collect();
+            snapshot.stores.extend(kept);
+        }
+        view.snapshots = snapshots;
         Ok(())
     }
 

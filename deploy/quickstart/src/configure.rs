@@ -119,13 +119,15 @@ fn verifier(practice: &Practice, appliance: &Path) -> String {
          socket = {}\n\
          drill_schedule = \"{DRILL_SCHEDULE}\"\n\
          sandbox_dir = \"sandbox\"\n\
-         same_host_as_writer = true\n\n\
+         same_host_as_writer = true\n\
+         serve = {}\n\n\
          [probe]\n\
          mode = \"spawn\"\n\
          program = {}\n",
         text(&practice.practice_name),
         text(&practice.time_zone),
         path(&practice.socket("verifier")),
+        text(&format!("unix:{}", practice.socket("serve").display())),
         path(appliance),
     );
     stores(&mut toml, practice);
