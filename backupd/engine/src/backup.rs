@@ -1,27 +1,31 @@
 //! A snapshot: read once, seal once, send to every store, commit when the quorum holds it.
 
+use crate::catalog::{Gathered, Known};
 use crate::chain;
-use crate::chunker::{Chunker, PAGE_BYTES_MAX, PAGE_BYTES_MIN};
+use crate::chunker::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
 use crate::commit::{Commit, commit};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pack::{Sealer, run};
 use crate::progress::{Phase, Progress, ProgressEvent};
+use crate::remembered::{Memo, Memory};
+use crate::scout::Excludes;
 use crate::send::{Fleet, Lane};
 use crate::state::State;
 use crate::store::NamedStore;
-use crate::survey::{IdSet, index_name, pack_name, snapshot_name, union};
+use crate::survey::{index_name, pack_name, snapshot_name, union};
 use crate::walk::{Counters, Walk, Walked, is_part_name};
 use backup_format::head::Head;
+use backup_format::index::parse_catalog;
 use backup_format::manifest::{InnerManifest, NAME_BYTES_MAX, OuterManifest, PartRecord};
 use backup_format::pack::{PackRecord, SealedPack};
 use backup_format::sealed::{PartsKind, seal_parts};
-use backup_format::{FormatError, ObjectHash, SnapshotId, WriterCredential};
+use backup_format::{FormatError, ObjectHash, SnapshotId, SourceId, WriterCredential};
 use bytes::Bytes;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -60,6 +64,23 @@ pub struct SnapshotRequest {
     pub quorum: u32,
     /// Rebuildable local state; `None`: none is kept, and every source file is read.
     pub state_dir: Option<PathBuf>,
+    /// Ends the backup early; what was sent is indexed first.
+    pub stop: Stop,
+}
+
+/// A wish that can be made from elsewhere: end early and cleanly.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// What came of a snapshot at one store.
@@ -116,8 +137,7 @@ pub async fn snapshot(
         Some(dir) => State::open(dir, taken_unix_ms)?,
         None => State::memory(),
     });
-    let mut union = union(env, writer.catalog(), stores, &state).await?;
-    let known = std::mem::take(&mut union.chunks);
+    let (union, catalog) = union(writer.catalog(), stores, &state).await?;
     let lanes = stores.iter().zip(&union.views).map(|(store, view)| view.listing.is_ok().then(|| Lane::open(store)));
     let mut sending = Sending {
         env,
@@ -126,14 +146,25 @@ pub async fn snapshot(
         unindexed: Vec::new(),
         packs: Vec::new(),
         indexes: Vec::new(),
+        gathered: Gathered::default(),
         bytes_added: 0,
         indexed_ms: started,
     };
-    let walked = read_and_send(&mut sending, &state, &request, known, progress).await?;
-    sending.index(true).await?;
-    progress.report(event(Phase::Commit, &walked));
-
     let source = writer.catalog().source_id(&request.source);
+    let read = read_and_send(&mut sending, &state, &request, (source, Known::new(catalog)), progress).await;
+    sending.index(true).await?;
+    let (walked, memo, known) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            sending.keep_what_was_sent().await;
+            return Err(error);
+        }
+    };
+    progress.report(event(Phase::Commit, &walked));
+    let mut catalog = known.into_catalog();
+    catalog.add(std::mem::take(&mut sending.gathered))?;
+    memo.finish(&catalog.indexes());
+
     let link = chain::next(env, &state, source, &union);
     let manifest = seal_manifest(env, writer, &request, &walked, (&link, taken_unix_ms, sending.bytes_added))?;
     let id = SnapshotId(ObjectHash::of(&manifest).0);
@@ -235,7 +266,9 @@ struct Sending<'a> {
     unindexed: Vec<PackRecord>,
     /// Names of packs and index objects, in order.
     packs: Vec<String>,
-    indexes: Vec<(String, Bytes)>,
+    /// The last index object comes with its bytes: it is put only when the quorum holds its packs.
+    indexes: Vec<(String, Option<Bytes>)>,
+    gathered: Gathered,
     bytes_added: u64,
     indexed_ms: u64,
 }
@@ -260,22 +293,38 @@ impl Sending<'_> {
         }
         self.indexed_ms = now;
         let records = std::mem::take(&mut self.unindexed);
-        for (name, bytes) in self.seal_index(&records)? {
+        for (name, bytes, catalog) in self.seal_index(&records)? {
             self.bytes_added += bytes.len() as u64;
-            if !last {
+            self.gathered.add(ObjectHash::of(&bytes), &parse_catalog(&catalog)?);
+            if last {
+                self.indexes.push((name, Some(bytes)));
+            } else {
                 self.fleet.send(&name, &bytes, true).await;
+                self.indexes.push((name, None));
             }
-            self.indexes.push((name, bytes));
         }
         Ok(())
     }
 
+    /// After a stop: the index of what every lane has taken, so that the next backup need not send it again.
+    async fn keep_what_was_sent(&mut self) {
+        for (name, bytes) in std::mem::take(&mut self.indexes) {
+            if let Some(bytes) = bytes {
+                self.fleet.send(&name, &bytes, true).await;
+            }
+        }
+        for lane in self.fleet.lanes.iter().flatten() {
+            // What fails here is only sent again next time.
+            let _ = lane.drained().await;
+        }
+    }
+
     /// Very many tiny chunks make an index too large for one object: then it is halved.
-    fn seal_index(&self, records: &[PackRecord]) -> Result<Vec<(String, Bytes)>> {
+    fn seal_index(&self, records: &[PackRecord]) -> Result<Vec<(String, Bytes, Vec<u8>)>> {
         let (catalog, open) = backup_format::index::encode(records)?;
         let keys = (self.writer.catalog(), self.writer.seal_key());
         match seal_parts(&mut self.env.rng(), PartsKind::Index, keys, &catalog, &open) {
-            Ok(bytes) => Ok(vec![(index_name(&ObjectHash::of(&bytes)), Bytes::from(bytes))]),
+            Ok(bytes) => Ok(vec![(index_name(&ObjectHash::of(&bytes)), Bytes::from(bytes), catalog)]),
             Err(FormatError::Limit { .. }) if records.len() > 1 => {
                 let (first, second) = records.split_at(records.len() / 2);
                 let mut both = self.seal_index(first)?;
@@ -291,36 +340,31 @@ async fn read_and_send(
     sending: &mut Sending<'_>,
     state: &Arc<State>,
     request: &SnapshotRequest,
-    known: IdSet,
+    (source, known): (SourceId, Known),
     progress: &dyn Progress,
-) -> Result<Walked> {
+) -> Result<(Walked, Memo, Known)> {
     let (packs, mut sealed) = mpsc::channel(1);
     let counters = Arc::new(Counters::default());
     let env = sending.env.clone();
     let sealer = Sealer::new(env.clone(), sending.writer.seal_key().clone(), sending.writer.repository(), packs);
     let id_key = sending.writer.id_key().clone();
     let (request, state, counted) = (request.clone(), Arc::clone(state), Arc::clone(&counters));
+    let stop = request.stop.clone();
     let reading = sending.env.blocking(move || {
-        let fs = env.fs();
-        run(&sealer, &id_key, known, |intake| {
-            let walk = Walk {
-                fs: &*fs,
-                intake,
-                state: &state,
-                source: &request.source,
-                excludes: &request.excludes,
-                counters: &counted,
-                now_unix_ms: env.now_unix_ms(),
-                chunker: Chunker::new(),
-                links: std::collections::HashMap::new(),
-                walked: Walked::default(),
-            };
-            walk.run(&request.parts)
-        })
+        let file = format!("walk-{source}");
+        let (memory, indexes) = state.open_file(&file).map_or_else(|_| (Memory::none(), Vec::new()), Memory::open);
+        let trusted = known.catalog().holds_all(&indexes);
+        let memo = Memo::new(state.create_file(&file));
+        let ((walked, memo), known) = run(&sealer, &id_key, known, |intake| {
+            let walk = Walk::new(intake, (memory, trusted), memo, &counted, env.now_unix_ms());
+            walk.run(&env, &request.parts, &Excludes::new(&request.excludes))
+        })?;
+        Ok::<_, Error>((walked, memo, known))
     });
     tokio::pin!(reading);
     let mut walked = None;
     loop {
+        counters.stop.store(stop.is_stopped(), Ordering::Relaxed);
         progress.report(ProgressEvent {
             phase: if walked.is_some() { Phase::Send } else { Phase::Read },
             done_bytes: counters.bytes.load(Ordering::Relaxed),

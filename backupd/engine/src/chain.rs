@@ -4,7 +4,7 @@
 //! still lie at a store that does not answer: then a new incarnation is begun, so that one counter never gets two heads.
 
 use crate::env::Env;
-use crate::state::{State, Table};
+use crate::state::State;
 use crate::survey::Union;
 use backup_format::head::{HeadName, SEEN_MAX};
 use backup_format::wire::Reader;
@@ -40,7 +40,7 @@ pub(crate) fn next(env: &Env, state: &State, source: SourceId, union: &Union) ->
 }
 
 fn continued(state: &State, source: SourceId, union: &Union) -> Option<Link> {
-    let record = parse(&state.load(Table::Chain, source.as_bytes())?)?;
+    let record = parse(&state.load(source.as_bytes())?)?;
     let mine = |name: &&HeadName| name.source == source && name.incarnation == record.incarnation;
     let newest = union.heads.iter().filter(mine).map(|name| name.counter).max().unwrap_or(0);
     if newest > record.counter {
@@ -87,7 +87,7 @@ pub(crate) fn record(state: &State, source: SourceId, link: &Link, head: (Object
         out.extend_from_slice(hash.as_bytes());
         out.extend_from_slice(snapshot.as_bytes());
     }
-    state.store(Table::Chain, source.as_bytes(), &out);
+    state.store(source.as_bytes(), &out);
 }
 
 fn parse(bytes: &[u8]) -> Option<Record> {

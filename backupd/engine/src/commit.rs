@@ -24,7 +24,7 @@ pub(crate) struct Commit<'a> {
     pub(crate) union: &'a Union,
     pub(crate) fleet: &'a Fleet,
     pub(crate) packs: &'a [String],
-    pub(crate) indexes: &'a [(String, Bytes)],
+    pub(crate) indexes: &'a [(String, Option<Bytes>)],
     pub(crate) snapshot: (String, Bytes),
     pub(crate) head: (String, Bytes),
     pub(crate) quorum: u32,
@@ -93,7 +93,11 @@ async fn commit_at(plan: &Commit<'_>, at: usize, gate: &Gate) -> Result<()> {
         copy_group(plan, at, group).await?;
     }
     for (name, bytes) in plan.indexes.iter().filter(|(name, _)| !lane.sent(name)) {
-        put(store, lane, name, bytes).await?;
+        match bytes {
+            Some(bytes) => put(store, lane, name, bytes).await?,
+            // An earlier one that this store missed.
+            None => copy_group(plan, at, std::slice::from_ref(name)).await?,
+        }
     }
     put(store, lane, &plan.snapshot.0, &plan.snapshot.1).await?;
     put(store, lane, &plan.head.0, &plan.head.1).await

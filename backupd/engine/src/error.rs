@@ -20,6 +20,8 @@ pub enum ErrorKind {
     NoSpace,
     /// The store does not answer.
     Unreachable,
+    /// The caller wished it to end early.
+    Stopped,
 }
 
 /// An error without record content: no path, no file name, no tag.

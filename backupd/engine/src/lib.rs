@@ -7,6 +7,7 @@ pub mod env;
 pub mod store;
 
 mod backup;
+mod catalog;
 mod chain;
 mod chunker;
 mod commit;
@@ -16,8 +17,11 @@ mod keys;
 mod pack;
 mod progress;
 mod read;
+mod remembered;
 mod replicate;
 mod restore;
+mod run;
+mod scout;
 mod send;
 pub mod source;
 mod state;
@@ -26,7 +30,7 @@ mod target;
 mod verify;
 mod walk;
 
-pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, StoreOutcome, snapshot};
+pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop, StoreOutcome, snapshot};
 pub use backup_format::{
     CatalogKey, FormatError, IncarnationId, ObjectHash, OpenKey, PaperKey, Passphrase, RepositoryId, SnapshotId,
     WriterCredential,

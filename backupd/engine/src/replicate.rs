@@ -8,6 +8,7 @@ use crate::survey::{FETCHES, HEADS, INDEXES, SNAPSHOTS, Union, damaged, fetch, u
 use backup_format::WriterCredential;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What catch-up did at one store.
 #[derive(Debug)]
@@ -27,12 +28,11 @@ pub async fn replicate(
     stores: &[NamedStore],
     state_dir: Option<&Path>,
 ) -> Result<Vec<StoreCatchUp>> {
-    let state = match state_dir {
+    let state = Arc::new(match state_dir {
         Some(dir) => State::open(dir, env.now_unix_ms())?,
         None => State::memory(),
-    };
-    let union = union(env, writer.catalog(), stores, &state).await?;
-    state.flush()?;
+    });
+    let (union, _) = union(writer.catalog(), stores, &state).await?;
     let catch_up = |at: usize| {
         let (store, view) = (stores.get(at), union.views.get(at));
         let union = &union;

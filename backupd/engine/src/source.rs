@@ -3,7 +3,7 @@
 use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -55,7 +55,7 @@ pub enum SourceRoot {
 }
 
 /// An open directory.
-pub trait SourceDir {
+pub trait SourceDir: Send + Sync {
     fn stat(&self) -> io::Result<Stat>;
     fn xattrs(&self) -> io::Result<Xattrs>;
     /// Names of all entries, in any order.
@@ -64,10 +64,15 @@ pub trait SourceDir {
     fn open_dir(&self, name: &[u8]) -> io::Result<Box<dyn SourceDir>>;
     fn open_file(&self, name: &[u8]) -> io::Result<Box<dyn SourceFile>>;
     fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>>;
+    /// Of an entry that cannot be opened: a symbolic link, a device, a fifo, a socket.
+    fn xattrs_entry(&self, name: &[u8]) -> io::Result<Xattrs> {
+        let _ = name;
+        Ok(Vec::new())
+    }
 }
 
 /// An open file.
-pub trait SourceFile {
+pub trait SourceFile: Send {
     fn stat(&self) -> io::Result<Stat>;
     fn xattrs(&self) -> io::Result<Xattrs>;
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -138,6 +143,18 @@ impl SourceDir for RealDir {
     fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
         Ok(rustix::fs::readlinkat(&self.0, name, Vec::new())?.into_bytes())
     }
+
+    fn xattrs_entry(&self, name: &[u8]) -> io::Result<Xattrs> {
+        // There is no call relative to a directory; the way through /proc stays inside the open one.
+        let path = [format!("/proc/self/fd/{}/", self.0.as_raw_fd()).as_bytes(), name].concat();
+        let list = |list: &mut [u8]| rustix::fs::llistxattr(path.as_slice(), list);
+        let value = |name: &[u8], value: &mut [u8]| rustix::fs::lgetxattr(path.as_slice(), name, value);
+        match read_xattrs(list, value) {
+            // Without /proc there is no way; the entry itself is not lost for that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            found => found,
+        }
+    }
 }
 
 impl SourceFile for RealFile {
@@ -197,19 +214,29 @@ fn convert(from: &Statx) -> io::Result<Stat> {
 }
 
 fn xattrs_fd(fd: impl std::os::fd::AsFd) -> io::Result<Xattrs> {
-    let mut list = vec![0u8; 1024];
-    let len = loop {
-        match rustix::fs::flistxattr(&fd, list.as_mut_slice()) {
-            Err(Errno::RANGE) if list.len() < 1 << 16 => list.resize(1 << 16, 0),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
-            len => break len?,
+    read_xattrs(|list| rustix::fs::flistxattr(&fd, list), |name, value| rustix::fs::fgetxattr(&fd, name, value))
+}
+
+fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<Xattrs> {
+    let mut small = [0u8; 1024];
+    let names = match list(&mut small) {
+        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
+        Ok(len) => small.get(..len).unwrap_or_default().to_vec(),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0u8; 1 << 16];
+            let len = list(&mut large)?;
+            large.truncate(len);
+            large
         }
+        Err(error) => return Err(error.into()),
     };
-    list.truncate(len);
     let mut found = Vec::new();
-    let mut value = vec![0u8; if len == 0 { 0 } else { 1 << 16 }];
-    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        match rustix::fs::fgetxattr(&fd, name, value.as_mut_slice()) {
+    let mut value = vec![0u8; 1 << 16];
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match get(name, value.as_mut_slice()) {
             Ok(len) => found.push((name.to_vec(), value.get(..len).unwrap_or_default().to_vec())),
             // It vanished between the two calls, or is not ours to read.
             Err(Errno::NODATA | Errno::PERM | Errno::ACCESS) => {}

@@ -1,100 +1,85 @@
-//! Local state that can be rebuilt: what index objects said, what directories looked like, where a chain stands.
+//! Local state that can be rebuilt: what index objects said, what the source looked like, where a chain stands.
 //!
-//! One record per directory or index object. Deleting it at any moment loses nothing: the index is read from the stores,
-//! the sources are read again, and the writer begins a new chain.
+//! Small records lie in sled; long ones are immutable files that are read front to back or by block (`run.rs`,
+//! `remembered.rs`), each with its own checksums, written beside and renamed. Nothing here is synced but the chain's
+//! record: deleting it at any moment loses nothing. The index is then read from the stores, the sources are read again,
+//! and the writer begins a new chain.
 
 use crate::error::{Error, ErrorKind, Result};
 use rustix::fs::FlockOperation;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Which kind of record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Table {
-    Index,
-    Directory,
-    Chain,
-}
-
-impl Table {
-    fn prefix(self) -> u8 {
-        match self {
-            Self::Index => b'i',
-            Self::Directory => b'd',
-            Self::Chain => b'c',
-        }
-    }
-
-    fn key(self, key: &[u8]) -> Vec<u8> {
-        [&[self.prefix()], key].concat()
-    }
-}
-
-/// The records.
+/// The records and files.
 pub(crate) struct State {
     backing: Backing,
     /// Held while the state is open, so that two backups never share one chain.
     _lock: Option<File>,
 }
 
+type MemoryFiles = Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>;
+
 enum Backing {
-    Memory(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>),
-    Sled(sled::Db),
+    Memory { records: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>, files: MemoryFiles },
+    Folder { dir: PathBuf, now_unix_ms: i64, database: OnceLock<Option<sled::Db>> },
 }
 
 /// Asked of sled; it uses up to four times as much.
-const CACHE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = 1 << 20;
 const CHECK_BYTES: usize = 16;
+const DATABASE: &str = "records";
+const FILES: &str = "files";
+/// Ends the name of a file that is not finished.
+const UNFINISHED: &str = ".part";
 
 impl State {
     /// State for one run only.
     pub(crate) fn memory() -> Self {
-        Self { backing: Backing::Memory(Mutex::default()), _lock: None }
+        Self { backing: Backing::Memory { records: Mutex::default(), files: MemoryFiles::default() }, _lock: None }
     }
 
-    /// Opens the state below `dir`; what does not open is moved aside and begun anew.
+    /// Opens the state below `dir`; what does not open is moved aside and begun anew. What an ended run left unfinished
+    /// is removed.
     pub(crate) fn open(dir: &Path, now_unix_ms: i64) -> Result<Self> {
-        let failed = |error: std::io::Error| Error::io("the state directory", &error);
-        std::fs::create_dir_all(dir).map_err(failed)?;
+        let failed = |error: io::Error| Error::io("the state directory", &error);
+        let files = dir.join(FILES);
+        std::fs::create_dir_all(&files).map_err(failed)?;
         let lock = File::create(dir.join("lock")).map_err(failed)?;
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(Error::new(ErrorKind::Fenced, "another backup is using this state directory: wait for it"));
         }
-        let place = dir.join("cache");
-        let database = match open_sled(&place) {
-            Ok(database) => database,
-            Err(reason) => {
-                log::warn!(reason = reason.as_str(); "state.rebuilt");
-                std::fs::rename(&place, dir.join(format!("cache.damaged-{now_unix_ms}"))).map_err(failed)?;
-                open_sled(&place).map_err(|reason| {
-                    Error::new(ErrorKind::Retry, format!("the state directory cannot be used: {reason}"))
-                })?
+        for entry in std::fs::read_dir(&files).map_err(failed)?.flatten() {
+            if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
+                std::fs::remove_file(entry.path()).map_err(failed)?;
             }
-        };
-        Ok(Self { backing: Backing::Sled(database), _lock: Some(lock) })
+        }
+        let backing = Backing::Folder { dir: dir.to_owned(), now_unix_ms, database: OnceLock::new() };
+        Ok(Self { backing, _lock: Some(lock) })
     }
 
     /// A record, if it is there and whole.
-    pub(crate) fn load(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn load(&self, key: &[u8]) -> Option<Vec<u8>> {
         let stored = match &self.backing {
-            Backing::Memory(map) => map.lock().unwrap_or_else(PoisonError::into_inner).get(&table.key(key)).cloned(),
-            Backing::Sled(database) => database.get(table.key(key)).ok().flatten().map(|value| value.to_vec()),
+            Backing::Memory { records, .. } => records.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned(),
+            Backing::Folder { .. } => self.database()?.get(key).ok().flatten().map(|value| value.to_vec()),
         }?;
         let (value, check) = stored.split_last_chunk::<CHECK_BYTES>()?;
         (check == &checksum(value)).then(|| value.to_vec())
     }
 
     /// Keeps a record until the next [`State::flush`] makes it durable. A failure only costs time later.
-    pub(crate) fn store(&self, table: Table, key: &[u8], value: &[u8]) {
+    pub(crate) fn store(&self, key: &[u8], value: &[u8]) {
         let stored = [value, &checksum(value)].concat();
         match &self.backing {
-            Backing::Memory(map) => {
-                map.lock().unwrap_or_else(PoisonError::into_inner).insert(table.key(key), stored);
+            Backing::Memory { records, .. } => {
+                records.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_vec(), stored);
             }
-            Backing::Sled(database) => {
-                if let Err(error) = database.insert(table.key(key), stored) {
+            Backing::Folder { .. } => {
+                if let Some(Err(error)) = self.database().map(|database| database.insert(key, stored)) {
                     log::warn!(error:% = error; "state.write-failed");
                 }
             }
@@ -103,13 +88,163 @@ impl State {
 
     /// Makes records durable.
     pub(crate) fn flush(&self) -> Result<()> {
-        if let Backing::Sled(database) = &self.backing {
+        if let Backing::Folder { .. } = &self.backing {
+            let Some(database) = self.database() else {
+                return Err(Error::new(ErrorKind::Retry, "the state directory cannot be used"));
+            };
             database.flush().map_err(|error| match error {
                 sled::Error::Io(error) => Error::io("the state directory", &error),
                 other => Error::new(ErrorKind::Retry, format!("the state directory: {other}")),
             })?;
         }
         Ok(())
+    }
+
+    /// sled, opened when it is first needed.
+    fn database(&self) -> Option<&sled::Db> {
+        let Backing::Folder { dir, now_unix_ms, database } = &self.backing else { return None };
+        let opened = database.get_or_init(|| {
+            let place = dir.join(DATABASE);
+            match open_sled(&place) {
+                Ok(database) => Some(database),
+                Err(reason) => {
+                    log::warn!(reason = reason.as_str(); "state.rebuilt");
+                    std::fs::rename(&place, dir.join(format!("{DATABASE}.damaged-{now_unix_ms}"))).ok()?;
+                    open_sled(&place).ok()
+                }
+            }
+        });
+        opened.as_ref()
+    }
+
+    /// Names of all finished files.
+    pub(crate) fn file_names(&self) -> Vec<String> {
+        match &self.backing {
+            Backing::Memory { files, .. } => {
+                files.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+            }
+            Backing::Folder { dir, .. } => {
+                let listed = std::fs::read_dir(dir.join(FILES)).into_iter().flatten().flatten();
+                let mut names: Vec<String> = listed
+                    .filter_map(|entry| entry.file_name().into_string().ok())
+                    .filter(|name| !name.ends_with(UNFINISHED))
+                    .collect();
+                names.sort();
+                names
+            }
+        }
+    }
+
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<StateFile> {
+        match &self.backing {
+            Backing::Memory { files, .. } => {
+                let files = files.lock().unwrap_or_else(PoisonError::into_inner);
+                files.get(name).cloned().map(StateFile::Memory).ok_or_else(|| io::ErrorKind::NotFound.into())
+            }
+            Backing::Folder { dir, .. } => Ok(StateFile::Disk(File::open(dir.join(FILES).join(name))?)),
+        }
+    }
+
+    /// Begins a file; it is there under its name, in place of an older one, when it is finished.
+    pub(crate) fn create_file(&self, name: &str) -> io::Result<StateWriter> {
+        match &self.backing {
+            Backing::Memory { files, .. } => {
+                Ok(StateWriter::Memory { bytes: Vec::new(), name: name.to_owned(), files: Arc::clone(files) })
+            }
+            Backing::Folder { dir, .. } => {
+                let path = dir.join(FILES).join(name);
+                let unfinished = dir.join(FILES).join(format!("{name}{UNFINISHED}"));
+                let file = BufWriter::with_capacity(256 << 10, File::create(&unfinished)?);
+                Ok(StateWriter::Disk { file, unfinished, path, done: false })
+            }
+        }
+    }
+
+    pub(crate) fn remove_file(&self, name: &str) {
+        match &self.backing {
+            Backing::Memory { files, .. } => {
+                files.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            }
+            Backing::Folder { dir, .. } => {
+                if let Err(error) = std::fs::remove_file(dir.join(FILES).join(name)) {
+                    log::warn!(error:% = error; "state.remove-failed");
+                }
+            }
+        }
+    }
+}
+
+/// A finished file of the state.
+pub(crate) enum StateFile {
+    Disk(File),
+    Memory(Arc<Vec<u8>>),
+}
+
+impl StateFile {
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        match self {
+            Self::Disk(file) => Ok(file.metadata()?.len()),
+            Self::Memory(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    /// Exactly `len` bytes.
+    pub(crate) fn read_at(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Disk(file) => {
+                let mut bytes = vec![0; len];
+                file.read_exact_at(&mut bytes, at)?;
+                Ok(bytes)
+            }
+            Self::Memory(bytes) => {
+                let at = usize::try_from(at).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+                let end = at.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
+                Ok(bytes.get(at..end).ok_or(io::ErrorKind::UnexpectedEof)?.to_vec())
+            }
+        }
+    }
+}
+
+/// A file of the state that is being written. Dropped unfinished, it leaves nothing.
+pub(crate) enum StateWriter {
+    Disk { file: BufWriter<File>, unfinished: PathBuf, path: PathBuf, done: bool },
+    Memory { bytes: Vec<u8>, name: String, files: MemoryFiles },
+}
+
+impl StateWriter {
+    pub(crate) fn write(&mut self, part: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Disk { file, .. } => file.write_all(part),
+            Self::Memory { bytes, .. } => {
+                bytes.extend_from_slice(part);
+                Ok(())
+            }
+        }
+    }
+
+    /// Not synced: the file carries checksums and can be rebuilt.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        match &mut self {
+            Self::Disk { file, unfinished, path, done } => {
+                file.flush()?;
+                std::fs::rename(unfinished, path)?;
+                *done = true;
+            }
+            Self::Memory { bytes, name, files } => {
+                let bytes = Arc::new(std::mem::take(bytes));
+                files.lock().unwrap_or_else(PoisonError::into_inner).insert(std::mem::take(name), bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for StateWriter {
+    fn drop(&mut self) {
+        if let Self::Disk { unfinished, done: false, .. } = self {
+            // Nothing more can be done about it here; the next opening removes it.
+            let _ = std::fs::remove_file(unfinished);
+        }
     }
 }
 

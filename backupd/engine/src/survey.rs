@@ -1,18 +1,17 @@
 //! What the stores hold, by name and size, and what their index objects say together.
 
-use crate::env::Env;
+use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KEYRINGS;
-use crate::state::{State, Table};
+use crate::state::State;
 use crate::store::NamedStore;
 use backup_format::head::HeadName;
-use backup_format::index::{CatalogPack, parse_catalog};
-use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::{CatalogKey, ChunkId, ObjectHash};
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A store that does not list within this time counts as unreachable.
@@ -133,8 +132,6 @@ pub(crate) struct Union {
     pub(crate) packs: BTreeMap<String, u64>,
     /// Index, snapshot, head and keyring objects of any reachable store.
     pub(crate) others: BTreeMap<String, u64>,
-    /// Chunks in those packs.
-    pub(crate) chunks: IdSet,
     pub(crate) heads: Vec<HeadName>,
 }
 
@@ -165,8 +162,8 @@ impl Union {
     }
 }
 
-/// Reads the catalog of all reachable stores.
-pub(crate) async fn union(env: &Env, catalog: &CatalogKey, stores: &[NamedStore], state: &State) -> Result<Union> {
+/// Reads the catalog of all reachable stores; the local state's runs spare it what they cover already.
+pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<State>) -> Result<(Union, Catalog)> {
     let views = views(stores, "").await;
     if views.iter().all(|view| view.listing.is_err()) {
         let first = views.into_iter().find_map(|view| view.listing.err());
@@ -181,52 +178,12 @@ pub(crate) async fn union(env: &Env, catalog: &CatalogKey, stores: &[NamedStore]
             others.insert(name.clone(), *size);
         }
     }
-    let names: Vec<ObjectHash> =
+    let indexes =
         others.keys().filter(|name| name.starts_with(INDEXES)).filter_map(|name| hash_in_name(name)).collect();
-    let (mut packs, mut chunks) = (BTreeMap::new(), IdSet::default());
-    for pack in load_catalogs(env, catalog, (stores, &views), state, &names).await {
-        let name = pack_name(&pack.name);
-        // A chunk that lies only in packs that nobody holds is absent, and will be read and written again.
-        if held.get(name.as_str()).is_some_and(|sizes| sizes.contains(&u64::from(pack.bytes))) {
-            packs.insert(name, u64::from(pack.bytes));
-            chunks.extend(pack.segments.into_iter().flatten());
-        }
-    }
+    let mut catalog = Catalog::open(state);
+    catalog.update(key, (stores, &views), &indexes).await?;
+    // A chunk that lies only in packs that nobody holds is absent, and will be read and written again.
+    let packs = catalog.mark_held(&held);
     let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
-    Ok(Union { views, packs, others, chunks, heads })
-}
-
-async fn load_catalogs(
-    _env: &Env,
-    catalog: &CatalogKey,
-    (stores, views): (&[NamedStore], &[View]),
-    state: &State,
-    names: &[ObjectHash],
-) -> Vec<CatalogPack> {
-    let load = |hash: ObjectHash| {
-        async move {
-            if let Some(part) = state.load(Table::Index, hash.as_bytes())
-                && let Ok(packs) = parse_catalog(&part)
-            {
-                return packs;
-            }
-            let name = index_name(&hash);
-            let opened = fetch_any(stores, views, &name).await.and_then(|bytes| {
-                let part = open_parts(PartsKind::Index, catalog, &bytes)?.catalog_part;
-                Ok((parse_catalog(&part)?, part))
-            });
-            match opened {
-                Ok((packs, part)) => {
-                    state.store(Table::Index, hash.as_bytes(), &part);
-                    packs
-                }
-                Err(error) => {
-                    log::warn!(object = name.as_str(), error:% = error; "index.unreadable");
-                    Vec::new()
-                }
-            }
-        }
-        .boxed()
-    };
-    futures::stream::iter(names.iter().copied().map(load)).buffered(FETCHES).concat().await
+    Ok((Union { views, packs, others, heads }, catalog))
 }

@@ -1,30 +1,32 @@
-//! Walking the parts of a source: directories in name order, unchanged files by their remembered state.
+//! The walk: follows the scout's events, reads what has changed, and builds the tree's pages as it goes.
 
-use crate::backup::{Part, PartKind};
-use crate::chunker::{Chunker, Cut};
-use crate::error::{Error, Result};
+use crate::backup::Part;
+use crate::chunker::{Chunker, Cut, Piece};
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pack::Intake;
-use crate::source::{SourceDir, SourceFile, SourceFs, SourceRoot, Stat, StatKind, Xattrs};
-use crate::state::{State, Table};
+use crate::remembered::{Identity, Memo, Memory, Remembered};
+use crate::scout::{Event, Excludes, scout};
+use crate::source::{SourceDir, SourceFile, Stat, StatKind, Xattrs};
+use backup_format::ChunkId;
+use backup_format::ChunkKind;
 use backup_format::manifest::{UNREADABLE_LISTED_MAX, UnreadableReason};
-use backup_format::tree::{Extent, Node, NodeKind, build_content, build_directory, is_plain_name};
-use backup_format::wire::{Reader, put_bytes, put_varint};
-use backup_format::{ChunkId, ChunkKind, FormatError};
-use std::collections::HashMap;
+use backup_format::pages::{ContentBuilder, DirectoryBuilder};
+use backup_format::tree::{Content, Extent, Node, NodeKind, is_plain_name};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Directories nested deeper than this are not entered; the snapshot is then partial.
-const DEPTH_MAX: usize = 256;
 /// A file changed so shortly before it was looked at may change again without showing it: it is not remembered.
 const RACY_NS: i128 = 50_000_000;
-const RECORD_VERSION: u8 = 1;
 
-/// How far the walk is; read from outside while it runs.
+/// How far the walk is, read from outside while it runs; and the wish that it ends early.
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) bytes: AtomicU64,
     pub(crate) files: AtomicU64,
+    pub(crate) stop: AtomicBool,
 }
 
 /// What the walk found.
@@ -36,80 +38,150 @@ pub(crate) struct Walked {
     pub(crate) bytes_read: u64,
     pub(crate) unreadable_count: u64,
     pub(crate) unreadable: Vec<(Vec<u8>, UnreadableReason)>,
+    /// Numbers of all owners and groups.
+    pub(crate) users: BTreeSet<u32>,
+    pub(crate) groups: BTreeSet<u32>,
 }
 
-/// What must not have changed for a file to count as unchanged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    size: u64,
-    mtime: (i64, u32),
-    ctime: (i64, u32),
-    device: (u32, u32),
-    inode: u64,
-}
-
-impl Identity {
-    fn of(stat: &Stat) -> Self {
-        Self { size: stat.size, mtime: stat.mtime, ctime: stat.ctime, device: stat.device, inode: stat.inode }
-    }
-}
-
-#[derive(Clone)]
-struct Remembered {
-    identity: Identity,
+/// A directory that the walk is in.
+struct Frame {
+    name: Vec<u8>,
+    stat: Option<Stat>,
     xattrs: Xattrs,
-    extents: Vec<Extent>,
+    dir: Option<Arc<dyn SourceDir>>,
+    builder: DirectoryBuilder,
+    cut: Cut,
+    /// Whether the memory of the last walk stands in this directory too.
+    remembered: bool,
+    path_len: usize,
 }
-
-type Record = HashMap<Vec<u8>, Remembered>;
 
 /// Everything that one walk needs.
 pub(crate) struct Walk<'a, 'b> {
-    pub(crate) fs: &'a dyn SourceFs,
     pub(crate) intake: &'a mut Intake<'b>,
-    pub(crate) state: &'a State,
-    pub(crate) source: &'a str,
-    pub(crate) excludes: &'a [String],
+    pub(crate) memory: Memory,
+    /// Whether every chunk of the memory is present for certain.
+    pub(crate) trusted: bool,
+    pub(crate) memo: Memo,
     pub(crate) counters: &'a Counters,
     pub(crate) now_unix_ms: i64,
     pub(crate) chunker: Chunker,
-    pub(crate) links: HashMap<((u32, u32), u64), Vec<Extent>>,
-    pub(crate) walked: Walked,
+    links: HashMap<((u32, u32), u64), (u64, Content)>,
+    path: Vec<u8>,
+    walked: Walked,
 }
 
 impl<'a, 'b> Walk<'a, 'b> {
-    /// Walks all parts and gives the root's id.
-    pub(crate) fn run(mut self, parts: &[Part]) -> Result<Walked> {
-        let mut nodes = Vec::new();
-        for part in parts {
-            let opened = self.fs.open(&part.path).map_err(|error| {
-                Error::io(&format!("the part {:?} of the source cannot be opened", part.name), &error)
-            })?;
-            let cut = match part.kind {
-                PartKind::Files => Cut::Content,
-                PartKind::Pages { page_bytes } => Cut::Fixed(page_bytes as usize),
-            };
-            let name = part.name.as_bytes().to_vec();
-            let node = match opened {
-                SourceRoot::Directory(dir) => {
-                    let stat = dir.stat().map_err(|error| Error::io("a part of the source", &error))?;
-                    self.directory(&*dir, &stat, &name, cut, 0)?
-                }
-                SourceRoot::File(file) => {
-                    let stat = file.stat().map_err(|error| Error::io("a part of the source", &error))?;
-                    self.read_file(&*file, &stat, &name, cut)?.map(|(node, _)| node)
-                }
-            };
-            nodes.extend(node.map(|node| Node { name, ..node }));
+    pub(crate) fn new(
+        intake: &'a mut Intake<'b>,
+        (memory, trusted): (Memory, bool),
+        memo: Memo,
+        counters: &'a Counters,
+        now_unix_ms: i64,
+    ) -> Self {
+        Self {
+            intake,
+            memory,
+            trusted,
+            memo,
+            counters,
+            now_unix_ms,
+            chunker: Chunker::new(),
+            links: HashMap::new(),
+            path: Vec::new(),
+            walked: Walked::default(),
         }
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        self.walked.root = Some(self.build_pages(&nodes)?);
-        self.report();
-        Ok(self.walked)
     }
 
-    fn build_pages(&mut self, nodes: &[Node]) -> Result<ChunkId> {
-        with_pages(self.intake, |emit| build_directory(nodes, emit))
+    /// Walks all parts, in the order of their names; gives what was found and what to remember of it.
+    pub(crate) fn run(mut self, env: &Env, parts: &[Part], excludes: &Excludes) -> Result<(Walked, Memo)> {
+        let fs = env.fs();
+        let top = |remembered| Frame {
+            name: Vec::new(),
+            stat: None,
+            xattrs: Vec::new(),
+            dir: None,
+            builder: DirectoryBuilder::default(),
+            cut: Cut::Content,
+            remembered,
+            path_len: 0,
+        };
+        let mut frames = vec![top(true)];
+        scout(&*fs, parts, excludes, env.workers() > 0, |events| {
+            while let Some(event) = events.next()? {
+                if self.counters.stop.load(Ordering::Relaxed) {
+                    return Err(Error::new(
+                        ErrorKind::Stopped,
+                        "stopped: what was sent is kept, the next backup goes on",
+                    ));
+                }
+                self.event(&mut frames, event)?;
+            }
+            Ok(())
+        })?;
+        let Some(root) = frames.pop().filter(|_| frames.is_empty()) else {
+            return Err(Error::new(ErrorKind::Retry, "reading the source ended early"));
+        };
+        let intake = &mut *self.intake;
+        self.walked.root = Some(root.builder.finish(&mut |page| intake.put(ChunkKind::Tree, page))?);
+        self.report();
+        Ok((self.walked, self.memo))
+    }
+
+    fn event(&mut self, frames: &mut Vec<Frame>, event: Event) -> Result<()> {
+        let Some(here) = frames.last_mut() else { return Ok(()) };
+        match event {
+            Event::Enter { name, stat, dir, xattrs, cut } => {
+                let remembered = here.remembered && self.memory.enter(&name);
+                self.memo.enter(&name);
+                let path_len = self.path.len();
+                if path_len > 0 {
+                    self.path.push(b'/');
+                }
+                self.path.extend_from_slice(&name);
+                let (stat, dir) = (Some(stat), Some(dir));
+                let builder = DirectoryBuilder::default();
+                frames.push(Frame { name, stat, xattrs, dir, builder, cut, remembered, path_len });
+                Ok(())
+            }
+            Event::Leave => self.leave(frames),
+            Event::Failed { name, error } => {
+                self.unreadable(&name, &error);
+                Ok(())
+            }
+            Event::Entry { name, stat } => match self.entry(here, name, &stat)? {
+                Some(node) => self.push(here, &node),
+                None => Ok(()),
+            },
+            Event::File { name, stat, file, cut } => {
+                // A part that is one file is always looked at: there is no directory to remember it in.
+                match self.read_file(&*file, &stat, &name, cut)? {
+                    Some((node, _)) => self.push(here, &Node { name, ..node }),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self, frames: &mut Vec<Frame>) -> Result<()> {
+        let (Some(frame), Some(above)) = (frames.pop(), frames.last_mut()) else { return Ok(()) };
+        if frame.remembered {
+            self.memory.leave();
+        }
+        self.memo.leave();
+        self.path.truncate(frame.path_len);
+        let intake = &mut *self.intake;
+        let root = frame.builder.finish(&mut |page| intake.put(ChunkKind::Tree, page))?;
+        let Some(stat) = frame.stat else { return Ok(()) };
+        let made = node(&stat, frame.xattrs, NodeKind::Directory { root });
+        self.push(above, &Node { name: frame.name, ..made })
+    }
+
+    fn push(&mut self, frame: &mut Frame, node: &Node) -> Result<()> {
+        self.walked.users.insert(node.uid);
+        self.walked.groups.insert(node.gid);
+        let intake = &mut *self.intake;
+        frame.builder.push(node, &mut |page| intake.put(ChunkKind::Tree, page))
     }
 
     fn report(&self) {
@@ -117,149 +189,87 @@ impl<'a, 'b> Walk<'a, 'b> {
         self.counters.files.store(self.walked.files, Ordering::Relaxed);
     }
 
-    fn unreadable(&mut self, path: &[u8], error: &io::Error) {
+    fn unreadable(&mut self, name: &[u8], error: &io::Error) {
         let reason = match error.kind() {
             io::ErrorKind::NotFound => UnreadableReason::Vanished,
             io::ErrorKind::PermissionDenied => UnreadableReason::Denied,
             _ => UnreadableReason::Io,
         };
-        self.note(path, reason);
+        self.note(name, reason);
     }
 
-    fn note(&mut self, path: &[u8], reason: UnreadableReason) {
+    fn note(&mut self, name: &[u8], reason: UnreadableReason) {
         self.walked.unreadable_count += 1;
         if self.walked.unreadable.len() < UNREADABLE_LISTED_MAX {
-            self.walked.unreadable.push((path.to_vec(), reason));
+            let path = if self.path.is_empty() { name.to_vec() } else { [&self.path, b"/".as_slice(), name].concat() };
+            self.walked.unreadable.push((path, reason));
         }
     }
 
-    fn excluded(&self, name: &[u8], path: &[u8]) -> bool {
-        self.excludes.iter().any(|exclude| {
-            let exclude = exclude.trim_matches('/').as_bytes();
-            if exclude.contains(&b'/') { exclude == path } else { exclude == name }
-        })
-    }
-
-    /// A directory's node, its content taken in; `None` when it could not be read at all.
-    fn directory(
-        &mut self,
-        dir: &dyn SourceDir,
-        stat: &Stat,
-        path: &[u8],
-        cut: Cut,
-        depth: usize,
-    ) -> Result<Option<Node>> {
-        let listed = dir.names().and_then(|names| Ok((names, dir.xattrs()?)));
-        let (mut names, xattrs) = match listed {
-            Ok(listed) => listed,
-            Err(error) => {
-                self.unreadable(path, &error);
-                return Ok(None);
-            }
+    /// The node of an entry that is no directory; `None` when it could not be read.
+    fn entry(&mut self, frame: &Frame, name: Vec<u8>, stat: &Stat) -> Result<Option<Node>> {
+        let Some(dir) = frame.dir.as_deref() else { return Ok(None) };
+        let found = match stat.kind {
+            StatKind::File => return self.file(frame, dir, name, stat),
+            StatKind::Symlink => dir.read_link(&name).map(|target| NodeKind::Symlink { target }),
+            StatKind::Fifo => Ok(NodeKind::Fifo),
+            StatKind::CharDevice => Ok(NodeKind::CharDevice { major: stat.rdev.0, minor: stat.rdev.1 }),
+            StatKind::BlockDevice => Ok(NodeKind::BlockDevice { major: stat.rdev.0, minor: stat.rdev.1 }),
+            StatKind::Socket | StatKind::Directory => Ok(NodeKind::Socket),
         };
-        names.sort_unstable();
-        let key = record_key(self.source, path);
-        let stored = self.state.load(Table::Directory, &key);
-        let before = stored.as_deref().and_then(|bytes| parse_record(bytes).ok()).unwrap_or_default();
-        let mut after = Vec::new();
-        let mut nodes = Vec::with_capacity(names.len());
-        for name in names {
-            let path = [path, b"/", &name].concat();
-            if self.excluded(&name, &path) {
-                continue;
+        match found.and_then(|kind| Ok((kind, dir.xattrs_entry(&name)?))) {
+            Ok((kind, xattrs)) => {
+                self.walked.files += 1;
+                Ok(Some(Node { name, ..node(stat, xattrs, kind) }))
             }
-            if let Some(node) = self.entry(dir, &name, &path, cut, depth, (&before, &mut after))? {
-                nodes.push(node);
-            }
-        }
-        let root = self.build_pages(&nodes)?;
-        let record = encode_record(&after);
-        if stored.as_deref() != Some(record.as_slice()) {
-            self.state.store(Table::Directory, &key, &record);
-        }
-        Ok(Some(node(stat, xattrs, NodeKind::Directory { root })))
-    }
-
-    fn entry(
-        &mut self,
-        dir: &dyn SourceDir,
-        name: &[u8],
-        path: &[u8],
-        cut: Cut,
-        depth: usize,
-        (before, after): (&Record, &mut Vec<(Vec<u8>, Remembered)>),
-    ) -> Result<Option<Node>> {
-        let stat = match dir.stat_entry(name) {
-            Ok(stat) => stat,
             Err(error) => {
-                self.unreadable(path, &error);
-                return Ok(None);
-            }
-        };
-        let made = match stat.kind {
-            StatKind::Directory if depth >= DEPTH_MAX => Err(io::Error::from(io::ErrorKind::InvalidInput)),
-            StatKind::Directory => match dir.open_dir(name) {
-                Ok(child) => Ok(self.directory(&*child, &stat, path, cut, depth + 1)?),
-                Err(error) => Err(error),
-            },
-            StatKind::File => return self.file(dir, name, path, &stat, cut, (before, after)),
-            StatKind::Symlink => dir.read_link(name).map(|target| Some(self.special(&stat, target))),
-            _ => Ok(Some(self.special(&stat, Vec::new()))),
-        };
-        match made {
-            Ok(made) => Ok(made.map(|made| Node { name: name.to_vec(), ..made })),
-            Err(error) => {
-                self.unreadable(path, &error);
+                self.unreadable(&name, &error);
                 Ok(None)
             }
         }
     }
 
-    fn special(&mut self, stat: &Stat, target: Vec<u8>) -> Node {
-        self.walked.files += 1;
-        let (major, minor) = stat.rdev;
-        let kind = match stat.kind {
-            StatKind::Symlink => NodeKind::Symlink { target },
-            StatKind::Fifo => NodeKind::Fifo,
-            StatKind::CharDevice => NodeKind::CharDevice { major, minor },
-            StatKind::BlockDevice => NodeKind::BlockDevice { major, minor },
-            StatKind::Socket | StatKind::File | StatKind::Directory => NodeKind::Socket,
-        };
-        node(stat, Vec::new(), kind)
-    }
-
-    fn file(
-        &mut self,
-        dir: &dyn SourceDir,
-        name: &[u8],
-        path: &[u8],
-        stat: &Stat,
-        cut: Cut,
-        (before, after): (&Record, &mut Vec<(Vec<u8>, Remembered)>),
-    ) -> Result<Option<Node>> {
-        if let Some(known) = before.get(name).filter(|known| known.identity == Identity::of(stat))
-            && known.extents.iter().all(|extent| match extent {
-                Extent::Data { id, .. } => self.intake.knows(id),
-                Extent::Hole { .. } => true,
-            })
-        {
+    fn file(&mut self, frame: &Frame, dir: &dyn SourceDir, name: Vec<u8>, stat: &Stat) -> Result<Option<Node>> {
+        let known = if frame.remembered { self.memory.file(&name, &Identity::of(stat)) } else { None };
+        if let Some(known) = known.filter(|known| self.is_present(&known.content)) {
             self.walked.files += 1;
             self.walked.bytes_source += stat.size;
-            after.push((name.to_vec(), known.clone()));
-            let content = with_pages(self.intake, |emit| build_content(known.extents.clone(), emit))?;
-            let made = node(stat, known.xattrs.clone(), NodeKind::File { size: stat.size, content });
-            return Ok(Some(Node { name: name.to_vec(), ..made }));
+            self.count();
+            self.memo.file(&name, &known);
+            let kind = NodeKind::File { size: stat.size, content: known.content };
+            return Ok(Some(Node { name, ..node(stat, known.xattrs, kind) }));
         }
-        let file = match dir.open_file(name) {
+        let file = match dir.open_file(&name) {
             Ok(file) => file,
             Err(error) => {
-                self.unreadable(path, &error);
+                self.unreadable(&name, &error);
                 return Ok(None);
             }
         };
-        let Some((made, remembered)) = self.read_file(&*file, stat, path, cut)? else { return Ok(None) };
-        after.extend(remembered.map(|remembered| (name.to_vec(), remembered)));
-        Ok(Some(Node { name: name.to_vec(), ..made }))
+        let Some((made, remembered)) = self.read_file(&*file, stat, &name, frame.cut)? else { return Ok(None) };
+        if let Some(remembered) = remembered {
+            self.memo.file(&name, &remembered);
+        }
+        Ok(Some(Node { name, ..made }))
+    }
+
+    fn count(&mut self) {
+        if self.walked.files.is_multiple_of(256) {
+            self.report();
+        }
+    }
+
+    /// Whether all chunks of a remembered content are still there.
+    fn is_present(&self, content: &Content) -> bool {
+        self.trusted
+            || match content {
+                Content::Inline(extents) => extents.iter().all(|extent| match extent {
+                    Extent::Data { id, .. } => self.intake.knows(id),
+                    Extent::Hole { .. } => true,
+                }),
+                // What its pages say cannot be looked up here: the file is read again.
+                Content::Paged(_) => false,
+            }
     }
 
     /// Reads an open file; also what to remember of it, unless it changed meanwhile.
@@ -267,84 +277,83 @@ impl<'a, 'b> Walk<'a, 'b> {
         &mut self,
         file: &dyn SourceFile,
         listed: &Stat,
-        path: &[u8],
+        name: &[u8],
         cut: Cut,
     ) -> Result<Option<(Node, Option<Remembered>)>> {
-        let opened = match file.stat().and_then(|stat| Ok((stat, file.xattrs()?))) {
+        // Looked at again: between the scout and here it may have been written in peace.
+        let (stat, xattrs) = match file.stat().and_then(|stat| Ok((stat, file.xattrs()?))) {
             Ok((stat, _)) if stat.kind != StatKind::File => {
-                self.note(path, UnreadableReason::Changed);
+                self.note(name, UnreadableReason::Changed);
                 return Ok(None);
             }
             Ok(opened) => opened,
             Err(error) => {
-                self.unreadable(path, &error);
+                self.unreadable(name, &error);
                 return Ok(None);
             }
         };
-        let (stat, xattrs) = opened;
         let link = (stat.device, stat.inode);
-        let extents = match self.links.get(&link).filter(|_| stat.links > 1) {
-            Some(extents) => Ok(extents.clone()),
+        let linked = self.links.get(&link).filter(|_| stat.links > 1).cloned();
+        let read = match linked {
+            Some(linked) => Ok(linked),
             None => self.cut(file, &stat, cut)?,
         };
-        let extents = match extents {
-            Ok(extents) => extents,
+        let (size, content) = match read {
+            Ok(read) => read,
             Err(error) => {
-                self.unreadable(path, &error);
+                self.unreadable(name, &error);
                 return Ok(None);
             }
         };
-        let size = extents.iter().map(Extent::len).sum();
-        let same = file.stat().is_ok_and(|now| Identity::of(&now) == Identity::of(&stat))
-            && Identity::of(listed) == Identity::of(&stat)
-            && size == stat.size;
+        let same = file.stat().is_ok_and(|now| Identity::of(&now) == Identity::of(&stat)) && size == stat.size;
         if !same {
-            self.note(path, UnreadableReason::Changed);
+            self.note(name, UnreadableReason::Changed);
         } else if stat.links > 1 {
-            self.links.insert(link, extents.clone());
+            self.links.insert(link, (size, content.clone()));
         }
         self.walked.files += 1;
         self.walked.bytes_source += size;
-        if self.walked.files.is_multiple_of(64) || size > 8 << 20 {
-            self.report();
-        }
-        let content = with_pages(self.intake, |emit| build_content(extents.clone(), emit))?;
-        let keep = same && !self.is_racy(&stat);
-        let remembered = keep.then(|| Remembered { identity: Identity::of(&stat), xattrs: xattrs.clone(), extents });
+        self.count();
+        let keep = same && Identity::of(listed) == Identity::of(&stat) && !self.is_racy(&stat);
+        let remembered = keep.then(|| Remembered {
+            identity: Identity::of(&stat),
+            xattrs: xattrs.clone(),
+            content: content.clone(),
+        });
         Ok(Some((node(&stat, xattrs, NodeKind::File { size, content }), remembered)))
     }
 
-    fn cut(&mut self, file: &dyn SourceFile, stat: &Stat, cut: Cut) -> Result<io::Result<Vec<Extent>>> {
-        let (intake, read) = (&mut *self.intake, &mut self.walked.bytes_read);
-        self.chunker.cut_file(file, stat.sparse, cut, &mut |piece| {
-            *read += piece.len() as u64;
-            let id = intake.put(ChunkKind::Data, piece)?;
-            Ok::<_, Error>(Extent::Data { id, len: piece.len() as u32 })
-        })
+    /// Takes a file's content in; gives its size and its extents.
+    fn cut(&mut self, file: &dyn SourceFile, stat: &Stat, cut: Cut) -> Result<io::Result<(u64, Content)>> {
+        let (intake, walked, counters) = (&mut *self.intake, &mut self.walked, self.counters);
+        let (mut builder, done) = (ContentBuilder::default(), walked.bytes_source);
+        let read = self.chunker.cut_file(file, (stat.size, stat.sparse), cut, &mut |piece| {
+            let extent = match piece {
+                Piece::Hole(len) => Extent::Hole { len },
+                Piece::Data(bytes) => {
+                    walked.bytes_read += bytes.len() as u64;
+                    Extent::Data { id: intake.put(ChunkKind::Data, bytes)?, len: bytes.len() as u32 }
+                }
+            };
+            builder.push(extent, &mut |page| intake.put(ChunkKind::Tree, page))?;
+            // A large file shows its progress and can be stopped in the middle.
+            counters.bytes.store(done + builder.size(), Ordering::Relaxed);
+            if counters.stop.load(Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::Stopped, "stopped: what was sent is kept, the next backup goes on"));
+            }
+            Ok::<_, Error>(())
+        })?;
+        if let Err(error) = read {
+            return Ok(Err(error));
+        }
+        let size = builder.size();
+        Ok(Ok((size, builder.finish(&mut |page| intake.put(ChunkKind::Tree, page))?)))
     }
 
     fn is_racy(&self, stat: &Stat) -> bool {
         let (seconds, ns) = stat.ctime.max(stat.mtime);
         let changed = i128::from(seconds) * 1_000_000_000 + i128::from(ns);
         changed + RACY_NS > i128::from(self.now_unix_ms) * 1_000_000
-    }
-}
-
-/// Runs a page builder whose pages go into the intake; keeps the engine's error apart from the format's.
-fn with_pages<T>(
-    intake: &mut Intake<'_>,
-    build: impl FnOnce(&mut backup_format::tree::EmitPage<'_>) -> backup_format::Result<T>,
-) -> Result<T> {
-    let mut failed = None;
-    let built = build(&mut |page| {
-        intake.put(ChunkKind::Tree, &page).map_err(|error| {
-            failed = Some(error);
-            FormatError::Invalid { what: "tree page" }
-        })
-    });
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(built?),
     }
 }
 
@@ -367,76 +376,4 @@ fn node(stat: &Stat, xattrs: Xattrs, kind: NodeKind) -> Node {
 /// Whether a part's name may stand at the top of a snapshot.
 pub(crate) fn is_part_name(name: &str) -> bool {
     is_plain_name(name.as_bytes())
-}
-
-fn record_key(source: &str, path: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(source.len() as u64).to_le_bytes()).update(source.as_bytes()).update(path);
-    *hasher.finalize().as_bytes()
-}
-
-fn encode_record(files: &[(Vec<u8>, Remembered)]) -> Vec<u8> {
-    let mut out = vec![RECORD_VERSION];
-    put_varint(&mut out, files.len() as u64);
-    for (name, file) in files {
-        put_bytes(&mut out, name);
-        let identity = &file.identity;
-        put_varint(&mut out, identity.size);
-        for (seconds, ns) in [identity.mtime, identity.ctime] {
-            out.extend_from_slice(&seconds.to_le_bytes());
-            out.extend_from_slice(&ns.to_le_bytes());
-        }
-        put_varint(&mut out, u64::from(identity.device.0));
-        put_varint(&mut out, u64::from(identity.device.1));
-        put_varint(&mut out, identity.inode);
-        put_varint(&mut out, file.xattrs.len() as u64);
-        for (name, value) in &file.xattrs {
-            put_bytes(&mut out, name);
-            put_bytes(&mut out, value);
-        }
-        put_varint(&mut out, file.extents.len() as u64);
-        for extent in &file.extents {
-            put_varint(&mut out, extent.len());
-            match extent {
-                Extent::Data { id, .. } => {
-                    out.push(1);
-                    out.extend_from_slice(id.as_bytes());
-                }
-                Extent::Hole { .. } => out.push(0),
-            }
-        }
-    }
-    out
-}
-
-fn parse_record(bytes: &[u8]) -> backup_format::Result<Record> {
-    let mut reader = Reader::new(bytes, "directory record");
-    if reader.u8()? != RECORD_VERSION {
-        return Err(reader.invalid());
-    }
-    let mut record = Record::new();
-    for _ in 0..reader.count(bytes.len())? {
-        let name = reader.bytes(1 << 10)?.to_vec();
-        let size = reader.varint()?;
-        let mtime = (reader.i64()?, reader.u32()?);
-        let ctime = (reader.i64()?, reader.u32()?);
-        let device = (reader.count(u32::MAX as usize)? as u32, reader.count(u32::MAX as usize)? as u32);
-        let identity = Identity { size, mtime, ctime, device, inode: reader.varint()? };
-        let mut xattrs = Vec::new();
-        for _ in 0..reader.count(bytes.len())? {
-            xattrs.push((reader.bytes(1 << 10)?.to_vec(), reader.bytes(1 << 17)?.to_vec()));
-        }
-        let mut extents = Vec::new();
-        for _ in 0..reader.count(bytes.len())? {
-            let len = reader.varint()?;
-            extents.push(if reader.flag()? {
-                Extent::Data { id: ChunkId(reader.array()?), len: u32::try_from(len).unwrap_or(u32::MAX) }
-            } else {
-                Extent::Hole { len }
-            });
-        }
-        record.insert(name, Remembered { identity, xattrs, extents });
-    }
-    reader.end()?;
-    Ok(record)
 }

@@ -139,6 +139,7 @@ async fn a_seeded_run_replays_exactly() {
             facts: None,
             quorum: 1,
             state_dir: None,
+            stop: backup_engine::Stop::default(),
         };
         let taken = snapshot(&env, &made.writer, &stores, request, &NoProgress).await.unwrap();
         // The manifest holds the part's path, which differs from run to run.

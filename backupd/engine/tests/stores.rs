@@ -60,12 +60,17 @@ async fn a_lost_or_damaged_state_directory_loses_nothing() {
     let second = practice.snapshot().await;
     assert_eq!((second.bytes_added, second.counter), (0, 1), "dedups from the index, on a chain of its own");
     assert!(second.bytes_read > 0);
-    for entry in fs::read_dir(practice.state().join("cache")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            fs::write(path, b"this is no database").unwrap();
+    let mut damaged = 0;
+    for folder in ["records", "files"] {
+        for entry in fs::read_dir(practice.state().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::write(path, b"this is no database").unwrap();
+                damaged += 1;
+            }
         }
     }
+    assert!(damaged >= 3, "records, an index run and what the walk remembers: {damaged}");
     let third = practice.snapshot().await;
     assert_eq!(third.bytes_added, 0);
     let seen = heads(&practice.env, practice.made.writer.catalog(), &practice.stores).await.unwrap();

@@ -12,6 +12,7 @@ pub mod keyring;
 pub mod keys;
 pub mod manifest;
 pub mod pack;
+pub mod pages;
 pub mod paper;
 #[cfg(test)]
 mod samples;

@@ -1,16 +1,18 @@
 //! One valid object of every kind, from a seed.
 
+use crate::FormatError;
 use crate::head::Head;
 use crate::index;
 use crate::keyring::{self, Unlock};
 use crate::keys::{ChunkKind, OpenKey, RepositorySecrets, WriterCredential};
 use crate::manifest::{InnerManifest, OuterManifest, PartRecord, UnreadableReason};
 use crate::pack::{SealedPack, seal_pack};
+use crate::pages::build_directory;
 use crate::paper::PaperKey;
 use crate::sealed::{PartsKind, seal_parts};
 use crate::segment::SegmentEncoder;
 use crate::testing::rng;
-use crate::tree::{Content, Extent, Node, NodeKind, build_directory};
+use crate::tree::{Content, Extent, Node, NodeKind};
 use crate::{ChunkId, IncarnationId, ObjectHash, SnapshotId};
 
 /// A tiny repository.
@@ -76,9 +78,8 @@ pub fn sample(seed: u64) -> Sample {
     let index = seal_parts(&mut rng, PartsKind::Index, keys, &catalog_part, &open_part).unwrap();
     let mut pages = Vec::new();
     let root = build_directory(&nodes(id), &mut |page| {
-        let id = writer.id_key().chunk_id(ChunkKind::Tree, &page);
-        pages.push(page);
-        Ok(id)
+        pages.push(page.to_vec());
+        Ok::<_, FormatError>(writer.id_key().chunk_id(ChunkKind::Tree, page))
     });
     let outer = OuterManifest {
         source: "emr".to_owned(),

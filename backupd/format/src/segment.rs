@@ -20,6 +20,22 @@ pub struct EncodedSegment {
     pub body: Vec<u8>,
 }
 
+impl EncodedSegment {
+    /// Chunks that are kept as they are.
+    pub fn raw(chunks: Vec<(ChunkId, u32)>, plain: Vec<u8>) -> Result<Self> {
+        check(&chunks, &plain)?;
+        Ok(Self { chunks, compressed: false, body: plain })
+    }
+}
+
+fn check(chunks: &[(ChunkId, u32)], plain: &[u8]) -> Result<()> {
+    let total: usize = chunks.iter().map(|(_, len)| *len as usize).sum();
+    if total != plain.len() || total > SEGMENT_PLAIN_BYTES_MAX || chunks.len() > SEGMENT_CHUNKS_MAX {
+        return Err(FormatError::Limit { what: WHAT });
+    }
+    Ok(())
+}
+
 /// Compresses segments with one reused context.
 pub struct SegmentEncoder(zstd::bulk::Compressor<'static>);
 
@@ -31,10 +47,7 @@ impl SegmentEncoder {
 
     /// Keeps the bytes as they are where compression saves less than a thirty-second.
     pub fn encode(&mut self, chunks: Vec<(ChunkId, u32)>, plain: Vec<u8>) -> Result<EncodedSegment> {
-        let total: usize = chunks.iter().map(|(_, len)| *len as usize).sum();
-        if total != plain.len() || total > SEGMENT_PLAIN_BYTES_MAX || chunks.len() > SEGMENT_CHUNKS_MAX {
-            return Err(FormatError::Limit { what: WHAT });
-        }
+        check(&chunks, &plain)?;
         let packed = self.0.compress(&plain).map_err(|_| FormatError::Compression { what: WHAT })?;
         if packed.len() + plain.len() / 32 < plain.len() {
             Ok(EncodedSegment { chunks, compressed: true, body: packed })

@@ -6,11 +6,12 @@ use crate::keyring::{Keyring, Unlock};
 use crate::keys::{OpenKey, WriterCredential};
 use crate::manifest::{InnerManifest, OuterManifest};
 use crate::pack::open_pack;
+use crate::pages::{build_content, build_directory};
 use crate::samples::{Sample, nodes, sample};
 use crate::sealed::{PartsKind, class_for, open_parts};
 use crate::segment::SegmentDecoder;
 use crate::testing::rng;
-use crate::tree::{Content, Extent, Page, build_content, build_directory};
+use crate::tree::{Content, Extent, Page};
 use crate::{ChunkId, ChunkKind, FormatError, ObjectHash};
 use rand_core::Rng;
 use std::collections::HashMap;
@@ -178,9 +179,9 @@ fn names_that_leave_the_target_are_refused_by_the_parser() {
 fn pages_of(nodes: &[crate::tree::Node]) -> (ChunkId, HashMap<ChunkId, Vec<u8>>) {
     let mut pages = HashMap::new();
     let root = build_directory(nodes, &mut |page| {
-        let id = ChunkId(ObjectHash::of(&page).0);
-        pages.insert(id, page);
-        Ok(id)
+        let id = ChunkId(ObjectHash::of(page).0);
+        pages.insert(id, page.to_vec());
+        Ok::<_, crate::FormatError>(id)
     });
     (root.unwrap(), pages)
 }
@@ -208,10 +209,10 @@ fn a_long_chunk_list_is_paged_and_adds_up() {
         })
         .collect();
     let mut pages = HashMap::new();
-    let content = build_content(extents.clone(), &mut |page| {
-        let id = ChunkId(ObjectHash::of(&page).0);
-        pages.insert(id, page);
-        Ok(id)
+    let content = build_content(&extents, &mut |page| {
+        let id = ChunkId(ObjectHash::of(page).0);
+        pages.insert(id, page.to_vec());
+        Ok::<_, crate::FormatError>(id)
     });
     let Ok(Content::Paged(root)) = content else { panic!("a long list has pages of its own") };
     let mut found = Vec::new();

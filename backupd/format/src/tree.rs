@@ -22,10 +22,6 @@ pub const PAGE_LEVELS_MAX: usize = 16;
 /// Extents kept in the entry itself; longer lists have pages of their own.
 pub const INLINE_EXTENTS_MAX: usize = 16;
 
-/// Page sizes: cut by content once past the first, always before the second.
-const PAGE_BYTES_SOFT: usize = 8 << 10;
-const PAGE_BYTES_HARD: usize = 256 << 10;
-const CUT_MASK: u32 = 63;
 const WHAT: &str = "tree page";
 
 /// A piece of a file.
@@ -108,7 +104,7 @@ pub fn is_plain_name(name: &[u8]) -> bool {
         && !name.iter().any(|byte| matches!(byte, b'/' | 0))
 }
 
-fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
+pub(crate) fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
     match extent {
         Extent::Data { id, len } => {
             put_varint(out, u64::from(*len) << 1);
@@ -137,7 +133,7 @@ fn parse_extent(reader: &mut Reader<'_>) -> Result<Extent> {
     if extent.is_empty() { Err(reader.invalid()) } else { Ok(extent) }
 }
 
-fn put_node(out: &mut Vec<u8>, node: &Node) -> Result<()> {
+pub(crate) fn put_node(out: &mut Vec<u8>, node: &Node) -> Result<()> {
     if !is_plain_name(&node.name) || node.xattrs.len() > XATTRS_MAX {
         return Err(FormatError::Limit { what: WHAT });
     }
@@ -307,121 +303,4 @@ fn parse_ascending<T>(
         entries.push(next);
     }
     Ok(entries)
-}
-
-/// Takes a finished page and gives its id.
-pub type EmitPage<'a> = dyn FnMut(Vec<u8>) -> Result<ChunkId> + 'a;
-
-struct Item {
-    bytes: Vec<u8>,
-    /// Whether a page may end after this item. It follows from the item alone, so that pages realign after a change.
-    cut: bool,
-}
-
-fn item(bytes: Vec<u8>) -> Item {
-    let hash = blake3::hash(&bytes);
-    let mut low = [0u8; 4];
-    low.copy_from_slice(hash.as_bytes().split_at(4).0);
-    Item { bytes, cut: u32::from_le_bytes(low) & CUT_MASK == 0 }
-}
-
-/// Cuts items into pages of `kind`; returns for each page its id and the range of items in it.
-fn emit_pages(kind: u8, items: &[Item], emit: &mut EmitPage<'_>) -> Result<Vec<(ChunkId, std::ops::Range<usize>)>> {
-    let mut pages = Vec::new();
-    let (mut start, mut size) = (0, 0);
-    for (at, item) in items.iter().enumerate() {
-        size += item.bytes.len();
-        let next = items.get(at + 1).map_or(usize::MAX, |next| next.bytes.len());
-        let full = size.saturating_add(next) > PAGE_BYTES_HARD;
-        if at + 1 == items.len() || full || (size >= PAGE_BYTES_SOFT && item.cut) {
-            let members = items.get(start..=at).unwrap_or_default();
-            pages.push((emit(page_bytes(kind, members))?, start..at + 1));
-            (start, size) = (at + 1, 0);
-        }
-    }
-    if pages.is_empty() {
-        pages.push((emit(page_bytes(kind, &[]))?, 0..0));
-    }
-    Ok(pages)
-}
-
-fn page_bytes(kind: u8, items: &[Item]) -> Vec<u8> {
-    let mut out = vec![PAGE_VERSION, kind];
-    put_varint(&mut out, items.len() as u64);
-    for item in items {
-        out.extend_from_slice(&item.bytes);
-    }
-    out
-}
-
-/// Builds a directory's pages from nodes sorted by name; returns the root's id.
-pub fn build_directory(nodes: &[Node], emit: &mut EmitPage<'_>) -> Result<ChunkId> {
-    if nodes.windows(2).any(|pair| matches!(pair, [before, after] if before.name >= after.name)) {
-        return Err(FormatError::Invalid { what: "directory order" });
-    }
-    let mut items = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let mut bytes = Vec::new();
-        put_node(&mut bytes, node)?;
-        if bytes.len() > CHUNK_BYTES_MAX / 2 {
-            return Err(FormatError::Limit { what: "directory entry" });
-        }
-        items.push(item(bytes));
-    }
-    let pages = emit_pages(1, &items, emit)?;
-    let name_at = |at: usize| nodes.get(at).map(|node| node.name.clone()).unwrap_or_default();
-    let mut level: Vec<(Vec<u8>, ChunkId)> = pages.into_iter().map(|(id, range)| (name_at(range.start), id)).collect();
-    loop {
-        if let [(_, root)] = level.as_slice() {
-            return Ok(*root);
-        }
-        let items: Vec<Item> = level
-            .iter()
-            .map(|(name, id)| {
-                let mut bytes = Vec::new();
-                put_bytes(&mut bytes, name);
-                bytes.extend_from_slice(id.as_bytes());
-                item(bytes)
-            })
-            .collect();
-        let pages = emit_pages(2, &items, emit)?;
-        level = pages
-            .into_iter()
-            .map(|(id, range)| (level.get(range.start).map(|(name, _)| name.clone()).unwrap_or_default(), id))
-            .collect();
-    }
-}
-
-/// A file's content from its extents: inline when short, pages otherwise.
-pub fn build_content(extents: Vec<Extent>, emit: &mut EmitPage<'_>) -> Result<Content> {
-    if extents.len() <= INLINE_EXTENTS_MAX {
-        return Ok(Content::Inline(extents));
-    }
-    let encode = |extent: &Extent| {
-        let mut bytes = Vec::new();
-        put_extent(&mut bytes, extent);
-        item(bytes)
-    };
-    let items: Vec<Item> = extents.iter().map(encode).collect();
-    let covered =
-        |range: std::ops::Range<usize>| -> u64 { extents.get(range).unwrap_or_default().iter().map(Extent::len).sum() };
-    let mut level: Vec<(u64, ChunkId)> =
-        emit_pages(3, &items, emit)?.into_iter().map(|(id, range)| (covered(range), id)).collect();
-    loop {
-        if let [(_, root)] = level.as_slice() {
-            return Ok(Content::Paged(*root));
-        }
-        let items: Vec<Item> = level
-            .iter()
-            .map(|(bytes_covered, id)| {
-                let mut bytes = Vec::new();
-                put_varint(&mut bytes, *bytes_covered);
-                bytes.extend_from_slice(id.as_bytes());
-                item(bytes)
-            })
-            .collect();
-        let pages = emit_pages(4, &items, emit)?;
-        let sum = |range| level.get::<std::ops::Range<usize>>(range).unwrap_or_default().iter().map(|(n, _)| n).sum();
-        level = pages.into_iter().map(|(id, range)| (sum(range), id)).collect();
-    }
 }

@@ -7,7 +7,7 @@ use crate::verifier::{choose, ls_row, snapshot_row, verify_row};
 use crate::{clock, secret};
 use anyhow::{Context, bail, ensure};
 use backup_engine::{
-    Env, InitOptions, NamedStore, OpenKey, Part, PartKind, RestoreRequest, SnapshotInfo, SnapshotRequest,
+    Env, InitOptions, NamedStore, OpenKey, Part, PartKind, RestoreRequest, SnapshotInfo, SnapshotRequest, Stop,
     StoreLocation, UnlockWith, VerifyRequest, WriterCredential,
 };
 use backupd_api::{Event, RestoreDone, SnapshotDone, SnapshotState, StoreCondition, StoreOutcome, VerifyDone};
@@ -159,6 +159,7 @@ pub async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
         facts: None,
         quorum: 1,
         state_dir: Some(it.state.join("engine")),
+        stop: Stop::default(),
     };
     let stores = std::slice::from_ref(&it.store);
     let taken = tokio::select! {

@@ -7,7 +7,7 @@ use crate::sources::{self, Captured, PRACTICE_PART};
 use crate::{clock, failure, secret};
 use agent_api::Pause;
 use anyhow::Context;
-use backup_engine::{Part, PartKind, SnapshotOutcome, SnapshotRequest};
+use backup_engine::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop};
 use backupd_api::{Failure, FailureKind, Phase, SnapshotDone, SnapshotState, StoreOutcome};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -88,6 +88,7 @@ impl Daemon {
             facts: captured.facts.clone(),
             quorum: self.settings.quorum,
             state_dir: Some(self.engine_state()),
+            stop: Stop::default(),
         };
         backup_engine::snapshot(&self.env, &self.writer, &self.stores, request, &self.activity).await
     }

@@ -432,7 +432,7 @@ fn reason(kind: ErrorKind) -> (CheckResult, Reason) {
         ErrorKind::Denied => (CheckResult::NotRun, Reason::StoreDenied),
         ErrorKind::NoSpace => (CheckResult::NotRun, Reason::NoSpace),
         ErrorKind::Misconfigured => (CheckResult::NotRun, Reason::KeyMissing),
-        ErrorKind::Fenced => (CheckResult::NotRun, Reason::Interrupted),
+        ErrorKind::Fenced | ErrorKind::Stopped => (CheckResult::NotRun, Reason::Interrupted),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use backup_engine::{
     Env, InitOptions, Initialized, NamedStore, NoProgress, Part, PartKind, RestoreRequest, SnapshotId, SnapshotOutcome,
-    SnapshotRequest, StoreLocation, init, restore, snapshot,
+    SnapshotRequest, Stop, StoreLocation, init, restore, snapshot,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -54,6 +54,7 @@ impl Practice {
             facts: Some(b"facts-of-the-test".to_vec()),
             quorum,
             state_dir: Some(self.state()),
+            stop: Stop::default(),
         }
     }
 
