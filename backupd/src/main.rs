@@ -15,6 +15,7 @@ mod failure;
 mod jobs;
 mod listen;
 mod lock;
+mod names;
 mod offload;
 mod progress;
 mod recover;

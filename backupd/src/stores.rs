@@ -30,6 +30,7 @@ fn location(setting: &StoreSetting) -> backup_engine::Result<StoreLocation> {
             region: region.clone(),
             access_key: key_file(&setting.name, access_key_file)?,
             secret_key: key_file(&setting.name, secret_key_file)?,
+            session_token: None,
         }),
     }
 }

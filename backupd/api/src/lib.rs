@@ -2,14 +2,16 @@
 //! mutual TLS. One connection carries newline-delimited JSON: the client writes one [`Request`], the daemon answers with
 //! any number of [`Event::Progress`] lines and then exactly one other [`Event`].
 //!
-//! No message that a console can ask for holds a path, a file name or record content: [`Request::Ls`],
-//! [`Request::Restore`] and the names in their answers are only for the Unix socket of the verifier.
+//! No message that a console can ask for holds a path, a file name or record content: requests of names
+//! ([`Request::names`]) and their answers are only for the Unix socket of the verifier.
 
 mod client;
+mod names;
 mod status;
 mod wire;
 
 pub use client::{Client, ClientError, Endpoint, EndpointError, PROGRESS_EVERY, TlsIdentity};
+pub use names::*;
 pub use status::*;
 pub use wire::{ACCESS_REFUSED, Connection, Incoming, Listener, Peer, WireError};
 
@@ -39,6 +41,22 @@ pub enum Request {
     Ls {
         snapshot: String,
         path: Option<String>,
+        /// How many levels below the path; `None`: all.
+        depth: Option<u32>,
+    },
+    /// The files that a snapshot could not take as they were.
+    Unreadable {
+        snapshot: String,
+    },
+    Diff {
+        before: String,
+        after: String,
+        path: Option<String>,
+    },
+    Find {
+        /// `None`: in all snapshots.
+        snapshot: Option<String>,
+        wanted: FindWanted,
     },
     Restore {
         snapshot: String,
@@ -71,6 +89,17 @@ pub enum Request {
     VerifierStatus,
 }
 
+impl Request {
+    /// Whether the answer holds names of records: only told on the verifier's own machine.
+    #[must_use]
+    pub fn names(&self) -> bool {
+        matches!(
+            self,
+            Self::Ls { .. } | Self::Unreadable { .. } | Self::Diff { .. } | Self::Find { .. } | Self::Restore { .. }
+        )
+    }
+}
+
 /// What a daemon answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
@@ -78,16 +107,43 @@ pub enum Event {
     Progress(Progress),
     SnapshotDone(SnapshotDone),
     Status(Box<Status>),
-    Stores { stores: Vec<StoreStatus> },
-    Schedule { jobs: Vec<ScheduledJob> },
-    Duties { duties: Vec<Duty>, sha256: String },
-    Snapshots { snapshots: Vec<SnapshotRow> },
-    Ls { entries: Vec<LsRow> },
+    Stores {
+        stores: Vec<StoreStatus>,
+    },
+    Schedule {
+        jobs: Vec<ScheduledJob>,
+    },
+    Duties {
+        duties: Vec<Duty>,
+        sha256: String,
+    },
+    Snapshots {
+        snapshots: Vec<SnapshotRow>,
+    },
+    Ls {
+        entries: Vec<LsRow>,
+    },
+    Unreadable {
+        count: u64,
+        files: Vec<UnreadableRow>,
+    },
+    /// Several lines where there is much to tell; the last one has `done`.
+    Diff {
+        changes: Vec<DiffRow>,
+        done: Option<DiffDone>,
+    },
+    Found {
+        entries: Vec<FoundRow>,
+    },
     RestoreDone(RestoreDone),
     VerifyDone(VerifyDone),
     DrillDone(DrillDone),
-    Reports { reports: Vec<ReportRow> },
-    Evidence { files: Vec<EvidenceFile> },
+    Reports {
+        reports: Vec<ReportRow>,
+    },
+    Evidence {
+        files: Vec<EvidenceFile>,
+    },
     Approved,
     VerifierStatus(VerifierStatus),
     Failed(Failure),

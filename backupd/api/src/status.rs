@@ -175,8 +175,6 @@ message! {
     }
 }
 
-message! { LsRow { path: String, kind: String, bytes: u64, modified_unix_ms: i64 } }
-
 message! { RestoreDone { files: u64, bytes: u64, bytes_fetched: u64, duration_ms: u64, skipped: u64 } }
 
 message! {

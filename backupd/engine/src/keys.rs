@@ -93,6 +93,11 @@ pub async fn keyring(_env: &Env, store: &NamedStore) -> Result<Bytes> {
     store.store.get(newest).await
 }
 
+/// Which repository a keyring is of; needs no key.
+pub fn repository_of(keyring: &[u8]) -> Result<RepositoryId> {
+    Ok(Keyring::parse(keyring)?.repository())
+}
+
 /// Opens the repository's read key.
 pub async fn unlock(env: &Env, store: &NamedStore, with: &UnlockWith) -> Result<OpenKey> {
     let keyring = keyring(env, store).await?;

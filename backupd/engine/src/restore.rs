@@ -20,14 +20,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What to restore, and where to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RestoreRequest {
     /// The target directory; made when absent. Nothing outside of it is written.
     pub into: PathBuf,
-    /// Paths from the snapshot's root (`PART/dir/file`); empty: everything.
+    /// Paths from the snapshot's root (`PART/dir/file`), or below `top`; empty: everything.
     pub paths: Vec<Vec<u8>>,
     /// Whether files that exist may be replaced; otherwise one existing entry refuses the restore before it starts.
     pub overwrite: bool,
+    /// Name of a part that stands for the whole snapshot where it is a directory: its content goes to the top of the
+    /// target, its attributes to the target itself, and `paths` begin below it. Empty: none.
+    pub top: Vec<u8>,
 }
 
 /// What was restored.
@@ -60,9 +63,10 @@ pub async fn restore(
 ) -> Result<RestoreOutcome> {
     let started = env.steady_ms();
     let (reader, manifest) = Reader::open(env, open, store, id).await?;
-    let mut items: Vec<(Vec<u8>, Node)> = Vec::new();
+    let (root, target_itself) = top(&reader, manifest.root, &request).await?;
+    let mut items: Vec<(Vec<u8>, Node)> = target_itself.map(|node| (TARGET.to_vec(), node)).into_iter().collect();
     reader
-        .walk(manifest.root, &request.paths, &mut |path, node| {
+        .walk(root, &request.paths, &mut |path, node| {
             items.push((path.to_vec(), node.clone()));
             Ok(())
         })
@@ -100,6 +104,25 @@ pub async fn restore(
     outcome.bytes_fetched = fetched;
     outcome.duration_ms = env.steady_ms().saturating_sub(started);
     Ok(outcome)
+}
+
+/// Where the target itself stands among the paths of a restore.
+const TARGET: &[u8] = b".";
+
+/// Where the restore begins; and the directory whose attributes the target gets, when all of it is wanted.
+async fn top(reader: &Reader<'_>, root: ChunkId, request: &RestoreRequest) -> Result<(ChunkId, Option<Node>)> {
+    if request.top.is_empty() {
+        return Ok((root, None));
+    }
+    let parts = reader.directory(root, 0).await?;
+    let top = parts.into_iter().find_map(|node| match node.kind {
+        NodeKind::Directory { root } if node.name == request.top => Some((root, node)),
+        _ => None,
+    });
+    Ok(match top {
+        Some((root, node)) => (root, request.paths.is_empty().then_some(node)),
+        None => (root, None),
+    })
 }
 
 fn size(node: &Node) -> u64 {

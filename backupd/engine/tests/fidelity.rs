@@ -86,7 +86,7 @@ async fn pages_and_single_files_come_back_and_one_changed_page_costs_one_page() 
     let second = take(request.clone()).await;
     assert!(second.bytes_added <= 3 * (64 << 10), "one page, its list, an index: {}", second.bytes_added);
     let into = practice.dir.path().join("back");
-    let paths = RestoreRequest { into: into.clone(), paths: Vec::new(), overwrite: false };
+    let paths = RestoreRequest { into: into.clone(), overwrite: false, ..RestoreRequest::default() };
     restore(&practice.env, &practice.made.open, &practice.stores[0], second.id, paths, &NoProgress).await.unwrap();
     assert!(fs::read(into.join("records")).unwrap() == content);
 }
@@ -108,7 +108,12 @@ async fn single_paths_listing_tag_and_facts() {
     assert!(entries.iter().all(|entry| entry.path.starts_with(b"files/letters")));
 
     let into = practice.dir.path().join("one");
-    let one = |paths: Vec<Vec<u8>>, overwrite| RestoreRequest { into: into.clone(), paths, overwrite };
+    let one = |paths: Vec<Vec<u8>>, overwrite| RestoreRequest {
+        into: into.clone(),
+        paths,
+        overwrite,
+        ..RestoreRequest::default()
+    };
     let letter = b"files/letters/2026/letter-7.txt".to_vec();
     let done = restore(env, open, store, taken.id, one(vec![letter.clone()], false), &NoProgress).await.unwrap();
     assert_eq!((done.files, done.directories), (1, 3));
@@ -125,6 +130,39 @@ async fn single_paths_listing_tag_and_facts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_one_folder_of_a_snapshot_comes_back_as_the_target_itself() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    awkward(&practice.source());
+    fs::set_permissions(practice.source(), Permissions::from_mode(0o711)).unwrap();
+    let before = describe(&practice.source());
+    let taken = practice.snapshot().await;
+    let into = practice.dir.path().join("back");
+    let request = |paths: Vec<Vec<u8>>, into: std::path::PathBuf, top: &str| RestoreRequest {
+        into,
+        paths,
+        top: top.into(),
+        ..RestoreRequest::default()
+    };
+    let (env, open, store) = (&practice.env, &practice.made.open, &practice.stores[0]);
+    let whole = request(Vec::new(), into.clone(), "files");
+    restore(env, open, store, taken.id, whole, &NoProgress).await.unwrap();
+    assert_eq!(describe(&into), before);
+    // A part of it leaves the target's own attributes alone.
+    let into = practice.dir.path().join("part");
+    fs::create_dir(&into).unwrap();
+    let part = request(vec![b"letters/2026/letter-7.txt".to_vec()], into.clone(), "files");
+    assert_eq!(restore(env, open, store, taken.id, part, &NoProgress).await.unwrap().files, 1);
+    assert!(into.join("letters/2026/letter-7.txt").exists());
+    assert_ne!(fs::metadata(&into).unwrap().mode() & 0o777, 0o711);
+    // Where there is no such folder, paths begin at the root.
+    let into = practice.dir.path().join("none");
+    let none = request(vec![b"files/empty".to_vec()], into.clone(), "nothing");
+    restore(env, open, store, taken.id, none, &NoProgress).await.unwrap();
+    assert!(into.join("files/empty").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restore_never_writes_through_a_link_that_stands_in_the_target() {
     let practice = Practice::new(1).await;
     fill(&practice.source());
@@ -133,7 +171,7 @@ async fn a_restore_never_writes_through_a_link_that_stands_in_the_target() {
     fs::create_dir_all(&into).unwrap();
     fs::create_dir_all(&outside).unwrap();
     std::os::unix::fs::symlink(&outside, into.join("files")).unwrap();
-    let request = RestoreRequest { into, paths: Vec::new(), overwrite: false };
+    let request = RestoreRequest { into, overwrite: false, ..RestoreRequest::default() };
     let result = restore(&practice.env, &practice.made.open, &practice.stores[0], taken.id, request, &NoProgress).await;
     assert!(result.is_err());
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);

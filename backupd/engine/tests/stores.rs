@@ -247,7 +247,7 @@ fn every_operation_may_run_on_any_thread() {
     send(|| verify(&practice().env, &practice().made.open, &practice().stores[0], all(true), &NoProgress));
     send(|| replicate(&practice().env, &practice().made.writer, &practice().stores, None));
     send(|| {
-        let request = backup_engine::RestoreRequest { into: "/".into(), paths: Vec::new(), overwrite: false };
+        let request = backup_engine::RestoreRequest { into: "/".into(), ..backup_engine::RestoreRequest::default() };
         let id = backup_engine::SnapshotId([0; 32]);
         backup_engine::restore(&practice().env, &practice().made.open, &practice().stores[0], id, request, &NoProgress)
     });

@@ -1,14 +1,18 @@
 //! Verbs that ask a daemon.
 
-use super::render::{self, Bars, Usage};
-use super::{
-    Ask, DrillArgs, EXIT_PARTIAL, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs, VerifyArgs, Which,
+use super::args::{
+    Ask, DiffArgs, DrillArgs, FindArgs, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs, VerifyArgs,
+    Which,
 };
+use super::bars::Bars;
+use super::render::{self, Usage};
+use super::{EXIT_PARTIAL, listing, views};
 use crate::settings::{ClientSettings, Endpoints};
 use anyhow::{Context, bail};
 use backupd_api::{Client, DrillVerdict, Endpoint, Event, Request, SnapshotRow, SnapshotState, StoreCondition};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -101,17 +105,55 @@ async fn resolve(ask: &Ask, which: &Which) -> anyhow::Result<String> {
     newest_tagged(&snapshots, tag)
 }
 
-pub fn newest_tagged(snapshots: &[SnapshotRow], tag: &str) -> anyhow::Result<String> {
+fn newest_tagged(snapshots: &[SnapshotRow], tag: &str) -> anyhow::Result<String> {
     let tagged = snapshots.iter().find(|s| s.tag.as_deref() == Some(tag));
     tagged.map(|s| s.id.clone()).context("no snapshot carries this tag: `backupd snapshots` lists them")
 }
 
 pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     let snapshot = resolve(&args.ask, &args.which).await?;
-    let request = Request::Ls { snapshot, path: args.path };
+    if args.unreadable {
+        let event = args.ask.request(Daemon::Verifier, &Request::Unreadable { snapshot }).await?;
+        let Event::Unreadable { count, files } = event else { return Err(unexpected()) };
+        if !args.ask.json {
+            listing::show_unreadable(count, &files);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let request = Request::Ls { snapshot, path: path(args.path.as_deref())?, depth: args.depth };
     let Event::Ls { entries } = args.ask.request(Daemon::Verifier, &request).await? else { return Err(unexpected()) };
     if !args.ask.json {
-        render::entries(&entries);
+        entries.iter().for_each(|entry| listing::show_entry(entry, args.long));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn path(typed: Option<&OsStr>) -> anyhow::Result<Option<String>> {
+    typed.map(listing::text).transpose()
+}
+
+pub async fn diff(args: DiffArgs) -> anyhow::Result<ExitCode> {
+    let request = Request::Diff { before: args.before, after: args.after, path: path(args.path.as_deref())? };
+    let Event::Diff { changes, done } = args.ask.request(Daemon::Verifier, &request).await? else {
+        return Err(unexpected());
+    };
+    if !args.ask.json {
+        changes.iter().filter(|row| args.times || row.mark != 't').for_each(listing::show_difference);
+        listing::show_diff_done(&done.ok_or_else(unexpected)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn find(args: FindArgs) -> anyhow::Result<ExitCode> {
+    let wanted = views::find_wanted(&args)?;
+    let snapshot = match args.tag {
+        Some(tag) => Some(resolve(&args.ask, &Which { snapshot: String::new(), tag: Some(tag) }).await?),
+        None => args.snapshot,
+    };
+    let event = args.ask.request(Daemon::Verifier, &Request::Find { snapshot, wanted }).await?;
+    let Event::Found { entries } = event else { return Err(unexpected()) };
+    if !args.ask.json {
+        entries.iter().for_each(listing::show_found);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,7 +161,8 @@ pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
 pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let snapshot = resolve(&args.ask, &args.which).await?;
     let into = std::path::absolute(&args.into).context("--into")?;
-    let request = Request::Restore { snapshot, store: args.store, into, paths: args.paths };
+    let paths = args.paths.iter().map(|path| listing::text(path)).collect::<anyhow::Result<_>>()?;
+    let request = Request::Restore { snapshot, store: args.store, into, paths };
     let Event::RestoreDone(done) = args.ask.request(Daemon::Verifier, &request).await? else {
         return Err(unexpected());
     };

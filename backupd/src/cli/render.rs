@@ -1,12 +1,13 @@
 //! What a person reads: plain words and tables; progress bars on a terminal; lines of JSON on request.
 
 use crate::clock;
+use backup_engine::SnapshotInfo;
 use backupd_api::{
-    ClientError, DrillDone, Event, Failure, FailureKind, LsRow, Phase, Progress, ReportRow, RestoreDone, SnapshotDone,
-    SnapshotRow, SnapshotState, Status, StoreCondition, StoreStatus, VerifyDone,
+    DrillDone, Event, ReportRow, RestoreDone, SnapshotDone, SnapshotRow, SnapshotState, Status, StoreCondition,
+    StoreStatus, VerifyDone,
 };
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use std::time::Duration;
+use indicatif::HumanBytes;
+use std::io::IsTerminal;
 
 /// The command was typed wrongly.
 #[derive(Debug, thiserror::Error)]
@@ -19,82 +20,8 @@ pub fn json(event: &Event) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An error as the event `failed`.
-pub fn failed_json(error: &anyhow::Error) -> String {
-    let told = error.chain().find_map(|cause| match cause.downcast_ref::<ClientError>() {
-        Some(ClientError::Failed(failure)) => Some(failure.clone()),
-        _ => cause.downcast_ref::<backup_engine::Error>().map(crate::failure::from_engine),
-    });
-    let failure = told.unwrap_or(Failure { kind: FailureKind::Misconfigured, message: format!("{error:#}") });
-    serde_json::to_string(&Event::Failed(failure)).unwrap_or_default()
-}
-
-/// Progress: a bar on a terminal, lines of JSON on request, else nothing.
-pub struct Bars {
-    json: bool,
-    bar: ProgressBar,
-}
-
-impl Bars {
-    pub fn new(json: bool) -> Self {
-        let bar = if json { ProgressBar::hidden() } else { ProgressBar::no_length() };
-        bar.enable_steady_tick(Duration::from_millis(120));
-        Self { json, bar }
-    }
-
-    pub fn show(&self, progress: &Progress) {
-        if self.json {
-            let _ = json(&Event::Progress(progress.clone()));
-            return;
-        }
-        let words = match progress.phase {
-            Phase::Quiesce => "waiting for a quiet point",
-            Phase::Read => "reading and sealing",
-            Phase::Send => "sending to the stores",
-            Phase::Commit => "committing",
-            Phase::Fetch => "reading from the store",
-            Phase::Start => "starting the EMR on what came back",
-            Phase::Compare => "comparing",
-            Phase::Sign => "signing the report",
-        };
-        let store = progress.store.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
-        let template = match progress.total_bytes {
-            Some(_) => "{spinner} {msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            None => "{spinner} {msg} {bytes} {bytes_per_sec}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
-        }
-        if let Some(total) = progress.total_bytes {
-            self.bar.set_length(total);
-        }
-        self.bar.set_message(format!("{words}{store}"));
-        self.bar.set_position(progress.done_bytes);
-    }
-
-    pub fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-impl backup_engine::Progress for Bars {
-    fn report(&self, event: backup_engine::ProgressEvent<'_>) {
-        let phase = match event.phase {
-            backup_engine::Phase::Read => Phase::Read,
-            backup_engine::Phase::Send => Phase::Send,
-            backup_engine::Phase::Commit => Phase::Commit,
-            backup_engine::Phase::Fetch => Phase::Fetch,
-        };
-        self.show(&Progress {
-            phase,
-            done_bytes: event.done_bytes,
-            total_bytes: event.total_bytes,
-            store: event.store.map(str::to_owned),
-        });
-    }
-}
-
-fn time(unix_ms: i64) -> String {
+/// A moment, as every table shows it.
+pub fn table_time(unix_ms: i64) -> String {
     chrono::DateTime::from_timestamp_millis(unix_ms)
         .map_or_else(|| "?".to_owned(), |t| t.format("%Y-%m-%d %H:%M:%SZ").to_string())
 }
@@ -156,8 +83,31 @@ pub fn snapshot_done(done: &SnapshotDone) {
         say!("Too few stores hold it: it does not count yet. It is completed when they answer.");
     }
     if done.partial {
-        say!("PARTIAL: some files could not be read. It does not count for recovery.");
+        say!("{} some files could not be taken as they were. It does not count for recovery.", warning("PARTIAL:"));
+        say!("`backupd ls --unreadable` names them, with the passphrase.");
     }
+}
+
+/// Words that must not be overlooked: yellow on a terminal.
+fn warning(words: &str) -> String {
+    let plain = !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    if plain { words.to_owned() } else { format!("\x1b[1;33m{words}\x1b[0m") }
+}
+
+/// What each snapshot added.
+pub fn added(snapshots: &[SnapshotInfo]) {
+    let cells = |s: &SnapshotInfo| {
+        vec![
+            short(&s.id.to_string()).to_owned(),
+            table_time(s.taken_unix_ms),
+            s.tag.clone().unwrap_or_default(),
+            s.files.to_string(),
+            HumanBytes(s.bytes_source).to_string(),
+            HumanBytes(s.bytes_added).to_string(),
+        ]
+    };
+    let rows: Vec<_> = snapshots.iter().map(cells).collect();
+    table(&["ID", "TAKEN", "TAG", "FILES", "SIZE", "ADDED"], &rows);
 }
 
 pub fn snapshots(rows: &[SnapshotRow]) {
@@ -168,7 +118,7 @@ pub fn snapshots(rows: &[SnapshotRow]) {
     let cells = |s: &SnapshotRow| {
         vec![
             short(&s.id).to_owned(),
-            time(s.taken_unix_ms),
+            table_time(s.taken_unix_ms),
             s.source.clone(),
             s.tag.clone().unwrap_or_default(),
             if s.partial { "partial".to_owned() } else { word(s.state) },
@@ -179,14 +129,6 @@ pub fn snapshots(rows: &[SnapshotRow]) {
     };
     let rows: Vec<_> = rows.iter().map(cells).collect();
     table(&["ID", "TAKEN", "SOURCE", "TAG", "STATE", "FILES", "SIZE", "STORES"], &rows);
-}
-
-pub fn entries(rows: &[LsRow]) {
-    for row in rows {
-        // Names are whatever was backed up: control characters must not reach a terminal.
-        let path: String = row.path.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        say!("{:9} {:>12} {} {path}", row.kind, row.bytes, time(row.modified_unix_ms));
-    }
 }
 
 pub fn restore_done(done: &RestoreDone) {
@@ -244,7 +186,7 @@ pub fn reports(rows: &[ReportRow]) {
     let cells = |r: &ReportRow| {
         vec![
             r.id.clone(),
-            time(r.at_unix_ms),
+            table_time(r.at_unix_ms),
             r.store.clone(),
             word(r.verdict),
             ms(r.rto_ms),
@@ -294,10 +236,10 @@ pub fn status(status: &Status) {
         status.quorum_needed
     );
     if let Some(next) = status.next_snapshot_unix_ms {
-        say!("Next snapshot: {}", time(next));
+        say!("Next snapshot: {}", table_time(next));
     }
     if let Some(running) = &status.running {
-        say!("Running: {} since {}", running.what, time(running.since_unix_ms));
+        say!("Running: {} since {}", running.what, table_time(running.since_unix_ms));
     }
     if let Some(paused) = &status.paused {
         say!("BACKUPS WAIT: {paused}");
@@ -311,6 +253,6 @@ pub fn status(status: &Status) {
     say!("\nOpen alerts:");
     for alert in &status.alerts {
         let subject = alert.subject.as_ref().map(|s| format!(" {s}")).unwrap_or_default();
-        say!("  {}: {}{subject}, since {}", word(alert.severity), word(alert.kind), time(alert.since_unix_ms));
+        say!("  {}: {}{subject}, since {}", word(alert.severity), word(alert.kind), table_time(alert.since_unix_ms));
     }
 }

@@ -1,138 +1,29 @@
-//! The verbs on one repository without a daemon: a folder or a bucket, a passphrase, a state folder.
+//! The verbs on one repository without a daemon: make it, take, list, restore, verify.
 
-use super::render::{self, Bars, Usage};
-use super::{EXIT_PARTIAL, ListArgs, LsArgs, RestoreArgs, SnapshotArgs, VerifyArgs, Which, ask};
-use crate::recover::{InitArgs, merge, passphrase_or_ask, passphrase_variable};
-use crate::verifier::{choose, ls_row, snapshot_row, verify_row};
-use crate::{clock, secret};
-use anyhow::{Context, bail, ensure};
+use super::args::{ListArgs, RestoreArgs, SnapshotArgs, VerifyArgs, Which};
+use super::bars::Bars;
+use super::render::{self, Usage};
+use super::repo::{self, Repository, SOURCE, TOP};
+use super::stop::Signals;
+use super::{EXIT_PARTIAL, listing};
+use crate::clock;
+use crate::recover::InitArgs;
+use crate::verifier::{snapshot_row, verify_row};
+use anyhow::{Context, ensure};
 use backup_engine::{
-    Env, InitOptions, NamedStore, OpenKey, Part, PartKind, RestoreRequest, SnapshotInfo, SnapshotRequest, Stop,
-    StoreLocation, UnlockWith, VerifyRequest, WriterCredential,
+    Env, InitOptions, OpenKey, Part, PartKind, RestoreRequest, SnapshotInfo, SnapshotOutcome, SnapshotRequest, Stop,
+    VerifyRequest,
 };
 use backupd_api::{Event, RestoreDone, SnapshotDone, SnapshotState, StoreCondition, StoreOutcome, VerifyDone};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-/// The one store's and source's name.
-const REPO: &str = "repo";
-const SOURCE: &str = "files";
-/// Name of the folder in the snapshot; `ls` and `restore` show paths below it.
-const PART: &str = "files";
-/// Restored here first, then moved to the top of the target.
-const STAGING: &str = ".backupd-restoring";
-const WRITER_FILE: &str = "writer.cred";
-
-struct Standalone {
-    env: Env,
-    store: NamedStore,
-    state: PathBuf,
-}
-
-impl Standalone {
-    /// Opens a repository that has to be there.
-    fn open(repo: Option<&str>) -> anyhow::Result<Self> {
-        let repo = repo.context("--repo")?;
-        let here = !matches!(location(repo)?, StoreLocation::Folder { path } if !path.is_dir());
-        ensure!(here, Usage(format!("there is no repository at {repo}: make one with `backupd init --repo {repo}`")));
-        Self::at(repo)
-    }
-
-    fn at(repo: &str) -> anyhow::Result<Self> {
-        let location = location(repo)?;
-        let canonical = match &location {
-            StoreLocation::Folder { path } => path.display().to_string(),
-            StoreLocation::S3 { .. } => repo.to_owned(),
-        };
-        let id = blake3::hash(canonical.as_bytes()).to_hex();
-        let state = state_root()?.join(id.get(..16).unwrap_or_default());
-        Ok(Self { env: Env::real(), store: NamedStore::new(REPO, location.open()?, true), state })
-    }
-
-    async fn unlock(&self) -> anyhow::Result<OpenKey> {
-        let with = UnlockWith::Passphrase(passphrase_or_ask("Passphrase: ")?);
-        Ok(backup_engine::unlock(&self.env, &self.store, &with).await?)
-    }
-
-    /// The writer's keys from the state folder, so that a snapshot derives nothing slowly; made anew when they are gone.
-    async fn writer(&self) -> anyhow::Result<WriterCredential> {
-        let path = self.state.join(WRITER_FILE);
-        if path.exists() {
-            return Ok(WriterCredential::from_bytes(&secret::read(&path)?)?);
-        }
-        let with = UnlockWith::Passphrase(passphrase_or_ask("Passphrase: ")?);
-        let keyring = backup_engine::keyring(&self.env, &self.store).await?;
-        let writer = backup_engine::recover_writer(&self.env, keyring, &with).await?;
-        secret::write_new(&path, &writer.to_bytes())?;
-        Ok(writer)
-    }
-
-    async fn rows(&self, open: &OpenKey) -> anyhow::Result<Vec<SnapshotInfo>> {
-        let stores = std::slice::from_ref(&self.store);
-        Ok(backup_engine::heads_with_tags(&self.env, open, stores).await?.snapshots)
-    }
-
-    async fn find(&self, open: &OpenKey, which: &Which) -> anyhow::Result<SnapshotInfo> {
-        let snapshots = self.rows(open).await?;
-        let wanted = match &which.tag {
-            Some(tag) => {
-                let rows: Vec<_> = snapshots.iter().cloned().map(|info| snapshot_row(info, &[], 1)).collect();
-                ask::newest_tagged(&rows, tag)?
-            }
-            None => which.snapshot.clone(),
-        };
-        Ok(choose(snapshots, &wanted)?)
-    }
-}
-
-fn location(repo: &str) -> anyhow::Result<StoreLocation> {
-    for later in ["az://", "gs://"] {
-        ensure!(
-            !repo.starts_with(later),
-            Usage(format!("{later} is not supported by this release: use a folder or s3://bucket/prefix"))
-        );
-    }
-    let Some(rest) = repo.strip_prefix("s3://") else {
-        ensure!(!repo.contains("://"), Usage("--repo is a folder or s3://bucket/prefix".to_owned()));
-        return Ok(StoreLocation::Folder { path: std::path::absolute(repo)? });
-    };
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    ensure!(!bucket.is_empty(), Usage("--repo s3://bucket/prefix: the bucket is missing".to_owned()));
-    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let needed = |name: &str| variable(name).ok_or_else(|| Usage(format!("set {name} for an s3:// repository")));
-    let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
-    Ok(StoreLocation::S3 {
-        allow_http: endpoint.as_deref().is_some_and(|e| e.starts_with("http://")),
-        endpoint,
-        bucket: bucket.to_owned(),
-        prefix: prefix.trim_matches('/').to_owned(),
-        region: variable("AWS_REGION")
-            .or_else(|| variable("AWS_DEFAULT_REGION"))
-            .unwrap_or_else(|| "us-east-1".to_owned()),
-        access_key: needed("AWS_ACCESS_KEY_ID")?,
-        secret_key: needed("AWS_SECRET_ACCESS_KEY")?,
-    })
-}
-
-/// `BACKUPD_STATE`, else the user's state folder.
-fn state_root() -> anyhow::Result<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(state) = variable("BACKUPD_STATE") {
-        return Ok(std::path::absolute(state)?);
-    }
-    let home = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|h| h.join(".local/state")));
-    Ok(home.ok_or_else(|| Usage("set BACKUPD_STATE to a folder for the state".to_owned()))?.join("backupd"))
-}
-
 pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
-    let it = Standalone::at(args.repo.as_deref().context("--repo")?)?;
-    let passphrase = match passphrase_variable() {
-        Some(passphrase) => passphrase,
-        None => passphrase_or_ask("New passphrase: ")?,
-    };
-    let stores = std::slice::from_ref(&it.store);
-    let made = backup_engine::init(&it.env, stores, InitOptions { passphrase: Some(passphrase) }).await?;
-    secret::replace(&it.state.join(WRITER_FILE), &made.writer.to_bytes())?;
+    let place = args.repo.as_deref().context("--repo")?;
+    let store = repo::store(place)?;
+    let options = InitOptions { passphrase: Some(repo::new_passphrase()?) };
+    let made = backup_engine::init(&Env::real(), std::slice::from_ref(&store), options).await?;
+    Repository::open(place).await?.keep_writer(&made.writer);
     let paper = made.paper_key.to_text();
     if args.json {
         let (repository, paper) = (made.repository.to_string(), paper.as_str());
@@ -140,37 +31,55 @@ pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     } else {
         say!("Repository {} is made.", made.repository);
         say!("It opens with the passphrase or with this paper key, shown this once:\n\n    {}\n", paper.as_str());
+        say!("Next: backupd snapshot --repo {place} PATH");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
-    let it = Standalone::open(args.repo.repo.as_deref())?;
-    let path = args.path.ok_or_else(|| Usage("name the folder to back up".to_owned()))?;
+pub async fn snapshot(place: &str, args: SnapshotArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
+    let path = args.path.ok_or_else(|| Usage("name the folder or file to back up".to_owned()))?;
     let part = part(&std::path::absolute(&path)?)?;
-    let writer = it.writer().await?;
+    let repository = Repository::open(place).await?;
+    let writer = repository.writer().await?;
     let watch = clock::Stopwatch::start();
     let bars = Bars::new(args.ask.json);
+    bars.count(&part.path, &args.exclude);
+    let stop = Stop::default();
     let request = SnapshotRequest {
         source: SOURCE.to_owned(),
+        excludes: args.exclude.iter().map(|exclude| in_part(exclude, &part)).collect(),
         parts: vec![part],
-        excludes: args.exclude,
         tag: args.tag,
         facts: None,
         quorum: 1,
-        state_dir: Some(it.state.join("engine")),
-        stop: Stop::default(),
+        state_dir: repository.engine_state(),
+        stop: stop.clone(),
     };
-    let stores = std::slice::from_ref(&it.store);
-    let taken = tokio::select! {
-        taken = backup_engine::snapshot(&it.env, &writer, stores, request, &bars) => taken,
-        _ = tokio::signal::ctrl_c() => {
-            bars.finish();
-            bail!("stopped: nothing is lost, the next snapshot goes on from here");
-        }
-    };
+    let stores = std::slice::from_ref(&repository.store);
+    let work = backup_engine::snapshot(&repository.env, &writer, stores, request, &bars);
+    let taken = signals.gently(&bars, &stop, work).await;
     bars.finish();
-    let outcome = taken?;
+    let (done, partial) = done(taken?, watch.elapsed_ms());
+    if args.ask.json {
+        render::json(&Event::SnapshotDone(done.clone()))?;
+    } else {
+        render::snapshot_done(&done);
+    }
+    Ok(match done.state {
+        _ if partial => ExitCode::from(EXIT_PARTIAL),
+        state if state < SnapshotState::Durable => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+fn done(outcome: SnapshotOutcome, duration_ms: u64) -> (SnapshotDone, bool) {
+    let store = |store: backup_engine::StoreOutcome| StoreOutcome {
+        store: store.store,
+        durable: store.durable,
+        bytes_sent: store.bytes_sent,
+        duration_ms: store.duration_ms,
+        error: store.error.map(|error| error.to_string()),
+    };
     let done = SnapshotDone {
         id: outcome.id.to_string(),
         counter: outcome.counter,
@@ -180,49 +89,35 @@ pub async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
         bytes_source: outcome.bytes_source,
         bytes_added: outcome.bytes_added,
         write_stall_us: 0,
-        duration_ms: watch.elapsed_ms(),
-        stores: outcome
-            .stores
-            .into_iter()
-            .map(|s| StoreOutcome {
-                store: s.store,
-                durable: s.durable,
-                bytes_sent: s.bytes_sent,
-                duration_ms: s.duration_ms,
-                error: s.error.map(|e| e.to_string()),
-            })
-            .collect(),
+        duration_ms,
+        stores: outcome.stores.into_iter().map(store).collect(),
     };
-    let code = match &done {
-        done if done.partial => ExitCode::from(EXIT_PARTIAL),
-        done if done.state < SnapshotState::Durable => ExitCode::FAILURE,
-        _ => ExitCode::SUCCESS,
-    };
-    if args.ask.json {
-        render::json(&Event::SnapshotDone(done))?;
-    } else {
-        render::snapshot_done(&done);
-    }
-    Ok(code)
+    (done, outcome.partial)
 }
 
-/// The whole folder as the one part of the snapshot.
+/// The whole folder, or the one file under its own name, as the one part of the snapshot.
 fn part(path: &Path) -> anyhow::Result<Part> {
-    let meta = std::fs::symlink_metadata(path)
-        .map_err(|e| Usage(format!("the folder to back up cannot be read ({})", e.kind())))?;
-    ensure!(meta.is_dir(), Usage("name a folder to back up".to_owned()));
-    Ok(Part { name: PART.to_owned(), path: path.to_owned(), kind: PartKind::Files })
+    let meta = std::fs::metadata(path)
+        .map_err(|e| Usage(format!("what is to be backed up cannot be read ({}): check the path", e.kind())))?;
+    let name = match path.file_name().and_then(|name| name.to_str()) {
+        _ if meta.is_dir() => TOP.to_owned(),
+        Some(name) if meta.is_file() => name.to_owned(),
+        _ => anyhow::bail!(Usage("name a folder or a file to back up".to_owned())),
+    };
+    Ok(Part { name, path: path.to_owned(), kind: PartKind::Files })
 }
 
-/// A path of the folder as the snapshot has it.
-fn in_part(path: &str) -> Vec<u8> {
-    format!("{PART}/{}", path.trim_start_matches("./").trim_matches('/')).trim_end_matches('/').as_bytes().to_vec()
+/// A path of the folder as the snapshot has it; a bare name stays one.
+fn in_part(exclude: &str, part: &Part) -> String {
+    let below = part.path.to_str().and_then(|path| exclude.strip_prefix(path)).filter(|below| below.starts_with('/'));
+    let plain = below.unwrap_or(exclude).trim_start_matches("./").trim_matches('/');
+    if exclude.trim_end_matches('/').contains('/') { format!("{}/{plain}", part.name) } else { plain.to_owned() }
 }
 
-pub async fn snapshots(args: ListArgs) -> anyhow::Result<ExitCode> {
-    let it = Standalone::open(args.repo.repo.as_deref())?;
-    let open = it.unlock().await?;
-    let rows: Vec<_> = it.rows(&open).await?.into_iter().map(|info| snapshot_row(info, &[], 1)).collect();
+pub async fn snapshots(place: &str, args: ListArgs) -> anyhow::Result<ExitCode> {
+    let repository = Repository::open(place).await?;
+    let open = repository.unlock().await?;
+    let rows: Vec<_> = repository.snapshots(&open).await?.into_iter().map(|info| snapshot_row(info, &[], 1)).collect();
     if args.ask.json {
         render::json(&Event::Snapshots { snapshots: rows })?;
     } else {
@@ -231,49 +126,32 @@ pub async fn snapshots(args: ListArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
-    let it = Standalone::open(args.repo.repo.as_deref())?;
-    let open = it.unlock().await?;
-    let info = it.find(&open, &args.which).await?;
-    let prefix = in_part(args.path.as_deref().unwrap_or_default());
-    let entries = backup_engine::ls(&it.env, &open, &it.store, info.id, &prefix).await?;
-    let mut rows = Vec::new();
-    for mut row in entries.into_iter().map(ls_row) {
-        if let Some(path) = row.path.strip_prefix(PART).and_then(|p| p.strip_prefix('/')) {
-            row.path = path.to_owned();
-            rows.push(row);
-        }
+/// The snapshot that the options name.
+pub async fn find(repository: &Repository, open: &OpenKey, which: &Which) -> anyhow::Result<SnapshotInfo> {
+    let snapshots = repository.snapshots(open).await?;
+    match &which.tag {
+        Some(tag) => repo::tagged(&snapshots, tag),
+        None => repo::pick(&snapshots, &which.snapshot),
     }
-    if args.ask.json {
-        render::json(&Event::Ls { entries: rows })?;
-    } else {
-        render::entries(&rows);
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
-pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let it = Standalone::open(args.repo.repo.as_deref())?;
-    let open = it.unlock().await?;
-    let info = it.find(&open, &args.which).await?;
+pub async fn restore(place: &str, args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    let repository = Repository::open(place).await?;
+    let open = repository.unlock().await?;
+    let info = find(&repository, &open, &args.which).await?;
     let watch = clock::Stopwatch::start();
     let bars = Bars::new(args.ask.json);
-    let into = std::path::absolute(&args.into)?;
-    let staging = into.join(STAGING);
-    if staging.exists() {
-        std::fs::remove_dir_all(&staging).context("what an earlier restore left cannot be removed")?;
-    }
+    let paths: Vec<Vec<u8>> = args.paths.iter().map(|path| listing::plain(path)).collect();
     let request = RestoreRequest {
-        into: staging.clone(),
-        paths: args.paths.iter().map(|p| in_part(p)).collect(),
+        into: std::path::absolute(&args.into)?,
+        // `.` is everything.
+        paths: if paths.iter().any(Vec::is_empty) { Vec::new() } else { paths },
         overwrite: false,
+        top: TOP.into(),
     };
-    let restored = backup_engine::restore(&it.env, &open, &it.store, info.id, request, &bars).await;
+    let restored = backup_engine::restore(&repository.env, &open, &repository.store, info.id, request, &bars).await;
     bars.finish();
     let outcome = restored?;
-    let kept = if staging.join(PART).is_dir() { merge(&staging.join(PART), &into)? } else { 0 };
-    std::fs::remove_dir_all(&staging).context("the folder of the restore cannot be removed")?;
-    ensure!(kept == 0, "{kept} files were there already and stay as they are: restore into an empty folder");
     let done = RestoreDone {
         files: outcome.files,
         bytes: outcome.bytes,
@@ -289,15 +167,16 @@ pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    let it = Standalone::open(args.repo.repo.as_deref())?;
-    let open = it.unlock().await?;
+pub async fn verify(place: &str, args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    ensure!(args.store.is_none(), Usage("--store belongs to a daemon: --repo names the one repository".to_owned()));
+    let repository = Repository::open(place).await?;
+    let open = repository.unlock().await?;
     let watch = clock::Stopwatch::start();
     let bars = Bars::new(args.ask.json);
     let request = VerifyRequest { read_data: args.read_data, snapshot: None };
-    let verified = backup_engine::verify(&it.env, &open, &it.store, request, &bars).await;
+    let verified = backup_engine::verify(&repository.env, &open, &repository.store, request, &bars).await;
     bars.finish();
-    let row = verify_row(&it.store.name, verified?, watch.elapsed_ms());
+    let row = verify_row(&repository.store.name, verified?, watch.elapsed_ms());
     let ok = row.condition == StoreCondition::Ok;
     let done = VerifyDone { stores: vec![row] };
     if args.ask.json {

@@ -123,7 +123,7 @@ impl Recovery {
 
     async fn fetch(&self, info: &SnapshotInfo, into: &Path) -> anyhow::Result<u64> {
         let bars = Bars::new(self.json);
-        let request = RestoreRequest { into: into.to_owned(), paths: Vec::new(), overwrite: false };
+        let request = RestoreRequest { into: into.to_owned(), overwrite: false, ..RestoreRequest::default() };
         let restored = backup_engine::restore(&self.env, &self.open, &self.store, info.id, request, &bars).await;
         bars.finish();
         Ok(restored.with_context(|| format!("store {}: try another store of the kit", self.store.name))?.bytes)

@@ -118,6 +118,7 @@ impl KitStore {
                     region: s3.region.clone(),
                     access_key: s3.access_key.clone(),
                     secret_key: s3.secret_key.clone(),
+                    session_token: None,
                 }
             }
             _ => anyhow::bail!("the kit's entry of store {} is not complete", self.name),

@@ -10,5 +10,4 @@ mod unlock;
 pub use back::{RecoverArgs, recover};
 pub use init::{InitArgs, init};
 pub use keys::{KeysArgs, keys};
-pub use layout::merge;
 pub use unlock::{passphrase_or_ask, passphrase_variable};

@@ -39,6 +39,9 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
         }
         Request::Snapshots => Event::Snapshots { snapshots: daemon.snapshot_rows() },
         Request::Ls { .. }
+        | Request::Unreadable { .. }
+        | Request::Diff { .. }
+        | Request::Find { .. }
         | Request::Restore { .. }
         | Request::Verify { .. }
         | Request::Drill { .. }

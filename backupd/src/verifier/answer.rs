@@ -18,8 +18,7 @@ pub async fn serve(verifier: Arc<Verifier>, listener: Listener) {
 
 async fn requests(verifier: Arc<Verifier>, mut connection: Connection) -> Result<(), WireError> {
     while let Some(request) = connection.recv().await? {
-        let names = matches!(request, Request::Ls { .. } | Request::Restore { .. });
-        let event = if names && !matches!(connection.peer(), Peer::Unix { .. }) {
+        let event = if request.names() && !matches!(connection.peer(), Peer::Unix { .. }) {
             Event::Failed(failure::new(
                 FailureKind::Denied,
                 "names of records are only told over the verifier's Unix socket: ask on its own machine",
@@ -48,7 +47,12 @@ impl Verifier {
     async fn answer(&self, request: Request) -> Result<Event, Failure> {
         Ok(match request {
             Request::Snapshots => Event::Snapshots { snapshots: self.snapshot_rows().await? },
-            Request::Ls { snapshot, path } => Event::Ls { entries: self.ls(&snapshot, path.as_deref()).await? },
+            Request::Ls { snapshot, path, depth } => {
+                Event::Ls { entries: self.ls(&snapshot, path.as_deref(), depth).await? }
+            }
+            Request::Unreadable { snapshot } => self.unreadable(&snapshot).await?,
+            Request::Diff { before, after, path } => self.diff(&before, &after, path.as_deref()).await?,
+            Request::Find { snapshot, wanted } => self.find_names(snapshot.as_deref(), &wanted).await?,
             Request::Restore { snapshot, store, into, paths } => {
                 Event::RestoreDone(self.restore(&snapshot, store.as_deref(), into, paths).await?)
             }

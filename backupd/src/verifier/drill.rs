@@ -243,7 +243,7 @@ impl Drill<'_> {
     async fn restore(&mut self, sandbox: &Sandbox) -> Option<SealedFacts> {
         let v = self.verifier;
         self.report.timing.restore_started_unix_ms = Some(self.now());
-        let request = RestoreRequest { into: sandbox.path().to_owned(), paths: Vec::new(), overwrite: true };
+        let request = RestoreRequest { into: sandbox.path().to_owned(), overwrite: true, ..RestoreRequest::default() };
         let restored = backup_engine::restore(&v.env, &v.open, self.store, self.info.id, request, &v.activity).await;
         let outcome = match restored {
             Ok(outcome) => outcome,

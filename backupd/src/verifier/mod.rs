@@ -5,12 +5,13 @@ mod compare;
 mod drill;
 mod evidence;
 mod heads;
+mod names;
 mod probe;
 mod read;
 mod sandbox;
 mod verify;
 
-pub use read::{choose, ls_row, row as snapshot_row};
+pub use read::{choose, row as snapshot_row};
 pub use verify::row as verify_row;
 
 use crate::clock;

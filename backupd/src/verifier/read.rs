@@ -3,14 +3,12 @@
 use super::Verifier;
 use crate::clock::Stopwatch;
 use crate::failure;
-use backup_engine::{Entry, EntryKind, ErrorKind, NamedStore, RestoreRequest, SnapshotInfo};
-use backupd_api::{DrillVerdict, Failure, FailureKind, LsRow, RestoreDone, SnapshotRow, SnapshotState};
+use backup_engine::{ErrorKind, NamedStore, RestoreRequest, SnapshotInfo};
+use backupd_api::{DrillVerdict, Failure, FailureKind, RestoreDone, SnapshotRow, SnapshotState};
 use std::path::PathBuf;
 
 /// The word for the newest whole snapshot.
 const LATEST: &str = "latest";
-/// An answer with more rows would not fit a line; the caller asks for a folder instead.
-const ROWS_MAX: usize = 20_000;
 
 impl Verifier {
     pub async fn snapshot_rows(&self) -> Result<Vec<SnapshotRow>, Failure> {
@@ -29,35 +27,20 @@ impl Verifier {
     }
 
     /// The snapshot that a person means: `latest`, an id, or the beginning of one that is unambiguous.
-    async fn find(&self, wanted: &str) -> Result<SnapshotInfo, Failure> {
+    pub async fn find(&self, wanted: &str) -> Result<SnapshotInfo, Failure> {
         let heads = backup_engine::heads(&self.env, self.open.catalog(), &self.stores).await;
         let snapshots = heads.map_err(|e| failure::from_engine(&e))?.snapshots;
         choose(snapshots, wanted)
     }
 
     /// The named store, or the first that holds the snapshot.
-    fn store_for(&self, info: &SnapshotInfo, store: Option<&str>) -> Result<&NamedStore, Failure> {
+    pub fn store_for(&self, info: &SnapshotInfo, store: Option<&str>) -> Result<&NamedStore, Failure> {
         let holds = |s: &&NamedStore| info.stores.contains(&s.name);
         let chosen = match store {
             Some(name) => self.store(name),
             None => self.stores.iter().find(holds),
         };
         chosen.ok_or_else(|| failure::new(FailureKind::NotFound, "no store has this name or holds this snapshot"))
-    }
-
-    pub async fn ls(&self, snapshot: &str, path: Option<&str>) -> Result<Vec<LsRow>, Failure> {
-        let info = self.find(snapshot).await?;
-        let store = self.store_for(&info, None)?;
-        let prefix = path.unwrap_or_default().trim_matches('/').as_bytes();
-        let entries = backup_engine::ls(&self.env, &self.open, store, info.id, prefix).await;
-        let entries = entries.map_err(|e| failure::from_engine(&e))?;
-        if entries.len() > ROWS_MAX {
-            return Err(failure::new(
-                FailureKind::Misconfigured,
-                format!("{} entries are too many for one answer: name a folder in it", entries.len()),
-            ));
-        }
-        Ok(entries.into_iter().map(ls_row).collect())
     }
 
     /// Restores from the named store; without a name, from the first that holds the snapshot and gives it whole.
@@ -107,6 +90,7 @@ impl Verifier {
             into: into.to_owned(),
             paths: paths.iter().map(|p| p.trim_matches('/').as_bytes().to_vec()).collect(),
             overwrite,
+            ..RestoreRequest::default()
         };
         let outcome = backup_engine::restore(&self.env, &self.open, store, info.id, request, &self.activity).await?;
         log::info!(store = store.name.as_str(), files = outcome.files, bytes = outcome.bytes; "restore.done");
@@ -125,7 +109,7 @@ pub fn choose(snapshots: Vec<SnapshotInfo>, wanted: &str) -> Result<SnapshotInfo
     let absent = |message: &str| failure::new(FailureKind::NotFound, message);
     if wanted == LATEST {
         let newest = snapshots.into_iter().find(|s| !s.partial);
-        return newest.ok_or_else(|| absent("there is no whole snapshot yet"));
+        return newest.ok_or_else(|| absent("there is no whole snapshot yet: name a partial one by its id"));
     }
     let mut fits = snapshots.into_iter().filter(|s| wanted.len() >= 6 && s.id.to_string().starts_with(wanted));
     match (fits.next(), fits.next()) {
@@ -159,23 +143,5 @@ pub fn row(info: SnapshotInfo, passed: &[String], all: usize) -> SnapshotRow {
         bytes_added: info.bytes_added,
         stores: info.stores,
         id,
-    }
-}
-
-pub fn ls_row(entry: Entry) -> LsRow {
-    let kind = match entry.kind {
-        EntryKind::File => "file",
-        EntryKind::Directory => "directory",
-        EntryKind::Symlink => "symlink",
-        EntryKind::Fifo => "fifo",
-        EntryKind::Socket => "socket",
-        EntryKind::CharDevice => "char-device",
-        EntryKind::BlockDevice => "block-device",
-    };
-    LsRow {
-        path: String::from_utf8_lossy(&entry.path).into_owned(),
-        kind: kind.to_owned(),
-        bytes: entry.size,
-        modified_unix_ms: i64::try_from(entry.mtime_unix_ns / 1_000_000).unwrap_or(0),
     }
 }

@@ -67,6 +67,7 @@ pub enum StoreLocation {
         region: String,
         access_key: String,
         secret_key: String,
+        session_token: Option<String>,
         allow_http: bool,
     },
 }

@@ -21,7 +21,8 @@ pub(super) struct ObjectStoreStore {
 impl ObjectStoreStore {
     /// S3 with our own few retries outside and none inside, so that a dead store fails in seconds.
     pub(super) fn s3(location: &StoreLocation, limits: StoreLimits) -> Result<Self> {
-        let StoreLocation::S3 { endpoint, bucket, prefix, region, access_key, secret_key, allow_http } = location
+        let StoreLocation::S3 { endpoint, bucket, prefix, region, access_key, secret_key, session_token, allow_http } =
+            location
         else {
             return Err(Error::new(ErrorKind::Misconfigured, "not an S3 location"));
         };
@@ -41,6 +42,9 @@ impl ObjectStoreStore {
             .with_retry(retry);
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
+        }
+        if let Some(token) = session_token {
+            builder = builder.with_token(token);
         }
         let inner = builder.build().map_err(|error| translate(error, "the S3 settings"))?;
         let prefix = prefix.trim_matches('/');

@@ -69,7 +69,7 @@ impl Practice {
     pub async fn restore_from(&self, store: &NamedStore, id: SnapshotId) -> PathBuf {
         let into = self.dir.path().join(format!("restored-{}-{}", store.name, &id.to_string()[..8]));
         let _ = fs::remove_dir_all(&into);
-        let request = RestoreRequest { into: into.clone(), paths: Vec::new(), overwrite: false };
+        let request = RestoreRequest { into: into.clone(), overwrite: false, ..RestoreRequest::default() };
         restore(&self.env, &self.made.open, store, id, request, &NoProgress).await.unwrap();
         into.join("files")
     }

@@ -1,0 +1,303 @@
+//! What can be typed. Every verb shows an example line.
+
+use crate::recover;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(
+    name = "backupd",
+    version,
+    about = "Backups that prove themselves: snapshots to several stores, restores, signed restore reports",
+    after_help = "One repository, no daemon: add --repo DIR or --repo s3://bucket/prefix. The passphrase is asked for, or stands in\n\
+                  BACKUPD_PASSPHRASE; local state is in BACKUPD_STATE (else ~/.local/state/backupd); S3 takes AWS_ACCESS_KEY_ID,\n\
+                  AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL or AWS_PROFILE.\n\
+                  Where the daemons are: --config cli.toml (or serve.toml, verifier.toml), BACKUPD_CONFIG, or --serve / --verifier.\n\
+                  Exit codes: 0 done; 1 failed, damaged or not proved; 2 wrong usage or settings; 3 snapshot is partial; 130 stopped.\n\
+                  Example: backupd snapshot --repo /mnt/backup --tag monday ~/documents"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the daemon that takes snapshots and sends them to the stores
+    #[command(after_help = "Example: backupd serve --config /etc/holdfast/serve.toml")]
+    Serve {
+        /// Settings, serve.toml
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run the daemon that restores, drills and signs reports
+    #[command(after_help = "Example: backupd verifier --config /etc/holdfast/verifier.toml")]
+    Verifier {
+        /// Settings, verifier.toml
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Make a repository in every store, its keys and the recovery kit (asks no daemon)
+    #[command(after_help = "Example: backupd init --repo /mnt/backup\n\
+                            Example: backupd init --config serve.toml --kit /media/usb/kit.json")]
+    Init(recover::InitArgs),
+    /// Take a snapshot now (asks `backupd serve`; with --repo, no daemon)
+    #[command(after_help = "Example: backupd snapshot --repo /mnt/backup --tag monday --exclude '*.tmp' ~/documents")]
+    Snapshot(SnapshotArgs),
+    /// List snapshots and the stores that hold them (asks `backupd serve`, or the verifier; with --repo, no daemon)
+    #[command(after_help = "Example: backupd snapshots --repo /mnt/backup")]
+    Snapshots(ListArgs),
+    /// List names in a snapshot (asks `backupd verifier` on its own machine; with --repo, no daemon)
+    #[command(after_help = "Example: backupd ls --repo /mnt/backup --long letters/2026")]
+    Ls(LsArgs),
+    /// Show what differs between two snapshots (asks `backupd verifier` on its own machine; with --repo, no daemon)
+    #[command(
+        after_help = "Marks: + added, - removed, M modified, T of another type, P other permissions, owners or attributes.\n\
+                            Example: backupd diff --repo /mnt/backup 3f9a2c latest letters"
+    )]
+    Diff(DiffArgs),
+    /// Find names in one or all snapshots (asks `backupd verifier` on its own machine; with --repo, no daemon)
+    #[command(after_help = "Example: backupd find --repo /mnt/backup '*.pdf' --larger 1M --newer 7d")]
+    Find(FindArgs),
+    /// Restore a snapshot or parts of it (asks `backupd verifier` on its own machine; with --repo, no daemon)
+    #[command(after_help = "Example: backupd restore --repo /mnt/backup --tag monday --into /tmp/back letters/2026")]
+    Restore(RestoreArgs),
+    /// Check that the stores hold what they should (asks `backupd verifier`; with --repo, no daemon)
+    #[command(after_help = "Example: backupd verify --repo /mnt/backup --read-data")]
+    Verify(VerifyArgs),
+    /// Show a repository's size, chunks, and what compression and sharing save (asks no daemon)
+    #[command(after_help = "Example: backupd stats --repo /mnt/backup")]
+    Stats(StatsArgs),
+    /// Restore from one store alone, start the EMR on it, sign a report (asks `backupd verifier`)
+    #[command(after_help = "Example: backupd drill --config cli.toml --store provider-north")]
+    Drill(DrillArgs),
+    /// List reports, save one with its evidence, or hand in an approval (asks `backupd verifier`)
+    #[command(after_help = "Example: backupd report --config cli.toml 2026-11-25-0004 --out /media/usb/evidence")]
+    Report(ReportArgs),
+    /// List the keys of a practice, or prove that each unlocks (asks no daemon)
+    #[command(after_help = "Example: backupd keys --help")]
+    Keys(recover::KeysArgs),
+    /// Show every store: condition, what it holds, when it was proved (asks `backupd serve`)
+    #[command(after_help = "Example: backupd stores --config cli.toml")]
+    Stores(Plain),
+    /// Show the practice's backup at a glance (asks `backupd serve`)
+    #[command(after_help = "Example: backupd status --config cli.toml")]
+    Status(Plain),
+    /// Bring a practice back on an empty machine from its recovery kit and one store (asks no daemon)
+    #[command(
+        after_help = "Example: backupd recover --kit /media/usb/kit.json --store provider-south --into /srv/practice"
+    )]
+    Recover(recover::RecoverArgs),
+    #[command(hide = true)]
+    Prune {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<OsString>,
+    },
+}
+
+/// Where to ask, and how to answer.
+#[derive(Args, Clone)]
+pub struct Ask {
+    /// cli.toml, or the daemon's own serve.toml or verifier.toml
+    #[arg(long, value_name = "FILE", env = "BACKUPD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where `backupd serve` listens: unix:/path
+    #[arg(long, value_name = "ENDPOINT")]
+    pub serve: Option<String>,
+    /// Where `backupd verifier` listens: unix:/path
+    #[arg(long, value_name = "ENDPOINT")]
+    pub verifier: Option<String>,
+    /// Answer in lines of JSON, progress included
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Plain {
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// A repository without a daemon.
+#[derive(Args, Clone)]
+pub struct Repo {
+    /// Work on this repository without a daemon: a folder or s3://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
+    #[arg(long, value_name = "DIR|URL")]
+    pub repo: Option<String>,
+}
+
+#[derive(Args)]
+pub struct SnapshotArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    #[command(flatten)]
+    pub repo: Repo,
+    /// A word to find the snapshot by
+    #[arg(long)]
+    pub tag: Option<String>,
+    /// With --repo: leave out what has this name or stands at this path; may be given often
+    #[arg(long, value_name = "NAME")]
+    pub exclude: Vec<String>,
+    /// With --repo: the folder or file to back up
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    #[command(flatten)]
+    pub repo: Repo,
+}
+
+/// Which snapshot.
+#[derive(Args, Clone)]
+pub struct Which {
+    /// A snapshot's id, its beginning, or `latest`
+    #[arg(long, value_name = "ID", default_value = "latest")]
+    pub snapshot: String,
+    /// The newest snapshot with this tag
+    #[arg(long, conflicts_with = "snapshot")]
+    pub tag: Option<String>,
+}
+
+#[derive(Args)]
+pub struct LsArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    #[command(flatten)]
+    pub repo: Repo,
+    #[command(flatten)]
+    pub which: Which,
+    /// Show permissions, owners, size and time as `ls -l` does
+    #[arg(long, short)]
+    pub long: bool,
+    /// Only so many levels below the path
+    #[arg(long, value_name = "LEVELS")]
+    pub depth: Option<u32>,
+    /// Instead, show the files that the snapshot could not take as they were, and why
+    #[arg(long, conflicts_with_all = ["path", "depth", "long"])]
+    pub unreadable: bool,
+    /// Only what is at or below this path
+    pub path: Option<OsString>,
+}
+
+#[derive(Args)]
+pub struct DiffArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    #[command(flatten)]
+    pub repo: Repo,
+    /// The older one: a snapshot's id, its beginning, `latest`, or with --repo a tag
+    #[arg(value_name = "BEFORE")]
+    pub before: String,
+    /// The newer one
+    #[arg(value_name = "AFTER")]
+    pub after: String,
+    /// Only what is at or below this path
+    pub path: Option<OsString>,
+    /// Show also entries of which only the time differs (mark t)
+    #[arg(long)]
+    pub times: bool,
+}
+
+#[derive(Args)]
+pub struct FindArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    #[command(flatten)]
+    pub repo: Repo,
+    /// Only in this snapshot: its id, its beginning, or `latest`; otherwise in all
+    #[arg(long, value_name = "ID")]
+    pub snapshot: Option<String>,
+    /// Only in the newest snapshot with this tag
+    #[arg(long, conflicts_with = "snapshot")]
+    pub tag: Option<String>,
+    /// A name with `*`, `?`, `[a-z]`; with a slash in it the whole path, where `**` stands for any folders
+    #[arg(value_name = "NAME")]
+    pub name: Option<OsString>,
+    /// Letters fit whatever their case (ASCII)
+    #[arg(long, short)]
+    pub ignore_case: bool,
+    /// Only files (f), folders (d), links (l), fifos (p), sockets (s), devices (c, b); several as in `fl`
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kinds: Option<String>,
+    /// At least so large: 4096, 10k, 5M, 2G
+    #[arg(long, value_name = "SIZE")]
+    pub larger: Option<String>,
+    /// At most so large
+    #[arg(long, value_name = "SIZE")]
+    pub smaller: Option<String>,
+    /// Changed since: 2026-11-25, `2026-11-25 14:30` (UTC), or so long ago: 90m, 12h, 7d, 3w
+    #[arg(long, value_name = "WHEN")]
+    pub newer: Option<String>,
+    /// Changed before
+    #[arg(long, value_name = "WHEN")]
+    pub older: Option<String>,
+}
+
+#[derive(Args)]
+pub struct StatsArgs {
+    /// The repository: a folder or s3://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
+    #[arg(long, value_name = "DIR|URL")]
+    pub repo: String,
+    /// Answer in lines of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    #[command(flatten)]
+    pub repo: Repo,
+    #[command(flatten)]
+    pub which: Which,
+    /// From this store alone; otherwise from the first that gives it whole
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// The folder to restore into, `.` for this one; nothing in it is replaced
+    #[arg(long, value_name = "DIR")]
+    pub into: PathBuf,
+    /// Only these paths, as `backupd ls` shows them
+    pub paths: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    #[command(flatten)]
+    pub repo: Repo,
+    /// Only this store
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// Read every byte back instead of checking that everything is there
+    #[arg(long)]
+    pub read_data: bool,
+}
+
+#[derive(Args)]
+pub struct DrillArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// This store; otherwise the one that was proved longest ago
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+}
+
+#[derive(Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// A report's id; without one, all are listed
+    pub id: Option<String>,
+    /// Save the report with everything that an auditor needs in this folder
+    #[arg(long, value_name = "DIR", requires = "id")]
+    pub out: Option<PathBuf>,
+    /// Hand in an approval file made with `report-verify approve`
+    #[arg(long, value_name = "FILE", requires = "id")]
+    pub approval: Option<PathBuf>,
+}
