@@ -381,7 +381,7 @@ mod tests {
             0 => Content::Paged(id),
             _ => Content::Inline(vec![Extent::Data { id, len: 9 }, Extent::Hole { len: 70_000_000_000 }]),
         };
-        let xattrs = if inode % 2 == 0 { vec![(b"user.a".to_vec(), b"b".to_vec())] } else { Vec::new() };
+        let xattrs = if inode.is_multiple_of(2) { vec![(b"user.a".to_vec(), b"b".to_vec())] } else { Vec::new() };
         Remembered { identity: identity(inode), xattrs, content }
     }
 
