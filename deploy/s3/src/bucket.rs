@@ -12,6 +12,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 /// The largest object accepted; a pack has 16 MiB at most.
 const OBJECT_BYTES_MAX: i64 = 1 << 30;
+/// What the file system allows.
+const FILE_NAME_BYTES_MAX: usize = 255;
 /// Locks over which the object keys are spread.
 const STRIPES: usize = 256;
 
@@ -96,6 +98,15 @@ fn sidecars(root: &Path, bucket: &str, key: &str) -> [PathBuf; 2] {
     [root.join(format!("{stem}.metadata.json")), root.join(format!("{stem}.internal.json"))]
 }
 
+/// The sidecars carry the key in their names, so it has to be shorter than S3's own limit.
+fn require_short(root: &Path, bucket: &str, key: &str) -> S3Result<()> {
+    let too_long = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() > FILE_NAME_BYTES_MAX);
+    if sidecars(root, bucket, key).iter().any(too_long) {
+        return Err(s3_error!(KeyTooLongError, "this server keeps keys of about 160 bytes: use a shorter prefix"));
+    }
+    Ok(())
+}
+
 fn sync_to_root(root: &Path, object: &Path, sidecars: &[PathBuf]) -> io::Result<()> {
     std::fs::File::open(object)?.sync_all()?;
     for sidecar in sidecars {
@@ -122,6 +133,7 @@ impl S3 for Buckets {
         }
         self.require(&req, Right::Create)?;
         let (bucket, key) = (req.input.bucket.clone(), req.input.key.clone());
+        require_short(&self.root, &bucket, &key)?;
         if !object_path(&self.root, &bucket, "")?.is_dir() {
             return Err(s3_error!(NoSuchBucket));
         }
@@ -157,8 +169,13 @@ impl S3 for Buckets {
         self.files.get_bucket_location(req).await
     }
 
-    async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+    async fn list_objects_v2(
+        &self,
+        mut req: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
         self.require(&req, Right::Read)?;
+        // S3 takes an empty delimiter for none; s3s-fs would answer with no key at all.
+        req.input.delimiter = req.input.delimiter.filter(|delimiter| !delimiter.is_empty());
         self.files.list_objects_v2(req).await
     }
 

@@ -86,6 +86,15 @@ async fn puts_gets_ranges_and_deletes() {
 }
 
 #[tokio::test]
+async fn says_that_a_key_is_too_long() {
+    let server = Server::start();
+    let store = server.store(OWNER);
+    store.put(&Key::from("k".repeat(155)), PutPayload::from_static(b"x")).await.unwrap();
+    let error = store.put(&Key::from("k".repeat(200)), PutPayload::from_static(b"x")).await.unwrap_err();
+    assert!(error.to_string().contains("KeyTooLong"), "{error}");
+}
+
+#[tokio::test]
 async fn lists_more_than_one_page() {
     let server = Server::start();
     let store = server.store(WRITER);
