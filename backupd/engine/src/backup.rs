@@ -6,6 +6,8 @@ use crate::chunker::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
 use crate::commit::{Commit, commit};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keys::require;
+use crate::owners::named;
 use crate::pack::{Sealer, run};
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::remembered::{Memo, Memory};
@@ -15,6 +17,7 @@ use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{index_name, pack_name, snapshot_name, union};
 use crate::walk::{Counters, Walk, Walked, is_part_name};
+use backup_format::features::Purpose;
 use backup_format::head::Head;
 use backup_format::index::parse_catalog;
 use backup_format::manifest::{InnerManifest, NAME_BYTES_MAX, OuterManifest, PartRecord};
@@ -138,6 +141,10 @@ pub async fn snapshot(
         None => State::memory(),
     });
     let (union, catalog) = union(writer.catalog(), stores, &state).await?;
+    let keyring = require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
+    if keyring.newest_epoch > writer.seal_key().epoch() {
+        log::warn!(epoch = writer.seal_key().epoch(), newest = keyring.newest_epoch; "writer.epoch_behind");
+    }
     let lanes = stores.iter().zip(&union.views).map(|(store, view)| view.listing.is_ok().then(|| Lane::open(store)));
     let mut sending = Sending {
         env,
@@ -420,6 +427,7 @@ fn seal_manifest(
         parts: request.parts.iter().map(part).collect(),
         unreadable_count: walked.unreadable_count,
         unreadable: walked.unreadable.clone(),
+        owners: named(&*env.owner_names(), &walked.users, &walked.groups),
     };
     let keys = (writer.catalog(), writer.seal_key());
     let sealed = seal_parts(&mut env.rng(), PartsKind::Snapshot, keys, &outer.encode()?, &inner.encode()?)?;

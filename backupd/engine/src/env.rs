@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{RealFs, SourceFs};
 use core::convert::Infallible;
+use nix::unistd::{Gid, Group, Uid, User};
 use rand_core::{TryCryptoRng, TryRng};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,12 +22,23 @@ pub trait Entropy: Send + Sync {
     fn fill(&self, bytes: &mut [u8]);
 }
 
+/// What a machine calls its users and groups. A number without a name is not an error.
+pub trait OwnerNames: Send + Sync {
+    fn user(&self, uid: u32) -> Option<Vec<u8>>;
+    fn group(&self, gid: u32) -> Option<Vec<u8>>;
+    /// The number of a user's name on this machine.
+    fn uid(&self, name: &[u8]) -> Option<u32>;
+    /// The number of a group's name on this machine.
+    fn gid(&self, name: &[u8]) -> Option<u32>;
+}
+
 /// The door. Cheap to clone.
 #[derive(Clone)]
 pub struct Env {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     fs: Arc<dyn SourceFs>,
+    owner_names: Arc<dyn OwnerNames>,
     workers: usize,
 }
 
@@ -35,7 +47,13 @@ impl Env {
     #[must_use]
     pub fn real() -> Self {
         let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 16);
-        Self { clock: Arc::new(RealClock::new()), entropy: Arc::new(RealEntropy), fs: Arc::new(RealFs), workers }
+        Self {
+            clock: Arc::new(RealClock::new()),
+            entropy: Arc::new(RealEntropy),
+            fs: Arc::new(RealFs),
+            owner_names: Arc::new(RealOwnerNames),
+            workers,
+        }
     }
 
     /// A seeded door: the clock stands still until it is moved, random bytes follow from the seed, and stages run on
@@ -47,7 +65,13 @@ impl Env {
             .update(&seed.to_le_bytes())
             .finalize_xof();
         let entropy = Arc::new(SeededEntropy(Mutex::new(stream)));
-        let env = Self { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy, fs: Arc::new(RealFs), workers: 0 };
+        let env = Self {
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            entropy,
+            fs: Arc::new(RealFs),
+            owner_names: Arc::new(RealOwnerNames),
+            workers: 0,
+        };
         (env, clock)
     }
 
@@ -56,6 +80,19 @@ impl Env {
     pub fn with_fs(mut self, fs: Arc<dyn SourceFs>) -> Self {
         self.fs = fs;
         self
+    }
+
+    /// The same door with another list of users and groups behind it.
+    #[must_use]
+    pub fn with_owner_names(mut self, owner_names: Arc<dyn OwnerNames>) -> Self {
+        self.owner_names = owner_names;
+        self
+    }
+
+    /// What this machine calls its users and groups.
+    #[must_use]
+    pub fn owner_names(&self) -> Arc<dyn OwnerNames> {
+        Arc::clone(&self.owner_names)
     }
 
     /// Local files of sources.
@@ -144,6 +181,26 @@ impl Clock for RealClock {
 
     fn steady_ms(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+struct RealOwnerNames;
+
+impl OwnerNames for RealOwnerNames {
+    fn user(&self, uid: u32) -> Option<Vec<u8>> {
+        User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name.into_bytes())
+    }
+
+    fn group(&self, gid: u32) -> Option<Vec<u8>> {
+        Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name.into_bytes())
+    }
+
+    fn uid(&self, name: &[u8]) -> Option<u32> {
+        User::from_name(std::str::from_utf8(name).ok()?).ok().flatten().map(|user| user.uid.as_raw())
+    }
+
+    fn gid(&self, name: &[u8]) -> Option<u32> {
+        Group::from_name(std::str::from_utf8(name).ok()?).ok().flatten().map(|group| group.gid.as_raw())
     }
 }
 

@@ -53,6 +53,12 @@ impl Error {
         self.kind
     }
 
+    /// Why bytes were refused, when that was the cause.
+    #[must_use]
+    pub(crate) fn source_format(&self) -> Option<&FormatError> {
+        self.source.as_ref()?.downcast_ref()
+    }
+
     /// Puts words in front of the message.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
@@ -101,12 +107,10 @@ impl std::error::Error for Error {
 impl From<FormatError> for Error {
     fn from(error: FormatError) -> Self {
         let kind = match error {
-            FormatError::UnknownVersion { .. }
-            | FormatError::OtherRepository { .. }
-            | FormatError::NotThis { .. }
-            | FormatError::Derivation => ErrorKind::Misconfigured,
+            FormatError::NotThis { .. } | FormatError::Derivation => ErrorKind::Misconfigured,
+            _ if error.is_not_damage() => ErrorKind::Misconfigured,
             _ => ErrorKind::Damaged,
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, error.to_string()).because(error)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::gaps::{Gap, gaps};
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, HEADS, View, fetch, snapshot_name, views};
 use backup_format::head::{Head, HeadName};
@@ -40,6 +41,8 @@ pub struct Heads {
     pub unreachable: Vec<(String, Error)>,
     /// Heads and manifests that are there and not valid: store and object name.
     pub rejected: Vec<(String, String)>,
+    /// Counters of a chain without a head and without a tombstone: an alarm. Known only when every store answered.
+    pub gaps: Vec<Gap>,
 }
 
 /// The union of heads. An unreachable store is reported, not an error, unless none answers.
@@ -73,19 +76,24 @@ async fn union_of_heads(catalog: &CatalogKey, open: Option<&OpenKey>, stores: &[
         let holders: Vec<&NamedStore> = holders.iter().filter_map(|at| stores.get(*at)).collect();
         async move { read_head(catalog, open, name, holders).await }.boxed()
     };
-    let mut snapshots = Vec::new();
+    let (mut snapshots, mut links) = (Vec::new(), Vec::new());
+    let names: Vec<HeadName> = found.keys().copied().collect();
     let mut reads = futures::stream::iter(found.into_iter().map(read)).buffered(FETCHES);
     while let Some((snapshot, bad)) = reads.next().await {
         rejected.extend(bad);
-        snapshots.extend(snapshot.map(|(mut info, name): (SnapshotInfo, HeadName)| {
-            let claimed = claims.get(&(name.source, name.incarnation, name.counter));
+        if let Some((mut info, head)) = snapshot {
+            let claimed = claims.get(&(head.source, head.incarnation, head.counter));
             info.forked = claimed.is_some_and(|hashes| hashes.len() > 1);
-            info
-        }));
+            snapshots.push(info);
+            links.push(head);
+        }
     }
     drop(reads);
     snapshots.sort_by_key(|s| std::cmp::Reverse((s.taken_unix_ms, s.counter, s.id)));
-    Ok(Heads { snapshots, unreachable, rejected })
+    // A head may lie only at a store that does not answer.
+    let gaps =
+        if unreachable.is_empty() { gaps(catalog, stores, names.into_iter(), &links).await? } else { Vec::new() };
+    Ok(Heads { snapshots, unreachable, rejected, gaps })
 }
 
 fn unreachable(stores: &[NamedStore], views: Vec<View>) -> Result<Vec<(String, Error)>> {
@@ -101,7 +109,7 @@ fn unreachable(stores: &[NamedStore], views: Vec<View>) -> Result<Vec<(String, E
     Ok(down)
 }
 
-type ReadHead = (Option<(SnapshotInfo, HeadName)>, Vec<(String, String)>);
+type ReadHead = (Option<(SnapshotInfo, Head)>, Vec<(String, String)>);
 
 async fn read_head(
     catalog: &CatalogKey,
@@ -112,9 +120,9 @@ async fn read_head(
     let mut rejected = Vec::new();
     for store in &holders {
         match read_head_at(catalog, open, name, store).await {
-            Ok(mut info) => {
+            Ok((mut info, head)) => {
                 info.stores = holders.iter().map(|store| store.name.clone()).collect();
-                return (Some((info, name)), rejected);
+                return (Some((info, head)), rejected);
             }
             Err((object, _)) => rejected.push((store.name.clone(), object)),
         }
@@ -127,11 +135,11 @@ async fn read_head_at(
     open: Option<&OpenKey>,
     name: HeadName,
     store: &NamedStore,
-) -> std::result::Result<SnapshotInfo, (String, Error)> {
+) -> std::result::Result<(SnapshotInfo, Head), (String, Error)> {
     let head = read_signed(catalog, name, store).await.map_err(|error| (name.to_string(), error))?;
     let object = snapshot_name(&head.snapshot.0);
     let (outer, inner) = read_manifest(catalog, open, head.snapshot, store).await.map_err(|error| (object, error))?;
-    Ok(SnapshotInfo {
+    let info = SnapshotInfo {
         id: head.snapshot,
         source: outer.source,
         incarnation: head.incarnation,
@@ -144,7 +152,8 @@ async fn read_head_at(
         tag: inner.and_then(|inner| inner.tag),
         stores: Vec::new(),
         forked: false,
-    })
+    };
+    Ok((info, head))
 }
 
 /// Reads a head, checks its signature and that it stands where it says.

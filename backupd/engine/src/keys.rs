@@ -1,10 +1,15 @@
-//! Making a repository, opening its keyring, making a further writer.
+//! Making a repository, opening its keyring, and writing a further keyring: another epoch, a slot more, a slot less.
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::NamedStore;
-use backup_format::keyring::{Keyring, Unlock};
-use backup_format::{ObjectHash, OpenKey, PaperKey, Passphrase, RepositoryId, RepositorySecrets, WriterCredential};
+use crate::survey::{View, fetch, fetch_any, views};
+use backup_format::features::{Features, Purpose};
+use backup_format::keyring::{Header, Keyring, seal};
+use backup_format::{
+    CatalogKey, FormatError, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, RepositoryId, RepositorySecrets,
+    Share, Slot, SlotId, SlotKind, Unlock, WriterCredential,
+};
 use bytes::Bytes;
 
 /// Folder of the keyrings: `keyring/<16 hex digits>-<hash>`, the highest number is the one in force.
@@ -28,9 +33,14 @@ pub struct Initialized {
 }
 
 /// What unlocks a keyring.
+#[derive(Clone)]
 pub enum UnlockWith {
     Passphrase(Passphrase),
     PaperKey(PaperKey),
+    /// As many shares of one slot as it takes.
+    Shares(Vec<Share>),
+    /// A machine key, from a systemd credential.
+    Machine(MachineKey),
     /// The bytes of an open key file: no keyring is read, but it must be of the store's repository.
     OpenKeyFile(zeroize::Zeroizing<Vec<u8>>),
 }
@@ -53,7 +63,7 @@ pub async fn init(env: &Env, stores: &[NamedStore], options: InitOptions) -> Res
             ));
         }
     }
-    let made = make(env, &options)?;
+    let made = make(env, options).await?;
     let name = keyring_name(1, &made.keyring);
     for store in stores {
         store.store.put(&name, made.keyring.clone()).await.map_err(|error| error.context(&store.name))?;
@@ -61,36 +71,115 @@ pub async fn init(env: &Env, stores: &[NamedStore], options: InitOptions) -> Res
     Ok(made)
 }
 
-fn make(env: &Env, options: &InitOptions) -> Result<Initialized> {
-    let mut rng = env.rng();
-    let secrets = RepositorySecrets::generate(&mut rng);
-    let paper_key = PaperKey::generate(&mut rng);
-    let mut slots = vec![Unlock::Paper(&paper_key)];
-    slots.extend(options.passphrase.as_ref().map(Unlock::Passphrase));
-    let keyring = Bytes::from(backup_format::keyring::seal(&mut rng, &secrets, &slots)?);
+async fn make(env: &Env, options: InitOptions) -> Result<Initialized> {
+    let now = env.now_unix_ms();
+    let paper_key = PaperKey::generate(&mut env.rng());
+    let secrets = RepositorySecrets::generate(&mut env.rng(), now);
+    let mut slots = vec![Slot::new(&mut env.rng(), &Unlock::Paper(&paper_key), now)?];
+    if let Some(passphrase) = options.passphrase {
+        slots.push(slot(env, UnlockWith::Passphrase(passphrase)).await?);
+    }
+    let keyring = Bytes::from(seal(&mut env.rng(), &secrets, 1, Features::default(), &slots)?);
     Ok(Initialized {
         repository: secrets.repository(),
-        writer: WriterCredential::issue(&mut rng, &secrets),
+        writer: WriterCredential::issue(&mut env.rng(), &secrets),
         open: secrets.open_key(),
         keyring,
         paper_key,
     })
 }
 
+/// A slot for a secret. A passphrase takes 64 MiB and most of a second, so not on the reactor.
+async fn slot(env: &Env, with: UnlockWith) -> Result<Slot> {
+    let (mut rng, now) = (env.rng(), env.now_unix_ms());
+    env.blocking(move || Ok(Slot::new(&mut rng, &with.borrow()?, now)?)).await?
+}
+
 fn keyring_name(number: u64, bytes: &[u8]) -> String {
     format!("{KEYRINGS}{number:016x}-{}", ObjectHash::of(bytes))
+}
+
+/// The keyrings that the stores hold together, the one in force first.
+fn newest_first<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut found: Vec<String> = names.filter(|name| name.starts_with(KEYRINGS)).cloned().collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found.dedup();
+    found
+}
+
+fn none_at(stores: &[NamedStore]) -> Error {
+    let names: Vec<&str> = stores.iter().map(|store| store.name.as_str()).collect();
+    let names = names.join(", ");
+    Error::new(
+        ErrorKind::NotFound,
+        format!("store {names} holds no keyring, so no repository: run init, check its place, or put the keyring back"),
+    )
 }
 
 /// The keyring in force at a store.
 pub async fn keyring(_env: &Env, store: &NamedStore) -> Result<Bytes> {
     let listed = store.store.list(KEYRINGS).await?;
-    let newest = listed.iter().map(|object| object.name.as_str()).max().ok_or_else(|| {
-        Error::new(
-            ErrorKind::NotFound,
-            format!("store {} holds no repository: run init, or check its place", store.name),
-        )
-    })?;
-    store.store.get(newest).await
+    let names = newest_first(listed.iter().map(|object| &object.name));
+    let newest = names.first().ok_or_else(|| none_at(std::slice::from_ref(store)))?;
+    let bytes = fetch(store, newest).await?;
+    check_name(newest, &bytes)?;
+    Ok(bytes)
+}
+
+fn check_name(name: &str, bytes: &[u8]) -> Result<()> {
+    if name == keyring_name(Keyring::parse(bytes)?.header().number, bytes) {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorKind::Damaged, "a keyring stands under another's name"))
+    }
+}
+
+/// Reads the header of the keyring in force at one store and refuses what this release does not know. A keyring that is
+/// damaged or gone does not stop a holder of the open key, who reads without it.
+pub(crate) async fn require_at(store: &NamedStore, catalog: &CatalogKey, purpose: Purpose) -> Result<()> {
+    let stores = std::slice::from_ref(store);
+    let views = views(stores, KEYRINGS).await;
+    if let Some(Err(error)) = views.first().map(|view| &view.listing) {
+        return Err(error.duplicate());
+    }
+    match require(stores, &views, catalog, purpose).await {
+        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+            log::warn!(store = store.name.as_str(), error:% = error; "keyring.unreadable");
+            Ok(())
+        }
+        found => found.map(drop),
+    }
+}
+
+/// The same over all reachable stores, from their listings. Keyrings that the repository's own authority did not write
+/// are passed over: a store must not stop a backup by a forged one.
+pub(crate) async fn require(
+    stores: &[NamedStore],
+    views: &[View],
+    catalog: &CatalogKey,
+    purpose: Purpose,
+) -> Result<Header> {
+    let names = newest_first(views.iter().filter_map(View::objects).flat_map(|objects| objects.keys()));
+    let mut last = none_at(stores);
+    for name in names {
+        let read = fetch_any(stores, views, &name).await.and_then(|bytes| {
+            let keyring = Keyring::parse(&bytes)?;
+            keyring.check(catalog)?;
+            Ok(keyring.header())
+        });
+        match read {
+            Ok(header) => {
+                header.features.require(purpose)?;
+                return Ok(header);
+            }
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                log::warn!(object = name.as_str(), error:% = error; "keyring.unreadable");
+                last = error;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
 }
 
 /// Which repository a keyring is of; needs no key.
@@ -100,46 +189,230 @@ pub fn repository_of(keyring: &[u8]) -> Result<RepositoryId> {
 
 /// Opens the repository's read key.
 pub async fn unlock(env: &Env, store: &NamedStore, with: &UnlockWith) -> Result<OpenKey> {
-    let keyring = keyring(env, store).await?;
     if let UnlockWith::OpenKeyFile(bytes) = with {
         let key = OpenKey::from_bytes(bytes)?;
-        let repository = Keyring::parse(&keyring)?.repository();
-        return if key.repository() == repository {
-            Ok(key)
-        } else {
-            Err(Error::new(ErrorKind::Misconfigured, "the open key file belongs to another repository"))
+        return match require_at(store, key.catalog(), Purpose::Read).await {
+            Ok(_) => Ok(key),
+            Err(error) => Err(match error.source_format() {
+                Some(FormatError::OtherRepository { .. }) => {
+                    Error::new(ErrorKind::Misconfigured, "the open key file belongs to another repository")
+                }
+                _ => error,
+            }),
         };
     }
-    Ok(secrets(env, keyring, with).await?.open_key())
+    let keyring = keyring(env, store).await?;
+    Ok(secrets(env, keyring, with, Purpose::Read).await?.open_key())
 }
 
 /// A new writer, for a machine that lost its own credential. The open key alone cannot make one.
 pub async fn recover_writer(env: &Env, keyring: Bytes, with: &UnlockWith) -> Result<WriterCredential> {
-    let secrets = secrets(env, keyring, with).await?;
+    let secrets = secrets(env, keyring, with, Purpose::Read).await?;
     Ok(WriterCredential::issue(&mut env.rng(), &secrets))
 }
 
-async fn secrets(env: &Env, keyring: Bytes, with: &UnlockWith) -> Result<RepositorySecrets> {
-    let refused = |error| match error {
-        backup_format::FormatError::Sealed { .. } => {
-            Error::new(ErrorKind::Denied, "the passphrase or paper key does not open this repository's keyring")
-        }
-        other => Error::from(other),
-    };
-    match with {
-        UnlockWith::OpenKeyFile(_) => Err(Error::new(
-            ErrorKind::Denied,
-            "an open key file cannot make a writer: give the passphrase or the paper key",
-        )),
-        UnlockWith::Passphrase(passphrase) => {
-            let passphrase = passphrase.clone();
-            // 64 MiB and a second of work: not on the reactor.
-            env.blocking(move || Keyring::parse(&keyring)?.open(&Unlock::Passphrase(&passphrase)))
-                .await?
-                .map_err(refused)
-        }
-        UnlockWith::PaperKey(paper) => {
-            Keyring::parse(&keyring).and_then(|ring| ring.open(&Unlock::Paper(paper))).map_err(refused)
+impl UnlockWith {
+    fn borrow(&self) -> Result<Unlock<'_>> {
+        match self {
+            Self::Passphrase(passphrase) => Ok(Unlock::Passphrase(passphrase)),
+            Self::PaperKey(paper) => Ok(Unlock::Paper(paper)),
+            Self::Shares(shares) => Ok(Unlock::Shares(shares)),
+            Self::Machine(machine) => Ok(Unlock::Machine(machine)),
+            Self::OpenKeyFile(_) => Err(Error::new(
+                ErrorKind::Denied,
+                "an open key file neither makes a writer nor changes the keyring: give a passphrase, the paper key, \
+                 shares or the machine key",
+            )),
         }
     }
+}
+
+async fn secrets(env: &Env, keyring: Bytes, with: &UnlockWith, purpose: Purpose) -> Result<RepositorySecrets> {
+    opened(env, keyring, with, purpose).await.map(|(secrets, _)| secrets)
+}
+
+/// Opens a keyring; also which slot it was.
+async fn opened(
+    env: &Env,
+    keyring: Bytes,
+    with: &UnlockWith,
+    purpose: Purpose,
+) -> Result<(RepositorySecrets, SlotInfo)> {
+    let with = with.clone();
+    with.borrow()?;
+    // A passphrase takes 64 MiB and most of a second: not on the reactor.
+    let opened = env.blocking(move || {
+        let ring = Keyring::parse(&keyring)?;
+        ring.header().features.require(purpose)?;
+        let (secrets, slot) = ring.open_slot(&with.borrow()?)?;
+        Ok::<_, Error>((secrets, SlotInfo::of(slot)))
+    });
+    opened.await?.map_err(|error| match error.source_format() {
+        Some(FormatError::Sealed { .. }) => {
+            Error::new(ErrorKind::Denied, "the passphrase or key does not open this repository's keyring")
+        }
+        _ => error,
+    })
+}
+
+/// A slot of the keyring, as `keys list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotInfo {
+    pub id: SlotId,
+    pub kind: SlotKind,
+    pub made_unix_ms: i64,
+    /// How many shares open it, and how many there are.
+    pub shares: Option<(u8, u8)>,
+}
+
+impl SlotInfo {
+    fn of(slot: &Slot) -> Self {
+        Self { id: slot.id, kind: slot.kind, made_unix_ms: slot.made_unix_ms, shares: slot.shares() }
+    }
+}
+
+/// Number, epoch and slots of a keyring. Needs no secret.
+pub fn describe_keyring(keyring: &[u8]) -> Result<(Header, Vec<SlotInfo>)> {
+    let ring = Keyring::parse(keyring)?;
+    Ok((ring.header(), ring.slots().iter().map(SlotInfo::of).collect()))
+}
+
+/// Proves that a secret opens a keyring, changing nothing; says which slot it opened.
+pub async fn rehearse(env: &Env, keyring: Bytes, with: &UnlockWith) -> Result<(RepositoryId, SlotInfo)> {
+    let (secrets, slot) = opened(env, keyring, with, Purpose::Read).await?;
+    Ok((secrets.repository(), slot))
+}
+
+/// What a further keyring brought. The caller writes the credentials, each by an atomic replace; until it has, the old
+/// ones go on working.
+pub struct Rewritten {
+    /// The keyring as it now stands in every store.
+    pub keyring: Bytes,
+    pub header: Header,
+    secrets: RepositorySecrets,
+}
+
+impl Rewritten {
+    /// The open key with all epochs.
+    #[must_use]
+    pub fn open_key(&self) -> OpenKey {
+        self.secrets.open_key()
+    }
+
+    /// The same writer, sealing to the newest epoch.
+    pub fn renew(&self, writer: &WriterCredential) -> Result<WriterCredential> {
+        if writer.repository() != self.secrets.repository() {
+            return Err(Error::new(ErrorKind::Misconfigured, "the writer credential belongs to another repository"));
+        }
+        Ok(writer.renewed(&self.secrets))
+    }
+}
+
+/// Begins a further epoch: new packs, index objects and snapshots are sealed to new keys. What is stored stays as it is
+/// and opens with the old keys, which the keyring keeps; so this protects the future only.
+pub async fn rotate(env: &Env, stores: &[NamedStore], with: &UnlockWith) -> Result<Rewritten> {
+    let ring = Editable::open(env, stores, with).await?;
+    let mut secrets = ring.secrets;
+    secrets.begin_epoch(&mut env.rng(), env.now_unix_ms())?;
+    publish(env, stores, (ring.number, ring.features), secrets, &ring.slots).await
+}
+
+/// Adds a slot for a further secret.
+pub async fn add_slot(
+    env: &Env,
+    stores: &[NamedStore],
+    with: &UnlockWith,
+    further: UnlockWith,
+) -> Result<(Rewritten, SlotInfo)> {
+    let mut ring = Editable::open(env, stores, with).await?;
+    let slot = slot(env, further).await?;
+    let info = SlotInfo::of(&slot);
+    ring.slots.push(slot);
+    let written = publish(env, stores, (ring.number, ring.features), ring.secrets, &ring.slots).await?;
+    Ok((written, info))
+}
+
+/// Adds a slot for `total` shares, any `threshold` of which open it.
+pub async fn add_shares(
+    env: &Env,
+    stores: &[NamedStore],
+    with: &UnlockWith,
+    (threshold, total): (u8, u8),
+) -> Result<(Rewritten, SlotInfo, Vec<Share>)> {
+    let mut ring = Editable::open(env, stores, with).await?;
+    let (slot, shares) = Slot::new_shares(&mut env.rng(), threshold, total, env.now_unix_ms())?;
+    let info = SlotInfo::of(&slot);
+    ring.slots.push(slot);
+    let written = publish(env, stores, (ring.number, ring.features), ring.secrets, &ring.slots).await?;
+    Ok((written, info, shares))
+}
+
+/// Takes a slot out of the keyring in force. Refused for the last one that this release can open. An older keyring, of
+/// which somebody may hold a copy, still opens with it: rotate afterwards when the secret is in wrong hands.
+pub async fn remove_slot(env: &Env, stores: &[NamedStore], with: &UnlockWith, id: SlotId) -> Result<Rewritten> {
+    let mut ring = Editable::open(env, stores, with).await?;
+    let before = ring.slots.len();
+    ring.slots.retain(|slot| slot.id != id);
+    if ring.slots.len() == before {
+        return Err(Error::new(ErrorKind::NotFound, format!("the keyring has no slot {id}: see `backupd keys list`")));
+    }
+    if !ring.slots.iter().any(|slot| !matches!(slot.kind, SlotKind::Unknown(_))) {
+        return Err(Error::new(
+            ErrorKind::Misconfigured,
+            "this is the last slot: without it nobody could open the keyring again; add another slot first",
+        ));
+    }
+    publish(env, stores, (ring.number, ring.features), ring.secrets, &ring.slots).await
+}
+
+/// The keyring in force, opened to be written anew.
+struct Editable {
+    secrets: RepositorySecrets,
+    slots: Vec<Slot>,
+    features: Features,
+    /// The next keyring's.
+    number: u64,
+}
+
+impl Editable {
+    /// Every store must answer: a store that missed the new keyring would go on with the old one.
+    async fn open(env: &Env, stores: &[NamedStore], with: &UnlockWith) -> Result<Self> {
+        let views = views(stores, KEYRINGS).await;
+        for (store, view) in stores.iter().zip(&views) {
+            if let Err(error) = &view.listing {
+                return Err(error.duplicate().context(format!("every store must answer; {}", store.name)));
+            }
+        }
+        let names = newest_first(views.iter().filter_map(View::objects).flat_map(|objects| objects.keys()));
+        let newest = names.first().ok_or_else(|| none_at(stores))?;
+        let bytes = fetch_any(stores, &views, newest).await?;
+        check_name(newest, &bytes)?;
+        let ring = Keyring::parse(&bytes)?;
+        let (header, slots) = (ring.header(), ring.slots().to_vec());
+        let secrets = secrets(env, bytes.clone(), with, Purpose::Write).await?;
+        let number = header.number.checked_add(1);
+        let number = number.ok_or_else(|| Error::new(ErrorKind::Damaged, "the keyring's number is at its end"))?;
+        Ok(Self { secrets, slots, features: header.features, number })
+    }
+}
+
+async fn publish(
+    env: &Env,
+    stores: &[NamedStore],
+    (number, features): (u64, Features),
+    secrets: RepositorySecrets,
+    slots: &[Slot],
+) -> Result<Rewritten> {
+    let keyring = Bytes::from(seal(&mut env.rng(), &secrets, number, features, slots)?);
+    let header = Keyring::parse(&keyring)?.header();
+    let name = keyring_name(number, &keyring);
+    for store in stores {
+        store.store.put(&name, keyring.clone()).await.map_err(|error| {
+            error.context(format!(
+                "store {} did not take the new keyring; the old one and every key file go on working: try again",
+                store.name
+            ))
+        })?;
+    }
+    Ok(Rewritten { keyring, header, secrets })
 }

@@ -14,10 +14,12 @@ mod commit;
 mod diff;
 mod error;
 mod find;
+mod gaps;
 mod glob;
 mod heads;
 mod keys;
 mod list;
+mod owners;
 mod pack;
 mod progress;
 mod read;
@@ -41,16 +43,20 @@ pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop, StoreOu
 pub use backup_format::manifest::UnreadableReason;
 pub use backup_format::tree::{Node, NodeKind, Page};
 pub use backup_format::{
-    CatalogKey, FormatError, IncarnationId, ObjectHash, OpenKey, PaperKey, Passphrase, RepositoryId, SnapshotId,
-    WriterCredential,
+    CatalogKey, FormatError, IncarnationId, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, RepositoryId, Share,
+    SlotId, SlotKind, SnapshotId, WriterCredential,
 };
 pub use diff::{Change, DiffSummary, Difference, VisitDifference, diff};
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result};
 pub use find::{Found, VisitFound, Wanted, find};
+pub use gaps::Gap;
 pub use glob::Glob;
 pub use heads::{Heads, SnapshotInfo, heads, heads_with_tags};
-pub use keys::{InitOptions, Initialized, UnlockWith, init, keyring, recover_writer, repository_of, unlock};
+pub use keys::{
+    InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, init, keyring,
+    recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,
+};
 pub use list::{Visit, kind_and_size, list};
 pub use progress::{NoProgress, Phase, Progress, ProgressEvent};
 pub use read::{Entry, EntryKind, facts, ls};

@@ -3,8 +3,10 @@
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::read_manifest;
+use crate::keys::require_at;
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, INDEXES, IdMap, fetch, pack_name};
+use backup_format::features::Purpose;
 use backup_format::index::{parse_catalog, parse_open};
 use backup_format::manifest::OuterManifest;
 use backup_format::pack::{PackRecord, SegmentRecord};
@@ -138,6 +140,7 @@ impl<'a> Reader<'a> {
 
     /// Reads every index object of the store.
     pub(crate) async fn load(env: &'a Env, open: &'a OpenKey, store: &'a NamedStore) -> Result<Self> {
+        require_at(store, open.catalog(), Purpose::Read).await?;
         let listed = store.store.list(INDEXES).await?;
         let read = |name: String| async move {
             let records = read_index(open, store, &name).await;

@@ -23,6 +23,7 @@ pub(crate) const PACKS: &str = "packs/";
 pub(crate) const INDEXES: &str = "index/";
 pub(crate) const SNAPSHOTS: &str = "snapshots/";
 pub(crate) const HEADS: &str = "heads/";
+pub(crate) const TOMBSTONES: &str = "tombstones/";
 
 /// `packs/<first two digits>/<hash>`: folders stay small.
 pub(crate) fn pack_name(hash: &ObjectHash) -> String {
@@ -40,7 +41,7 @@ pub(crate) fn snapshot_name(hash: &[u8; 32]) -> String {
 
 /// The hash that ends an object's name; `None` for objects that are not the engine's.
 pub(crate) fn hash_in_name(name: &str) -> Option<ObjectHash> {
-    let ours = [PACKS, INDEXES, SNAPSHOTS, HEADS, KEYRINGS].iter().any(|prefix| name.starts_with(prefix));
+    let ours = [PACKS, INDEXES, SNAPSHOTS, HEADS, TOMBSTONES, KEYRINGS].iter().any(|prefix| name.starts_with(prefix));
     let last = name.rsplit(['/', '-']).next()?;
     if ours { last.parse().ok() } else { None }
 }
@@ -130,7 +131,7 @@ pub(crate) struct Union {
     pub(crate) views: Vec<View>,
     /// Packs that index objects name and that some reachable store holds in full, with their sizes.
     pub(crate) packs: BTreeMap<String, u64>,
-    /// Index, snapshot, head and keyring objects of any reachable store.
+    /// Index, snapshot, head, tombstone and keyring objects of any reachable store.
     pub(crate) others: BTreeMap<String, u64>,
     pub(crate) heads: Vec<HeadName>,
 }

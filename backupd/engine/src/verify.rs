@@ -2,12 +2,14 @@
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::gaps::gaps;
 use crate::heads::{read_manifest, read_signed};
-use crate::keys::KEYRINGS;
+use crate::keys::{KEYRINGS, require_at};
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::read::{Place, Reader, chunks_of};
 use crate::store::{ListedObject, NamedStore};
-use crate::survey::{FETCHES, HEADS, INDEXES, fetch, hash_in_name, pack_name, snapshot_name};
+use crate::survey::{FETCHES, HEADS, INDEXES, TOMBSTONES, fetch, hash_in_name, pack_name, snapshot_name};
+use backup_format::features::Purpose;
 use backup_format::head::HeadName;
 use backup_format::pack::{PackRecord, open_pack};
 use backup_format::segment::SegmentDecoder;
@@ -58,10 +60,11 @@ pub async fn verify(
     request: VerifyRequest,
     progress: &dyn Progress,
 ) -> Result<VerifyOutcome> {
+    require_at(store, open.catalog(), Purpose::Check).await?;
     let mut outcome = VerifyOutcome::default();
     let listed: BTreeMap<String, u64> =
         store.store.list("").await?.into_iter().map(|object| (object.name, object.size)).collect();
-    let small = |name: &&String| [KEYRINGS, INDEXES, HEADS].iter().any(|prefix| name.starts_with(prefix));
+    let small = |name: &&String| [KEYRINGS, INDEXES, HEADS, TOMBSTONES].iter().any(|prefix| name.starts_with(prefix));
     let objects = listed.iter().filter(|(name, _)| small(name)).map(|(name, size)| (name.clone(), *size));
     hash_all(store, objects.collect(), &mut outcome, progress).await?;
     let reader = Reader::load(env, open, store).await?;
@@ -86,7 +89,7 @@ async fn snapshots(
     outcome: &mut VerifyOutcome,
     wanted: Option<SnapshotId>,
 ) -> Result<BTreeSet<SnapshotId>> {
-    let mut ids = BTreeSet::new();
+    let (mut ids, mut heads) = (BTreeSet::new(), Vec::new());
     for name in listed.keys().filter(|name| name.starts_with(HEADS)) {
         let head = match name.parse::<HeadName>() {
             Ok(parsed) => read_signed(open.catalog(), parsed, store).await,
@@ -95,11 +98,15 @@ async fn snapshots(
         match head {
             Ok(head) => {
                 ids.insert(head.snapshot);
+                heads.push(head);
             }
             Err(error) if error.kind() == ErrorKind::Unreachable => return Err(error),
             Err(_) => outcome.corrupt.push(name.clone()),
         }
     }
+    let names = listed.keys().filter_map(|name| name.parse().ok());
+    let missing = gaps(open.catalog(), std::slice::from_ref(store), names, &heads).await?;
+    outcome.missing.extend(missing.iter().map(ToString::to_string));
     match wanted {
         Some(wanted) if ids.contains(&wanted) => Ok(BTreeSet::from([wanted])),
         Some(wanted) => Err(Error::new(ErrorKind::NotFound, format!("this store holds no head of snapshot {wanted}"))),

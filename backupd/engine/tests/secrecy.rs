@@ -9,7 +9,7 @@ use backup_format::index::parse_catalog;
 use backup_format::keys::IdKey;
 use backup_format::manifest::OuterManifest;
 use backup_format::pack::open_pack;
-use backup_format::seal::OpenSeed;
+use backup_format::seal::OpenSeeds;
 use backup_format::sealed::{CLASSES, PartsKind, open_parts};
 use practice::Practice;
 use std::fs;
@@ -52,12 +52,12 @@ async fn all_secrets_of_a_writer_open_no_pack_and_find_no_name_content_or_size()
                 packs += 1;
                 assert!(open_pack(&bytes, repository, practice.made.open.open_seed()).is_ok());
                 for secret in secrets.iter().step_by(7) {
-                    assert!(open_pack(&bytes, repository, &OpenSeed::from_bytes(*secret)).is_err());
+                    assert!(open_pack(&bytes, repository, &OpenSeeds::single(1, *secret)).is_err());
                 }
                 for secret in &secrets {
                     // As the pack's own key, on the first segment.
                     let cipher = SlotCipher::new(&SlotKey::from_bytes(*secret), b"");
-                    assert!(cipher.open(0, &bytes[1192..1292], "segment").is_err());
+                    assert!(cipher.open(0, &bytes[1196..1296], "segment").is_err());
                 }
                 None
             }
@@ -69,7 +69,7 @@ async fn all_secrets_of_a_writer_open_no_pack_and_find_no_name_content_or_size()
             assert!(CLASSES.contains(&bytes.len()));
             let parts = open_parts(kind, writer.catalog(), &bytes).unwrap();
             for secret in secrets.iter().step_by(7) {
-                assert!(parts.open_part(&OpenSeed::from_bytes(*secret)).is_err());
+                assert!(parts.open_part(&OpenSeeds::single(1, *secret)).is_err());
             }
             match kind {
                 PartsKind::Index => assert!(parse_catalog(&parts.catalog_part).is_ok()),

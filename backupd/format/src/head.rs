@@ -1,9 +1,11 @@
 //! Heads: signed, tiny, one chain for each source and incarnation of a writer.
 
+use crate::certificate::{Certificate, Role};
+use crate::credential::WriterCredential;
 use crate::error::{FormatError, Result};
 use crate::ids::{IncarnationId, ObjectHash, SnapshotId, SourceId};
-use crate::keys::{CatalogKey, WriterCertificate, WriterCredential};
-use crate::wire::{Reader, put_preamble, put_varint};
+use crate::keys::CatalogKey;
+use crate::wire::{Reader, put_no_extensions, put_preamble, put_varint};
 use crate::{FORMAT_VERSION, MAGIC_HEAD};
 use std::str::FromStr;
 
@@ -13,6 +15,7 @@ pub const SEEN_MAX: usize = 256;
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 const DOMAIN: &[u8] = b"holdfast head v1\0";
 const WHAT: &str = "head";
+const PREFIX: &str = "heads/";
 
 /// One link of a chain. It holds opaque ids only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub struct Head {
 }
 
 impl Head {
-    fn body(&self, catalog: &CatalogKey, certificate: &WriterCertificate) -> Vec<u8> {
+    fn body(&self, catalog: &CatalogKey, certificate: &Certificate) -> Vec<u8> {
         let mut out = Vec::new();
         put_preamble(&mut out, MAGIC_HEAD, FORMAT_VERSION);
         out.extend_from_slice(catalog.repository().as_bytes());
@@ -45,6 +48,7 @@ impl Head {
         for seen in &self.seen {
             out.extend_from_slice(seen.as_bytes());
         }
+        put_no_extensions(&mut out);
         certificate.put(&mut out);
         out
     }
@@ -87,7 +91,8 @@ impl Head {
         for _ in 0..reader.count(SEEN_MAX)? {
             head.seen.push(ObjectHash(reader.array()?));
         }
-        let certificate = WriterCertificate::parse(&mut reader)?;
+        reader.extensions()?;
+        let certificate = Certificate::parse(Role::Writer, &mut reader)?;
         let signature = reader.array()?;
         reader.end()?;
         if !head.is_consistent() {
@@ -121,7 +126,7 @@ pub struct HeadName {
 
 impl std::fmt::Display for HeadName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "heads/{}/{}/{:016x}-{}", self.source, self.incarnation, self.counter, self.hash)
+        write!(f, "{PREFIX}{}/{}/{:016x}-{}", self.source, self.incarnation, self.counter, self.hash)
     }
 }
 
@@ -129,15 +134,27 @@ impl FromStr for HeadName {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<Self> {
-        const BAD: FormatError = FormatError::Invalid { what: "head name" };
-        let mut parts = text.strip_prefix("heads/").ok_or(BAD)?.splitn(3, '/');
-        let source = parts.next().ok_or(BAD)?.parse()?;
-        let incarnation = parts.next().ok_or(BAD)?.parse()?;
-        let (counter, hash) = parts.next().and_then(|last| last.split_once('-')).ok_or(BAD)?;
-        if counter.len() != 16 {
-            return Err(BAD);
-        }
-        let counter = u64::from_str_radix(counter, 16).map_err(|_| BAD)?;
-        Ok(Self { source, incarnation, counter, hash: hash.parse()? })
+        let (source, incarnation, counter, hash) = parse_link_name(PREFIX, text, "head name")?;
+        Ok(Self { source, incarnation, counter, hash })
     }
+}
+
+/// `<prefix><source>/<incarnation>/<16 hex digits>-<hash>` in its one form.
+pub(crate) fn parse_link_name(
+    prefix: &str,
+    text: &str,
+    what: &'static str,
+) -> Result<(SourceId, IncarnationId, u64, ObjectHash)> {
+    let bad = || FormatError::Invalid { what };
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(bad());
+    }
+    let mut parts = text.strip_prefix(prefix).ok_or_else(bad)?.splitn(3, '/');
+    let source = parts.next().ok_or_else(bad)?.parse()?;
+    let incarnation = parts.next().ok_or_else(bad)?.parse()?;
+    let (counter, hash) = parts.next().and_then(|last| last.split_once('-')).ok_or_else(bad)?;
+    if counter.len() != 16 || !counter.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(bad());
+    }
+    Ok((source, incarnation, u64::from_str_radix(counter, 16).map_err(|_| bad())?, hash.parse()?))
 }

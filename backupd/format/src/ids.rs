@@ -65,6 +65,10 @@ id!(
     SourceId, 16, "source id"
 );
 id!(
+    /// A slot of the keyring, random.
+    SlotId, 8, "slot id"
+);
+id!(
     /// One life of a writer's local state, random.
     IncarnationId, 16, "incarnation id"
 );

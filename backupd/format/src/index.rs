@@ -7,7 +7,7 @@ use crate::keys::ChunkKind;
 use crate::pack::{PACK_SEGMENTS_MAX, PackRecord, SegmentRecord, check_plain_len, parse_placement, put_placement};
 use crate::sealed::CLASSES;
 use crate::segment::{SEGMENT_CHUNKS_MAX, SEGMENT_PLAIN_BYTES_MAX};
-use crate::wire::{Reader, put_varint};
+use crate::wire::{Reader, put_no_extensions, put_varint};
 
 /// The most packs that one index object may list.
 pub const INDEX_PACKS_MAX: usize = 4096;
@@ -18,6 +18,8 @@ const WHAT: &str = "index";
 pub struct CatalogPack {
     pub name: ObjectHash,
     pub kind: ChunkKind,
+    /// The epoch that the pack was sealed to; a merged index object lists packs of several.
+    pub epoch: u32,
     /// The pack's size, one of the classes.
     pub bytes: u32,
     /// The chunks of each segment.
@@ -36,9 +38,12 @@ pub fn encode(packs: &[PackRecord]) -> Result<(Vec<u8>, Vec<u8>)> {
         catalog.extend_from_slice(pack.name.as_bytes());
         catalog.push(pack.kind.code());
         catalog.push(class.ok_or(FormatError::Invalid { what: WHAT })? as u8);
+        put_varint(&mut catalog, u64::from(pack.epoch));
+        put_no_extensions(&mut catalog);
         put_varint(&mut catalog, pack.segments.len() as u64);
         open.extend_from_slice(&pack.id);
         open.extend_from_slice(pack.key.expose());
+        put_no_extensions(&mut open);
         for segment in &pack.segments {
             put_varint(&mut catalog, segment.chunks.len() as u64);
             put_placement(&mut open, segment);
@@ -60,6 +65,8 @@ pub fn parse_catalog(bytes: &[u8]) -> Result<Vec<CatalogPack>> {
         let name = ObjectHash(reader.array()?);
         let kind = ChunkKind::from_code(reader.u8()?)?;
         let class = *CLASSES.get(usize::from(reader.u8()?)).ok_or(FormatError::Invalid { what: WHAT })?;
+        let epoch = reader.number32()?;
+        reader.extensions()?;
         let segment_count = reader.count(PACK_SEGMENTS_MAX)?;
         let mut segments = Vec::new();
         for _ in 0..segment_count {
@@ -70,7 +77,7 @@ pub fn parse_catalog(bytes: &[u8]) -> Result<Vec<CatalogPack>> {
             }
             segments.push(ids);
         }
-        packs.push(CatalogPack { name, kind, bytes: class as u32, segments });
+        packs.push(CatalogPack { name, kind, epoch, bytes: class as u32, segments });
     }
     reader.end()?;
     Ok(packs)
@@ -83,9 +90,11 @@ pub fn parse_open(catalog: &[CatalogPack], bytes: &[u8]) -> Result<Vec<PackRecor
     for pack in catalog {
         let id = reader.array()?;
         let key = SlotKey::from_bytes(reader.array()?);
+        reader.extensions()?;
         let mut segments = Vec::with_capacity(pack.segments.len());
+        let mut free = 0;
         for ids in &pack.segments {
-            let (offset, sealed_len, compressed) = parse_placement(&mut reader)?;
+            let (offset, sealed_len, compressed) = parse_placement(&mut reader, &mut free)?;
             let mut record = SegmentRecord { offset, sealed_len, compressed, chunks: Vec::with_capacity(ids.len()) };
             for id in ids {
                 record.chunks.push((*id, reader.count(SEGMENT_PLAIN_BYTES_MAX)? as u32));
@@ -96,7 +105,8 @@ pub fn parse_open(catalog: &[CatalogPack], bytes: &[u8]) -> Result<Vec<PackRecor
             }
             segments.push(record);
         }
-        packs.push(PackRecord { name: pack.name, kind: pack.kind, bytes: pack.bytes, id, key, segments });
+        let (name, kind, epoch, bytes) = (pack.name, pack.kind, pack.epoch, pack.bytes);
+        packs.push(PackRecord { name, kind, epoch, bytes, id, key, segments });
     }
     reader.end()?;
     Ok(packs)

@@ -1,76 +1,62 @@
 //! The keyring: every secret of the repository, wrapped by independent slots. Losing one slot loses nothing.
+//!
+//! Every keyring has a root of its own, wrapped to a public key of each slot. So a further epoch, a further slot or one
+//! slot less needs only one of the slots at hand, and a slot that was taken out opens no later keyring.
 
 use crate::aead::{SlotCipher, SlotKey, TAG_BYTES};
+use crate::certificate::verify;
+use crate::credential::RepositorySecrets;
 use crate::error::{FormatError, Result};
+use crate::features::Features;
 use crate::ids::RepositoryId;
-use crate::keys::{Authority, IdKey, RepositorySecrets};
-use crate::paper::PaperKey;
-use crate::seal::OpenSeed;
+use crate::keys::CatalogKey;
+use crate::slot::{SLOTS_MAX, Slot, Unlock};
 use crate::wire::{Reader, put_preamble};
 use crate::{KEYRING_VERSION, MAGIC_KEYRING};
-use argon2::{Algorithm, Argon2, Params, Version};
 use rand_core::CryptoRng;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
-/// Memory of the passphrase derivation, KiB.
-pub const ARGON2_MEMORY_KIB: u32 = 64 * 1024;
-/// Passes of the passphrase derivation.
-pub const ARGON2_PASSES: u32 = 3;
-/// The most slots that a keyring may have.
-pub const SLOTS_MAX: usize = 32;
+pub use crate::slot::Passphrase;
 
-const ARGON2_MEMORY_KIB_MAX: u32 = 1024 * 1024;
-const ARGON2_PASSES_MAX: u32 = 64;
-const SECRETS_BYTES: usize = 32 * 4;
-const WRAPPED_ROOT_BYTES: usize = 32 + TAG_BYTES;
+/// The largest keyring, bytes.
+pub const KEYRING_BYTES_MAX: usize = 1 << 20;
+
 const WHAT: &str = "keyring";
-const CONTEXT_PAPER: &str = "holdfast keyring v1 2026-11 slot key from a paper key";
 const CONTEXT_SECRETS: &str = "holdfast keyring v1 2026-11 key of the secrets";
-const DOMAIN: &[u8] = b"holdfast.keyring.v1\0";
+const DOMAIN_SIGNATURE: &[u8] = b"holdfast keyring v1\0";
+const SIGNATURE_BYTES: usize = 64;
+const SLOT_SECRETS: u32 = 0;
 
-/// A passphrase, zeroized on drop.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Passphrase(String);
-
-impl Passphrase {
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-}
-
-/// What opens a keyring.
-pub enum Unlock<'a> {
-    Passphrase(&'a Passphrase),
-    Paper(&'a PaperKey),
-}
-
-/// Kinds of slots. Unknown kinds are skipped: another release may have added one beside those that this one opens.
-const SLOT_PASSPHRASE: u8 = 1;
-const SLOT_PAPER: u8 = 2;
-/// Reserved for shares (3) and a systemd credential or TPM (4).
-const SLOT_BODY_BYTES: usize = 32 + 12 + WRAPPED_ROOT_BYTES;
-
-struct Slot {
-    kind: u8,
-    salt: [u8; 32],
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-    wrapped: [u8; WRAPPED_ROOT_BYTES],
+/// What anyone may know of a repository: the clear beginning of its keyring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    pub repository: RepositoryId,
+    /// From 1; the keyring with the highest number is in force. The object's name repeats it.
+    pub number: u64,
+    pub features: Features,
+    /// Writers seal to this epoch.
+    pub newest_epoch: u32,
 }
 
 /// A parsed keyring.
 pub struct Keyring<'a> {
-    repository: RepositoryId,
+    header: Header,
     salt: [u8; 32],
     slots: Vec<Slot>,
     binding: &'a [u8],
     secrets: &'a [u8],
+    signed: &'a [u8],
+    signature: [u8; SIGNATURE_BYTES],
 }
 
-/// Wraps `secrets` for each way of unlocking.
-pub fn seal<R: CryptoRng + ?Sized>(rng: &mut R, secrets: &RepositorySecrets, slots: &[Unlock<'_>]) -> Result<Vec<u8>> {
+/// Wraps `secrets` for each slot, under a new root.
+pub fn seal<R: CryptoRng + ?Sized>(
+    rng: &mut R,
+    secrets: &RepositorySecrets,
+    number: u64,
+    features: Features,
+    slots: &[Slot],
+) -> Result<Vec<u8>> {
     if slots.is_empty() || slots.len() > SLOTS_MAX {
         return Err(FormatError::Limit { what: WHAT });
     }
@@ -80,156 +66,111 @@ pub fn seal<R: CryptoRng + ?Sized>(rng: &mut R, secrets: &RepositorySecrets, slo
     rng.fill_bytes(&mut salt);
     let mut out = Vec::new();
     put_preamble(&mut out, MAGIC_KEYRING, KEYRING_VERSION);
-    out.extend_from_slice(secrets.repository.as_bytes());
+    out.extend_from_slice(secrets.repository().as_bytes());
+    for field in [number, features.read, features.write, features.check] {
+        out.extend_from_slice(&field.to_le_bytes());
+    }
+    out.extend_from_slice(&secrets.newest_epoch().to_le_bytes());
     out.extend_from_slice(&salt);
     out.push(slots.len() as u8);
-    for unlock in slots {
-        put_slot(rng, &mut out, secrets.repository, unlock, &root)?;
+    for slot in slots {
+        slot.put_wrapping(rng, &mut out, secrets.repository(), &salt, &root)?;
     }
     let binding = out.clone();
+    let mut plain = Zeroizing::new(Vec::with_capacity(secrets.room()));
+    secrets.put(&mut plain);
     let from = out.len();
-    out.extend_from_slice(secrets.id_key.expose());
-    out.extend_from_slice(secrets.catalog_key.as_ref());
-    out.extend_from_slice(secrets.open.expose());
-    out.extend_from_slice(secrets.authority.expose());
-    SlotCipher::new(&SlotKey::derive(CONTEXT_SECRETS, &root, &salt), &binding).seal_tail(0, &mut out, from)?;
+    out.reserve(plain.len() + TAG_BYTES + SIGNATURE_BYTES);
+    out.extend_from_slice(&plain);
+    secrets_cipher(&root, &salt, &binding).seal_tail(SLOT_SECRETS, &mut out, from)?;
+    let signature = secrets.authority.sign(&[DOMAIN_SIGNATURE, &out].concat());
+    out.extend_from_slice(&signature);
     Ok(out)
 }
 
-fn put_slot<R: CryptoRng + ?Sized>(
-    rng: &mut R,
-    out: &mut Vec<u8>,
-    repository: RepositoryId,
-    unlock: &Unlock<'_>,
-    root: &[u8; 32],
-) -> Result<()> {
-    let mut slot =
-        Slot { kind: SLOT_PAPER, salt: [0; 32], memory_kib: 0, passes: 0, lanes: 0, wrapped: [0; WRAPPED_ROOT_BYTES] };
-    rng.fill_bytes(&mut slot.salt);
-    if let Unlock::Passphrase(_) = unlock {
-        (slot.kind, slot.memory_kib, slot.passes, slot.lanes) = (SLOT_PASSPHRASE, ARGON2_MEMORY_KIB, ARGON2_PASSES, 1);
-    }
-    let key = slot.key(unlock)?;
-    let mut wrapped = root.to_vec();
-    SlotCipher::new(&key, &slot.binding(repository)).seal_tail(0, &mut wrapped, 0)?;
-    out.push(slot.kind);
-    out.extend_from_slice(&(SLOT_BODY_BYTES as u16).to_le_bytes());
-    out.extend_from_slice(&slot.salt);
-    for number in [slot.memory_kib, slot.passes, slot.lanes] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    out.extend_from_slice(&wrapped);
-    Ok(())
-}
-
-impl Slot {
-    fn parse(kind: u8, body: &[u8]) -> Result<Self> {
-        let mut reader = Reader::new(body, WHAT);
-        let slot = Self {
-            kind,
-            salt: reader.array()?,
-            memory_kib: reader.u32()?,
-            passes: reader.u32()?,
-            lanes: reader.u32()?,
-            wrapped: reader.array()?,
-        };
-        reader.end()?;
-        // Limits before any work: a hostile keyring must not make us allocate or compute without end.
-        if slot.memory_kib > ARGON2_MEMORY_KIB_MAX || slot.passes > ARGON2_PASSES_MAX || slot.lanes > 16 {
-            return Err(FormatError::Limit { what: WHAT });
-        }
-        Ok(slot)
-    }
-
-    fn binding(&self, repository: RepositoryId) -> Vec<u8> {
-        let mut binding = [DOMAIN, repository.as_bytes(), &[self.kind], &self.salt].concat();
-        for number in [self.memory_kib, self.passes, self.lanes] {
-            binding.extend_from_slice(&number.to_le_bytes());
-        }
-        binding
-    }
-
-    fn key(&self, unlock: &Unlock<'_>) -> Result<SlotKey> {
-        match unlock {
-            Unlock::Paper(paper) => {
-                let mut hasher = blake3::Hasher::new_derive_key(CONTEXT_PAPER);
-                hasher.update(paper.expose()).update(&self.salt);
-                Ok(SlotKey::from_bytes(*hasher.finalize().as_bytes()))
-            }
-            Unlock::Passphrase(passphrase) => {
-                let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(32))
-                    .map_err(|_| FormatError::Derivation)?;
-                let mut key = Zeroizing::new([0u8; 32]);
-                Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-                    .hash_password_into(passphrase.0.as_bytes(), &self.salt, key.as_mut())
-                    .map_err(|_| FormatError::Derivation)?;
-                Ok(SlotKey::from_bytes(*key))
-            }
-        }
-    }
+fn secrets_cipher(root: &[u8; 32], salt: &[u8; 32], binding: &[u8]) -> SlotCipher {
+    SlotCipher::new(&SlotKey::derive(CONTEXT_SECRETS, root, salt), binding)
 }
 
 impl<'a> Keyring<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
+        if bytes.len() > KEYRING_BYTES_MAX {
+            return Err(FormatError::Limit { what: WHAT });
+        }
         let mut reader = Reader::new(bytes, WHAT);
         reader.preamble(MAGIC_KEYRING, KEYRING_VERSION)?;
-        let repository = RepositoryId(reader.array()?);
+        let header = Header {
+            repository: RepositoryId(reader.array()?),
+            number: reader.u64()?,
+            features: Features { read: reader.u64()?, write: reader.u64()?, check: reader.u64()? },
+            newest_epoch: reader.u32()?,
+        };
         let salt = reader.array()?;
         let count = usize::from(reader.u8()?);
         if count == 0 || count > SLOTS_MAX {
             return Err(FormatError::Limit { what: WHAT });
         }
-        let mut slots = Vec::new();
-        for _ in 0..count {
-            let kind = reader.u8()?;
-            let len = usize::from(reader.u16()?);
-            let body = reader.take(len)?;
-            if matches!(kind, SLOT_PASSPHRASE | SLOT_PAPER) {
-                slots.push(Slot::parse(kind, body)?);
-            }
-        }
-        let secrets_len = SECRETS_BYTES + TAG_BYTES;
-        if reader.remaining() != secrets_len {
-            return Err(FormatError::Truncated { what: WHAT });
-        }
-        let (binding, secrets) = bytes.split_at(bytes.len() - secrets_len);
-        Ok(Self { repository, salt, slots, binding, secrets })
+        let slots = (0..count).map(|_| Slot::parse(&mut reader)).collect::<Result<Vec<_>>>()?;
+        let (signed, signature) =
+            bytes.split_last_chunk::<SIGNATURE_BYTES>().ok_or(FormatError::Truncated { what: WHAT })?;
+        let at = bytes.len() - reader.remaining();
+        let (binding, secrets) = signed.split_at_checked(at).ok_or(FormatError::Truncated { what: WHAT })?;
+        Ok(Self { header, salt, slots, binding, secrets, signed, signature: *signature })
+    }
+
+    #[must_use]
+    pub fn header(&self) -> Header {
+        self.header
     }
 
     #[must_use]
     pub fn repository(&self) -> RepositoryId {
-        self.repository
+        self.header.repository
+    }
+
+    /// All slots, also those of kinds that this release does not know.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Checks that the repository's own authority wrote this keyring; for those who cannot open it.
+    pub fn check(&self, catalog: &CatalogKey) -> Result<()> {
+        if self.header.repository != catalog.repository() {
+            return Err(FormatError::OtherRepository { what: WHAT });
+        }
+        self.check_signature(catalog.authority())
+    }
+
+    fn check_signature(&self, authority: &[u8; 32]) -> Result<()> {
+        verify(authority, &[DOMAIN_SIGNATURE, self.signed].concat(), &self.signature, WHAT)
     }
 
     /// Tries every slot of the fitting kind.
     pub fn open(&self, unlock: &Unlock<'_>) -> Result<RepositorySecrets> {
-        let kind = match unlock {
-            Unlock::Passphrase(_) => SLOT_PASSPHRASE,
-            Unlock::Paper(_) => SLOT_PAPER,
-        };
-        for slot in self.slots.iter().filter(|slot| slot.kind == kind) {
-            let key = slot.key(unlock)?;
-            let cipher = SlotCipher::new(&key, &slot.binding(self.repository));
-            if let Ok(root) = cipher.open(0, &slot.wrapped, WHAT) {
-                return self.open_with_root(&Zeroizing::new(root));
+        self.open_slot(unlock).map(|(secrets, _)| secrets)
+    }
+
+    /// The same, and which slot it was.
+    pub fn open_slot(&self, unlock: &Unlock<'_>) -> Result<(RepositorySecrets, &Slot)> {
+        for slot in self.slots.iter().filter(|slot| unlock.fits(slot)) {
+            if let Some(root) = slot.unwrap_root(unlock, self.header.repository, &self.salt)? {
+                return Ok((self.open_with_root(&root)?, slot));
             }
         }
         Err(FormatError::Sealed { what: WHAT })
     }
 
-    fn open_with_root(&self, root: &[u8]) -> Result<RepositorySecrets> {
-        let root: &[u8; 32] = root.try_into().map_err(|_| FormatError::Invalid { what: WHAT })?;
-        let key = SlotKey::derive(CONTEXT_SECRETS, root, &self.salt);
-        let plain = Zeroizing::new(SlotCipher::new(&key, self.binding).open(0, self.secrets, WHAT)?);
+    fn open_with_root(&self, root: &SlotKey) -> Result<RepositorySecrets> {
+        let cipher = secrets_cipher(root.expose(), &self.salt, self.binding);
+        let plain = Zeroizing::new(cipher.open(SLOT_SECRETS, self.secrets, WHAT)?);
         let mut reader = Reader::new(&plain, WHAT);
-        let secrets = RepositorySecrets {
-            repository: self.repository,
-            id_key: IdKey::from_bytes(reader.array()?),
-            catalog_key: Zeroizing::new(reader.array()?),
-            open: OpenSeed::from_bytes(reader.array()?),
-            authority: Authority::from_bytes(reader.array()?),
-        };
+        let secrets = RepositorySecrets::parse(self.header.repository, &mut reader)?;
         reader.end()?;
+        if secrets.newest_epoch() != self.header.newest_epoch {
+            return Err(FormatError::Invalid { what: WHAT });
+        }
+        self.check_signature(&secrets.authority.public())?;
         Ok(secrets)
     }
 }

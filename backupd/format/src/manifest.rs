@@ -2,7 +2,8 @@
 
 use crate::error::{FormatError, Result};
 use crate::ids::{ChunkId, IncarnationId, SnapshotId};
-use crate::wire::{Reader, put_bytes, put_varint};
+use crate::wire::{Reader, put_bytes, put_no_extensions, put_varint};
+use std::collections::BTreeMap;
 
 /// The longest source name, tag and part name, bytes.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -10,6 +11,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const FACTS_BYTES_MAX: usize = 4 << 20;
 /// How many unreadable files are listed; the count goes on.
 pub const UNREADABLE_LISTED_MAX: usize = 10_000;
+/// The most users, and the most groups, whose names are kept.
+pub const OWNERS_MAX: usize = 65_536;
 const PATH_BYTES_MAX: usize = 1 << 16;
 const PARTS_MAX: usize = 1024;
 
@@ -58,6 +61,52 @@ pub struct InnerManifest {
     pub parts: Vec<PartRecord>,
     pub unreadable_count: u64,
     pub unreadable: Vec<(Vec<u8>, UnreadableReason)>,
+    pub owners: Owners,
+}
+
+/// What the source machine called its users and groups. Pages hold numbers only, so that they are the same on every run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Owners {
+    /// Names by user number.
+    pub users: BTreeMap<u32, Vec<u8>>,
+    /// Names by group number.
+    pub groups: BTreeMap<u32, Vec<u8>>,
+}
+
+impl Owners {
+    /// Both tables, each cut to the format's limit: a name that is left out costs only its name.
+    fn put(&self, out: &mut Vec<u8>) {
+        for names in [&self.users, &self.groups] {
+            let fitting = || names.iter().filter(|(_, name)| is_owner_name(name)).take(OWNERS_MAX);
+            put_varint(out, fitting().count() as u64);
+            for (number, name) in fitting() {
+                put_varint(out, u64::from(*number));
+                put_bytes(out, name);
+            }
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self> {
+        Ok(Self { users: parse_names(reader)?, groups: parse_names(reader)? })
+    }
+}
+
+fn parse_names(reader: &mut Reader<'_>) -> Result<BTreeMap<u32, Vec<u8>>> {
+    let mut names = BTreeMap::new();
+    for _ in 0..reader.count(OWNERS_MAX)? {
+        let number = reader.number32()?;
+        let name = reader.bytes(NAME_BYTES_MAX)?;
+        let ascends = names.last_key_value().is_none_or(|(before, _)| *before < number);
+        if !ascends || !is_owner_name(name) {
+            return Err(reader.invalid());
+        }
+        names.insert(number, name.to_vec());
+    }
+    Ok(names)
+}
+
+fn is_owner_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.iter().any(|byte| matches!(byte, 0 | b':' | b'\n'))
 }
 
 impl OuterManifest {
@@ -77,6 +126,7 @@ impl OuterManifest {
             put_varint(&mut out, number);
         }
         put_option(&mut out, self.plan_seen.as_ref().map(<[u8; 32]>::as_slice));
+        put_no_extensions(&mut out);
         Ok(out)
     }
 
@@ -95,6 +145,7 @@ impl OuterManifest {
             bytes_added: reader.varint()?,
             plan_seen: if reader.flag()? { Some(reader.array()?) } else { None },
         };
+        reader.extensions()?;
         reader.end()?;
         Ok(manifest)
     }
@@ -130,6 +181,8 @@ impl InnerManifest {
                 UnreadableReason::Io => 4,
             });
         }
+        self.owners.put(&mut out);
+        put_no_extensions(&mut out);
         Ok(out)
     }
 
@@ -157,6 +210,8 @@ impl InnerManifest {
             };
             manifest.unreadable.push((path, reason));
         }
+        manifest.owners = Owners::parse(&mut reader)?;
+        reader.extensions()?;
         reader.end()?;
         Ok(manifest)
     }

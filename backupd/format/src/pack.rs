@@ -6,7 +6,7 @@ use crate::aead::{SlotCipher, SlotKey, TAG_BYTES};
 use crate::error::{FormatError, Result};
 use crate::ids::{ChunkId, ObjectHash, RepositoryId};
 use crate::keys::ChunkKind;
-use crate::seal::{OpenSeed, SealKey, WRAPPED_KEY_BYTES};
+use crate::seal::{OpenSeeds, SealKey, WRAPPED_KEY_BYTES};
 use crate::sealed::{CLASSES, OBJECT_BYTES_MAX, class_for};
 use crate::segment::{EncodedSegment, SEGMENT_CHUNKS_MAX, SEGMENT_PLAIN_BYTES_MAX};
 use crate::wire::{Reader, put_preamble, put_varint};
@@ -16,7 +16,7 @@ use rand_core::CryptoRng;
 /// The most segments in one pack.
 pub const PACK_SEGMENTS_MAX: usize = 1 << 16;
 const PACK_ID_BYTES: usize = 16;
-const HEADER_BYTES: usize = 4 + 2 + 1 + 1 + PACK_ID_BYTES;
+const HEADER_BYTES: usize = 4 + 2 + 1 + 1 + 4 + PACK_ID_BYTES;
 const FOOTER_BYTES: usize = 8 + TAG_BYTES;
 const FIXED_BYTES: usize = HEADER_BYTES + WRAPPED_KEY_BYTES + 2 * TAG_BYTES + FOOTER_BYTES;
 /// Reserved slot numbers, above every segment's.
@@ -51,6 +51,8 @@ impl SegmentRecord {
 pub struct PackRecord {
     pub name: ObjectHash,
     pub kind: ChunkKind,
+    /// The epoch that the pack was sealed to.
+    pub epoch: u32,
     /// The pack's size, one of the classes.
     pub bytes: u32,
     pub id: [u8; PACK_ID_BYTES],
@@ -64,8 +66,14 @@ pub struct SealedPack {
     pub record: PackRecord,
 }
 
-fn binding(repository: RepositoryId, kind: ChunkKind, id: &[u8; PACK_ID_BYTES]) -> Vec<u8> {
-    [b"holdfast.pack\0".as_slice(), &FORMAT_VERSION.to_le_bytes(), &[kind.code()], repository.as_bytes(), id].concat()
+pub(crate) fn binding(repository: RepositoryId, kind: ChunkKind, epoch: u32, id: &[u8; PACK_ID_BYTES]) -> Vec<u8> {
+    let mut binding = b"holdfast.pack\0".to_vec();
+    binding.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    binding.push(kind.code());
+    binding.extend_from_slice(&epoch.to_le_bytes());
+    binding.extend_from_slice(repository.as_bytes());
+    binding.extend_from_slice(id);
+    binding
 }
 
 /// Bytes that a segment takes in a pack.
@@ -125,12 +133,14 @@ pub fn seal_pack<R: CryptoRng + ?Sized>(
     let mut key = [0u8; 32];
     rng.fill_bytes(&mut key);
     let key = SlotKey::from_bytes(key);
-    let binding = binding(repository, kind, &id);
+    let epoch = seal.epoch();
+    let binding = binding(repository, kind, epoch, &id);
     let cipher = SlotCipher::new(&key, &binding);
     let estimate: usize = FIXED_BYTES + segments.iter().map(segment_cost).sum::<usize>();
     let mut out = Vec::with_capacity(class_for(estimate).unwrap_or(OBJECT_BYTES_MAX));
     put_preamble(&mut out, MAGIC_PACK, FORMAT_VERSION);
     out.extend_from_slice(&[kind.code(), 0]);
+    out.extend_from_slice(&epoch.to_le_bytes());
     out.extend_from_slice(&id);
     out.extend_from_slice(&seal.wrap(rng, &key, &binding)?);
     let mut records = Vec::with_capacity(segments.len());
@@ -156,7 +166,8 @@ pub fn seal_pack<R: CryptoRng + ?Sized>(
     put(SLOT_PADDING, &vec![0; class - used])?;
     let at = put(SLOT_DIRECTORY, &directory)?;
     put(SLOT_FOOTER, &[at.to_le_bytes(), (directory.len() as u32).to_le_bytes()].concat())?;
-    let record = PackRecord { name: ObjectHash::of(&out), kind, bytes: out.len() as u32, id, key, segments: records };
+    let (name, bytes) = (ObjectHash::of(&out), out.len() as u32);
+    let record = PackRecord { name, kind, epoch, bytes, id, key, segments: records };
     Ok(SealedPack { bytes: out, record })
 }
 
@@ -181,13 +192,16 @@ pub(crate) fn put_placement(out: &mut Vec<u8>, segment: &SegmentRecord) {
     out.push(u8::from(segment.compressed));
 }
 
-/// The inverse of [`put_placement`], with the limits that every placement keeps.
-pub(crate) fn parse_placement(reader: &mut Reader<'_>) -> Result<(u32, u32, bool)> {
+/// The inverse of [`put_placement`], with the limits that every placement keeps. Segments ascend and do not overlap:
+/// `free` is where the one before ended.
+pub(crate) fn parse_placement(reader: &mut Reader<'_>, free: &mut usize) -> Result<(u32, u32, bool)> {
     let offset = reader.count(OBJECT_BYTES_MAX)?;
     let sealed_len = reader.count(OBJECT_BYTES_MAX)?;
-    if offset + sealed_len > OBJECT_BYTES_MAX || offset < HEADER_BYTES + WRAPPED_KEY_BYTES || sealed_len < TAG_BYTES {
+    let lowest = (*free).max(HEADER_BYTES + WRAPPED_KEY_BYTES);
+    if offset + sealed_len > OBJECT_BYTES_MAX || offset < lowest || sealed_len < TAG_BYTES {
         return Err(reader.invalid());
     }
+    *free = offset + sealed_len;
     Ok((offset as u32, sealed_len as u32, reader.flag()?))
 }
 
@@ -199,9 +213,9 @@ pub(crate) fn check_plain_len(record: &SegmentRecord) -> Result<()> {
 fn parse_directory(bytes: &[u8]) -> Result<Vec<SegmentRecord>> {
     let mut reader = Reader::new(bytes, "pack directory");
     let count = reader.count(PACK_SEGMENTS_MAX)?;
-    let mut segments = Vec::new();
+    let (mut segments, mut free) = (Vec::new(), 0);
     for _ in 0..count {
-        let (offset, sealed_len, compressed) = parse_placement(&mut reader)?;
+        let (offset, sealed_len, compressed) = parse_placement(&mut reader, &mut free)?;
         let chunks = reader.count(SEGMENT_CHUNKS_MAX)?;
         let mut record = SegmentRecord { offset, sealed_len, compressed, chunks: Vec::new() };
         for _ in 0..chunks {
@@ -217,6 +231,7 @@ fn parse_directory(bytes: &[u8]) -> Result<Vec<SegmentRecord>> {
 /// The clear header of a pack.
 struct Header<'a> {
     kind: ChunkKind,
+    epoch: u32,
     id: [u8; PACK_ID_BYTES],
     wrapped: &'a [u8],
 }
@@ -234,17 +249,19 @@ fn parse_header(bytes: &[u8]) -> Result<Header<'_>> {
     if reader.u8()? != 0 {
         return Err(reader.invalid());
     }
-    Ok(Header { kind, id: reader.array()?, wrapped: reader.take(WRAPPED_KEY_BYTES)? })
+    Ok(Header { kind, epoch: reader.u32()?, id: reader.array()?, wrapped: reader.take(WRAPPED_KEY_BYTES)? })
 }
 
 /// Reads a whole pack with nothing but the open key: what an index would say about it.
-pub fn open_pack(bytes: &[u8], repository: RepositoryId, open: &OpenSeed) -> Result<PackRecord> {
+pub fn open_pack(bytes: &[u8], repository: RepositoryId, open: &OpenSeeds) -> Result<PackRecord> {
     let header = parse_header(bytes)?;
-    let key = open.unwrap(header.wrapped, &binding(repository, header.kind, &header.id))?;
-    let segments = check_pack(bytes, repository, header.kind, &header.id, &key)?;
+    let binding = binding(repository, header.kind, header.epoch, &header.id);
+    let key = open.unwrap(header.epoch, header.wrapped, &binding, WHAT)?;
+    let segments = check_pack(bytes, &SlotCipher::new(&key, &binding))?;
     Ok(PackRecord {
         name: ObjectHash::of(bytes),
         kind: header.kind,
+        epoch: header.epoch,
         bytes: bytes.len() as u32,
         id: header.id,
         key,
@@ -252,14 +269,7 @@ pub fn open_pack(bytes: &[u8], repository: RepositoryId, open: &OpenSeed) -> Res
     })
 }
 
-fn check_pack(
-    bytes: &[u8],
-    repository: RepositoryId,
-    kind: ChunkKind,
-    id: &[u8; PACK_ID_BYTES],
-    key: &SlotKey,
-) -> Result<Vec<SegmentRecord>> {
-    let cipher = SlotCipher::new(key, &binding(repository, kind, id));
+fn check_pack(bytes: &[u8], cipher: &SlotCipher) -> Result<Vec<SegmentRecord>> {
     let at = bytes.len().checked_sub(FOOTER_BYTES).ok_or(FormatError::Truncated { what: WHAT })?;
     let (body, footer) = bytes.split_at(at);
     let footer = cipher.open(SLOT_FOOTER, footer, WHAT)?;
@@ -275,11 +285,11 @@ impl SealedPack {
     /// the pack exists.
     pub fn reopen(&self, repository: RepositoryId) -> Result<()> {
         let record = &self.record;
-        let segments = check_pack(&self.bytes, repository, record.kind, &record.id, &record.key)?;
+        let opener = record.opener(repository);
+        let segments = check_pack(&self.bytes, &opener.0)?;
         if segments != record.segments {
             return Err(FormatError::Invalid { what: WHAT });
         }
-        let opener = record.opener(repository);
         let mut scratch = Vec::new();
         for (slot, segment) in segments.iter().enumerate() {
             let (from, len) = (segment.offset as usize, segment.sealed_len as usize);
@@ -303,6 +313,6 @@ impl SegmentOpener {
 impl PackRecord {
     #[must_use]
     pub fn opener(&self, repository: RepositoryId) -> SegmentOpener {
-        SegmentOpener(SlotCipher::new(&self.key, &binding(repository, self.kind, &self.id)))
+        SegmentOpener(SlotCipher::new(&self.key, &binding(repository, self.kind, self.epoch, &self.id)))
     }
 }

@@ -1,15 +1,12 @@
 //! The paper recovery key: 160 random bits and a checksum, in letters that survive handwriting.
 
 use crate::error::{FormatError, Result};
+use crate::letters;
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// Crockford's base 32: no I, L, O, U.
-const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const SECRET_BYTES: usize = 20;
 const CHECK_BYTES: usize = 5;
-const LETTERS: usize = (SECRET_BYTES + CHECK_BYTES) * 8 / 5;
-const GROUP: usize = 5;
 const CONTEXT_CHECK: &str = "holdfast paper key v1 2026-11 checksum";
 
 /// A key to be printed and locked away. It opens the keyring as a passphrase does.
@@ -30,51 +27,13 @@ impl PaperKey {
     /// Eight groups of five letters. A checksum of 40 bits catches typing errors.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let mut bytes = Zeroizing::new(self.0.to_vec());
-        bytes.extend_from_slice(&checksum(&self.0));
-        let mut text = Zeroizing::new(String::with_capacity(LETTERS + LETTERS / GROUP));
-        let (mut buffer, mut bits, mut letters) = (0u32, 0u32, 0usize);
-        for byte in bytes.iter() {
-            buffer = (buffer << 8) | u32::from(*byte);
-            bits += 8;
-            while bits >= 5 {
-                bits -= 5;
-                if letters > 0 && letters.is_multiple_of(GROUP) {
-                    text.push('-');
-                }
-                let letter = ALPHABET.get((buffer >> bits & 31) as usize).copied().unwrap_or(b'0');
-                text.push(char::from(letter));
-                letters += 1;
-            }
-            buffer &= (1 << bits) - 1;
-        }
-        text
+        letters::to_text(&self.0, &checksum(&self.0))
     }
 
     /// Reads what a person typed: any case, spaces and dashes ignored, O read as 0, I and L as 1.
     pub fn from_text(text: &str) -> Result<Self> {
         const BAD: FormatError = FormatError::Invalid { what: "paper key (a letter is missing or mistyped)" };
-        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES + CHECK_BYTES));
-        let (mut buffer, mut bits, mut letters) = (0u32, 0u32, 0usize);
-        for letter in text.chars().filter(|c| !c.is_whitespace() && *c != '-') {
-            let letter = match letter.to_ascii_uppercase() {
-                'O' => '0',
-                'I' | 'L' => '1',
-                other => other,
-            };
-            let value = ALPHABET.iter().position(|known| char::from(*known) == letter).ok_or(BAD)?;
-            letters += 1;
-            if letters > LETTERS {
-                return Err(BAD);
-            }
-            buffer = (buffer << 5) | value as u32;
-            bits += 5;
-            if bits >= 8 {
-                bits -= 8;
-                bytes.push((buffer >> bits) as u8);
-                buffer &= (1 << bits) - 1;
-            }
-        }
+        let bytes = letters::from_text(text, SECRET_BYTES + CHECK_BYTES).ok_or(BAD)?;
         let (secret, check) = bytes.split_first_chunk::<SECRET_BYTES>().ok_or(BAD)?;
         if check != checksum(secret) {
             return Err(BAD);
@@ -84,15 +43,13 @@ impl PaperKey {
 }
 
 fn checksum(secret: &[u8; SECRET_BYTES]) -> [u8; CHECK_BYTES] {
-    let hash = blake3::Hasher::new_derive_key(CONTEXT_CHECK).update(secret).finalize();
-    let mut check = [0u8; CHECK_BYTES];
-    check.copy_from_slice(hash.as_bytes().split_at(CHECK_BYTES).0);
-    check
+    letters::checksum(CONTEXT_CHECK, secret)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::letters::ALPHABET;
     use crate::testing::rng;
 
     #[test]

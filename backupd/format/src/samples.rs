@@ -1,19 +1,24 @@
 //! One valid object of every kind, from a seed.
 
 use crate::FormatError;
+use crate::credential::{OpenKey, PrunerCredential, RepositorySecrets, WriterCredential};
+use crate::features::Features;
 use crate::head::Head;
 use crate::index;
-use crate::keyring::{self, Unlock};
-use crate::keys::{ChunkKind, OpenKey, RepositorySecrets, WriterCredential};
-use crate::manifest::{InnerManifest, OuterManifest, PartRecord, UnreadableReason};
+use crate::keyring;
+use crate::keys::ChunkKind;
+use crate::manifest::{InnerManifest, OuterManifest, Owners, PartRecord, UnreadableReason};
 use crate::pack::{SealedPack, seal_pack};
 use crate::pages::build_directory;
 use crate::paper::PaperKey;
 use crate::sealed::{PartsKind, seal_parts};
 use crate::segment::SegmentEncoder;
+use crate::slot::{Slot, Unlock};
 use crate::testing::rng;
+use crate::tombstone::{Tombstone, TombstoneReason};
 use crate::tree::{Content, Extent, Node, NodeKind};
 use crate::{ChunkId, IncarnationId, ObjectHash, SnapshotId};
+use std::collections::BTreeMap;
 
 /// A tiny repository.
 pub struct Sample {
@@ -28,9 +33,13 @@ pub struct Sample {
     pub snapshot: Vec<u8>,
     pub head: Head,
     pub head_bytes: Vec<u8>,
+    pub pruner: PrunerCredential,
+    pub tombstone: Tombstone,
+    pub tombstone_bytes: Vec<u8>,
     pub pages: Vec<Vec<u8>>,
 }
 
+const MADE_UNIX_MS: i64 = 1_780_000_000_000;
 pub const CONTENT: &[u8] = b"a chunk of a file, a chunk of a file, a chunk of a file";
 
 pub fn nodes(id: ChunkId) -> Vec<Node> {
@@ -64,9 +73,11 @@ pub fn nodes(id: ChunkId) -> Vec<Node> {
 
 pub fn sample(seed: u64) -> Sample {
     let mut rng = rng(seed);
-    let secrets = RepositorySecrets::generate(&mut rng);
+    let mut secrets = RepositorySecrets::generate(&mut rng, MADE_UNIX_MS);
+    assert_eq!(secrets.begin_epoch(&mut rng, MADE_UNIX_MS + 1), Ok(2));
     let paper = PaperKey::generate(&mut rng);
-    let keyring = keyring::seal(&mut rng, &secrets, &[Unlock::Paper(&paper)]).unwrap();
+    let slot = Slot::new(&mut rng, &Unlock::Paper(&paper), MADE_UNIX_MS).unwrap();
+    let keyring = keyring::seal(&mut rng, &secrets, 2, Features::default(), &[slot]).unwrap();
     let writer = WriterCredential::issue(&mut rng, &secrets);
     let open = secrets.open_key();
     let id = writer.id_key().chunk_id(ChunkKind::Data, CONTENT);
@@ -100,6 +111,10 @@ pub fn sample(seed: u64) -> Sample {
         parts: vec![PartRecord { name: b"files".to_vec(), page_bytes: 0, path: b"/srv/emr".to_vec() }],
         unreadable_count: 1,
         unreadable: vec![(b"files/x".to_vec(), UnreadableReason::Changed)],
+        owners: Owners {
+            users: BTreeMap::from([(0, b"root".to_vec()), (1000, b"emr".to_vec())]),
+            groups: BTreeMap::from([(100, b"users".to_vec())]),
+        },
     };
     let (outer_bytes, inner_bytes) = (outer.encode().unwrap(), inner.encode().unwrap());
     let snapshot = seal_parts(&mut rng, PartsKind::Snapshot, keys, &outer_bytes, &inner_bytes).unwrap();
@@ -112,5 +127,33 @@ pub fn sample(seed: u64) -> Sample {
         seen: Vec::new(),
     };
     let head_bytes = head.sign(&writer).unwrap();
-    Sample { paper, keyring, writer, open, pack, index, outer, inner, snapshot, head, head_bytes, pages }
+    let pruner = PrunerCredential::issue(&mut rng, &secrets);
+    let tombstone = Tombstone {
+        source: head.source,
+        incarnation: head.incarnation,
+        counter: 1,
+        head: ObjectHash([8; 32]),
+        snapshot: SnapshotId([5; 32]),
+        plan: [6; 32],
+        time_unix_ms: MADE_UNIX_MS + 2,
+        reason: TombstoneReason::Retention,
+    };
+    let tombstone_bytes = tombstone.sign(&pruner).unwrap();
+    Sample {
+        paper,
+        keyring,
+        writer,
+        open,
+        pack,
+        index,
+        outer,
+        inner,
+        snapshot,
+        head,
+        head_bytes,
+        pruner,
+        tombstone,
+        tombstone_bytes,
+        pages,
+    }
 }

@@ -6,6 +6,7 @@ use crate::aead::{SlotCipher, SlotKey, TAG_BYTES};
 use crate::error::{FormatError, Result};
 use rand_core::CryptoRng;
 use x_wing::{Ciphertext, Decapsulate, DecapsulationKey, Decapsulator, Encapsulate, EncapsulationKey, KeyExport};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// The public key, bytes.
 pub const SEAL_KEY_BYTES: usize = x_wing::ENCAPSULATION_KEY_SIZE;
@@ -13,23 +14,22 @@ pub const SEAL_KEY_BYTES: usize = x_wing::ENCAPSULATION_KEY_SIZE;
 pub const WRAPPED_KEY_BYTES: usize = x_wing::CIPHERTEXT_SIZE + 32 + TAG_BYTES;
 
 const CONTEXT: &str = "holdfast repository v1 2026-11 key wrapped to the seal key";
+const WHAT: &str = "wrapped key";
 
-/// The public half: seals, never opens.
+/// An X-Wing public key: wraps, never opens.
 #[derive(Clone)]
-pub struct SealKey(EncapsulationKey);
+pub(crate) struct WrapKey(EncapsulationKey);
 
-impl SealKey {
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        EncapsulationKey::try_from(bytes).map(Self).map_err(|_| FormatError::Invalid { what: "seal key" })
+impl WrapKey {
+    pub(crate) fn from_bytes(bytes: &[u8], what: &'static str) -> Result<Self> {
+        EncapsulationKey::try_from(bytes).map(Self).map_err(|_| FormatError::Invalid { what })
     }
 
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         self.0.to_bytes().to_vec()
     }
 
-    /// Wraps `key`; `binding` must be the binding of the object that carries the result.
-    pub fn wrap<R: CryptoRng + ?Sized>(&self, rng: &mut R, key: &SlotKey, binding: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn wrap<R: CryptoRng + ?Sized>(&self, rng: &mut R, key: &SlotKey, binding: &[u8]) -> Result<Vec<u8>> {
         let (ciphertext, shared) = self.0.encapsulate_with_rng(rng);
         let mut out = ciphertext.to_vec();
         let from = out.len();
@@ -39,37 +39,91 @@ impl SealKey {
     }
 }
 
-/// The private half, as its 32-byte seed.
-pub struct OpenSeed(DecapsulationKey);
+/// The public half of one epoch: seals, never opens.
+#[derive(Clone)]
+pub struct SealKey {
+    epoch: u32,
+    key: WrapKey,
+}
+
+impl SealKey {
+    pub fn from_bytes(epoch: u32, bytes: &[u8]) -> Result<Self> {
+        Ok(Self { epoch, key: WrapKey::from_bytes(bytes, "seal key")? })
+    }
+
+    /// The epoch that everything sealed with this key belongs to.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.key.to_bytes()
+    }
+
+    /// Wraps `key`; `binding` must be the binding of the object that carries the result.
+    pub fn wrap<R: CryptoRng + ?Sized>(&self, rng: &mut R, key: &SlotKey, binding: &[u8]) -> Result<Vec<u8>> {
+        self.key.wrap(rng, key, binding)
+    }
+}
+
+/// An X-Wing private key, as its 32-byte seed.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct OpenSeed([u8; 32]);
 
 impl OpenSeed {
-    #[must_use]
-    pub fn from_bytes(seed: [u8; 32]) -> Self {
-        Self(DecapsulationKey::from(seed))
+    pub(crate) fn from_bytes(seed: [u8; 32]) -> Self {
+        Self(seed)
     }
 
-    #[must_use]
     pub(crate) fn expose(&self) -> &[u8; 32] {
-        self.0.as_bytes()
+        &self.0
     }
 
-    #[must_use]
-    pub fn seal_key(&self) -> SealKey {
-        SealKey(self.0.encapsulation_key().clone())
+    pub(crate) fn wrap_key(&self) -> WrapKey {
+        WrapKey(DecapsulationKey::from(self.0).encapsulation_key().clone())
     }
 
-    /// Opens a wrapped key.
-    pub fn unwrap(&self, wrapped: &[u8], binding: &[u8]) -> Result<SlotKey> {
-        const WHAT: &str = "wrapped key";
+    pub(crate) fn seal_key(&self, epoch: u32) -> SealKey {
+        SealKey { epoch, key: self.wrap_key() }
+    }
+
+    pub(crate) fn unwrap(&self, wrapped: &[u8], binding: &[u8]) -> Result<SlotKey> {
         if wrapped.len() != WRAPPED_KEY_BYTES {
             return Err(FormatError::Truncated { what: WHAT });
         }
         let (ciphertext, sealed) = wrapped.split_at(x_wing::CIPHERTEXT_SIZE);
         let ciphertext = Ciphertext::try_from(ciphertext).map_err(|_| FormatError::Truncated { what: WHAT })?;
-        let shared = self.0.decapsulate(&ciphertext);
-        let plain = zeroize::Zeroizing::new(wrapping_cipher(&shared.into(), binding).open(0, sealed, WHAT)?);
+        let shared = DecapsulationKey::from(self.0).decapsulate(&ciphertext);
+        let plain = Zeroizing::new(wrapping_cipher(&shared.into(), binding).open(0, sealed, WHAT)?);
         let key: [u8; 32] = plain.as_slice().try_into().map_err(|_| FormatError::Invalid { what: WHAT })?;
         Ok(SlotKey::from_bytes(key))
+    }
+}
+
+/// The private halves of all epochs. Each is expanded only when it is used.
+#[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
+pub struct OpenSeeds(Vec<(u32, OpenSeed)>);
+
+impl OpenSeeds {
+    /// The seed of one epoch alone.
+    #[must_use]
+    pub fn single(epoch: u32, seed: [u8; 32]) -> Self {
+        Self(vec![(epoch, OpenSeed::from_bytes(seed))])
+    }
+
+    pub(crate) fn push(&mut self, epoch: u32, seed: OpenSeed) {
+        self.0.push((epoch, seed));
+    }
+
+    pub(crate) fn of(&self, epoch: u32) -> Option<&OpenSeed> {
+        self.0.iter().find(|(number, _)| *number == epoch).map(|(_, seed)| seed)
+    }
+
+    /// Opens a key that was wrapped to `epoch` in an object of the kind `what`.
+    pub fn unwrap(&self, epoch: u32, wrapped: &[u8], binding: &[u8], what: &'static str) -> Result<SlotKey> {
+        self.of(epoch).ok_or(FormatError::UnknownEpoch { what, epoch })?.unwrap(wrapped, binding)
     }
 }
 

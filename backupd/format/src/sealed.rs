@@ -4,7 +4,7 @@ use crate::aead::{SlotCipher, SlotKey, TAG_BYTES};
 use crate::error::{FormatError, Result};
 use crate::ids::RepositoryId;
 use crate::keys::CatalogKey;
-use crate::seal::{OpenSeed, SealKey, WRAPPED_KEY_BYTES};
+use crate::seal::{OpenSeeds, SealKey, WRAPPED_KEY_BYTES};
 use crate::wire::{Reader, put_preamble};
 use crate::{FORMAT_VERSION, MAGIC_INDEX, MAGIC_SNAPSHOT};
 use rand_core::CryptoRng;
@@ -16,7 +16,7 @@ pub const OBJECT_BYTES_MAX: usize = 16 << 20;
 
 const CONTEXT_CATALOG_PART: &str = "holdfast repository v1 2026-11 key of one catalog part";
 const SALT_BYTES: usize = 32;
-const HEADER_BYTES: usize = 4 + 2 + 2 + SALT_BYTES;
+const HEADER_BYTES: usize = 4 + 2 + 2 + 4 + SALT_BYTES;
 const LENGTHS_BYTES: usize = 8 + TAG_BYTES;
 const FIXED_BYTES: usize = HEADER_BYTES + WRAPPED_KEY_BYTES + LENGTHS_BYTES + 3 * TAG_BYTES;
 /// The most that both parts of one object may hold together, bytes.
@@ -55,12 +55,12 @@ impl PartsKind {
         }
     }
 
-    fn binding(self, repository: RepositoryId, salt: &[u8; SALT_BYTES]) -> Vec<u8> {
+    fn binding(self, epoch: u32, repository: RepositoryId, salt: &[u8; SALT_BYTES]) -> Vec<u8> {
         let name: &[u8] = match self {
             Self::Index => b"holdfast.index\0",
             Self::Snapshot => b"holdfast.snapshot\0",
         };
-        [name, &FORMAT_VERSION.to_le_bytes(), repository.as_bytes(), salt].concat()
+        [name, &FORMAT_VERSION.to_le_bytes(), &epoch.to_le_bytes(), repository.as_bytes(), salt].concat()
     }
 }
 
@@ -81,14 +81,16 @@ pub fn seal_parts<R: CryptoRng + ?Sized>(
     let mut open_key = [0u8; 32];
     rng.fill_bytes(&mut open_key);
     let open_key = SlotKey::from_bytes(open_key);
-    let binding = kind.binding(catalog.repository(), &salt);
+    let binding = kind.binding(seal.epoch(), catalog.repository(), &salt);
+    let catalog_key = catalog.object_key(seal.epoch(), CONTEXT_CATALOG_PART, &salt, kind.what())?;
 
     let mut out = Vec::with_capacity(class);
     put_preamble(&mut out, kind.magic(), FORMAT_VERSION);
     out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&seal.epoch().to_le_bytes());
     out.extend_from_slice(&salt);
     out.extend_from_slice(&seal.wrap(rng, &open_key, &binding)?);
-    let for_catalog = SlotCipher::new(&catalog.object_key(CONTEXT_CATALOG_PART, &salt), &binding);
+    let for_catalog = SlotCipher::new(&catalog_key, &binding);
     let for_open = SlotCipher::new(&open_key, &binding);
     let mut put = |cipher: &SlotCipher, slot, plain: &[u8]| {
         let from = out.len();
@@ -106,6 +108,8 @@ pub fn seal_parts<R: CryptoRng + ?Sized>(
 /// A two-part object whose catalog part has been opened and whose padding has been checked.
 pub struct OpenedParts<'a> {
     kind: PartsKind,
+    /// The epoch that the object was sealed to.
+    pub epoch: u32,
     binding: Vec<u8>,
     wrapped: &'a [u8],
     open_sealed: &'a [u8],
@@ -124,10 +128,11 @@ pub fn open_parts<'a>(kind: PartsKind, catalog: &CatalogKey, bytes: &'a [u8]) ->
     if !CLASSES.contains(&bytes.len()) || reader.u16()? != 0 {
         return Err(FormatError::Invalid { what });
     }
+    let epoch = reader.u32()?;
     let salt: [u8; SALT_BYTES] = reader.array()?;
     let wrapped = reader.take(WRAPPED_KEY_BYTES)?;
-    let binding = kind.binding(catalog.repository(), &salt);
-    let cipher = SlotCipher::new(&catalog.object_key(CONTEXT_CATALOG_PART, &salt), &binding);
+    let binding = kind.binding(epoch, catalog.repository(), &salt);
+    let cipher = SlotCipher::new(&catalog.object_key(epoch, CONTEXT_CATALOG_PART, &salt, what)?, &binding);
     let lengths = cipher.open(SLOT_LENGTHS, reader.take(LENGTHS_BYTES)?, what)?;
     let mut lengths = Reader::new(&lengths, what);
     let (catalog_len, open_len) = (lengths.u32()? as usize, lengths.u32()? as usize);
@@ -140,13 +145,23 @@ pub fn open_parts<'a>(kind: PartsKind, catalog: &CatalogKey, bytes: &'a [u8]) ->
     if padding.iter().any(|byte| *byte != 0) {
         return Err(FormatError::Invalid { what });
     }
-    Ok(OpenedParts { kind, binding, wrapped, open_sealed, catalog_part })
+    Ok(OpenedParts { kind, epoch, binding, wrapped, open_sealed, catalog_part })
+}
+
+/// What seals the padding, for the test vectors.
+#[cfg(test)]
+pub(crate) fn padding_key(kind: PartsKind, catalog: &CatalogKey, bytes: &[u8]) -> Result<(SlotKey, Vec<u8>)> {
+    let mut reader = Reader::new(bytes, kind.what());
+    reader.take(8)?;
+    let (epoch, salt) = (reader.u32()?, reader.array()?);
+    let key = catalog.object_key(epoch, CONTEXT_CATALOG_PART, &salt, kind.what())?;
+    Ok((key, kind.binding(epoch, catalog.repository(), &salt)))
 }
 
 impl OpenedParts<'_> {
     /// Opens the part for the open key.
-    pub fn open_part(&self, open: &OpenSeed) -> Result<Vec<u8>> {
-        let key = open.unwrap(self.wrapped, &self.binding)?;
+    pub fn open_part(&self, open: &OpenSeeds) -> Result<Vec<u8>> {
+        let key = open.unwrap(self.epoch, self.wrapped, &self.binding, self.kind.what())?;
         SlotCipher::new(&key, &self.binding).open(SLOT_OPEN, self.open_sealed, self.kind.what())
     }
 }

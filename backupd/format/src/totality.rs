@@ -1,16 +1,18 @@
 //! Every parser on whole, cut, changed and random bytes: it answers, and it never panics.
 
+use crate::credential::{OpenKey, PrunerCredential, WriterCredential};
 use crate::head::{Head, HeadName};
 use crate::index::{parse_catalog, parse_open};
-use crate::keyring::{Keyring, Unlock};
-use crate::keys::{OpenKey, WriterCredential};
+use crate::keyring::Keyring;
 use crate::manifest::{InnerManifest, OuterManifest};
 use crate::pack::open_pack;
 use crate::pages::{build_content, build_directory};
 use crate::samples::{Sample, nodes, sample};
 use crate::sealed::{PartsKind, class_for, open_parts};
 use crate::segment::SegmentDecoder;
+use crate::slot::Unlock;
 use crate::testing::rng;
+use crate::tombstone::{Tombstone, TombstoneName};
 use crate::tree::{Content, Extent, Page};
 use crate::{ChunkId, ChunkKind, FormatError, ObjectHash};
 use rand_core::Rng;
@@ -53,6 +55,24 @@ fn parsers(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Parser<'_>, bool)> {
             true,
         ),
         ("head", sample.head_bytes.clone(), Box::new(|bytes| Head::open(bytes, sample.open.catalog()).map(drop)), true),
+        (
+            "tombstone",
+            sample.tombstone_bytes.clone(),
+            Box::new(|bytes| Tombstone::open(bytes, sample.open.catalog()).map(drop)),
+            true,
+        ),
+        (
+            "pruner credential",
+            sample.pruner.to_bytes().to_vec(),
+            Box::new(|bytes| PrunerCredential::from_bytes(bytes).map(drop)),
+            false,
+        ),
+        (
+            "tombstone name",
+            sample.tombstone.name(&sample.tombstone_bytes).to_string().into_bytes(),
+            Box::new(|bytes| String::from_utf8_lossy(bytes).parse::<TombstoneName>().map(drop)),
+            false,
+        ),
         (
             "writer credential",
             sample.writer.to_bytes().to_vec(),
@@ -122,8 +142,12 @@ fn an_unknown_version_is_refused_by_name_and_is_not_damage() {
         let has_preamble = valid.starts_with(b"HF");
         if has_preamble {
             let mut newer = valid.clone();
-            newer[4] = 9;
-            assert!(matches!(parse(&newer), Err(FormatError::UnknownVersion { version: 9, .. })), "{name}");
+            newer[5] = 9;
+            assert!(matches!(parse(&newer), Err(FormatError::UnknownVersion { version: 0x900, .. })), "{name}");
+            let mut unreleased = valid.clone();
+            unreleased[4..6].copy_from_slice(&[1, 0]);
+            let said = parse(&unreleased).unwrap_err().to_string();
+            assert!(said.contains("0.1 (never released)") && said.contains("use the release that wrote it"), "{said}");
             let mut other = valid.clone();
             other[0] = b'X';
             assert!(matches!(parse(&other), Err(FormatError::NotThis { .. })), "{name}");

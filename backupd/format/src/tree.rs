@@ -6,7 +6,7 @@
 use crate::error::{FormatError, Result};
 use crate::ids::ChunkId;
 use crate::segment::CHUNK_BYTES_MAX;
-use crate::wire::{Reader, put_bytes, put_varint};
+use crate::wire::{Reader, put_bytes, put_no_extensions, put_varint};
 
 /// The version byte in front of every page.
 pub const PAGE_VERSION: u8 = 1;
@@ -162,6 +162,7 @@ pub(crate) fn put_node(out: &mut Vec<u8>, node: &Node) -> Result<()> {
         put_varint(out, device);
         put_varint(out, inode);
     }
+    put_no_extensions(out);
     match &node.kind {
         NodeKind::File { size, content } => put_content(out, *size, content),
         NodeKind::Directory { root } => out.extend_from_slice(root.as_bytes()),
@@ -191,18 +192,14 @@ fn put_content(out: &mut Vec<u8>, size: u64, content: &Content) {
     }
 }
 
-fn number32(reader: &mut Reader<'_>) -> Result<u32> {
-    u32::try_from(reader.varint()?).map_err(|_| FormatError::Limit { what: WHAT })
-}
-
 fn parse_node(reader: &mut Reader<'_>) -> Result<Node> {
     let name = reader.bytes(ENTRY_NAME_BYTES_MAX)?.to_vec();
     if !is_plain_name(&name) {
         return Err(FormatError::Invalid { what: "entry name" });
     }
     let code = reader.u8()?;
-    let (mode, uid, gid) = (number32(reader)?, number32(reader)?, number32(reader)?);
-    let (mtime_s, mtime_ns) = (reader.i64()?, number32(reader)?);
+    let (mode, uid, gid) = (reader.number32()?, reader.number32()?, reader.number32()?);
+    let (mtime_s, mtime_ns) = (reader.i64()?, reader.number32()?);
     if mode > 0o7777 || mtime_ns >= 1_000_000_000 {
         return Err(reader.invalid());
     }
@@ -215,14 +212,15 @@ fn parse_node(reader: &mut Reader<'_>) -> Result<Node> {
         xattrs.push((name, reader.bytes(XATTR_VALUE_BYTES_MAX)?.to_vec()));
     }
     let hard_link = if reader.flag()? { Some((reader.varint()?, reader.varint()?)) } else { None };
+    reader.extensions()?;
     let kind = match code {
         1 => parse_file(reader)?,
         2 => NodeKind::Directory { root: ChunkId(reader.array()?) },
         3 => NodeKind::Symlink { target: parse_target(reader)? },
         4 => NodeKind::Fifo,
         5 => NodeKind::Socket,
-        6 => NodeKind::CharDevice { major: number32(reader)?, minor: number32(reader)? },
-        7 => NodeKind::BlockDevice { major: number32(reader)?, minor: number32(reader)? },
+        6 => NodeKind::CharDevice { major: reader.number32()?, minor: reader.number32()? },
+        7 => NodeKind::BlockDevice { major: reader.number32()?, minor: reader.number32()? },
         _ => return Err(reader.invalid()),
     };
     Ok(Node { name, mode, uid, gid, mtime_s, mtime_ns, xattrs, hard_link, kind })

@@ -2,14 +2,18 @@
 //!
 //! `cargo test -p backup-format write_vectors -- --ignored` writes them anew; a changed vector is a changed format.
 
+use crate::aead::{SlotCipher, SlotKey};
+use crate::credential::{OpenKey, WriterCredential};
+use crate::features::Purpose;
 use crate::head::Head;
-use crate::keyring::{Keyring, Unlock};
-use crate::keys::{OpenKey, WriterCredential};
+use crate::keyring::Keyring;
 use crate::manifest::{InnerManifest, OuterManifest};
 use crate::pack::open_pack;
 use crate::paper::PaperKey;
-use crate::samples::sample;
+use crate::samples::{Sample, sample};
 use crate::sealed::{PartsKind, open_parts};
+use crate::slot::Unlock;
+use crate::tombstone::Tombstone;
 use crate::{FormatError, ObjectHash};
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,28 +25,37 @@ fn folder() -> PathBuf {
 
 /// Malformed forms of each object: name, edits, the start of the expected answer.
 const CASES: &[(&str, &str, &str, &str)] = &[
-    ("keyring", "cut-in-slot", "truncate 100", "keyring ends too early"),
-    ("keyring", "newer-version", "set 4 0200", "keyring has version 2, and this release reads version 1"),
-    ("keyring", "no-slots", "set 54 00", "keyring is larger than the format allows"),
-    ("keyring", "argon2-wants-4-gib", "set 55 01;set 90 ffffffff", "keyring is larger than the format allows"),
-    ("keyring", "flipped-salt", "flip 30 01", "keyring does not open with this key"),
+    ("keyring", "cut-in-slot", "truncate 200", "keyring ends too early"),
+    ("keyring", "newer-version", "set 4 0002", "keyring has version 2.0, and this release reads version 1.0"),
+    ("keyring", "never-released", "set 4 0100", "keyring has version 0.1 (never released)"),
+    ("keyring", "no-slots", "set 90 00", "keyring is larger than the format allows"),
+    ("keyring", "unknown-read-feature", "set 30 0001", "the repository uses read feature 8,"),
+    ("keyring", "flipped-salt", "flip 60 01", "wrapped key does not open with this key"),
+    ("keyring", "flipped-number", "flip 22 01", "keyring does not open with this key"),
+    ("keyring", "flipped-signature", "flip -1 01", "the signature of keyring is not valid"),
     ("pack", "wrong-magic", "set 0 00", "this is not a pack"),
-    ("pack", "newer-version", "set 4 0200", "pack has version 2, and this release reads version 1"),
+    ("pack", "newer-version", "set 4 0002", "pack has version 2.0, and this release reads version 1.0"),
     ("pack", "not-a-class", "truncate 65535", "pack is malformed"),
-    ("pack", "unknown-kind", "set 6 07", "chunk kind is malformed"),
+    ("pack", "stream", "set 6 03", "chunk is of kind 3, which this release does not know"),
+    ("pack", "unknown-epoch", "set 8 09", "pack is sealed to epoch 9, which this key does not hold"),
+    ("pack", "other-epoch", "set 8 01", "wrapped key does not open with this key"),
     ("pack", "flipped-wrapped-key", "flip 700 80", "wrapped key does not open with this key"),
     ("pack", "flipped-footer", "flip 65530 01", "pack does not open with this key"),
-    ("index", "newer-version", "set 4 ff00", "index object has version 255, and this release reads version 1"),
+    ("index", "newer-version", "set 4 00ff", "index object has version 255.0, and this release reads version 1.0"),
     ("index", "flipped-padding", "flip 40000 01", "index object does not open with this key"),
-    ("index", "flipped-lengths", "flip 1210 01", "index object does not open with this key"),
+    ("index", "flipped-lengths", "flip 1214 01", "index object does not open with this key"),
     ("snapshot", "is-an-index", "set 0 48466978", "this is not a snapshot object"),
-    ("snapshot", "flipped-salt", "flip 9 01", "snapshot object does not open with this key"),
+    ("snapshot", "flipped-salt", "flip 13 01", "snapshot object does not open with this key"),
+    ("snapshot", "unknown-epoch", "set 8 09", "snapshot object is sealed to epoch 9"),
     ("snapshot", "empty", "truncate 0", "snapshot object ends too early"),
     ("head", "other-repository", "flip 6 01", "head belongs to another repository"),
     ("head", "counter-without-predecessor", "set 54 0100000000000000", "head is malformed"),
     ("head", "flipped-snapshot", "flip 70 01", "the signature of head is not valid"),
     ("head", "flipped-certificate", "flip 150 01", "the signature of head is not valid"),
     ("head", "cut", "truncate 90", "head ends too early"),
+    ("tombstone", "flipped-reason", "flip 166 02", "the signature of tombstone is not valid"),
+    ("tombstone", "no-reason", "set 166 00", "tombstone is malformed"),
+    ("tombstone", "cut", "truncate 300", "tombstone ends too early"),
 ];
 
 struct Vector {
@@ -50,25 +63,84 @@ struct Vector {
     body: Vec<u8>,
 }
 
+/// Reads a vector. Its body is hex digits; a line `zeros N key K slot S binding B` stands for the sealed padding, which
+/// follows from the key, so that a vector of 64 KiB stays small.
 fn read(name: &str) -> Vector {
     let text = fs::read_to_string(folder().join(name)).unwrap();
-    let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let (head, lines) = text.split_once("\n\n").unwrap_or((&text, ""));
     let head = head.lines().filter_map(|line| line.split_once(": ")).map(|(k, v)| (k.to_owned(), v.to_owned()));
-    let body = hex::decode(body.split_whitespace().collect::<String>()).unwrap();
+    let mut body = Vec::new();
+    for line in lines.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["zeros", count, "key", key, "slot", slot, "binding", binding] => {
+                let key: [u8; 32] = hex::decode(key).unwrap().try_into().unwrap();
+                let binding = hex::decode(binding).unwrap();
+                let from = body.len();
+                body.resize(from + count.parse::<usize>().unwrap(), 0);
+                let cipher = SlotCipher::new(&SlotKey::from_bytes(key), &binding);
+                cipher.seal_tail(slot.parse().unwrap(), &mut body, from).unwrap();
+            }
+            [digits] => body.extend(hex::decode(digits).unwrap()),
+            _ => panic!("{name}: {line}"),
+        }
+    }
     Vector { head: head.collect(), body }
+}
+
+/// Where the padding of an object lies, and what sealed it.
+struct Padding {
+    at: usize,
+    zeros: usize,
+    key: [u8; 32],
+    slot: u32,
+    binding: Vec<u8>,
+}
+
+fn padding_of(kind: &str, sample: &Sample, bytes: &[u8]) -> Option<Padding> {
+    match kind {
+        "pack" => {
+            let record = &sample.pack.record;
+            let (segment, cipher) = (record.segments.last().unwrap(), record.opener(sample.open.repository()));
+            let at = (segment.offset + segment.sealed_len) as usize;
+            let footer = cipher.open(u32::MAX, &bytes[bytes.len() - 24..]).unwrap();
+            let directory = u32::from_le_bytes(footer[..4].try_into().unwrap()) as usize;
+            let binding = crate::pack::binding(sample.open.repository(), record.kind, record.epoch, &record.id);
+            Some(Padding { at, zeros: directory - at - 16, key: *record.key.expose(), slot: u32::MAX - 2, binding })
+        }
+        "index" | "snapshot" => {
+            let kind = if kind == "index" { PartsKind::Index } else { PartsKind::Snapshot };
+            let parts = open_parts(kind, sample.open.catalog(), bytes).unwrap();
+            let open = parts.open_part(sample.open.open_seed()).unwrap();
+            let at = 1236 + parts.catalog_part.len() + open.len() + 2 * 16;
+            let (key, binding) = crate::sealed::padding_key(kind, sample.open.catalog(), bytes).unwrap();
+            Some(Padding { at, zeros: bytes.len() - at - 16, key: *key.expose(), slot: 2, binding })
+        }
+        _ => None,
+    }
+}
+
+/// The body of a vector's file.
+fn written(bytes: &[u8], padding: Option<Padding>) -> String {
+    let lines = |bytes: &[u8]| bytes.chunks(60).map(|line| hex::encode(line) + "\n").collect::<String>();
+    let Some(padding) = padding else { return lines(bytes) };
+    let (key, binding) = (hex::encode(padding.key), hex::encode(&padding.binding));
+    let zeros = format!("zeros {} key {key} slot {} binding {binding}\n", padding.zeros, padding.slot);
+    lines(&bytes[..padding.at]) + &zeros + &lines(&bytes[padding.at + padding.zeros + 16..])
 }
 
 fn edited(mut bytes: Vec<u8>, edits: &str) -> Vec<u8> {
     for edit in edits.split(';') {
         let words: Vec<&str> = edit.split(' ').collect();
-        let at: usize = words[1].parse().unwrap();
+        // Positions below 0 count from the end.
+        let at: isize = words[1].parse().unwrap();
+        let at = if at < 0 { bytes.len() - at.unsigned_abs() } else { at.unsigned_abs() };
+        let value = || hex::decode(words[2]).unwrap();
         match words[0] {
             "truncate" => bytes.truncate(at),
-            "set" => {
-                let value = hex::decode(words[2]).unwrap();
-                bytes[at..at + value.len()].copy_from_slice(&value);
-            }
-            "flip" => bytes[at] ^= hex::decode(words[2]).unwrap()[0],
+            "set" => bytes[at..at + value().len()].copy_from_slice(&value()),
+            "insert" => drop(bytes.splice(at..at, value()).collect::<Vec<u8>>()),
+            "flip" => bytes[at] ^= value()[0],
             other => panic!("no such edit: {other}"),
         }
     }
@@ -87,7 +159,10 @@ fn answer(kind: &str, bytes: &[u8]) -> String {
     let said = match kind {
         "keyring" => {
             let paper = PaperKey::from_text(&keys.head["paper-key"]).unwrap();
-            let opened = Keyring::parse(bytes).and_then(|ring| ring.open(&Unlock::Paper(&paper)));
+            let opened = Keyring::parse(bytes).and_then(|ring| {
+                ring.header().features.require(Purpose::Read)?;
+                ring.open(&Unlock::Paper(&paper))
+            });
             opened.map(|secrets| {
                 let same = secrets.open_key().to_bytes() == open.to_bytes();
                 format!("ok: repository {} open key {same}", secrets.repository())
@@ -112,6 +187,8 @@ fn answer(kind: &str, bytes: &[u8]) -> String {
         }),
         "head" => Head::open(bytes, open.catalog())
             .map(|head| format!("ok: counter {} snapshot {} {}", head.counter, head.snapshot, head.name(bytes))),
+        "tombstone" => Tombstone::open(bytes, open.catalog())
+            .map(|stone| format!("ok: counter {} head {} {}", stone.counter, stone.head, stone.name(bytes))),
         other => panic!("no such kind: {other}"),
     };
     said.unwrap_or_else(|error| error.to_string())
@@ -132,7 +209,7 @@ fn every_vector_gets_its_answer() {
         assert!(said.starts_with(expected.as_str()), "{name}: {said}");
         seen += 1;
     }
-    assert_eq!(seen, CASES.len() + 5);
+    assert_eq!(seen, CASES.len() + 6);
 }
 
 #[test]
@@ -143,6 +220,7 @@ fn this_release_writes_the_bytes_of_the_vectors() {
     assert!(read("pack.txt").body == sample.pack.bytes);
     assert!(read("snapshot.txt").body == sample.snapshot);
     assert!(read("head.txt").body == sample.head_bytes);
+    assert!(read("tombstone.txt").body == sample.tombstone_bytes);
     let keys = read("keys.txt");
     let writer = WriterCredential::from_bytes(&hex::decode(&keys.head["writer-credential"]).unwrap()).unwrap();
     assert!(sample.head.sign(&writer).unwrap() == sample.head_bytes);
@@ -169,11 +247,12 @@ fn write_vectors() {
         ("index", &sample.index),
         ("snapshot", &sample.snapshot),
         ("head", &sample.head_bytes),
+        ("tombstone", &sample.tombstone_bytes),
     ];
     for (kind, bytes) in objects {
-        let lines: Vec<String> = bytes.chunks(60).map(hex::encode).collect();
         let head = format!("kind: {kind}\nexpect: {}", answer(kind, bytes));
-        write(&format!("{kind}.txt"), format!("{head}\n\n{}\n", lines.join("\n")));
+        let body = written(bytes, padding_of(kind, &sample, bytes));
+        write(&format!("{kind}.txt"), format!("{head}\n\n{body}"));
     }
     for (kind, name, edit, expect) in CASES {
         let text = format!("kind: {kind}\nfrom: {kind}.txt\nedit: {edit}\nexpect: {expect}\n");
@@ -201,11 +280,11 @@ fn the_specification_and_the_code_name_the_same_constants() {
         ("PAGE_LEVELS_MAX", crate::tree::PAGE_LEVELS_MAX as u64),
         ("SEEN_MAX", crate::head::SEEN_MAX as u64),
         ("HEAD_BYTES_MAX", crate::head::HEAD_BYTES_MAX as u64),
-        ("SLOTS_MAX", crate::keyring::SLOTS_MAX as u64),
+        ("SLOTS_MAX", crate::slot::SLOTS_MAX as u64),
         ("SEAL_KEY_BYTES", crate::seal::SEAL_KEY_BYTES as u64),
         ("WRAPPED_KEY_BYTES", crate::seal::WRAPPED_KEY_BYTES as u64),
-        ("ARGON2_MEMORY_KIB", u64::from(crate::keyring::ARGON2_MEMORY_KIB)),
-        ("ARGON2_PASSES", u64::from(crate::keyring::ARGON2_PASSES)),
+        ("ARGON2_MEMORY_KIB", u64::from(crate::slot::ARGON2_MEMORY_KIB)),
+        ("ARGON2_PASSES", u64::from(crate::slot::ARGON2_PASSES)),
         ("FORMAT_VERSION", u64::from(crate::FORMAT_VERSION)),
         ("KEYRING_VERSION", u64::from(crate::KEYRING_VERSION)),
         ("KEY_FILE_VERSION", u64::from(crate::KEY_FILE_VERSION)),

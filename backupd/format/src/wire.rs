@@ -75,6 +75,11 @@ impl<'a> Reader<'a> {
         if value > max { Err(FormatError::Limit { what: self.what }) } else { Ok(value) }
     }
 
+    /// A varint of 32 bits.
+    pub fn number32(&mut self) -> Result<u32> {
+        u32::try_from(self.varint()?).map_err(|_| FormatError::Limit { what: self.what })
+    }
+
     /// A byte string with its length in front, at most `max` bytes.
     pub fn bytes(&mut self, max: usize) -> Result<&'a [u8]> {
         let len = self.count(max)?;
@@ -120,6 +125,35 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The most entries of one extension map, and the most bytes of one value.
+pub const EXTENSIONS_MAX: usize = 64;
+pub const EXTENSION_BYTES_MAX: usize = 64 << 10;
+
+impl Reader<'_> {
+    /// An extension map: room for what later releases add. Keys ascend; an even one may be ignored, an odd one must be
+    /// understood, and this release understands none.
+    pub fn extensions(&mut self) -> Result<()> {
+        let mut before = None;
+        for _ in 0..self.count(EXTENSIONS_MAX)? {
+            let key = self.varint()?;
+            self.bytes(EXTENSION_BYTES_MAX)?;
+            if before.is_some_and(|before| before >= key) {
+                return Err(self.invalid());
+            }
+            if key % 2 == 1 {
+                return Err(FormatError::UnknownExtension { what: self.what, key });
+            }
+            before = Some(key);
+        }
+        Ok(())
+    }
+}
+
+/// Appends the extension map of this release, which is empty.
+pub fn put_no_extensions(out: &mut Vec<u8>) {
+    out.push(0);
+}
+
 /// Appends a canonical LEB128 number.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -156,5 +190,21 @@ mod tests {
         }
         assert!(Reader::new(&[0x80, 0x00], "number").varint().is_err());
         assert!(Reader::new(&[0xff; 10], "number").varint().is_err());
+    }
+
+    #[test]
+    fn even_extensions_are_passed_over_and_odd_ones_are_named() {
+        let read = |bytes: &[u8]| {
+            let mut reader = Reader::new(bytes, "thing");
+            reader.extensions().and_then(|()| reader.end())
+        };
+        assert_eq!(read(&[0]), Ok(()));
+        assert_eq!(read(&[2, 2, 1, 9, 4, 0]), Ok(()));
+        let odd = FormatError::UnknownExtension { what: "thing", key: 3 };
+        assert_eq!(read(&[2, 2, 1, 9, 3, 0]), Err(odd.clone()));
+        assert!(odd.is_not_damage() && odd.to_string().contains("extension 3"));
+        assert!(read(&[2, 4, 0, 2, 0]).is_err_and(|error| !error.is_not_damage()), "keys must ascend");
+        assert!(read(&[2, 4, 0, 4, 0]).is_err());
+        assert!(read(&[65]).is_err());
     }
 }
