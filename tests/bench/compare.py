@@ -180,7 +180,7 @@ def main():
             server.stop()
     versions = {t.name: version(t) for t in picked}
     head = headline(a, info, total, loads)
-    text = table.report(picked, rounds, a)
+    text = table.report(picked, rounds, a, list(info["bytes"]))
     print(f"\n{head}\n\n{text}\n")
     for t in picked:
         also = [t.note, f"restored metadata that differs: {last[t.name]['meta']}" if last[t.name]["meta"] else "",

@@ -63,7 +63,8 @@ def many_files(a):
     for name in a.tools.split(","):
         repository = Repository(a, TOOLS[name], live)
         repository.run("init")
-        row(name, "first", repository.run("backup", "first", live))
+        first = repository.run("backup", "first", live)
+        row(name, "first", first)
         row(name, "unchanged", medians([repository.run("backup", f"u{n}", live) for n in range(a.rounds)]))
         row(name, "verify", repository.run("check", "first"))
         if a.restore:
@@ -73,6 +74,8 @@ def many_files(a):
             if count != a.files:
                 sys.exit(f"{name} restored {count} files of {a.files}")
         shutil.rmtree(repository.dir)
+        if a.peak_mb and first["rss"] > a.peak_mb * 1e6:
+            sys.exit(f"{name}'s first backup took {first['rss'] / 1e6:.0f} MB, more than {a.peak_mb:g}")
     row("floor", "walk", floor(a, lambda: floors(a, "walk", live)))
     if a.restore:
         row("floor", "create and write", floor(a, lambda: create(a, live)))
@@ -118,6 +121,7 @@ def main():
     p.add_argument("--peers", type=pathlib.Path, default=os.environ.get("PEERS"))
     p.add_argument("--bin", type=pathlib.Path, default=pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release")
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--peak-mb", type=float, default=0, help="with files: fail when a first backup takes more memory")
     p.add_argument("--restore", action="store_true", help="with files: restore the tree too")
     a = p.parse_args()
     a.bin = a.bin.absolute()
