@@ -43,9 +43,13 @@ class Run:
         self.got, self.meta, self.failed = {}, {}, ""
 
     def fresh(self):
+        self.drop()
+        (self.dir / "work").mkdir(parents=True)
+
+    def drop(self):
+        if (self.dir / "restored").is_mount():       # left by a run that was killed
+            subprocess.run(["umount", str(self.dir / "restored")], check=True)
         shutil.rmtree(self.dir, ignore_errors=True)
-        for d in ("work", "restored"):
-            (self.dir / d).mkdir(parents=True)
 
     def fields(self, tag):
         f = {"repo": self.dir / "repo", "work": self.dir / "work", "live": self.live, "tag": tag}
@@ -61,7 +65,8 @@ class Run:
         if not line or self.failed:
             return
         fields = self.fields(tag)
-        cwd = {"backup": self.live, "restore": self.dir / "restored"}.get(what, self.dir)
+        disk = measure.FreshDisk(self.dir / "restored", self.a.bytes) if what == "restore" else None
+        cwd = disk.tree if disk else self.live if what == "backup" else self.dir
         quiet(self.a)
         before = (self.server.cpu(), self.server.carried()) if self.server else (0, 0)
         m = measure.measure(measure.fill(line, fields), cwd, self.environment(fields), self.a.limit)
@@ -77,15 +82,16 @@ class Run:
         elif what == "backup":
             m["size"], m["files"] = self.server.size(self.prefix) if self.server else measure.disk(self.dir / "repo")
         elif what == "restore":
-            self.compare_restored()
+            self.compare_restored(disk.tree)
+        if disk:
+            disk.drop()
         self.got[name] = m
         self.say(name, m)
 
-    def compare_restored(self):
+    def compare_restored(self, tree):
         Run.want = Run.want or measure.manifest(self.live)
-        bad, self.meta = measure.compare(Run.want, self.dir / "restored")
+        bad, self.meta = measure.compare(Run.want, tree)
         self.failed = f"restore: {bad}" if bad else ""
-        shutil.rmtree(self.dir / "restored")
 
     def say(self, name, m):
         size = f"  repo {m['size'] / 1e6:8.1f} MB" if m.get("size") is not None else ""
@@ -112,7 +118,7 @@ def one_round(number, a, picked, server):
         corpora.switch(a.corpus, step[3])
         x.step(*step)
         if step is STEPS[-1]:
-            shutil.rmtree(x.dir, ignore_errors=True)
+            x.drop()
             if server and server.data:
                 shutil.rmtree(server.data / servers.BUCKET / x.prefix, ignore_errors=True)
     return runs
@@ -157,7 +163,7 @@ def pick(a):
 def main():
     a = arguments()
     picked, info = pick(a), corpora.load(a.corpus)
-    total = sum(info["bytes"].values())
+    a.bytes = total = sum(info["bytes"].values())
     a.scratch.mkdir(parents=True, exist_ok=True)
     need = total * (1.5 * len(picked) + 1 if a.interleave == "step" else 4.2)
     if shutil.disk_usage(a.scratch).free < need:

@@ -95,6 +95,43 @@ def measure(line, cwd, env, limit=3600):
                 "said": said.read()[-2000:]}
 
 
+# ---------------------------------------------------------------- where trees are restored to
+
+class FreshDisk:
+    """An empty folder to restore into: on a new ext4 of its own, in a file, where that can be mounted.
+
+    For some minutes after many files were deleted, ext4 takes time that grows with the square of their number to create
+    files nearby (it will not reuse their inodes yet). Without a file system of its own, each restore would pay for the deletion of the
+    tree restored before it: 18 CPU seconds in place of 0.7 for 27,000 files on the machine of README.md.
+    """
+
+    def __init__(self, folder, content_bytes):
+        self.mount, self.image = folder, folder.with_suffix(".img")
+        self.tree = folder / "tree"
+        self.drop()
+        folder.mkdir(parents=True)
+        self.fresh = os.geteuid() == 0 and self.mounted(int(content_bytes * 1.5) + (2 << 30))
+        self.tree.mkdir()
+
+    def mounted(self, size):
+        with open(self.image, "wb") as f:
+            f.truncate(size)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        made = subprocess.run(["mkfs.ext4", "-q", "-N", str(max(size >> 12, 1 << 16)), "-E", "lazy_itable_init=1,nodiscard",
+                               str(self.image)], **quiet).returncode == 0
+        if made and subprocess.run(["mount", "-o", "loop", str(self.image), str(self.mount)], **quiet).returncode == 0:
+            return True
+        self.image.unlink()
+        print("note: no file system of its own for the restored tree; deletions of the last minutes disturb it", flush=True)
+        return False
+
+    def drop(self):
+        if self.mount.is_mount():
+            subprocess.run(["umount", str(self.mount)], check=True)
+        self.image.unlink(missing_ok=True)
+        shutil.rmtree(self.mount, ignore_errors=True)
+
+
 # ---------------------------------------------------------------- trees
 
 def disk(path):

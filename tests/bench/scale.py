@@ -68,9 +68,10 @@ def many_files(a):
         row(name, "unchanged", medians([repository.run("backup", f"u{n}", live) for n in range(a.rounds)]))
         row(name, "verify", repository.run("check", "first"))
         if a.restore:
-            (repository.dir / "restored").mkdir()
-            row(name, "restore", repository.run("restore", f"u{a.rounds - 1}", repository.dir / "restored"))
-            count = sum(len(f) for _, _, f in os.walk(repository.dir / "restored"))
+            disk = measure.FreshDisk(repository.dir / "restored", a.files << 12)
+            row(name, "restore", repository.run("restore", f"u{a.rounds - 1}", disk.tree))
+            count = sum(len(f) for _, _, f in os.walk(disk.tree))
+            disk.drop()
             if count != a.files:
                 sys.exit(f"{name} restored {count} files of {a.files}")
         shutil.rmtree(repository.dir)
@@ -83,11 +84,10 @@ def many_files(a):
 
 
 def create(a, live):
-    target = a.scratch / "created"
-    shutil.rmtree(target, ignore_errors=True)
+    disk = measure.FreshDisk(a.scratch / "created", measure.disk(live)[0])
     os.sync()
-    made = floors(a, "create", live, target)
-    shutil.rmtree(target)
+    made = floors(a, "create", live, disk.tree)
+    disk.drop()
     return made
 
 
