@@ -8,11 +8,11 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::require;
 use crate::owners::named;
-use crate::pack::{Sealer, run};
+use crate::pack::{Permitted, Room, Sealer, run};
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::remembered::{Memo, Memory};
 use crate::scout::Excludes;
-use crate::send::{Fleet, Lane};
+use crate::send::{Fleet, Lane, PACKS_AT_STORE};
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{index_name, pack_name, snapshot_name, union};
@@ -21,7 +21,7 @@ use backup_format::features::Purpose;
 use backup_format::head::Head;
 use backup_format::index::parse_catalog;
 use backup_format::manifest::{InnerManifest, NAME_BYTES_MAX, OuterManifest, PartRecord};
-use backup_format::pack::{PackRecord, SealedPack};
+use backup_format::pack::PackRecord;
 use backup_format::sealed::{PartsKind, seal_parts};
 use backup_format::{FormatError, ObjectHash, SnapshotId, SourceId, WriterCredential};
 use bytes::Bytes;
@@ -281,13 +281,14 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    async fn pack(&mut self, pack: SealedPack) -> Result<()> {
-        let name = pack_name(&pack.record.name);
-        let bytes = Bytes::from(pack.bytes);
+    async fn pack(&mut self, pack: Permitted) -> Result<()> {
+        let (record, bytes) = pack.into_parts();
+        let name = pack_name(&record.name);
         self.bytes_added += bytes.len() as u64;
         self.fleet.send(&name, &bytes, false).await;
+        drop(bytes);
         self.packs.push(name);
-        self.unindexed.push(pack.record);
+        self.unindexed.push(record);
         self.index(false).await
     }
 
@@ -351,9 +352,12 @@ async fn read_and_send(
     progress: &dyn Progress,
 ) -> Result<(Walked, Memo, Known)> {
     let (packs, mut sealed) = mpsc::channel(1);
+    // One that is being sealed, and what each store has waiting and under way.
+    let room = Room::new(1 + PACKS_AT_STORE * sending.fleet.lanes.len());
     let counters = Arc::new(Counters::default());
     let env = sending.env.clone();
-    let sealer = Sealer::new(env.clone(), sending.writer.seal_key().clone(), sending.writer.repository(), packs);
+    let sealer =
+        Sealer::new(env.clone(), sending.writer.seal_key().clone(), sending.writer.repository(), (packs, room));
     let id_key = sending.writer.id_key().clone();
     let (request, state, counted) = (request.clone(), Arc::clone(state), Arc::clone(&counters));
     let stop = request.stop.clone();

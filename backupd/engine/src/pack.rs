@@ -3,13 +3,14 @@
 use crate::catalog::Known;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use backup_format::pack::{SealedPack, plan_pack, seal_pack, segment_cost};
+use backup_format::pack::{PackRecord, SealedPack, plan_pack, seal_pack_into, segment_cost};
 use backup_format::sealed::OBJECT_BYTES_MAX;
 use backup_format::segment::{EncodedSegment, SegmentDecoder, SegmentEncoder};
 use backup_format::{ChunkId, ChunkKind, IdKey, RepositoryId, SealKey};
+use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use tokio::sync::mpsc::Sender;
 
 /// Plain bytes of a segment of content that compresses: longer ones compress better, shorter ones read faster alone.
@@ -48,12 +49,14 @@ impl Class {
 /// Bytes looked at to tell whether a chunk compresses, in so many places.
 const SAMPLE_BYTES: usize = 1024;
 const SAMPLES: usize = 4;
+/// Shorter chunks are not looked at: documents and pages of databases, where looking costs more than it saves.
+const RAW_BYTES_MIN: usize = 32 << 10;
 /// Bits per byte above which a sample does not compress; random bytes come to 7.95 in a sample of this size.
 const RAW_BITS: f32 = 7.85;
 
 /// Whether compression would gain nothing, by the entropy of a few samples.
 fn is_raw(bytes: &[u8]) -> bool {
-    if bytes.len() < SAMPLE_BYTES * SAMPLES {
+    if bytes.len() < RAW_BYTES_MIN {
         return false;
     }
     let mut counts = [0u16; 256];
@@ -83,6 +86,63 @@ struct PlainSegment {
     plain: Vec<u8>,
 }
 
+/// Room for so many sealed packs: their bytes in memory are bounded, however slow the stores are. Buffers are used
+/// again: fresh memory costs as much as sealing.
+pub(crate) struct Room {
+    free: Mutex<(usize, Vec<Vec<u8>>)>,
+    changed: Condvar,
+}
+
+impl Room {
+    pub(crate) fn new(packs: usize) -> Arc<Self> {
+        Arc::new(Self { free: Mutex::new((packs.max(1), Vec::new())), changed: Condvar::new() })
+    }
+
+    /// Waits for room; gives a buffer with it.
+    fn enter(room: &Arc<Self>) -> (Permit, Vec<u8>) {
+        let free = room.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = room.changed.wait_while(free, |free| free.0 == 0).unwrap_or_else(PoisonError::into_inner);
+        free.0 -= 1;
+        let buffer = free.1.pop().unwrap_or_default();
+        (Permit { room: Arc::clone(room), buffer: Vec::new() }, buffer)
+    }
+}
+
+/// The room that one pack takes until it is dropped; its buffer goes back with it.
+struct Permit {
+    room: Arc<Room>,
+    buffer: Vec<u8>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut free = self.room.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.0 += 1;
+        free.1.push(std::mem::take(&mut self.buffer));
+        self.room.changed.notify_one();
+    }
+}
+
+/// A sealed pack with its room.
+pub(crate) struct Permitted {
+    pack: SealedPack,
+    permit: Permit,
+}
+
+impl Permitted {
+    /// What the index says of it, and its bytes; the room is free again when the last store has let go of them.
+    pub(crate) fn into_parts(mut self) -> (PackRecord, Bytes) {
+        self.permit.buffer = self.pack.bytes;
+        (self.pack.record, Bytes::from_owner(self.permit))
+    }
+}
+
+impl AsRef<[u8]> for Permit {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
 /// Seals packs as soon as enough segments are there. Shared by the workers.
 pub(crate) struct Sealer {
     env: Env,
@@ -90,19 +150,26 @@ pub(crate) struct Sealer {
     repository: RepositoryId,
     /// Packs are kept apart by kind: data, tree.
     pending: [Mutex<Vec<EncodedSegment>>; 2],
-    packs: Sender<SealedPack>,
+    packs: Sender<Permitted>,
+    room: Arc<Room>,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
 }
 
 impl Sealer {
-    pub(crate) fn new(env: Env, seal: SealKey, repository: RepositoryId, packs: Sender<SealedPack>) -> Self {
+    pub(crate) fn new(
+        env: Env,
+        seal: SealKey,
+        repository: RepositoryId,
+        (packs, room): (Sender<Permitted>, Arc<Room>),
+    ) -> Self {
         Self {
             env,
             seal,
             repository,
             pending: [Mutex::default(), Mutex::default()],
             packs,
+            room,
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
         }
@@ -138,10 +205,12 @@ impl Sealer {
                     None => return Ok(()),
                 }
             };
-            let pack = seal_pack(&mut self.env.rng(), &self.seal, self.repository, kind, segments)?;
+            let (permit, buffer) = Room::enter(&self.room);
+            let keys = (&self.seal, self.repository);
+            let pack = seal_pack_into(buffer, &mut self.env.rng(), keys, kind, segments)?;
             pack.reopen(self.repository)?;
             let gone = |_| Error::new(ErrorKind::Retry, "sending ended early");
-            self.packs.blocking_send(pack).map_err(gone)?;
+            self.packs.blocking_send(Permitted { pack, permit }).map_err(gone)?;
         }
     }
 
@@ -160,6 +229,7 @@ impl Sealer {
     }
 
     fn work(&self, jobs: &Mutex<Receiver<PlainSegment>>) {
+        let _guard = WorkerGuard { sealer: self, jobs };
         let mut encoder = match SegmentEncoder::new(COMPRESSION_LEVEL) {
             Ok(encoder) => encoder,
             Err(error) => return self.fail(error.into()),
@@ -212,6 +282,21 @@ fn split_tail(pending: &mut Vec<EncodedSegment>) -> Result<()> {
         pending.push(encoder.encode(chunks, plain.get(from..).unwrap_or_default().to_vec())?);
     }
     Ok(())
+}
+
+/// Takes over when a worker panics: the reader must not wait for it, and must hear of it.
+struct WorkerGuard<'a> {
+    sealer: &'a Sealer,
+    jobs: &'a Mutex<Receiver<PlainSegment>>,
+}
+
+impl Drop for WorkerGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.sealer.fail(Error::new(ErrorKind::Retry, "a worker thread ended early"));
+            while self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok() {}
+        }
+    }
 }
 
 enum Lane {

@@ -12,9 +12,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Objects waiting for one store.
-const QUEUE: usize = 2;
+const QUEUE: usize = 1;
 /// Objects on their way to one store.
 const IN_FLIGHT: usize = 2;
+/// Packs that one store can hold on to.
+pub(crate) const PACKS_AT_STORE: usize = QUEUE + IN_FLIGHT;
 /// How long the others wait once for a store whose queue is full, when the quorum can do without it.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -125,6 +125,17 @@ pub fn seal_pack<R: CryptoRng + ?Sized>(
     kind: ChunkKind,
     segments: Vec<EncodedSegment>,
 ) -> Result<SealedPack> {
+    seal_pack_into(Vec::new(), rng, (seal, repository), kind, segments)
+}
+
+/// The same into a buffer that has been used before.
+pub fn seal_pack_into<R: CryptoRng + ?Sized>(
+    mut out: Vec<u8>,
+    rng: &mut R,
+    (seal, repository): (&SealKey, RepositoryId),
+    kind: ChunkKind,
+    segments: Vec<EncodedSegment>,
+) -> Result<SealedPack> {
     if segments.len() > PACK_SEGMENTS_MAX {
         return Err(FormatError::Limit { what: WHAT });
     }
@@ -137,7 +148,8 @@ pub fn seal_pack<R: CryptoRng + ?Sized>(
     let binding = binding(repository, kind, epoch, &id);
     let cipher = SlotCipher::new(&key, &binding);
     let estimate: usize = FIXED_BYTES + segments.iter().map(segment_cost).sum::<usize>();
-    let mut out = Vec::with_capacity(class_for(estimate).unwrap_or(OBJECT_BYTES_MAX));
+    out.clear();
+    out.reserve_exact(class_for(estimate).unwrap_or(OBJECT_BYTES_MAX));
     put_preamble(&mut out, MAGIC_PACK, FORMAT_VERSION);
     out.extend_from_slice(&[kind.code(), 0]);
     out.extend_from_slice(&epoch.to_le_bytes());

@@ -36,23 +36,28 @@ fn check(chunks: &[(ChunkId, u32)], plain: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Compresses segments with one reused context.
-pub struct SegmentEncoder(zstd::bulk::Compressor<'static>);
+/// Compresses segments with one reused context and buffer.
+pub struct SegmentEncoder {
+    compressor: zstd::bulk::Compressor<'static>,
+    packed: Vec<u8>,
+}
 
 impl SegmentEncoder {
     pub fn new(level: i32) -> Result<Self> {
         let compressor = zstd::bulk::Compressor::new(level).map_err(|_| FormatError::Compression { what: WHAT })?;
-        Ok(Self(compressor))
+        Ok(Self { compressor, packed: Vec::new() })
     }
 
     /// Keeps the bytes as they are where compression saves less than a thirty-second.
     pub fn encode(&mut self, chunks: Vec<(ChunkId, u32)>, plain: Vec<u8>) -> Result<EncodedSegment> {
         check(&chunks, &plain)?;
-        let packed = self.0.compress(&plain).map_err(|_| FormatError::Compression { what: WHAT })?;
-        if packed.len() + plain.len() / 32 < plain.len() {
-            Ok(EncodedSegment { chunks, compressed: true, body: packed })
-        } else {
-            Ok(EncodedSegment { chunks, compressed: false, body: plain })
+        self.packed.resize(zstd::zstd_safe::compress_bound(plain.len()), 0);
+        let len = self.compressor.compress_to_buffer(&plain, self.packed.as_mut_slice());
+        let len = len.map_err(|_| FormatError::Compression { what: WHAT })?;
+        // A copy of the exact size: many bodies wait for their pack, and none should hold room that it does not use.
+        match self.packed.get(..len).filter(|packed| packed.len() + plain.len() / 32 < plain.len()) {
+            Some(packed) => Ok(EncodedSegment { chunks, compressed: true, body: packed.to_vec() }),
+            None => Ok(EncodedSegment { chunks, compressed: false, body: plain }),
         }
     }
 }
