@@ -25,7 +25,7 @@ const SLOT_DIRECTORY: u32 = u32::MAX - 1;
 const SLOT_FOOTER: u32 = u32::MAX;
 const WHAT: &str = "pack";
 /// Directory bytes of one chunk and of one segment at most, for planning.
-const CHUNK_RECORD_BYTES: usize = ChunkId::BYTES + 4;
+pub const CHUNK_RECORD_BYTES: usize = ChunkId::BYTES + 4;
 const SEGMENT_RECORD_BYTES: usize = 16;
 
 /// Where a segment lies in its pack, and what it holds.
