@@ -320,6 +320,11 @@ impl SegmentOpener {
     pub fn open(&self, slot: u32, sealed: &[u8]) -> Result<Vec<u8>> {
         self.0.open(slot, sealed, "segment")
     }
+
+    /// The same into a buffer that is used again.
+    pub fn open_into(&self, slot: u32, sealed: &[u8], opened: &mut Vec<u8>) -> Result<()> {
+        self.0.open_into(slot, sealed, opened, "segment")
+    }
 }
 
 impl PackRecord {
