@@ -69,6 +69,9 @@ pub enum Command {
     /// Show a repository's size, chunks, and what compression and sharing save (asks no daemon)
     #[command(after_help = "Example: backupd stats --repo /mnt/backup")]
     Stats(StatsArgs),
+    /// Show all snapshots as read-only folders, until Ctrl-C (asks no daemon)
+    #[command(after_help = "Example: backupd mount --repo /mnt/backup /mnt/snapshots")]
+    Mount(MountArgs),
     /// Restore from one store alone, start the EMR on it, sign a report (asks `backupd verifier`)
     #[command(after_help = "Example: backupd drill --config cli.toml --store provider-north")]
     Drill(DrillArgs),
@@ -245,6 +248,25 @@ pub struct StatsArgs {
     /// Answer in lines of JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct MountArgs {
+    /// The repository: a folder or s3://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
+    #[arg(long, value_name = "DIR|URL")]
+    pub repo: String,
+    /// Let other users in, by the permissions that the files had; otherwise the folders are for you alone
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Stay until Ctrl-C or `umount` (always so)
+    #[arg(long, hide = true)]
+    pub foreground: bool,
+    /// Answer in lines of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// An empty folder
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 #[derive(Args)]

@@ -5,6 +5,7 @@ mod ask;
 mod bars;
 mod failed;
 mod listing;
+mod mount;
 mod render;
 mod repo;
 mod standalone;
@@ -106,6 +107,7 @@ async fn one(command: Command, signals: &Signals) -> anyhow::Result<ExitCode> {
             None => ask::verify(args).await,
         },
         Command::Stats(args) => views::stats(args).await,
+        Command::Mount(args) => mount::mount(args, signals).await,
         Command::Drill(args) => ask::drill(args).await,
         Command::Report(args) => ask::report(args).await,
         Command::Stores(args) => ask::stores(args).await,
@@ -140,6 +142,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Restore(args) => args.ask.json,
         Command::Verify(args) => args.ask.json,
         Command::Stats(args) => args.json,
+        Command::Mount(args) => args.json,
         Command::Drill(args) => args.ask.json,
         Command::Report(args) => args.ask.json,
         Command::Stores(args) | Command::Status(args) => args.ask.json,
@@ -182,6 +185,7 @@ mod tests {
             "backupd diff --repo /r a b path",
             "backupd find --repo /r *.pdf --larger 1M",
             "backupd stats --repo /r",
+            "backupd mount --repo /r --foreground /d",
             "backupd prune --repo /r --dry-run",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split(' ')) {

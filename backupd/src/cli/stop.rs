@@ -77,6 +77,11 @@ impl Signals {
         }
     }
 
+    /// From here on the work looks at the first signal itself.
+    pub fn handled_here(&self) {
+        self.gentle.store(true, Ordering::SeqCst);
+    }
+
     /// Work that ends by itself when it is told to: a first signal is passed on, a second one ends it.
     pub async fn gently<T>(&self, bars: &Bars, stop: &Stop, work: impl Future<Output = T>) -> T {
         self.gentle.store(true, Ordering::SeqCst);
