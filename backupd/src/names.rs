@@ -2,9 +2,10 @@
 
 use anyhow::Context;
 use backup_engine::{
-    Change, DiffSummary, Difference, EntryKind, Found, Node, NodeKind, UnreadableReason, kind_and_size,
+    Change, DiffSummary, Difference, EntryKind, Found, Node, NodeKind, UnreadableCounts, UnreadableReason,
+    kind_and_size,
 };
-use backupd_api::{DiffDone, DiffRow, FindWanted, FoundRow, LsRow, Name, UnreadableRow};
+use backupd_api::{DiffDone, DiffRow, FindWanted, FoundRow, LsRow, Name, Unreadable, UnreadableRow};
 
 pub fn kind_word(kind: EntryKind) -> &'static str {
     match kind {
@@ -45,6 +46,11 @@ fn reason_word(reason: UnreadableReason) -> &'static str {
         UnreadableReason::Changed => "changed",
         UnreadableReason::Io => "input-output",
     }
+}
+
+pub fn unreadable_counts(counts: &UnreadableCounts) -> Unreadable {
+    let UnreadableCounts { denied, vanished, changed, input_output } = *counts;
+    Unreadable { denied, vanished, changed, input_output }
 }
 
 pub fn unreadable_row(path: &[u8], reason: UnreadableReason) -> UnreadableRow {

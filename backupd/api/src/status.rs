@@ -41,6 +41,8 @@ message! {
         state: SnapshotState,
         /// Some file could not be read: the snapshot is incomplete and does not count for RPO.
         partial: bool,
+        /// How many files, by reason.
+        unreadable: Unreadable,
         files: u64,
         bytes_source: u64,
         /// Sealed bytes that this snapshot added to each store.
@@ -49,6 +51,11 @@ message! {
         duration_ms: u64,
         stores: Vec<StoreOutcome>,
     }
+}
+
+message! {
+    /// Files that could not be taken as they were: counts only.
+    Unreadable { denied: u64, vanished: u64, changed: u64, input_output: u64 }
 }
 
 message! {

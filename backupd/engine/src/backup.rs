@@ -20,7 +20,7 @@ use crate::walk::{Counters, Walk, Walked, is_part_name};
 use backup_format::features::Purpose;
 use backup_format::head::Head;
 use backup_format::index::parse_catalog;
-use backup_format::manifest::{InnerManifest, NAME_BYTES_MAX, OuterManifest, PartRecord};
+use backup_format::manifest::{InnerManifest, NAME_BYTES_MAX, OuterManifest, PartRecord, UnreadableReason};
 use backup_format::pack::PackRecord;
 use backup_format::sealed::{PartsKind, seal_parts};
 use backup_format::{FormatError, ObjectHash, SnapshotId, SourceId, WriterCredential};
@@ -98,6 +98,26 @@ pub struct StoreOutcome {
     pub error: Option<Error>,
 }
 
+/// How many files could not be taken as they were, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnreadableCounts {
+    pub denied: u64,
+    pub vanished: u64,
+    pub changed: u64,
+    pub input_output: u64,
+}
+
+impl UnreadableCounts {
+    pub(crate) fn count(&mut self, reason: UnreadableReason) {
+        *match reason {
+            UnreadableReason::Denied => &mut self.denied,
+            UnreadableReason::Vanished => &mut self.vanished,
+            UnreadableReason::Changed => &mut self.changed,
+            UnreadableReason::Io => &mut self.input_output,
+        } += 1;
+    }
+}
+
 /// What came of a snapshot.
 #[derive(Debug)]
 pub struct SnapshotOutcome {
@@ -109,6 +129,8 @@ pub struct SnapshotOutcome {
     /// Some file could not be read, vanished or changed: the snapshot is incomplete.
     pub partial: bool,
     pub unreadable_files: u64,
+    /// The same by reason.
+    pub unreadable: UnreadableCounts,
     pub files: u64,
     pub bytes_source: u64,
     /// Bytes of source files that had to be read (the others were known by their state).
@@ -214,6 +236,7 @@ pub async fn snapshot(
         durable: counting >= request.quorum as usize,
         partial: walked.unreadable_count > 0,
         unreadable_files: walked.unreadable_count,
+        unreadable: walked.reasons,
         files: walked.files,
         bytes_source: walked.bytes_source,
         bytes_read: walked.bytes_read,

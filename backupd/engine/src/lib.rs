@@ -6,13 +6,11 @@
 pub mod env;
 pub mod store;
 
-mod ahead;
 mod backup;
 mod catalog;
 mod chain;
 mod chunker;
 mod commit;
-mod descend;
 mod diff;
 mod error;
 mod find;
@@ -21,7 +19,6 @@ mod glob;
 mod heads;
 mod keys;
 mod list;
-mod locations;
 mod owners;
 mod pack;
 mod progress;
@@ -42,7 +39,7 @@ mod verify;
 mod view;
 mod walk;
 
-pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop, StoreOutcome, snapshot};
+pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop, StoreOutcome, UnreadableCounts, snapshot};
 pub use backup_format::manifest::UnreadableReason;
 pub use backup_format::tree::{Node, NodeKind, Page};
 pub use backup_format::{

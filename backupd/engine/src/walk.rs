@@ -1,6 +1,6 @@
 //! The walk: follows the scout's events, reads what has changed, and builds the tree's pages as it goes.
 
-use crate::backup::Part;
+use crate::backup::{Part, UnreadableCounts};
 use crate::chunker::{Chunker, Cut, Piece};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +37,7 @@ pub(crate) struct Walked {
     pub(crate) bytes_source: u64,
     pub(crate) bytes_read: u64,
     pub(crate) unreadable_count: u64,
+    pub(crate) reasons: UnreadableCounts,
     pub(crate) unreadable: Vec<(Vec<u8>, UnreadableReason)>,
     /// Numbers of all owners and groups.
     pub(crate) users: BTreeSet<u32>,
@@ -200,6 +201,7 @@ impl<'a, 'b> Walk<'a, 'b> {
 
     fn note(&mut self, name: &[u8], reason: UnreadableReason) {
         self.walked.unreadable_count += 1;
+        self.walked.reasons.count(reason);
         if self.walked.unreadable.len() < UNREADABLE_LISTED_MAX {
             let path = if self.path.is_empty() { name.to_vec() } else { [&self.path, b"/".as_slice(), name].concat() };
             self.walked.unreadable.push((path, reason));

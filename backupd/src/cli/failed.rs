@@ -22,21 +22,33 @@ fn failure(error: &anyhow::Error) -> Option<Failure> {
 /// An error as the event `failed`.
 pub fn json(error: &anyhow::Error) -> String {
     let kind = if error.is::<Stopped>() { FailureKind::Retry } else { FailureKind::Misconfigured };
-    let failure = failure(error).unwrap_or_else(|| Failure { kind, message: format!("{error:#}") });
+    let failure = failure(error).unwrap_or_else(|| Failure { kind, message: sentence(error) });
     serde_json::to_string(&Event::Failed(failure)).unwrap_or_default()
 }
 
 /// The sentence and its remedy, for a person.
 pub fn tell(error: &anyhow::Error) {
-    eprintln!("backupd: {error:#}");
+    eprintln!("backupd: {}", sentence(error));
     if let Some(remedy) = remedy(error) {
         eprintln!("backupd: {remedy}");
     }
 }
 
+/// The error and its causes; a cause that the words before it tell already is left out.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| {
+        let words = cause.to_string();
+        match said.as_str() {
+            "" => words,
+            before if before.contains(&words) => said,
+            _ => format!("{said}: {words}"),
+        }
+    })
+}
+
 /// What to do, where the sentence itself does not say it.
 fn remedy(error: &anyhow::Error) -> Option<&'static str> {
-    let message = format!("{error:#}");
+    let message = sentence(error);
     let kind =
         error.chain().find_map(|cause| cause.downcast_ref::<backup_engine::Error>()).map(|error| error.kind())?;
     Some(match kind {

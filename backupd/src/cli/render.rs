@@ -4,7 +4,7 @@ use crate::clock;
 use backup_engine::SnapshotInfo;
 use backupd_api::{
     DrillDone, Event, ReportRow, RestoreDone, SnapshotDone, SnapshotRow, SnapshotState, Status, StoreCondition,
-    StoreStatus, VerifyDone,
+    StoreStatus, Unreadable, VerifyDone,
 };
 use indicatif::HumanBytes;
 use std::io::IsTerminal;
@@ -83,8 +83,26 @@ pub fn snapshot_done(done: &SnapshotDone) {
         say!("Too few stores hold it: it does not count yet. It is completed when they answer.");
     }
     if done.partial {
-        say!("{} some files could not be taken as they were. It does not count for recovery.", warning("PARTIAL:"));
+        say!("{} {}. It does not count for recovery.", warning("PARTIAL:"), unreadable(&done.unreadable));
         say!("`backupd ls --unreadable` names them, with the passphrase.");
+    }
+}
+
+/// The files that a snapshot could not take as they were, by reason.
+fn unreadable(counts: &Unreadable) -> String {
+    let reasons = [
+        (counts.denied, "may not be read"),
+        (counts.vanished, "vanished"),
+        (counts.changed, "changed while being read"),
+        (counts.input_output, "could not be read by the disk"),
+    ];
+    let told: Vec<String> =
+        reasons.iter().filter(|(count, _)| *count > 0).map(|(count, reason)| format!("{count} {reason}")).collect();
+    // The consistent point ended before everything was read.
+    if told.is_empty() {
+        "the source moved on while it was read".to_owned()
+    } else {
+        format!("files: {}", told.join(", "))
     }
 }
 

@@ -6,9 +6,9 @@ use super::render::{self, Usage};
 use super::repo::{self, Repository, SOURCE, TOP};
 use super::stop::Signals;
 use super::{EXIT_PARTIAL, listing};
-use crate::clock;
 use crate::recover::InitArgs;
 use crate::verifier::{snapshot_row, verify_row};
+use crate::{clock, names};
 use anyhow::{Context, ensure};
 use backup_engine::{
     Env, InitOptions, OpenKey, Part, PartKind, RestoreRequest, SnapshotInfo, SnapshotOutcome, SnapshotRequest, Stop,
@@ -85,6 +85,7 @@ fn done(outcome: SnapshotOutcome, duration_ms: u64) -> (SnapshotDone, bool) {
         counter: outcome.counter,
         state: if outcome.durable { SnapshotState::Full } else { SnapshotState::Sealed },
         partial: outcome.partial,
+        unreadable: names::unreadable_counts(&outcome.unreadable),
         files: outcome.files,
         bytes_source: outcome.bytes_source,
         bytes_added: outcome.bytes_added,

@@ -4,7 +4,7 @@ use super::Daemon;
 use super::schedule::{CATCH_UP, snapshot_job};
 use crate::settings::Source;
 use crate::sources::{self, Captured, PRACTICE_PART};
-use crate::{clock, failure, secret};
+use crate::{clock, failure, names, secret};
 use agent_api::Pause;
 use anyhow::Context;
 use backup_engine::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop};
@@ -130,6 +130,7 @@ impl Daemon {
             counter: outcome.counter,
             state,
             partial: outcome.partial || lease_expired,
+            unreadable: names::unreadable_counts(&outcome.unreadable),
             files: outcome.files,
             bytes_source: outcome.bytes_source,
             bytes_added: outcome.bytes_added,
@@ -139,7 +140,7 @@ impl Daemon {
             id,
         };
         log::info!(
-            snapshot = done.id.as_str(), counter = done.counter, state:? = done.state, partial = done.partial,
+            snapshot = done.id.as_str(), counter = done.counter, state:? = done.state, partial = done.partial, unreadable = outcome.unreadable_files,
             files = done.files, bytes_added = done.bytes_added, duration_ms = done.duration_ms;
             "snapshot.committed"
         );

@@ -1,0 +1,745 @@
+//! The command line on one repository without a daemon, with the real program: contract, exit codes, what goes wrong at
+//! night, and looking into snapshots.
+
+use anyhow::{Context, Result, ensure};
+use holdfast_tests::{files, json_lines, program, wait_for};
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A folder for a repository, its local state and what is backed up.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Result<Self> {
+        let place = Self { dir: tempfile::Builder::new().prefix("hfcli").tempdir()? };
+        fs::create_dir(place.source())?;
+        Ok(place)
+    }
+
+    /// With a repository.
+    fn made() -> Result<Self> {
+        let place = Self::new()?;
+        ok(place.backupd(&["init"]))?;
+        Ok(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn source(&self) -> PathBuf {
+        self.path("source")
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.path("repo")
+    }
+
+    /// `backupd VERB --repo REPO ...` in the source's folder.
+    fn backupd(&self, args: &[&str]) -> Command {
+        let mut command = self.bare(&args[..1]);
+        command.arg("--repo").arg(self.repo()).args(&args[1..]);
+        command
+    }
+
+    /// `backupd ...` with this place's state, and nothing of the tester's own surroundings.
+    fn bare(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program("backupd"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.dir.path());
+        command.env("BACKUPD_PASSPHRASE", "a passphrase of this test").env("BACKUPD_STATE", self.path("state"));
+        command.args(args).current_dir(self.source()).stdin(Stdio::null());
+        command
+    }
+
+    /// The answer's JSON lines.
+    fn json(&self, args: &[&str]) -> Result<Vec<Value>> {
+        json_lines(&self.backupd(args).arg("--json").output()?)
+    }
+
+    fn snapshot(&self, tag: &str) -> Result<Value> {
+        // A file that changed within the clock's tick is not taken for unchanged.
+        holdfast_tests::pause(std::time::Duration::from_millis(80));
+        last(self.json(&["snapshot", "--tag", tag, "."])?, "snapshot-done")
+    }
+
+    fn stats(&self) -> Result<Value> {
+        last(self.json(&["stats"])?, "stats")
+    }
+}
+
+fn last(lines: Vec<Value>, event: &str) -> Result<Value> {
+    lines.into_iter().rfind(|line| line["event"] == event).with_context(|| format!("no line with the event {event}"))
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn ok(mut command: Command) -> Result<String> {
+    let output = command.output()?;
+    ensure!(output.status.success(), "exit code {:?}: {}", output.status.code(), said(&output));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The command must fail with this code, and say these words.
+fn fails(mut command: Command, code: i32, words: &[&str]) -> Result<String> {
+    let output = command.output()?;
+    let said = said(&output);
+    ensure!(output.status.code() == Some(code), "exit code {:?}, not {code}: {said}", output.status.code());
+    for word in words {
+        ensure!(said.contains(word), "`{word}` is missing in: {said}");
+    }
+    Ok(said)
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+/// A small tree with everything awkward in it that needs no privilege.
+fn awkward(source: &Path) -> Result<()> {
+    fs::create_dir_all(source.join("letters/2026"))?;
+    fs::create_dir(source.join("empty-folder"))?;
+    for at in 0..40 {
+        let text = format!("Dear patient {at}, your next appointment is on day {at}.\n").repeat(40 + at);
+        fs::write(source.join(format!("letters/2026/letter-{at}.txt")), text)?;
+    }
+    fs::write(source.join("scan.bin"), noise(3, 3_000_000))?;
+    fs::write(source.join("nothing"), b"")?;
+    fs::hard_link(source.join("scan.bin"), source.join("letters/same-scan.bin"))?;
+    symlink("letters/2026", source.join("this-year"))?;
+    symlink("nowhere/at/all", source.join("dangling"))?;
+    fs::write(source.join(std::ffi::OsStr::from_bytes(b"not-\xff-utf8")), b"bytes")?;
+    fs::write(source.join("new\nline \x1b[31m"), b"newline")?;
+    let sparse = fs::File::create(source.join("sparse"))?;
+    sparse.write_all_at(b"in the middle", 5_000_000)?;
+    sparse.set_len(9_000_000)?;
+    let set = rustix::fs::setxattr(source.join("nothing"), "user.note", b"a \0 value", rustix::fs::XattrFlags::empty());
+    ensure!(set.is_ok(), "the temporary folder must take extended attributes");
+    fs::set_permissions(source.join("scan.bin"), fs::Permissions::from_mode(0o4711))?;
+    fs::set_permissions(source.join("letters"), fs::Permissions::from_mode(0o750))?;
+    fs::set_permissions(source, fs::Permissions::from_mode(0o711))?;
+    Ok(())
+}
+
+/// What two trees must agree on. `names` counts the names of a file; a mount does not know the number.
+fn describe(root: &Path, names: bool) -> Result<BTreeMap<Vec<u8>, String>> {
+    let mut found = BTreeMap::new();
+    let mut links: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let meta = path.symlink_metadata()?;
+        let name = path.strip_prefix(root)?.as_os_str().as_bytes().to_vec();
+        let mut says =
+            format!("{:o} {}:{} {}.{} ", meta.mode(), meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec());
+        if meta.is_dir() {
+            let mut below: Vec<PathBuf> =
+                fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+            below.sort();
+            todo.extend(below.into_iter().rev());
+        } else if meta.is_symlink() {
+            says += &format!("{:?}", fs::read_link(&path)?);
+        } else {
+            let first = links.entry(meta.ino()).or_insert_with(|| name.clone()).clone();
+            let content = fs::read(&path)?;
+            let sum = content.iter().fold(7u64, |sum, byte| sum.wrapping_mul(0x100_0000_01b3) ^ u64::from(*byte));
+            let mut note = [0; 64];
+            let note = rustix::fs::lgetxattr(&path, "user.note", &mut note[..]).map(|len| note[..len].to_vec()).ok();
+            says += &format!("{} {sum:x} {first:?} {note:?}", meta.len());
+            if names {
+                says += &format!(" {}", meta.nlink());
+            }
+        }
+        found.insert(name, says);
+    }
+    Ok(found)
+}
+
+#[test]
+fn what_was_taken_comes_back_at_the_top_of_the_target() -> Result<()> {
+    let place = Place::made()?;
+    awkward(&place.source())?;
+    let before = describe(&place.source(), true)?;
+    let taken = place.snapshot("monday")?;
+    ensure!(taken["partial"] == false && taken["state"] == "full", "{taken}");
+    let unchanged = place.snapshot("tuesday")?;
+    ensure!(unchanged["bytes_added"] == 0, "nothing changed, nothing is added: {unchanged}");
+
+    // As the benchmark does it: in an empty folder, into `.`.
+    let back = place.path("back");
+    fs::create_dir(&back)?;
+    let mut restore = place.backupd(&["restore", "--tag", "monday", "--into", "."]);
+    restore.current_dir(&back);
+    ok(restore)?;
+    ensure!(describe(&back, true)? == before, "the restored tree is another one");
+    ok(place.backupd(&["verify", "--read-data"]))?;
+
+    // A part, by the path that `ls` shows; what is there already is never replaced.
+    let part = place.path("part");
+    let one = ["restore", "--tag", "monday", "--into", part.to_str().context("path")?, "letters/2026/letter-7.txt"];
+    ok(place.backupd(&one))?;
+    ensure!(files(&part) == [part.join("letters/2026/letter-7.txt")]);
+    fails(place.backupd(&one), 2, &["already holds", "empty folder"])?;
+    let absent = ["restore", "--tag", "monday", "--into", part.to_str().context("path")?, "letters/1999"];
+    fails(place.backupd(&absent), 1, &["not in the snapshot"])?;
+    Ok(())
+}
+
+#[test]
+fn one_file_is_a_snapshot_too() -> Result<()> {
+    let place = Place::made()?;
+    fs::write(place.source().join("ledger.csv"), noise(4, 200_000))?;
+    last(place.json(&["snapshot", "--tag", "one", "ledger.csv"])?, "snapshot-done")?;
+    ensure!(ok(place.backupd(&["ls", "--tag", "one"]))? == "ledger.csv\n");
+    let back = place.path("back");
+    ok(place.backupd(&["restore", "--tag", "one", "--into", back.to_str().context("path")?]))?;
+    ensure!(fs::read(back.join("ledger.csv"))? == fs::read(place.source().join("ledger.csv"))?);
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_told_in_one_sentence_with_its_remedy() -> Result<()> {
+    let place = Place::made()?;
+    for (args, words) in [
+        (vec!["snapshot", "--repo", "az://box/x", "."], "az:// is not supported"),
+        (vec!["verify", "--repo", "gs://box/x"], "gs:// is not supported"),
+        (vec!["prune", "--repo", "x", "--dry-run"], "prune is not in this release"),
+        (vec!["ls", "--repo", "s3://"], "bucket is missing"),
+        (vec!["ls", "--repo", "s3://bucket/x"], "AWS_ACCESS_KEY_ID"),
+        (vec!["snapshots", "--repo", "/no/such/place"], "backupd init"),
+        (vec!["find", "--repo", "x", "--larger", "huge"], "is no size"),
+        (vec!["find", "--repo", "x", "--newer", "soon"], "is no time"),
+        (vec!["snapshot", "--repo", "x"], "name the folder or file"),
+    ] {
+        let said = fails(place.bare(&args), 2, &[words])?;
+        ensure!(said.trim_end().lines().count() == 1, "{args:?} is told in more than a sentence: {said}");
+    }
+    fails(place.backupd(&["snapshot", "no-such-folder"]), 2, &["check the path"])?;
+    fails(place.backupd(&["init"]), 2, &["already holds a repository"])?;
+    let help = ok(place.bare(&["--help"]))?;
+    ensure!(!help.contains("prune") && !help.contains("az://") && !help.contains("gs://"), "{help}");
+    for verb in ["init", "snapshot", "snapshots", "ls", "diff", "find", "restore", "verify", "stats", "mount"] {
+        let help = ok(place.bare(&[verb, "--help"]))?;
+        ensure!(help.contains(&format!("Example: backupd {verb}")), "{help}");
+    }
+    Ok(())
+}
+
+#[test]
+fn keys_that_do_not_fit_and_repositories_of_another_release() -> Result<()> {
+    let place = Place::made()?;
+    fs::write(place.source().join("file"), b"content")?;
+    let mut wrong = place.backupd(&["snapshots"]);
+    wrong.env("BACKUPD_PASSPHRASE", "another");
+    fails(wrong, 1, &["does not open", "check BACKUPD_PASSPHRASE"])?;
+    let mut none = place.backupd(&["snapshots"]);
+    none.env_remove("BACKUPD_PASSPHRASE");
+    fails(none, 2, &["set BACKUPD_PASSPHRASE"])?;
+    // The writer's own credential is enough for a snapshot: no passphrase, no slow derivation.
+    let mut kept = place.backupd(&["snapshot", "."]);
+    kept.env_remove("BACKUPD_PASSPHRASE");
+    ok(kept)?;
+    let credential = files(&place.path("state")).into_iter().find(|file| file.ends_with("writer.cred"));
+    let mode = credential.context("the writer's credential")?.metadata()?.mode();
+    ensure!(mode & 0o777 == 0o600, "{mode:o}");
+    // Without any state the passphrase makes another writer, and everything is still there.
+    fs::remove_dir_all(place.path("state"))?;
+    ok(place.backupd(&["snapshot", "."]))?;
+    let rows = last(place.json(&["snapshots"])?, "snapshots")?;
+    ensure!(rows["snapshots"].as_array().map(Vec::len) == Some(2), "{rows}");
+    // Another repository at the same place: the credential of the old one is not used for it.
+    fs::remove_dir_all(place.repo())?;
+    let elsewhere = place.path("elsewhere");
+    let mut again = place.backupd(&["init"]);
+    again.env("BACKUPD_STATE", &elsewhere);
+    ok(again)?;
+    place.snapshot("fresh")?;
+    ok(place.backupd(&["verify", "--read-data"]))?;
+
+    let keyring = files(&place.repo().join("keyring")).pop().context("a keyring")?;
+    let mut bytes = fs::read(&keyring)?;
+    bytes[5] = 9;
+    fs::remove_file(&keyring)?;
+    fs::write(keyring.with_file_name(format!("0000000000000001-{}", blake3::hash(&bytes).to_hex())), bytes)?;
+    fails(place.backupd(&["snapshots"]), 2, &["version 9.0", "use the release"])?;
+    Ok(())
+}
+
+/// Unreadable files make the snapshot partial: exit code 3, counts by reason, and names only with the key.
+#[test]
+fn a_partial_snapshot_has_its_own_exit_code_and_tells_no_names() -> Result<()> {
+    let place = Place::new()?;
+    // Root reads everything: then a user without rights takes the snapshot.
+    let root = rustix::process::geteuid().is_root();
+    let own = place.path("backupd");
+    fs::copy(program("backupd"), &own)?;
+    let command = |args: &[&str]| {
+        let mut command = Command::new(&own);
+        command.args(&args[..1]).arg("--repo").arg(place.repo()).args(&args[1..]).current_dir(place.source());
+        command.env_clear().env("BACKUPD_PASSPHRASE", "x").env("BACKUPD_STATE", place.path("state"));
+        if root {
+            command.uid(65534).gid(65534);
+        }
+        command
+    };
+    fs::write(place.source().join("open"), b"readable")?;
+    fs::write(place.source().join("the-secret-diary"), b"not readable")?;
+    fs::create_dir(place.source().join("the-closed-folder"))?;
+    for name in ["the-secret-diary", "the-closed-folder"] {
+        fs::set_permissions(place.source().join(name), fs::Permissions::from_mode(0))?;
+    }
+    for dir in [place.dir.path(), &place.source()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
+    }
+    ok(command(&["init"]))?;
+    let taken = command(&["snapshot", "--tag", "t", "."]).output()?;
+    ensure!(taken.status.code() == Some(3), "{:?} {}", taken.status.code(), said(&taken));
+    let words = said(&taken);
+    ensure!(words.contains("PARTIAL") && words.contains("2 may not be read"), "{words}");
+    ensure!(!words.contains("diary") && !words.contains("closed"), "names are record content: {words}");
+    let told = command(&["snapshot", "--json", "."]).output()?;
+    let done =
+        String::from_utf8_lossy(&told.stdout).lines().last().map(serde_json::from_str::<Value>).context("a line")??;
+    ensure!(done["partial"] == true && done["unreadable"]["denied"] == 2, "{done}");
+    let listed = ok(command(&["ls", "--tag", "t", "--unreadable"]))?;
+    ensure!(listed.contains("the-secret-diary") && listed.contains("denied"), "{listed}");
+    fails(command(&["restore", "--into", "/nonexistent"]), 1, &["no whole snapshot"])?;
+    for name in ["the-secret-diary", "the-closed-folder"] {
+        fs::set_permissions(place.source().join(name), fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn listings_differences_and_finds() -> Result<()> {
+    let place = Place::made()?;
+    let source = place.source();
+    awkward(&source)?;
+    let first = place.snapshot("before")?;
+    fs::write(source.join("letters/2026/letter-3.txt"), b"other words")?;
+    fs::remove_file(source.join("letters/2026/letter-4.txt"))?;
+    fs::write(source.join("letters/2026/added.txt"), b"new")?;
+    fs::set_permissions(source.join("letters/2026/letter-5.txt"), fs::Permissions::from_mode(0o600))?;
+    fs::remove_file(source.join("dangling"))?;
+    fs::create_dir(source.join("dangling"))?;
+    let second = place.snapshot("after")?;
+
+    let shown = ok(place.backupd(&["diff", "before", "after"]))?;
+    let marks: Vec<&str> = shown.lines().filter(|line| !line.starts_with('1')).collect();
+    let expected = [
+        "T dangling/",
+        "+ letters/2026/added.txt",
+        "M letters/2026/letter-3.txt",
+        "- letters/2026/letter-4.txt",
+        "P letters/2026/letter-5.txt",
+    ];
+    ensure!(marks == expected, "{shown}");
+    let lines = place.json(&["diff", "before", "after", "letters"])?;
+    let done = &lines.last().context("a line")?["done"];
+    ensure!(done["added"] == 1 && done["modified"] == 1 && done["bytes_modified"] == 11, "{done}");
+    let id = |row: &Value| row["id"].as_str().unwrap_or_default()[..10].to_owned();
+    let same = ok(place.backupd(&["diff", &id(&first), &id(&first)]))?;
+    ensure!(same.starts_with("0 added"), "{same}");
+    fails(place.backupd(&["diff", "before", "never"]), 1, &["backupd snapshots"])?;
+
+    // No name moves the cursor, and every entry is one line.
+    let listed = ok(place.backupd(&["ls", "--tag", "before", "--long"]))?;
+    ensure!(!listed.contains('\x1b') && listed.contains("new\\nline \\x1b[31m"), "{listed}");
+    ensure!(listed.contains("not-\\xff-utf8") && listed.contains("this-year -> letters/2026"), "{listed}");
+    ensure!(listed.contains("-rws--x--x") && listed.contains("drwxr-x---"), "{listed}");
+    let rows: usize =
+        place.json(&["ls", "--tag", "before"])?.iter().map(|l| l["entries"].as_array().map_or(0, Vec::len)).sum();
+    ensure!(rows == listed.lines().count() && rows == describe(&source, true)?.len() - 1, "{rows}");
+    ensure!(ok(place.backupd(&["ls", "--tag", "before", "--depth", "1", "letters"]))?.lines().count() == 3);
+    fails(place.backupd(&["ls", "letters/none"]), 1, &["not in the snapshot"])?;
+
+    let found = ok(place.backupd(&["find", "letter-3.txt"]))?;
+    ensure!(found.lines().count() == 2, "both versions: {found}");
+    let both = place.json(&["find", "letter-7.txt"])?;
+    ensure!(both[0]["entries"][0]["snapshots"].as_array().map(Vec::len) == Some(2), "{both:?}");
+    ensure!(ok(place.backupd(&["find", "--larger", "1M", "--type", "f", "--tag", "after"]))?.lines().count() == 3);
+    ensure!(ok(place.backupd(&["find", "LETTER-3*", "-i", "--tag", "after"]))?.lines().count() == 7);
+    ensure!(ok(place.backupd(&["find", "--older", "1990-01-01"]))?.is_empty());
+    ensure!(ok(place.backupd(&["find", "letters/**/added.txt"]))?.contains(&id(&second)[..8]));
+
+    let stats = place.stats()?;
+    ensure!(stats["snapshots"].as_array().map(Vec::len) == Some(2) && stats["packs_unnamed"] == 0, "{stats}");
+    let on_disk: u64 = files(&place.repo()).iter().map(|file| file.metadata().map_or(0, |meta| meta.len())).sum();
+    ensure!(stats["bytes"] == on_disk, "{stats}");
+    ensure!(ok(place.backupd(&["stats"]))?.contains("Sharing saves"));
+    Ok(())
+}
+
+#[test]
+fn what_is_excluded_is_not_taken() -> Result<()> {
+    let place = Place::made()?;
+    for path in ["keep/a.txt", "keep/cache/b", "cache/c", "deep/down/d", "deep/other"] {
+        let file = place.source().join(path);
+        fs::create_dir_all(file.parent().context("parent")?)?;
+        fs::write(file, path)?;
+    }
+    let absolute = place.source().join("keep/a.txt");
+    let absolute = absolute.to_str().context("path")?;
+    ok(place.backupd(&["snapshot", "--exclude", "cache", "--exclude", "./deep/down", "--exclude", absolute, "."]))?;
+    ensure!(ok(place.backupd(&["ls"]))? == "deep\ndeep/other\nkeep\n");
+    Ok(())
+}
+
+fn signal(child: &Child, signal: Signal) -> Result<()> {
+    Ok(rustix::process::kill_process(Pid::from_child(child), signal)?)
+}
+
+fn leftovers(place: &Place) -> Vec<PathBuf> {
+    let all = [place.repo(), place.path("state"), std::env::temp_dir()].into_iter().flat_map(|dir| files(&dir));
+    all.filter(|file| file.to_string_lossy().ends_with(".part")).collect()
+}
+
+fn packs(place: &Place) -> usize {
+    files(&place.repo().join("packs")).iter().filter(|file| !file.to_string_lossy().ends_with(".part")).count()
+}
+
+/// Ctrl-C in the middle: exit 130, no temporary files, and the next run sends nothing twice.
+#[test]
+fn ctrl_c_ends_cleanly_and_the_next_snapshot_goes_on() -> Result<()> {
+    let place = Place::made()?;
+    for at in 0..12u64 {
+        fs::write(place.source().join(format!("scan-{at}")), noise(at + 1, 32 << 20))?;
+    }
+    let before = leftovers(&place);
+    let child =
+        place.backupd(&["snapshot", "--tag", "stopped", "."]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    wait_for("some packs", 120, || (packs(&place) >= 4).then_some(()))?;
+    signal(&child, Signal::INT)?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.code() == Some(130), "{:?} {}", output.status.code(), said(&output));
+    ensure!(said(&output).contains("goes on from here"), "{}", said(&output));
+    ensure!(leftovers(&place) == before, "temporary files are left: {:?}", leftovers(&place));
+    let kept = packs(&place);
+    let done = place.snapshot("finished")?;
+    let stats = place.stats()?;
+    ensure!(stats["packs_unnamed"] == 0, "every pack of the stopped run is known: {stats}");
+    ensure!(stats["chunks_twice"] == 0, "nothing was sent twice: {stats}");
+    let added = done["bytes_added"].as_u64().context("bytes")?;
+    ensure!(added < (384 << 20) - kept as u64 * (8 << 20), "{kept} packs were there, yet {added} bytes were added");
+    ok(place.backupd(&["verify", "--read-data"]))?;
+    Ok(())
+}
+
+/// Two at once on one machine: the second is told to wait. From two machines both succeed.
+#[test]
+fn two_snapshots_at_once() -> Result<()> {
+    let place = Place::made()?;
+    for at in 0..8u64 {
+        fs::write(place.source().join(format!("scan-{at}")), noise(at + 1, 32 << 20))?;
+    }
+    let first = place.backupd(&["snapshot", "--tag", "first", "."]).stdout(Stdio::null()).spawn()?;
+    wait_for("the first one to run", 60, || (packs(&place) >= 1).then_some(()))?;
+    fails(place.backupd(&["snapshot", "--tag", "second", "."]), 1, &["wait"])?;
+    let mut other = place.backupd(&["snapshot", "--tag", "third", "."]);
+    other.env("BACKUPD_STATE", place.path("state-of-another-machine"));
+    ok(other)?;
+    ensure!(first.wait_with_output()?.status.success());
+    let rows = last(place.json(&["snapshots"])?, "snapshots")?;
+    let tags: Vec<&str> =
+        rows["snapshots"].as_array().context("rows")?.iter().filter_map(|r| r["tag"].as_str()).collect();
+    ensure!(tags.len() == 2 && tags.contains(&"first") && tags.contains(&"third"), "{rows}");
+    ok(place.backupd(&["verify", "--read-data"]))?;
+    Ok(())
+}
+
+/// A state folder that cannot be written costs time, not the snapshot.
+#[test]
+fn without_local_state_a_snapshot_goes_on_and_says_so() -> Result<()> {
+    let place = Place::made()?;
+    fs::write(place.source().join("file"), noise(8, 500_000))?;
+    fs::write(place.path("a-file"), b"")?;
+    for run in ["one", "two"] {
+        let mut command = place.backupd(&["snapshot", "--tag", run, "."]);
+        command.env("BACKUPD_STATE", place.path("a-file/below"));
+        let output = command.output()?;
+        let words = said(&output);
+        ensure!(output.status.success(), "{words}");
+        ensure!(words.contains("state folder cannot be written") && words.contains("set BACKUPD_STATE"), "{words}");
+    }
+    let stats = place.stats()?;
+    ensure!(stats["snapshots"].as_array().map(Vec::len) == Some(2) && stats["chunks_twice"] == 0, "{stats}");
+    Ok(())
+}
+
+/// A mounted file system that goes away with the test.
+struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn a_full_target_is_told_and_goes_on_when_there_is_room() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root may mount a small file system");
+        return Ok(());
+    }
+    let place = Place::new()?;
+    fs::create_dir(place.repo())?;
+    let mount =
+        |options: &str| Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(place.repo()).status();
+    ensure!(mount("size=8m")?.success());
+    let _mounted = Mount(place.repo());
+    ok(place.backupd(&["init"]))?;
+    fs::write(place.source().join("scan"), noise(9, 24 << 20))?;
+    let words = fails(place.backupd(&["snapshot", "."]), 1, &["free space"])?;
+    ensure!(!words.contains("scan"), "{words}");
+    ensure!(files(&place.repo()).iter().all(|file| !file.to_string_lossy().ends_with(".part")), "no unfinished object");
+    ensure!(mount("remount,size=64m")?.success());
+    place.snapshot("with-room")?;
+    ok(place.backupd(&["verify", "--read-data"]))?;
+    Ok(())
+}
+
+/// A mounted repository; the folder is free again when it is dropped.
+struct Mounted {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Mounted {
+    fn start(place: &Place) -> Result<Self> {
+        let dir = place.path("mounted");
+        fs::create_dir_all(&dir)?;
+        let child = place.backupd(&["mount"]).arg(&dir).stdout(Stdio::null()).spawn()?;
+        let mounted = Self { child, dir };
+        wait_for("the mount", 60, || mounted.dir.join("snapshots").is_dir().then_some(()))?;
+        Ok(mounted)
+    }
+
+    fn end(mut self, with: Signal) -> Result<i32> {
+        signal(&self.child, with)?;
+        Ok(self.child.wait()?.code().unwrap_or(-1))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = Command::new("umount").arg("-l").arg(&self.dir).stderr(Stdio::null()).status();
+    }
+}
+
+fn fuse() -> bool {
+    let there = fs::File::options().read(true).write(true).open("/dev/fuse");
+    if let Err(error) = &there {
+        eprintln!("skipped: /dev/fuse cannot be opened here ({error})");
+    }
+    there.is_ok()
+}
+
+#[test]
+fn a_mounted_snapshot_is_the_tree_that_was_taken() -> Result<()> {
+    if !fuse() {
+        return Ok(());
+    }
+    let place = Place::made()?;
+    let source = place.source();
+    awkward(&source)?;
+    let large = noise(77, 12_000_000);
+    fs::write(source.join("large"), &large)?;
+    place.snapshot("a/tag")?;
+    let before = describe(&source, false)?;
+    fs::write(source.join("later"), b"later")?;
+    let second = place.snapshot("later")?;
+    let mounted = Mounted::start(&place)?;
+    let names: Vec<String> = fs::read_dir(mounted.dir.join("snapshots"))?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    let id = second["id"].as_str().context("id")?;
+    ensure!(names.len() == 2 && names.iter().any(|name| name.ends_with(&id[..8])), "{names:?}");
+
+    let tagged = mounted.dir.join("tags/a_tag");
+    ensure!(describe(&fs::canonicalize(&tagged)?, false)? == before, "the mounted tree is another one");
+    ensure!(fs::read(mounted.dir.join("latest/later"))? == b"later");
+    let inode = |name: &str| Ok::<_, anyhow::Error>(tagged.join(name).metadata()?.ino());
+    ensure!(inode("scan.bin")? == inode("letters/same-scan.bin")? && inode("scan.bin")? != inode("large")?);
+
+    // Anywhere in a file, in any order.
+    let file = fs::File::open(tagged.join("large"))?;
+    let mut state = 5u64;
+    for _ in 0..200 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (offset, len) = ((state >> 24) as usize % large.len(), (state >> 10) as usize % 300_000);
+        let expected = &large[offset..(offset + len).min(large.len())];
+        let mut buffer = vec![0; expected.len()];
+        file.read_exact_at(&mut buffer, offset as u64)?;
+        ensure!(buffer == expected, "{len} bytes at {offset}");
+    }
+    ensure!(file.read_at(&mut [0; 10], large.len() as u64)? == 0);
+    let refused = fs::write(tagged.join("new"), b"x").err().context("writing must be refused")?;
+    ensure!(refused.raw_os_error() == Some(rustix::io::Errno::ROFS.raw_os_error()), "{refused}");
+    ensure!(tagged.join("letters/none").symlink_metadata().is_err());
+    drop(file);
+    let dir = mounted.dir.clone();
+    ensure!(mounted.end(Signal::INT)? == 0);
+    ensure!(fs::read_dir(&dir)?.next().is_none(), "the folder is free again");
+
+    // A program that still has a file open keeps nobody from ending it.
+    let mounted = Mounted::start(&place)?;
+    let open = fs::File::open(mounted.dir.join("latest/large"))?;
+    ensure!(mounted.end(Signal::TERM)? == 0);
+    ensure!(fs::read_dir(&dir)?.next().is_none());
+    drop(open);
+    // `umount` from elsewhere ends it as well.
+    let mut mounted = Mounted::start(&place)?;
+    ensure!(Command::new("umount").arg(&dir).status()?.success());
+    ensure!(mounted.child.wait()?.code() == Some(0));
+    fails_to_mount_over_something(&place)
+}
+
+fn fails_to_mount_over_something(place: &Place) -> Result<()> {
+    let mut command = place.backupd(&["mount"]);
+    command.arg(place.source());
+    fails(command, 2, &["not empty"])?;
+    let mut command = place.backupd(&["mount"]);
+    command.arg(place.path("not-there"));
+    fails(command, 2, &["make it first"])?;
+    Ok(())
+}
+
+#[test]
+fn a_folder_of_100_000_entries_is_listed_whole_through_the_mount() -> Result<()> {
+    if !fuse() {
+        return Ok(());
+    }
+    let place = Place::made()?;
+    let crowd = place.source().join("crowd");
+    fs::create_dir(&crowd)?;
+    for at in 0..100_000 {
+        fs::write(crowd.join(format!("entry-{at:06}")), b"")?;
+    }
+    fs::write(crowd.join("entry-077777"), b"this one has words")?;
+    place.snapshot("crowd")?;
+    let mounted = Mounted::start(&place)?;
+    let crowd = mounted.dir.join("latest/crowd");
+    let mut names: Vec<String> = fs::read_dir(&crowd)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    names.sort();
+    names.dedup();
+    ensure!(names.len() == 100_000, "{}", names.len());
+    ensure!(names.first().is_some_and(|n| n == "entry-000000") && names.last().is_some_and(|n| n == "entry-099999"));
+    ensure!(fs::read(crowd.join("entry-077777"))? == b"this one has words");
+    // Every second one with its attributes, in another order than the folder's.
+    for at in (0..100_000).rev().step_by(2) {
+        let meta = crowd.join(format!("entry-{at:06}")).metadata()?;
+        ensure!(meta.len() == if at == 77_777 { 18 } else { 0 });
+    }
+    ensure!(mounted.end(Signal::INT)? == 0);
+    Ok(())
+}
+
+/// The same verbs over the S3 protocol, with the usual variables and with a profile.
+#[test]
+fn a_bucket_is_a_repository_too() -> Result<()> {
+    let place = Place::new()?;
+    awkward(&place.source())?;
+    let before = describe(&place.source(), true)?;
+    let keys = place.path("keys.toml");
+    let key = "[[key]]\naccess_key = \"AKTEST\"\nsecret_key = \"a-secret-of-this-test\"\nmay = [\"read\", \"create\", \"overwrite\", \"delete\"]\n";
+    fs::write(&keys, key)?;
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o600))?;
+    let mut server = Command::new(program("s3-server"))
+        .args(["--listen", "127.0.0.1:0", "--bucket", "practice", "--root"])
+        .arg(place.path("s3"))
+        .arg("--access-key-file")
+        .arg(&keys)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().context("stdout")?), &mut line)?;
+    let port: u16 =
+        line.trim().rsplit(|c: char| !c.is_ascii_digit()).find_map(|p| p.parse().ok()).context(line.clone())?;
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let backupd = |verb: &str, rest: &[&str]| {
+        let mut command = place.bare(&[verb, "--repo", "s3://practice/n/x"]);
+        command.args(rest).env("AWS_ENDPOINT_URL", &endpoint);
+        command
+    };
+    let with_keys = |verb: &str, rest: &[&str]| {
+        let mut command = backupd(verb, rest);
+        command.env("AWS_ACCESS_KEY_ID", "AKTEST").env("AWS_SECRET_ACCESS_KEY", "a-secret-of-this-test");
+        command
+    };
+    let tested = (|| {
+        fails(backupd("snapshots", &[]), 2, &["AWS_ACCESS_KEY_ID"])?;
+        fails(with_keys("snapshots", &[]), 2, &["backupd init"])?;
+        ok(with_keys("init", &[]))?;
+        ok(with_keys("snapshot", &["--tag", "t", "."]))?;
+        fs::create_dir(place.path(".aws"))?;
+        let profile = "[other]\naws_access_key_id = X\n[practice]\naws_access_key_id = AKTEST\naws_secret_access_key = a-secret-of-this-test\n";
+        fs::write(place.path(".aws/credentials"), profile)?;
+        let mut by_profile = backupd("verify", &["--read-data"]);
+        by_profile.env("AWS_PROFILE", "practice");
+        ok(by_profile)?;
+        let back = place.path("back");
+        ok(with_keys("restore", &["--tag", "t", "--into", back.to_str().context("path")?]))?;
+        ensure!(describe(&back, true)? == before, "the restored tree is another one");
+        let mut wrong = with_keys("snapshots", &[]);
+        wrong.env("AWS_SECRET_ACCESS_KEY", "another");
+        fails(wrong, 1, &["access key"])?;
+        Ok(())
+    })();
+    signal(&server, Signal::TERM)?;
+    server.wait()?;
+    tested?;
+    fails(with_keys("snapshots", &[]), 1, &["AWS_ENDPOINT_URL"])?;
+    Ok(())
+}
+
+/// With --json every line is JSON and nothing else is on standard output; progress has its lines too.
+#[test]
+fn json_lines_are_all_that_is_on_standard_output() -> Result<()> {
+    let place = Place::new()?;
+    awkward(&place.source())?;
+    for args in [
+        &["init"][..],
+        &["snapshot", "--tag", "t", "."],
+        &["snapshots"],
+        &["ls", "--tag", "t"],
+        &["diff", "t", "t"],
+        &["find", "*.txt"],
+        &["stats"],
+        &["verify", "--read-data"],
+        &["restore", "--tag", "t", "--into", "../back"],
+    ] {
+        let output = place.backupd(args).arg("--json").output()?;
+        ensure!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", said(&output));
+        let lines = json_lines(&output)?;
+        ensure!(!lines.is_empty() && lines.iter().all(|line| line["event"].is_string()), "{args:?}: {lines:?}");
+        if args[0] == "snapshot" {
+            ensure!(lines.iter().any(|line| line["event"] == "progress"), "{lines:?}");
+        }
+    }
+    let failed = place.backupd(&["ls", "--tag", "never", "--json"]).output()?;
+    let line: Value = serde_json::from_slice(&failed.stdout)?;
+    ensure!(failed.status.code() == Some(1) && line["event"] == "failed" && line["kind"] == "not-found", "{line}");
+    Ok(())
+}
