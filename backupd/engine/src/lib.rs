@@ -6,11 +6,13 @@
 pub mod env;
 pub mod store;
 
+mod ahead;
 mod backup;
 mod catalog;
 mod chain;
 mod chunker;
 mod commit;
+mod descend;
 mod diff;
 mod error;
 mod find;
@@ -19,6 +21,7 @@ mod glob;
 mod heads;
 mod keys;
 mod list;
+mod locations;
 mod owners;
 mod pack;
 mod progress;

@@ -3,7 +3,7 @@
 use crate::catalog::Known;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use backup_format::pack::{PackRecord, SealedPack, plan_pack, seal_pack_into, segment_cost};
+use backup_format::pack::{CHUNK_RECORD_BYTES, PackRecord, SealedPack, plan_pack, seal_pack_into, segment_cost};
 use backup_format::sealed::OBJECT_BYTES_MAX;
 use backup_format::segment::{EncodedSegment, SegmentDecoder, SegmentEncoder};
 use backup_format::{ChunkId, ChunkKind, IdKey, RepositoryId, SealKey};
@@ -271,7 +271,7 @@ fn split_tail(pending: &mut Vec<EncodedSegment>) -> Result<()> {
         let (mut chunks, mut from, mut at) = (Vec::new(), 0, 0);
         for (id, len) in segment.chunks {
             let end = at + len as usize;
-            if end - from > SMALL_SEGMENT_BYTES && at > from {
+            if end - from + chunks.len() * CHUNK_RECORD_BYTES > SMALL_SEGMENT_BYTES && at > from {
                 let piece = plain.get(from..at).unwrap_or_default().to_vec();
                 pending.push(encoder.encode(std::mem::take(&mut chunks), piece)?);
                 from = at;
@@ -334,7 +334,9 @@ impl Intake<'_> {
                 ChunkKind::Data if is_raw(bytes) => Class::Raw,
                 ChunkKind::Data => Class::Packed,
             };
-            if self.open(class).plain.len() + bytes.len() > class.bytes_max() {
+            // Of tiny chunks the records are the larger part.
+            let records = (self.open(class).chunks.len() + 1) * CHUNK_RECORD_BYTES;
+            if self.open(class).plain.len() + bytes.len() + records > class.bytes_max() {
                 self.hand_on(class)?;
             }
             let open = self.open(class);

@@ -1,21 +1,24 @@
 //! Reading a snapshot with the open key, from one store.
 
+use crate::ahead::{Ahead, Window, is_loss};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::read_manifest;
 use crate::keys::require_at;
+use crate::locations::{CopyNumber, Locations, LocationsBuilder, SegmentPlace};
 use crate::store::NamedStore;
-use crate::survey::{FETCHES, INDEXES, IdMap, fetch, pack_name};
+use crate::survey::{FETCHES, INDEXES, fetch, pack_name};
 use backup_format::features::Purpose;
 use backup_format::index::{parse_catalog, parse_open};
 use backup_format::manifest::OuterManifest;
-use backup_format::pack::{PackRecord, SegmentRecord};
+use backup_format::pack::PackRecord;
 use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::segment::SegmentDecoder;
-use backup_format::tree::{Content, Extent, Node, NodeKind, PAGE_LEVELS_MAX, Page};
+use backup_format::tree::{Node, NodeKind, PAGE_LEVELS_MAX, Page};
 use backup_format::{ChunkId, ChunkKind, OpenKey, SnapshotId};
-use futures::StreamExt;
+use futures::FutureExt;
 use futures::future::BoxFuture;
+use rand_core::Rng;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -100,29 +103,45 @@ pub(crate) fn is_below(path: &[u8], top: &[u8]) -> bool {
     path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))
 }
 
-/// A place of a chunk: pack and segment by their numbers in the reader.
-pub(crate) type Place = (u32, u32);
-
-const CACHED_SEGMENTS: usize = 32;
+/// Plain segments kept for reading pages and single chunks, bytes.
+const CACHED_BYTES_MAX: usize = 16 << 20;
+/// Index objects fetched at once, bytes: their records take about as much again.
+const INDEX_WINDOW: Window = Window { requests_max: FETCHES, bytes_max: 16 << 20 };
 
 /// All that one store's indexes say, and how to get chunks from it.
 pub(crate) struct Reader<'a> {
     pub(crate) env: &'a Env,
     pub(crate) open: &'a OpenKey,
     pub(crate) store: &'a NamedStore,
-    pub(crate) packs: Vec<PackRecord>,
-    places: IdMap<Place>,
-    /// Further places of chunks that lie in several packs.
-    more: HashMap<ChunkId, Vec<Place>>,
+    pub(crate) locations: Arc<Locations>,
     cache: Mutex<SegmentCache>,
+    decoder: Mutex<SegmentDecoder>,
     /// Index objects that could not be read.
     pub(crate) bad_indexes: Vec<String>,
+    /// Index objects, and their bytes.
+    pub(crate) indexes: (u64, u64),
 }
 
+/// The plain segments that were used last.
 #[derive(Default)]
 struct SegmentCache {
-    segments: HashMap<Place, Arc<Vec<u8>>>,
-    order: VecDeque<Place>,
+    segments: HashMap<usize, Arc<Vec<u8>>>,
+    order: VecDeque<usize>,
+    bytes: usize,
+}
+
+impl SegmentCache {
+    fn keep(&mut self, segment: usize, plain: &Arc<Vec<u8>>) {
+        if self.segments.insert(segment, Arc::clone(plain)).is_none() {
+            self.bytes += plain.len();
+            self.order.push_back(segment);
+        }
+        while self.bytes > CACHED_BYTES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.bytes -= self.segments.remove(&oldest).map_or(0, |plain| plain.len());
+        }
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -142,49 +161,35 @@ impl<'a> Reader<'a> {
     pub(crate) async fn load(env: &'a Env, open: &'a OpenKey, store: &'a NamedStore) -> Result<Self> {
         require_at(store, open.catalog(), Purpose::Read).await?;
         let listed = store.store.list(INDEXES).await?;
-        let read = |name: String| async move {
-            let records = read_index(open, store, &name).await;
-            (name, records)
+        let indexes = (listed.len() as u64, listed.iter().map(|object| object.size).sum());
+        let jobs = listed.into_iter().map(|object| (object.size as usize, object.name));
+        let read = |name: String| {
+            async move {
+                let records = read_index(open, store, &name).await;
+                (name, records)
+            }
+            .boxed()
         };
-        let mut reads = futures::stream::iter(listed.into_iter().map(|object| read(object.name))).buffered(FETCHES);
-        let (mut packs, mut bad_indexes): (Vec<PackRecord>, Vec<String>) = Default::default();
-        while let Some((name, records)) = reads.next().await {
+        let mut reads = Ahead::new(INDEX_WINDOW, jobs, read).all_at_once();
+        let mut found = LocationsBuilder::new([env.rng().next_u64(), env.rng().next_u64()]);
+        let mut bad_indexes = Vec::new();
+        while let Some((_share, (name, records))) = reads.next().await {
             match records {
-                Ok(records) => packs.extend(records),
-                Err(error) if error.kind() == ErrorKind::Damaged => bad_indexes.push(name),
+                Ok(records) => records.into_iter().try_for_each(|record| found.add(record))?,
+                Err(error) if is_loss(&error) => bad_indexes.push(name),
                 Err(error) => return Err(error),
             }
         }
         drop(reads);
-        let (mut places, mut more): (IdMap<Place>, HashMap<ChunkId, Vec<Place>>) = Default::default();
-        for (number, pack) in packs.iter().enumerate() {
-            for (segment, record) in pack.segments.iter().enumerate() {
-                let place = (number as u32, segment as u32);
-                for (id, _) in &record.chunks {
-                    if let Some(before) = places.insert(*id, place).filter(|before| *before != place) {
-                        more.entry(*id).or_default().push(before);
-                    }
-                }
-            }
-        }
-        Ok(Self { env, open, store, packs, places, more, cache: Mutex::default(), bad_indexes })
+        let (locations, decoder) = (Arc::new(found.finish()), Mutex::new(SegmentDecoder::new()?));
+        Ok(Self { env, open, store, locations, cache: Mutex::default(), decoder, bad_indexes, indexes })
     }
 
-    /// Where a chunk lies; several places where it was written more than once.
-    pub(crate) fn places(&self, id: &ChunkId) -> Vec<Place> {
-        let mut places: Vec<Place> = self.places.get(id).copied().into_iter().collect();
-        places.extend(self.more.get(id).into_iter().flatten());
-        places
-    }
-
-    pub(crate) fn segment(&self, place: Place) -> Option<(&PackRecord, &SegmentRecord)> {
-        let pack = self.packs.get(place.0 as usize)?;
-        Some((pack, pack.segments.get(place.1 as usize)?))
-    }
-
-    /// What to say when no place gives a chunk.
-    pub(crate) fn lost(&self, places: &[Place]) -> Error {
-        let object = places.first().and_then(|place| self.segment(*place)).map(|(pack, _)| pack_name(&pack.name));
+    /// What to say when no copy of a chunk can be read. `copy`: one that was tried.
+    pub(crate) fn lost(&self, copy: Option<CopyNumber>) -> Error {
+        let locations = &self.locations;
+        let segment = copy.and_then(|copy| locations.segment(locations.segment_of(copy)));
+        let object = segment.and_then(|segment| locations.pack(segment.pack)).map(|pack| pack_name(&pack.name));
         let object = object.or_else(|| self.bad_indexes.first().cloned());
         let what = object
             .map_or_else(|| "an index object is gone".to_owned(), |name| format!("object {name} is damaged or gone"));
@@ -192,47 +197,65 @@ impl<'a> Reader<'a> {
         Error::new(ErrorKind::Damaged, format!("at store {} {what}: {remedy}", self.store.name))
     }
 
-    /// A chunk's bytes, its id recomputed; every place is tried.
+    /// A chunk's bytes, its id recomputed; every copy is tried.
     pub(crate) async fn chunk(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
-        let places = self.places(id);
-        for place in &places {
-            let Some((pack, record)) = self.segment(*place).filter(|(pack, _)| pack.kind == kind) else { continue };
-            let plain = match self.plain_segment(*place, pack, record).await {
+        let mut tried = None;
+        for copy in self.locations.copies(id) {
+            tried = Some(copy);
+            let number = self.locations.segment_of(copy);
+            let Some(segment) = self.locations.segment(number) else { continue };
+            let Some(pack) = self.locations.pack(segment.pack).filter(|pack| pack.kind == kind) else { continue };
+            let plain = match self.plain_segment(number, segment, pack).await {
                 Ok(plain) => plain,
-                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => continue,
+                Err(error) if is_loss(&error) => continue,
                 Err(error) => return Err(error),
             };
-            for (found, bytes) in chunks_of(record, &plain) {
-                if found == id && self.open.id_key().chunk_id(kind, bytes) == *id {
-                    return Ok(bytes.to_vec());
-                }
+            let bytes = plain.get(self.locations.range(number, copy)).unwrap_or_default();
+            if self.open.id_key().chunk_id(kind, bytes) == *id {
+                return Ok(bytes.to_vec());
             }
         }
-        Err(self.lost(&places))
+        Err(self.lost(tried))
     }
 
-    async fn plain_segment(&self, place: Place, pack: &PackRecord, record: &SegmentRecord) -> Result<Arc<Vec<u8>>> {
-        if let Some(known) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).segments.get(&place) {
+    async fn plain_segment(&self, number: usize, segment: &SegmentPlace, pack: &PackRecord) -> Result<Arc<Vec<u8>>> {
+        if let Some(known) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).segments.get(&number) {
             return Ok(Arc::clone(known));
         }
-        let from = u64::from(record.offset);
-        let range = from..from + u64::from(record.sealed_len);
+        let range = u64::from(segment.offset)..u64::from(segment.end());
         let sealed = self.store.store.get_range(&pack_name(&pack.name), range).await?;
-        let opened = pack.opener(self.open.repository()).open(place.1, &sealed)?;
-        let plain = Arc::new(SegmentDecoder::new()?.decode(record.compressed, opened, record.plain_len())?);
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.order.len() >= CACHED_SEGMENTS
-            && let Some(oldest) = cache.order.pop_front()
-        {
-            cache.segments.remove(&oldest);
-        }
-        cache.order.push_back(place);
-        cache.segments.insert(place, Arc::clone(&plain));
+        let opened = pack.opener(self.open.repository()).open(segment.slot, &sealed)?;
+        let mut decoder = self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
+        let plain = Arc::new(decoder.decode(segment.compressed, opened, segment.plain_len as usize)?);
+        drop(decoder);
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(number, &plain);
         Ok(plain)
     }
 
-    async fn page(&self, id: &ChunkId) -> Result<Page> {
+    pub(crate) async fn page(&self, id: &ChunkId) -> Result<Page> {
         Ok(Page::parse(&self.chunk(ChunkKind::Tree, id).await?)?)
+    }
+
+    /// One entry of a directory; only the pages on the way to it are read.
+    pub(crate) async fn look_up(&self, root: ChunkId, name: &[u8]) -> Result<Option<Node>> {
+        let mut page = root;
+        for _ in 0..=PAGE_LEVELS_MAX {
+            match self.page(&page).await? {
+                Page::Directory(nodes) => {
+                    let found = nodes.binary_search_by(|node| node.name.as_slice().cmp(name));
+                    return Ok(found.ok().and_then(|at| nodes.into_iter().nth(at)));
+                }
+                Page::DirectoryIndex(below) => {
+                    let after = below.partition_point(|(first, _)| first.as_slice() <= name);
+                    match after.checked_sub(1).and_then(|at| below.get(at)) {
+                        Some((_, id)) => page = *id,
+                        None => return Ok(None),
+                    }
+                }
+                _ => return Err(malformed()),
+            }
+        }
+        Err(malformed())
     }
 
     /// All entries of a directory.
@@ -254,32 +277,6 @@ impl<'a> Reader<'a> {
                         nodes.extend(more);
                     }
                     Ok(nodes)
-                }
-                _ => Err(malformed()),
-            }
-        })
-    }
-
-    /// All extents of a file's content, which must add up to its size.
-    pub(crate) async fn extents(&self, size: u64, content: &Content) -> Result<Vec<Extent>> {
-        let extents = match content {
-            Content::Inline(extents) => extents.clone(),
-            Content::Paged(root) => self.extent_pages(*root, 0).await?,
-        };
-        let sum = extents.iter().try_fold(0u64, |sum, extent| sum.checked_add(extent.len()));
-        if sum == Some(size) { Ok(extents) } else { Err(malformed()) }
-    }
-
-    fn extent_pages(&self, root: ChunkId, level: usize) -> BoxFuture<'_, Result<Vec<Extent>>> {
-        Box::pin(async move {
-            match self.page(&root).await? {
-                Page::Extents(extents) => Ok(extents),
-                Page::ExtentIndex(below) if level < PAGE_LEVELS_MAX => {
-                    let mut extents = Vec::new();
-                    for (_, id) in below {
-                        extents.extend(self.extent_pages(id, level + 1).await?);
-                    }
-                    Ok(extents)
                 }
                 _ => Err(malformed()),
             }
@@ -324,21 +321,8 @@ impl<'a> Reader<'a> {
 /// Longer paths are not followed: a tree that contains itself would never end.
 const PATH_BYTES_MAX: usize = 1 << 18;
 
-fn malformed() -> Error {
+pub(crate) fn malformed() -> Error {
     Error::new(ErrorKind::Damaged, "the snapshot's tree is malformed")
-}
-
-/// Pairs each chunk id with its bytes in the plain segment.
-pub(crate) fn chunks_of<'a>(
-    record: &'a SegmentRecord,
-    plain: &'a [u8],
-) -> impl Iterator<Item = (&'a ChunkId, &'a [u8])> {
-    let mut rest = plain;
-    record.chunks.iter().map_while(move |(id, len)| {
-        let (chunk, tail) = rest.split_at_checked(*len as usize)?;
-        rest = tail;
-        Some((id, chunk))
-    })
 }
 
 pub(crate) async fn read_index(open: &OpenKey, store: &NamedStore, name: &str) -> Result<Vec<PackRecord>> {

@@ -1,23 +1,28 @@
-//! Restore from one store.
+//! Restore from one store, in batches: what comes next in the tree, then its content in pack order.
 
+mod batch;
+mod plan;
+mod write;
+
+use crate::ahead::{Ahead, Window, is_loss, run, split};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::locations::CopyNumber;
 use crate::progress::{Phase, Progress, ProgressEvent};
-use crate::read::{Place, Reader, chunks_of, is_below};
+use crate::read::Reader;
 use crate::store::NamedStore;
 use crate::survey::pack_name;
-use crate::target::Target;
-use backup_format::pack::{PackRecord, SegmentRecord};
-use backup_format::segment::SegmentDecoder;
-use backup_format::tree::{Extent, Node, NodeKind};
-use backup_format::{ChunkId, ChunkKind, IdKey, OpenKey, RepositoryId, SnapshotId};
-use bytes::Bytes;
-use futures::StreamExt;
-use std::collections::{BTreeMap, HashMap};
+use crate::target::{Directories, Handles, Special, Target};
+use backup_format::tree::{Node, NodeKind};
+use backup_format::{ChunkId, OpenKey, SnapshotId};
+use batch::{Batch, Leaf, LeafKind, Wanted, state};
+use futures::FutureExt;
+use plan::{Piece, Planner, piece_at};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use write::{Fetched, OpenFiles, Shared, Tally, Writer, make_empty};
 
 /// What to restore, and where to.
 #[derive(Debug, Clone, Default)]
@@ -46,11 +51,10 @@ pub struct RestoreOutcome {
     pub duration_ms: u64,
 }
 
-/// Pieces fetched and decoded at once.
-const PARALLEL: usize = 3;
-/// The most sealed bytes fetched in one piece, and the largest gap read through rather than around.
-const PIECE_BYTES_MAX: u32 = 4 << 20;
-const GAP_BYTES_MAX: u32 = 256 << 10;
+/// Pieces of packs under way at once.
+const PIECES: Window = Window { requests_max: 12, bytes_max: 24 << 20 };
+/// Entries that a thread takes at once.
+const STEP: usize = 64;
 
 /// Restores from this one store. Every chunk's id is recomputed before its bytes are written.
 pub async fn restore(
@@ -63,73 +67,62 @@ pub async fn restore(
 ) -> Result<RestoreOutcome> {
     let started = env.steady_ms();
     let (reader, manifest) = Reader::open(env, open, store, id).await?;
-    let (root, target_itself) = top(&reader, manifest.root, &request).await?;
-    let mut items: Vec<(Vec<u8>, Node)> = target_itself.map(|node| (TARGET.to_vec(), node)).into_iter().collect();
-    reader
-        .walk(root, &request.paths, &mut |path, node| {
-            items.push((path.to_vec(), node.clone()));
-            Ok(())
-        })
-        .await?;
-    if let Some(at) = request.paths.iter().position(|path| !items.iter().any(|(found, _)| is_below(found, path))) {
-        return Err(Error::new(ErrorKind::NotFound, format!("path number {} is not in the snapshot", at + 1)));
+    let (root, itself) = top(&reader, manifest.root, &request).await?;
+    let (mut planner, mut batch) = planner(&reader, root, &request.paths).await?;
+    if let Some(itself) = itself {
+        let meta = batch.meta(&itself, (itself.uid, itself.gid))?;
+        batch.directories.push((0, meta));
     }
     let into = request.into.clone();
-    let target = Arc::new(env.blocking(move || Target::open(&into)).await?.map_err(|error| target_error(&error))?);
-    let items = Arc::new(items);
-    let (made_in, made, overwrite) = (Arc::clone(&target), Arc::clone(&items), request.overwrite);
-    let mut outcome = env.blocking(move || make_entries(&made_in, &made, overwrite)).await??;
-    let plan = plan(&reader, &items).await?;
-    let mut fetched = 0;
-    let total = items.iter().map(|(_, node)| size(node)).sum();
-    let mut pieces = futures::stream::iter(plan.pieces(&reader).into_iter().map(|piece| {
-        let (items, target) = (Arc::clone(&items), Arc::clone(&target));
-        write_piece(&reader, piece, items, target)
-    }))
-    .buffer_unordered(PARALLEL);
-    while let Some(done) = pieces.next().await {
-        let (sealed, plain) = done?;
-        fetched += sealed;
-        outcome.bytes += plain;
-        progress.report(ProgressEvent {
-            phase: Phase::Fetch,
-            done_bytes: outcome.bytes,
-            total_bytes: Some(total),
-            files: outcome.files,
-            store: Some(&store.name),
-        });
+    let target = Arc::new(env.blocking(move || target_result(Target::open(&into))).await??);
+    if !request.overwrite {
+        refuse_existing(&reader, root, &request.paths, &target).await?;
     }
-    drop(pieces);
-    outcome.attributes_refused = env.blocking(move || finish(&target, &items)).await??;
-    outcome.bytes_fetched = fetched;
+    let mut restore = Restore {
+        reader: &reader,
+        target,
+        request,
+        progress,
+        total: manifest.bytes_source,
+        outcome: RestoreOutcome::default(),
+        lost: None,
+    };
+    loop {
+        let mut plan = Vec::new();
+        let more = planner.fill(&mut batch, &mut plan).await?;
+        let mut done = restore.batch(batch, plan).await?;
+        let next = planner.turn_over(&mut done)?;
+        batch = restore.finish(done, next).await?;
+        if !more {
+            break;
+        }
+    }
+    let target = Arc::clone(&restore.target);
+    env.blocking(move || target_result(target.sync())).await??;
+    if let Some(error) = restore.lost(planner.counts.unknown_chunks) {
+        return Err(error);
+    }
+    let mut outcome = restore.outcome;
+    (outcome.files, outcome.directories) = (planner.counts.files, planner.counts.directories);
     outcome.duration_ms = env.steady_ms().saturating_sub(started);
     Ok(outcome)
 }
-
-/// Where the target itself stands among the paths of a restore.
-const TARGET: &[u8] = b".";
 
 /// Where the restore begins; and the directory whose attributes the target gets, when all of it is wanted.
 async fn top(reader: &Reader<'_>, root: ChunkId, request: &RestoreRequest) -> Result<(ChunkId, Option<Node>)> {
     if request.top.is_empty() {
         return Ok((root, None));
     }
-    let parts = reader.directory(root, 0).await?;
-    let top = parts.into_iter().find_map(|node| match node.kind {
-        NodeKind::Directory { root } if node.name == request.top => Some((root, node)),
-        _ => None,
-    });
-    Ok(match top {
-        Some((root, node)) => (root, request.paths.is_empty().then_some(node)),
+    Ok(match reader.look_up(root, &request.top).await? {
+        Some(node) => match node.kind {
+            NodeKind::Directory { root } => (root, request.paths.is_empty().then_some(node)),
+            _ => (root, None),
+        },
         None => (root, None),
     })
 }
 
-fn size(node: &Node) -> u64 {
-    if let NodeKind::File { size, .. } = node.kind { size } else { 0 }
-}
-
-fn target_error(error: &io::Error) -> Error {
+pub(super) fn target_error(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::AlreadyExists => Error::new(
             ErrorKind::Misconfigured,
@@ -139,232 +132,258 @@ fn target_error(error: &io::Error) -> Error {
     }
 }
 
-/// The first name of a hard-linked file; later names are links to it.
-fn first_names(items: &[(Vec<u8>, Node)]) -> HashMap<(u64, u64), usize> {
-    let mut first = HashMap::new();
-    for (at, (_, node)) in items.iter().enumerate() {
-        if let Some(link) = node.hard_link {
-            first.entry(link).or_insert(at);
-        }
-    }
-    first
+pub(super) fn target_result<T>(result: io::Result<T>) -> Result<T> {
+    result.map_err(|error| target_error(&error))
 }
 
-/// Makes directories and empty files. Refuses before anything is written when an entry exists and must not be replaced.
-fn make_entries(target: &Target, items: &[(Vec<u8>, Node)], overwrite: bool) -> Result<RestoreOutcome> {
-    let mut outcome = RestoreOutcome::default();
-    let failed = |error: io::Error| target_error(&error);
-    if !overwrite && !target.is_empty().map_err(failed)? {
-        for (path, node) in items {
-            let directory = matches!(node.kind, NodeKind::Directory { .. });
-            if !directory && target.exists(path).map_err(failed)? {
-                return Err(failed(io::ErrorKind::AlreadyExists.into()));
-            }
-        }
+/// Refuses before anything is written when the target holds something of the snapshot already.
+async fn refuse_existing(reader: &Reader<'_>, root: ChunkId, paths: &[Vec<u8>], target: &Arc<Target>) -> Result<()> {
+    let looked = Arc::clone(target);
+    if reader.env.blocking(move || target_result(looked.is_empty())).await?? {
+        return Ok(());
     }
-    let first = first_names(items);
-    for (at, (path, node)) in items.iter().enumerate() {
-        let linked = node.hard_link.and_then(|link| first.get(&link)).is_some_and(|first| *first != at);
-        match &node.kind {
-            NodeKind::Directory { .. } => {
-                outcome.directories += 1;
-                target.make_directory(path, overwrite).map_err(failed)?;
-            }
-            NodeKind::File { size, .. } if !linked => {
-                outcome.files += 1;
-                target.make_file(path, *size, overwrite).map_err(failed)?;
-            }
-            _ => outcome.files += 1,
+    let (mut planner, mut batch) = planner(reader, root, paths).await?;
+    loop {
+        let more = planner.fill(&mut batch, &mut Vec::new()).await?;
+        let looked = Arc::clone(target);
+        let mut done = reader.env.blocking(move || look_for_existing(&looked, batch)).await??;
+        if !more {
+            return Ok(());
         }
+        batch = planner.turn_over(&mut done)?;
     }
-    // Links and special files come last, so that no file can be written through one.
-    for (at, (path, node)) in items.iter().enumerate() {
-        let first = node.hard_link.and_then(|link| first.get(&link)).filter(|first| **first != at);
-        let made = match (first.and_then(|first| items.get(*first)), &node.kind) {
-            (Some((first, _)), _) => target.make_link(first, path, overwrite),
-            (None, NodeKind::Directory { .. } | NodeKind::File { .. }) => Ok(()),
-            (None, _) => match target.make_special(path, node, overwrite) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    outcome.attributes_refused += 1;
-                    Ok(())
-                }
-                made => made,
-            },
+}
+
+fn look_for_existing(target: &Target, batch: Batch) -> Result<Batch> {
+    let mut handles = target_result(Handles::new(target))?;
+    let items = batch.items.iter().map(|item| (item.directory, item.name));
+    let leaves = batch.leaves.iter().map(|leaf| (leaf.directory, leaf.name));
+    let links = batch.links.iter().map(|link| (link.directory, link.name));
+    for (directory, name) in items.chain(leaves).chain(links) {
+        let handle = match handles.get(&batch.table, directory) {
+            Ok(handle) => handle,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Something else stands where a directory of the snapshot will be.
+            Err(_) => return Err(target_error(&io::ErrorKind::AlreadyExists.into())),
         };
-        made.map_err(failed)?;
-    }
-    Ok(outcome)
-}
-
-/// Attributes, deepest entries first, so that a directory's own time is set last; then everything is made durable.
-fn finish(target: &Target, items: &[(Vec<u8>, Node)]) -> Result<u64> {
-    let mut refused = 0;
-    for (path, node) in items.iter().rev() {
-        match target.set_attributes(path, node) {
-            Ok(count) => refused += count,
-            // A device that this user may not make.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => refused += 1,
-            Err(error) => return Err(target_error(&error)),
+        if target_result(handle.stat(batch.strings.name(name)))?.is_some() {
+            return Err(target_error(&io::ErrorKind::AlreadyExists.into()));
         }
     }
-    target.sync().map_err(|error| target_error(&error))?;
-    Ok(refused)
+    Ok(batch)
 }
 
-/// Where a chunk goes: item, offset.
-type Goes = (usize, u64);
-
-/// For every segment, which chunks go where.
-struct Plan(BTreeMap<Place, HashMap<ChunkId, Vec<Goes>>>);
-
-async fn plan(reader: &Reader<'_>, items: &[(Vec<u8>, Node)]) -> Result<Plan> {
-    let first = first_names(items);
-    let mut plan = BTreeMap::<Place, HashMap<ChunkId, Vec<Goes>>>::new();
-    for (at, (_, node)) in items.iter().enumerate() {
-        let NodeKind::File { size, content } = &node.kind else { continue };
-        if node.hard_link.and_then(|link| first.get(&link)).is_some_and(|first| *first != at) {
-            continue;
-        }
-        let mut offset = 0;
-        for extent in reader.extents(*size, content).await? {
-            if let Extent::Data { id, .. } = extent {
-                let place = *reader.places(&id).first().ok_or_else(|| reader.lost(&[]))?;
-                plan.entry(place).or_default().entry(id).or_default().push((at, offset));
-            }
-            offset += extent.len();
-        }
-    }
-    Ok(Plan(plan))
-}
-
-/// Neighbouring segments of one pack, fetched together.
-struct Piece {
-    segments: Vec<(Place, HashMap<ChunkId, Vec<Goes>>)>,
-    from: u32,
-    to: u32,
-}
-
-impl Plan {
-    /// In pack order, so that each segment is fetched and decoded once.
-    fn pieces(self, reader: &Reader<'_>) -> Vec<Piece> {
-        let mut pieces: Vec<Piece> = Vec::new();
-        for (place, wanted) in self.0 {
-            let Some((_, record)) = reader.segment(place) else { continue };
-            let (from, to) = (record.offset, record.offset + record.sealed_len);
-            let joins = |piece: &&mut Piece| {
-                piece.segments.first().is_some_and(|(first, _)| first.0 == place.0)
-                    && from >= piece.to
-                    && from - piece.to <= GAP_BYTES_MAX
-                    && to - piece.from <= PIECE_BYTES_MAX
-            };
-            match pieces.last_mut().filter(joins) {
-                Some(piece) => {
-                    piece.to = to;
-                    piece.segments.push((place, wanted));
-                }
-                None => pieces.push(Piece { segments: vec![(place, wanted)], from, to }),
-            }
-        }
-        pieces
-    }
-}
-
-/// What a worker needs to decode and write one segment.
-struct SegmentWork {
-    pack: PackRecord,
-    slot: u32,
-    record: SegmentRecord,
-    sealed: Bytes,
-    wanted: HashMap<ChunkId, Vec<Goes>>,
-}
-
-type Items = Arc<Vec<(Vec<u8>, Node)>>;
-
-async fn write_piece(reader: &Reader<'_>, piece: Piece, items: Items, target: Arc<Target>) -> Result<(u64, u64)> {
-    let Some((pack, _)) = piece.segments.first().and_then(|(place, _)| reader.segment(*place)) else {
-        return Ok((0, 0));
+async fn planner<'r, 'a>(reader: &'r Reader<'a>, root: ChunkId, paths: &[Vec<u8>]) -> Result<(Planner<'r, 'a>, Batch)> {
+    let mut batch = Batch::default();
+    let planner = match paths {
+        [] => Planner::whole(reader, root),
+        paths => Planner::of_paths(reader, root, paths, &mut batch).await?,
     };
-    let range = u64::from(piece.from)..u64::from(piece.to);
-    let fetched = reader.store.store.get_range(&pack_name(&pack.name), range).await;
-    let bytes = match fetched {
-        Ok(bytes) => Some(bytes),
-        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => None,
-        Err(error) => return Err(error),
-    };
-    let mut work = Vec::new();
-    for (place, wanted) in piece.segments {
-        let Some((pack, record)) = reader.segment(place) else { continue };
-        let from = (record.offset - piece.from) as usize;
-        let sealed = bytes.as_ref().map(|bytes| bytes.slice(from..from + record.sealed_len as usize));
-        work.push(SegmentWork {
-            // The segment list is not needed by the worker.
-            pack: PackRecord { segments: Vec::new(), ..pack.clone() },
-            slot: place.1,
-            record: record.clone(),
-            sealed: sealed.unwrap_or_default(),
-            wanted,
+    Ok((planner, batch))
+}
+
+/// A restore under way.
+struct Restore<'r, 'a> {
+    reader: &'r Reader<'a>,
+    target: Arc<Target>,
+    request: RestoreRequest,
+    progress: &'r dyn Progress,
+    total: u64,
+    outcome: RestoreOutcome,
+    /// A copy of the first chunk that could not be read anywhere.
+    lost: Option<CopyNumber>,
+}
+
+impl Restore<'_, '_> {
+    /// Makes everything of a batch but the attributes of its directories.
+    async fn batch(&mut self, batch: Batch, mut plan: Vec<Wanted>) -> Result<Batch> {
+        let shared = Arc::new(Shared {
+            locations: Arc::clone(&self.reader.locations),
+            id_key: self.reader.open.id_key().clone(),
+            repository: self.reader.open.repository(),
+            target: Arc::clone(&self.target),
+            batch,
+            overwrite: self.request.overwrite,
+            open_files: OpenFiles::default(),
+            failed: Mutex::default(),
+            tally: Tally::default(),
         });
-    }
-    let fetched = u64::from(piece.to - piece.from);
-    let (id_key, repository) = (reader.open.id_key().clone(), reader.open.repository());
-    let (files, into) = (Arc::clone(&items), Arc::clone(&target));
-    let (mut written, failed) =
-        reader.env.blocking(move || write_segments(&id_key, repository, work, &files, &into)).await??;
-    // What this pack could not give may lie in another one.
-    for (id, goes) in failed {
-        let bytes = reader.chunk(ChunkKind::Data, &id).await?;
-        for (at, offset) in goes {
-            written += write_at(&target, &items, at, offset, &bytes)?;
+        let work = Arc::clone(&shared);
+        self.reader.env.blocking(move || make_directories(&work)).await??;
+        self.small(&shared).await?;
+        while !plan.is_empty() {
+            plan.sort_unstable();
+            self.data(&shared, plan).await?;
+            plan = self.elsewhere(&shared);
         }
+        let work = Arc::clone(&shared);
+        self.reader.env.blocking(move || make_links(&work)).await??;
+        self.outcome.bytes += shared.tally.bytes.load(Ordering::Relaxed);
+        self.outcome.attributes_refused += shared.tally.refused.load(Ordering::Relaxed);
+        let shared = Arc::into_inner(shared);
+        shared.map(|shared| shared.batch).ok_or_else(|| Error::new(ErrorKind::Retry, "a worker did not end"))
     }
-    Ok((fetched, written))
-}
 
-type Failed = Vec<(ChunkId, Vec<Goes>)>;
+    /// Everything that needs no segment: special files, empty files.
+    async fn small(&self, shared: &Arc<Shared>) -> Result<()> {
+        let (leaves, items) = (shared.batch.leaves.len(), shared.batch.items.len());
+        let (work, target) = (Arc::clone(shared), Arc::clone(&self.target));
+        split(
+            self.reader.env,
+            leaves + items,
+            STEP,
+            Arc::new(move || target_result(Handles::new(&target))),
+            Arc::new(move |handles, range| {
+                for at in range {
+                    match (work.batch.leaves.get(at), at.checked_sub(leaves).and_then(|at| work.batch.items.get(at))) {
+                        (Some(leaf), _) => make_leaf(handles, &work, leaf)?,
+                        (None, Some(item)) if item.left.load(Ordering::Acquire) == 0 => {
+                            make_empty(handles, &work, item)?;
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(())
+            }),
+        )
+        .await
+    }
 
-fn write_segments(
-    id_key: &IdKey,
-    repository: RepositoryId,
-    work: Vec<SegmentWork>,
-    items: &[(Vec<u8>, Node)],
-    target: &Target,
-) -> Result<(u64, Failed)> {
-    let mut decoder = SegmentDecoder::new()?;
-    let (mut written, mut failed) = (0, Vec::new());
-    let mut open: Option<(usize, std::fs::File)> = None;
-    for mut segment in work {
-        let plain = segment
-            .pack
-            .opener(repository)
-            .open(segment.slot, &segment.sealed)
-            .and_then(|opened| decoder.decode(segment.record.compressed, opened, segment.record.plain_len()));
-        if let Ok(plain) = plain {
-            for (id, bytes) in chunks_of(&segment.record, &plain) {
-                if !segment.wanted.contains_key(id) || id_key.chunk_id(ChunkKind::Data, bytes) != *id {
-                    continue;
-                }
-                for (at, offset) in segment.wanted.remove(id).unwrap_or_default() {
-                    let file = match open.take().filter(|(last, _)| *last == at) {
-                        Some((_, file)) => file,
-                        None => open_item(target, items, at)?,
-                    };
-                    file.write_all_at(bytes, offset).map_err(|error| target_error(&error))?;
-                    written += bytes.len() as u64;
-                    open = Some((at, file));
-                }
+    /// Fetches, decodes and writes what a sorted plan wants.
+    async fn data(&mut self, shared: &Arc<Shared>, plan: Vec<Wanted>) -> Result<()> {
+        let plan = Arc::new(plan);
+        let fetched = Arc::new(AtomicU64::new(0));
+        let (reader, count) = (self.reader, Arc::clone(&fetched));
+        let (locations, pieces) = (Arc::clone(&reader.locations), Arc::clone(&plan));
+        let mut at = 0;
+        let jobs = std::iter::from_fn(move || {
+            let piece = piece_at(&locations, &pieces, at)?;
+            at = piece.plan.end;
+            Some(((piece.to - piece.from) as usize, piece))
+        });
+        let fetch = move |piece: Piece| fetch_piece(reader, piece, Arc::clone(&count)).boxed();
+        let (work, wanted) = (Arc::clone(shared), Arc::clone(&plan));
+        let make = Arc::new(move || Writer::new(&work, &wanted));
+        let (before, tally, progress) = (self.outcome.bytes, Arc::clone(shared), self.progress);
+        let mut seen = || {
+            progress.report(ProgressEvent {
+                phase: Phase::Fetch,
+                done_bytes: before + tally.tally.bytes.load(Ordering::Relaxed),
+                total_bytes: Some(self.total),
+                files: tally.batch.items.len() as u64,
+                store: Some(&reader.store.name),
+            });
+        };
+        run(reader.env, Ahead::new(PIECES, jobs, fetch), make, &mut seen).await?;
+        self.outcome.bytes_fetched += fetched.load(Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What could not be read in one place may lie in another one too.
+    fn elsewhere(&mut self, shared: &Shared) -> Vec<Wanted> {
+        let failed = std::mem::take(&mut *shared.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        let again = |wanted: Wanted| match self.reader.locations.next_copy(wanted.copy) {
+            Some(copy) => Some(Wanted { copy, ..wanted }),
+            None => {
+                self.lost.get_or_insert(wanted.copy);
+                shared.batch.item(wanted.item).iter().for_each(|item| item.set(state::LOST));
+                None
             }
-        }
-        failed.extend(segment.wanted);
+        };
+        failed.into_iter().filter_map(again).collect()
     }
-    Ok((written, failed))
+
+    /// Attributes of the directories that are complete, deepest first: a parent may then become unwritable.
+    async fn finish(&mut self, done: Batch, next: Batch) -> Result<Batch> {
+        let target = Arc::clone(&self.target);
+        let work = move || {
+            let (mut handles, mut refused) = (target_result(Handles::new(&target))?, 0);
+            for (number, meta) in done.directories.iter().rev() {
+                let handle = target_result(handles.get(&next.table, *number))?;
+                refused += target_result(handle.set_own(done.attributes(meta)))?;
+            }
+            Ok::<_, Error>((next, refused))
+        };
+        let (next, refused) = self.reader.env.blocking(work).await??;
+        self.outcome.attributes_refused += refused;
+        Ok(next)
+    }
+
+    /// What is said when chunks could not be read anywhere.
+    fn lost(&self, unknown_chunks: u64) -> Option<Error> {
+        (self.lost.is_some() || unknown_chunks > 0).then(|| self.reader.lost(self.lost))
+    }
 }
 
-fn open_item(target: &Target, items: &[(Vec<u8>, Node)], at: usize) -> Result<std::fs::File> {
-    let path = items.get(at).map(|(path, _)| path.as_slice()).unwrap_or_default();
-    target.open_file(path).map_err(|error| target_error(&error))
+fn make_directories(shared: &Shared) -> Result<()> {
+    let mut handles = target_result(Handles::new(&shared.target))?;
+    let table = &shared.batch.table;
+    for (number, _) in shared.batch.directories.iter().skip(shared.batch.new_directories) {
+        let Some((parent, name)) = table.place(*number) else { continue };
+        let made = handles.get(table, parent).and_then(|parent| parent.make_directory(name, shared.overwrite));
+        target_result(made)?;
+    }
+    Ok(())
 }
 
-fn write_at(target: &Target, items: &[(Vec<u8>, Node)], at: usize, offset: u64, bytes: &[u8]) -> Result<u64> {
-    open_item(target, items, at)?.write_all_at(bytes, offset).map_err(|error| target_error(&error))?;
-    Ok(bytes.len() as u64)
+fn make_leaf(handles: &mut Handles, shared: &Shared, leaf: &Leaf) -> Result<()> {
+    let batch = &shared.batch;
+    let name = batch.strings.name(leaf.name);
+    let special = match leaf.kind {
+        LeafKind::Symlink { target } => Special::Symlink(batch.strings.long(target)),
+        LeafKind::Node { kind, device } => Special::Node(kind, device),
+    };
+    let mut make = || {
+        let handle = handles.get(&batch.table, leaf.directory)?;
+        if shared.overwrite {
+            handle.clear(name)?;
+        }
+        match handle.make_special(name, special) {
+            // A device that this user may not make.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && special.is_device() => Ok(1),
+            made => made.and_then(|()| handle.set_special(name, special, batch.attributes(&leaf.meta))),
+        }
+    };
+    let refused = target_result(make())?;
+    shared.tally.refused.fetch_add(refused, Ordering::Relaxed);
+    Ok(())
+}
+
+fn make_links(shared: &Shared) -> Result<()> {
+    let batch = &shared.batch;
+    let mut handles = target_result(Handles::new(&shared.target))?;
+    for link in &batch.links {
+        let name = batch.strings.name(link.name);
+        let (from, from_name) = link.first;
+        let mut make = || {
+            let from = handles.get(&batch.table, from)?.fd().try_clone()?;
+            let handle = handles.get(&batch.table, link.directory)?;
+            if shared.overwrite {
+                handle.clear(name)?;
+            }
+            handle.make_link(name, (&from, batch.table.name(from_name)))
+        };
+        match make() {
+            // A device that could not be made has no further names either.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                shared.tally.refused.fetch_add(1, Ordering::Relaxed)
+            }
+            made => target_result(made).map(|()| 0)?,
+        };
+    }
+    Ok(())
+}
+
+async fn fetch_piece(reader: &Reader<'_>, piece: Piece, count: Arc<AtomicU64>) -> Result<Fetched> {
+    let range = u64::from(piece.from)..u64::from(piece.to);
+    let bytes = match reader.locations.pack(piece.pack) {
+        Some(pack) => match reader.store.store.get_range(&pack_name(&pack.name), range).await {
+            Ok(bytes) => Some(bytes),
+            Err(error) if is_loss(&error) => None,
+            Err(error) => return Err(error),
+        },
+        None => None,
+    };
+    count.fetch_add(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64), Ordering::Relaxed);
+    Ok(Fetched { plan: piece.plan, from: piece.from, bytes })
 }

@@ -67,7 +67,6 @@ impl Hasher for IdHasher {
 }
 
 pub(crate) type IdSet = HashSet<ChunkId, BuildHasherDefault<IdHasher>>;
-pub(crate) type IdMap<V> = HashMap<ChunkId, V, BuildHasherDefault<IdHasher>>;
 
 /// One store's listing, or why there is none.
 pub(crate) struct View {

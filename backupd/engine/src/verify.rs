@@ -1,23 +1,28 @@
 //! Verify: without a key every name against its hash, with the open key everything a snapshot reaches.
 
+use crate::ahead::{Ahead, Window, Worker, is_loss, run};
+use crate::descend::{Descent, Extents, Reached};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gaps::gaps;
 use crate::heads::{read_manifest, read_signed};
 use crate::keys::{KEYRINGS, require_at};
+use crate::locations::Locations;
 use crate::progress::{Phase, Progress, ProgressEvent};
-use crate::read::{Place, Reader, chunks_of};
+use crate::read::Reader;
 use crate::store::{ListedObject, NamedStore};
-use crate::survey::{FETCHES, HEADS, INDEXES, TOMBSTONES, fetch, hash_in_name, pack_name, snapshot_name};
+use crate::survey::{FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, hash_in_name, pack_name, snapshot_name};
 use backup_format::features::Purpose;
 use backup_format::head::HeadName;
-use backup_format::pack::{PackRecord, open_pack};
+use backup_format::pack::open_pack;
 use backup_format::segment::SegmentDecoder;
 use backup_format::tree::{Extent, NodeKind};
-use backup_format::{ChunkId, ChunkKind, IdKey, ObjectHash, OpenKey, SnapshotId};
+use backup_format::{ChunkKind, IdKey, ObjectHash, OpenKey, SnapshotId};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The name of an object in a store: opaque ids only.
 pub type ObjectName = String;
@@ -49,8 +54,10 @@ impl VerifyOutcome {
     }
 }
 
-/// Packs read and decoded at once.
-const PARALLEL: usize = 2;
+/// Whole packs under way at once.
+const PACKS_AHEAD: Window = Window { requests_max: 8, bytes_max: 48 << 20 };
+/// Heads and snapshots under way at once; they are small.
+const SMALL_AHEAD: Window = Window { requests_max: FETCHES, bytes_max: 16 << 20 };
 
 /// Verifies what the snapshots reach at this store.
 pub async fn verify(
@@ -62,17 +69,28 @@ pub async fn verify(
 ) -> Result<VerifyOutcome> {
     require_at(store, open.catalog(), Purpose::Check).await?;
     let mut outcome = VerifyOutcome::default();
-    let listed: BTreeMap<String, u64> =
+    let mut listed: BTreeMap<String, u64> =
         store.store.list("").await?.into_iter().map(|object| (object.name, object.size)).collect();
-    let small = |name: &&String| [KEYRINGS, INDEXES, HEADS, TOMBSTONES].iter().any(|prefix| name.starts_with(prefix));
+    let small = |name: &&String| [KEYRINGS, TOMBSTONES].iter().any(|prefix| name.starts_with(prefix));
     let objects = listed.iter().filter(|(name, _)| small(name)).map(|(name, size)| (name.clone(), *size));
     hash_all(store, objects.collect(), &mut outcome, progress).await?;
+    let heads = heads(open, store, &listed, &mut outcome).await?;
+    let wanted = match request.snapshot {
+        Some(wanted) if heads.contains(&wanted) => BTreeSet::from([wanted]),
+        Some(wanted) => {
+            return Err(Error::new(ErrorKind::NotFound, format!("this store holds no head of snapshot {wanted}")));
+        }
+        None => heads,
+    };
+    listed.retain(|name, _| name.starts_with(PACKS) || name.starts_with(SNAPSHOTS));
+    // Index objects are compared with their names as they are read.
     let reader = Reader::load(env, open, store).await?;
-    let mut check = Check { reader, listed: &listed, outcome, seen: BTreeSet::new(), packs: BTreeSet::new() };
-    for id in snapshots(open, store, &listed, &mut check.outcome, request.snapshot).await? {
-        check.snapshot(id).await?;
-    }
-    check.packs(request.read_data, progress).await?;
+    outcome.objects += reader.indexes.0;
+    outcome.bytes_read += reader.indexes.1;
+    outcome.corrupt.extend(reader.bad_indexes.iter().cloned());
+    let mut check = Check { reader: &reader, listed: &listed, outcome, unread: Vec::new() };
+    let reached = check.trees(&wanted).await?;
+    check.packs(&reached, request.read_data, progress).await?;
     let mut outcome = check.outcome;
     for names in [&mut outcome.missing, &mut outcome.corrupt] {
         names.sort();
@@ -82,209 +100,277 @@ pub async fn verify(
 }
 
 /// The snapshots that the store's heads name.
-async fn snapshots(
+async fn heads(
     open: &OpenKey,
     store: &NamedStore,
     listed: &BTreeMap<String, u64>,
     outcome: &mut VerifyOutcome,
-    wanted: Option<SnapshotId>,
 ) -> Result<BTreeSet<SnapshotId>> {
+    let jobs = listed.iter().filter(|(name, _)| name.starts_with(HEADS));
+    let jobs = jobs.map(|(name, size)| (*size as usize, name.clone()));
+    let read = |name: String| {
+        async move {
+            let head = match name.parse::<HeadName>() {
+                Ok(parsed) => read_signed(open.catalog(), parsed, store).await,
+                Err(error) => Err(error.into()),
+            };
+            (name, head)
+        }
+        .boxed()
+    };
+    let mut reads = Ahead::new(SMALL_AHEAD, jobs, read).all_at_once();
     let (mut ids, mut heads) = (BTreeSet::new(), Vec::new());
-    for name in listed.keys().filter(|name| name.starts_with(HEADS)) {
-        let head = match name.parse::<HeadName>() {
-            Ok(parsed) => read_signed(open.catalog(), parsed, store).await,
-            Err(error) => Err(error.into()),
-        };
+    while let Some((_share, (name, head))) = reads.next().await {
+        outcome.objects += 1;
+        outcome.bytes_read += listed.get(&name).copied().unwrap_or(0);
         match head {
             Ok(head) => {
                 ids.insert(head.snapshot);
                 heads.push(head);
             }
-            Err(error) if error.kind() == ErrorKind::Unreachable => return Err(error),
-            Err(_) => outcome.corrupt.push(name.clone()),
+            Err(error) => outcome.note(name, error)?,
         }
     }
     let names = listed.keys().filter_map(|name| name.parse().ok());
     let missing = gaps(open.catalog(), std::slice::from_ref(store), names, &heads).await?;
     outcome.missing.extend(missing.iter().map(ToString::to_string));
-    match wanted {
-        Some(wanted) if ids.contains(&wanted) => Ok(BTreeSet::from([wanted])),
-        Some(wanted) => Err(Error::new(ErrorKind::NotFound, format!("this store holds no head of snapshot {wanted}"))),
-        None => Ok(ids),
-    }
+    Ok(ids)
 }
 
-struct Check<'a> {
-    reader: Reader<'a>,
-    listed: &'a BTreeMap<String, u64>,
-    outcome: VerifyOutcome,
-    /// Directory and content roots that have been followed already.
-    seen: BTreeSet<ChunkId>,
-    /// Packs that the snapshots reach, by their number.
-    packs: BTreeSet<u32>,
-}
-
-impl Check<'_> {
-    /// Notes why something could not be read; an unreachable store ends the verification instead.
-    fn note(&mut self, name: String, error: Error) -> Result<()> {
+impl VerifyOutcome {
+    /// Notes why something could not be read; a store that does not answer ends the verification instead.
+    fn note(&mut self, name: ObjectName, error: Error) -> Result<()> {
         match error.kind() {
             ErrorKind::Unreachable | ErrorKind::Denied | ErrorKind::Retry => return Err(error),
-            ErrorKind::NotFound => self.outcome.missing.push(name),
-            _ => self.outcome.corrupt.push(name),
+            ErrorKind::NotFound => self.missing.push(name),
+            _ => self.corrupt.push(name),
         }
         Ok(())
     }
+}
 
-    async fn snapshot(&mut self, id: SnapshotId) -> Result<()> {
-        self.outcome.snapshots += 1;
-        self.outcome.objects += 1;
-        let name = snapshot_name(&id.0);
-        self.outcome.bytes_read += self.listed.get(&name).copied().unwrap_or(0);
-        let (open, store) = (self.reader.open, self.reader.store);
-        let root = match read_manifest(open.catalog(), Some(open), id, store).await {
-            Ok((outer, _)) => outer.root,
-            Err(error) => return self.note(name, error),
-        };
-        let mut below = vec![root];
-        while let Some(directory) = below.pop() {
-            if !self.seen.insert(directory) {
-                continue;
-            }
-            self.reach(&directory);
-            let nodes = match self.reader.directory(directory, 0).await {
-                Ok(nodes) => nodes,
+struct Check<'r, 'a> {
+    reader: &'r Reader<'a>,
+    listed: &'r BTreeMap<String, u64>,
+    outcome: VerifyOutcome,
+    /// Snapshots of whose trees something could not be read.
+    unread: Vec<SnapshotId>,
+}
+
+impl Check<'_, '_> {
+    /// Goes down the trees of all snapshots; what two of them share is followed once.
+    async fn trees(&mut self, snapshots: &BTreeSet<SnapshotId>) -> Result<Reached> {
+        let mut descent = Descent::new(self.reader);
+        descent.reached = Some(Reached::new(&self.reader.locations));
+        for id in snapshots {
+            self.outcome.snapshots += 1;
+            self.outcome.objects += 1;
+            let name = snapshot_name(&id.0);
+            self.outcome.bytes_read += self.listed.get(&name).copied().unwrap_or(0);
+            let (open, store) = (self.reader.open, self.reader.store);
+            match read_manifest(open.catalog(), Some(open), *id, store).await {
+                Ok((outer, _)) => descent.enter(&[(0, outer.root)]),
                 Err(error) => {
-                    self.lost(&directory, error)?;
+                    self.outcome.note(name, error)?;
                     continue;
                 }
+            }
+            if !self.tree(&mut descent).await? {
+                self.unread.push(*id);
+            }
+        }
+        let reached = descent.reached.take().unwrap_or_else(|| Reached::new(&self.reader.locations));
+        if reached.unknown > 0 && self.reader.bad_indexes.is_empty() {
+            self.outcome.missing.push(format!("{INDEXES}(no index names a chunk of the snapshot)"));
+        }
+        Ok(reached)
+    }
+
+    /// Whether everything of a tree could be read.
+    async fn tree(&mut self, descent: &mut Descent<'_, '_>) -> Result<bool> {
+        let mut whole = true;
+        loop {
+            let nodes = match descent.next().await {
+                Ok(Some((_, nodes))) => nodes,
+                Ok(None) => return Ok(whole),
+                Err(error) if is_loss(&error) => {
+                    whole = false;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             for node in nodes {
                 match node.kind {
-                    NodeKind::Directory { root } => below.push(root),
-                    NodeKind::File { size, content } => match self.reader.extents(size, &content).await {
-                        Ok(extents) => self.extents(&extents),
-                        Err(error) => self.lost(&directory, error)?,
-                    },
+                    NodeKind::Directory { root } => descent.enter(&[(0, root)]),
+                    NodeKind::File { size, content } => {
+                        whole &= self.content(Extents::new(size, content), &mut descent.reached).await?;
+                    }
                     _ => {}
                 }
             }
         }
-        Ok(())
     }
 
-    fn extents(&mut self, extents: &[Extent]) {
-        for extent in extents {
-            if let Extent::Data { id, .. } = extent {
-                self.reach(id);
+    async fn content(&self, mut extents: Extents, reached: &mut Option<Reached>) -> Result<bool> {
+        loop {
+            match extents.next(self.reader, reached).await {
+                Ok(None) => return Ok(true),
+                Ok(Some(extents)) => {
+                    for extent in extents {
+                        if let (Extent::Data { id, .. }, Some(reached)) = (extent, reached.as_mut()) {
+                            reached.reach(&self.reader.locations, &id);
+                        }
+                    }
+                }
+                Err(error) if is_loss(&error) => return Ok(false),
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// Notes the packs of a chunk. A chunk that no index knows is a loss by itself.
-    fn reach(&mut self, id: &ChunkId) {
-        let places = self.reader.places(id);
-        if places.is_empty() {
-            let lost = self.reader.bad_indexes.clone();
-            let unknown = || vec![format!("{INDEXES}(no index names a chunk of the snapshot)")];
-            self.outcome.missing.extend(if lost.is_empty() { unknown() } else { lost });
-        }
-        self.packs.extend(places.iter().map(|place: &Place| place.0));
-    }
-
-    /// A tree page could not be read: its packs are looked at one by one, so that the right one is named.
-    fn lost(&mut self, page: &ChunkId, error: Error) -> Result<()> {
-        if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Denied | ErrorKind::Retry) {
-            return Err(error);
-        }
-        let reader = &self.reader;
-        // A page below the given one may be the damaged one: every pack of trees is suspect and will be read.
-        let trees = reader.packs.iter().enumerate().filter(|(_, pack)| pack.kind == ChunkKind::Tree);
-        self.packs.extend(trees.map(|(number, _)| number as u32));
-        self.packs.extend(reader.places(page).iter().map(|place| place.0));
-        Ok(())
-    }
-
-    async fn packs(&mut self, read_data: bool, progress: &dyn Progress) -> Result<()> {
+    /// Looks at the packs that are reached: there and of the right size, and read where that is asked for.
+    async fn packs(&mut self, reached: &Reached, read_data: bool, progress: &dyn Progress) -> Result<()> {
         let mut checks = Vec::new();
-        for number in &self.packs {
-            let Some(pack) = self.reader.packs.get(*number as usize) else { continue };
+        for number in 0..reached.packs.len() as u32 {
+            let Some(pack) = self.reader.locations.pack(number) else { continue };
+            let tree = pack.kind == ChunkKind::Tree;
+            // Where a page could not be read every pack of trees is suspect, so that the right one is named.
+            if !reached.packs.get(number as usize).is_some_and(|reached| *reached) && (self.unread.is_empty() || !tree)
+            {
+                continue;
+            }
             let name = pack_name(&pack.name);
             self.outcome.objects += 1;
             match self.listed.get(&name) {
                 None => self.outcome.missing.push(name),
                 Some(size) if *size != u64::from(pack.bytes) => self.outcome.corrupt.push(name),
                 // Trees are always read: they are small, and they hold the names.
-                Some(_) if read_data || pack.kind == ChunkKind::Tree => checks.push((name, pack.clone())),
+                Some(_) if read_data || tree => checks.push((pack.bytes as usize, number)),
                 Some(_) => {}
             }
         }
-        let (store, env, open) = (self.reader.store, self.reader.env, self.reader.open);
-        let read = |(name, record): (String, PackRecord)| async move {
-            let checked = match fetch(store, &name).await {
-                Ok(bytes) => {
-                    let (id_key, repository) = (open.id_key().clone(), open.repository());
-                    let seed = open.to_bytes();
-                    let size = bytes.len() as u64;
-                    let work = move || check_pack(&bytes, &record, (&id_key, repository), &seed);
-                    env.blocking(work).await.and_then(|checked| checked).map(|()| size)
-                }
-                Err(error) => Err(error),
-            };
-            (name, checked)
-        };
-        let mut reads = futures::stream::iter(checks.into_iter().map(read)).buffer_unordered(PARALLEL);
-        let mut bad = Vec::new();
-        while let Some((name, checked)) = reads.next().await {
-            match checked {
-                Ok(size) => self.outcome.bytes_read += size,
-                Err(error) => bad.push((name, error)),
-            }
-            report(progress, &self.outcome, store);
+        let found = Arc::new(Findings::default());
+        self.read_packs(checks, &found, progress).await?;
+        self.outcome.bytes_read += found.bytes.load(Ordering::Relaxed);
+        for (name, error) in std::mem::take(&mut *found.bad.lock().unwrap_or_else(PoisonError::into_inner)) {
+            self.outcome.note(name, error)?;
         }
-        drop(reads);
-        for (name, error) in bad {
-            self.note(name, error)?;
+        if self.outcome.is_ok() {
+            // Every object is what was written, and yet a tree cannot be followed: the writer made it so.
+            self.outcome.corrupt.extend(self.unread.iter().map(|id| snapshot_name(&id.0)));
+        }
+        Ok(())
+    }
+
+    async fn read_packs(
+        &self,
+        checks: Vec<(usize, u32)>,
+        found: &Arc<Findings>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let reader = self.reader;
+        let fetch = move |number: u32| {
+            async move {
+                let name = reader.locations.pack(number).map(|pack| pack_name(&pack.name)).unwrap_or_default();
+                match reader.store.store.get(&name).await {
+                    Err(error) if !is_loss(&error) => Err(error),
+                    bytes => Ok((number, bytes)),
+                }
+            }
+            .boxed()
+        };
+        let (locations, findings) = (Arc::clone(&reader.locations), Arc::clone(found));
+        let (id_key, seed) = (reader.open.id_key().clone(), reader.open.to_bytes());
+        let make = Arc::new(move || {
+            Ok(PackChecker {
+                locations: Arc::clone(&locations),
+                id_key: id_key.clone(),
+                open: OpenKey::from_bytes(&seed)?,
+                found: Arc::clone(&findings),
+                decoder: SegmentDecoder::new()?,
+                opened: Vec::new(),
+                plain: Vec::new(),
+            })
+        });
+        let before = self.outcome.bytes_read;
+        let total: u64 = checks.iter().map(|(bytes, _)| *bytes as u64).sum();
+        let mut seen = || {
+            let done = before + found.bytes.load(Ordering::Relaxed);
+            report(progress, done, Some(before + total), reader.store);
+        };
+        run(reader.env, Ahead::new(PACKS_AHEAD, checks.into_iter(), fetch), make, &mut seen).await
+    }
+}
+
+/// What the checkers found.
+#[derive(Default)]
+struct Findings {
+    bytes: AtomicU64,
+    bad: Mutex<Vec<(ObjectName, Error)>>,
+}
+
+/// Checks whole packs on one thread.
+struct PackChecker {
+    locations: Arc<Locations>,
+    id_key: IdKey,
+    open: OpenKey,
+    found: Arc<Findings>,
+    decoder: SegmentDecoder,
+    opened: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Worker<(u32, Result<Bytes>)> for PackChecker {
+    fn work(&mut self, (number, fetched): (u32, Result<Bytes>)) -> Result<()> {
+        let checked = fetched.and_then(|bytes| {
+            self.found.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.check(number, &bytes)
+        });
+        if let (Err(error), Some(pack)) = (checked, self.locations.pack(number)) {
+            let mut bad = self.found.bad.lock().unwrap_or_else(PoisonError::into_inner);
+            bad.push((pack_name(&pack.name), error));
         }
         Ok(())
     }
 }
 
-/// Opens a pack by its own header, compares it with its index, decodes every segment and recomputes every id.
-fn check_pack(
-    bytes: &Bytes,
-    record: &PackRecord,
-    (id_key, repository): (&IdKey, backup_format::RepositoryId),
-    open_key: &[u8],
-) -> Result<()> {
-    let damaged = |what: &str| Err(Error::new(ErrorKind::Damaged, format!("a pack {what}")));
-    let open = OpenKey::from_bytes(open_key)?;
-    let own = open_pack(bytes, repository, open.open_seed())?;
-    if own.segments != record.segments || own.kind != record.kind {
-        return damaged("differs from its index");
-    }
-    let (opener, mut decoder) = (record.opener(repository), SegmentDecoder::new()?);
-    for (slot, segment) in record.segments.iter().enumerate() {
-        let from = segment.offset as usize;
-        let Some(sealed) = bytes.get(from..from + segment.sealed_len as usize) else {
-            return damaged("is shorter than its index says");
-        };
-        let opened = opener.open(slot as u32, sealed)?;
-        let plain = decoder.decode(segment.compressed, opened, segment.plain_len())?;
-        if chunks_of(segment, &plain).any(|(id, chunk)| id_key.chunk_id(own.kind, chunk) != *id) {
-            return damaged("holds a chunk that is not what its id says");
+impl PackChecker {
+    /// Compares a pack with its name, opens it by its own header, compares it with its index, decodes every segment
+    /// and recomputes every id.
+    fn check(&mut self, number: u32, bytes: &Bytes) -> Result<()> {
+        let damaged = |what: &str| Error::new(ErrorKind::Damaged, format!("a pack {what}"));
+        let locations = Arc::clone(&self.locations);
+        let pack = locations.pack(number).ok_or_else(|| damaged("is not known"))?;
+        let own = open_pack(bytes, self.open.repository(), self.open.open_seed())?;
+        if own.name != pack.name {
+            return Err(damaged("is not what was written"));
         }
+        if !locations.matches(number, own.kind, &own.segments) {
+            return Err(damaged("differs from its index"));
+        }
+        let opener = pack.opener(self.open.repository());
+        for segment in locations.segments_of(number) {
+            let Some(place) = locations.segment(segment) else { continue };
+            let sealed = bytes.get(place.offset as usize..place.end() as usize);
+            let sealed = sealed.ok_or_else(|| damaged("is shorter than its index says"))?;
+            opener.open_into(place.slot, sealed, &mut self.opened)?;
+            let len = place.plain_len as usize;
+            let plain = self.decoder.decode_in(place.compressed, &self.opened, len, &mut self.plain)?;
+            let same = |copy| {
+                let chunk = plain.get(locations.range(segment, copy)).unwrap_or_default();
+                locations.id(copy) == Some(self.id_key.chunk_id(own.kind, chunk))
+            };
+            if !locations.copies_in(segment).all(same) {
+                return Err(damaged("holds a chunk that is not what its id says"));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
-fn report(progress: &dyn Progress, outcome: &VerifyOutcome, store: &NamedStore) {
-    progress.report(ProgressEvent {
-        phase: Phase::Fetch,
-        done_bytes: outcome.bytes_read,
-        total_bytes: None,
-        files: 0,
-        store: Some(&store.name),
-    });
+fn report(progress: &dyn Progress, done_bytes: u64, total_bytes: Option<u64>, store: &NamedStore) {
+    let phase = Phase::Fetch;
+    progress.report(ProgressEvent { phase, done_bytes, total_bytes, files: 0, store: Some(&store.name) });
 }
 
 /// Reads every object of the store and compares it with the hash in its name. Needs no key.
@@ -327,7 +413,7 @@ async fn hash_all(
             Err(error) if error.kind() == ErrorKind::NotFound => outcome.missing.push(name),
             Err(error) => return Err(error),
         }
-        report(progress, outcome, store);
+        report(progress, outcome.bytes_read, None, store);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 mod practice;
 
 use backup_engine::source::{RealFs, SourceDir, SourceFile, SourceFs, SourceRoot, Stat, Xattrs};
-use backup_engine::{Env, ErrorKind, NoProgress, Part, PartKind, SnapshotOutcome, snapshot};
+use backup_engine::{Env, ErrorKind, NoProgress, Part, PartKind, SnapshotOutcome, VerifyRequest, snapshot, verify};
 use practice::{Practice, fill, settle};
 use std::fs;
 use std::io;
@@ -70,6 +70,76 @@ impl SourceFile for TroubledFile {
     fn next_data(&self, offset: u64) -> io::Result<Option<(u64, u64)>> {
         self.0.next_data(offset)
     }
+}
+
+/// One directory of many files, each holding its own name.
+struct Crowded;
+struct CrowdedDir(Box<dyn SourceDir>);
+struct CrowdedFile(Vec<u8>, Box<dyn SourceFile>);
+/// More than a segment may have chunks.
+const CROWD: usize = 80_000;
+
+impl SourceFs for Crowded {
+    fn open(&self, path: &Path) -> io::Result<SourceRoot> {
+        Ok(match RealFs.open(path)? {
+            SourceRoot::Directory(dir) => SourceRoot::Directory(Box::new(CrowdedDir(dir))),
+            file => file,
+        })
+    }
+}
+
+impl SourceDir for CrowdedDir {
+    fn stat(&self) -> io::Result<Stat> {
+        self.0.stat()
+    }
+    fn xattrs(&self) -> io::Result<Xattrs> {
+        self.0.xattrs()
+    }
+    fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        Ok((0..CROWD).map(|n| format!("{n:08}").into_bytes()).collect())
+    }
+    fn stat_entry(&self, _: &[u8]) -> io::Result<Stat> {
+        self.0.stat_entry(b"eight")
+    }
+    fn open_dir(&self, _: &[u8]) -> io::Result<Box<dyn SourceDir>> {
+        Err(io::ErrorKind::NotADirectory.into())
+    }
+    fn open_file(&self, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        Ok(Box::new(CrowdedFile(name.to_vec(), self.0.open_file(b"eight")?)))
+    }
+    fn read_link(&self, _: &[u8]) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::InvalidInput.into())
+    }
+}
+
+impl SourceFile for CrowdedFile {
+    fn stat(&self) -> io::Result<Stat> {
+        self.1.stat()
+    }
+    fn xattrs(&self) -> io::Result<Xattrs> {
+        self.1.xattrs()
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = self.0.get(offset as usize..).unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+    fn next_data(&self, offset: u64) -> io::Result<Option<(u64, u64)>> {
+        self.1.next_data(offset)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_few_bytes_fill_segments_with_records() {
+    let practice = Practice::new(1).await;
+    fs::create_dir_all(practice.source()).unwrap();
+    fs::write(practice.source().join("eight"), b"8 bytes.").unwrap();
+    let taken = take(&practice, &Env::real().with_fs(Arc::new(Crowded))).await;
+    assert!(taken.durable && !taken.partial && taken.files == CROWD as u64);
+    let all = VerifyRequest { read_data: true, snapshot: None };
+    let checked = verify(&practice.env, &practice.made.open, &practice.stores[0], all, &NoProgress).await.unwrap();
+    assert!(checked.snapshots == 1 && checked.missing.is_empty() && checked.corrupt.is_empty());
 }
 
 async fn take(practice: &Practice, env: &Env) -> SnapshotOutcome {

@@ -25,7 +25,7 @@ const SLOT_DIRECTORY: u32 = u32::MAX - 1;
 const SLOT_FOOTER: u32 = u32::MAX;
 const WHAT: &str = "pack";
 /// Directory bytes of one chunk and of one segment at most, for planning.
-const CHUNK_RECORD_BYTES: usize = ChunkId::BYTES + 4;
+pub const CHUNK_RECORD_BYTES: usize = ChunkId::BYTES + 4;
 const SEGMENT_RECORD_BYTES: usize = 16;
 
 /// Where a segment lies in its pack, and what it holds.
@@ -319,6 +319,11 @@ impl SegmentOpener {
     /// Opens one segment's sealed bytes; the result is still compressed if the record says so.
     pub fn open(&self, slot: u32, sealed: &[u8]) -> Result<Vec<u8>> {
         self.0.open(slot, sealed, "segment")
+    }
+
+    /// The same into a buffer that is used again.
+    pub fn open_into(&self, slot: u32, sealed: &[u8], opened: &mut Vec<u8>) -> Result<()> {
+        self.0.open_into(slot, sealed, opened, "segment")
     }
 }
 

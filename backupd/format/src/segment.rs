@@ -82,4 +82,26 @@ impl SegmentDecoder {
         };
         if plain.len() == plain_len { Ok(plain) } else { Err(FormatError::Invalid { what: WHAT }) }
     }
+
+    /// The same without a new buffer: the plain bytes are the body itself, or lie in `buffer`, which is used again.
+    pub fn decode_in<'b>(
+        &mut self,
+        compressed: bool,
+        body: &'b [u8],
+        plain_len: usize,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8]> {
+        if plain_len > SEGMENT_PLAIN_BYTES_MAX {
+            return Err(FormatError::Limit { what: WHAT });
+        }
+        let plain = if compressed {
+            buffer.clear();
+            buffer.reserve(plain_len);
+            self.0.decompress_to_buffer(body, buffer).map_err(|_| FormatError::Compression { what: WHAT })?;
+            buffer.as_slice()
+        } else {
+            body
+        };
+        if plain.len() == plain_len { Ok(plain) } else { Err(FormatError::Invalid { what: WHAT }) }
+    }
 }

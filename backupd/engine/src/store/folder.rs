@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Ends the name of a file that is not yet an object.
 const TEMPORARY: &str = ".part";
@@ -20,11 +21,12 @@ const TEMPORARY: &str = ".part";
 /// Objects as files below `root`.
 pub(super) struct FolderStore {
     root: PathBuf,
+    buffers: Arc<Buffers>,
 }
 
 impl FolderStore {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, buffers: Arc::default() }
     }
 
     fn path(&self, name: &str) -> Result<PathBuf> {
@@ -47,22 +49,22 @@ impl Store for FolderStore {
 
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {
         Box::pin(async move {
-            let path = self.path(name)?;
-            blocking(name, move || fs::read(&path).map(Bytes::from)).await
+            let (path, buffers) = (self.path(name)?, Arc::clone(&self.buffers));
+            blocking(name, move || {
+                let file = File::open(&path)?;
+                let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+                read_exact(&file, len, 0, buffers)
+            })
+            .await
         })
     }
 
     fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
         Box::pin(async move {
-            let path = self.path(name)?;
+            let (path, buffers) = (self.path(name)?, Arc::clone(&self.buffers));
             let len = usize::try_from(range.end.saturating_sub(range.start))
                 .map_err(|_| Error::new(ErrorKind::Misconfigured, "the range is too long"))?;
-            blocking(name, move || {
-                let mut bytes = vec![0; len];
-                File::open(&path)?.read_exact_at(&mut bytes, range.start)?;
-                Ok(Bytes::from(bytes))
-            })
-            .await
+            blocking(name, move || read_exact(&File::open(&path)?, len, range.start, buffers)).await
         })
     }
 
@@ -83,6 +85,54 @@ impl Store for FolderStore {
             .await
         })
     }
+}
+
+/// Buffers that were read into, kept for the next reads: fresh memory costs more than reading from the page cache.
+#[derive(Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+/// Buffers kept, and their sizes, bytes: one for each piece that a restore or a verification has under way.
+const BUFFERS_KEPT: usize = 4;
+const BUFFER_BYTES_MIN: usize = 256 << 10;
+const BUFFER_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes in a buffer that goes back when the last reader is done with them.
+struct Borrowed {
+    buffer: Vec<u8>,
+    len: usize,
+    home: Arc<Buffers>,
+}
+
+impl AsRef<[u8]> for Borrowed {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut kept = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < BUFFERS_KEPT && buffer.len() <= BUFFER_BYTES_MAX {
+            kept.push(buffer);
+        }
+    }
+}
+
+fn read_exact(file: &File, len: usize, at: u64, home: Arc<Buffers>) -> io::Result<Bytes> {
+    if len < BUFFER_BYTES_MIN {
+        // Small bytes may be kept for long, and must not keep a large buffer with them.
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, at)?;
+        return Ok(Bytes::from(bytes));
+    }
+    let mut buffer = home.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    let mut borrowed = Borrowed { buffer, len, home };
+    file.read_exact_at(borrowed.buffer.get_mut(..len).unwrap_or_default(), at)?;
+    Ok(Bytes::from_owner(borrowed))
 }
 
 async fn blocking<T: Send + 'static>(what: &str, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
