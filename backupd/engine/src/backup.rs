@@ -7,7 +7,7 @@ use crate::commit::{Commit, commit};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::require;
-use crate::owners::named;
+use crate::manifest::Sealing;
 use crate::pack::{Permitted, Room, Sealer, run};
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::remembered::{Memo, Memory};
@@ -18,14 +18,12 @@ use crate::store::NamedStore;
 use crate::survey::{index_name, pack_name, snapshot_name, union};
 use crate::walk::{Counters, Walk, Walked, is_part_name};
 use backup_format::features::Purpose;
-use backup_format::head::Head;
 use backup_format::index::parse_catalog;
-use backup_format::manifest::{InnerManifest, NAME_BYTES_MAX, OuterManifest, PartRecord, UnreadableReason};
+use backup_format::manifest::{NAME_BYTES_MAX, UnreadableReason};
 use backup_format::pack::PackRecord;
 use backup_format::sealed::{PartsKind, seal_parts};
 use backup_format::{FormatError, ObjectHash, SnapshotId, SourceId, WriterCredential};
 use bytes::Bytes;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -158,10 +156,7 @@ pub async fn snapshot(
 ) -> Result<SnapshotOutcome> {
     check(stores, &request)?;
     let (started, taken_unix_ms) = (env.steady_ms(), env.now_unix_ms());
-    let state = Arc::new(match &request.state_dir {
-        Some(dir) => State::open(dir, taken_unix_ms)?,
-        None => State::memory(),
-    });
+    let state = Arc::new(open_state(&request, taken_unix_ms)?);
     let (union, catalog) = union(writer.catalog(), stores, &state).await?;
     let keyring = require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
     if keyring.newest_epoch > writer.seal_key().epoch() {
@@ -194,21 +189,17 @@ pub async fn snapshot(
     catalog.add(std::mem::take(&mut sending.gathered))?;
     memo.finish(&catalog.indexes());
 
-    let link = chain::next(env, &state, source, &union);
-    let manifest = seal_manifest(env, writer, &request, &walked, (&link, taken_unix_ms, sending.bytes_added))?;
-    let id = SnapshotId(ObjectHash::of(&manifest).0);
-    let head = Head {
-        source,
-        incarnation: link.incarnation,
-        counter: link.counter,
-        snapshot: id,
-        predecessor: link.predecessor.map(|(hash, _)| hash),
-        seen: link.seen.clone(),
-    };
-    let head_bytes = Bytes::from(head.sign(writer)?);
-    let head_name = head.name(&head_bytes);
-    chain::record(&state, source, &link, (head_name.hash, id), false);
-    state.flush()?;
+    let sealing =
+        Sealing { env, writer, request: &request, walked: &walked, taken_unix_ms, added: sending.bytes_added };
+    let mut link = chain::next(env, &state, source, &union);
+    let mut sealed = sealing.seal(source, &link)?;
+    let recorded = chain::record(&state, source, &link, (sealed.head_name.hash, sealed.id), false);
+    if let Err(error) = &recorded {
+        // A link that cannot be recorded must not continue the chain: after a crash its counter might be used again.
+        log::warn!(error:% = error; "state.write-failed");
+        link = chain::begin(env, &union);
+        sealed = sealing.seal(source, &link)?;
+    }
     let plan = Commit {
         env,
         stores,
@@ -216,8 +207,8 @@ pub async fn snapshot(
         fleet: &sending.fleet,
         packs: &sending.packs,
         indexes: &sending.indexes,
-        snapshot: (snapshot_name(&id.0), manifest),
-        head: (head_name.to_string(), head_bytes),
+        snapshot: (snapshot_name(&sealed.id.0), sealed.manifest),
+        head: (sealed.head_name.to_string(), sealed.head),
         quorum: request.quorum,
         started_ms: started,
     };
@@ -227,10 +218,14 @@ pub async fn snapshot(
         let failed = outcomes.into_iter().find_map(|outcome| outcome.error.map(|error| error.context(outcome.store)));
         return Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Retry, "no store took the snapshot")));
     }
-    chain::record(&state, source, &link, (head_name.hash, id), true);
-    state.flush()?;
+    if recorded.is_ok()
+        && let Err(error) = chain::record(&state, source, &link, (sealed.head_name.hash, sealed.id), true)
+    {
+        // The next run sees in the stores that it is there.
+        log::warn!(error:% = error; "state.write-failed");
+    }
     Ok(SnapshotOutcome {
-        id,
+        id: sealed.id,
         counter: link.counter,
         taken_unix_ms,
         durable: counting >= request.quorum as usize,
@@ -244,6 +239,18 @@ pub async fn snapshot(
         duration_ms: env.steady_ms().saturating_sub(started),
         stores: outcomes,
     })
+}
+
+/// A state that cannot be written is no reason to go without a backup: it then reads everything, on a chain of its own.
+fn open_state(request: &SnapshotRequest, now_unix_ms: i64) -> Result<State> {
+    let Some(dir) = &request.state_dir else { return Ok(State::memory()) };
+    match State::open(dir, now_unix_ms) {
+        Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NoSpace) => {
+            log::warn!(error:% = error; "state.unusable");
+            Ok(State::memory())
+        }
+        state => state,
+    }
 }
 
 fn check(stores: &[NamedStore], request: &SnapshotRequest) -> Result<()> {
@@ -417,46 +424,4 @@ async fn read_and_send(
         }
     }
     walked.ok_or_else(|| Error::new(ErrorKind::Retry, "reading the source ended early"))
-}
-
-fn seal_manifest(
-    env: &Env,
-    writer: &WriterCredential,
-    request: &SnapshotRequest,
-    walked: &Walked,
-    (link, taken_unix_ms, bytes_added): (&chain::Link, i64, u64),
-) -> Result<Bytes> {
-    let root = walked.root.ok_or_else(|| Error::new(ErrorKind::Retry, "the source has no root"))?;
-    let outer = OuterManifest {
-        source: request.source.clone(),
-        incarnation: link.incarnation,
-        counter: link.counter,
-        predecessor: link.predecessor.map(|(_, snapshot)| snapshot),
-        taken_unix_ms,
-        root,
-        partial: walked.unreadable_count > 0,
-        files: walked.files,
-        bytes_source: walked.bytes_source,
-        bytes_added,
-        plan_seen: None,
-    };
-    let part = |part: &Part| PartRecord {
-        name: part.name.as_bytes().to_vec(),
-        page_bytes: match part.kind {
-            PartKind::Files => 0,
-            PartKind::Pages { page_bytes } => page_bytes,
-        },
-        path: part.path.as_os_str().as_bytes().to_vec(),
-    };
-    let inner = InnerManifest {
-        tag: request.tag.clone(),
-        facts: request.facts.clone(),
-        parts: request.parts.iter().map(part).collect(),
-        unreadable_count: walked.unreadable_count,
-        unreadable: walked.unreadable.clone(),
-        owners: named(&*env.owner_names(), &walked.users, &walked.groups),
-    };
-    let keys = (writer.catalog(), writer.seal_key());
-    let sealed = seal_parts(&mut env.rng(), PartsKind::Snapshot, keys, &outer.encode()?, &inner.encode()?)?;
-    Ok(Bytes::from(sealed))
 }

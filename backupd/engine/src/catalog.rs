@@ -99,7 +99,8 @@ impl Catalog {
         }
         drop(reads);
         self.write_run(gathered)?;
-        self.merge_runs()
+        self.merge_runs();
+        Ok(())
     }
 
     /// Takes in index objects that this backup has written itself.
@@ -116,25 +117,29 @@ impl Catalog {
         if gathered.tables.indexes.is_empty() {
             return Ok(());
         }
+        gathered.chunks.sort_unstable_by_key(|(id, _)| *id);
         let name = self.name();
-        let written = (|| {
-            gathered.chunks.sort_unstable_by_key(|(id, _)| *id);
-            let mut writer = RunWriter::new(self.state.create_file(&name)?, gathered.chunks.len() as u64);
+        let write = |state: &State| {
+            let mut writer = RunWriter::new(state.create_file(&name)?, gathered.chunks.len() as u64);
             for (id, spot) in &gathered.chunks {
                 writer.push(id, *spot)?;
             }
             writer.finish(&gathered.tables)?;
-            Run::open(self.state.open_file(&name)?)
-        })();
-        let run = written.map_err(|error| state_error(&error))?;
-        self.runs.push(OpenRun { name, run, held: Vec::new() });
+            Run::open(state.open_file(&name)?)
+        };
+        // A state without room is no reason to go without a backup: this run's index then stays in memory.
+        let run = write(&self.state).or_else(|error| {
+            log::warn!(error:% = error; "state.write-failed");
+            write(&State::memory())
+        });
+        self.runs.push(OpenRun { name, run: run.map_err(|error| state_error(&error))?, held: Vec::new() });
         Ok(())
     }
 
     /// Keeps few runs: the small ones are merged into one, a run that outweighs them stays as it is.
-    fn merge_runs(&mut self) -> Result<()> {
+    fn merge_runs(&mut self) {
         if self.runs.len() <= RUNS_MAX {
-            return Ok(());
+            return;
         }
         self.runs.sort_by_key(|open| std::cmp::Reverse(open.run.records()));
         let mut keep = 0;
@@ -147,27 +152,27 @@ impl Catalog {
             keep += 1;
         }
         let old = self.runs.split_off(keep.min(self.runs.len().saturating_sub(2)));
-        let names: Vec<String> = old.iter().map(|open| open.name.clone()).collect();
-        let runs: Vec<Run> = old.into_iter().map(|open| open.run).collect();
         let name = self.name();
         let merged = self
             .state
             .create_file(&name)
-            .and_then(|out| merge(&runs, out))
+            .and_then(|out| merge(&old.iter().map(|open| &open.run).collect::<Vec<_>>(), out))
             .and_then(|()| Run::open(self.state.open_file(&name)?));
         match merged {
             Ok(run) => {
-                names.iter().for_each(|name| self.state.remove_file(name));
+                old.iter().for_each(|open| self.state.remove_file(&open.name));
                 self.runs.push(OpenRun { name, run, held: Vec::new() });
-                Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 // A damaged block: these runs go, and the next update reads their index objects again.
                 log::warn!("index.runs-dropped");
-                names.iter().for_each(|name| self.state.remove_file(name));
-                Ok(())
+                old.iter().for_each(|open| self.state.remove_file(&open.name));
             }
-            Err(error) => Err(state_error(&error)),
+            Err(error) => {
+                // Many runs are slow, not wrong.
+                log::warn!(error:% = error; "state.write-failed");
+                self.runs.extend(old);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! still lie at a store that does not answer: then a new incarnation is begun, so that one counter never gets two heads.
 
 use crate::env::Env;
+use crate::error::Result;
 use crate::state::State;
 use crate::survey::Union;
 use backup_format::head::{HeadName, SEEN_MAX};
@@ -32,11 +33,14 @@ struct Record {
 
 /// The next link of the chain.
 pub(crate) fn next(env: &Env, state: &State, source: SourceId, union: &Union) -> Link {
-    continued(state, source, union).unwrap_or_else(|| {
-        let mut incarnation = [0; 16];
-        env.rng().fill_bytes(&mut incarnation);
-        Link { incarnation: IncarnationId(incarnation), counter: 1, predecessor: None, seen: latest(&union.heads) }
-    })
+    continued(state, source, union).unwrap_or_else(|| begin(env, union))
+}
+
+/// The first link of a new chain.
+pub(crate) fn begin(env: &Env, union: &Union) -> Link {
+    let mut incarnation = [0; 16];
+    env.rng().fill_bytes(&mut incarnation);
+    Link { incarnation: IncarnationId(incarnation), counter: 1, predecessor: None, seen: latest(&union.heads) }
 }
 
 fn continued(state: &State, source: SourceId, union: &Union) -> Option<Link> {
@@ -74,8 +78,14 @@ fn latest(heads: &[HeadName]) -> Vec<ObjectHash> {
     latest
 }
 
-/// Records a link before its head is written, and again (`confirmed`) when some store has it.
-pub(crate) fn record(state: &State, source: SourceId, link: &Link, head: (ObjectHash, SnapshotId), confirmed: bool) {
+/// Records a link durably before its head is written, and again (`confirmed`) when some store has it.
+pub(crate) fn record(
+    state: &State,
+    source: SourceId,
+    link: &Link,
+    head: (ObjectHash, SnapshotId),
+    confirmed: bool,
+) -> Result<()> {
     let mut out = Vec::new();
     out.extend_from_slice(link.incarnation.as_bytes());
     out.extend_from_slice(&link.counter.to_le_bytes());
@@ -87,7 +97,7 @@ pub(crate) fn record(state: &State, source: SourceId, link: &Link, head: (Object
         out.extend_from_slice(hash.as_bytes());
         out.extend_from_slice(snapshot.as_bytes());
     }
-    state.store(source.as_bytes(), &out);
+    state.store(source.as_bytes(), &out)
 }
 
 fn parse(bytes: &[u8]) -> Option<Record> {

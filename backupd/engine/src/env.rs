@@ -221,6 +221,11 @@ impl Entropy for RealEntropy {
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
+    /// Sets it, also backwards.
+    pub fn set(&self, unix_ms: i64) {
+        self.0.store(unix_ms, Ordering::SeqCst);
+    }
+
     pub fn advance(&self, duration: Duration) {
         self.0.fetch_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
     }

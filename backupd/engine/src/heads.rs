@@ -3,6 +3,7 @@
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gaps::{Gap, gaps};
+use crate::order::{Linked, newest_first};
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, HEADS, View, fetch, snapshot_name, views};
 use backup_format::head::{Head, HeadName};
@@ -74,22 +75,22 @@ async fn union_of_heads(catalog: &CatalogKey, open: Option<&OpenKey>, stores: &[
     }
     let read = |(name, holders): (HeadName, Vec<usize>)| {
         let holders: Vec<&NamedStore> = holders.iter().filter_map(|at| stores.get(*at)).collect();
-        async move { read_head(catalog, open, name, holders).await }.boxed()
+        async move { (name, read_head(catalog, open, name, holders).await) }.boxed()
     };
-    let (mut snapshots, mut links) = (Vec::new(), Vec::new());
+    let mut linked = Vec::new();
     let names: Vec<HeadName> = found.keys().copied().collect();
     let mut reads = futures::stream::iter(found.into_iter().map(read)).buffered(FETCHES);
-    while let Some((snapshot, bad)) = reads.next().await {
+    while let Some((name, (snapshot, bad))) = reads.next().await {
         rejected.extend(bad);
         if let Some((mut info, head)) = snapshot {
             let claimed = claims.get(&(head.source, head.incarnation, head.counter));
             info.forked = claimed.is_some_and(|hashes| hashes.len() > 1);
-            snapshots.push(info);
-            links.push(head);
+            linked.push(Linked { info, head, hash: name.hash });
         }
     }
     drop(reads);
-    snapshots.sort_by_key(|s| std::cmp::Reverse((s.taken_unix_ms, s.counter, s.id)));
+    let (snapshots, links): (Vec<SnapshotInfo>, Vec<Head>) =
+        newest_first(linked).into_iter().map(|link| (link.info, link.head)).unzip();
     // A head may lie only at a store that does not answer.
     let gaps =
         if unreachable.is_empty() { gaps(catalog, stores, names.into_iter(), &links).await? } else { Vec::new() };

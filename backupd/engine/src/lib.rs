@@ -22,6 +22,8 @@ mod heads;
 mod keys;
 mod list;
 mod locations;
+mod manifest;
+mod order;
 mod owners;
 mod pack;
 mod progress;

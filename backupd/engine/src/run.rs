@@ -162,6 +162,8 @@ pub(crate) struct Run {
     fences: Vec<u64>,
     tables: Tables,
     cache: Mutex<std::collections::HashMap<usize, std::sync::Arc<Vec<u8>>>>,
+    #[cfg(test)]
+    reads: std::sync::atomic::AtomicU64,
 }
 
 fn broken() -> io::Error {
@@ -200,6 +202,8 @@ impl Run {
             tables: parse_tables(meta_bytes).ok_or_else(broken)?,
             file,
             cache: Mutex::default(),
+            #[cfg(test)]
+            reads: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -269,6 +273,8 @@ impl Run {
     }
 
     fn read_block(&self, at: usize) -> Option<Vec<u8>> {
+        #[cfg(test)]
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let block = self.file.read_at(at as u64 * BLOCK_BYTES as u64, BLOCK_BYTES).ok()?;
         let (body, check) = block.split_last_chunk::<CHECK_BYTES>()?;
         if &checksum(&[body]) == check {
@@ -329,7 +335,7 @@ impl RunIter<'_> {
 }
 
 /// Merges runs into one: tables joined, pack numbers moved, of equal ids the one of the first run kept.
-pub(crate) fn merge(runs: &[Run], out: StateWriter) -> io::Result<()> {
+pub(crate) fn merge(runs: &[&Run], out: StateWriter) -> io::Result<()> {
     let mut tables = Tables::default();
     let mut shifts = Vec::new();
     for run in runs {
@@ -337,8 +343,8 @@ pub(crate) fn merge(runs: &[Run], out: StateWriter) -> io::Result<()> {
         tables.indexes.extend_from_slice(&run.tables.indexes);
         tables.packs.extend_from_slice(&run.tables.packs);
     }
-    let mut writer = RunWriter::new(out, runs.iter().map(Run::records).sum());
-    let mut iters: Vec<RunIter<'_>> = runs.iter().map(Run::records_from).collect();
+    let mut writer = RunWriter::new(out, runs.iter().map(|run| run.records()).sum());
+    let mut iters: Vec<RunIter<'_>> = runs.iter().map(|run| run.records_from()).collect();
     let mut heap = std::collections::BinaryHeap::new();
     let mut advance = |at: usize, heap: &mut std::collections::BinaryHeap<_>| -> io::Result<()> {
         if let (Some(iter), Some(shift)) = (iters.get_mut(at), shifts.get(at))
@@ -420,7 +426,7 @@ mod tests {
             write(&state, "a", &mut spots(0..3_000), &tables(10)),
             write(&state, "b", &mut spots(2_000..6_000), &tables(50)),
         ];
-        merge(&runs, state.create_file("c").unwrap()).unwrap();
+        merge(&runs.each_ref(), state.create_file("c").unwrap()).unwrap();
         let merged = Run::open(state.open_file("c").unwrap()).unwrap();
         assert_eq!((merged.records(), merged.tables().packs.len(), merged.tables().indexes.len()), (6_000, 14, 2));
         for at in 0..6_000 {
@@ -455,5 +461,71 @@ mod tests {
                 assert!(found.is_none_or(|spot| spot.segment == number as u32));
             }
         }
+    }
+
+    /// Ids in ascending order, spread evenly, and one that lies between two of them.
+    fn spread(at: u64, of: u64) -> (ChunkId, ChunkId) {
+        let first = (u64::MAX / of).saturating_mul(at);
+        let mut id = [0; 32];
+        blake3::Hasher::new().update(&at.to_le_bytes()).finalize_xof().fill(&mut id);
+        id[..8].copy_from_slice(&first.to_be_bytes());
+        let mut absent = id;
+        absent[8..].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(31).wrapping_add(7));
+        (ChunkId(id), ChunkId(absent))
+    }
+
+    /// What a run of so many ids costs; in bytes of memory, reads, and (printed only) time.
+    fn cost_of(count: u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path(), 0).unwrap();
+        let mut writer = RunWriter::new(state.create_file("run").unwrap(), count);
+        for at in 0..count {
+            writer.push(&spread(at, count).0, Spot { pack: (at / 100) as u32, segment: 0 }).unwrap();
+        }
+        writer.finish(&Tables::default()).unwrap();
+        let env = crate::Env::real();
+        let timed = |what: &str, ids: u64, work: &mut dyn FnMut()| {
+            let from = env.steady_ms();
+            work();
+            println!("{what}: {:.2} us each", (env.steady_ms() - from) as f64 * 1000.0 / ids as f64);
+        };
+        let mut opened = None;
+        timed("open", 1, &mut || opened = Some(Run::open(state.open_file("run").unwrap()).unwrap()));
+        let run = opened.unwrap();
+        let reads = || run.reads.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(reads(), 0, "opening reads no block");
+        let samples = 20_000.min(count);
+        let step = count / samples;
+        timed("absent", samples, &mut || {
+            assert!((0..samples).all(|at| run.find(&spread(at * step, count).1).is_none()));
+        });
+        assert!(reads() < samples / 25, "the filter lets {} of {samples} absent ids through", reads());
+        let before = reads();
+        timed("present, cold", samples, &mut || {
+            assert!((0..samples).all(|at| run.find(&spread(at * step, count).0).is_some()));
+        });
+        assert!(reads() - before <= samples, "one read for a cold id: {} of {samples}", reads() - before);
+        let before = reads();
+        let near = samples.min(CACHED_BLOCKS as u64 / 2);
+        let touch = || assert!((0..near).all(|at| run.find(&spread(at * step, count).0).is_some()));
+        touch();
+        let after_once = reads();
+        timed("present, warm", near, &mut || touch());
+        assert_eq!(reads(), after_once, "a warm id costs no read ({} before)", after_once - before);
+        let resident = run.filter_bytes + run.fences.len() * 8 + CACHED_BLOCKS * BLOCK_BYTES;
+        println!("{count} ids: {} MB resident, {} MB on disk", resident >> 20, run.file.len().unwrap() >> 20);
+        assert!(resident as u64 <= (12 << 20) + count * 3 / 2, "{resident} bytes for {count} ids");
+    }
+
+    #[test]
+    fn a_cold_id_costs_one_read_a_warm_or_absent_one_none() {
+        cost_of(300_000);
+    }
+
+    /// 4 GB of disk: for the nightly run.
+    #[test]
+    #[ignore = "writes 4 GB"]
+    fn a_hundred_million_ids_fit_in_memory() {
+        cost_of(100_000_000);
     }
 }

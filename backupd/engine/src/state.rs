@@ -71,32 +71,20 @@ impl State {
         (check == &checksum(value)).then(|| value.to_vec())
     }
 
-    /// Keeps a record until the next [`State::flush`] makes it durable. A failure only costs time later.
-    pub(crate) fn store(&self, key: &[u8], value: &[u8]) {
+    /// Keeps a record, durably.
+    pub(crate) fn store(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let stored = [value, &checksum(value)].concat();
-        match &self.backing {
-            Backing::Memory { records, .. } => {
-                records.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_vec(), stored);
-            }
-            Backing::Folder { .. } => {
-                if let Some(Err(error)) = self.database().map(|database| database.insert(key, stored)) {
-                    log::warn!(error:% = error; "state.write-failed");
-                }
-            }
-        }
-    }
-
-    /// Makes records durable.
-    pub(crate) fn flush(&self) -> Result<()> {
-        if let Backing::Folder { .. } = &self.backing {
-            let Some(database) = self.database() else {
-                return Err(Error::new(ErrorKind::Retry, "the state directory cannot be used"));
-            };
-            database.flush().map_err(|error| match error {
+        let Backing::Memory { records, .. } = &self.backing else {
+            let database = self.database();
+            let database =
+                database.ok_or_else(|| Error::new(ErrorKind::Retry, "the state directory cannot be used"))?;
+            let kept = database.insert(key, stored).and_then(|_| database.flush());
+            return kept.map(|_| ()).map_err(|error| match error {
                 sled::Error::Io(error) => Error::io("the state directory", &error),
                 other => Error::new(ErrorKind::Retry, format!("the state directory: {other}")),
-            })?;
-        }
+            });
+        };
+        records.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_vec(), stored);
         Ok(())
     }
 

@@ -4,8 +4,8 @@ mod practice;
 
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
-    ErrorKind, NamedStore, NoProgress, UnlockWith, VerifyRequest, heads, keyring, recover_writer, replicate, snapshot,
-    unlock, verify, verify_keyless,
+    Env, ErrorKind, NamedStore, NoProgress, UnlockWith, VerifyRequest, heads, keyring, recover_writer, replicate,
+    snapshot, unlock, verify, verify_keyless,
 };
 use practice::{Practice, describe, fill, noise, settle};
 use std::fs;
@@ -252,4 +252,48 @@ fn every_operation_may_run_on_any_thread() {
         backup_engine::restore(&practice().env, &practice().made.open, &practice().stores[0], id, request, &NoProgress)
     });
     send(|| heads(&practice().env, practice().made.open.catalog(), &practice().stores));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_set_back_ten_years_hides_no_snapshot_and_breaks_no_chain() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    let now = 1_790_000_000_000;
+    let (env, clock) = Env::seeded(7, now);
+    let take = async |name: &str| {
+        fs::write(practice.source().join("latest"), name).unwrap();
+        let writer = &practice.made.writer;
+        snapshot(&env, writer, &practice.stores, practice.request(1), &NoProgress).await.unwrap()
+    };
+    take("first").await;
+    clock.set(now - 10 * 365 * 86_400_000);
+    let second = take("second").await;
+    let newest = async || heads(&env, practice.made.open.catalog(), &practice.stores).await.unwrap().snapshots;
+    assert_eq!((newest().await[0].id, second.counter), (second.id, 2));
+    // The state is lost as well: a new chain, which still follows what it saw.
+    fs::remove_dir_all(practice.state()).unwrap();
+    let third = take("third").await;
+    assert_eq!((newest().await[0].id, third.counter), (third.id, 1));
+    clock.set(now);
+    let fourth = take("fourth").await;
+    let all = newest().await;
+    assert_eq!((all[0].id, all.len()), (fourth.id, 4));
+    assert!(all.iter().all(|snapshot| !snapshot.forked));
+    let back = practice.restore_from(&practice.stores[0], fourth.id).await;
+    assert_eq!(fs::read(back.join("latest")).unwrap(), b"fourth");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_writer_left_unfinished_goes_with_the_next_put_and_what_is_being_written_stays() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    let folder = practice.dir.path().join("store-0/packs/ab");
+    fs::create_dir_all(&folder).unwrap();
+    let (left, busy) = (folder.join(".1-0.part"), folder.join(".2-0.part"));
+    fs::write(&left, noise(1, 5000)).unwrap();
+    let writing = fs::File::create(&busy).unwrap();
+    rustix::fs::flock(&writing, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let taken = practice.snapshot().await;
+    assert!(!left.exists() && busy.exists());
+    practice.restore_from(&practice.stores[0], taken.id).await;
 }

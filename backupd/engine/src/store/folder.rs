@@ -7,10 +7,12 @@ use super::{ListedObject, Store};
 use crate::error::{Error, ErrorKind, Result, io_kind};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,11 +24,13 @@ const TEMPORARY: &str = ".part";
 pub(super) struct FolderStore {
     root: PathBuf,
     buffers: Arc<Buffers>,
+    /// Unfinished files that a listing came across. The next put removes those that nobody is writing any more.
+    leftovers: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl FolderStore {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, buffers: Arc::default() }
+        Self { root, buffers: Arc::default(), leftovers: Arc::default() }
     }
 
     fn path(&self, name: &str) -> Result<PathBuf> {
@@ -42,8 +46,13 @@ impl FolderStore {
 impl Store for FolderStore {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let (path, root) = (self.path(name)?, self.root.clone());
-            blocking(name, move || put_durable(&root, &path, &bytes)).await
+            let (path, root, leftovers) = (self.path(name)?, self.root.clone(), Arc::clone(&self.leftovers));
+            blocking(name, move || {
+                let left = std::mem::take(&mut *leftovers.lock().unwrap_or_else(PoisonError::into_inner));
+                left.iter().for_each(|path| remove_leftover(path));
+                put_durable(&root, &path, &bytes)
+            })
+            .await
         })
     }
 
@@ -70,12 +79,14 @@ impl Store for FolderStore {
 
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
         Box::pin(async move {
-            let (root, prefix) = (self.root.clone(), prefix.to_owned());
+            let (root, prefix, leftovers) = (self.root.clone(), prefix.to_owned(), Arc::clone(&self.leftovers));
             blocking("the listing", move || {
                 // An unmounted share looks like an absent root: that is not an empty store.
-                let mut found = Vec::new();
+                let (mut found, mut left) = (Vec::new(), Vec::new());
                 let start = root.join(prefix.trim_end_matches('/'));
-                match walk(&root, &start, &mut found) {
+                let walked = walk(&root, &start, &mut found, &mut left);
+                leftovers.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
+                match walked {
                     Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => {}
                     result => result?,
                 }
@@ -153,10 +164,8 @@ static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 fn put_durable(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     make_durable_folder(root, folder)?;
-    let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
-    let temporary = folder.join(format!(".{}-{number}{TEMPORARY}", std::process::id()));
+    let (mut file, temporary) = create_temporary(folder)?;
     let written = (|| {
-        let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
@@ -167,6 +176,36 @@ fn put_durable(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     File::open(folder)?.sync_all()
+}
+
+/// A new file that is locked while it is being written, so that what a killed writer left can be told from it.
+fn create_temporary(folder: &Path) -> io::Result<(File, PathBuf)> {
+    loop {
+        let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
+        let temporary = folder.join(format!(".{}-{number}{TEMPORARY}", std::process::id()));
+        let file = match File::create_new(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            file => file?,
+        };
+        // Between the two calls somebody may have taken it for a leftover; a share without locks has no such somebody.
+        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        if locked != Err(Errno::WOULDBLOCK) && file.metadata()?.nlink() > 0 {
+            return Ok((file, temporary));
+        }
+    }
+}
+
+/// Removes an unfinished file unless somebody is writing it.
+fn remove_leftover(path: &Path) {
+    let Ok(file) = File::open(path) else { return };
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return;
+    }
+    let same = |(ours, there): (fs::Metadata, fs::Metadata)| (ours.dev(), ours.ino()) == (there.dev(), there.ino());
+    if file.metadata().and_then(|ours| Ok((ours, fs::metadata(path)?))).is_ok_and(same) {
+        // It may have gone meanwhile, which is well.
+        let _ = fs::remove_file(path);
+    }
 }
 
 fn make_durable_folder(root: &Path, folder: &Path) -> io::Result<()> {
@@ -188,17 +227,19 @@ fn make_durable_folder(root: &Path, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn walk(root: &Path, folder: &Path, found: &mut Vec<ListedObject>) -> io::Result<()> {
+fn walk(root: &Path, folder: &Path, found: &mut Vec<ListedObject>, leftovers: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            walk(root, &entry.path(), found)?;
+            walk(root, &entry.path(), found, leftovers)?;
             continue;
         }
         let path = entry.path();
         let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) else { continue };
-        if kind.is_file() && !name.ends_with(TEMPORARY) {
+        if name.ends_with(TEMPORARY) {
+            leftovers.push(path);
+        } else if kind.is_file() {
             match entry.metadata() {
                 Ok(metadata) => found.push(ListedObject { name: name.to_owned(), size: metadata.len() }),
                 // It vanished between the two calls.
