@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Lints the playbook, runs it twice on a freshly booted machine (systemd-nspawn): the second run must change nothing,
-# and every service must be active after each.
+# and every service must be active after each. The console reaches the daemons over TLS and sends a mail. Then settings
+# and records are lost, `backupd recover` brings them back from one store, and a third run puts them into service.
 # usage: tests/boot/ansible.sh FOLDER_OF_BINARIES      (root; systemd-container, debootstrap, openssl, ansible, ansible-lint)
 set -uo pipefail
 boot=$(cd "$(dirname "$0")" && pwd)
@@ -76,6 +77,12 @@ for name in east west; do
     inside systemd-run --quiet --unit "provider-$name" --service-type=notify /mnt/bin/s3-server --listen 127.0.0.1:$port \
         --root "/mnt/providers/$name" --bucket practice --access-key-file "/mnt/providers/$name.keys" || bad "provider $name starts"
 done
+printf 'made-up-user\nmade-up-password\n' >"$secrets/mail"
+head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$secrets/webhook"
+chmod 600 "$secrets"/{mail,webhook}
+# Prints every mail to the journal.
+inside systemd-run --quiet --unit mail-server python3 -u -W ignore -m smtpd -n -c DebuggingServer 127.0.0.1:2525 ||
+    bad "the mail server starts"
 inside /mnt/boot/secrets.sh >"$work/init.log" 2>&1 && ok "the backup's keys are made" ||
     { bad "the backup's keys are made"; tail -n 20 "$work/init.log"; }
 inside tar -C /root/secrets -cf - . | tar -C "$secrets" -xf -
@@ -100,6 +107,22 @@ ansible_become: false
 holdfast_binaries: $work/bin
 holdfast_secrets: $secrets
 holdfast_rack: r1
+holdfast_serve_listen: 127.0.0.1:9441
+holdfast_verifier_listen: 127.0.0.1:9442
+holdfast_agent_listen: 0.0.0.0:8445
+holdfast_agent_readers: [127.0.0.1]
+holdfast_console_serve: tls://127.0.0.1:9441
+holdfast_console_verifier: tls://127.0.0.1:9442
+holdfast_console_agents: ["https://127.0.0.1:8445"]
+holdfast_console_public_url: https://console.practice.example
+holdfast_console_heartbeat_url: http://127.0.0.1:9/heartbeat
+holdfast_mail: {host: 127.0.0.1, port: 2525, tls: none, from: holdfast@practice.example, to: [it@practice.example]}
+holdfast_webhook_url: http://127.0.0.1:9/alerts
+# Four duties are held by nobody, on purpose: the console has to hear of them.
+holdfast_duties:
+  - {kind: backup, party: A. Name, deputy: B. Name, phone: "+1 555 0100", review: "2030-01-01"}
+  - {kind: store-contract, store: east, party: A. Name, review: "2030-01-01"}
+  - {kind: keys}
 holdfast_snapshot_schedule: "0 3 1 1 *"
 holdfast_drill_schedule: "0 4 1 1 *"
 holdfast_stores:
@@ -118,6 +141,36 @@ active() {
             { bad "holdfast-$service is active after the $1 run"; inside journalctl --no-pager -n 8 -u "holdfast-$service"; }
     done
 }
+# soon COMMAND...: until it succeeds, for a minute at most.
+soon() { local n; for n in $(seq 60); do "$@" && return; sleep 1; done; return 1; }
+check() { if soon "${@:2}" >"$work/said" 2>&1; then ok "$1"; else bad "$1"; tail -n 8 "$work/said"; fi; }
+# alert SOURCE KIND SUBJECT: the console heard this from that daemon.
+alert() {
+    inside python3 -c '
+import sqlite3, sys
+db = sqlite3.connect("file:/var/lib/holdfast/console/console.db?mode=ro", uri=True)
+rows = db.execute("SELECT source, kind, subject FROM alerts WHERE closed_ms IS NULL").fetchall()
+sys.exit(0 if tuple(sys.argv[1:]) in rows else f"only {rows}")' "$@"
+}
+mailed() { inside journalctl --no-pager -o cat -u mail-server | grep -q "https://console.practice.example"; }
+# Asks both daemons as the console does.
+remote() {
+    printf '%s = "%s"\n' serve tls://127.0.0.1:9441 verifier tls://127.0.0.1:9442 ca /etc/holdfast/tls/ca.pem \
+        cert /etc/holdfast/tls/console-client.pem key /etc/holdfast/keys/console-client.key |
+        inside sh -c 'cat >/root/remote.toml && backupd '"$1"' --config /root/remote.toml'
+}
+recovered() {
+    # The machine is lost: its settings, its keys and its records.
+    inside sh -c 'systemctl stop "holdfast-*" && mkdir /root/lost && cp -a /etc/holdfast /root/lost &&
+        rm -rf /etc/holdfast /var/lib/holdfast/appliance &&
+        backupd recover --kit /root/kit --store west --into /etc/holdfast &&
+        for name in serve verifier appliance console agent cli; do
+            cmp /root/lost/holdfast/$name.toml /etc/holdfast/$name.toml || exit 1
+        done && cmp /root/lost/holdfast/tls/appliance.pem /etc/holdfast/tls/appliance.pem &&
+        test -s /var/lib/holdfast/appliance/records.sqlite &&
+        rm /etc/holdfast/writer.cred /etc/holdfast/open.key /etc/holdfast/report.key && systemd-tmpfiles --create holdfast.conf'
+}
+
 started=$(date +%s)
 if play first; then ok "first run ($(($(date +%s) - started)) s)"; else bad "first run"; tail -n 40 "$work/first.log"; fi
 active first
@@ -131,4 +184,14 @@ active second
 if play drift --check && grep -qE '^boot-test +: .*changed=0 ' "$work/drift.log"; then ok "check mode reports no drift"; else
     bad "check mode reports no drift"; tail -n 20 "$work/drift.log"
 fi
+check "the writer and the verifier answer over TLS" remote status
+check "the console hears the writer over TLS: a duty is held by nobody" alert serve duty-unassigned keys
+check "the console's mail arrives" mailed
+check "a snapshot is durable" inside backupd snapshot --config /etc/holdfast/cli.toml
+if recovered >"$work/recover.log" 2>&1; then ok "settings and records come back from one store"; else
+    bad "settings and records come back from one store"; tail -n 20 "$work/recover.log"
+fi
+if play third; then ok "a run after the recovery"; else bad "a run after the recovery"; tail -n 40 "$work/third.log"; fi
+active third
+check "the history continues" inside backupd snapshot --config /etc/holdfast/cli.toml
 exit $((failed > 0))
