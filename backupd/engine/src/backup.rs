@@ -171,6 +171,7 @@ pub async fn snapshot(
         packs: Vec::new(),
         indexes: Vec::new(),
         gathered: Gathered::default(),
+        written: Vec::new(),
         bytes_added: 0,
         indexed_ms: started,
     };
@@ -187,7 +188,11 @@ pub async fn snapshot(
     progress.report(event(Phase::Commit, &walked));
     let mut catalog = known.into_catalog();
     catalog.add(std::mem::take(&mut sending.gathered))?;
-    memo.finish(&catalog.indexes());
+    let mut indexes = catalog.indexes();
+    indexes.extend(sending.written.iter().copied());
+    indexes.sort_unstable();
+    indexes.dedup();
+    memo.finish(&indexes);
 
     let sealing =
         Sealing { env, writer, request: &request, walked: &walked, taken_unix_ms, added: sending.bytes_added };
@@ -306,6 +311,7 @@ struct Sending<'a> {
     /// The last index object comes with its bytes: it is put only when the quorum holds its packs.
     indexes: Vec<(String, Option<Bytes>)>,
     gathered: Gathered,
+    written: Vec<ObjectHash>,
     bytes_added: u64,
     indexed_ms: u64,
 }
@@ -333,7 +339,11 @@ impl Sending<'_> {
         let records = std::mem::take(&mut self.unindexed);
         for (name, bytes, catalog) in self.seal_index(&records)? {
             self.bytes_added += bytes.len() as u64;
-            self.gathered.add(ObjectHash::of(&bytes), &parse_catalog(&catalog)?);
+            let hash = ObjectHash::of(&bytes);
+            if !self.gathered.is_full() {
+                self.gathered.add(hash, &parse_catalog(&catalog)?);
+            }
+            self.written.push(hash);
             if last {
                 self.indexes.push((name, Some(bytes)));
             } else {

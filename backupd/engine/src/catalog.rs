@@ -227,6 +227,11 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
+    /// Whether no more should be gathered: what is left out is read from the stores by the next backup.
+    pub(crate) fn is_full(&self) -> bool {
+        self.chunks.len() >= GATHERED_MAX
+    }
+
     pub(crate) fn add(&mut self, index: ObjectHash, packs: &[CatalogPack]) {
         self.tables.indexes.push(index);
         for pack in packs {

@@ -78,7 +78,7 @@ fn latest(heads: &[HeadName]) -> Vec<ObjectHash> {
     latest
 }
 
-/// Records a link durably before its head is written, and again (`confirmed`) when some store has it.
+/// Records a link, durably, before its head is written, and again (`confirmed`) when some store has it.
 pub(crate) fn record(
     state: &State,
     source: SourceId,
@@ -97,7 +97,8 @@ pub(crate) fn record(
         out.extend_from_slice(hash.as_bytes());
         out.extend_from_slice(snapshot.as_bytes());
     }
-    state.store(source.as_bytes(), &out)
+    // Of the second only time is lost: whether the head is there shows in the stores.
+    state.store(source.as_bytes(), &out, !confirmed)
 }
 
 fn parse(bytes: &[u8]) -> Option<Record> {

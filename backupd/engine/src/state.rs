@@ -13,6 +13,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 /// The records and files.
 pub(crate) struct State {
@@ -25,7 +26,7 @@ type MemoryFiles = Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>;
 
 enum Backing {
     Memory { records: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>, files: MemoryFiles },
-    Folder { dir: PathBuf, now_unix_ms: i64, database: OnceLock<Option<sled::Db>> },
+    Folder { dir: PathBuf, opening: Mutex<Option<JoinHandle<Option<sled::Db>>>>, database: OnceLock<Option<sled::Db>> },
 }
 
 /// Asked of sled; it uses up to four times as much.
@@ -57,8 +58,11 @@ impl State {
                 std::fs::remove_file(entry.path()).map_err(failed)?;
             }
         }
-        let backing = Backing::Folder { dir: dir.to_owned(), now_unix_ms, database: OnceLock::new() };
-        Ok(Self { backing, _lock: Some(lock) })
+        // sled writes and syncs while it opens. Its records are wanted last, so it does that beside the walk.
+        let place = dir.to_owned();
+        let opening = std::thread::spawn(move || open_or_begin(&place, now_unix_ms));
+        let (opening, database) = (Mutex::new(Some(opening)), OnceLock::new());
+        Ok(Self { backing: Backing::Folder { dir: dir.to_owned(), opening, database }, _lock: Some(lock) })
     }
 
     /// A record, if it is there and whole.
@@ -71,36 +75,27 @@ impl State {
         (check == &checksum(value)).then(|| value.to_vec())
     }
 
-    /// Keeps a record, durably.
-    pub(crate) fn store(&self, key: &[u8], value: &[u8]) -> Result<()> {
+    /// Keeps a record; `durably`: it survives a power cut once this returns.
+    pub(crate) fn store(&self, key: &[u8], value: &[u8], durably: bool) -> Result<()> {
         let stored = [value, &checksum(value)].concat();
-        let Backing::Memory { records, .. } = &self.backing else {
-            let database = self.database();
-            let database =
-                database.ok_or_else(|| Error::new(ErrorKind::Retry, "the state directory cannot be used"))?;
-            let kept = database.insert(key, stored).and_then(|_| database.flush());
-            return kept.map(|_| ()).map_err(|error| match error {
-                sled::Error::Io(error) => Error::io("the state directory", &error),
-                other => Error::new(ErrorKind::Retry, format!("the state directory: {other}")),
-            });
-        };
-        records.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_vec(), stored);
-        Ok(())
+        if let Backing::Memory { records, .. } = &self.backing {
+            records.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_vec(), stored);
+            return Ok(());
+        }
+        let database = self.database();
+        let database = database.ok_or_else(|| Error::new(ErrorKind::Retry, "the state directory cannot be used"))?;
+        let kept = database.insert(key, stored).and_then(|_| if durably { database.flush() } else { Ok(0) });
+        kept.map(|_| ()).map_err(|error| match error {
+            sled::Error::Io(error) => Error::io("the state directory", &error),
+            other => Error::new(ErrorKind::Retry, format!("the state directory: {other}")),
+        })
     }
 
-    /// sled, opened when it is first needed.
     fn database(&self) -> Option<&sled::Db> {
-        let Backing::Folder { dir, now_unix_ms, database } = &self.backing else { return None };
+        let Backing::Folder { opening, database, .. } = &self.backing else { return None };
         let opened = database.get_or_init(|| {
-            let place = dir.join(DATABASE);
-            match open_sled(&place) {
-                Ok(database) => Some(database),
-                Err(reason) => {
-                    log::warn!(reason = reason.as_str(); "state.rebuilt");
-                    std::fs::rename(&place, dir.join(format!("{DATABASE}.damaged-{now_unix_ms}"))).ok()?;
-                    open_sled(&place).ok()
-                }
-            }
+            let opening = opening.lock().unwrap_or_else(PoisonError::into_inner).take();
+            opening.and_then(|opening| opening.join().ok().flatten())
         });
         opened.as_ref()
     }
@@ -240,6 +235,25 @@ fn checksum(value: &[u8]) -> [u8; CHECK_BYTES] {
     let mut check = [0; CHECK_BYTES];
     blake3::Hasher::new().update(value).finalize_xof().fill(&mut check);
     check
+}
+
+impl Drop for State {
+    /// The lock must not be let go while sled is still being opened.
+    fn drop(&mut self) {
+        let _ = self.database();
+    }
+}
+
+fn open_or_begin(dir: &Path, now_unix_ms: i64) -> Option<sled::Db> {
+    let place = dir.join(DATABASE);
+    match open_sled(&place) {
+        Ok(database) => Some(database),
+        Err(reason) => {
+            log::warn!(reason = reason.as_str(); "state.rebuilt");
+            std::fs::rename(&place, dir.join(format!("{DATABASE}.damaged-{now_unix_ms}"))).ok()?;
+            open_sled(&place).ok()
+        }
+    }
 }
 
 /// sled may panic on what it finds; that counts as not opening.
