@@ -1,23 +1,28 @@
 //! Restore from one store, in batches: what comes next in the tree, then its content in pack order.
 
 mod batch;
+mod inspect;
 mod plan;
 mod write;
 
 use crate::ahead::{Ahead, Window, is_loss, run, split};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::heads::read_manifest;
 use crate::locations::CopyNumber;
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::read::Reader;
 use crate::store::NamedStore;
 use crate::survey::pack_name;
 use crate::target::{Directories, Handles, Special, Target};
+use crate::unfinished::{Earlier, Note, earlier};
+use backup_format::manifest::Owners;
 use backup_format::tree::{Node, NodeKind};
 use backup_format::{ChunkId, OpenKey, SnapshotId};
 use batch::{Batch, Leaf, LeafKind, Wanted, state};
 use futures::FutureExt;
-use plan::{Piece, Planner, piece_at};
+use inspect::{Inspector, Kept};
+use plan::{Piece, Planner, Renumbered, piece_at};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +41,18 @@ pub struct RestoreRequest {
     /// Name of a part that stands for the whole snapshot where it is a directory: its content goes to the top of the
     /// target, its attributes to the target itself, and `paths` begin below it. Empty: none.
     pub top: Vec<u8>,
+    /// Whether owners are given back by number or by name.
+    pub owners: OwnersBy,
+}
+
+/// How owners are given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OwnersBy {
+    /// The numbers of the source machine.
+    #[default]
+    Numbers,
+    /// The numbers that this machine has for the names; where it has none, those of the source.
+    Names,
 }
 
 /// What was restored.
@@ -43,7 +60,10 @@ pub struct RestoreRequest {
 pub struct RestoreOutcome {
     pub files: u64,
     pub directories: u64,
+    /// Bytes written.
     pub bytes: u64,
+    /// Bytes that stood in the target already and were left alone.
+    pub bytes_kept: u64,
     /// Bytes read from the store.
     pub bytes_fetched: u64,
     /// Attributes (owner, device, extended attribute) that this user or file system could not set.
@@ -67,21 +87,32 @@ pub async fn restore(
 ) -> Result<RestoreOutcome> {
     let started = env.steady_ms();
     let (reader, manifest) = Reader::open(env, open, store, id).await?;
+    let owners = match request.owners {
+        OwnersBy::Numbers => Owners::default(),
+        OwnersBy::Names => read_manifest(open.catalog(), Some(open), id, store).await?.1.unwrap_or_default().owners,
+    };
     let (root, itself) = top(&reader, manifest.root, &request).await?;
-    let (mut planner, mut batch) = planner(&reader, root, &request.paths).await?;
-    if let Some(itself) = itself {
-        let meta = batch.meta(&itself, (itself.uid, itself.gid))?;
+    let (mut planner, mut batch) = planner(&reader, root, &request.paths, &owners).await?;
+    if let Some(itself) = &itself {
+        let meta = batch.meta(itself, planner.owners.of(itself))?;
         batch.directories.push((0, meta));
     }
     let into = request.into.clone();
     let target = Arc::new(env.blocking(move || target_result(Target::open(&into))).await??);
-    if !request.overwrite {
+    let looked = Arc::clone(&target);
+    let earlier = env.blocking(move || earlier(&looked)).await??;
+    // A restore of this very snapshot was killed: what stands there is what it made.
+    let overwrite = request.overwrite || earlier == Earlier::Unfinished(Some(id));
+    if !overwrite {
         refuse_existing(&reader, root, &request.paths, &target).await?;
     }
+    let noted = Arc::clone(&target);
+    let note = env.blocking(move || Note::write(&noted, id)).await??;
     let mut restore = Restore {
         reader: &reader,
         target,
-        request,
+        overwrite,
+        trust_times: earlier == Earlier::Finished,
         progress,
         total: manifest.bytes_source,
         outcome: RestoreOutcome::default(),
@@ -97,11 +128,10 @@ pub async fn restore(
             break;
         }
     }
+    let lost = restore.lost(planner.counts.unknown_chunks);
+    let itself = itself.map(|node| (planner.owners.of(&node), node));
     let target = Arc::clone(&restore.target);
-    env.blocking(move || target_result(target.sync())).await??;
-    if let Some(error) = restore.lost(planner.counts.unknown_chunks) {
-        return Err(error);
-    }
+    env.blocking(move || end(&target, note, lost, itself)).await??;
     let mut outcome = restore.outcome;
     (outcome.files, outcome.directories) = (planner.counts.files, planner.counts.directories);
     outcome.duration_ms = env.steady_ms().saturating_sub(started);
@@ -122,18 +152,38 @@ async fn top(reader: &Reader<'_>, root: ChunkId, request: &RestoreRequest) -> Re
     })
 }
 
-pub(super) fn target_error(error: &io::Error) -> Error {
+pub(crate) fn target_error(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::AlreadyExists => Error::new(
             ErrorKind::Misconfigured,
             "the target already holds an entry of this snapshot: choose an empty folder or allow overwriting",
         ),
+        io::ErrorKind::DirectoryNotEmpty => Error::new(
+            ErrorKind::Misconfigured,
+            "a directory stands in the target where the snapshot has a file, and is not empty: move it away",
+        ),
         _ => Error::io("writing the target", error),
     }
 }
 
-pub(super) fn target_result<T>(result: io::Result<T>) -> Result<T> {
+pub(crate) fn target_result<T>(result: io::Result<T>) -> Result<T> {
     result.map_err(|error| target_error(&error))
+}
+
+/// Makes everything durable. The note stays when something is lost; when it goes, the target's own time is set again.
+fn end(target: &Target, note: Note, lost: Option<Error>, itself: Option<((u32, u32), Node)>) -> Result<()> {
+    target_result(target.sync())?;
+    if let Some(error) = lost {
+        return Err(error);
+    }
+    note.remove(target)?;
+    if let Some((owner, node)) = itself {
+        let mut batch = Batch::default();
+        let meta = batch.meta(&node, owner)?;
+        let mut handles = target_result(Handles::new(target))?;
+        target_result(handles.get(&batch.table, 0).and_then(|handle| handle.set_own(batch.attributes(&meta))))?;
+    }
+    target_result(rustix::fs::fsync(target.fd()).map_err(io::Error::from))
 }
 
 /// Refuses before anything is written when the target holds something of the snapshot already.
@@ -142,7 +192,7 @@ async fn refuse_existing(reader: &Reader<'_>, root: ChunkId, paths: &[Vec<u8>], 
     if reader.env.blocking(move || target_result(looked.is_empty())).await?? {
         return Ok(());
     }
-    let (mut planner, mut batch) = planner(reader, root, paths).await?;
+    let (mut planner, mut batch) = planner(reader, root, paths, &Owners::default()).await?;
     loop {
         let more = planner.fill(&mut batch, &mut Vec::new()).await?;
         let looked = Arc::clone(target);
@@ -173,11 +223,20 @@ fn look_for_existing(target: &Target, batch: Batch) -> Result<Batch> {
     Ok(batch)
 }
 
-async fn planner<'r, 'a>(reader: &'r Reader<'a>, root: ChunkId, paths: &[Vec<u8>]) -> Result<(Planner<'r, 'a>, Batch)> {
+async fn planner<'r, 'a>(
+    reader: &'r Reader<'a>,
+    root: ChunkId,
+    paths: &[Vec<u8>],
+    owners: &Owners,
+) -> Result<(Planner<'r, 'a>, Batch)> {
+    let names = reader.env.owner_names();
+    let users = owners.users.iter().filter_map(|(number, name)| Some((*number, names.uid(name)?))).collect();
+    let groups = owners.groups.iter().filter_map(|(number, name)| Some((*number, names.gid(name)?))).collect();
+    let renumbered = Renumbered { users, groups };
     let mut batch = Batch::default();
     let planner = match paths {
-        [] => Planner::whole(reader, root),
-        paths => Planner::of_paths(reader, root, paths, &mut batch).await?,
+        [] => Planner::whole(reader, root, renumbered),
+        paths => Planner::of_paths(reader, (root, renumbered), paths, &mut batch).await?,
     };
     Ok((planner, batch))
 }
@@ -186,7 +245,8 @@ async fn planner<'r, 'a>(reader: &'r Reader<'a>, root: ChunkId, paths: &[Vec<u8>
 struct Restore<'r, 'a> {
     reader: &'r Reader<'a>,
     target: Arc<Target>,
-    request: RestoreRequest,
+    overwrite: bool,
+    trust_times: bool,
     progress: &'r dyn Progress,
     total: u64,
     outcome: RestoreOutcome,
@@ -203,13 +263,16 @@ impl Restore<'_, '_> {
             repository: self.reader.open.repository(),
             target: Arc::clone(&self.target),
             batch,
-            overwrite: self.request.overwrite,
+            overwrite: self.overwrite,
             open_files: OpenFiles::default(),
             failed: Mutex::default(),
             tally: Tally::default(),
         });
         let work = Arc::clone(&shared);
         self.reader.env.blocking(move || make_directories(&work)).await??;
+        if self.overwrite {
+            plan = self.differing(&shared, plan).await?;
+        }
         self.small(&shared).await?;
         while !plan.is_empty() {
             plan.sort_unstable();
@@ -219,9 +282,28 @@ impl Restore<'_, '_> {
         let work = Arc::clone(&shared);
         self.reader.env.blocking(move || make_links(&work)).await??;
         self.outcome.bytes += shared.tally.bytes.load(Ordering::Relaxed);
+        self.outcome.bytes_kept += shared.tally.kept.load(Ordering::Relaxed);
         self.outcome.attributes_refused += shared.tally.refused.load(Ordering::Relaxed);
         let shared = Arc::into_inner(shared);
         shared.map(|shared| shared.batch).ok_or_else(|| Error::new(ErrorKind::Retry, "a worker did not end"))
+    }
+
+    /// What of a plan is not in the target already.
+    async fn differing(&self, shared: &Arc<Shared>, plan: Vec<Wanted>) -> Result<Vec<Wanted>> {
+        let (kept, plan) = (Arc::new(Kept::none(&plan)), Arc::new(plan));
+        let (work, parts, found, trust) = (Arc::clone(shared), Arc::clone(&plan), Arc::clone(&kept), self.trust_times);
+        let make = move || Inspector::new(&work, &parts, &found, trust);
+        let look = |inspector: &mut Inspector, range: std::ops::Range<usize>| {
+            range.into_iter().try_for_each(|number| inspector.inspect(number as u32))
+        };
+        split(self.reader.env, shared.batch.items.len(), STEP, Arc::new(make), Arc::new(look)).await?;
+        let mut plan = Arc::into_inner(plan).unwrap_or_default();
+        let mut at = 0;
+        plan.retain(|_| {
+            at += 1;
+            !kept.is(at - 1)
+        });
+        Ok(plan)
     }
 
     /// Everything that needs no segment: special files, empty files.
@@ -237,7 +319,7 @@ impl Restore<'_, '_> {
                 for at in range {
                     match (work.batch.leaves.get(at), at.checked_sub(leaves).and_then(|at| work.batch.items.get(at))) {
                         (Some(leaf), _) => make_leaf(handles, &work, leaf)?,
-                        (None, Some(item)) if item.left.load(Ordering::Acquire) == 0 => {
+                        (None, Some(item)) if item.left.load(Ordering::Acquire) == 0 && !item.is(state::DONE) => {
                             make_empty(handles, &work, item)?;
                         }
                         _ => {}
@@ -356,9 +438,14 @@ fn make_links(shared: &Shared) -> Result<()> {
         let name = batch.strings.name(link.name);
         let (from, from_name) = link.first;
         let mut make = || {
-            let from = handles.get(&batch.table, from)?.fd().try_clone()?;
+            let first = handles.get(&batch.table, from)?;
+            let (from, to) = (first.fd().try_clone()?, first.stat(batch.table.name(from_name))?);
             let handle = handles.get(&batch.table, link.directory)?;
             if shared.overwrite {
+                let inode = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+                if to.is_some() && handle.stat(name)?.map(inode) == to.map(inode) {
+                    return Ok(());
+                }
                 handle.clear(name)?;
             }
             handle.make_link(name, (&from, batch.table.name(from_name)))

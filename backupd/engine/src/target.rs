@@ -29,6 +29,10 @@ impl Target {
         Ok(Self(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
     }
 
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.0
+    }
+
     pub(crate) fn is_empty(&self) -> io::Result<bool> {
         for entry in rustix::fs::Dir::read_from(&self.0)? {
             if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
@@ -315,6 +319,29 @@ pub(crate) fn set_attributes(fd: impl AsFd, now: Option<Standing>, to: Attribute
         refused.note_xattr(rustix::fs::fsetxattr(&fd, key, value, XattrFlags::empty()))?;
     }
     refused.note(rustix::fs::futimens(&fd, &times(to.mtime)))?;
+    Ok(refused.0)
+}
+
+/// Takes away the extended attributes that an entry must not have; returns how many could not be. Those that the machine
+/// itself gives, such as labels, are left alone.
+pub(crate) fn remove_other_xattrs(fd: impl AsFd, to: Attributes<'_>) -> io::Result<u64> {
+    let mut refused = Refused::default();
+    let mut list = vec![0u8; 64 << 10];
+    let len = match rustix::fs::flistxattr(&fd, list.as_mut_slice()) {
+        Err(Errno::OPNOTSUPP) => 0,
+        len => len?,
+    };
+    list.truncate(len);
+    let ours = |name: &[u8]| {
+        [b"user.".as_slice(), b"trusted.", b"system.posix_acl_", b"security.capability"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    };
+    for name in list.split(|byte| *byte == 0).filter(|name| ours(name)) {
+        if !Xattrs::of(to.xattrs).any(|(key, _)| key == name) {
+            refused.note_xattr(rustix::fs::fremovexattr(&fd, name))?;
+        }
+    }
     Ok(refused.0)
 }
 

@@ -133,6 +133,8 @@ pub(super) mod state {
     pub(crate) const OPEN_ENDED: u32 = 4;
     /// Added to the others: a piece of it is lost.
     pub(crate) const LOST: u32 = 8;
+    /// Added to the others: it stood in the target before.
+    pub(crate) const IN_PLACE: u32 = 16;
 }
 
 impl Item {

@@ -5,6 +5,7 @@ use crate::descend::{Descent, Extents};
 use crate::error::{Error, ErrorKind, Result};
 use crate::locations::CopyNumber;
 use crate::read::Reader;
+use crate::unfinished::NOTE;
 use backup_format::ChunkId;
 use backup_format::tree::{Extent, Node, NodeKind};
 use rustix::fs::{FileType, makedev};
@@ -20,6 +21,20 @@ pub(super) struct Counts {
     pub(super) unknown_chunks: u64,
 }
 
+/// Numbers that users and groups of the snapshot have on this machine, where they are others.
+#[derive(Debug, Default)]
+pub(super) struct Renumbered {
+    pub(super) users: HashMap<u32, u32>,
+    pub(super) groups: HashMap<u32, u32>,
+}
+
+impl Renumbered {
+    pub(super) fn of(&self, node: &Node) -> (u32, u32) {
+        let find = |numbers: &HashMap<u32, u32>, number: u32| numbers.get(&number).copied().unwrap_or(number);
+        (find(&self.users, node.uid), find(&self.groups, node.gid))
+    }
+}
+
 /// Goes down the wanted part of a tree.
 pub(super) struct Planner<'r, 'a> {
     reader: &'r Reader<'a>,
@@ -31,12 +46,13 @@ pub(super) struct Planner<'r, 'a> {
     /// The rest of the last item's content, and where it goes on.
     content: Option<(Extents, u64)>,
     first_names: FirstNames,
+    pub(super) owners: Renumbered,
     pub(super) counts: Counts,
 }
 
 impl<'r, 'a> Planner<'r, 'a> {
     /// The whole tree below `root`, into the target itself.
-    pub(super) fn whole(reader: &'r Reader<'a>, root: ChunkId) -> Self {
+    pub(super) fn whole(reader: &'r Reader<'a>, root: ChunkId, owners: Renumbered) -> Self {
         let mut descent = Descent::new(reader);
         descent.enter(&[(0, root)]);
         Self {
@@ -46,6 +62,7 @@ impl<'r, 'a> Planner<'r, 'a> {
             entered: Vec::new(),
             content: None,
             first_names: FirstNames::new(),
+            owners,
             counts: Counts::default(),
         }
     }
@@ -53,11 +70,11 @@ impl<'r, 'a> Planner<'r, 'a> {
     /// Only these paths. Every one of them is looked up before anything is written.
     pub(super) async fn of_paths(
         reader: &'r Reader<'a>,
-        root: ChunkId,
+        (root, owners): (ChunkId, Renumbered),
         paths: &[Vec<u8>],
         batch: &mut Batch,
     ) -> Result<Self> {
-        let mut this = Self::whole(reader, root);
+        let mut this = Self::whole(reader, root, owners);
         this.descent = Descent::new(reader);
         let mut above: HashMap<Vec<u8>, (u32, ChunkId)> = HashMap::new();
         let mut taken: HashSet<Vec<u8>> = HashSet::new();
@@ -99,7 +116,7 @@ impl<'r, 'a> Planner<'r, 'a> {
 
     fn directory(&mut self, batch: &mut Batch, parent: u32, node: &Node) -> Result<u32> {
         let number = batch.table.add(parent, &node.name)?;
-        let meta = batch.meta(node, (node.uid, node.gid))?;
+        let meta = batch.meta(node, self.owners.of(node))?;
         batch.directories.push((number, meta));
         self.counts.directories += 1;
         Ok(number)
@@ -167,11 +184,15 @@ impl<'r, 'a> Planner<'r, 'a> {
             self.entered.push((number, root));
             return Ok(());
         }
+        if directory == 0 && node.name == NOTE {
+            // Somebody took a snapshot of the target of a restore: the note is not part of what was restored there.
+            return Ok(());
+        }
         self.counts.files += 1;
         if self.is_further_name(batch, directory, &node)? {
             return Ok(());
         }
-        let (name, meta) = (batch.add_name(&node.name)?, batch.meta(&node, (node.uid, node.gid))?);
+        let (name, meta) = (batch.add_name(&node.name)?, batch.meta(&node, self.owners.of(&node))?);
         let special = |kind, device| LeafKind::Node { kind, device };
         let kind = match node.kind {
             NodeKind::File { size, content } => {

@@ -6,7 +6,7 @@ use super::{target_error, target_result};
 use crate::ahead::Worker;
 use crate::error::Result;
 use crate::locations::{Locations, SegmentPlace};
-use crate::target::{Handles, Standing, Target, set_attributes};
+use crate::target::{Handles, Standing, Target, remove_other_xattrs, set_attributes};
 use backup_format::segment::SegmentDecoder;
 use backup_format::{ChunkKind, IdKey, RepositoryId};
 use bytes::Bytes;
@@ -42,10 +42,19 @@ pub(super) struct Shared {
     pub(super) tally: Tally,
 }
 
+impl Shared {
+    /// Bytes of a wanted chunk.
+    pub(super) fn len(&self, wanted: &Wanted) -> usize {
+        self.locations.range(self.locations.segment_of(wanted.copy), wanted.copy).len()
+    }
+}
+
 /// Counts that grow while a restore runs.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) bytes: AtomicU64,
+    /// Bytes that stood in the target already.
+    pub(super) kept: AtomicU64,
     pub(super) refused: AtomicU64,
 }
 
@@ -265,7 +274,9 @@ pub(super) fn finish_item(shared: &Shared, item: &Item, file: &File) -> io::Resu
     if item.is(state::OPEN_ENDED | state::LOST) {
         return Ok(());
     }
-    let refused = set_attributes(file, Some(Standing::of(file)?), shared.batch.attributes(&item.meta))?;
+    let attributes = shared.batch.attributes(&item.meta);
+    let mut refused = if item.is(state::IN_PLACE) { remove_other_xattrs(file, attributes)? } else { 0 };
+    refused += set_attributes(file, Some(Standing::of(file)?), attributes)?;
     item.set(state::DONE);
     shared.tally.refused.fetch_add(refused, Ordering::Relaxed);
     Ok(())
