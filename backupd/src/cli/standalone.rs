@@ -149,6 +149,7 @@ pub async fn restore(place: &str, args: RestoreArgs) -> anyhow::Result<ExitCode>
         paths: if paths.iter().any(Vec::is_empty) { Vec::new() } else { paths },
         overwrite: false,
         top: TOP.into(),
+        ..RestoreRequest::default()
     };
     let restored = backup_engine::restore(&repository.env, &open, &repository.store, info.id, request, &bars).await;
     bars.finish();
