@@ -29,6 +29,11 @@ impl Stopwatch {
     }
 }
 
+/// The day of a moment, in UTC.
+pub fn day(unix_ms: i64) -> String {
+    chrono::DateTime::from_timestamp_millis(unix_ms).unwrap_or_default().format("%Y-%m-%d").to_string()
+}
+
 /// Random bytes from the kernel.
 pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];

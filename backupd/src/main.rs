@@ -19,6 +19,7 @@ mod names;
 mod offload;
 mod progress;
 mod recover;
+mod reload;
 mod schedule;
 mod secret;
 mod serve;

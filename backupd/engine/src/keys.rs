@@ -3,7 +3,7 @@
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::NamedStore;
-use crate::survey::{View, fetch, fetch_any, views};
+use crate::survey::{View, fetch_any, views};
 use backup_format::features::{Features, Purpose};
 use backup_format::keyring::{Header, Keyring, seal};
 use backup_format::{
@@ -118,12 +118,38 @@ fn none_at(stores: &[NamedStore]) -> Error {
 
 /// The keyring in force at a store.
 pub async fn keyring(_env: &Env, store: &NamedStore) -> Result<Bytes> {
-    let listed = store.store.list(KEYRINGS).await?;
-    let names = newest_first(listed.iter().map(|object| &object.name));
-    let newest = names.first().ok_or_else(|| none_at(std::slice::from_ref(store)))?;
-    let bytes = fetch(store, newest).await?;
-    check_name(newest, &bytes)?;
-    Ok(bytes)
+    newest_keyring(std::slice::from_ref(store)).await
+}
+
+/// The keyring in force at stores that all answer. What cannot be a keyring is passed over.
+pub async fn newest_keyring(stores: &[NamedStore]) -> Result<Bytes> {
+    let views = views(stores, KEYRINGS).await;
+    for (store, view) in stores.iter().zip(&views) {
+        if let Err(error) = &view.listing {
+            return Err(error.duplicate().context(&store.name));
+        }
+    }
+    let mut last = none_at(stores);
+    for name in newest_first(views.iter().filter_map(View::objects).flat_map(|objects| objects.keys())) {
+        let read = fetch_any(stores, &views, &name).await.and_then(|bytes| {
+            check_name(&name, &bytes)?;
+            Ok(bytes)
+        });
+        match read {
+            Err(error) if is_no_keyring(&error) => last = error,
+            found => return found,
+        }
+    }
+    Err(last)
+}
+
+/// Whether the bytes cannot be a keyring of this repository. One of a newer version can.
+fn is_no_keyring(error: &Error) -> bool {
+    let foreign = matches!(
+        error.source_format(),
+        Some(FormatError::NotThis { .. } | FormatError::OtherRepository { .. } | FormatError::Signature { .. })
+    );
+    foreign || error.kind() == ErrorKind::Damaged
 }
 
 fn check_name(name: &str, bytes: &[u8]) -> Result<()> {
@@ -172,8 +198,8 @@ pub(crate) async fn require(
                 header.features.require(purpose)?;
                 return Ok(header);
             }
-            Err(error) if error.kind() == ErrorKind::Damaged => {
-                log::warn!(object = name.as_str(), error:% = error; "keyring.unreadable");
+            Err(error) if is_no_keyring(&error) => {
+                log::warn!(object = name.as_str(), error:% = error; "keyring.passed-over");
                 last = error;
             }
             Err(error) => return Err(error),
@@ -283,7 +309,7 @@ pub async fn rehearse(env: &Env, keyring: Bytes, with: &UnlockWith) -> Result<(R
     Ok((secrets.repository(), slot))
 }
 
-/// What a further keyring brought. The caller writes the credentials, each by an atomic replace; until it has, the old
+/// A keyring with its secrets. The caller writes the credentials, each by an atomic replace; until it has, the old
 /// ones go on working.
 pub struct Rewritten {
     /// The keyring as it now stands in every store.
@@ -315,6 +341,14 @@ pub async fn rotate(env: &Env, stores: &[NamedStore], with: &UnlockWith) -> Resu
     let mut secrets = ring.secrets;
     secrets.begin_epoch(&mut env.rng(), env.now_unix_ms())?;
     publish(env, stores, (ring.number, ring.features), secrets, &ring.slots).await
+}
+
+/// The keyring in force, for key files that are to be made current. Nothing is written.
+pub async fn in_force(env: &Env, stores: &[NamedStore], with: &UnlockWith) -> Result<Rewritten> {
+    let keyring = newest_keyring(stores).await?;
+    let header = Keyring::parse(&keyring)?.header();
+    let secrets = secrets(env, keyring.clone(), with, Purpose::Read).await?;
+    Ok(Rewritten { keyring, header, secrets })
 }
 
 /// Adds a slot for a further secret.
@@ -377,16 +411,10 @@ struct Editable {
 impl Editable {
     /// Every store must answer: a store that missed the new keyring would go on with the old one.
     async fn open(env: &Env, stores: &[NamedStore], with: &UnlockWith) -> Result<Self> {
-        let views = views(stores, KEYRINGS).await;
-        for (store, view) in stores.iter().zip(&views) {
-            if let Err(error) = &view.listing {
-                return Err(error.duplicate().context(format!("every store must answer; {}", store.name)));
-            }
-        }
-        let names = newest_first(views.iter().filter_map(View::objects).flat_map(|objects| objects.keys()));
-        let newest = names.first().ok_or_else(|| none_at(stores))?;
-        let bytes = fetch_any(stores, &views, newest).await?;
-        check_name(newest, &bytes)?;
+        let bytes = newest_keyring(stores).await.map_err(|error| match error.kind() {
+            ErrorKind::Unreachable => error.context("every store must answer"),
+            _ => error,
+        })?;
         let ring = Keyring::parse(&bytes)?;
         let (header, slots) = (ring.header(), ring.slots().to_vec());
         let secrets = secrets(env, bytes.clone(), with, Purpose::Write).await?;

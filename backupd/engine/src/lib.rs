@@ -14,6 +14,7 @@ mod chunker;
 mod commit;
 mod descend;
 mod diff;
+mod epochs;
 mod error;
 mod find;
 mod gaps;
@@ -54,14 +55,15 @@ pub use backup_format::{
 };
 pub use diff::{Change, DiffSummary, Difference, VisitDifference, diff};
 pub use env::Env;
+pub use epochs::{EpochUse, epochs};
 pub use error::{Error, ErrorKind, Result};
 pub use find::{Found, VisitFound, Wanted, find};
 pub use gaps::Gap;
 pub use glob::Glob;
 pub use heads::{Heads, SnapshotInfo, heads, heads_with_tags};
 pub use keys::{
-    InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, init, keyring,
-    recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,
+    InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
+    keyring, newest_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,
 };
 pub use list::{Visit, kind_and_size, list};
 pub use progress::{NoProgress, Phase, Progress, ProgressEvent};

@@ -14,6 +14,7 @@ mod views;
 
 pub use bars::Bars;
 pub use render::Usage;
+pub use repo::{Repository, new_passphrase};
 
 use crate::recover;
 use crate::settings::{ServeSettings, VerifierSettings};

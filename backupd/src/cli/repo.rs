@@ -1,12 +1,11 @@
 //! One repository without a daemon: where it is, its keys, its local state.
 
 use super::render::Usage;
-use crate::recover::{passphrase_or_ask, passphrase_variable};
+use crate::recover::UnlockArgs;
 use crate::secret;
 use anyhow::{Context, ensure};
 use backup_engine::{
-    Env, Error, ErrorKind, NamedStore, OpenKey, Passphrase, RepositoryId, SnapshotInfo, StoreLocation, UnlockWith,
-    WriterCredential,
+    Env, Error, ErrorKind, NamedStore, OpenKey, Passphrase, RepositoryId, SnapshotInfo, StoreLocation, WriterCredential,
 };
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -46,9 +45,9 @@ impl Repository {
         Ok(Self { env, store, id, state })
     }
 
-    /// Asks for the passphrase and opens the read key.
+    /// Opens the read key with what the environment gives, else asks.
     pub async fn unlock(&self) -> anyhow::Result<OpenKey> {
-        let with = UnlockWith::Passphrase(passphrase_or_ask("Passphrase: ")?);
+        let with = UnlockArgs::default().find(None)?;
         Ok(backup_engine::unlock(&self.env, &self.store, &with).await?)
     }
 
@@ -57,7 +56,7 @@ impl Repository {
         if let Some(kept) = self.kept_writer()? {
             return Ok(kept);
         }
-        let with = UnlockWith::Passphrase(passphrase_or_ask("Passphrase: ")?);
+        let with = UnlockArgs::default().find(None)?;
         let keyring = backup_engine::keyring(&self.env, &self.store).await?;
         let writer = backup_engine::recover_writer(&self.env, keyring, &with).await?;
         self.keep_writer(&writer);
@@ -65,12 +64,15 @@ impl Repository {
     }
 
     fn kept_writer(&self) -> anyhow::Result<Option<WriterCredential>> {
-        let Some(path) = self.state.as_ref().map(|state| state.join(WRITER_FILE)).filter(|path| path.exists()) else {
-            return Ok(None);
-        };
+        let Some(path) = self.writer_file().filter(|path| path.exists()) else { return Ok(None) };
         let writer = WriterCredential::from_bytes(&secret::read(&path)?)
             .with_context(|| format!("{} is damaged: remove it, the next snapshot makes a new one", path.display()))?;
         Ok((writer.repository() == self.id).then_some(writer))
+    }
+
+    /// Where the writer's keys are kept.
+    pub fn writer_file(&self) -> Option<PathBuf> {
+        self.state.as_ref().map(|state| state.join(WRITER_FILE))
     }
 
     /// Keeps the writer's keys for the next snapshot; without them it asks for the passphrase again.
@@ -122,15 +124,12 @@ pub fn store(repo: &str) -> anyhow::Result<NamedStore> {
     Ok(NamedStore::new(REPO, location(repo)?.open()?, true))
 }
 
-/// The passphrase of a new repository: typed twice, because a mistyped one would lock everything in.
-pub fn new_passphrase() -> anyhow::Result<Passphrase> {
-    if let Some(passphrase) = passphrase_variable() {
-        return Ok(passphrase);
+/// A new passphrase, from the environment or typed twice, because a mistyped one would lock everything in.
+pub fn new_passphrase(from: &str) -> anyhow::Result<Passphrase> {
+    if let Some(passphrase) = variable(from) {
+        return Ok(Passphrase::new(passphrase));
     }
-    ensure!(
-        std::io::stdin().is_terminal(),
-        Usage("no passphrase: set BACKUPD_PASSPHRASE, or type it at a terminal".to_owned())
-    );
+    ensure!(std::io::stdin().is_terminal(), Usage(format!("no passphrase: set {from}, or type it at a terminal")));
     let typed = |prompt| rpassword::prompt_password(prompt).map(Zeroizing::new).context("the passphrase was not typed");
     let (first, again) = (typed("New passphrase: ")?, typed("The same once more: ")?);
     ensure!(!first.is_empty(), Usage("an empty passphrase protects nothing".to_owned()));

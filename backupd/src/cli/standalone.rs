@@ -6,7 +6,7 @@ use super::render::{self, Usage};
 use super::repo::{self, Repository, SOURCE, TOP};
 use super::stop::Signals;
 use super::{EXIT_PARTIAL, listing};
-use crate::recover::InitArgs;
+use crate::recover::{InitArgs, PASSPHRASE_VARIABLE};
 use crate::verifier::{snapshot_row, verify_row};
 use crate::{clock, names};
 use anyhow::{Context, ensure};
@@ -21,7 +21,7 @@ use std::process::ExitCode;
 pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     let place = args.repo.as_deref().context("--repo")?;
     let store = repo::store(place)?;
-    let options = InitOptions { passphrase: Some(repo::new_passphrase()?) };
+    let options = InitOptions { passphrase: Some(repo::new_passphrase(PASSPHRASE_VARIABLE)?) };
     let made = backup_engine::init(&Env::real(), std::slice::from_ref(&store), options).await?;
     Repository::open(place).await?.keep_writer(&made.writer);
     let paper = made.paper_key.to_text();

@@ -59,7 +59,7 @@ pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     let kit = Kit::read(&args.kit)?;
     let store = kit.store(&args.store)?.open(args.path.as_deref(), args.endpoint.as_deref())?;
     let env = Env::real();
-    let with = args.unlock.find(&args.kit)?;
+    let with = args.unlock.find(Some(&args.kit))?;
     let open = backup_engine::unlock(&env, &store, &with).await.context("the keyring")?;
     ensure!(open.repository().to_string() == kit.repository, "the store holds another repository than the kit's");
     let keyring = backup_engine::keyring(&env, &store).await?;

@@ -65,7 +65,7 @@ pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     let files = files(&serve, verifier.as_ref(), kit, args.write_paper_key.clone())?;
     files.check_absent()?;
     let named = stores::open_all(&serve.stores)?;
-    let unlock = UnlockArgs { paper_key_file: None, passphrase_file: args.passphrase_file.clone() };
+    let unlock = UnlockArgs { passphrase_file: args.passphrase_file.clone(), ..UnlockArgs::default() };
     let passphrase = unlock.passphrase()?;
     let mut slots = vec!["paper-key".to_owned()];
     slots.extend(passphrase.is_some().then(|| "passphrase".to_owned()));

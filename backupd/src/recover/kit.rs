@@ -26,7 +26,7 @@ pub struct Kit {
     pub made_unix_ms: i64,
     /// The wrapped keyring: useless without the paper key or the passphrase.
     pub keyring_base64: String,
-    /// What opens the keyring: `paper-key`, `passphrase`.
+    /// What opened the keyring when the kit was made; `backupd keys list` says what does now.
     pub slots: Vec<String>,
     /// Seed of the key that signs restore reports, hex.
     pub report_key: String,
@@ -152,6 +152,23 @@ impl Kit {
         let mut text = serde_json::to_string_pretty(self).context("the kit cannot be written down")?;
         text.push('\n');
         let written = secret::write_new(path, text.as_bytes());
+        text.zeroize();
+        written
+    }
+
+    /// The same kit with another keyring.
+    pub fn with_keyring(&self, keyring: &[u8]) -> anyhow::Result<Self> {
+        // By its own form, since a kit is never copied otherwise.
+        let mut kit: Self = serde_json::from_slice(&zeroize::Zeroizing::new(serde_json::to_vec(self)?))?;
+        kit.keyring_base64 = STANDARD.encode(keyring);
+        Ok(kit)
+    }
+
+    /// Writes the kit in place of the one that is there.
+    pub fn replace(&self, path: &Path) -> anyhow::Result<()> {
+        let mut text = serde_json::to_string_pretty(self).context("the kit cannot be written down")?;
+        text.push('\n');
+        let written = secret::replace(path, text.as_bytes());
         text.zeroize();
         written
     }

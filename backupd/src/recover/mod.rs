@@ -10,4 +10,4 @@ mod unlock;
 pub use back::{RecoverArgs, recover};
 pub use init::{InitArgs, init};
 pub use keys::{KeysArgs, keys};
-pub use unlock::{passphrase_or_ask, passphrase_variable};
+pub use unlock::{PASSPHRASE_VARIABLE, UnlockArgs};

@@ -1,9 +1,9 @@
-//! What opens a keyring: the paper key or the passphrase, from a file, the environment or a person.
+//! What opens a keyring: passphrase, paper key, shares or machine key, from a file, the environment or a person.
 
 use super::kit::Place;
 use crate::secret;
 use anyhow::{Context, bail};
-use backup_engine::{PaperKey, Passphrase, UnlockWith};
+use backup_engine::{MachineKey, PaperKey, Passphrase, Share, UnlockWith};
 use clap::Args;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,11 @@ use zeroize::Zeroizing;
 
 pub const PASSPHRASE_VARIABLE: &str = "BACKUPD_PASSPHRASE";
 const PAPER_KEY_VARIABLE: &str = "BACKUPD_PAPER_KEY";
+const SHARES_VARIABLE: &str = "BACKUPD_SHARES";
+/// The systemd credential with the machine key.
+const MACHINE_CREDENTIAL: &str = "machine-key";
 
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 pub struct UnlockArgs {
     /// The paper key in a file (else BACKUPD_PAPER_KEY, else it is asked for)
     #[arg(long, value_name = "FILE")]
@@ -20,17 +23,58 @@ pub struct UnlockArgs {
     /// A passphrase in a file (else BACKUPD_PASSPHRASE)
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    /// A share in a file; give as many as are needed (else BACKUPD_SHARES, separated by commas)
+    #[arg(long, value_name = "FILE")]
+    pub share_file: Vec<PathBuf>,
+    /// A machine key in a file (else the systemd credential `machine-key`)
+    #[arg(long, value_name = "FILE")]
+    pub machine_key_file: Option<PathBuf>,
 }
 
 impl UnlockArgs {
     /// The first that is there: named files, environment, the kit's own folder, a question at the terminal.
-    pub fn find(&self, kit: &Path) -> anyhow::Result<UnlockWith> {
-        if let Some(passphrase) = self.passphrase()? {
-            return Ok(UnlockWith::Passphrase(passphrase));
+    pub fn find(&self, kit: Option<&Path>) -> anyhow::Result<UnlockWith> {
+        if let Some(found) = self.all(kit)?.into_iter().next() {
+            return Ok(found);
         }
-        self.paper_key(kit)?
-            .map(UnlockWith::PaperKey)
-            .context("the paper key is needed: --paper-key-file FILE, BACKUPD_PAPER_KEY, or type it at a terminal")
+        if !std::io::stdin().is_terminal() {
+            bail!(crate::cli::Usage(format!(
+                "nothing to open the keyring with: set {PASSPHRASE_VARIABLE}, {PAPER_KEY_VARIABLE} or {SHARES_VARIABLE}, \
+                 or name a file (see --help)"
+            )));
+        }
+        let typed = |prompt: &str| rpassword::prompt_password(prompt).map(Zeroizing::new).context("nothing was typed");
+        let passphrase = typed("Passphrase (empty: paper key): ")?;
+        if !passphrase.is_empty() {
+            return Ok(UnlockWith::Passphrase(Passphrase::new(passphrase.to_string())));
+        }
+        Ok(UnlockWith::PaperKey(paper_key(&typed("Paper key: ")?)?))
+    }
+
+    /// Everything that was given, for a rehearsal; files before the environment.
+    pub fn all(&self, kit: Option<&Path>) -> anyhow::Result<Vec<UnlockWith>> {
+        let mut found = Vec::new();
+        found.extend(self.passphrase()?.map(UnlockWith::Passphrase));
+        let beside = kit.and_then(|kit| Place::of(kit).paper_key).filter(|file| file.is_file());
+        let paper = match (&self.paper_key_file, variable(PAPER_KEY_VARIABLE), beside) {
+            (Some(file), ..) => Some(text_of(file)?),
+            (None, Some(text), _) => Some(text),
+            (None, None, file) => file.as_deref().map(text_of).transpose()?,
+        };
+        found.extend(paper.map(|text| paper_key(&text)).transpose()?.map(UnlockWith::PaperKey));
+        let shares = self.shares()?;
+        if !shares.is_empty() {
+            found.push(UnlockWith::Shares(shares));
+        }
+        let machine = match &self.machine_key_file {
+            Some(file) => Some(secret::read(file)?),
+            None => service::credential(MACHINE_CREDENTIAL).context("the credential `machine-key` cannot be read")?,
+        };
+        if let Some(bytes) = machine {
+            let text = std::str::from_utf8(&bytes).context("the machine key is no text")?;
+            found.push(UnlockWith::Machine(MachineKey::from_text(text).context("the machine key")?));
+        }
+        Ok(found)
     }
 
     pub fn passphrase(&self) -> anyhow::Result<Option<Passphrase>> {
@@ -40,41 +84,36 @@ impl UnlockArgs {
         Ok(passphrase_variable())
     }
 
-    pub fn paper_key(&self, kit: &Path) -> anyhow::Result<Option<PaperKey>> {
-        let beside = Place::of(kit).paper_key.filter(|file| file.is_file());
-        let text = match (&self.paper_key_file, std::env::var(PAPER_KEY_VARIABLE)) {
-            (Some(file), _) => text_of(file)?,
-            (None, Ok(text)) => Zeroizing::new(text),
-            (None, Err(_)) => match beside {
-                Some(file) => text_of(&file)?,
-                None if std::io::stdin().is_terminal() => {
-                    Zeroizing::new(rpassword::prompt_password("Paper key: ").context("the paper key was not typed")?)
-                }
-                None => return Ok(None),
-            },
+    fn shares(&self) -> anyhow::Result<Vec<Share>> {
+        let mut texts = self.share_file.iter().map(|file| text_of(file)).collect::<anyhow::Result<Vec<_>>>()?;
+        if texts.is_empty()
+            && let Some(all) = variable(SHARES_VARIABLE)
+        {
+            texts.extend(all.split(',').map(|text| Zeroizing::new(text.to_owned())));
+        }
+        let read = |(at, text): (usize, &Zeroizing<String>)| {
+            Share::from_text(share_line(text)).with_context(|| format!("share {} of those given", at + 1))
         };
-        Ok(Some(PaperKey::from_text(text.trim()).context("the paper key is mistyped")?))
+        texts.iter().enumerate().map(read).collect()
     }
+}
+
+/// A file of a share may say above it what it is: the share is the last line that is not empty.
+fn share_line(text: &str) -> &str {
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default()
+}
+
+fn paper_key(text: &str) -> anyhow::Result<PaperKey> {
+    PaperKey::from_text(text.trim()).context("the paper key is mistyped")
+}
+
+fn variable(name: &str) -> Option<Zeroizing<String>> {
+    std::env::var(name).ok().filter(|text| !text.is_empty()).map(Zeroizing::new)
 }
 
 /// The passphrase of the environment.
 pub fn passphrase_variable() -> Option<Passphrase> {
-    std::env::var(PASSPHRASE_VARIABLE).ok().filter(|p| !p.is_empty()).map(Passphrase::new)
-}
-
-/// The passphrase of the environment, or typed at a terminal.
-pub fn passphrase_or_ask(prompt: &str) -> anyhow::Result<Passphrase> {
-    if let Some(passphrase) = passphrase_variable() {
-        return Ok(passphrase);
-    }
-    if !std::io::stdin().is_terminal() {
-        bail!(crate::cli::Usage(format!("no passphrase: set {PASSPHRASE_VARIABLE}, or type it at a terminal")));
-    }
-    let typed = rpassword::prompt_password(prompt).context("the passphrase was not typed")?;
-    if typed.is_empty() {
-        bail!(crate::cli::Usage("an empty passphrase protects nothing".to_owned()));
-    }
-    Ok(Passphrase::new(typed))
+    variable(PASSPHRASE_VARIABLE).map(|text| Passphrase::new(text.to_string()))
 }
 
 fn text_of(file: &Path) -> anyhow::Result<Zeroizing<String>> {

@@ -18,6 +18,7 @@ use crate::listen;
 use crate::lock::StateLock;
 use crate::offload::offload;
 use crate::progress::Activity;
+use crate::reload::Reloaded;
 use crate::settings::ServeSettings;
 use crate::stores;
 use anyhow::Context;
@@ -34,7 +35,7 @@ const WRITER_CREDENTIAL: &str = "writer";
 pub struct Daemon {
     pub settings: ServeSettings,
     env: Env,
-    writer: WriterCredential,
+    writer: Reloaded<WriterCredential>,
     stores: Vec<NamedStore>,
     jobs: Mutex<Jobs>,
     view: Mutex<View>,
@@ -89,11 +90,8 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
 
 impl Daemon {
     fn open(settings: ServeSettings) -> anyhow::Result<Self> {
-        let credential = crate::secret::load(settings.writer_credential.as_deref(), WRITER_CREDENTIAL)
+        let writer = Reloaded::open(settings.writer_credential.as_deref(), WRITER_CREDENTIAL)
             .with_context(|| format!("{}: `writer_credential`", settings.file.display()))?;
-        let writer = WriterCredential::from_bytes(&credential).with_context(|| {
-            format!("{}: `writer_credential` holds no writer credential: run `backupd init`", settings.file.display())
-        })?;
         let report_key = match &settings.report_key {
             None => None,
             Some(path) => {
@@ -123,6 +121,11 @@ impl Daemon {
 
     fn jobs(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer's keys: a replaced file is taken at once, so at the next snapshot.
+    fn writer(&self) -> Arc<WriterCredential> {
+        self.writer.current()
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

@@ -16,7 +16,7 @@ impl Daemon {
     /// look; when they are the same, nothing is read.
     pub async fn read_proofs(&self, names_before: &mut Option<BTreeSet<String>>) {
         let Some(key) = &self.report_key else { return };
-        let Ok(repository) = OpaqueId::parse(&self.writer.repository().to_string()) else { return };
+        let Ok(repository) = OpaqueId::parse(&self.writer().repository().to_string()) else { return };
         let mut names = BTreeSet::new();
         for store in &self.stores {
             names.extend(store.store.list(LOG_PREFIX).await.unwrap_or_default().into_iter().map(|o| o.name));

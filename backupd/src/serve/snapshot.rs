@@ -90,7 +90,7 @@ impl Daemon {
             state_dir: Some(self.engine_state()),
             stop: Stop::default(),
         };
-        backup_engine::snapshot(&self.env, &self.writer, &self.stores, request, &self.activity).await
+        backup_engine::snapshot(&self.env, &self.writer(), &self.stores, request, &self.activity).await
     }
 
     fn note_outcome(
@@ -174,7 +174,7 @@ impl Daemon {
         let Ok(_engine) = self.engine.try_lock() else { return false };
         let _busy = self.activity.begin(CATCH_UP);
         let state = self.engine_state();
-        match backup_engine::replicate(&self.env, &self.writer, &self.stores, Some(&state)).await {
+        match backup_engine::replicate(&self.env, &self.writer(), &self.stores, Some(&state)).await {
             Ok(stores) => {
                 for store in stores.iter().filter(|s| s.objects_copied > 0) {
                     log::info!(

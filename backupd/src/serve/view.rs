@@ -75,7 +75,7 @@ impl View {
 impl Daemon {
     /// Looks at every store's heads; nothing that can be damaged by a crash.
     pub async fn refresh(&self) -> backup_engine::Result<()> {
-        let heads = match backup_engine::heads(&self.env, self.writer.catalog(), &self.stores).await {
+        let heads = match backup_engine::heads(&self.env, self.writer().catalog(), &self.stores).await {
             Ok(heads) => heads,
             // None answered.
             Err(error) if error.kind() != ErrorKind::Misconfigured => {
@@ -173,7 +173,7 @@ impl Daemon {
             .collect();
         Status {
             practice: self.settings.practice.clone(),
-            repository: self.writer.repository().to_string(),
+            repository: self.writer().repository().to_string(),
             now_unix_ms: clock::unix_ms(),
             started_unix_ms: self.started_unix_ms,
             last_snapshot: view.snapshots.first().map(|s| view.row(s, self)),

@@ -67,7 +67,7 @@ impl Verifier {
     /// should have been there.
     async fn newest_in(&self, store: &NamedStore) -> Result<(SnapshotInfo, Result<(), Reason>), Failure> {
         let newest = |heads: backup_engine::Heads| newest_by_source(heads).into_iter().next();
-        let own = backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(store)).await;
+        let own = backup_engine::heads(&self.env, self.open_key().catalog(), std::slice::from_ref(store)).await;
         let reason = match own {
             Ok(heads) => {
                 let answered = heads.unreachable.is_empty();
@@ -83,7 +83,7 @@ impl Verifier {
             Err(error) if error.kind() == ErrorKind::NotFound => Reason::StoreUnreachable,
             Err(error) => reason(error.kind()).1,
         };
-        let all = backup_engine::heads(&self.env, self.open.catalog(), &self.stores).await;
+        let all = backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await;
         let known = all.ok().and_then(newest);
         known.map(|info| (info, Err(reason))).ok_or_else(|| {
             failure::new(FailureKind::NotFound, "no store holds a whole snapshot yet: take one with `backupd snapshot`")
@@ -93,7 +93,7 @@ impl Verifier {
     /// Of the sources' newest snapshots the newest that has facts to compare: a plain folder proves less than the EMR.
     async fn with_facts(&self, store: &NamedStore, newest: Vec<SnapshotInfo>) -> Option<SnapshotInfo> {
         for info in newest.iter().filter(|_| newest.len() > 1) {
-            let facts = backup_engine::facts(&self.env, &self.open, store, info.id).await;
+            let facts = backup_engine::facts(&self.env, &self.open_key(), store, info.id).await;
             if facts.is_ok_and(|f| f.is_some_and(|bytes| !Zeroizing::new(bytes).is_empty())) {
                 return Some(info.clone());
             }
@@ -177,7 +177,7 @@ impl Drill<'_> {
     /// Fills in which snapshot is meant.
     async fn identify(&mut self) -> Result<(), Failure> {
         let incarnation = self.info.incarnation.to_string();
-        let source_id = self.verifier.open.catalog().source_id(&self.info.source).to_string();
+        let source_id = self.verifier.open_key().catalog().source_id(&self.info.source).to_string();
         let mut hash = None;
         // The drilled store first; when it does not answer, another one's head of the same number.
         for store in std::iter::once(self.store).chain(&self.verifier.stores) {
@@ -244,7 +244,8 @@ impl Drill<'_> {
         let v = self.verifier;
         self.report.timing.restore_started_unix_ms = Some(self.now());
         let request = RestoreRequest { into: sandbox.path().to_owned(), overwrite: true, ..RestoreRequest::default() };
-        let restored = backup_engine::restore(&v.env, &v.open, self.store, self.info.id, request, &v.activity).await;
+        let restored =
+            backup_engine::restore(&v.env, &v.open_key(), self.store, self.info.id, request, &v.activity).await;
         let outcome = match restored {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -258,7 +259,7 @@ impl Drill<'_> {
         self.report.restored =
             Restored { files: outcome.files, bytes: outcome.bytes, bytes_fetched: outcome.bytes_fetched };
         self.pass(Check::Restore);
-        let sealed = match backup_engine::facts(&v.env, &v.open, self.store, self.info.id).await {
+        let sealed = match backup_engine::facts(&v.env, &v.open_key(), self.store, self.info.id).await {
             Ok(Some(bytes)) => {
                 let bytes = Zeroizing::new(bytes);
                 serde_json::from_slice::<SealedFacts>(&bytes).map_err(|_| Reason::NothingSealed)
@@ -368,7 +369,7 @@ impl Drill<'_> {
     async fn integrity(&mut self) {
         let v = self.verifier;
         let request = VerifyRequest { read_data: true, snapshot: Some(self.info.id) };
-        match backup_engine::verify(&v.env, &v.open, self.store, request, &v.activity).await {
+        match backup_engine::verify(&v.env, &v.open_key(), self.store, request, &v.activity).await {
             Ok(outcome) => {
                 let (missing, corrupt) = (outcome.missing.len() as u64, outcome.corrupt.len() as u64);
                 for object in outcome.missing.iter().chain(&outcome.corrupt) {
@@ -399,7 +400,7 @@ impl Drill<'_> {
     async fn finish(mut self) -> Result<Report, Failure> {
         let v = self.verifier;
         v.activity.phase(Phase::Sign, Some(&self.store.name));
-        let source_id = v.open.catalog().source_id(&self.info.source).to_string();
+        let source_id = v.open_key().catalog().source_id(&self.info.source).to_string();
         let incarnation = self.info.incarnation.to_string();
         for store in v.stores.iter().filter(|s| s.name != self.store.name) {
             let heads = heads::of_source(store, &source_id).await;

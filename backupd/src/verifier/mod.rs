@@ -20,6 +20,7 @@ use crate::listen;
 use crate::lock::StateLock;
 use crate::offload::offload;
 use crate::progress::Activity;
+use crate::reload::Reloaded;
 use crate::settings::VerifierSettings;
 use crate::stores;
 use anyhow::Context;
@@ -39,7 +40,7 @@ const NAP_MS_MAX: i64 = 5_000;
 pub struct Verifier {
     pub settings: VerifierSettings,
     env: Env,
-    open: OpenKey,
+    open: Reloaded<OpenKey>,
     signer: ReportSigner,
     stores: Vec<NamedStore>,
     jobs: Mutex<Jobs>,
@@ -108,14 +109,12 @@ async fn run_jobs(verifier: Arc<Verifier>) {
 impl Verifier {
     fn open(settings: VerifierSettings) -> anyhow::Result<Self> {
         let file = settings.file.display().to_string();
-        let open = crate::secret::load(settings.open_key.as_deref(), OPEN_CREDENTIAL)
+        let open = Reloaded::<OpenKey>::open(settings.open_key.as_deref(), OPEN_CREDENTIAL)
             .with_context(|| format!("{file}: `open_key`"))?;
-        let open = OpenKey::from_bytes(&open)
-            .with_context(|| format!("{file}: `open_key` holds no open key: run `backupd init`"))?;
         let signer = crate::secret::load(settings.report_key.as_deref(), REPORT_CREDENTIAL)
             .with_context(|| format!("{file}: `report_key`"))?;
         let signer = ReportSigner::from_key_file(&signer).with_context(|| format!("{file}: `report_key`"))?;
-        let repository = OpaqueId::parse(&open.repository().to_string())?;
+        let repository = OpaqueId::parse(&open.current().repository().to_string())?;
         Ok(Self {
             stores: stores::open_all(&settings.stores)?,
             jobs: Mutex::new(Jobs::open(&settings.state_dir).context("the jobs' history cannot be opened")?),
@@ -130,6 +129,11 @@ impl Verifier {
             signer,
             settings,
         })
+    }
+
+    /// The read key: a replaced file is taken at the next request.
+    fn open_key(&self) -> Arc<OpenKey> {
+        self.open.current()
     }
 
     fn jobs(&self) -> MutexGuard<'_, Jobs> {

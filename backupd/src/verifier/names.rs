@@ -2,7 +2,7 @@
 
 use super::Verifier;
 use crate::{failure, names};
-use backup_engine::{NamedStore, SnapshotInfo, Tree, View};
+use backup_engine::{NamedStore, OpenKey, SnapshotInfo, Tree, View};
 use backupd_api::{DiffRow, Event, Failure, FailureKind, FindWanted, FoundRow, LsRow};
 
 /// An answer with more rows would not fit a line; the caller asks for less instead.
@@ -31,13 +31,14 @@ impl Verifier {
         view.tree(info.id, b"").await.map_err(engine)
     }
 
-    async fn view<'s>(&'s self, store: &'s NamedStore) -> Result<View<'s>, Failure> {
-        View::open(&self.env, &self.open, store).await.map_err(engine)
+    async fn view<'s>(&'s self, open: &'s OpenKey, store: &'s NamedStore) -> Result<View<'s>, Failure> {
+        View::open(&self.env, open, store).await.map_err(engine)
     }
 
     pub async fn ls(&self, snapshot: &str, path: Option<&str>, depth: Option<u32>) -> Result<Vec<LsRow>, Failure> {
         let info = self.find(snapshot).await?;
-        let view = self.view(self.store_for(&info, None)?).await?;
+        let open = self.open_key();
+        let view = self.view(&open, self.store_for(&info, None)?).await?;
         let tree = self.tree(&view, &info).await?;
         let depth = depth.map_or(usize::MAX, |depth| depth as usize);
         let mut rows = Vec::new();
@@ -49,7 +50,7 @@ impl Verifier {
     pub async fn unreadable(&self, snapshot: &str) -> Result<Event, Failure> {
         let info = self.find(snapshot).await?;
         let store = self.store_for(&info, None)?;
-        let found = backup_engine::unreadable(&self.env, &self.open, store, info.id).await.map_err(engine)?;
+        let found = backup_engine::unreadable(&self.env, &self.open_key(), store, info.id).await.map_err(engine)?;
         let row = |(path, reason): &(Vec<u8>, _)| names::unreadable_row(path, *reason);
         Ok(Event::Unreadable { count: found.count, files: found.listed.iter().map(row).collect() })
     }
@@ -59,7 +60,8 @@ impl Verifier {
         let both = |store: &&NamedStore| before.stores.contains(&store.name) && after.stores.contains(&store.name);
         let store = self.stores.iter().find(both);
         let store = store.ok_or_else(|| failure::new(FailureKind::NotFound, "no one store holds both snapshots"))?;
-        let view = self.view(store).await?;
+        let open = self.open_key();
+        let view = self.view(&open, store).await?;
         let (before, after) = (self.tree(&view, &before).await?, self.tree(&view, &after).await?);
         let mut changes: Vec<DiffRow> = Vec::new();
         let mut visit = |difference: &backup_engine::Difference<'_>| add(&mut changes, names::diff_row(difference));
@@ -80,7 +82,8 @@ impl Verifier {
             }
             None => self.fullest().await?,
         };
-        let view = self.view(store).await?;
+        let open = self.open_key();
+        let view = self.view(&open, store).await?;
         let mut trees = Vec::new();
         for info in &snapshots {
             trees.push(self.tree(&view, info).await?);
@@ -93,7 +96,7 @@ impl Verifier {
     }
 
     async fn fullest(&self) -> Result<(&NamedStore, Vec<SnapshotInfo>), Failure> {
-        let heads = backup_engine::heads(&self.env, self.open.catalog(), &self.stores).await.map_err(engine)?;
+        let heads = backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await.map_err(engine)?;
         let holds =
             |store: &NamedStore| heads.snapshots.iter().filter(|info| info.stores.contains(&store.name)).count();
         let store = self.stores.iter().max_by_key(|store| holds(store));

@@ -12,7 +12,7 @@ const LATEST: &str = "latest";
 
 impl Verifier {
     pub async fn snapshot_rows(&self) -> Result<Vec<SnapshotRow>, Failure> {
-        let heads = backup_engine::heads_with_tags(&self.env, &self.open, &self.stores).await;
+        let heads = backup_engine::heads_with_tags(&self.env, &self.open_key(), &self.stores).await;
         let heads = heads.map_err(|e| failure::from_engine(&e))?;
         let passed: Vec<String> = self
             .report_rows()
@@ -28,7 +28,7 @@ impl Verifier {
 
     /// The snapshot that a person means: `latest`, an id, or the beginning of one that is unambiguous.
     pub async fn find(&self, wanted: &str) -> Result<SnapshotInfo, Failure> {
-        let heads = backup_engine::heads(&self.env, self.open.catalog(), &self.stores).await;
+        let heads = backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await;
         let snapshots = heads.map_err(|e| failure::from_engine(&e))?.snapshots;
         choose(snapshots, wanted)
     }
@@ -92,7 +92,8 @@ impl Verifier {
             overwrite,
             ..RestoreRequest::default()
         };
-        let outcome = backup_engine::restore(&self.env, &self.open, store, info.id, request, &self.activity).await?;
+        let outcome =
+            backup_engine::restore(&self.env, &self.open_key(), store, info.id, request, &self.activity).await?;
         log::info!(store = store.name.as_str(), files = outcome.files, bytes = outcome.bytes; "restore.done");
         Ok(RestoreDone {
             files: outcome.files,

@@ -36,7 +36,7 @@ impl Verifier {
     async fn verify_store(&self, store: &NamedStore, read_data: bool) -> Result<VerifyStore, Failure> {
         let watch = Stopwatch::start();
         let request = VerifyRequest { read_data, snapshot: None };
-        match backup_engine::verify(&self.env, &self.open, store, request, &self.activity).await {
+        match backup_engine::verify(&self.env, &self.open_key(), store, request, &self.activity).await {
             Ok(outcome) => {
                 self.remember_verify(&store.name, outcome.missing.first(), outcome.corrupt.first());
                 for object in outcome.missing.iter().chain(&outcome.corrupt).take(DAMAGED_MAX) {

@@ -1,0 +1,123 @@
+//! Which repository the `keys` commands work on: one place, or a practice with its stores, key files and kit.
+
+use super::super::kit::Kit;
+use super::super::kit::Place;
+use crate::cli::{Repository, Usage};
+use crate::secret;
+use crate::settings::{ServeSettings, VerifierSettings};
+use crate::stores;
+use anyhow::{Context, ensure};
+use backup_engine::{Env, NamedStore, Rewritten, WriterCredential};
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub struct TargetArgs {
+    /// One repository without a daemon: a folder or s3://bucket/prefix
+    #[arg(long, value_name = "DIR|URL", conflicts_with_all = ["config", "kit"])]
+    pub repo: Option<String>,
+    /// A practice: its serve.toml (verifier.toml beside it is found), a verifier.toml, or the folder that holds them
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// The recovery kit of the practice; a command that changes the keyring makes it current
+    #[arg(long, value_name = "PATH")]
+    pub kit: Option<PathBuf>,
+}
+
+/// What was meant.
+pub struct Target {
+    pub env: Env,
+    pub stores: Vec<NamedStore>,
+    pub kit: Option<(PathBuf, Kit)>,
+    /// The one repository's own state folder holds the writer credential.
+    repository: Option<Repository>,
+    pub writer: Option<PathBuf>,
+    pub open: Option<PathBuf>,
+}
+
+impl TargetArgs {
+    pub async fn find(&self) -> anyhow::Result<Target> {
+        let kit = match &self.kit {
+            Some(path) => Some((Place::of(&std::path::absolute(path)?).file, Kit::read(path)?)),
+            None => None,
+        };
+        let mut target =
+            Target { env: Env::real(), stores: Vec::new(), kit, repository: None, writer: None, open: None };
+        if let Some(repo) = &self.repo {
+            let repository = Repository::open(repo).await?;
+            target.stores.push(repository.store.clone());
+            target.writer = repository.writer_file();
+            target.repository = Some(repository);
+        } else if let Some(config) = &self.config {
+            target.practice(&settings_file(config)?)?;
+        } else if let Some((_, kit)) = &target.kit {
+            let opened: anyhow::Result<Vec<_>> = kit.stores.iter().map(|store| store.open(None, None)).collect();
+            target.stores = opened?;
+        } else {
+            return Err(Usage("name the repository: --repo DIR, --config serve.toml or --kit PATH".to_owned()).into());
+        }
+        Ok(target)
+    }
+}
+
+/// A folder stands for the settings in it.
+fn settings_file(path: &Path) -> anyhow::Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    ["serve.toml", "backupd/serve.toml", "verifier.toml", "backupd/verifier.toml"]
+        .into_iter()
+        .map(|name| path.join(name))
+        .find(|file| file.is_file())
+        .ok_or_else(|| Usage(format!("{} holds neither serve.toml nor verifier.toml", path.display())).into())
+}
+
+impl Target {
+    fn practice(&mut self, file: &Path) -> anyhow::Result<()> {
+        let verifier_file = if file.ends_with("verifier.toml") {
+            Some(file.to_owned())
+        } else {
+            let serve = ServeSettings::load(file)?;
+            self.stores = stores::open_all(&serve.stores)?;
+            self.writer = serve.writer_credential;
+            Some(file.with_file_name("verifier.toml")).filter(|beside| beside.is_file())
+        };
+        if let Some(file) = verifier_file {
+            let verifier = VerifierSettings::load(&file)?;
+            self.open = verifier.open_key;
+            if self.stores.is_empty() {
+                self.stores = stores::open_all(&verifier.stores)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn kit_path(&self) -> Option<&Path> {
+        self.kit.as_ref().map(|(path, _)| path.as_path())
+    }
+
+    /// Writes the key files that this machine has, each by an atomic replace; says what it wrote.
+    pub fn write_keys(&self, written: &Rewritten) -> anyhow::Result<Vec<String>> {
+        let mut done = Vec::new();
+        if let Some(path) = self.writer.as_ref().filter(|path| path.exists()) {
+            let old = WriterCredential::from_bytes(&secret::read(path)?)
+                .with_context(|| format!("{} holds no writer credential", path.display()))?;
+            // A state folder may have served another repository before.
+            if self.repository.as_ref().is_none_or(|repository| repository.id == old.repository()) {
+                secret::replace(path, &written.renew(&old)?.to_bytes())?;
+                done.push(format!("writer credential {}", path.display()));
+            }
+        }
+        if let Some(path) = self.open.as_ref().filter(|path| path.exists()) {
+            secret::replace(path, &written.open_key().to_bytes())?;
+            done.push(format!("open key {}", path.display()));
+        }
+        if let Some((path, kit)) = &self.kit {
+            let repository = written.header.repository.to_string();
+            ensure!(kit.repository == repository, "{} is the kit of another repository", path.display());
+            kit.with_keyring(&written.keyring)?.replace(path)?;
+            done.push(format!("recovery kit {}", path.display()));
+        }
+        Ok(done)
+    }
+}
