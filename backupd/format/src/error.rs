@@ -9,7 +9,7 @@ pub enum FormatError {
     Truncated { what: &'static str },
     #[error("{what} is followed by bytes that do not belong to it")]
     Trailing { what: &'static str },
-    #[error("this is not a {what}")]
+    #[error("this is no {what}")]
     NotThis { what: &'static str },
     /// The bytes may be whole: another release wrote them. Never to be called damage.
     #[error("{what} has version {}, and this release reads version {}: use the release that wrote it", Dotted(*version), Dotted(*known))]

@@ -22,7 +22,7 @@ pub use crate::slot::Passphrase;
 pub const KEYRING_BYTES_MAX: usize = 1 << 20;
 
 const WHAT: &str = "keyring";
-const CONTEXT_SECRETS: &str = "holdfast keyring v1 2026-11 key of the secrets";
+pub(crate) const CONTEXT_SECRETS: &str = "holdfast keyring v1 2026-11 key of the secrets";
 const DOMAIN_SIGNATURE: &[u8] = b"holdfast keyring v1\0";
 const SIGNATURE_BYTES: usize = 64;
 const SLOT_SECRETS: u32 = 0;

@@ -9,9 +9,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// The most epochs of a repository: one a month for more than eighty years.
 pub const EPOCHS_MAX: usize = 1024;
 
-const CONTEXT_DATA_ID: &str = "holdfast repository v1 2026-11 id of a data chunk";
-const CONTEXT_TREE_ID: &str = "holdfast repository v1 2026-11 id of a tree page";
-const CONTEXT_SOURCE_ID: &str = "holdfast repository v1 2026-11 id of a source";
+pub(crate) const CONTEXT_DATA_ID: &str = "holdfast repository v1 2026-11 id of a data chunk";
+pub(crate) const CONTEXT_TREE_ID: &str = "holdfast repository v1 2026-11 id of a tree page";
+pub(crate) const CONTEXT_SOURCE_ID: &str = "holdfast repository v1 2026-11 id of a source";
 
 /// What a chunk holds; the kinds have ids of their own. Kind 3 is reserved for streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

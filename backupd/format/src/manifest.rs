@@ -13,8 +13,10 @@ pub const FACTS_BYTES_MAX: usize = 4 << 20;
 pub const UNREADABLE_LISTED_MAX: usize = 10_000;
 /// The most users, and the most groups, whose names are kept.
 pub const OWNERS_MAX: usize = 65_536;
-const PATH_BYTES_MAX: usize = 1 << 16;
-const PARTS_MAX: usize = 1024;
+/// The longest path in a manifest, bytes.
+pub const PATH_BYTES_MAX: usize = 1 << 16;
+/// The most parts of a source.
+pub const PARTS_MAX: usize = 1024;
 
 /// What a holder of the catalog key may know.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -183,7 +183,7 @@ pub fn seal_pack_into<R: CryptoRng + ?Sized>(
     Ok(SealedPack { bytes: out, record })
 }
 
-fn encode_directory(segments: &[SegmentRecord]) -> Vec<u8> {
+pub(crate) fn encode_directory(segments: &[SegmentRecord]) -> Vec<u8> {
     let mut out = Vec::new();
     put_varint(&mut out, segments.len() as u64);
     for segment in segments {
@@ -222,7 +222,8 @@ pub(crate) fn check_plain_len(record: &SegmentRecord) -> Result<()> {
     if record.plain_len() > SEGMENT_PLAIN_BYTES_MAX { Err(FormatError::Limit { what: "segment" }) } else { Ok(()) }
 }
 
-fn parse_directory(bytes: &[u8]) -> Result<Vec<SegmentRecord>> {
+/// Parses a pack's opened directory.
+pub fn parse_directory(bytes: &[u8]) -> Result<Vec<SegmentRecord>> {
     let mut reader = Reader::new(bytes, "pack directory");
     let count = reader.count(PACK_SEGMENTS_MAX)?;
     let (mut segments, mut free) = (Vec::new(), 0);

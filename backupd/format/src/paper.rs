@@ -7,7 +7,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 const SECRET_BYTES: usize = 20;
 const CHECK_BYTES: usize = 5;
-const CONTEXT_CHECK: &str = "holdfast paper key v1 2026-11 checksum";
+pub(crate) const CONTEXT_CHECK: &str = "holdfast paper key v1 2026-11 checksum";
 
 /// A key to be printed and locked away. It opens the keyring as a passphrase does.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]

@@ -7,12 +7,14 @@ use crate::head::Head;
 use crate::index;
 use crate::keyring;
 use crate::keys::ChunkKind;
+use crate::machine::MachineKey;
 use crate::manifest::{InnerManifest, OuterManifest, Owners, PartRecord, UnreadableReason};
 use crate::pack::{SealedPack, seal_pack};
 use crate::pages::build_directory;
 use crate::paper::PaperKey;
 use crate::sealed::{PartsKind, seal_parts};
-use crate::segment::SegmentEncoder;
+use crate::segment::EncodedSegment;
+use crate::share::Share;
 use crate::slot::{Slot, Unlock};
 use crate::testing::rng;
 use crate::tombstone::{Tombstone, TombstoneReason};
@@ -23,6 +25,8 @@ use std::collections::BTreeMap;
 /// A tiny repository.
 pub struct Sample {
     pub paper: PaperKey,
+    pub machine: MachineKey,
+    pub shares: Vec<Share>,
     pub keyring: Vec<u8>,
     pub writer: WriterCredential,
     pub open: OpenKey,
@@ -41,6 +45,8 @@ pub struct Sample {
 
 const MADE_UNIX_MS: i64 = 1_780_000_000_000;
 pub const CONTENT: &[u8] = b"a chunk of a file, a chunk of a file, a chunk of a file";
+/// A zstd frame of it: another release of the compressor may write other bytes.
+const CONTENT_FRAME: &str = "28b52ffd2037cd00009861206368756e6b206f6620612066696c652c2001001b39c3";
 
 pub fn nodes(id: ChunkId) -> Vec<Node> {
     let node = |name: &[u8], kind| Node {
@@ -71,19 +77,35 @@ pub fn nodes(id: ChunkId) -> Vec<Node> {
     ]
 }
 
+/// One compressed segment, its frame as it was once made, and two raw ones of one length.
+fn segments(writer: &WriterCredential) -> Vec<EncodedSegment> {
+    let chunk = |content: &[u8]| vec![(writer.id_key().chunk_id(ChunkKind::Data, content), content.len() as u32)];
+    let reversed: Vec<u8> = CONTENT.iter().rev().copied().collect();
+    let capitals = CONTENT.to_ascii_uppercase();
+    let frame = hex::decode(CONTENT_FRAME).unwrap();
+    vec![
+        EncodedSegment { chunks: chunk(CONTENT), compressed: true, body: frame },
+        EncodedSegment::raw(chunk(&reversed), reversed).unwrap(),
+        EncodedSegment::raw(chunk(&capitals), capitals).unwrap(),
+    ]
+}
+
 pub fn sample(seed: u64) -> Sample {
     let mut rng = rng(seed);
     let mut secrets = RepositorySecrets::generate(&mut rng, MADE_UNIX_MS);
     assert_eq!(secrets.begin_epoch(&mut rng, MADE_UNIX_MS + 1), Ok(2));
     let paper = PaperKey::generate(&mut rng);
-    let slot = Slot::new(&mut rng, &Unlock::Paper(&paper), MADE_UNIX_MS).unwrap();
-    let keyring = keyring::seal(&mut rng, &secrets, 2, Features::default(), &[slot]).unwrap();
+    let machine = MachineKey::generate(&mut rng);
+    let on_paper = Slot::new(&mut rng, &Unlock::Paper(&paper), MADE_UNIX_MS).unwrap();
+    let on_machine = Slot::new(&mut rng, &Unlock::Machine(&machine), MADE_UNIX_MS).unwrap();
+    let (shared, shares) = Slot::new_shares(&mut rng, 2, 3, MADE_UNIX_MS).unwrap();
+    let slots = [on_paper, on_machine, shared];
+    let keyring = keyring::seal(&mut rng, &secrets, 2, Features::default(), &slots).unwrap();
     let writer = WriterCredential::issue(&mut rng, &secrets);
     let open = secrets.open_key();
     let id = writer.id_key().chunk_id(ChunkKind::Data, CONTENT);
-    let chunks = vec![(id, CONTENT.len() as u32)];
-    let segment = SegmentEncoder::new(3).unwrap().encode(chunks, CONTENT.to_vec()).unwrap();
-    let pack = seal_pack(&mut rng, writer.seal_key(), writer.repository(), ChunkKind::Data, vec![segment]).unwrap();
+    let segments = segments(&writer);
+    let pack = seal_pack(&mut rng, writer.seal_key(), writer.repository(), ChunkKind::Data, segments).unwrap();
     let keys = (writer.catalog(), writer.seal_key());
     let (catalog_part, open_part) = index::encode(std::slice::from_ref(&pack.record)).unwrap();
     let index = seal_parts(&mut rng, PartsKind::Index, keys, &catalog_part, &open_part).unwrap();
@@ -141,6 +163,8 @@ pub fn sample(seed: u64) -> Sample {
     let tombstone_bytes = tombstone.sign(&pruner).unwrap();
     Sample {
         paper,
+        machine,
+        shares,
         keyring,
         writer,
         open,

@@ -13,7 +13,7 @@ pub const SEAL_KEY_BYTES: usize = x_wing::ENCAPSULATION_KEY_SIZE;
 /// A wrapped key: the KEM ciphertext and the sealed 32-byte key.
 pub const WRAPPED_KEY_BYTES: usize = x_wing::CIPHERTEXT_SIZE + 32 + TAG_BYTES;
 
-const CONTEXT: &str = "holdfast repository v1 2026-11 key wrapped to the seal key";
+pub(crate) const CONTEXT: &str = "holdfast repository v1 2026-11 key wrapped to the seal key";
 const WHAT: &str = "wrapped key";
 
 /// An X-Wing public key: wraps, never opens.

@@ -14,7 +14,7 @@ pub const CLASSES: [usize; 5] = [64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20
 /// The largest object.
 pub const OBJECT_BYTES_MAX: usize = 16 << 20;
 
-const CONTEXT_CATALOG_PART: &str = "holdfast repository v1 2026-11 key of one catalog part";
+pub(crate) const CONTEXT_CATALOG_PART: &str = "holdfast repository v1 2026-11 key of one catalog part";
 const SALT_BYTES: usize = 32;
 const HEADER_BYTES: usize = 4 + 2 + 2 + 4 + SALT_BYTES;
 const LENGTHS_BYTES: usize = 8 + TAG_BYTES;

@@ -14,7 +14,7 @@ const SECRET_BYTES: usize = 32;
 const BODY_BYTES: usize = SlotId::BYTES + 3 + SECRET_BYTES;
 /// Body and checksum are 50 bytes, so 80 letters.
 const CHECK_BYTES: usize = 7;
-const CONTEXT_CHECK: &str = "holdfast share v1 2026-11 checksum";
+pub(crate) const CONTEXT_CHECK: &str = "holdfast share v1 2026-11 checksum";
 const WHAT: &str = "share";
 
 /// The most shares of one slot.

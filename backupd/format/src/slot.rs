@@ -30,10 +30,10 @@ const PARAMETERS_BYTES_MAX: usize = 1024;
 const SALT_BYTES: usize = 32;
 const WHAT: &str = "keyring slot";
 const DOMAIN: &[u8] = b"holdfast keyring slot v1\0";
-const CONTEXT_PASSPHRASE: &str = "holdfast keyring v1 2026-11 slot seed from a passphrase";
-const CONTEXT_PAPER: &str = "holdfast keyring v1 2026-11 slot seed from a paper key";
-const CONTEXT_SHARES: &str = "holdfast keyring v1 2026-11 slot seed from shares";
-const CONTEXT_MACHINE: &str = "holdfast keyring v1 2026-11 slot seed from a machine key";
+pub(crate) const CONTEXT_PASSPHRASE: &str = "holdfast keyring v1 2026-11 slot seed from a passphrase";
+pub(crate) const CONTEXT_PAPER: &str = "holdfast keyring v1 2026-11 slot seed from a paper key";
+pub(crate) const CONTEXT_SHARES: &str = "holdfast keyring v1 2026-11 slot seed from shares";
+pub(crate) const CONTEXT_MACHINE: &str = "holdfast keyring v1 2026-11 slot seed from a machine key";
 
 /// A passphrase, zeroized on drop.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]

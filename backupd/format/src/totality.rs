@@ -155,7 +155,7 @@ fn an_unknown_version_is_refused_by_name_and_is_not_damage() {
     }
     let mut page = sample.pages[0].clone();
     page[0] = 2;
-    assert!(matches!(Page::parse(&page), Err(FormatError::UnknownVersion { version: 2, .. })));
+    assert!(matches!(Page::parse(&page), Err(FormatError::UnknownVersion { version: 0x200, .. })));
 }
 
 #[test]

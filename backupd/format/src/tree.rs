@@ -259,8 +259,8 @@ impl Page {
         if version != PAGE_VERSION {
             return Err(FormatError::UnknownVersion {
                 what: WHAT,
-                version: u16::from(version),
-                known: u16::from(PAGE_VERSION),
+                version: u16::from(version) << 8,
+                known: u16::from(PAGE_VERSION) << 8,
             });
         }
         let kind = reader.u8()?;
