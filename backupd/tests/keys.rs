@@ -99,7 +99,11 @@ fn every_slot_alone_restores_and_the_last_cannot_go() {
     // What was not given is not proved; with everything, everything is.
     let some = place.refused(&paper, &["keys", "rehearse", "--repo", "repo"]);
     assert!(some.contains("not proved") && some.contains("opens keyring"), "{some}");
-    place.ok(&[paper[0], shares[0], machine[0], PASSPHRASE], &["keys", "rehearse", "--repo", "repo"]);
+    let file = place.path("generated");
+    fs::write(&file, generated[0].1).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let given = [paper[0], shares[0], machine[0], PASSPHRASE];
+    place.ok(&given, &["keys", "rehearse", "--repo", "repo", "--passphrase-file", "generated"]);
 }
 
 #[test]

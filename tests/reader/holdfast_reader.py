@@ -215,20 +215,25 @@ def open_key_file(data):
     return Keys(repository, authority, id_key, epochs)
 
 
+def slot_costs(parameters):
+    """Salt, memory, passes and lanes of a passphrase slot, refused before any work when they are too much."""
+    fields = Fields(parameters, "keyring slot")
+    salt, memory, passes, lanes = fields.take(32), fields.number("I"), fields.number("I"), fields.number("I")
+    fields.end()
+    if memory > 1 << 20 or passes > 64 or lanes > 16:
+        raise Refused("keyring slot is larger than the format allows")
+    return salt, memory, passes, lanes
+
+
 def slot_seed(kind, secret, parameters):
     """The X-Wing seed of a slot from its secret."""
-    fields = Fields(parameters, "keyring slot")
-    salt = fields.take(32)
     if kind == 1:
-        memory, passes, lanes = fields.number("I"), fields.number("I"), fields.number("I")
-        if memory > 1 << 20 or passes > 64 or lanes > 16:
-            raise Refused("keyring slot is larger than the format allows")
+        salt, memory, passes, lanes = slot_costs(parameters)
         stretched = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(secret)
-        seed = derive(KEYRING_V1 + "slot seed from a passphrase", stretched + salt)
-    else:
-        seed = derive(KEYRING_V1 + "slot seed from a paper key", secret + salt)
-    fields.end()
-    return seed
+        return derive(KEYRING_V1 + "slot seed from a passphrase", stretched + salt)
+    if len(parameters) != 32:
+        raise Refused("keyring slot is malformed")
+    return derive(KEYRING_V1 + "slot seed from a paper key", secret + parameters)
 
 
 def keyring_header(data):
@@ -248,6 +253,8 @@ def keyring_header(data):
         kind, slot_id, _made = fields.number("B"), fields.take(8), fields.take(8)
         public, wrapped = fields.take(SLOT_KEY), fields.take(WRAPPED)
         slots.append((kind, slot_id, public, wrapped, fields.take(fields.number("H"))))
+        if kind == 1:
+            slot_costs(slots[-1][4])
     if not 1 <= len(slots) <= 32:
         raise Refused("keyring is larger than the format allows")
     return repository, number, newest, salt, slots, fields.at
@@ -349,31 +356,38 @@ def open_parts(data, keys, kind, magic):
 Snapshot = collections.namedtuple("Snapshot", "id source taken_ms partial files bytes root tag users groups")
 
 
+def head(data, keys):
+    """The snapshot that a head names, and the name that the head must stand under."""
+    fields = Fields(data, "head")
+    if len(data) > HEAD_MAX:
+        raise Refused("head is larger than the format allows")
+    fields.preamble(b"HFhd")
+    if fields.take(16) != keys.repository:
+        raise Refused("head belongs to another repository")
+    source, incarnation, counter = fields.take(16), fields.take(16), fields.number("Q")
+    snapshot, before = fields.take(32), fields.option(32)
+    seen = [fields.take(32) for _ in range(fields.varint(256))]
+    fields.extensions()
+    writer, certified, signature = fields.take(32), fields.take(64), fields.take(64)
+    fields.end()
+    if counter < 1 or (counter == 1) != (before is None) or (seen and counter > 1):
+        raise Refused("head is malformed")
+    verify(keys.authority, b"holdfast writer certificate v1\0" + keys.repository + writer, certified, "head")
+    verify(writer, b"holdfast head v1\0" + data[:-64], signature, "head")
+    return snapshot.hex(), f"heads/{source.hex()}/{incarnation.hex()}/{counter:016x}-{blake3(data).hexdigest()}"
+
+
 def heads(store, keys):
-    """Snapshot ids that valid heads name."""
+    """Snapshot ids that valid heads name; one that is not valid is passed over, and said."""
     found = set()
     for name in store.names("heads"):
-        data = store.get(name)
-        fields = Fields(data, "head")
-        if len(data) > HEAD_MAX:
-            raise Refused("head is larger than the format allows")
-        fields.preamble(b"HFhd")
-        if fields.take(16) != keys.repository:
-            raise Refused("head belongs to another repository")
-        source, incarnation, counter = fields.take(16), fields.take(16), fields.number("Q")
-        snapshot, before = fields.take(32), fields.option(32)
-        seen = [fields.take(32) for _ in range(fields.varint(256))]
-        fields.extensions()
-        writer, certified, signature = fields.take(32), fields.take(64), fields.take(64)
-        fields.end()
-        if counter < 1 or (counter == 1) != (before is None) or (seen and counter > 1):
-            raise Refused("head is malformed")
-        verify(keys.authority, b"holdfast writer certificate v1\0" + keys.repository + writer, certified, "head")
-        verify(writer, b"holdfast head v1\0" + data[:-64], signature, "head")
-        expected = f"heads/{source.hex()}/{incarnation.hex()}/{counter:016x}-{blake3(data).hexdigest()}"
-        if name != expected:
-            raise Refused("a head stands under another's name")
-        found.add(snapshot.hex())
+        try:
+            snapshot, expected = head(store.get(name), keys)
+            if name != expected:
+                raise Refused("a head stands under another's name")
+            found.add(snapshot)
+        except Refused as error:
+            print(f"head passed over: {error}", file=sys.stderr)
     return found
 
 
@@ -387,10 +401,16 @@ def owners(fields):
     return names
 
 
-def read_snapshot(store, keys, snapshot):
-    catalog, inner = open_parts(store.get("snapshots/" + snapshot), keys, "snapshot", b"HFsn")
-    fields = Fields(catalog, "outer manifest")
-    source = fields.bytes(255).decode()
+def text(data, what):
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise Refused(f"{what} is malformed") from None
+
+
+def outer_manifest(data):
+    fields = Fields(data, "outer manifest")
+    source = text(fields.bytes(255), fields.what)
     fields.take(16)
     fields.varint()
     fields.option(32)
@@ -399,8 +419,12 @@ def read_snapshot(store, keys, snapshot):
     fields.option(32)
     fields.extensions()
     fields.end()
-    fields = Fields(inner, "inner manifest")
-    tag = fields.bytes(255).decode() if fields.flag() else None
+    return source, taken, partial, files, size, root
+
+
+def inner_manifest(data):
+    fields = Fields(data, "inner manifest")
+    tag = text(fields.bytes(255), fields.what) if fields.flag() else None
     if fields.flag():
         fields.bytes(4 << 20)
     for _ in range(fields.varint(1024)):
@@ -413,13 +437,46 @@ def read_snapshot(store, keys, snapshot):
     users, groups = owners(fields), owners(fields)
     fields.extensions()
     fields.end()
-    return Snapshot(snapshot, source, taken, partial, files, size, root, tag, users, groups)
+    return tag, users, groups
+
+
+def read_snapshot(store, keys, snapshot):
+    outer, inner = open_parts(store.get("snapshots/" + snapshot), keys, "snapshot", b"HFsn")
+    return Snapshot(snapshot, *outer_manifest(outer), *inner_manifest(inner))
 
 
 # --- chunks ----------------------------------------------------------------------------------------------------------
 
-Pack = collections.namedtuple("Pack", "name key binding segments")
+Pack = collections.namedtuple("Pack", "name kind key binding segments")
 Segment = collections.namedtuple("Segment", "offset sealed compressed chunks")
+
+
+def read_index(catalog, inner, repository):
+    catalog, inner, packs = Fields(catalog, "index"), Fields(inner, "index"), []
+    for _ in range(catalog.varint(4096)):
+        name, kind, size = catalog.take(32).hex(), catalog.number("B"), catalog.number("B")
+        if kind not in (DATA, TREE) or size >= len(CLASSES):
+            raise Refused(f"a pack is of kind {kind} and class {size}: malformed, or of a newer release")
+        epoch = catalog.varint(0xFFFFFFFF)
+        catalog.extensions()
+        segments = [[catalog.take(32) for _ in range(catalog.varint(65536))] for _ in range(catalog.varint(65536))]
+        pack_id, key = inner.take(16), inner.take(32)
+        inner.extensions()
+        binding = b"holdfast.pack\0" + struct.pack("<HBI", VERSION, kind, epoch) + repository + pack_id
+        pack, free = Pack(f"packs/{name[:2]}/{name}", kind, key, binding, []), 1196
+        for ids in segments:
+            offset, sealed, compressed = inner.varint(1 << 24), inner.varint(1 << 24), inner.flag()
+            chunks = [(chunk, inner.varint(SEGMENT_PLAIN_MAX)) for chunk in ids]
+            if offset < free or sealed < TAG or offset + sealed > CLASSES[size]:
+                raise Refused("index: segments overlap or leave their pack")
+            if sum(length for _, length in chunks) > SEGMENT_PLAIN_MAX:
+                raise Refused("segment is larger than the format allows")
+            free = offset + sealed
+            pack.segments.append(Segment(offset, sealed, compressed, chunks))
+        packs.append(pack)
+    catalog.end()
+    inner.end()
+    return packs
 
 
 class Chunks:
@@ -430,38 +487,14 @@ class Chunks:
         self.cache = collections.OrderedDict()
         for name in store.names("index"):
             try:
-                self.read_index(*open_parts(store.get(name), keys, "index", b"HFix"))
+                packs = read_index(*open_parts(store.get(name), keys, "index", b"HFix"), keys.repository)
             except Refused as error:
                 print(f"index object passed over: {error}", file=sys.stderr)
-
-    def read_index(self, catalog, inner):
-        catalog, inner = Fields(catalog, "index"), Fields(inner, "index")
-        for _ in range(catalog.varint(4096)):
-            name, kind, size = catalog.take(32).hex(), catalog.number("B"), catalog.number("B")
-            epoch = catalog.varint(0xFFFFFFFF)
-            if kind not in (DATA, TREE):
-                raise Refused(f"a pack is of kind {kind}: use a newer reader")
-            catalog.extensions()
-            segments = [
-                [catalog.take(32) for _ in range(catalog.varint(65536))] for _ in range(catalog.varint(65536))
-            ]
-            pack_id, key = inner.take(16), inner.take(32)
-            inner.extensions()
-            binding = b"holdfast.pack\0" + struct.pack("<HBI", VERSION, kind, epoch) + self.keys.repository + pack_id
-            pack, free = Pack(f"packs/{name[:2]}/{name}", key, binding, []), 1196
-            for number, ids in enumerate(segments):
-                offset, sealed, compressed = inner.varint(1 << 24), inner.varint(1 << 24), inner.flag()
-                chunks = [(chunk, inner.varint(SEGMENT_PLAIN_MAX)) for chunk in ids]
-                if offset < free or sealed < TAG or offset + sealed > CLASSES[size]:
-                    raise Refused("index: segments overlap or leave their pack")
-                if sum(length for _, length in chunks) > SEGMENT_PLAIN_MAX:
-                    raise Refused("segment is larger than the format allows")
-                free = offset + sealed
-                pack.segments.append(Segment(offset, sealed, compressed, chunks))
-                for chunk in ids:
-                    self.places.setdefault((kind, chunk), []).append((pack, number))
-        catalog.end()
-        inner.end()
+                continue
+            for pack in packs:
+                for number, segment in enumerate(pack.segments):
+                    for chunk, _ in segment.chunks:
+                        self.places.setdefault((pack.kind, chunk), []).append((pack, number))
 
     def plain(self, pack, number):
         known = self.cache.get((pack.name, number))
@@ -546,22 +579,38 @@ def read_entry(fields):
     return Entry(name, kind, mode, uid, gid, seconds * 10**9 + nanoseconds, xattrs, link, body)
 
 
-def items(chunks, page, kinds, level=0):
-    """The items of a page tree: kinds are the page kinds of its leaves and of its index pages."""
-    fields = Fields(chunks.get(TREE, page), "tree page")
+PAGE_ITEMS = {
+    1: read_entry,
+    2: lambda fields: (fields.bytes(255), fields.take(32)),
+    3: read_extent,
+    4: lambda fields: (fields.varint(), fields.take(32)),
+}
+
+
+def read_page(data):
+    """Kind and items of one page."""
+    fields = Fields(data, "tree page")
     version, kind = fields.number("B"), fields.number("B")
     if version != PAGE_VERSION:
         raise Refused(f"tree page has version {version}: use a newer reader")
-    count = fields.varint(len(fields.data))
+    if kind not in PAGE_ITEMS or len(data) > CHUNK_MAX:
+        raise Refused("tree page is malformed")
+    found = [PAGE_ITEMS[kind](fields) for _ in range(fields.varint(len(data)))]
+    fields.end()
+    names = [item[0] for item in found]
+    if kind in (1, 2) and any(a >= b for a, b in zip(names, names[1:])):
+        raise Refused("tree page is malformed")
+    return kind, found
+
+
+def items(chunks, page, kinds, level=0):
+    """The items of a page tree: kinds are the page kinds of its leaves and of its index pages."""
+    kind, found = read_page(chunks.get(TREE, page))
     if kind == kinds[0]:
-        found = [read_entry(fields) if kind == 1 else read_extent(fields) for _ in range(count)]
-        fields.end()
         yield from found
     elif kind == kinds[1] and level < LEVELS_MAX:
-        below = [(fields.bytes(255) if kind == 2 else fields.varint(), fields.take(32)) for _ in range(count)]
-        fields.end()
-        for _, below_page in below:
-            yield from items(chunks, below_page, kinds, level + 1)
+        for _, below in found:
+            yield from items(chunks, below, kinds, level + 1)
     else:
         raise Refused("tree page is malformed")
 

@@ -8,7 +8,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+pub mod golden;
 pub mod http;
+pub mod tree;
 
 /// The folder of the programs under test: `HOLDFAST_BIN_DIR`, or the profile folder that this test was built into.
 pub fn bin_dir() -> PathBuf {

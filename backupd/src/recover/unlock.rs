@@ -55,6 +55,9 @@ impl UnlockArgs {
     pub fn all(&self, kit: Option<&Path>) -> anyhow::Result<Vec<UnlockWith>> {
         let mut found = Vec::new();
         found.extend(self.passphrase()?.map(UnlockWith::Passphrase));
+        if self.passphrase_file.is_some() {
+            found.extend(passphrase_variable().map(UnlockWith::Passphrase));
+        }
         let beside = kit.and_then(|kit| Place::of(kit).paper_key).filter(|file| file.is_file());
         let paper = match (&self.paper_key_file, variable(PAPER_KEY_VARIABLE), beside) {
             (Some(file), ..) => Some(text_of(file)?),
