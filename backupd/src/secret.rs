@@ -40,6 +40,17 @@ pub fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write(path, bytes, true)
 }
 
+/// Whether a file could be written here. Makes its folder.
+pub fn check_place(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let dir = path.parent().with_context(|| format!("{shown} has no folder"))?;
+    make_private_dir(dir)?;
+    let probe = dir.join(format!(".backupd-{}.probe", std::process::id()));
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .with_context(|| format!("{shown} cannot be written"))
+}
+
 fn write(path: &Path, bytes: &[u8], replace: bool) -> anyhow::Result<()> {
     let shown = path.display();
     let dir = path.parent().with_context(|| format!("{shown} has no folder"))?;

@@ -198,6 +198,10 @@ fn what_was_taken_comes_back_at_the_top_of_the_target() -> Result<()> {
     ok(place.backupd(&one))?;
     ensure!(files(&part) == [part.join("letters/2026/letter-7.txt")]);
     fails(place.backupd(&one), 2, &["already holds", "empty folder"])?;
+    let letter = part.join("letters/2026/letter-7.txt");
+    fs::write(&letter, b"spoilt")?;
+    ok(place.backupd(&[&one[..], &["--overwrite"]].concat()))?;
+    ensure!(fs::read(&letter)? == fs::read(place.source().join("letters/2026/letter-7.txt"))?);
     let absent = ["restore", "--tag", "monday", "--into", part.to_str().context("path")?, "letters/1999"];
     fails(place.backupd(&absent), 1, &["not in the snapshot"])?;
     Ok(())
@@ -376,7 +380,7 @@ fn listings_differences_and_finds() -> Result<()> {
     let both = place.json(&["find", "letter-7.txt"])?;
     ensure!(both[0]["entries"][0]["snapshots"].as_array().map(Vec::len) == Some(2), "{both:?}");
     ensure!(ok(place.backupd(&["find", "--larger", "1M", "--type", "f", "--tag", "after"]))?.lines().count() == 3);
-    ensure!(ok(place.backupd(&["find", "LETTER-3*", "-i", "--tag", "after"]))?.lines().count() == 7);
+    ensure!(ok(place.backupd(&["find", "LETTER-3*", "-i", "--tag", "after"]))?.lines().count() == 11);
     ensure!(ok(place.backupd(&["find", "--older", "1990-01-01"]))?.is_empty());
     ensure!(ok(place.backupd(&["find", "letters/**/added.txt"]))?.contains(&id(&second)[..8]));
 
@@ -400,6 +404,123 @@ fn what_is_excluded_is_not_taken() -> Result<()> {
     let absolute = absolute.to_str().context("path")?;
     ok(place.backupd(&["snapshot", "--exclude", "cache", "--exclude", "./deep/down", "--exclude", absolute, "."]))?;
     ensure!(ok(place.backupd(&["ls"]))? == "deep\ndeep/other\nkeep\n");
+    let patterns = ["snapshot", "--exclude", "*.txt", "--exclude", "deep/**/d", "--exclude", "[x-z]*", "."];
+    ok(place.backupd(&patterns))?;
+    ensure!(
+        ok(place.backupd(&["ls"]))? == "cache\ncache/c\ndeep\ndeep/down\ndeep/other\nkeep\nkeep/cache\nkeep/cache/b\n"
+    );
+    Ok(())
+}
+
+/// Settings of a practice with one folder to back up, two stores, and both daemons on this machine.
+fn practice(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir.join("data"))?;
+    let mut stores = String::new();
+    for name in ["one", "two"] {
+        fs::create_dir_all(dir.join(format!("store-{name}")))?;
+        stores += &format!(
+            "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"store-{name}\"\nsite = \"site-{name}\"\nprovider = \"{name}\"\n"
+        );
+    }
+    let serve = format!(
+        "practice = \"Names\"\ntime_zone = \"UTC\"\nsite = \"a\"\nwriter_credential = \"writer.cred\"\nstate_dir = \"state/serve\"\n\
+         socket = \"s.sock\"\nquorum = 2\ndisk_reserve_bytes = 1000000\nreport_key = \"report.pub\"\n[[source]]\nname = \"files\"\n\
+         kind = \"folder\"\npath = \"data\"\nschedule = \"0 4 * * *\"\n{stores}"
+    );
+    fs::write(dir.join("serve.toml"), serve)?;
+    let verifier = format!(
+        "practice = \"Names\"\ntime_zone = \"UTC\"\nhost = \"b\"\nsite = \"b\"\nopen_key = \"open.key\"\nreport_key = \"report.key\"\n\
+         state_dir = \"state/verifier\"\nsocket = \"v.sock\"\ndrill_schedule = \"0 5 * * *\"\nsandbox_dir = \"sandbox\"\n\
+         same_host_as_writer = true\n[probe]\nmode = \"spawn\"\nprogram = {:?}\n{stores}",
+        program("appliance"),
+    );
+    Ok(fs::write(dir.join("verifier.toml"), verifier)?)
+}
+
+/// A name without a folder is a place too; one that cannot be written is refused before anything is made.
+#[test]
+fn init_writes_every_file_or_makes_nothing() -> Result<()> {
+    let place = Place::new()?;
+    let dir = place.path("practice");
+    practice(&dir)?;
+    fs::create_dir(place.path("run"))?;
+    let init = |paper: &str| {
+        let mut command = place.bare(&["init", "--config"]);
+        command.arg(dir.join("serve.toml")).args(["--kit", "kit.json", "--write-paper-key", paper]);
+        command.current_dir(place.path("run"));
+        command
+    };
+    fs::write(place.path("a-file"), b"")?;
+    let below = place.path("a-file/paper.txt");
+    fails(init(below.to_str().context("path")?), 2, &["choose a folder", "nothing was changed"])?;
+    let stores = [files(&dir.join("store-one")), files(&dir.join("store-two"))].concat();
+    ensure!(stores.is_empty() && !dir.join("writer.cred").exists(), "nothing was made: {stores:?}");
+    let said = ok(init("paper.txt"))?;
+    ensure!(said.contains("paper.txt"), "{said}");
+    let paper = place.path("run/paper.txt");
+    ensure!(paper.metadata()?.mode() & 0o777 == 0o600 && fs::read_to_string(&paper)?.trim().len() > 40);
+    ensure!(place.path("run/kit.json").is_file() && dir.join("writer.cred").is_file());
+    Ok(())
+}
+
+/// A daemon of a practice, ended with the test.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = signal(&self.0, Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// `ls`, `diff` and `find` are answered by the verifier for its own repository, with the open key that it holds.
+#[test]
+fn the_verifier_answers_for_its_own_repository() -> Result<()> {
+    let place = Place::new()?;
+    let dir = place.path("p");
+    practice(&dir)?;
+    fs::create_dir(dir.join("data/letters"))?;
+    for at in 0..20 {
+        fs::write(dir.join(format!("data/letters/letter-{at}.txt")), noise(at, 3000))?;
+    }
+    let run = |args: &[&str], config: &str| {
+        let mut command = place.bare(&args[..1]);
+        command.env_remove("BACKUPD_PASSPHRASE").arg("--config").arg(dir.join(config)).args(&args[1..]);
+        command.current_dir(&dir);
+        command
+    };
+    ok(run(&["init", "--kit", "kit.json", "--write-paper-key", "paper.txt"], "serve.toml"))?;
+    let start = |verb: &str, config: &str| -> Result<Daemon> {
+        Ok(Daemon(run(&[verb], config).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+    };
+    let _daemons = [start("serve", "serve.toml")?, start("verifier", "verifier.toml")?];
+    wait_for("the daemons", 60, || (dir.join("s.sock").exists() && dir.join("v.sock").exists()).then_some(()))?;
+    ok(run(&["snapshot", "--tag", "first"], "serve.toml"))?;
+    fs::write(dir.join("data/letters/letter-3.txt"), b"other words")?;
+    fs::write(dir.join("data/letters/added.txt"), b"new")?;
+    holdfast_tests::pause(std::time::Duration::from_millis(80));
+    ok(run(&["snapshot", "--tag", "second"], "serve.toml"))?;
+    let ask = |args: &[&str]| ok(run(args, "verifier.toml"));
+    let listed = ask(&["ls", "--tag", "first", "--long"])?;
+    ensure!(
+        listed.lines().count() == 24 && listed.contains("-rw-") && listed.contains("letters/letter-7.txt"),
+        "{listed}"
+    );
+    let rows = json_lines(&run(&["snapshots", "--json"], "verifier.toml").output()?)?;
+    let ids: Vec<&str> =
+        rows[0]["snapshots"].as_array().context("rows")?.iter().filter_map(|r| r["id"].as_str()).collect();
+    let [after, before] = ids[..] else { anyhow::bail!("two snapshots: {rows:?}") };
+    let shown = ask(&["diff", before, after])?;
+    ensure!(shown.contains("letters/added.txt") && shown.contains("M ") && shown.contains("1 added"), "{shown}");
+    let found = ask(&["find", "letter-3.txt"])?;
+    ensure!(found.lines().count() == 2, "{found}");
+    ensure!(ask(&["find", "*.txt", "--larger", "2k", "--tag", "second"])?.lines().count() == 19);
+    ensure!(ask(&["ls", "--unreadable"])?.contains("every file as it was"));
+    fails(run(&["diff", before, "0123456789"], "verifier.toml"), 1, &["backupd snapshots"])?;
+    // The writer cannot answer: it holds no key that reads.
+    let mut wrong = place.bare(&["ls", "--verifier"]);
+    wrong.arg(format!("unix:{}", dir.join("s.sock").display()));
+    fails(wrong, 2, &["backupd verifier"])?;
     Ok(())
 }
 

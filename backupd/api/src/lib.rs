@@ -63,6 +63,8 @@ pub enum Request {
         store: Option<String>,
         into: PathBuf,
         paths: Vec<String>,
+        /// Whether what differs in the target may be written over.
+        overwrite: bool,
     },
     Verify {
         store: Option<String>,

@@ -55,7 +55,8 @@ pub struct SnapshotRequest {
     /// The source's name, e.g. `emr`. Part of the catalog, not sealed.
     pub source: String,
     pub parts: Vec<Part>,
-    /// Paths below a part, `PART/dir/file`, or bare names without a slash: neither they nor what is in them is taken.
+    /// Paths below a part, `PART/dir/file`, or bare names without a slash, either with `*`, `?`, `[a-z]`, `**`:
+    /// neither they nor what is in them is taken.
     pub excludes: Vec<String>,
     /// Sealed in the inner manifest.
     pub tag: Option<String>,

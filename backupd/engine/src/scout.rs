@@ -5,6 +5,7 @@
 use crate::backup::{Part, PartKind};
 use crate::chunker::Cut;
 use crate::error::{Error, Result};
+use crate::glob::Glob;
 use crate::source::{SourceDir, SourceFile, SourceFs, SourceRoot, Stat, StatKind, Xattrs};
 use std::io;
 use std::sync::Arc;
@@ -69,14 +70,18 @@ struct Scout<'a> {
 pub(crate) struct Excludes {
     names: Vec<Vec<u8>>,
     paths: Vec<Vec<u8>>,
+    patterns: Vec<Glob>,
 }
 
 impl Excludes {
-    /// With a slash: a path from a part's name on; without: any entry of this name.
+    /// With a slash: a path from a part's name on; without: any entry of this name. With `*`, `?` or `[` in it, a text
+    /// also stands for what fits it as a pattern.
     pub(crate) fn new(texts: &[String]) -> Self {
         let plain = texts.iter().map(|text| text.trim_matches('/').as_bytes().to_vec());
-        let (paths, names) = plain.partition(|text: &Vec<u8>| text.contains(&b'/'));
-        Self { names, paths }
+        let (paths, names): (Vec<_>, Vec<_>) = plain.partition(|text: &Vec<u8>| text.contains(&b'/'));
+        let pattern = |text: &&Vec<u8>| text.iter().any(|byte| b"*?[".contains(byte));
+        let patterns = names.iter().chain(&paths).filter(pattern).filter_map(|text| Glob::parse(text, false).ok());
+        Self { patterns: patterns.collect(), names, paths }
     }
 
     fn covers(&self, path: &[u8], name: &[u8]) -> bool {
@@ -84,6 +89,10 @@ impl Excludes {
             || self.paths.iter().any(|exclude| {
                 let above = exclude.strip_suffix(name).and_then(|above| above.strip_suffix(b"/"));
                 above == Some(path)
+            })
+            || (!self.patterns.is_empty() && {
+                let whole = [path, b"/", name].concat();
+                self.patterns.iter().any(|pattern| pattern.fits(&whole))
             })
     }
 }

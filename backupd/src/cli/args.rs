@@ -139,7 +139,7 @@ pub struct SnapshotArgs {
     /// A word to find the snapshot by
     #[arg(long)]
     pub tag: Option<String>,
-    /// With --repo: leave out what has this name or stands at this path; may be given often
+    /// With --repo: leave out what has this name or stands at this path, `*`, `?`, `[a-z]` and `**` allowed; may be given often
     #[arg(long, value_name = "NAME")]
     pub exclude: Vec<String>,
     /// With --repo: the folder or file to back up
@@ -280,7 +280,10 @@ pub struct RestoreArgs {
     /// From this store alone; otherwise from the first that gives it whole
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
-    /// The folder to restore into, `.` for this one; nothing in it is replaced
+    /// Write over what differs in the target; otherwise an entry that is there already refuses the restore
+    #[arg(long)]
+    pub overwrite: bool,
+    /// The folder to restore into, `.` for this one
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
     /// Only these paths, as `backupd ls` shows them

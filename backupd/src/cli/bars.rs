@@ -2,9 +2,11 @@
 
 use super::render;
 use crate::clock::Stopwatch;
+use backup_engine::Glob;
 use backupd_api::{Event, Phase, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -131,6 +133,13 @@ fn words(phase: Phase) -> &'static str {
 
 /// Bytes of all files at or below a path; `None` when the work was over first.
 fn bytes_below(path: PathBuf, excludes: &[String], over: &AtomicBool) -> Option<u64> {
+    let patterns: Vec<Glob> =
+        excludes.iter().filter_map(|text| Glob::parse(text.trim_matches('/').as_bytes(), false).ok()).collect();
+    let top = path.clone();
+    let excluded = |path: &Path| {
+        let below = path.strip_prefix(&top).unwrap_or(path).as_os_str().as_bytes();
+        patterns.iter().any(|pattern| pattern.fits(below))
+    };
     let mut bytes = 0u64;
     let mut todo = vec![path];
     while let Some(path) = todo.pop() {
@@ -141,9 +150,8 @@ fn bytes_below(path: PathBuf, excludes: &[String], over: &AtomicBool) -> Option<
         if meta.is_file() {
             bytes = bytes.saturating_add(meta.size());
         } else if meta.is_dir() {
-            let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
-            let excluded = |name: &std::ffi::OsStr| excludes.iter().any(|exclude| name == exclude.as_str());
-            todo.extend(entries.filter(|entry| !excluded(&entry.file_name())).map(|entry| entry.path()));
+            let entries = std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
+            todo.extend(entries.filter(|path| !excluded(path)));
         }
     }
     Some(bytes)

@@ -147,7 +147,7 @@ pub async fn restore(place: &str, args: RestoreArgs) -> anyhow::Result<ExitCode>
         into: std::path::absolute(&args.into)?,
         // `.` is everything.
         paths: if paths.iter().any(Vec::is_empty) { Vec::new() } else { paths },
-        overwrite: false,
+        overwrite: args.overwrite,
         top: TOP.into(),
         ..RestoreRequest::default()
     };

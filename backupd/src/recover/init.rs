@@ -64,6 +64,7 @@ pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     let verifier = verifier_config.as_deref().map(VerifierSettings::load).transpose()?;
     let files = files(&serve, verifier.as_ref(), kit, args.write_paper_key.clone())?;
     files.check_absent()?;
+    files.check_places()?;
     let named = stores::open_all(&serve.stores)?;
     let unlock = UnlockArgs { passphrase_file: args.passphrase_file.clone(), ..UnlockArgs::default() };
     let passphrase = unlock.passphrase()?;
@@ -93,8 +94,9 @@ fn files(
     kit: &Path,
     paper_key: Option<PathBuf>,
 ) -> anyhow::Result<Files> {
-    let beside = |name: &str| serve.file.with_file_name(name);
-    let key = |set: Option<&PathBuf>, name: &str| set.cloned().unwrap_or_else(|| beside(name));
+    let file = std::path::absolute(&serve.file)?;
+    let key = |set: Option<&PathBuf>, name: &str| set.cloned().unwrap_or_else(|| file.with_file_name(name));
+    let paper_key = paper_key.map(std::path::absolute).transpose()?;
     let place = Place::of(&std::path::absolute(kit)?);
     Ok(Files {
         writer: key(serve.writer_credential.as_ref(), "writer.cred"),
@@ -118,6 +120,17 @@ impl Files {
                     path.display()
                 ))
             );
+        }
+        Ok(())
+    }
+
+    /// Before anything is made: a file that cannot be written would leave half a practice.
+    fn check_places(&self) -> anyhow::Result<()> {
+        let all = [&self.writer, &self.open, &self.report, &self.report_public, &self.kit];
+        for path in all.into_iter().chain(&self.paper_key) {
+            secret::check_place(path).map_err(|error| {
+                Usage(format!("{error:#}: choose a folder that can be written; nothing was changed"))
+            })?;
         }
         Ok(())
     }

@@ -53,8 +53,8 @@ impl Verifier {
             Request::Unreadable { snapshot } => self.unreadable(&snapshot).await?,
             Request::Diff { before, after, path } => self.diff(&before, &after, path.as_deref()).await?,
             Request::Find { snapshot, wanted } => self.find_names(snapshot.as_deref(), &wanted).await?,
-            Request::Restore { snapshot, store, into, paths } => {
-                Event::RestoreDone(self.restore(&snapshot, store.as_deref(), into, paths).await?)
+            Request::Restore { snapshot, store, into, paths, overwrite } => {
+                Event::RestoreDone(self.restore(&snapshot, store.as_deref(), into, (paths, overwrite)).await?)
             }
             Request::Verify { store, read_data } => Event::VerifyDone(self.verify(store.as_deref(), read_data).await?),
             Request::Drill { store } => Event::DrillDone(self.drill(store.as_deref()).await?),

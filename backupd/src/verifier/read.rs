@@ -49,7 +49,7 @@ impl Verifier {
         snapshot: &str,
         store: Option<&str>,
         into: PathBuf,
-        paths: Vec<String>,
+        (paths, overwrite): (Vec<String>, bool),
     ) -> Result<RestoreDone, Failure> {
         let _engine = self.engine.lock().await;
         let _busy = self.activity.begin("restore");
@@ -63,7 +63,7 @@ impl Verifier {
         };
         let mut last = failure::new(FailureKind::NotFound, "no store holds this snapshot");
         for (attempt, store) in candidates.into_iter().enumerate() {
-            match self.restore_from(store, &info, &into, &paths, attempt > 0).await {
+            match self.restore_from(store, &info, &into, &paths, overwrite || attempt > 0).await {
                 Ok(done) => return Ok(done),
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unreachable | ErrorKind::NotFound) =>

@@ -111,28 +111,34 @@ impl Store for ObjectStoreStore {
 
 fn translate(error: object_store::Error, what: &str) -> Error {
     use object_store::Error as E;
-    let (kind, says) = match &error {
+    const NOT_LET_IN: &str = "is refused: check the access key and its policy";
+    let (kind, what_is) = match &error {
         E::NotFound { .. } => (ErrorKind::NotFound, "is not there"),
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-            (ErrorKind::Denied, "is refused: check the access key and its policy")
-        }
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => (ErrorKind::Denied, NOT_LET_IN),
         E::AlreadyExists { .. } | E::Precondition { .. } => (ErrorKind::Fenced, "exists already"),
         E::NotSupported { .. }
         | E::NotImplemented { .. }
         | E::InvalidPath { .. }
         | E::UnknownConfigurationKey { .. } => (ErrorKind::Misconfigured, "is not possible with these settings"),
-        _ if full(&error) => (ErrorKind::NoSpace, "does not fit: the store is full"),
+        _ if says(&error, &FULL) => (ErrorKind::NoSpace, "does not fit: the store is full"),
+        _ if says(&error, &REFUSED) => (ErrorKind::Denied, NOT_LET_IN),
         _ => (ErrorKind::Unreachable, "was not answered by the store"),
     };
-    Error::new(kind, format!("{what} {says}")).because(error)
+    Error::new(kind, format!("{what} {what_is}")).because(error)
 }
 
-/// Whether a store's answer says that it is full (HTTP 507, or its error text).
-fn full(error: &object_store::Error) -> bool {
+/// What a store says when it is full, and when the credentials are not good for the request. Names are hexadecimal, so
+/// a bare number would be found in them too.
+const FULL: [&str; 3] = ["status code: 507", "No space left", "QuotaExceeded"];
+const REFUSED: [&str; 5] =
+    ["status code: 401", "status code: 403", "SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied"];
+
+/// Whether an error, or one of its causes, says one of these words.
+fn says(error: &object_store::Error, words: &[&str]) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(current) = cause {
         let text = current.to_string();
-        if text.contains("507") || text.contains("No space left") || text.contains("QuotaExceeded") {
+        if words.iter().any(|word| text.contains(word)) {
             return true;
         }
         cause = current.source();
