@@ -2,10 +2,11 @@
 
 use anyhow::Context;
 use backup_engine::{
-    Change, DiffSummary, Difference, EntryKind, Found, Node, NodeKind, UnreadableCounts, UnreadableReason,
-    kind_and_size,
+    Change, DiffSummary, Difference, EntryKind, Found, Node, NodeKind, Owners, Tree, UnreadableCounts,
+    UnreadableReason, kind_and_size,
 };
 use backupd_api::{DiffDone, DiffRow, FindWanted, FoundRow, LsRow, Name, Unreadable, UnreadableRow};
+use std::sync::Arc;
 
 pub fn kind_word(kind: EntryKind) -> &'static str {
     match kind {
@@ -24,7 +25,7 @@ fn kind_of_word(word: &str) -> Option<EntryKind> {
     [File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice].into_iter().find(|kind| kind_word(*kind) == word)
 }
 
-pub fn ls_row(path: &[u8], node: &Node) -> LsRow {
+pub fn ls_row(path: &[u8], node: &Node, owners: &Owners) -> LsRow {
     let (kind, bytes) = kind_and_size(node);
     let target = if let NodeKind::Symlink { target } = &node.kind { Some(Name::of(target)) } else { None };
     LsRow {
@@ -35,6 +36,8 @@ pub fn ls_row(path: &[u8], node: &Node) -> LsRow {
         mode: node.mode,
         uid: node.uid,
         gid: node.gid,
+        user: owners.users.get(&node.uid).map(|name| Name::of(name)),
+        group: owners.groups.get(&node.gid).map(|name| Name::of(name)),
         target,
     }
 }
@@ -97,10 +100,12 @@ pub fn diff_done(summary: &DiffSummary) -> DiffDone {
     }
 }
 
-/// A found entry; `ids` are those of the trees that were searched.
-pub fn found_row(found: &Found<'_>, ids: &[String]) -> FoundRow {
-    let snapshots = found.trees.iter().filter_map(|at| ids.get(*at)).cloned().collect();
-    FoundRow { entry: ls_row(found.path, found.node), snapshots }
+/// A found entry; `trees` are those that were searched.
+pub fn found_row(found: &Found<'_>, trees: &[Tree]) -> FoundRow {
+    let holders = found.trees.iter().filter_map(|at| trees.get(*at));
+    let owners = holders.clone().next().map(|tree| Arc::clone(&tree.owners)).unwrap_or_default();
+    let snapshots = holders.map(|tree| tree.id.to_string()).collect();
+    FoundRow { entry: ls_row(found.path, found.node, &owners), snapshots }
 }
 
 /// The engine's form of what to find.

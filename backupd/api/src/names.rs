@@ -55,6 +55,11 @@ pub struct LsRow {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// What the source machine called them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
     /// Of a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Name>,

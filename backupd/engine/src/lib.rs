@@ -47,7 +47,7 @@ mod view;
 mod walk;
 
 pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop, StoreOutcome, UnreadableCounts, snapshot};
-pub use backup_format::manifest::UnreadableReason;
+pub use backup_format::manifest::{Owners, UnreadableReason};
 pub use backup_format::tree::{Node, NodeKind, Page};
 pub use backup_format::{
     CatalogKey, FormatError, IncarnationId, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, RepositoryId, Share,

@@ -6,7 +6,7 @@ use crate::heads::read_manifest;
 use crate::read::Reader;
 use crate::recent::Recent;
 use crate::store::NamedStore;
-use backup_format::manifest::UnreadableReason;
+use backup_format::manifest::{Owners, UnreadableReason};
 use backup_format::tree::{Content, Extent, Node, NodeKind, PAGE_LEVELS_MAX, Page};
 use backup_format::{ChunkId, ChunkKind, OpenKey, SnapshotId};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +28,8 @@ pub struct Tree {
     pub id: SnapshotId,
     /// The directory in which paths begin.
     pub root: Node,
+    /// What the source machine called the owners of its files.
+    pub owners: Arc<Owners>,
 }
 
 /// Files that a snapshot could not take as they were.
@@ -65,7 +67,8 @@ impl<'a> View<'a> {
 
     /// A snapshot's tree. Where its root holds a directory named `top`, paths begin there; `top` may be empty.
     pub async fn tree(&self, id: SnapshotId, top: &[u8]) -> Result<Tree> {
-        let (manifest, _) = read_manifest(self.reader.open.catalog(), None, id, self.reader.store).await?;
+        let open = self.reader.open;
+        let (manifest, inner) = read_manifest(open.catalog(), Some(open), id, self.reader.store).await?;
         let mut root = root_node(manifest.root, manifest.taken_unix_ms);
         if !top.is_empty()
             && let Some(found) = self.entry(manifest.root, top).await?
@@ -73,7 +76,7 @@ impl<'a> View<'a> {
         {
             root = found;
         }
-        Ok(Tree { id, root })
+        Ok(Tree { id, root, owners: Arc::new(inner.unwrap_or_default().owners) })
     }
 
     /// What stands at a path; the empty path is the tree's root.

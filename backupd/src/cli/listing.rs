@@ -4,7 +4,7 @@ use super::render::{Usage, table_time};
 use crate::names::kind_word;
 use anyhow::Context;
 use backup_engine::EntryKind;
-use backupd_api::{DiffDone, DiffRow, FoundRow, LsRow, UnreadableRow};
+use backupd_api::{DiffDone, DiffRow, FoundRow, LsRow, Name, UnreadableRow};
 use indicatif::HumanBytes;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -71,7 +71,11 @@ pub fn show_entry(row: &LsRow, long: bool) {
     }
     let arrow = row.target.as_ref().map(|target| format!(" -> {}", shown(&target.bytes()))).unwrap_or_default();
     let (mode, time) = (mode_text(&row.kind, row.mode), table_time(row.modified_unix_ms));
-    say!("{mode} {:>6} {:>6} {:>13} {time} {path}{arrow}", row.uid, row.gid, row.bytes);
+    let owner = |name: &Option<Name>, number: u32| {
+        name.as_ref().map_or_else(|| number.to_string(), |name| shown(&name.bytes()))
+    };
+    let (user, group) = (owner(&row.user, row.uid), owner(&row.group, row.gid));
+    say!("{mode} {user:<8} {group:<8} {:>13} {time} {path}{arrow}", row.bytes);
 }
 
 /// Type and permissions as `ls -l` shows them.

@@ -11,6 +11,7 @@ mod repo;
 mod standalone;
 mod stop;
 mod views;
+mod warnings;
 
 pub use bars::Bars;
 pub use render::Usage;
@@ -65,6 +66,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         command => {
+            warnings::show();
             let (signals, left) = (Signals::listen()?, left_by(&command));
             signals.run(one(command, &signals), left).await
         }

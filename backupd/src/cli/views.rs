@@ -58,7 +58,7 @@ pub async fn ls(place: &str, args: LsArgs) -> anyhow::Result<ExitCode> {
     let depth = args.depth.map_or(usize::MAX, |depth| depth as usize);
     let mut batches = Batches::new(|entries| Event::Ls { entries });
     backup_engine::list(&view, &tree, &path, depth, &mut |path, node| {
-        let row = names::ls_row(path, node);
+        let row = names::ls_row(path, node, &tree.owners);
         if args.ask.json {
             batches.add(row)
         } else {
@@ -131,12 +131,11 @@ pub async fn find(place: &str, args: FindArgs) -> anyhow::Result<ExitCode> {
     for info in &snapshots {
         trees.push(view.tree(info.id, TOP.as_bytes()).await?);
     }
-    let ids: Vec<String> = snapshots.iter().map(|info| info.id.to_string()).collect();
     let mut batches = Batches::new(|entries| Event::Found { entries });
     let mut count = 0u64;
     backup_engine::find(&view, &trees, &wanted, &mut |found| {
         count += 1;
-        let row = names::found_row(found, &ids);
+        let row = names::found_row(found, &trees);
         if args.ask.json {
             batches.add(row)
         } else {
@@ -148,7 +147,7 @@ pub async fn find(place: &str, args: FindArgs) -> anyhow::Result<ExitCode> {
     if args.ask.json {
         batches.flush();
     } else if count == 0 {
-        eprintln!("Nothing fits in {} snapshots.", ids.len());
+        eprintln!("Nothing fits in {} snapshots.", trees.len());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -42,7 +42,8 @@ impl Verifier {
         let tree = self.tree(&view, &info).await?;
         let depth = depth.map_or(usize::MAX, |depth| depth as usize);
         let mut rows = Vec::new();
-        let mut visit = |path: &[u8], node: &backup_engine::Node| add(&mut rows, names::ls_row(path, node));
+        let mut visit =
+            |path: &[u8], node: &backup_engine::Node| add(&mut rows, names::ls_row(path, node, &tree.owners));
         backup_engine::list(&view, &tree, bytes(path), depth, &mut visit).await.map_err(engine)?;
         Ok(rows)
     }
@@ -88,9 +89,8 @@ impl Verifier {
         for info in &snapshots {
             trees.push(self.tree(&view, info).await?);
         }
-        let ids: Vec<String> = snapshots.iter().map(|info| info.id.to_string()).collect();
         let mut entries: Vec<FoundRow> = Vec::new();
-        let mut visit = |found: &backup_engine::Found<'_>| add(&mut entries, names::found_row(found, &ids));
+        let mut visit = |found: &backup_engine::Found<'_>| add(&mut entries, names::found_row(found, &trees));
         backup_engine::find(&view, &trees, &wanted, &mut visit).await.map_err(engine)?;
         Ok(Event::Found { entries })
     }
