@@ -184,17 +184,30 @@ pub fn head(connection: &Connection) -> Result<Head, StoreError> {
 /// # Errors
 /// [`StoreError::Damaged`] where an entry is missing, out of order or does not hash to what it says.
 pub fn walk(connection: &Connection) -> Result<Head, StoreError> {
+    follow(connection)?.map_err(|seq| {
+        log::error!(entry = seq; "audit.broken");
+        StoreError::Damaged("audit chain")
+    })
+}
+
+/// The number of the first entry that does not follow from the one before it; `None` for an unbroken chain.
+pub fn broken_at(connection: &Connection) -> Result<Option<u64>, StoreError> {
+    Ok(follow(connection)?.err())
+}
+
+/// The chain's head, or the number of the entry where it breaks.
+fn follow(connection: &Connection) -> Result<Result<Head, u64>, StoreError> {
     let mut statement = connection.prepare(&format!("SELECT {COLUMNS} FROM audit ORDER BY seq"))?;
     let mut rows = statement.query([])?;
     let mut head = Head { seq: 0, hash: first() };
     while let Some(row) = rows.next()? {
         let entry = entry(row)?;
         if entry.seq != head.seq + 1 || entry.hash != entry.chained(&head.hash) {
-            return Err(StoreError::Damaged("audit chain"));
+            return Ok(Err(head.seq + 1));
         }
         head = Head { seq: entry.seq, hash: entry.hash };
     }
-    Ok(head)
+    Ok(Ok(head))
 }
 
 /// Up to `count` entries older than `before` (`None` = from the newest), newest first.

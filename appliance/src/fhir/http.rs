@@ -5,12 +5,13 @@
 //! | `GET metadata` | capability statement |
 //! | `POST` (root) | transaction bundle |
 //! | `GET Type?...` | search, paged by `_count` and the bundle's `next` link |
+//! | `POST Type/_search` | the same, with the parameters in a form |
 //! | `POST Type`, `PUT Type/id` | create, update (`If-Match` required where the resource exists) |
 //! | `GET Type/id`, `GET Type/id/_history/version` | read, vread |
 //! | `GET Binary/id`, `POST Binary` | an attachment's bytes; `X-Security-Context: Patient/id` says whose it is |
 
 use super::outcome::Outcome;
-use super::{capability, etag, etag_version, query_pairs};
+use super::{capability, etag, etag_version, negotiate, query_pairs};
 use crate::access::{Action, Actor};
 use crate::attachments::ATTACHMENT_BYTES_MAX;
 use crate::clock;
@@ -28,6 +29,8 @@ pub const BASE: &str = "/fhir/R4";
 pub const MEDIA_TYPE: &str = "application/fhir+json; charset=utf-8";
 /// The largest transaction, bytes; a long chart of the sample data has 4 MB.
 const BUNDLE_BYTES_MAX: usize = 24 << 20;
+/// The largest form of a search, bytes.
+const FORM_BYTES_MAX: usize = 64 << 10;
 /// The largest single resource, bytes.
 const RESOURCE_BYTES_MAX: usize = 4 << 20;
 
@@ -41,6 +44,7 @@ pub fn routes(store: &Store) -> Vec<Route> {
         Route::fhir(Method::Get, "/fhir/R4/Binary/{id}", Policy::PerResource, read_binary, store()),
         Route::fhir(Method::Get, "/fhir/R4/{kind}", Policy::PerResource, search, store()),
         Route::fhir(Method::Post, "/fhir/R4/{kind}", Policy::PerResource, create, store()),
+        Route::fhir(Method::Post, "/fhir/R4/{kind}/_search", Policy::PerResource, search_form, store()),
         Route::fhir(Method::Get, "/fhir/R4/{kind}/{id}", Policy::PerResource, read, store()),
         Route::fhir(Method::Put, "/fhir/R4/{kind}/{id}", Policy::PerResource, update, store()),
         Route::fhir(Method::Get, "/fhir/R4/{kind}/{id}/_history/{version}", Policy::PerResource, version, store()),
@@ -64,11 +68,35 @@ async fn search(
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Outcome> {
-    let raw = raw.unwrap_or_default();
-    let pairs = query_pairs(&raw).ok_or_else(|| StoreError::invalid("is not a query", kind.as_str()))?;
-    let query = Query::parse(&kind, &pairs)?;
-    let page = store.view(&actor, move |view: &View<'_>| view.search(&query)).await?;
-    Ok(json_response(StatusCode::OK, searchset(&base_url(&headers), &kind, &raw, &page)))
+    found(&store, &actor, &kind, raw.unwrap_or_default(), &headers).await
+}
+
+async fn search_form(
+    State(store): State<Store>,
+    actor: Actor,
+    Path(kind): Path<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Outcome> {
+    let form = to_bytes(body, FORM_BYTES_MAX).await.map_err(|_| Outcome::too_large())?;
+    let form = std::str::from_utf8(&form).map_err(|_| StoreError::invalid("is not a query", kind.as_str()))?;
+    let raw = [raw.as_deref().unwrap_or_default(), form].join("&");
+    found(&store, &actor, &kind, raw.trim_matches('&').to_owned(), &headers).await
+}
+
+async fn found(
+    store: &Store,
+    actor: &Actor,
+    kind: &str,
+    raw: String,
+    headers: &HeaderMap,
+) -> Result<Response, Outcome> {
+    let mut pairs = query_pairs(&raw).ok_or_else(|| StoreError::invalid("is not a query", kind))?;
+    pairs.retain(|(name, _)| name != negotiate::FORMAT);
+    let query = Query::parse(kind, &pairs)?;
+    let page = store.view(actor, move |view: &View<'_>| view.search(&query)).await?;
+    Ok(json_response(StatusCode::OK, searchset(&base_url(headers), kind, &raw, &page)))
 }
 
 async fn create(

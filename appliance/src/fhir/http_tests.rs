@@ -145,3 +145,38 @@ async fn decimals_keep_the_digits_that_were_sent() {
     let bytes = to_bytes(answer.await.into_response().into_body(), usize::MAX).await.unwrap();
     assert!(String::from_utf8(bytes.to_vec()).unwrap().contains(r#""value":1.10}"#));
 }
+
+#[tokio::test]
+async fn a_search_takes_its_format_and_a_form() {
+    let api = Api::open();
+    for family in ["Abel", "Brandt"] {
+        api.create("Patient", patient(family)).await;
+    }
+    let (status, _, found) = api.search("Patient", "_format=json&family=Abel").await;
+    assert_eq!((status, found["entry"].as_array().map(Vec::len)), (StatusCode::OK, Some(1)), "{found}");
+    let (kind, query) = (Path("Patient".to_owned()), RawQuery(Some("_count=5".to_owned())));
+    let body = Body::from("family=Brandt&_format=application%2Ffhir%2Bjson");
+    let found = search_form(State(api.store.clone()), api.actor.clone(), kind, query, HeaderMap::new(), body).await;
+    let (status, _, found) = told(found).await;
+    let family = &found["entry"][0]["resource"]["name"][0]["family"];
+    assert_eq!((status, family), (StatusCode::OK, &json!("Brandt")), "{found}");
+    assert_eq!(found["entry"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn what_is_no_element_or_turns_a_name_around_is_refused_by_its_place() {
+    let api = Api::open();
+    for (body, place) in [
+        (json!({ "resourceType": "Patient", "bogusField": 1 }), "Patient.bogusField"),
+        (patient("Me\u{202e}jia"), "Patient.name"),
+        (json!({ "resourceType": "Patient", "name": [{ "given": ["A\u{2066}b"] }] }), "Patient.name"),
+    ] {
+        let (status, _, outcome) = api.create("Patient", body).await;
+        let told = outcome["issue"][0]["expression"][0].as_str();
+        assert_eq!((status, told), (StatusCode::BAD_REQUEST, Some(place)), "{outcome}");
+    }
+    let body = json!({ "resourceType": "Patient", "birthDate": "1970-01-02", "_birthDate": { "id": "x" } });
+    assert_eq!(api.create("Patient", body).await.0, StatusCode::CREATED);
+    // Marks that right-to-left names need in mixed text are no controls.
+    assert_eq!(api.create("Patient", patient("\u{200f}\u{05d0}\u{05d1}")).await.0, StatusCode::CREATED);
+}

@@ -3,6 +3,7 @@
 pub mod capability;
 pub mod date;
 pub mod http;
+pub mod negotiate;
 pub mod outcome;
 pub mod params;
 pub mod transaction;
@@ -30,8 +31,67 @@ pub fn check(kind: &str, body: Value) -> Result<Map<String, Value>, StoreError> 
         Some(found) if found == kind => {}
         _ => return Err(StoreError::invalid("must be the type named in the address", format!("{kind}.resourceType"))),
     }
+    check_elements(kind, &element)?;
+    if element.get("name").is_some_and(turns_text) {
+        let sentence = "must not hold characters that turn the direction of text";
+        return Err(StoreError::invalid(sentence, format!("{kind}.name")));
+    }
     check_required(kind, &element)?;
     Ok(element)
+}
+
+/// R4's elements of a patient: a word that is none of them is a mistake of the sender's, and what it holds would be kept
+/// but never shown.
+const PATIENT_ELEMENTS: [&str; 27] = [
+    "resourceType",
+    "id",
+    "meta",
+    "implicitRules",
+    "language",
+    "text",
+    "contained",
+    "extension",
+    "modifierExtension",
+    "identifier",
+    "active",
+    "name",
+    "telecom",
+    "gender",
+    "birthDate",
+    "deceasedBoolean",
+    "deceasedDateTime",
+    "address",
+    "maritalStatus",
+    "multipleBirthBoolean",
+    "multipleBirthInteger",
+    "photo",
+    "contact",
+    "communication",
+    "generalPractitioner",
+    "managingOrganization",
+    "link",
+];
+
+fn check_elements(kind: &str, element: &Map<String, Value>) -> Result<(), StoreError> {
+    // `_birthDate` and the like hold the extensions of `birthDate`.
+    let known = |name: &str| PATIENT_ELEMENTS.contains(&name.strip_prefix('_').unwrap_or(name));
+    match element.keys().find(|name| kind == "Patient" && !known(name)) {
+        Some(name) => {
+            let name: String = name.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
+            Err(StoreError::invalid("this element does not exist", format!("{kind}.{name}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a text holds controls that make what follows read backwards: a name could pass for another one.
+fn turns_text(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains(|c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')),
+        Value::Array(items) => items.iter().any(turns_text),
+        Value::Object(element) => element.values().any(turns_text),
+        _ => false,
+    }
 }
 
 /// Checks that a signed note stays what was signed: it may be marked superseded or entered in error, and no more.

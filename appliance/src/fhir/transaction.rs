@@ -70,11 +70,14 @@ fn entries(bundle: Value) -> Result<Vec<Value>, StoreError> {
 fn plan(tx: &Tx<'_>, index: usize, entry: Value, ids: &mut HashMap<String, String>) -> Result<Planned, StoreError> {
     let path = |rest: &str| format!("Bundle.entry[{index}].{rest}");
     let Value::Object(mut entry) = entry else {
-        return Err(StoreError::invalid("must be an object", path("")));
+        return Err(StoreError::invalid("must be an object", format!("Bundle.entry[{index}]")));
     };
     let request = entry.remove("request").unwrap_or_default();
     let text = |name: &str| request.get(name).and_then(Value::as_str);
     let url = text("url").ok_or_else(|| StoreError::invalid("is required", path("request.url")))?;
+    if !matches!(text("method"), Some("POST" | "PUT")) {
+        return Err(StoreError::invalid("only POST and PUT are carried out here", path("request.method")));
+    }
     let body = entry.remove("resource").ok_or_else(|| StoreError::invalid("is required", path("resource")))?;
     let (kind, intent, id) = match text("method") {
         Some("POST") => {
@@ -172,7 +175,7 @@ fn rewrite_element(
                 if let Some(target) = ids.get(text) {
                     *value = target.as_str().into();
                 } else if name == "reference" {
-                    let path = format!("Bundle.entry[{index}]..reference");
+                    let path = format!("Bundle.entry[{index}].resource...reference");
                     if text.starts_with("urn:") {
                         return Err(StoreError::invalid("points to no entry of this bundle", path));
                     }

@@ -20,10 +20,15 @@ pub enum Depth {
 /// Computes the facts of an open database and its attachments. Walks the audit chain and reads every resource.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] when the chain is broken, the ledger does not balance or (rehashed) a file is gone.
+/// [`StoreError::Damaged`] when the ledger does not balance or (rehashed) the audit's chain is broken or a file is gone.
 pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Facts, StoreError> {
     let number = |sql: &str| -> Result<i64, StoreError> { Ok(db.query_row(sql, [], |row| row.get(0))?) };
-    let head = audit::walk(db)?;
+    let head = match (audit::walk(db), depth) {
+        // A damaged original is the very moment when a snapshot matters. The restored copy is walked again, and a drill
+        // of this snapshot fails.
+        (Err(StoreError::Damaged(_)), Depth::Recorded) => audit::head(db)?,
+        (head, _) => head?,
+    };
     let (resources, resources_digest, newest) = resources(db)?;
     let files = files(db, attachments, depth)?;
     if number("SELECT coalesce(sum(cents), 0) FROM ledger_entry")? != 0 {
@@ -107,4 +112,31 @@ fn files(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Fil
     }
     let bytes = found.iter().map(|(_, bytes)| bytes).sum();
     Ok(Files { count: found.len() as u64, bytes, digest: hasher.finalize().to_hex().to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Actor, Role};
+    use crate::clock::Clock;
+    use crate::store::{DATABASE_FILE, Mode, Store, Tx};
+
+    #[tokio::test]
+    async fn a_broken_audit_stops_no_snapshot_and_fails_every_drill() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
+        let actor = Actor::staff("u", "u", Role::Clinician);
+        for family in ["Abel", "Brandt"] {
+            let body = serde_json::json!({ "resourceType": "Patient", "name": [{ "family": family }] });
+            store.write::<_, StoreError, _>(&actor, move |tx: &mut Tx<'_>| tx.create("Patient", body)).await.unwrap();
+        }
+        let attachments = store.attachments().clone();
+        let db = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+        let whole = compute(&db, &attachments, Depth::Recorded).unwrap();
+        assert_eq!(audit::broken_at(&db).unwrap(), None);
+        db.execute_batch("DROP TRIGGER audit_keep_u; UPDATE audit SET actor_name = 'nobody' WHERE seq = 2").unwrap();
+        assert_eq!(audit::broken_at(&db).unwrap(), Some(2));
+        assert_eq!(compute(&db, &attachments, Depth::Recorded).unwrap(), whole);
+        assert!(matches!(compute(&db, &attachments, Depth::Rehashed), Err(StoreError::Damaged("audit chain"))));
+    }
 }

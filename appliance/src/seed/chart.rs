@@ -73,8 +73,8 @@ impl Chart {
                 "resourceType": "Patient", "active": true,
                 "identifier": [{ "use": "usual", "type": kind, "system": RECORD_NUMBER, "value": value }],
                 "name": [{ "use": "official", "family": family, "given": [given] }],
-                "gender": chooser.one(&["female", "male"]), "birthDate": born.to_string(),
-                "telecom": [{ "system": "phone", "value": phone }],
+                "gender": if words::MALE.contains(&given) { "male" } else { "female" }, "birthDate": born.to_string(),
+                "telecom": [{ "system": "phone", "value": phone, "use": chooser.one(&["home", "mobile"]) }],
                 "address": [{ "line": [line], "city": city, "postalCode": postal }],
             }),
         ));

@@ -6,6 +6,12 @@ pub const GIVEN: [&str; 36] = [
     "Aaron", "Berta", "Carl", "Dora", "Emil", "Frida", "Georg", "Hanna", "Ivan", "Jule",
 ];
 
+/// Those of [`GIVEN`] that men bear here.
+pub const MALE: [&str; 17] = [
+    "Bruno", "Daniel", "Felix", "Hugo", "Jonas", "Liam", "Noah", "Pavel", "Quentin", "Samir", "Umut", "Yusuf", "Aaron",
+    "Carl", "Emil", "Georg", "Ivan",
+];
+
 pub const FAMILY: [&str; 36] = [
     "Abel",
     "Brandt",

@@ -93,6 +93,12 @@ impl<'a> View<'a> {
         Ok(entries)
     }
 
+    /// The entry where the audit's chain breaks, if it does. Walks the whole chain.
+    pub fn audit_broken_at(&self) -> Result<Option<u64>, StoreError> {
+        access::authorize(self.actor, access::Action::Read, Object::AuditLog)?;
+        audit::broken_at(self.connection)
+    }
+
     /// A patient's balance in cents: what is owed to the practice.
     pub fn balance_cents(&self, patient_id: &str) -> Result<i64, StoreError> {
         self.permit(access::Action::Read, "Account", patient_id)?;

@@ -1,11 +1,11 @@
 //! Who looked at what: the audit record for the practice's administrator, newest first.
 
-use super::gate::Visit;
+use super::gate::{UrlQuery, Visit};
 use super::layout::{self, Section};
 use super::{Method, PageError, Policy, Route, Target, Web, dates};
 use crate::access::Action;
 use crate::store::{StoreError, View};
-use axum::extract::{Query, State};
+use axum::extract::State;
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -20,9 +20,17 @@ struct AuditQuery {
     before: Option<u64>,
 }
 
-async fn page(State(web): State<Web>, visit: Visit, Query(asked): Query<AuditQuery>) -> Result<Markup, PageError> {
-    let read = move |view: &View<'_>| view.audit_page(asked.before, PAGE_ENTRIES);
-    let entries = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
+async fn page(
+    State(web): State<Web>,
+    visit: Visit,
+    UrlQuery(asked): UrlQuery<AuditQuery>,
+) -> Result<Markup, PageError> {
+    // The newest page says whether the chain holds; older ones need not walk it again.
+    let read = move |view: &View<'_>| {
+        let broken = if asked.before.is_none() { view.audit_broken_at()? } else { None };
+        Ok((view.audit_page(asked.before, PAGE_ENTRIES)?, broken))
+    };
+    let (entries, broken) = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
     let zone = web.settings().zone;
     let oldest = entries.last().map(|e| e.seq).filter(|seq| *seq > 1);
     Ok(layout::page(
@@ -35,6 +43,15 @@ async fn page(State(web): State<Web>, visit: Visit, Query(asked): Query<AuditQue
             div.head { h1 { "Access record" } }
             p.soft {
                 "Every look at a record and every change, chained by hashes so that nothing can be taken out unnoticed."
+            }
+            @if let Some(seq) = broken {
+                p role="alert" {
+                    strong { "The chain is broken at entry " (seq) ": " }
+                    "that entry or its neighbour was changed, added or taken out outside of this program. Tell your \
+                     practice's IT; snapshots from before show what stood there."
+                }
+            } @else if asked.before.is_none() {
+                p.soft { "Unbroken from the first entry to the last." }
             }
             table.list.audit {
                 (layout::columns(&["No.", "When", "Who", "Did", "What", "Patient", "Outcome"]))

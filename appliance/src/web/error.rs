@@ -18,6 +18,8 @@ pub enum PageError {
     Forbidden,
     #[error("forged request")]
     Forged,
+    #[error("the query string cannot be read")]
+    Query,
     #[error("the form belongs to another patient")]
     WrongPatient,
     #[error(transparent)]
@@ -77,8 +79,19 @@ impl PageError {
                     .into(),
             ),
             Self::Store(error @ (StoreError::Full | StoreError::Busy | StoreError::Audit | StoreError::Closed)) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "The records are not available right now", format!("{error}."))
+                unavailable(error)
             }
+            // A login writes through the accounts, and meets a full disk like any other change.
+            Self::Account(AccountError::Store(
+                error @ (StoreError::Full | StoreError::Busy | StoreError::Audit | StoreError::Closed),
+            )) => unavailable(error),
+            Self::Account(AccountError::Database(error)) if full(error) => unavailable(&StoreError::Full),
+            Self::Query => (
+                StatusCode::BAD_REQUEST,
+                "This address is not complete",
+                "What stands behind the question mark is not what this page expects. Open the page anew from the menu."
+                    .into(),
+            ),
             Self::Store(error @ StoreError::Invalid { .. }) => {
                 (StatusCode::BAD_REQUEST, "This was not accepted", format!("{error}."))
             }
@@ -92,6 +105,14 @@ impl PageError {
     }
 }
 
+fn unavailable(error: &StoreError) -> (StatusCode, &'static str, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, "The records are not available right now", format!("{error}."))
+}
+
+fn full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}
+
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, title, text) = self.words();
@@ -99,5 +120,26 @@ impl IntoResponse for PageError {
             log::error!(error:% = self; "web.request-failed");
         }
         (status, layout::message(title, &text)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_wherever_it_is_met() {
+        let sqlite = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(13), None);
+        for error in [
+            PageError::Store(StoreError::Full),
+            PageError::Account(AccountError::Store(StoreError::Full)),
+            PageError::Account(AccountError::Database(sqlite)),
+        ] {
+            let (status, _, text) = error.words();
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{error}");
+            assert!(text.contains("the disk is full"), "{text}");
+        }
+        let other = PageError::Account(AccountError::Store(StoreError::Damaged("database")));
+        assert_eq!(other.words().0, StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

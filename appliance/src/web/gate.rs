@@ -61,6 +61,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Form {
     }
 }
 
+/// A query string that is not what a handler expects is answered with a page, not with the parser's words.
+pub struct UrlQuery<T>(pub T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for UrlQuery<T> {
+    type Rejection = PageError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(asked)| Self(asked))
+            .map_err(|_| PageError::Query)
+    }
+}
+
 /// The actor of the request, for handlers that need nothing else of a visit (FHIR).
 impl<S: Send + Sync> FromRequestParts<S> for Actor {
     type Rejection = PageError;

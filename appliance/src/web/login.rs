@@ -2,14 +2,14 @@
 
 use super::fields::{Field, Problems};
 use super::form::{Form, percent_encode};
-use super::gate::{self, FORM_COOKIE, Visit};
+use super::gate::{self, FORM_COOKIE, UrlQuery, Visit};
 use super::{Method, PageError, Policy, Route, Web, layout};
 use crate::access::accounts::{self, Account, AccountError, Credentials, NewAccount};
 use crate::access::{Actor, sessions};
 use crate::audit::{Action, Event, Outcome};
 use crate::clock;
 use crate::store::StoreError;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use maud::{Markup, PreEscaped, html};
@@ -80,7 +80,7 @@ async fn alive() -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-async fn login_page(State(web): State<Web>, visit: Visit, Query(to): Query<Destination>) -> Response {
+async fn login_page(State(web): State<Web>, visit: Visit, UrlQuery(to): UrlQuery<Destination>) -> Response {
     if visit.session.is_some() {
         return redirect(own_path(&to.to));
     }
@@ -192,7 +192,7 @@ async fn verified_step(web: &Web, form: &Form, found: Option<&Credentials>) -> O
     step.filter(|_| password_fits)
 }
 
-async fn unlock_page(State(web): State<Web>, visit: Visit, Query(to): Query<Destination>) -> Response {
+async fn unlock_page(State(web): State<Web>, visit: Visit, UrlQuery(to): UrlQuery<Destination>) -> Response {
     let to = own_path(&to.to);
     match &visit.session {
         Some(session) if session.state == sessions::State::Open => redirect(to),

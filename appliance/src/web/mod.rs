@@ -29,9 +29,11 @@ pub use route::{Method, Policy, Route, Surface, Target};
 
 use crate::access::Actor;
 use crate::access::accounts::AccountError;
+use crate::fhir::outcome::Outcome;
 use crate::store::Store;
 use axum::Router;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, Uri};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -129,6 +131,21 @@ pub fn routes(web: &Web) -> Vec<Route> {
 pub fn app(web: &Web, more: Vec<Route>) -> Router {
     let table = [routes(web), more].concat();
     route::router(web, table)
-        .fallback(|| async { gate::finish(PageError::NotFound.into_response()) })
-        .method_not_allowed_fallback(|| async { gate::finish(PageError::Method.into_response()) })
+        .fallback(|uri: Uri| async move { lost(&uri, PageError::NotFound) })
+        .method_not_allowed_fallback(|uri: Uri| async move { lost(&uri, PageError::Method) })
+}
+
+/// What no route answers: a program gets an outcome, a person a page.
+fn lost(uri: &Uri, page: PageError) -> Response {
+    let below = uri.path().strip_prefix(crate::fhir::http::BASE);
+    if !below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        return gate::finish(page.into_response());
+    }
+    let outcome = match page {
+        PageError::Method => {
+            Outcome::new(StatusCode::METHOD_NOT_ALLOWED, "not-supported", "this address does not answer this method")
+        }
+        _ => Outcome::new(StatusCode::NOT_FOUND, "not-found", "there is nothing at this address"),
+    };
+    gate::finish(outcome.into_response())
 }

@@ -2,14 +2,14 @@
 
 use super::fields::{self, Field, Problems};
 use super::form::{Form, percent_encode};
-use super::gate::Visit;
+use super::gate::{UrlQuery, Visit};
 use super::layout::{self, Section};
 use super::login::redirect;
 use super::reading::{PatientFacts, RECORD_NUMBER, list, reference_id, text};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
 use crate::access::{Action, Object, authorize};
 use crate::store::{Expect, Query, Resource, StoreError, Tx, View};
-use axum::extract::{Path, Query as UrlQuery, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use chrono::NaiveDate;
 use http::StatusCode;

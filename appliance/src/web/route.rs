@@ -5,7 +5,7 @@ use super::{Web, gate};
 use crate::access::{Action, Actor, Denied, Object, authorize};
 use axum::Router;
 use axum::handler::Handler;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 /// The methods that the service answers.
@@ -134,6 +134,10 @@ impl Route {
 pub(super) fn router(web: &Web, routes: Vec<Route>) -> Router {
     routes.into_iter().fold(Router::new(), |router, route| {
         let rule = gate::Rule { web: web.clone(), policy: route.policy, surface: route.surface };
-        router.route(route.path, route.handler.layer(from_fn_with_state(rule, gate::gate)))
+        let handler = match route.surface {
+            Surface::Page => route.handler,
+            Surface::Fhir => route.handler.layer(from_fn(crate::fhir::negotiate::check)),
+        };
+        router.route(route.path, handler.layer(from_fn_with_state(rule, gate::gate)))
     })
 }

@@ -5,14 +5,14 @@
 
 use super::fields::{self, Field, Problems};
 use super::form::{Form, FormError, percent_encode};
-use super::gate::Visit;
+use super::gate::{UrlQuery, Visit};
 use super::layout::{self, Section};
 use super::login::redirect;
 use super::reading::{PatientFacts, code, concept, list, reference_id, text, version};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates, patients};
 use crate::access::{Action, Object, authorize};
 use crate::store::{Expect, Query, StoreError, Tx, View};
-use axum::extract::{Path, Query as UrlQuery, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Duration, NaiveDate, NaiveTime, Utc};
 use http::StatusCode;

@@ -755,3 +755,22 @@ async fn looking_leaves_a_trace_that_the_administrator_sees() {
     assert!(page.contains(&patient) && page.contains("clinician") && page.contains("Condition"));
     assert!(!page.contains("Doe"), "the record of access shows record content");
 }
+
+#[tokio::test]
+async fn what_is_not_there_is_told_in_the_askers_language() {
+    let site = Site::new();
+    let clinician = site.session(Role::Clinician).await;
+    for path in ["/patients?page=-1", "/patients?page=two"] {
+        let answer = site.get(&clinician, path).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}");
+        assert!(answer.body.contains("<h1>") && !answer.body.contains("deserialize"), "{}", answer.body);
+    }
+    let none = site.get(&clinician, "/fhir/R4/Patient/x/y/z").await;
+    let request = Request::delete("/fhir/R4/Patient/x").header(header::COOKIE, &clinician.cookie);
+    let method = site.send(request.body(Body::empty()).unwrap()).await;
+    for (answer, status) in [(none, StatusCode::NOT_FOUND), (method, StatusCode::METHOD_NOT_ALLOWED)] {
+        let outcome: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!((answer.status, &outcome["resourceType"]), (status, &json!("OperationOutcome")));
+    }
+    assert!(site.get(&clinician, "/fhir/R4x").await.body.contains("<h1>"));
+}
