@@ -153,7 +153,11 @@ impl Reader {
 
     fn syntax(&self, text: &str, error: &toml::de::Error) -> SettingsError {
         let line = error.span().map(|span| text.get(..span.start).unwrap_or("").matches('\n').count() + 1);
-        let key = error.message().split('`').nth(1).unwrap_or("(syntax)").to_owned();
+        // A missing or unknown key stands in the message; a wrong value stands behind its key.
+        let message = error.message();
+        let named = message.split('`').nth(1).filter(|_| message.contains("field"));
+        let before = line.and_then(|n| text.lines().nth(n - 1)?.split_once('=')).map(|(key, _)| key.trim());
+        let key = named.or(before).unwrap_or("(syntax)").to_owned();
         let place = line.map(|n| format!(" (line {n})")).unwrap_or_default();
         self.error(&key, format!("{}{place}", error.message()), "correct or remove it")
     }
@@ -322,6 +326,7 @@ time_zone = "America/New_York"
         for (text, key) in [
             ("colour = 1", "colour"),
             ("poll_s = 0", "poll_s"),
+            ("idle_s = \"long\"", "idle_s"),
             ("heartbeat_url = \"http://example.org/x\"", "heartbeat_url"),
             ("agents = [\"ftp://x\"]", "agents"),
             ("[mail]\nhost=\"mail.example.org\"\nport=25\ntls=\"none\"\nfrom=\"a@b.c\"\nto=[\"a@b.c\"]", "mail.tls"),

@@ -115,6 +115,8 @@ impl Rules {
                 continue;
             }
             match open.iter().find(|alert| alert.kind == fact.kind && alert.subject == fact.subject) {
+                // Two daemons may see one thing, such as a failed drill: whoever saw it first tells it.
+                None if told_by_another(db, source, fact)? => {}
                 None => self.open(db, now_ms, source, fact)?,
                 Some(alert) if fact.severity > alert.severity => self.raise(db, now_ms, alert, fact.severity)?,
                 Some(alert) if fact.severity < alert.severity => {
@@ -220,6 +222,12 @@ impl Rules {
 
 /// The source of alerts that the console itself opens.
 pub const CONSOLE: &str = "console";
+
+/// Whether an alert of another source says the same, at least as badly.
+fn told_by_another(db: &Connection, source: &str, fact: &Fact) -> rusqlite::Result<bool> {
+    let same = |alert: &AlertRow| alert.kind == fact.kind && alert.subject == fact.subject;
+    Ok(open(db)?.iter().any(|alert| alert.source != source && same(alert) && alert.severity >= fact.severity))
+}
 
 fn open_of(db: &Connection, source: &str) -> rusqlite::Result<Vec<AlertRow>> {
     let sql = format!("SELECT {COLUMNS} FROM alerts WHERE closed_ms IS NULL AND source = ?1");
@@ -356,6 +364,25 @@ mod tests {
         assert_eq!(alert.severity, Severity::Warning, "a better state is no news");
         assert!(alert.acknowledged_ms.is_some());
         run(&db, |db| rules().retire_sources(db, 4, &["verifier".into()]));
+        assert!(run(&db, open).is_empty());
+    }
+
+    #[test]
+    fn one_thing_that_two_daemons_see_is_told_once_and_until_both_are_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(folder.path()).unwrap();
+        let failed = |severity| [Fact::new(AlertKind::DrillFailed, severity, Some("west"), 5)];
+        run(&db, |db| rules().reconcile(db, 0, "verifier", &Look::Whole(&failed(Severity::Warning))));
+        run(&db, |db| rules().reconcile(db, 1, "serve", &Look::Whole(&failed(Severity::Warning))));
+        assert_eq!(events(&db), ["opened"]);
+        let other = [Fact::new(AlertKind::DrillFailed, Severity::Warning, Some("east"), 5)];
+        run(&db, |db| rules().reconcile(db, 2, "serve", &Look::Whole(&other)));
+        assert_eq!(events(&db), ["opened", "opened"], "another store is another thing");
+        run(&db, |db| rules().reconcile(db, 3, "serve", &Look::Whole(&failed(Severity::Critical))));
+        assert_eq!(events(&db), ["opened", "opened", "opened", "closed"], "a worse state is told");
+        run(&db, |db| rules().reconcile(db, 4, "verifier", &Look::Whole(&[])));
+        assert_eq!(run(&db, open).len(), 1, "the other daemon still says it");
+        run(&db, |db| rules().reconcile(db, 5, "serve", &Look::Whole(&[])));
         assert!(run(&db, open).is_empty());
     }
 
