@@ -1,5 +1,6 @@
 //! What the programs answer on standard output.
 
+use crate::files;
 use anyhow::Context;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
@@ -65,8 +66,8 @@ pub fn how_to_verify(reports: &Path, id: &str, key: &Path) -> anyhow::Result<Str
         "The signed reports lie in {}.\nAn auditor verifies one with bash and openssl alone:\n  \
          bash {} {} --key-fingerprint {}",
         reports.display(),
-        script.display(),
-        report.display(),
+        files::quoted(&script),
+        files::quoted(&report),
         key_fingerprint(key)?
     ))
 }

@@ -23,6 +23,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// How often and how far apart a busy daemon is asked.
 const ASK_TIMES: u64 = 60;
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How often the room on the disk is looked at.
+const LOOK_AT_ROOM: Duration = Duration::from_secs(30);
 
 /// Everything that a step needs.
 pub struct Chain<'a> {
@@ -35,6 +37,12 @@ pub struct Chain<'a> {
 /// Starts everything; returns when all programs have ended.
 pub fn run(dir: &Path, start: Start) -> anyhow::Result<ExitCode> {
     let steps = Steps::new();
+    if let Some(folder) = &start.import {
+        // Before the programs are built and a practice is made.
+        std::fs::read_dir(folder).with_context(|| {
+            format!("--import {}: the folder cannot be read: name a folder with *.json bundles", folder.display())
+        })?;
+    }
     let programs = obtain_programs(&start.binaries, steps)?;
     let layout = Layout::new(dir)?;
     files::private_folder(layout.dir())?;
@@ -154,7 +162,26 @@ impl Chain<'_> {
             "It keeps going: a backup every 5 minutes, a restore drill every 30, from one store after the other.\n\
              Ctrl-C ends every program and keeps the data; the same command continues with it."
         );
-        std::future::pending().await
+        self.watch_room().await
+    }
+
+    /// Says in this terminal when backups pause for want of room, and when they go on. Never ends.
+    async fn watch_room(&self) -> ! {
+        let mut short = false;
+        loop {
+            tokio::time::sleep(LOOK_AT_ROOM).await;
+            let Ok(free) = supervise::free_bytes(self.layout.dir()) else { continue };
+            let now = free < supervise::RESERVE_BYTES;
+            let (mb, dir) = (free / 1_000_000, self.layout.dir().display());
+            match (short, now) {
+                (false, true) => {
+                    eprintln!("  !! only {mb} MB are free at {dir}: backups pause until 2 GB are free again")
+                }
+                (true, false) => println!("{mb} MB are free at {dir}: backups go on"),
+                _ => {}
+            }
+            short = now;
+        }
     }
 
     /// Everything that a practice with records and keys needs to run.

@@ -201,8 +201,11 @@ fn cli(practice: &Practice) -> String {
 }
 
 fn console(practice: &Practice) -> String {
+    // A table of TOML can always be written as TOML.
+    let alerts = toml::to_string(&practice.alerts).unwrap_or_default();
     format!(
         "{HEAD}\
+         # Mail and webhook are set there, in [alerts.mail] and [alerts.webhook].\n\
          listen = {}\n\
          tls_cert = \"../tls/console.pem\"\n\
          tls_key = \"../tls/console.key.pem\"\n\
@@ -212,7 +215,8 @@ fn console(practice: &Practice) -> String {
          agents = [\"https://localhost:{}\"]\n\
          agents_ca = \"../ca/ca.pem\"\n\
          public_url = {}\n\
-         time_zone = {}\n",
+         time_zone = {}\n\
+         {alerts}",
         text(&practice.listen_on(practice.ports.console).to_string()),
         text(&format!("unix:{}", practice.socket("serve").display())),
         text(&format!("unix:{}", practice.socket("verifier").display())),
@@ -295,6 +299,21 @@ mod tests {
         }
         let serve: toml::Table = toml::from_str(&serve(&practice)).unwrap();
         assert_eq!(serve["store"].as_array().unwrap().len(), 3);
+        std::fs::remove_dir_all(practice.run_dir).unwrap();
+    }
+
+    #[test]
+    fn alerts_of_the_practice_reach_the_console_and_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path()).unwrap();
+        let mut practice = Practice::prepare(&layout, Wishes::default()).unwrap();
+        practice.alerts =
+            toml::from_str("heartbeat_url = \"https://h.example/x\"\n[mail]\nhost = \"m.example\"").unwrap();
+        practice.save(&layout).unwrap();
+        let again = Practice::load(&layout).unwrap().unwrap();
+        let console: toml::Table = toml::from_str(&console(&again)).unwrap();
+        assert_eq!(console["mail"]["host"].as_str(), Some("m.example"));
+        assert_eq!(console["heartbeat_url"].as_str(), Some("https://h.example/x"));
         std::fs::remove_dir_all(practice.run_dir).unwrap();
     }
 

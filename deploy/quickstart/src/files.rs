@@ -16,6 +16,13 @@ pub fn private_folder(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("the folder {} cannot be made: choose another with --dir", path.display()))
 }
 
+/// A path as a shell takes it for one word, for commands that a person pastes.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// Writes a 0600 file under another name, syncs it and renames it into place.
 pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -70,5 +77,15 @@ mod tests {
         assert_eq!(read(&file).unwrap(), "two!");
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(bytes_below(folder.path()), 4);
+    }
+
+    #[test]
+    fn a_shell_reads_a_quoted_path_as_one_word() {
+        for path in ["/plain/p-1_2.x", "/tmp/Praxis Dr. X", "/it's \"here\" $HOME `x`", "/ünï/*"] {
+            let script = format!("printf %s {}", quoted(Path::new(path)));
+            let told = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(told.stdout).unwrap(), path);
+        }
+        assert_eq!(quoted(Path::new("/plain/p-1_2.x")), "/plain/p-1_2.x");
     }
 }

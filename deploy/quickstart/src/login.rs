@@ -2,6 +2,7 @@
 
 use crate::ambient;
 use crate::authority;
+use crate::files;
 use crate::layout::Layout;
 use crate::practice::Practice;
 use crate::users::{Program, User, Users};
@@ -79,13 +80,19 @@ pub fn all(layout: &Layout, practice: &Practice, users: &Users) -> anyhow::Resul
          certificate  SHA-256 {}\n\n\
          The browser will warn: the certificates are signed by this practice's own authority, {}.\n\
          Compare the fingerprint, or import that file into the browser.\n\
-         To see a user's login again: quickstart --dir {} login NAME",
+         To see a user's login again: {} --dir {} login NAME",
         practice.url(practice.ports.agent),
         authority::fingerprint(&authority::leaf_files(layout, "agent").0)?,
         authority::ca_file(layout).display(),
-        layout.dir().display(),
+        own_program(),
+        files::quoted(layout.dir()),
     );
     Ok(text)
+}
+
+/// This program as a person at a terminal can start it again: it is on no PATH.
+fn own_program() -> String {
+    std::env::current_exe().map_or_else(|_| "quickstart".into(), |own| files::quoted(&own))
 }
 
 /// `quickstart login USER`.

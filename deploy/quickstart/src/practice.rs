@@ -13,7 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 const HEAD: &str = "# Written by quickstart at every start. Ports, addresses and names may be edited while it is stopped;\n\
-                    # the configuration files of the programs are made from this one.\n";
+                    # the configuration files of the programs are made from this one. [alerts.mail] and\n\
+                    # [alerts.webhook] take the keys of [mail] and [webhook] in console.toml, with absolute paths.\n";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +29,9 @@ pub struct Practice {
     pub run_dir: PathBuf,
     pub ports: Ports,
     pub done: Done,
+    /// How the console sends alerts: copied into console.toml, whose program checks it.
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    pub alerts: toml::Table,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -102,6 +106,7 @@ impl Practice {
             run_dir: PathBuf::new(),
             ports: Ports::default(),
             done: Done::default(),
+            alerts: toml::Table::new(),
         });
         practice.run_dir = run_dir;
         practice.apply(wishes);

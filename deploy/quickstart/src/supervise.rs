@@ -322,10 +322,17 @@ fn new_folder(path: &Path) -> std::io::Result<()> {
 
 /// Free room below which nothing is started: backups pause when less than 2 GB would stay free.
 const FREE_BYTES_MIN: u64 = 3_000_000_000;
+/// Backups pause below this.
+pub const RESERVE_BYTES: u64 = 2_000_000_000;
+
+/// Bytes that are free where the folder lies.
+pub fn free_bytes(folder: &Path) -> anyhow::Result<u64> {
+    let stat = rustix::fs::statvfs(folder).with_context(|| format!("{} has no file system", folder.display()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
 
 pub fn require_room(folder: &Path) -> anyhow::Result<()> {
-    let stat = rustix::fs::statvfs(folder).with_context(|| format!("{} has no file system", folder.display()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let free = free_bytes(folder)?;
     anyhow::ensure!(
         free >= FREE_BYTES_MIN,
         "only {} MB are free at {}: free at least 3 GB, or choose another folder with --dir; nothing was changed",
