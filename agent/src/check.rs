@@ -4,6 +4,33 @@ use crate::settings::Settings;
 use crate::verdict::{findings, percent, word};
 use agent_api::{HostHealth, Label, Level, PowerOff, SensorState};
 use std::fmt::Write;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long the running agent may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// No answer of an agent is longer.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// What the running agent sees. It has looked many times and knows a trend, such as a disk that fills; one look does not,
+/// and the check would say less than the wall page. `None` where it does not run or speaks TLS.
+pub async fn of_running(settings: &Settings) -> Option<HostHealth> {
+    if settings.tls_cert.is_some() || !settings.listen.ip().is_loopback() {
+        return None;
+    }
+    let ask = async {
+        let mut stream = TcpStream::connect(settings.listen).await?;
+        stream.write_all(b"GET /health.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask).await.ok()?.ok()?;
+    let text = std::str::from_utf8(&answer).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    if head.starts_with("HTTP/1.1 200 ") { serde_json::from_str(body).ok() } else { None }
+}
 
 /// The plugin interface's exit codes.
 pub fn exit_code(level: Level) -> u8 {
@@ -85,5 +112,20 @@ mod tests {
         let health = Collector::new(healthy_root().path(), settings.clone()).collect(NOW, None);
         assert_eq!(exit_code(health.verdict), 3);
         assert!(line(&health, &settings).starts_with("HOLDFAST UNKNOWN - no power-off"));
+    }
+
+    #[tokio::test]
+    async fn the_check_says_what_the_running_agent_sees() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = settings(&format!("listen = \"{}\"", listener.local_addr().unwrap()));
+        let mut seen = Collector::new(healthy_root().path(), settings.clone()).collect(NOW, Some(fresh_backup(NOW)));
+        seen.verdict = Level::Critical;
+        let answer = seen.clone();
+        let router = axum::Router::new().route("/health.json", axum::routing::get(async move || axum::Json(answer)));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        assert_eq!(of_running(&settings).await, Some(seen));
+        server.abort();
+        assert!(server.await.unwrap_err().is_cancelled());
+        assert_eq!(of_running(&settings).await, None, "nobody answers");
     }
 }

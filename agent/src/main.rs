@@ -78,8 +78,13 @@ async fn serve(config: &Path) -> anyhow::Result<ExitCode> {
 
 async fn check(config: &Path) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(config)?;
-    let collector = Arc::new(Mutex::new(Collector::new(Path::new("/"), settings.clone())));
-    let health = serve::look(&collector, &settings).await?;
+    let health = match check::of_running(&settings).await {
+        Some(health) => health,
+        None => {
+            let collector = Arc::new(Mutex::new(Collector::new(Path::new("/"), settings.clone())));
+            serve::look(&collector, &settings).await?
+        }
+    };
     println!("{}", check::line(&health, &settings));
     Ok(ExitCode::from(check::exit_code(health.verdict)))
 }
