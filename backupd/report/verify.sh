@@ -4,7 +4,7 @@
 # exit:  0 verified; 1 wrong; 2 signature valid, signer unknown; 64 wrong usage
 set -uo pipefail; export LC_ALL=C
 wrong() { echo "WRONG: $1"; exit 1; }
-usage() { sed -n 3,4p "$0" >&2; exit 64; }
+usage() { sed -n '3,4s/^# //p' "$0" >&2; exit 64; }
 bytes() { printf "$(sed 's/../\\x&/g')"; }
 hex() { od -An -tx1 -v | tr -d ' \n'; }
 sha() { sha256sum | cut -c1-64; }
@@ -56,4 +56,5 @@ echo "report signed by key $(printf %s "$have" | sed 's/..../&-/g; s/-$//')"
 echo "entry $index of $size in the log $origin"
 echo "stated verdict: $(sed -n 's/^  "verdict": "\([a-z]*\)",$/\1/p' "$report")"
 [ "$(printf %s "$want" | tr -d ':\- ' | tr A-F a-f)" = "$have" ] && { echo VERIFIED; exit 0; }
+[ -n "$want" ] || { echo "SIGNER UNKNOWN: the signature is valid, but no key was named: --key-fingerprint F from the practice's own copy"; exit 2; }
 echo "SIGNER UNKNOWN: the signature is valid, but this key is not the one you named (--key-fingerprint)"; exit 2

@@ -57,6 +57,12 @@ pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     let dir = std::path::absolute(&args.into)?;
     check_empty(&dir)?;
     let kit = Kit::read(&args.kit)?;
+    if let Some(path) = &args.path {
+        ensure!(
+            path.is_dir(),
+            Usage(format!("--path {}: there is no such folder: name the one that holds the store", path.display()))
+        );
+    }
     let store = kit.store(&args.store)?.open(args.path.as_deref(), args.endpoint.as_deref())?;
     let env = Env::real();
     let with = args.unlock.find(Some(&args.kit))?;

@@ -176,7 +176,14 @@ impl Kit {
     /// Reads a kit: its file, or the folder that holds it.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
-        let bytes = secret::read(&file)?;
+        let bytes = match secret::read(&file) {
+            Ok(bytes) => bytes,
+            // No word on the permissions of a file that is no kit: nobody should change those.
+            Err(_) if std::fs::read(&file).is_ok_and(|bytes| serde_json::from_slice::<Self>(&bytes).is_err()) => {
+                anyhow::bail!("{} is no recovery kit: name the file or folder that `init` made", file.display())
+            }
+            Err(error) => return Err(error),
+        };
         let kit: Self = serde_json::from_slice(&bytes).map_err(|e| {
             anyhow::anyhow!("{} is no recovery kit (line {}, column {})", file.display(), e.line(), e.column())
         })?;

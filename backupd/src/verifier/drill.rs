@@ -230,7 +230,7 @@ impl Drill<'_> {
     async fn run(&mut self) {
         let sandbox = match Sandbox::make(&self.verifier.settings.sandbox_dir) {
             Ok(sandbox) => sandbox,
-            Err(_) => return self.set(Check::Restore, CheckResult::NotRun, Some(Reason::InternalError)),
+            Err(error) => return self.set(Check::Restore, CheckResult::NotRun, Some(no_sandbox(&error))),
         };
         let sealed = self.restore(&sandbox).await;
         if let Some(sealed) = sealed {
@@ -422,6 +422,13 @@ fn newest_by_source(heads: backup_engine::Heads) -> Vec<SnapshotInfo> {
         }
     }
     newest
+}
+
+/// Why there is no place for the restored records: a full disk is told from everything else.
+fn no_sandbox(error: &anyhow::Error) -> Reason {
+    let full = |kind| matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+    let found = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|e| full(e.kind()));
+    if found { Reason::NoSpace } else { Reason::InternalError }
 }
 
 /// How a check ended on an error of the engine: wrong bytes fail it, everything else leaves it not run.
