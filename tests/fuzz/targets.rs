@@ -40,8 +40,8 @@ pub const TARGETS: &[Target] = &[
     ("paper-key", |bytes| typed(bytes, |text| PaperKey::from_text(text).is_ok())),
     ("share", |bytes| typed(bytes, |text| Share::from_text(text).is_ok())),
     ("machine-key", |bytes| typed(bytes, |text| MachineKey::from_text(text).is_ok())),
-    ("head-name", |bytes| typed(bytes, |text| name::<HeadName>(text))),
-    ("tombstone-name", |bytes| typed(bytes, |text| name::<TombstoneName>(text))),
+    ("head-name", |bytes| typed(bytes, name::<HeadName>)),
+    ("tombstone-name", |bytes| typed(bytes, name::<TombstoneName>)),
     ("ids", |bytes| typed(bytes, |text| name::<RepositoryId>(text) | name::<ObjectHash>(text))),
 ];
 

@@ -132,7 +132,7 @@ fn run((name, target): Target, seed: u64, time: Duration) -> u64 {
     let whole = corpus.len();
     let mut numbers = Numbers::of(seed);
     let until = now() + time;
-    let mut inputs = 0;
+    let mut inputs = 0u64;
     while !inputs.is_multiple_of(64) || now() < until {
         let input = mutate(&mut numbers, &corpus);
         let answered = catch_unwind(AssertUnwindSafe(|| target(&input)));
