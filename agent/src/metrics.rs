@@ -217,8 +217,11 @@ mod tests {
     #[test]
     fn promtool_accepts_every_metric() {
         if Command::new("promtool").arg("--version").output().is_err() {
-            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "promtool is missing (Debian: prometheus)");
-            eprintln!("skip: promtool is not installed (Debian: prometheus)");
+            // tests/run names it; with CI=true a skipped test is a failure.
+            if let Some(path) = std::env::var_os("HOLDFAST_SKIPS") {
+                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+                file.write_all(b"promtool_accepts_every_metric\tpromtool is missing (Debian: prometheus)\n").unwrap();
+            }
             return;
         }
         for backup in [None, Some(fresh_backup(NOW))] {

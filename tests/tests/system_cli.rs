@@ -617,7 +617,10 @@ impl Drop for Mount {
 #[test]
 fn a_full_target_is_told_and_goes_on_when_there_is_room() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root may mount a small file system");
+        holdfast_tests::skip(
+            "a_full_target_is_told_and_goes_on_when_there_is_room",
+            "only root may mount a file system",
+        );
         return Ok(());
     }
     let place = Place::new()?;
@@ -670,7 +673,7 @@ impl Drop for Mounted {
 fn fuse() -> bool {
     let there = fs::File::options().read(true).write(true).open("/dev/fuse");
     if let Err(error) = &there {
-        eprintln!("skipped: /dev/fuse cannot be opened here ({error})");
+        holdfast_tests::skip("mounted snapshots", &format!("/dev/fuse cannot be opened: {error}"));
     }
     there.is_ok()
 }

@@ -156,7 +156,7 @@ pub(crate) fn target_error(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::AlreadyExists => Error::new(
             ErrorKind::Misconfigured,
-            "the target already holds an entry of this snapshot: choose an empty folder or allow overwriting",
+            "the target already holds an entry of this snapshot: choose an empty folder, or replace what differs with --overwrite",
         ),
         io::ErrorKind::DirectoryNotEmpty => Error::new(
             ErrorKind::Misconfigured,

@@ -125,7 +125,7 @@ async fn one(command: Command, signals: &Signals) -> anyhow::Result<ExitCode> {
 fn left_by(command: &Command) -> &'static str {
     match command {
         Command::Snapshot(_) => "nothing is lost, the next snapshot goes on from here",
-        Command::Restore(_) => "the target is incomplete; restore again into an empty folder",
+        Command::Restore(_) => "the target is incomplete; the same restore again goes on from here",
         Command::Init(_) | Command::Recover(_) => "what was made so far is incomplete; begin again in an empty place",
         _ => "nothing was changed",
     }
