@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub mod golden;
 pub mod http;
+pub mod place;
 pub mod tree;
 
 /// The folder of the programs under test: `HOLDFAST_BIN_DIR`, or the profile folder that this test was built into.

@@ -196,7 +196,7 @@ async fn make_golden() -> Result<()> {
         tag: Some(tag.to_owned()),
         facts: Some(b"{}".to_vec()),
         quorum: 1,
-        state_dir: None,
+        state_dir: Some(temp.path().join("state")),
         stop: Stop::default(),
     };
     age(&source)?;
