@@ -13,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 /// A folder for a repository, its local state and what is backed up.
 pub struct Place {
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
 impl Place {

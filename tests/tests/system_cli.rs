@@ -4,15 +4,13 @@
 use anyhow::{Context, Result, ensure};
 use holdfast_tests::place::{Place, awkward, describe, fails, last, noise, ok, said, signal};
 use holdfast_tests::{files, json_lines, program, wait_for};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn what_was_taken_comes_back_at_the_top_of_the_target() -> Result<()> {
