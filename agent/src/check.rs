@@ -86,13 +86,12 @@ pub fn power_off(answer: PowerOff) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collect::Collector;
-    use crate::collect::tests::{NOW, fresh_backup, healthy_root, settings};
+    use crate::collect::tests::{NOW, collector, fresh_backup, healthy_root, settings};
 
     #[test]
     fn one_line_with_performance_data() {
         let settings = settings("");
-        let health = Collector::new(healthy_root().path(), settings.clone()).collect(NOW, Some(fresh_backup(NOW)));
+        let health = collector(healthy_root().path(), settings.clone()).collect(NOW, Some(fresh_backup(NOW)));
         let text = line(&health, &settings);
         assert_eq!(text.lines().count(), 1);
         let (facts, data) = text.split_once(" | ").unwrap();
@@ -109,7 +108,7 @@ mod tests {
     #[test]
     fn an_unknown_backup_is_exit_3_and_no_power_off() {
         let settings = settings("");
-        let health = Collector::new(healthy_root().path(), settings.clone()).collect(NOW, None);
+        let health = collector(healthy_root().path(), settings.clone()).collect(NOW, None);
         assert_eq!(exit_code(health.verdict), 3);
         assert!(line(&health, &settings).starts_with("HOLDFAST UNKNOWN - no power-off"));
     }
@@ -118,7 +117,7 @@ mod tests {
     async fn the_check_says_what_the_running_agent_sees() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let settings = settings(&format!("listen = \"{}\"", listener.local_addr().unwrap()));
-        let mut seen = Collector::new(healthy_root().path(), settings.clone()).collect(NOW, Some(fresh_backup(NOW)));
+        let mut seen = collector(healthy_root().path(), settings.clone()).collect(NOW, Some(fresh_backup(NOW)));
         seen.verdict = Level::Critical;
         let answer = seen.clone();
         let router = axum::Router::new().route("/health.json", axum::routing::get(async move || axum::Json(answer)));

@@ -187,13 +187,12 @@ fn as_f64(value: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collect::Collector;
-    use crate::collect::tests::{NOW, fresh_backup, healthy_root, settings};
+    use crate::collect::tests::{NOW, collector, fresh_backup, healthy_root, settings};
     use std::io::Write;
     use std::process::{Command, Stdio};
 
     fn rendered(backup: Option<BackupHealth>) -> String {
-        render(&Collector::new(healthy_root().path(), settings("rack = 'r7'")).collect(NOW, backup))
+        render(&collector(healthy_root().path(), settings("rack = 'r7'")).collect(NOW, backup))
     }
 
     #[test]

@@ -117,12 +117,12 @@ fn judged_by_age(mut health: HostHealth, now_unix_s: i64) -> HostHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collect::tests::{NOW, fresh_backup, healthy_root, settings};
+    use crate::collect::tests::{NOW, collector, fresh_backup, healthy_root, settings};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[test]
     fn values_that_no_longer_come_are_unknown() {
-        let health = Collector::new(healthy_root().path(), settings("")).collect(NOW, Some(fresh_backup(NOW)));
+        let health = collector(healthy_root().path(), settings("")).collect(NOW, Some(fresh_backup(NOW)));
         assert_eq!(judged_by_age(health.clone(), NOW + 30).power_off_safe, PowerOff::Safe);
         let old = judged_by_age(health, NOW + 61);
         assert_eq!((old.verdict, old.power_off_safe), (Level::Unknown, PowerOff::CallFirst));

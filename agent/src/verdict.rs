@@ -230,13 +230,12 @@ fn urgency(level: Level) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collect::Collector;
-    use crate::collect::tests::{NOW, fresh_backup, healthy_root, settings};
+    use crate::collect::tests::{NOW, collector, fresh_backup, healthy_root, settings};
 
     fn with_backup(change: impl FnOnce(&mut BackupHealth)) -> HostHealth {
         let mut backup = fresh_backup(NOW);
         change(&mut backup);
-        Collector::new(healthy_root().path(), settings("")).collect(NOW, Some(backup))
+        collector(healthy_root().path(), settings("")).collect(NOW, Some(backup))
     }
 
     #[test]
@@ -261,7 +260,7 @@ mod tests {
     #[test]
     fn a_listed_disk_that_is_gone_is_critical() {
         let settings = settings("[disks]\nGONE-1 = 'bay-2'");
-        let health = Collector::new(healthy_root().path(), settings.clone()).collect(NOW, Some(fresh_backup(NOW)));
+        let health = collector(healthy_root().path(), settings.clone()).collect(NOW, Some(fresh_backup(NOW)));
         assert_eq!(health.verdict, Level::Critical);
         assert!(findings(&health, &settings)[0].what().contains("bay-2"));
     }
@@ -270,9 +269,9 @@ mod tests {
     fn critical_outweighs_unknown_and_unknown_a_warning() {
         let root = healthy_root();
         std::fs::remove_file(root.path().join("run/systemd/timesync/synchronized")).unwrap();
-        let unknown = Collector::new(root.path(), settings("")).collect(NOW, None);
+        let unknown = collector(root.path(), settings("")).collect(NOW, None);
         assert_eq!(unknown.verdict, Level::Unknown);
-        let critical = Collector::new(root.path(), settings("[disks]\nG = 'b'")).collect(NOW, None);
+        let critical = collector(root.path(), settings("[disks]\nG = 'b'")).collect(NOW, None);
         assert_eq!(critical.verdict, Level::Critical);
     }
 

@@ -216,14 +216,13 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collect::Collector;
-    use crate::collect::tests::{NOW, fresh_backup, healthy_root, settings};
+    use crate::collect::tests::{NOW, collector, fresh_backup, healthy_root, settings};
 
     #[test]
     fn says_level_and_power_off_in_words() {
         let settings = settings("contact_phone = '+49 30 1234'");
         let root = healthy_root();
-        let mut collector = Collector::new(root.path(), settings.clone());
+        let mut collector = collector(root.path(), settings.clone());
         let safe = page(&collector.collect(NOW, Some(fresh_backup(NOW))), &settings).into_string();
         assert!(safe.contains("Power-off: SAFE now") && safe.contains("OK") && safe.contains("+49 30 1234"));
         assert!(safe.contains("not known to be healthy"), "absent sensors are not shown as absent");

@@ -24,8 +24,28 @@ struct Sample {
     bytes_available: u64,
 }
 
+/// How much a filesystem holds and has left.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    pub(super) bytes_total: u64,
+    pub(super) bytes_available: u64,
+    pub(super) inodes_total: u64,
+    pub(super) inodes_available: u64,
+}
+
+/// Asks the kernel; `None` where the folder cannot be looked at.
+pub(super) fn room(path: &Path) -> Option<Room> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(Room {
+        bytes_total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        bytes_available: stat.f_bavail.saturating_mul(stat.f_frsize),
+        inodes_total: stat.f_files,
+        inodes_available: stat.f_favail,
+    })
+}
+
 pub(super) fn filesystems(
-    root: &Path,
+    (root, room): (&Path, fn(&Path) -> Option<Room>),
     settings: &settings::Filesystems,
     history: &mut History,
     now_unix_s: i64,
@@ -38,15 +58,14 @@ pub(super) fn filesystems(
     let mut found = Vec::new();
     for (role, path) in roles {
         // A folder that cannot be looked at is left out here; `verdict` knows that it should be there.
-        let Some(Ok(stat)) = path.map(rustix::fs::statvfs) else { continue };
-        let bytes_available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let Some(room) = path.and_then(room) else { continue };
         found.push(Filesystem {
             role,
-            bytes_total: stat.f_blocks.saturating_mul(stat.f_frsize),
-            bytes_available,
-            inodes_total: stat.f_files,
-            inodes_available: stat.f_favail,
-            full_in_s: history.add(role, bytes_available, now_unix_s),
+            bytes_total: room.bytes_total,
+            bytes_available: room.bytes_available,
+            inodes_total: room.inodes_total,
+            inodes_available: room.inodes_available,
+            full_in_s: history.add(role, room.bytes_available, now_unix_s),
         });
     }
     found

@@ -22,11 +22,13 @@ pub struct Collector {
     root: PathBuf,
     settings: Settings,
     history: History,
+    /// How much room a folder's filesystem has; in tests a made-up one, whatever the machine's own disk is like.
+    room: fn(&Path) -> Option<filesystems::Room>,
 }
 
 impl Collector {
     pub fn new(root: &Path, settings: Settings) -> Self {
-        Self { root: root.to_owned(), settings, history: History::default() }
+        Self { root: root.to_owned(), settings, history: History::default(), room: filesystems::room }
     }
 
     /// One look at everything, at `now_unix_s`. Blocks on the kernel's files for some milliseconds.
@@ -46,7 +48,12 @@ impl Collector {
             memory_bytes_total: memory.total,
             memory_bytes_available: memory.available,
             disks: disks::disks(root, &self.settings.disks),
-            filesystems: filesystems::filesystems(root, &self.settings.filesystems, &mut self.history, now_unix_s),
+            filesystems: filesystems::filesystems(
+                (root, self.room),
+                &self.settings.filesystems,
+                &mut self.history,
+                now_unix_s,
+            ),
             sensors: sensors::sensors(root),
             clock: clock::clock(root, now_unix_s),
             backup: backup.filter(|backup| verdict::is_current(backup, now_unix_s)),
@@ -102,6 +109,20 @@ pub(crate) mod tests {
         root
     }
 
+    /// A collector on a made-up root whose filesystem is half full.
+    pub(crate) fn collector(root: &Path, settings: Settings) -> Collector {
+        let half_full = |path: &Path| {
+            let half = filesystems::Room {
+                bytes_total: 1 << 40,
+                bytes_available: 1 << 39,
+                inodes_total: 1 << 20,
+                inodes_available: 1 << 19,
+            };
+            path.exists().then_some(half)
+        };
+        Collector { room: half_full, ..Collector::new(root, settings) }
+    }
+
     pub(crate) fn settings(text: &str) -> Settings {
         toml::from_str(text).unwrap()
     }
@@ -155,7 +176,7 @@ pub(crate) mod tests {
     #[test]
     fn reads_a_host() {
         let root = healthy_root();
-        let mut collector = Collector::new(root.path(), settings("rack = 'r7'\n[disks]\nS3R1AL = 'bay-4'\n"));
+        let mut collector = collector(root.path(), settings("rack = 'r7'\n[disks]\nS3R1AL = 'bay-4'\n"));
         let health = collector.collect(NOW, Some(fresh_backup(NOW)));
         assert_eq!(health.host.as_str(), "emr-1");
         assert_eq!((health.uptime_s, health.cpus, health.load_1m), (3600, 2, 0.5));
@@ -175,7 +196,7 @@ pub(crate) mod tests {
     #[test]
     fn a_host_that_says_nothing_is_unknown_and_not_to_be_switched_off() {
         let root = fake_root(&[]);
-        let health = Collector::new(root.path(), settings("")).collect(NOW, None);
+        let health = collector(root.path(), settings("")).collect(NOW, None);
         assert_eq!((health.verdict, health.power_off_safe), (Level::Unknown, PowerOff::CallFirst));
         assert!(!health.clock.synchronized);
         assert_eq!(health.sensors.len(), 6);
@@ -185,7 +206,7 @@ pub(crate) mod tests {
     #[test]
     fn an_old_health_message_counts_as_none() {
         let root = healthy_root();
-        let health = Collector::new(root.path(), settings("")).collect(NOW, Some(fresh_backup(NOW - 3600)));
+        let health = collector(root.path(), settings("")).collect(NOW, Some(fresh_backup(NOW - 3600)));
         assert!(health.backup.is_none());
         assert_eq!(health.power_off_safe, PowerOff::CallFirst);
     }
@@ -193,10 +214,10 @@ pub(crate) mod tests {
     #[test]
     fn an_expected_sensor_that_is_absent_is_a_warning() {
         let root = healthy_root();
-        let quiet = Collector::new(root.path(), settings("")).collect(NOW, Some(fresh_backup(NOW)));
+        let quiet = collector(root.path(), settings("")).collect(NOW, Some(fresh_backup(NOW)));
         assert_eq!(quiet.verdict, Level::Ok);
         let expecting = settings("sensors_expected = ['temperature']");
-        let missed = Collector::new(root.path(), expecting).collect(NOW, Some(fresh_backup(NOW)));
+        let missed = collector(root.path(), expecting).collect(NOW, Some(fresh_backup(NOW)));
         assert_eq!(missed.verdict, Level::Warning);
         assert!(missed.sensors.iter().any(|s| s.kind == SensorKind::Temperature && s.state == SensorState::Absent));
     }
