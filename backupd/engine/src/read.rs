@@ -5,6 +5,7 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::read_manifest;
 use crate::keys::require_at;
+use crate::list::kind_and_size;
 use crate::locations::{CopyNumber, Locations, LocationsBuilder, SegmentPlace};
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, INDEXES, fetch, pack_name};
@@ -70,15 +71,7 @@ pub async fn ls(env: &Env, open: &OpenKey, store: &NamedStore, id: SnapshotId, p
 }
 
 fn entry(path: &[u8], node: &Node) -> Entry {
-    let (kind, size) = match &node.kind {
-        NodeKind::File { size, .. } => (EntryKind::File, *size),
-        NodeKind::Directory { .. } => (EntryKind::Directory, 0),
-        NodeKind::Symlink { target } => (EntryKind::Symlink, target.len() as u64),
-        NodeKind::Fifo => (EntryKind::Fifo, 0),
-        NodeKind::Socket => (EntryKind::Socket, 0),
-        NodeKind::CharDevice { .. } => (EntryKind::CharDevice, 0),
-        NodeKind::BlockDevice { .. } => (EntryKind::BlockDevice, 0),
-    };
+    let (kind, size) = kind_and_size(node);
     Entry {
         path: path.to_vec(),
         kind,

@@ -6,12 +6,12 @@
 
 use crate::source::{Stat, Xattrs};
 use crate::state::{StateFile, StateWriter};
-use backup_format::tree::{Content, Extent};
+use backup_format::tree::{Content, parse_content, put_content};
 use backup_format::wire::{Reader, put_bytes, put_varint};
-use backup_format::{ChunkId, FormatError, ObjectHash};
+use backup_format::{FormatError, ObjectHash};
 use std::io;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const BLOCK_BYTES: usize = 64 << 10;
 const BLOCK_BYTES_MAX: usize = 64 << 20;
 const CHECK_BYTES: usize = 16;
@@ -141,27 +141,7 @@ fn encode(out: &mut Vec<u8>, file: &Remembered) {
         put_bytes(out, name);
         put_bytes(out, value);
     }
-    match &file.content {
-        Content::Paged(root) => {
-            put_varint(out, 0);
-            out.extend_from_slice(root.as_bytes());
-        }
-        Content::Inline(extents) => {
-            put_varint(out, extents.len() as u64 + 1);
-            for extent in extents {
-                match extent {
-                    Extent::Data { id, len } => {
-                        put_varint(out, u64::from(*len) << 1);
-                        out.extend_from_slice(id.as_bytes());
-                    }
-                    Extent::Hole { len } => {
-                        out.push(1);
-                        put_varint(out, *len);
-                    }
-                }
-            }
-        }
-    }
+    put_content(out, identity.size, &file.content);
 }
 
 /// Parses a file when its identity is this one.
@@ -182,22 +162,7 @@ fn parse_if(bytes: &[u8], wanted: &Identity) -> backup_format::Result<Option<Rem
     for _ in 0..reader.count(bytes.len())? {
         xattrs.push((reader.bytes(1 << 10)?.to_vec(), reader.bytes(1 << 17)?.to_vec()));
     }
-    let content = match reader.count(bytes.len())?.checked_sub(1) {
-        None => Content::Paged(ChunkId(reader.array()?)),
-        Some(count) => {
-            let mut extents = Vec::with_capacity(count);
-            for _ in 0..count {
-                let head = reader.varint()?;
-                extents.push(if head & 1 == 0 {
-                    let len = u32::try_from(head >> 1).map_err(|_| FormatError::Limit { what: "remembered file" })?;
-                    Extent::Data { id: ChunkId(reader.array()?), len }
-                } else {
-                    Extent::Hole { len: reader.varint()? }
-                });
-            }
-            Content::Inline(extents)
-        }
-    };
+    let (_, content) = parse_content(&mut reader)?;
     reader.end()?;
     Ok(Some(Remembered { identity, xattrs, content }))
 }
@@ -370,9 +335,14 @@ fn read_last(file: &StateFile) -> io::Result<Option<(u64, Vec<ObjectHash>)>> {
 mod tests {
     use super::*;
     use crate::state::State;
+    use backup_format::ChunkId;
+    use backup_format::tree::Extent;
+
+    /// A piece of data and a long hole.
+    const SIZE: u64 = 70_000_000_009;
 
     fn identity(inode: u64) -> Identity {
-        Identity { size: 9, mtime: (1, 2), ctime: (3, 4), device: (5, 6), inode }
+        Identity { size: SIZE, mtime: (1, 2), ctime: (3, 4), device: (5, 6), inode }
     }
 
     fn remembered(inode: u64) -> Remembered {

@@ -176,7 +176,8 @@ pub(crate) fn put_node(out: &mut Vec<u8>, node: &Node) -> Result<()> {
     Ok(())
 }
 
-fn put_content(out: &mut Vec<u8>, size: u64, content: &Content) {
+/// A file's size and content, as entries hold them.
+pub fn put_content(out: &mut Vec<u8>, size: u64, content: &Content) {
     put_varint(out, size);
     match content {
         Content::Inline(extents) => {
@@ -214,7 +215,10 @@ fn parse_node(reader: &mut Reader<'_>) -> Result<Node> {
     let hard_link = if reader.flag()? { Some((reader.varint()?, reader.varint()?)) } else { None };
     reader.extensions()?;
     let kind = match code {
-        1 => parse_file(reader)?,
+        1 => {
+            let (size, content) = parse_content(reader)?;
+            NodeKind::File { size, content }
+        }
         2 => NodeKind::Directory { root: ChunkId(reader.array()?) },
         3 => NodeKind::Symlink { target: parse_target(reader)? },
         4 => NodeKind::Fifo,
@@ -231,7 +235,8 @@ fn parse_target(reader: &mut Reader<'_>) -> Result<Vec<u8>> {
     if target.is_empty() || target.contains(&0) { Err(reader.invalid()) } else { Ok(target) }
 }
 
-fn parse_file(reader: &mut Reader<'_>) -> Result<NodeKind> {
+/// The inverse of [`put_content`]: extents must add up to the size.
+pub fn parse_content(reader: &mut Reader<'_>) -> Result<(u64, Content)> {
     let size = reader.varint()?;
     let count = reader.count(INLINE_EXTENTS_MAX + 1)?;
     let content = match count.checked_sub(1) {
@@ -245,7 +250,7 @@ fn parse_file(reader: &mut Reader<'_>) -> Result<NodeKind> {
             Content::Inline(extents)
         }
     };
-    Ok(NodeKind::File { size, content })
+    Ok((size, content))
 }
 
 impl Page {
