@@ -22,15 +22,20 @@ type Rank = (i64, u64);
 /// Sorts, newest first.
 pub(crate) fn newest_first(mut linked: Vec<Linked>) -> Vec<Linked> {
     let at: HashMap<ObjectHash, usize> = linked.iter().enumerate().map(|(at, link)| (link.hash, at)).collect();
-    let mut ranks: Vec<Option<Rank>> = linked.iter().map(|_| None).collect();
+    let mut ranks: Vec<Option<Rank>> = vec![None; linked.len()];
+    let mut entered = vec![false; linked.len()];
     for start in 0..linked.len() {
         // A chain may be long: no recursion.
-        let mut open = vec![start];
+        let mut open = if std::mem::replace(&mut entered[start], true) { Vec::new() } else { vec![start] };
         while let Some(here) = open.last().copied() {
             let Some(link) = linked.get(here) else { break };
             let before: Vec<usize> = follows(&link.head).filter_map(|hash| at.get(hash).copied()).collect();
-            let unknown = before.iter().copied().find(|at| matches!(ranks.get(*at), Some(None)) && !open.contains(at));
+            // Entered once only: heads name earlier heads by their hash, so a circle could only be forged, and then ends here.
+            let unknown = before.iter().copied().find(|at| entered.get(*at) == Some(&false));
             if let Some(unknown) = unknown {
+                if let Some(entered) = entered.get_mut(unknown) {
+                    *entered = true;
+                }
                 open.push(unknown);
                 continue;
             }
