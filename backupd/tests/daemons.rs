@@ -136,6 +136,39 @@ fn what_could_not_be_run_is_inconclusive_and_damage_fails_with_a_report() {
     assert_eq!(p.ask("verifier", &["report"]), before);
 }
 
+/// Reads the u32 of the epoch in the clear header of every snapshot object of a store.
+fn epochs_of(store: &std::path::Path) -> std::collections::BTreeSet<u8> {
+    walk(&store.join("snapshots")).iter().map(|path| std::fs::read(path).unwrap()[8]).collect()
+}
+
+#[test]
+fn a_rotation_reaches_running_daemons_the_kit_and_every_store() {
+    let practice = Practice::new("");
+    practice.open_emr();
+    let (_serve, _verifier) = (practice.start("serve"), practice.start("verifier"));
+    let newest = |done: &serde_json::Value| done["id"].as_str().unwrap().to_owned();
+    let before = newest(&practice.ask("serve", &["snapshot"]));
+    let (kit, config, paper) = (practice.at("kit"), practice.at("p/serve.toml"), practice.at("kit/paper-key.txt"));
+    let with = |verb| vec!["keys", verb, "--config", &config, "--kit", &kit, "--paper-key-file", &paper];
+    let said = practice.run(&[with("rotate"), vec!["--json"]].concat());
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((said["epoch"].as_u64(), said["updated"].as_array().unwrap().len()), (Some(2), 3), "{said}");
+    std::fs::write(practice.dir.path().join("data/new"), "a record after the rotation").unwrap();
+    let after = newest(&practice.ask("serve", &["snapshot"]));
+    for store in ["one", "two"] {
+        assert_eq!(epochs_of(&practice.dir.path().join(store)).into_iter().collect::<Vec<_>>(), [1, 2], "{store}");
+    }
+    // The verifier was not started anew either.
+    for (id, into) in [(before, "old"), (after, "new")] {
+        let done = practice.ask("verifier", &["restore", "--snapshot", &id, "--into", &practice.at(into)]);
+        assert_eq!(done["event"], "restore-done", "{done}");
+    }
+    let rehearsed = practice.output(&with("rehearse"));
+    assert!(rehearsed.status.success(), "{}", String::from_utf8_lossy(&rehearsed.stdout));
+    let listed = practice.run(&["keys", "list", "--config", &config, "--kit", &kit]);
+    assert!(!listed.contains("NOT OK") && listed.contains("number 2, epoch 2"), "{listed}");
+}
+
 fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {

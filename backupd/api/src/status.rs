@@ -136,6 +136,7 @@ words! {
         DutyUnassigned,
         DutyOverdue,
         HeadFork,
+        HeadGap,
         DaemonUnreachable,
         HostCritical,
         Test,

@@ -2,10 +2,12 @@
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keys::require;
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, HEADS, INDEXES, SNAPSHOTS, Union, damaged, fetch, union};
 use backup_format::WriterCredential;
+use backup_format::features::Purpose;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ pub async fn replicate(
         None => State::memory(),
     });
     let (union, _) = union(writer.catalog(), stores, &state).await?;
+    require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
     let catch_up = |at: usize| {
         let (store, view) = (stores.get(at), union.views.get(at));
         let union = &union;

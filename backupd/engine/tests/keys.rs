@@ -5,8 +5,8 @@ mod practice;
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
     ErrorKind, NamedStore, NoProgress, OpenKey, RestoreRequest, SnapshotId, SnapshotOutcome, UnlockWith, VerifyRequest,
-    WriterCredential, add_shares, add_slot, describe_keyring, epochs, heads, keyring, rehearse, remove_slot, restore,
-    rotate, snapshot, unlock, verify,
+    WriterCredential, add_shares, add_slot, describe_keyring, epochs, heads, keyring, rehearse, remove_slot, replicate,
+    restore, rotate, snapshot, unlock, verify,
 };
 use backup_format::features::Features;
 use backup_format::head::{Head, HeadName};
@@ -212,6 +212,8 @@ async fn reader_writer_and_check_each_stop_at_their_unknown_feature_and_call_not
         let request = practice.request(1);
         let taken = snapshot(env, &practice.made.writer, &practice.stores, request, &NoProgress).await;
         says("write", taken.err(), writes);
+        let copied = replicate(env, &practice.made.writer, &practice.stores, None).await;
+        says("replicate", copied.err(), writes);
         says("read", restores(&practice, open, id).await.err(), reads);
         says("unlock", unlock(env, store, &file).await.err(), reads);
         says("unlock", unlock(env, store, &paper(&practice)).await.err(), reads);

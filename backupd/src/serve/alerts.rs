@@ -54,6 +54,9 @@ impl Daemon {
         if view.snapshots.iter().any(|s| s.forked) {
             raised.push((AlertKind::HeadFork, Severity::Critical, None));
         }
+        if view.history_gap {
+            raised.push((AlertKind::HeadGap, Severity::Critical, None));
+        }
         raised
     }
 

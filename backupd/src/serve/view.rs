@@ -17,6 +17,8 @@ pub struct View {
     pub paused: Option<Pause>,
     /// Sources whose last capture failed.
     pub sources_unreachable: BTreeSet<String>,
+    /// A chain of heads misses a link without a signed deletion; judged when every store answers.
+    pub history_gap: bool,
     /// The last snapshot that was tried did not reach the quorum.
     pub quorum_missed: bool,
     /// Since when each alert is open.
@@ -90,7 +92,13 @@ impl Daemon {
         for (store, error) in &heads.unreachable {
             log::warn!(store = store.as_str(), reason:% = error; "store.unreachable");
         }
+        for gap in &heads.gaps {
+            log::error!(heads:% = gap; "history.gap");
+        }
         let mut view = self.view();
+        if heads.unreachable.is_empty() {
+            view.history_gap = !heads.gaps.is_empty();
+        }
         for store in &self.stores {
             let held: Vec<&SnapshotInfo> = heads.snapshots.iter().filter(|s| s.stores.contains(&store.name)).collect();
             let entry = view.stores.entry(store.name.clone()).or_default();

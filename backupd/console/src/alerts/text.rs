@@ -26,6 +26,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         DutyUnassigned => "Nobody is named for a duty",
         DutyOverdue => "A duty's review date has passed",
         HeadFork => "Two different histories of the backup exist",
+        HeadGap => "A backup is missing from the history, and nobody signed for it",
         DaemonUnreachable => "A program of the backup system does not answer",
         HostCritical => "A server reports a critical state",
         Test => "Test of the alert channels",
@@ -74,6 +75,10 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         HeadFork => {
             "Keep everything. Two machines may be writing with the same key, or a store was set back: stop the second \
              writer, then call your backup engineer."
+        }
+        HeadGap => {
+            "Keep everything. A link of the backup's chain is gone from every store without a signed deletion: somebody \
+             may have taken it away, or a store was set back. Run `backupd verify`, then call your backup engineer."
         }
         DaemonUnreachable => {
             "On the server, look at the state of the named program (systemctl status) and start it. While it is \
@@ -183,6 +188,7 @@ mod tests {
             DutyUnassigned,
             DutyOverdue,
             HeadFork,
+            HeadGap,
             DaemonUnreachable,
             HostCritical,
             Test,
