@@ -261,6 +261,19 @@ pub fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T
     bail!("waited {seconds} s for {what}")
 }
 
+/// A steady clock, to learn how long something takes here; never to judge it.
+#[expect(clippy::disallowed_methods, reason = "a whole-system test learns how long a program runs")]
+pub fn steady_now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// A number that differs from run to run, for moments and sizes; printed by whoever fails with it.
+#[expect(clippy::disallowed_methods, reason = "only a seed")]
+pub fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(1, |since| since.as_nanos() as u64 | 1)
+}
+
 /// Lets the programs under test go on for a while.
 #[expect(clippy::disallowed_methods, reason = "a whole-system test waits for other processes")]
 pub fn pause(time: Duration) {

@@ -1,13 +1,14 @@
 //! The command line on one repository, killed at any moment, on full disks, with a state that cannot be written.
 
 use anyhow::{Context, Result, ensure};
+use holdfast_tests::{pause, steady_now};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a snapshot is killed; the nightly run asks for more.
 fn kills() -> u64 {
@@ -137,7 +138,7 @@ fn a_snapshot_killed_at_any_moment_costs_nothing_but_itself() -> Result<()> {
     let mut bench = Bench::new()?;
     bench.run(&mut bench.command("init"))?;
     bench.change()?;
-    let started = Instant::now();
+    let started = steady_now();
     bench.run(&mut bench.snapshot("whole"))?;
     let whole = started.elapsed().max(Duration::from_millis(30));
     let mut completed = BTreeMap::from([("whole".to_owned(), describe(&bench.source())?)]);
@@ -146,7 +147,7 @@ fn a_snapshot_killed_at_any_moment_costs_nothing_but_itself() -> Result<()> {
         bench.change()?;
         let tag = format!("round-{round}");
         let mut child = bench.snapshot(&tag).spawn()?;
-        std::thread::sleep(whole.mul_f64(bench.random() as f64 % 1000.0 / 900.0));
+        pause(whole.mul_f64(bench.random() as f64 % 1000.0 / 900.0));
         child.kill()?;
         if child.wait()?.success() {
             completed.insert(tag, describe(&bench.source())?);

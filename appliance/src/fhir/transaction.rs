@@ -6,8 +6,9 @@ use crate::store::{Expect, Query, Resource, StoreError, Tx};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// Entries of one bundle at most.
-const ENTRIES_MAX: usize = 20_000;
+/// Entries of one bundle at most. A transaction holds the one writer, and every page writes its audit entry: more would keep
+/// the clinicians waiting for seconds.
+const ENTRIES_MAX: usize = 5_000;
 
 /// What an entry asks for.
 enum Intent {
@@ -61,7 +62,9 @@ fn entries(bundle: Value) -> Result<Vec<Value>, StoreError> {
     match bundle.remove("entry") {
         None => Ok(Vec::new()),
         Some(Value::Array(entries)) if entries.len() <= ENTRIES_MAX => Ok(entries),
-        Some(Value::Array(_)) => Err(StoreError::invalid("has too many entries", "Bundle.entry")),
+        Some(Value::Array(_)) => {
+            Err(StoreError::invalid("has more than 5000 entries: send them in several bundles", "Bundle.entry"))
+        }
         Some(_) => Err(StoreError::invalid("must be an array", "Bundle.entry")),
     }
 }

@@ -6,6 +6,7 @@ use crate::{audit, clock};
 use appliance_api::{GoldenKey, GoldenQuery, GoldenQuestion, answer_hash};
 use chrono::{DateTime, Days, NaiveDate, TimeZone};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Where the practice's time zone is kept in the data, so that a restored day begins when it did.
@@ -13,6 +14,8 @@ pub const TIME_ZONE_KEY: &str = "time-zone";
 
 /// Questions that one request may ask.
 const QUESTIONS_MAX: usize = 1000;
+/// Patients, notes and attachments asked about in one drill. Each costs a look-up, or hashing one file.
+const ASKED_OF_A_KIND: u64 = 8;
 
 /// Opens a database file that nothing changes: no lock, no journal, nothing is created beside it.
 pub fn open_immutable(database: &Path) -> Result<Connection, StoreError> {
@@ -47,19 +50,20 @@ pub fn choose(db: &Connection, attachments: &Attachments) -> Result<(GoldenKey, 
     let key = clock::random::<32>().map_err(StoreError::io("randomness"))?;
     let pick = u64::from_le_bytes(clock::random::<8>().map_err(StoreError::io("randomness"))?);
     let mut questions = vec![GoldenQuestion::AuditHead];
-    if let Some(id) = random_resource(db, "Patient", pick)? {
+    for id in distinct(|at| random_resource(db, "Patient", picked(pick, at)))? {
         questions.push(GoldenQuestion::PatientById { id });
     }
     for kind in ["DocumentReference", "Composition"] {
-        if let Some(id) = random_resource(db, kind, pick)? {
-            questions.push(GoldenQuestion::Note { kind: kind.to_owned(), id });
+        let ids = distinct(|at| random_resource(db, kind, picked(pick, at)))?;
+        if !ids.is_empty() {
+            questions.extend(ids.into_iter().map(|id| GoldenQuestion::Note { kind: kind.to_owned(), id }));
             break;
         }
     }
     if let Some(day) = day_with_appointments(db)? {
         questions.push(GoldenQuestion::AppointmentsOn { day: day.to_string() });
     }
-    if let Some(id) = random_attachment(db, pick)? {
+    for id in distinct(|at| random_attachment(db, picked(pick, at)))? {
         questions.push(GoldenQuestion::AttachmentDigest { id });
     }
     let mut golden = Vec::with_capacity(questions.len());
@@ -70,6 +74,20 @@ pub fn choose(db: &Connection, attachments: &Attachments) -> Result<(GoldenKey, 
         }
     }
     Ok((GoldenKey::new(key), golden))
+}
+
+/// The number of the `at`-th choice from one random number: far apart, whatever the count.
+fn picked(pick: u64, at: u64) -> u64 {
+    pick.wrapping_add(at.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Up to [`ASKED_OF_A_KIND`] different ones.
+fn distinct(mut choose: impl FnMut(u64) -> Result<Option<String>, StoreError>) -> Result<BTreeSet<String>, StoreError> {
+    let mut ids = BTreeSet::new();
+    for at in 0..ASKED_OF_A_KIND {
+        ids.extend(choose(at)?);
+    }
+    Ok(ids)
 }
 
 /// One hash a question, in order; `None` where this data has no answer.

@@ -215,6 +215,8 @@ message! {
         facts_equal: u32,
         golden_compared: u32,
         golden_equal: u32,
+        /// The checks that did not pass, as `check: result, reason` in the report's own words.
+        not_passed: Vec<String>,
     }
 }
 

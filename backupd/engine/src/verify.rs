@@ -11,7 +11,9 @@ use crate::locations::Locations;
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::read::Reader;
 use crate::store::{ListedObject, NamedStore};
-use crate::survey::{FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, hash_in_name, pack_name, snapshot_name};
+use crate::survey::{
+    FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, fetch, hash_in_name, pack_name, snapshot_name,
+};
 use backup_format::features::Purpose;
 use backup_format::head::HeadName;
 use backup_format::pack::open_pack;
@@ -371,6 +373,15 @@ impl PackChecker {
 fn report(progress: &dyn Progress, done_bytes: u64, total_bytes: Option<u64>, store: &NamedStore) {
     let phase = Phase::Fetch;
     progress.report(ProgressEvent { phase, done_bytes, total_bytes, files: 0, store: Some(&store.name) });
+}
+
+/// Whether one object is there and what its name says. Needs no key.
+pub async fn is_whole(store: &NamedStore, object: &str) -> Result<bool> {
+    match fetch(store, object).await {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads every object of the store and compares it with the hash in its name. Needs no key.

@@ -192,6 +192,12 @@ pub fn drill_done(done: &DrillDone) {
         done.golden_equal,
         done.golden_compared
     );
+    for check in &done.not_passed {
+        say!("  not passed: {check}");
+    }
+    if done.not_passed.iter().any(|check| check.contains("object-")) {
+        say!("  which objects: `backupd verify --store {} --read-data`", done.store);
+    }
     say!("  report {}", done.report_id);
 }
 

@@ -61,6 +61,7 @@ async fn look(daemon: &Daemon, looks: u64) {
     if late && daemon.catch_up().await {
         let _ = daemon.refresh().await;
     }
+    daemon.look_at_damage().await;
     if looks.is_multiple_of(WEIGH_EVERY) {
         daemon.weigh_stores().await;
     }

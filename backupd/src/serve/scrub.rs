@@ -3,6 +3,7 @@
 use super::Daemon;
 use super::schedule::SCRUB_JOB;
 use crate::clock;
+use backup_engine::NamedStore;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -23,25 +24,46 @@ impl Daemon {
         let started = clock::unix_ms();
         let mut ok = true;
         for store in &self.stores {
-            match backup_engine::verify_keyless(&self.env, store, &self.activity).await {
-                Ok(outcome) => {
-                    ok &= outcome.is_ok();
-                    for object in outcome.missing.iter().chain(&outcome.corrupt) {
-                        log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
-                    }
-                    log::info!(store = store.name.as_str(), objects = outcome.objects, bytes = outcome.bytes_read; "store.scrubbed");
-                    let found =
-                        Found { missing: outcome.missing.first().cloned(), corrupt: outcome.corrupt.first().cloned() };
-                    self.remember(&store.name, &found);
-                }
-                Err(error) => {
-                    ok = false;
-                    log::warn!(store = store.name.as_str(), reason:% = error; "store.scrub-failed");
-                }
-            }
+            ok &= self.scrub_store(store).await;
         }
         if let Err(error) = self.jobs().finished(SCRUB_JOB, started, ok) {
             log::error!(reason:% = error; "jobs.not-recorded");
+        }
+    }
+
+    /// Re-hashes one store and remembers what is found; whether everything was looked at and whole.
+    async fn scrub_store(&self, store: &NamedStore) -> bool {
+        match backup_engine::verify_keyless(&self.env, store, &self.activity).await {
+            Ok(outcome) => {
+                for object in outcome.missing.iter().chain(&outcome.corrupt) {
+                    log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
+                }
+                log::info!(store = store.name.as_str(), objects = outcome.objects, bytes = outcome.bytes_read; "store.scrubbed");
+                let found =
+                    Found { missing: outcome.missing.first().cloned(), corrupt: outcome.corrupt.first().cloned() };
+                self.remember(&store.name, &found);
+                outcome.is_ok()
+            }
+            Err(error) => {
+                log::warn!(store = store.name.as_str(), reason:% = error; "store.scrub-failed");
+                false
+            }
+        }
+    }
+
+    /// Looks again at the object that made a store count as damaged. When it is whole again somebody has healed the
+    /// store: it is scrubbed at once, so that the alert closes, or names what is still wrong.
+    pub async fn look_at_damage(&self) {
+        for store in &self.stores {
+            let damaged = self.view().stores.get(&store.name).and_then(|seen| seen.damaged_object().cloned());
+            let Some(object) = damaged else { continue };
+            if !backup_engine::is_whole(store, &object).await.unwrap_or(false) {
+                continue;
+            }
+            let Ok(_engine) = self.engine.try_lock() else { continue };
+            let _busy = self.activity.begin("scrub");
+            log::info!(store = store.name.as_str(), object = object.as_str(); "store.object-whole-again");
+            self.scrub_store(store).await;
         }
     }
 

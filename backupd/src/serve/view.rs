@@ -130,6 +130,14 @@ impl Daemon {
             snapshot.stores.extend(kept);
         }
         view.snapshots = snapshots;
+        // The snapshot that missed its quorum has been caught up since: nothing is waited for any more.
+        let made_up = view.snapshots.first().is_some_and(|newest| view.is_durable(newest, self));
+        if view.quorum_missed && made_up {
+            view.quorum_missed = false;
+            if view.paused == Some(Pause::QuorumUnreachable) {
+                view.paused = None;
+            }
+        }
         Ok(())
     }
 

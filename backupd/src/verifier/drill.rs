@@ -492,6 +492,19 @@ pub fn done(report: &Report) -> DrillDone {
         facts_equal: narrow(report.facts.iter().filter(|f| f.equal).count()),
         golden_compared: sum(|g| g.asked),
         golden_equal: sum(|g| g.equal),
+        not_passed: report.checks.iter().filter(|run| run.result != CheckResult::Passed).map(check_words).collect(),
+    }
+}
+
+/// `object-hashes: failed, object-corrupt`
+fn check_words(run: &backup_report::CheckRun) -> String {
+    let word = |value: serde_json::Result<serde_json::Value>| {
+        value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let (check, result) = (word(serde_json::to_value(run.check)), word(serde_json::to_value(run.result)));
+    match run.reason.map(|reason| word(serde_json::to_value(reason))) {
+        Some(reason) => format!("{check}: {result}, {reason}"),
+        None => format!("{check}: {result}"),
     }
 }
 

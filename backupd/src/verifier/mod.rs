@@ -26,6 +26,7 @@ use crate::stores;
 use anyhow::Context;
 use backup_engine::{Env, NamedStore, OpenKey};
 use backup_report::{Log, OpaqueId, Origin, ReportSigner};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,8 @@ pub struct Verifier {
     origin: Origin,
     /// Held by drill, restore and verify: they exclude each other, so that a drill's times mean something.
     engine: tokio::sync::Mutex<()>,
+    /// Stores that were found whole after a drill had failed: they are proved next, out of turn.
+    healed: Mutex<BTreeSet<String>>,
     pub activity: Activity,
     pub stop: CancellationToken,
 }
@@ -87,10 +90,11 @@ async fn run_jobs(verifier: Arc<Verifier>) {
     loop {
         let now = clock::unix_ms();
         let due = verifier.next_drill_ms(now);
-        if due.is_some_and(|at| at <= now) {
+        let healed = verifier.healed().pop_first();
+        if healed.is_some() || due.is_some_and(|at| at <= now) {
             tokio::select! {
                 () = verifier.stop.cancelled() => return,
-                result = verifier.drill(None) => {
+                result = verifier.drill(healed.as_deref()) => {
                     if let Err(failure) = result {
                         log::error!(reason = failure.message.as_str(); "drill.not-run");
                     }
@@ -122,6 +126,7 @@ impl Verifier {
             origin: Origin::of_repository(&repository),
             repository,
             engine: tokio::sync::Mutex::new(()),
+            healed: Mutex::default(),
             activity: Activity::default(),
             stop: CancellationToken::new(),
             env: Env::real(),
@@ -134,6 +139,10 @@ impl Verifier {
     /// The read key: a replaced file is taken at the next request.
     fn open_key(&self) -> Arc<OpenKey> {
         self.open.current()
+    }
+
+    fn healed(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.healed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn jobs(&self) -> MutexGuard<'_, Jobs> {

@@ -4,7 +4,9 @@ use super::Verifier;
 use crate::clock::Stopwatch;
 use crate::failure;
 use backup_engine::{ErrorKind, NamedStore, VerifyOutcome, VerifyRequest};
-use backupd_api::{Alert, AlertKind, Failure, FailureKind, Severity, StoreCondition, VerifyDone, VerifyStore};
+use backupd_api::{
+    Alert, AlertKind, DrillVerdict, Failure, FailureKind, Severity, StoreCondition, VerifyDone, VerifyStore,
+};
 use serde::{Deserialize, Serialize};
 
 /// Ids of damaged objects in one answer; a destroyed store would name every one it ever held.
@@ -30,7 +32,22 @@ impl Verifier {
         for store in chosen {
             stores.push(self.verify_store(store, read_data).await?);
         }
+        self.note_healed(&stores).await?;
         Ok(VerifyDone { stores })
+    }
+
+    /// Only a passed drill ends what a failed one began: whoever has healed a store need not wait for its turn.
+    async fn note_healed(&self, stores: &[VerifyStore]) -> Result<(), Failure> {
+        let rows = self.report_rows().await?;
+        for store in stores.iter().filter(|store| store.condition == StoreCondition::Ok) {
+            // Rows come newest first.
+            let last = rows.iter().find(|row| row.store == store.store);
+            if last.is_some_and(|row| row.verdict == DrillVerdict::Fail) {
+                log::info!(store = store.store.as_str(); "drill.again-after-healing");
+                self.healed().insert(store.store.clone());
+            }
+        }
+        Ok(())
     }
 
     async fn verify_store(&self, store: &NamedStore, read_data: bool) -> Result<VerifyStore, Failure> {

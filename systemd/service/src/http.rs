@@ -8,10 +8,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use std::collections::HashMap;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,8 +32,11 @@ pub struct Limits {
     /// From the first byte of a connection, or the end of the last answer, to the end of the next request's head; also for
     /// the TLS handshake.
     pub header_timeout: Duration,
-    /// Open connections; further clients wait in the kernel's queue.
+    /// Open connections; further clients wait in the kernel's queue. Below the usual limit of 1024 open files.
     pub connections_max: u32,
+    /// Of these, connections of one address; further ones are closed at once, so that one client shuts out no other. A
+    /// whole practice may come from one address.
+    pub connections_per_address_max: u32,
     /// Header lines of one request.
     pub headers_max: usize,
     /// Bytes buffered for one request's head.
@@ -46,7 +50,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             header_timeout: Duration::from_secs(10),
-            connections_max: 256,
+            connections_max: 768,
+            connections_per_address_max: 256,
             headers_max: 64,
             header_bytes_max: 64 << 10,
             keep_alive: true,
@@ -68,6 +73,7 @@ pub async fn serve(
     let (ending, _) = watch::channel(false);
     let places = limits.connections_max.clamp(1, CONNECTIONS_MAX);
     let connections = Arc::new(Semaphore::new(places as usize));
+    let addresses = Arc::new(Addresses::default());
     let loop_ = Loop { acceptor: tls.map(TlsAcceptor::from), router, limits: Arc::new(limits) };
     tokio::pin!(shutdown);
     loop {
@@ -78,7 +84,13 @@ pub async fn serve(
                 None => break,
             },
         };
-        tokio::spawn(loop_.clone().connection(stream, peer, ending.subscribe(), permit));
+        match addresses.enter(peer.ip(), loop_.limits.connections_per_address_max) {
+            Some(entered) => {
+                let place = Place { _permit: permit, _entered: entered };
+                tokio::spawn(loop_.clone().connection(stream, peer, ending.subscribe(), place));
+            }
+            None => log::debug!("http.address-has-too-many-connections"),
+        }
     }
     drop(listener);
     ending.send_replace(true);
@@ -105,6 +117,51 @@ async fn next(
     }
 }
 
+/// Open connections by address.
+#[derive(Default)]
+struct Addresses(Mutex<HashMap<IpAddr, u32>>);
+
+impl Addresses {
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: the address has as many as it may have.
+    fn enter(self: &Arc<Self>, address: IpAddr, max: u32) -> Option<Entered> {
+        let mut open = self.open();
+        let count = open.entry(address).or_insert(0);
+        if *count >= max.max(1) {
+            return None;
+        }
+        *count += 1;
+        Some(Entered { addresses: Arc::clone(self), address })
+    }
+}
+
+/// One connection of an address, until it is dropped.
+struct Entered {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut open = self.addresses.open();
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What a connection takes: a place among all, and one of its address.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _entered: Entered,
+}
+
 #[derive(Clone)]
 struct Loop {
     acceptor: Option<TlsAcceptor>,
@@ -113,13 +170,7 @@ struct Loop {
 }
 
 impl Loop {
-    async fn connection(
-        self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        ending: watch::Receiver<bool>,
-        _place: OwnedSemaphorePermit,
-    ) {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, ending: watch::Receiver<bool>, _place: Place) {
         // Small answers should leave at once; a refusal changes nothing but speed.
         let _ = stream.set_nodelay(true);
         match &self.acceptor {
@@ -235,6 +286,32 @@ mod tests {
         drop(first);
         let answer = tokio::time::timeout(Duration::from_secs(5), third).await.unwrap().unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    /// From another address of the loopback range.
+    async fn from(address: [u8; 4], to: SocketAddr) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((address, 0))).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_address_shuts_out_no_other() {
+        let limits = Limits { connections_max: 4, connections_per_address_max: 2, ..Limits::default() };
+        let (addr, _stop, _task) = start(limits).await;
+        let mut greedy = Vec::new();
+        for _ in 0..20 {
+            greedy.push(from([127, 0, 0, 2], addr).await);
+        }
+        let answer = tokio::time::timeout(Duration::from_secs(5), ask(addr, REQUEST)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // The places that were not taken are free again; the greedy one has its own two and no more.
+        let mut closed = 0;
+        for mut stream in greedy {
+            let ended = tokio::time::timeout(Duration::from_millis(50), stream.read(&mut [0; 1])).await;
+            closed += usize::from(ended.is_ok());
+        }
+        assert_eq!(closed, 18);
     }
 
     #[tokio::test]

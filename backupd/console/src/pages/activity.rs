@@ -133,6 +133,7 @@ fn one(app: &App, job: &Job) -> Markup {
                         (bytes(done.bytes)) " restored in " (duration(done.restore_ms)) "; "
                         (done.facts_equal) " of " (done.facts_compared) " facts and " (done.golden_equal) " of "
                         (done.golden_compared) " answers equal. "
+                        @for check in &done.not_passed { "Not passed: " (check) ". " }
                         a href={ "/reports/" (done.report_id) } { "Open the signed report" }
                     }
                 }
