@@ -28,7 +28,7 @@ pub fn page(health: &HostHealth, settings: &Settings) -> Markup {
                     p { (place(health)) }
                 }
                 (verdict(health.verdict))
-                (power_off(health.power_off_safe, settings))
+                (power_off(health.power_off_safe, health.verdict, settings))
                 (hands(&found))
                 main {
                     (backup(health.backup.as_ref()))
@@ -59,8 +59,13 @@ fn verdict(level: Level) -> Markup {
     html! { p.verdict.(word(&level)) role="status" { span aria-hidden="true" { (symbol) } " " (words) } }
 }
 
-fn power_off(answer: PowerOff, settings: &Settings) -> Markup {
+fn power_off(answer: PowerOff, verdict: Level, settings: &Settings) -> Markup {
     let (class, words, why) = match answer {
+        PowerOff::Safe if verdict == Level::Critical => (
+            "warning",
+            "Power-off: loses nothing",
+            "The newest backup is fresh and nothing runs. But power-off mends nothing of what is critical here: call first.",
+        ),
         PowerOff::Safe => ("ok", "Power-off: SAFE now", "The newest backup is fresh and nothing runs."),
         PowerOff::WaitForBackup => {
             ("warning", "Power-off: WAIT", "A backup or a restore test runs. Wait until this page says SAFE.")

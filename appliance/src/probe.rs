@@ -30,7 +30,7 @@ impl Restored {
     pub fn facts(&self) -> Result<Facts, StoreError> {
         let db = self.connect()?;
         check_integrity(&db)?;
-        facts::compute(&db, &self.attachments(), facts::Depth::Rehashed)
+        Ok(facts::compute(&db, &self.attachments(), facts::Depth::Rehashed)?.facts)
     }
 
     /// Answers golden questions.

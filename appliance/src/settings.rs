@@ -31,8 +31,8 @@ pub struct Settings {
 pub enum SettingsError {
     #[error("{file}: cannot be read ({kind}): give the path of appliance.toml with --config")]
     Read { file: PathBuf, kind: std::io::ErrorKind },
-    #[error("{file}, line {line}: {message}: correct this line; the README lists every key")]
-    Toml { file: PathBuf, line: usize, message: String },
+    #[error("{file}, line {line}: `{key}`: {message}: correct this line; the README lists every key")]
+    Toml { file: PathBuf, line: usize, key: String, message: String },
     #[error("{file}: `{key}` {problem}: {remedy}")]
     Value { file: PathBuf, key: &'static str, problem: &'static str, remedy: &'static str },
 }
@@ -90,7 +90,12 @@ impl Settings {
         let written: Written = toml::from_str(text).map_err(|error| {
             let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
             let line = before.matches('\n').count() + 1;
-            SettingsError::Toml { file: file.to_owned(), line, message: error.message().to_owned() }
+            // A missing or unknown key stands in the message; a wrong value stands behind its key.
+            let message = error.message().to_owned();
+            let named = message.split('`').nth(1).filter(|_| message.contains("field"));
+            let written = text.lines().nth(line - 1).and_then(|text| text.split_once('='));
+            let key = named.or(written.map(|(key, _)| key.trim())).unwrap_or("(syntax)").to_owned();
+            SettingsError::Toml { file: file.to_owned(), line, key, message }
         })?;
         let wrong = |key, problem, remedy| SettingsError::Value { file: file.to_owned(), key, problem, remedy };
         // Absolute, because the backup is told these paths and runs elsewhere.
@@ -160,6 +165,7 @@ mod tests {
         let unknown = parse(&format!("{LEAST}colour = 1\n")).unwrap_err().to_string();
         assert!(unknown.contains("appliance.toml, line 6") && unknown.contains("colour"), "{unknown}");
         for (key, line) in [
+            ("idle_lock_s", "idle_lock_s = \"long\""),
             ("listen", "listen = \"here\""),
             ("time_zone", "time_zone = \"Mars/North\""),
             ("idle_lock_s", "idle_lock_s = 1"),

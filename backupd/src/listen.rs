@@ -19,14 +19,14 @@ pub async fn bind(socket: &Path, tls: Option<&TlsListen>) -> anyhow::Result<Vec<
     let unix =
         Listener::bind_unix(socket).with_context(|| format!("`socket` {} cannot be listened on", socket.display()))?;
     let mut listeners = vec![unix];
-    if let Some(tls) = tls {
+    if let Some((tls, listen)) = tls.and_then(|tls| Some((tls, tls.listen?))) {
         let read = |key: &str, path: &Path| {
             std::fs::read(path).with_context(|| format!("`tls.{key}` {} cannot be read", path.display()))
         };
         let (cert, key, ca) = (read("cert", &tls.cert)?, read("key", &tls.key)?, read("ca", &tls.ca)?);
-        let listener = Listener::bind_tls(tls.listen, &cert, &key, &ca)
+        let listener = Listener::bind_tls(listen, &cert, &key, &ca)
             .await
-            .with_context(|| format!("`tls.listen` {} cannot be listened on", tls.listen))?;
+            .with_context(|| format!("`tls.listen` {listen} cannot be listened on"))?;
         listeners.push(listener);
     }
     Ok(listeners)

@@ -31,6 +31,8 @@ pub struct Captured {
     /// [`SealedFacts`] as JSON, for sources that have facts.
     pub facts: Option<Vec<u8>>,
     pub write_stall_us: u64,
+    /// The source said that its original is damaged. What is left was captured.
+    pub damaged: bool,
     lease: Option<Lease>,
 }
 
@@ -71,7 +73,14 @@ pub async fn capture(source: &Source) -> Result<Captured, SourceError> {
                 .map_err(|e| SourceError::Folder { source_name: source.name.clone(), kind: e.kind() })?;
             let part = Part { name: source.name.clone(), path: path.clone(), kind: PartKind::Files };
             let parts = vec![part];
-            Ok(Captured { parts, excludes: excludes.clone(), facts: None, write_stall_us: 0, lease: None })
+            Ok(Captured {
+                parts,
+                excludes: excludes.clone(),
+                facts: None,
+                write_stall_us: 0,
+                damaged: false,
+                lease: None,
+            })
         }
     }
 }
@@ -89,6 +98,7 @@ async fn capture_appliance(name: &str, socket: &Path) -> Result<Captured, Source
         excludes: Vec::new(),
         facts: Some(facts),
         write_stall_us: quiesced.write_stall_us,
+        damaged: !quiesced.damaged.is_empty(),
         lease: Some(Lease { client, id: quiesced.lease }),
     })
 }

@@ -109,6 +109,7 @@ holdfast_secrets: $secrets
 holdfast_rack: r1
 holdfast_serve_listen: 127.0.0.1:9441
 holdfast_verifier_listen: 127.0.0.1:9442
+holdfast_verifier_serve: tls://127.0.0.1:9441
 holdfast_agent_listen: 0.0.0.0:8445
 holdfast_agent_readers: [127.0.0.1]
 holdfast_console_serve: tls://127.0.0.1:9441
@@ -152,6 +153,13 @@ db = sqlite3.connect("file:/var/lib/holdfast/console/console.db?mode=ro", uri=Tr
 rows = db.execute("SELECT source, kind, subject FROM alerts WHERE closed_ms IS NULL").fetchall()
 sys.exit(0 if tuple(sys.argv[1:]) in rows else f"only {rows}")' "$@"
 }
+duties_named() {
+    inside python3 -c '
+import json, subprocess, sys
+ask = lambda *words: json.loads(subprocess.run(
+    ["backupd", "report", *words, "--json", "--config", "/etc/holdfast/cli.toml"], capture_output=True, check=True).stdout)
+sys.exit(0 if "duties_sha256" in json.dumps(ask()) else "no duties")'
+}
 mailed() { inside journalctl --no-pager -o cat -u mail-server | grep -q "https://console.practice.example"; }
 # Asks both daemons as the console does.
 remote() {
@@ -188,6 +196,8 @@ check "the writer and the verifier answer over TLS" remote status
 check "the console hears the writer over TLS: a duty is held by nobody" alert serve duty-unassigned keys
 check "the console's mail arrives" mailed
 check "a snapshot is durable" inside backupd snapshot --config /etc/holdfast/cli.toml
+check "a drill passes" inside backupd drill --store west --config /etc/holdfast/cli.toml
+check "its report names the duties in force" duties_named
 if recovered >"$work/recover.log" 2>&1; then ok "settings and records come back from one store"; else
     bad "settings and records come back from one store"; tail -n 20 "$work/recover.log"
 fi

@@ -95,8 +95,21 @@ pub struct Quiesced {
     pub write_stall_us: u64,
     pub parts: Vec<Part>,
     pub facts: Facts,
+    /// What of the original is broken. The copy is taken all the same: what is left is worth more then.
+    pub damaged: Vec<Damaged>,
     pub golden_key: GoldenKey,
     pub golden: Vec<GoldenQuery>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Damaged {
+    /// An entry does not continue the chain of hashes.
+    AuditChain,
+    /// Debits and credits do not add up to nothing.
+    Ledger,
+    /// A file is gone or has another size.
+    Attachments,
 }
 
 /// One folder or file of the consistent point, with the name that it has in the snapshot.

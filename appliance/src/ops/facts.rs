@@ -3,9 +3,9 @@
 use crate::attachments::Attachments;
 use crate::audit;
 use crate::store::{StoreError, schema_version};
-use appliance_api::Facts;
+use appliance_api::{Damaged, Facts};
 use rusqlite::Connection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where an attachment's digest comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,25 +17,43 @@ pub enum Depth {
     Rehashed,
 }
 
+/// Facts, and what was found broken while they were computed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Computed {
+    pub facts: Facts,
+    /// Always empty for [`Depth::Rehashed`], which is refused instead.
+    pub damaged: BTreeSet<Damaged>,
+}
+
 /// Computes the facts of an open database and its attachments. Walks the audit chain and reads every resource.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] when the ledger does not balance or (rehashed) the audit's chain is broken or a file is gone.
-pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Facts, StoreError> {
+/// With [`Depth::Rehashed`], [`StoreError::Damaged`] when the ledger does not balance, the audit's chain is broken or a
+/// file is gone. A damaged original is the very moment when a snapshot matters: it is taken, the damage is told, and
+/// every drill of the snapshot fails.
+pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Computed, StoreError> {
+    let mut damaged = BTreeSet::new();
     let number = |sql: &str| -> Result<i64, StoreError> { Ok(db.query_row(sql, [], |row| row.get(0))?) };
     let head = match (audit::walk(db), depth) {
-        // A damaged original is the very moment when a snapshot matters. The restored copy is walked again, and a drill
-        // of this snapshot fails.
-        (Err(StoreError::Damaged(_)), Depth::Recorded) => audit::head(db)?,
+        (Err(StoreError::Damaged(_)), Depth::Recorded) => {
+            damaged.insert(Damaged::AuditChain);
+            audit::head(db)?
+        }
         (head, _) => head?,
     };
     let (resources, resources_digest, newest) = resources(db)?;
     let files = files(db, attachments, depth)?;
+    if files.damaged {
+        damaged.insert(Damaged::Attachments);
+    }
     if number("SELECT coalesce(sum(cents), 0) FROM ledger_entry")? != 0 {
-        return Err(StoreError::Damaged("ledger"));
+        if depth == Depth::Rehashed {
+            return Err(StoreError::Damaged("ledger"));
+        }
+        damaged.insert(Damaged::Ledger);
     }
     let receivable = "SELECT coalesce(sum(cents), 0) FROM ledger_entry WHERE account = 'receivable'";
-    Ok(Facts {
+    let facts = Facts {
         schema_version: schema_version(db)?,
         resources,
         history_rows: number("SELECT count(*) FROM history")?.cast_unsigned(),
@@ -50,7 +68,11 @@ pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Resu
         newest_record_unix_ms: newest,
         canary_sequence: number("SELECT coalesce(max(sequence), 0) FROM canary")?.cast_unsigned(),
         canary_unix_ms: number("SELECT coalesce((SELECT at_ms FROM canary ORDER BY sequence DESC LIMIT 1), 0)")?,
-    })
+    };
+    for what in &damaged {
+        log::error!(what:? = what; "records.damaged");
+    }
+    Ok(Computed { facts, damaged })
 }
 
 /// Counts by type, the digest over all current resources, and the time of the newest change.
@@ -86,20 +108,19 @@ struct Files {
     count: u64,
     bytes: u64,
     digest: String,
+    damaged: bool,
 }
 
 fn files(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Files, StoreError> {
     let mut statement = db.prepare("SELECT DISTINCT digest, bytes FROM attachment")?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?)))?;
     let mut found = Vec::new();
+    let mut damaged = false;
     for row in rows {
         let (digest, bytes) = row?;
         found.push(match depth {
             Depth::Recorded => {
-                if attachments.size(&digest) != Some(bytes.cast_unsigned()) {
-                    // The backup goes on: what is left is worth more now. The restore's facts will differ and say so.
-                    log::error!("attachments.damaged");
-                }
+                damaged |= attachments.size(&digest) != Some(bytes.cast_unsigned());
                 (digest, bytes.cast_unsigned())
             }
             Depth::Rehashed => attachments.rehash(&digest)?,
@@ -111,7 +132,7 @@ fn files(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Fil
         hasher.update(digest);
     }
     let bytes = found.iter().map(|(_, bytes)| bytes).sum();
-    Ok(Files { count: found.len() as u64, bytes, digest: hasher.finalize().to_hex().to_string() })
+    Ok(Files { count: found.len() as u64, bytes, digest: hasher.finalize().to_hex().to_string(), damaged })
 }
 
 #[cfg(test)]
@@ -122,7 +143,7 @@ mod tests {
     use crate::store::{DATABASE_FILE, Mode, Store, Tx};
 
     #[tokio::test]
-    async fn a_broken_audit_stops_no_snapshot_and_fails_every_drill() {
+    async fn damage_stops_no_snapshot_and_fails_every_drill() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
         let actor = Actor::staff("u", "u", Role::Clinician);
@@ -133,10 +154,18 @@ mod tests {
         let attachments = store.attachments().clone();
         let db = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
         let whole = compute(&db, &attachments, Depth::Recorded).unwrap();
-        assert_eq!(audit::broken_at(&db).unwrap(), None);
+        assert_eq!((audit::broken_at(&db).unwrap(), &whole.damaged), (None, &BTreeSet::new()));
         db.execute_batch("DROP TRIGGER audit_keep_u; UPDATE audit SET actor_name = 'nobody' WHERE seq = 2").unwrap();
         assert_eq!(audit::broken_at(&db).unwrap(), Some(2));
-        assert_eq!(compute(&db, &attachments, Depth::Recorded).unwrap(), whole);
+        let broken = compute(&db, &attachments, Depth::Recorded).unwrap();
+        assert_eq!((broken.facts, broken.damaged), (whole.facts, BTreeSet::from([Damaged::AuditChain])));
         assert!(matches!(compute(&db, &attachments, Depth::Rehashed), Err(StoreError::Damaged("audit chain"))));
+        db.execute_batch("UPDATE audit SET actor_name = 'u' WHERE seq = 2").unwrap();
+        compute(&db, &attachments, Depth::Rehashed).unwrap();
+        let odd = "INSERT INTO ledger_entry (posting, account, patient, cents) VALUES (1, 'receivable', 1, 5)";
+        db.execute_batch(&format!("PRAGMA foreign_keys = 0; {odd}")).unwrap();
+        let broken = compute(&db, &attachments, Depth::Recorded).unwrap();
+        assert_eq!(broken.damaged, BTreeSet::from([Damaged::Ledger]));
+        assert!(matches!(compute(&db, &attachments, Depth::Rehashed), Err(StoreError::Damaged("ledger"))));
     }
 }

@@ -84,13 +84,13 @@ impl Answering for Lease {
             }
             Request::Facts => {
                 let attachments = self.operations.store.attachments().clone();
-                let facts = self
+                let computed = self
                     .operations
                     .store
                     .internal(move |db| facts::compute(db, &attachments, facts::Depth::Recorded))
                     .await
                     .map_err(refusal)?;
-                Ok(Response::Facts(Box::new(facts)))
+                Ok(Response::Facts(Box::new(computed.facts)))
             }
             Request::Golden { key, questions } => {
                 let attachments = self.operations.store.attachments().clone();
@@ -119,19 +119,21 @@ impl Lease {
         let database = copy.database();
         let examine = move || -> Result<_, StoreError> {
             let data = golden::open_immutable(&database)?;
-            let facts = facts::compute(&data, &attachments, facts::Depth::Recorded)?;
+            let computed = facts::compute(&data, &attachments, facts::Depth::Recorded)?;
             let (key, golden) = golden::choose(&data, &attachments)?;
-            Ok((facts, key, golden))
+            Ok((computed, key, golden))
         };
         let examined = tokio::task::spawn_blocking(examine).await.unwrap_or(Err(StoreError::Closed));
-        let (facts, golden_key, golden) = examined.map_err(refusal)?;
+        let (computed, golden_key, golden) = examined.map_err(refusal)?;
+        let (facts, damaged) = (computed.facts, computed.damaged.into_iter().collect());
         let parts = copy.parts(&operations.store);
         let (millis, stall_us) = (started.elapsed().as_millis(), u64::try_from(stall.as_micros()).unwrap_or(u64::MAX));
         log::info!(took_ms = millis as u64, write_stall_us = stall_us; "ops.quiesced");
         let lease = copy.id().to_owned();
         self.held = Some(Held { id: lease.clone(), _copy: copy, _permit: permit });
         let thaw_in_ms = STAGED_MS_MAX;
-        let quiesced = Quiesced { lease, thaw_in_ms, write_stall_us: stall_us, parts, facts, golden_key, golden };
+        let quiesced =
+            Quiesced { lease, thaw_in_ms, write_stall_us: stall_us, parts, facts, damaged, golden_key, golden };
         Ok(Response::Quiesced(Box::new(quiesced)))
     }
 }

@@ -132,6 +132,7 @@ words! {
         DrillLate,
         DiskAlmostFull,
         SourceUnreachable,
+        SourceDamaged,
         SnapshotPartial,
         DutyUnassigned,
         DutyOverdue,

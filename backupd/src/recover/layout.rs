@@ -3,6 +3,8 @@
 use crate::secret;
 use anyhow::{Context, ensure};
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Moves what is in `from` into `to`. Folders are merged; a file that is there already stays and is counted.
@@ -30,7 +32,50 @@ pub fn shift(from: &Path, to: &Path) -> anyhow::Result<()> {
     if let Some(parent) = to.parent() {
         secret::make_private_dir(parent)?;
     }
-    fs::rename(from, to).with_context(|| format!("{} cannot be moved into place", to.display()))
+    let moved = match fs::rename(from, to) {
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => carry(from, to),
+        moved => moved,
+    };
+    moved.with_context(|| format!("{} cannot be moved into place", to.display()))
+}
+
+/// Moves to another file system: everything is copied and on disk before the first is removed. What a killed run left
+/// half-copied is not at its final name.
+fn carry(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(".arriving");
+    let arriving = to.with_file_name(name);
+    if arriving.is_dir() {
+        fs::remove_dir_all(&arriving)?;
+    }
+    copy(from, &arriving)?;
+    fs::rename(&arriving, to)?;
+    if let Some(folder) = to.parent() {
+        fs::File::open(folder)?.sync_all()?;
+    }
+    if from.is_dir() { fs::remove_dir_all(from) } else { fs::remove_file(from) }
+}
+
+/// Files and folders with modes, owners and times: what a practice's own files have.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let about = fs::symlink_metadata(from)?;
+    if about.is_symlink() {
+        return std::os::unix::fs::symlink(fs::read_link(from)?, to);
+    }
+    if about.is_dir() {
+        fs::DirBuilder::new().mode(0o700).create(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    } else {
+        fs::copy(from, to)?;
+    }
+    std::os::unix::fs::chown(to, Some(about.uid()), Some(about.gid()))?;
+    fs::set_permissions(to, about.permissions())?;
+    let written = fs::File::open(to)?;
+    written.set_times(fs::FileTimes::new().set_modified(about.modified()?).set_accessed(about.accessed()?))?;
+    written.sync_all()
 }
 
 /// Where the EMR of an operations socket keeps its data, from the EMR's own settings among the kept files.
@@ -76,6 +121,24 @@ mod tests {
         assert_eq!(merge(&from, &to).unwrap(), 1);
         assert_eq!(fs::read(to.join("a/same")).unwrap(), b"here");
         assert_eq!(fs::read(to.join("a/new")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn another_file_system_is_reached_by_copying() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        fs::create_dir_all(from.join("a/b")).unwrap();
+        fs::write(from.join("a/b/f"), "text").unwrap();
+        fs::set_permissions(from.join("a/b/f"), std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("b/f", from.join("a/link")).unwrap();
+        let before = fs::metadata(from.join("a/b/f")).unwrap();
+        let to = dir.path().join("to");
+        fs::create_dir_all(dir.path().join("to.arriving/half")).unwrap();
+        carry(&from, &to).unwrap();
+        let after = fs::metadata(to.join("a/link")).unwrap();
+        assert_eq!((before.modified().unwrap(), before.mode()), (after.modified().unwrap(), after.mode()));
+        assert_eq!(fs::read(to.join("a/b/f")).unwrap(), b"text");
+        assert!(!from.exists() && !to.join("half").exists() && !dir.path().join("to.arriving").exists());
     }
 
     #[test]

@@ -46,6 +46,9 @@ impl Daemon {
         for source in &view.sources_unreachable {
             raised.push((AlertKind::SourceUnreachable, Severity::Critical, Some(source.clone())));
         }
+        for source in &view.sources_damaged {
+            raised.push((AlertKind::SourceDamaged, Severity::Critical, Some(source.clone())));
+        }
         for source in &self.settings.sources {
             if view.snapshots.iter().find(|s| s.source == source.name).is_some_and(|s| s.partial) {
                 raised.push((AlertKind::SnapshotPartial, Severity::Warning, Some(source.name.clone())));

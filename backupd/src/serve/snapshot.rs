@@ -42,7 +42,14 @@ impl Daemon {
                 return Err(failure::from_source(&error));
             }
         };
-        self.view().sources_unreachable.remove(&source.name);
+        {
+            let mut view = self.view();
+            view.sources_unreachable.remove(&source.name);
+            match captured.damaged {
+                true => view.sources_damaged.insert(source.name.clone()),
+                false => view.sources_damaged.remove(&source.name),
+            };
+        }
         let kept = self.keep_part().map_err(|e| failure::new(FailureKind::Misconfigured, format!("{e:#}")))?;
         captured.parts.push(kept);
         let stall = captured.write_stall_us;

@@ -17,6 +17,8 @@ pub struct View {
     pub paused: Option<Pause>,
     /// Sources whose last capture failed.
     pub sources_unreachable: BTreeSet<String>,
+    /// Sources that said so of their original at the last capture.
+    pub sources_damaged: BTreeSet<String>,
     /// A chain of heads misses a link without a signed deletion; judged when every store answers.
     pub history_gap: bool,
     /// The last snapshot that was tried did not reach the quorum.

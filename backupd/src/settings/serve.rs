@@ -155,6 +155,9 @@ impl ServeSettings {
             Some(dir) => normal(&file.path(dir)),
             None => common_folder(&file, &toml.keep),
         };
+        if toml.tls.as_ref().is_some_and(|tls| tls.listen.is_none()) {
+            return Err(file.error("tls.listen", "is missing", "write an address and port, such as \"0.0.0.0:9441\""));
+        }
         let scrub = toml.scrub_schedule.unwrap_or_else(|| SCRUB_SCHEDULE.to_owned());
         Ok(Self {
             practice: toml.practice,

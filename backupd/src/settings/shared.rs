@@ -154,7 +154,8 @@ pub(super) fn stores(file: &File, list: Vec<StoreToml>) -> Result<Vec<StoreSetti
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsListen {
-    pub listen: SocketAddr,
+    /// `None`: nobody connects; the certificate is only shown to other daemons.
+    pub listen: Option<SocketAddr>,
     pub cert: PathBuf,
     pub key: PathBuf,
     /// Clients have to show a certificate that this authority signed.

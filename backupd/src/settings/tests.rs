@@ -61,11 +61,26 @@ fn every_error_names_file_key_and_remedy() {
         ("rpo_ms = 900_000", "rpo_ms = 0", "targets"),
         ("host = \"verifier-1\"", "host = \"my host\"", "host"),
         ("sandbox_dir", "sandbox", "sandbox"),
+        ("unix:run/serve.sock", "tls://emr-1:9441", "serve"),
+        ("unix:run/serve.sock", "run/serve.sock", "serve"),
     ];
     for (from, to, key) in cases {
         let error = load_verifier(&VERIFIER.replacen(from, to, 1)).expect_err(to);
         assert!(error.contains("verifier.toml") && error.contains(&format!("`{key}`")), "{error}");
     }
+}
+
+#[test]
+fn a_certificate_without_an_address_is_for_connecting_only() {
+    let tls = "[tls]\ncert = \"c.pem\"\nkey = \"k.pem\"\nca = \"ca.pem\"\n";
+    let verifier = VERIFIER.replacen("unix:run/serve.sock", "tls://emr-1:9441", 1).replacen(
+        "[targets]",
+        &format!("{tls}[targets]"),
+        1,
+    );
+    assert!(load_verifier(&verifier).unwrap().tls.unwrap().listen.is_none());
+    let error = load_serve(&SERVE.replacen("[[source]]", &format!("{tls}[[source]]"), 1)).unwrap_err();
+    assert!(error.contains("`tls.listen`"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::shared::{StoreToml, stores};
 use super::{File, SettingsError, StoreSetting, TlsListen};
 use crate::schedule::Schedule;
-use backupd_api::Endpoint;
+use backupd_api::{Endpoint, EndpointError, TlsIdentity};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -29,8 +29,8 @@ pub struct VerifierSettings {
     pub probe: Probe,
     /// Whether `backupd serve` runs on the same machine: a report says so.
     pub same_host_as_writer: bool,
-    /// Where `backupd serve` listens: reports then name the duties in force.
-    pub serve: Option<Endpoint>,
+    /// Where `backupd serve` listens, `unix:` or `tls://`: reports then name the duties in force.
+    serve: Option<String>,
     pub stores: Vec<StoreSetting>,
 }
 
@@ -143,11 +143,19 @@ impl VerifierSettings {
                 "give milliseconds, or leave the key out",
             ));
         }
-        let serve = toml.serve.as_deref().map(|text| {
-            Endpoint::parse(&file.endpoint_text(text)).map_err(|_| {
-                file.error("serve", "is no endpoint of this machine", "write it as unix:/path/of/serve.sock")
-            })
-        });
+        let serve = toml.serve.as_deref().map(|text| file.endpoint_text(text));
+        match serve.as_deref().map(Endpoint::parse) {
+            None | Some(Ok(_)) => {}
+            // The certificate of `[tls]` is also what the verifier shows to `serve`; it is read when it is used.
+            Some(Err(EndpointError::Identity)) if toml.tls.is_some() => {}
+            Some(Err(EndpointError::Identity)) => {
+                return Err(file.error("serve", "is tls://, but there is no [tls]", "add [tls] with cert, key and ca"));
+            }
+            Some(Err(EndpointError::Form)) => {
+                let remedy = "write it as unix:/path/of/serve.sock or tls://host:port";
+                return Err(file.error("serve", "is no endpoint", remedy));
+            }
+        }
         Ok(Self {
             practice: toml.practice,
             host: toml.host,
@@ -163,9 +171,18 @@ impl VerifierSettings {
             sandbox_dir: file.path(&toml.sandbox_dir),
             probe,
             same_host_as_writer: toml.same_host_as_writer,
-            serve: serve.transpose()?,
+            serve,
             stores: stores(&file, toml.store)?,
             file: file.path,
         })
+    }
+
+    /// How to reach `serve`, with the certificate as it is now. `None`: not set, or the certificate cannot be read.
+    pub fn serve(&self) -> Option<Endpoint> {
+        let read = |path: &Path| std::fs::read(path).ok();
+        let identity = self.tls.as_ref().and_then(|tls| {
+            Some(TlsIdentity { ca_pem: read(&tls.ca)?, cert_pem: read(&tls.cert)?, key_pem: read(&tls.key)?.into() })
+        });
+        Endpoint::parse_with(self.serve.as_deref()?, identity).ok()
     }
 }

@@ -188,9 +188,9 @@ impl Verifier {
 
     /// The hash of the duties in force, when `serve` tells them.
     pub(super) async fn duties_sha256(&self) -> Option<Digest> {
-        let endpoint = self.settings.serve.as_ref()?;
+        let endpoint = self.settings.serve()?;
         let ask = async {
-            let mut client = Client::connect(endpoint).await.ok()?;
+            let mut client = Client::connect(&endpoint).await.ok()?;
             match client.request(&Request::Duties, |_| ()).await.ok()? {
                 Event::Duties { sha256, .. } => Digest::parse(&sha256).ok(),
                 _ => None,

@@ -1,5 +1,6 @@
 //! The HTTP/1.1 loop of every daemon: hyper with our limits around an axum router.
 
+use crate::linger::Lingering;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -190,7 +191,7 @@ impl Loop {
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
             // A router is always ready: `call` needs no `poll_ready`.
-            self.router.clone().call(request.map(Body::new))
+            self.router.clone().call(request.map(|body| Body::new(Lingering::new(body))))
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -222,7 +223,8 @@ impl Loop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::routing::get;
+    use axum::http::StatusCode;
+    use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::oneshot;
 
@@ -239,7 +241,8 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(300)).await;
                     "done"
                 }),
-            );
+            )
+            .route("/refused", post(|| async { StatusCode::PAYLOAD_TOO_LARGE }));
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve(listener, None, router, limits, async {
             let _ = stopped.await;
@@ -321,6 +324,21 @@ mod tests {
         (0..20).for_each(|n| request.extend(format!("x-{n}: 1\r\n").bytes()));
         request.extend(b"\r\n");
         assert!(ask(addr, &request).await.starts_with("HTTP/1.1 431"));
+    }
+
+    #[tokio::test]
+    async fn a_client_refused_in_its_upload_reads_why() {
+        let (addr, _stop, _task) = start(Limits::default()).await;
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let length = 30 << 20;
+        let head =
+            format!("POST /refused HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The whole body first, as simple clients do: a closed connection would be an error here.
+        stream.write_all(&vec![b'x'; length]).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     }
 
     #[tokio::test]

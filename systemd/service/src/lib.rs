@@ -5,6 +5,7 @@
 pub mod auth;
 mod clock;
 pub mod http;
+mod linger;
 pub mod log;
 mod manager;
 pub mod tls;

@@ -22,6 +22,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         DrillLate => "A restore drill is overdue",
         DiskAlmostFull => "The server's disk is almost full: backups wait",
         SourceUnreachable => "The EMR does not answer the backup: no new backup can be taken",
+        SourceDamaged => "The EMR's own records are damaged: the newest backup holds what is left",
         SnapshotPartial => "The newest backup is incomplete: some files could not be read",
         DutyUnassigned => "Nobody is named for a duty",
         DutyOverdue => "A duty's review date has passed",
@@ -67,6 +68,10 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         DrillLate => "Start a drill from the posture page. Check that the verifier is running.",
         DiskAlmostFull => "Free or add space on the server's disk. The EMR goes on; backups resume by themselves.",
         SourceUnreachable => "Check that the EMR is running and that clinicians can work; then start a backup by hand.",
+        SourceDamaged => {
+            "The journal of appliance names what is broken. Keep every older snapshot, find the newest whose drill passed, \
+             and call your EMR engineer before anything is restored over the records."
+        }
         SnapshotPartial => {
             "Look at the journal of backupd serve for the reason of the unread files, then take a new backup."
         }
@@ -184,6 +189,7 @@ mod tests {
             DrillLate,
             DiskAlmostFull,
             SourceUnreachable,
+            SourceDamaged,
             SnapshotPartial,
             DutyUnassigned,
             DutyOverdue,
