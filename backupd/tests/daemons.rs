@@ -42,10 +42,16 @@ fn an_emr_that_misbehaves_costs_one_snapshot_and_nothing_else() {
     let status = p.ask("serve", &["status"]);
     let alerts = status["alerts"].as_array().unwrap();
     assert!(alerts.iter().any(|a| a["kind"] == "source-unreachable" && a["subject"] == "emr"), "{status}");
+    let raised = |kind: &str| {
+        let status = p.ask("serve", &["status"]);
+        status["alerts"].as_array().unwrap().iter().any(|alert| alert["kind"] == kind)
+    };
+    p.set(Fault::Damaged);
+    assert_eq!(p.ask("serve", &["snapshot"])["event"], "snapshot-done", "what is left is kept");
+    assert!(raised("source-damaged") && !raised("source-unreachable"));
     p.set(Fault::None);
     assert_eq!(p.ask("serve", &["snapshot"])["event"], "snapshot-done");
-    let status = p.ask("serve", &["status"]);
-    assert!(!status["alerts"].as_array().unwrap().iter().any(|a| a["kind"] == "source-unreachable"), "{status}");
+    assert!(!raised("source-damaged"));
     let log = serve.text();
     assert!(!log.contains("Jane") && !log.contains("scan"), "a record's name is in the log: {log}");
 }

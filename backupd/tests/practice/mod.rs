@@ -21,6 +21,8 @@ pub enum Fault {
     None,
     Stuck,
     Lost,
+    /// Its records are damaged, and it says so.
+    Damaged,
 }
 
 pub struct Practice {
@@ -180,7 +182,8 @@ fn emr(stream: std::os::unix::net::UnixStream, fault: &Mutex<Fault>, data: &Path
                     std::thread::park();
                 },
                 Fault::Lost => return,
-                Fault::None => quiesced(data),
+                Fault::None => quiesced(data, &[]),
+                Fault::Damaged => quiesced(data, &["audit-chain"]),
             },
             _ => r#"{"answer":"thawed"}"#.to_owned(),
         };
@@ -190,7 +193,7 @@ fn emr(stream: std::os::unix::net::UnixStream, fault: &Mutex<Fault>, data: &Path
     }
 }
 
-fn quiesced(data: &Path) -> String {
+fn quiesced(data: &Path, damaged: &[&str]) -> String {
     serde_json::json!({
         "answer": "quiesced", "lease": "l", "thaw_in_ms": 30000, "write_stall_us": 5,
         "parts": [{"name": "attachments", "path": data, "kind": "files"}],
@@ -200,7 +203,7 @@ fn quiesced(data: &Path) -> String {
             "resources_digest": "b", "audit_entries": 1, "audit_head": "c", "newest_record_unix_ms": 1,
             "canary_sequence": 1, "canary_unix_ms": 1
         },
-        "golden_key": "0".repeat(64), "golden": []
+        "damaged": damaged, "golden_key": "0".repeat(64), "golden": []
     })
     .to_string()
 }

@@ -3,6 +3,7 @@
 //! A put is: temporary file, write, fsync, rename, fsync of the directory (and of every directory that was made).
 //! `object_store`'s own folder form does not make new directories durable, so this one is ours.
 
+use super::direct::Pieces;
 use super::{ListedObject, Store};
 use crate::error::{Error, ErrorKind, Result, io_kind};
 use bytes::Bytes;
@@ -24,13 +25,14 @@ const TEMPORARY: &str = ".part";
 pub(super) struct FolderStore {
     root: PathBuf,
     buffers: Arc<Buffers>,
+    pieces: Arc<Pieces>,
     /// Unfinished files that a listing came across. The next put removes those that nobody is writing any more.
     leftovers: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl FolderStore {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, buffers: Arc::default(), leftovers: Arc::default() }
+        Self { root, buffers: Arc::default(), pieces: Arc::default(), leftovers: Arc::default() }
     }
 
     fn path(&self, name: &str) -> Result<PathBuf> {
@@ -47,10 +49,11 @@ impl Store for FolderStore {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let (path, root, leftovers) = (self.path(name)?, self.root.clone(), Arc::clone(&self.leftovers));
+            let pieces = Arc::clone(&self.pieces);
             blocking(name, move || {
                 let left = std::mem::take(&mut *leftovers.lock().unwrap_or_else(PoisonError::into_inner));
                 left.iter().for_each(|path| remove_leftover(path));
-                put_durable(&root, &path, &bytes)
+                put_durable(&root, &path, &bytes, &pieces)
             })
             .await
         })
@@ -161,12 +164,14 @@ async fn blocking<T: Send + 'static>(what: &str, work: impl FnOnce() -> io::Resu
 
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
-fn put_durable(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn put_durable(root: &Path, path: &Path, bytes: &[u8], pieces: &Pieces) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     make_durable_folder(root, folder)?;
     let (mut file, temporary) = create_temporary(folder)?;
     let written = (|| {
-        file.write_all(bytes)?;
+        if !pieces.write(&temporary, bytes)? {
+            file.write_all(bytes)?;
+        }
         file.sync_all()?;
         fs::rename(&temporary, path)
     })();

@@ -1,5 +1,6 @@
 //! Stores: flat names to bytes. Decorators are named by what they add.
 
+mod direct;
 mod fault;
 mod folder;
 mod limit;
