@@ -110,6 +110,10 @@ pub enum Damaged {
     Ledger,
     /// A file is gone or has another size.
     Attachments,
+    /// A record is not what was written.
+    Records,
+    /// The database cannot be read as a whole: facts and golden answers are missing, the copy is made page by page.
+    Database,
 }
 
 /// One folder or file of the consistent point, with the name that it has in the snapshot.
@@ -132,7 +136,7 @@ pub enum PartKind {
 }
 
 /// What is true of the data, recomputed after every restore and compared. Holds counts and digests, never content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
     pub schema_version: u32,

@@ -1,9 +1,10 @@
 //! Facts: what is true of the data, recomputed from its rows.
 
+use super::golden;
 use crate::attachments::Attachments;
-use crate::audit;
-use crate::store::{StoreError, schema_version};
-use appliance_api::{Damaged, Facts};
+use crate::store::{StoreError, body_digest, schema_version};
+use crate::{audit, clock};
+use appliance_api::{Damaged, Facts, GoldenKey, GoldenQuery};
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +42,14 @@ pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Resu
         }
         (head, _) => head?,
     };
-    let (resources, resources_digest, newest) = resources(db)?;
+    let schema = schema_version(db)?;
+    let records = resources(db, schema)?;
+    if records.damaged {
+        if depth == Depth::Rehashed {
+            return Err(StoreError::Damaged("resource body"));
+        }
+        damaged.insert(Damaged::Records);
+    }
     let files = files(db, attachments, depth)?;
     if files.damaged {
         damaged.insert(Damaged::Attachments);
@@ -54,18 +62,18 @@ pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Resu
     }
     let receivable = "SELECT coalesce(sum(cents), 0) FROM ledger_entry WHERE account = 'receivable'";
     let facts = Facts {
-        schema_version: schema_version(db)?,
-        resources,
+        schema_version: schema,
+        resources: records.counts,
         history_rows: number("SELECT count(*) FROM history")?.cast_unsigned(),
         ledger_entries: number("SELECT count(*) FROM ledger_entry")?.cast_unsigned(),
         ledger_balance_cents: number(receivable)?,
         attachments: files.count,
         attachment_bytes: files.bytes,
         attachments_digest: files.digest,
-        resources_digest,
+        resources_digest: records.digest,
         audit_entries: head.seq,
         audit_head: hex::encode(head.hash),
-        newest_record_unix_ms: newest,
+        newest_record_unix_ms: records.newest_ms,
         canary_sequence: number("SELECT coalesce(max(sequence), 0) FROM canary")?.cast_unsigned(),
         canary_unix_ms: number("SELECT coalesce((SELECT at_ms FROM canary ORDER BY sequence DESC LIMIT 1), 0)")?,
     };
@@ -75,33 +83,67 @@ pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Resu
     Ok(Computed { facts, damaged })
 }
 
-/// Counts by type, the digest over all current resources, and the time of the newest change.
-fn resources(db: &Connection) -> Result<(BTreeMap<String, u64>, String, i64), StoreError> {
-    let sql = "SELECT t.name, r.id, r.version, r.updated_ms, r.body FROM resource r \
-               JOIN resource_type t ON t.id = r.type WHERE r.deleted = 0 ORDER BY r.type, r.id";
-    let mut statement = db.prepare(sql)?;
+/// Facts and golden questions of a copy that was just taken. A database that cannot be read as a whole gets neither, and
+/// is backed up all the same: what is left, and what is still being written, is in no other place.
+pub fn examine(
+    db: &Connection,
+    attachments: &Attachments,
+) -> Result<(Computed, GoldenKey, Vec<GoldenQuery>), StoreError> {
+    let asked = compute(db, attachments, Depth::Recorded)
+        .and_then(|computed| golden::choose(db, attachments).map(|(key, golden)| (computed, key, golden)));
+    match asked {
+        Err(StoreError::Damaged(what)) => {
+            log::error!(what:? = what; "records.damaged");
+            let computed = Computed { facts: Facts::default(), damaged: BTreeSet::from([Damaged::Database]) };
+            let key = clock::random::<32>().map_err(StoreError::io("randomness"))?;
+            Ok((computed, GoldenKey::new(key), Vec::new()))
+        }
+        asked => asked,
+    }
+}
+
+#[derive(Default)]
+struct Records {
+    /// By type.
+    counts: BTreeMap<String, u64>,
+    /// Over all current resources.
+    digest: String,
+    newest_ms: i64,
+    /// A body is not what was written.
+    damaged: bool,
+}
+
+fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
+    let digest = if schema < 2 { "NULL" } else { "r.digest" };
+    let sql = format!(
+        "SELECT t.name, r.id, r.version, r.updated_ms, r.body, {digest} FROM resource r \
+         JOIN resource_type t ON t.id = r.type WHERE r.deleted = 0 ORDER BY r.type, r.id"
+    );
+    let mut statement = db.prepare(&sql)?;
     let mut rows = statement.query([])?;
-    let mut counts = BTreeMap::<String, u64>::new();
+    let mut found = Records::default();
     let mut hasher = blake3::Hasher::new();
-    let mut newest = 0;
     while let Some(row) = rows.next()? {
         let text = |index: usize| {
             row.get_ref(index).map_err(StoreError::from)?.as_str().map_err(|_| StoreError::Damaged("column"))
         };
         let (kind, id, body) = (text(0)?, text(1)?, text(4)?);
         let (version, updated_ms): (u32, i64) = (row.get(2)?, row.get(3)?);
+        let written: Option<[u8; 16]> = row.get(5)?;
+        found.damaged |= written.is_some_and(|written| written != body_digest(body));
         for part in [kind, id, body] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
         hasher.update(&version.to_le_bytes());
-        newest = newest.max(updated_ms);
-        match counts.get_mut(kind) {
+        found.newest_ms = found.newest_ms.max(updated_ms);
+        match found.counts.get_mut(kind) {
             Some(count) => *count += 1,
-            None => drop(counts.insert(kind.to_owned(), 1)),
+            None => drop(found.counts.insert(kind.to_owned(), 1)),
         }
     }
-    Ok((counts, hasher.finalize().to_hex().to_string(), newest))
+    found.digest = hasher.finalize().to_hex().to_string();
+    Ok(found)
 }
 
 struct Files {
@@ -160,6 +202,10 @@ mod tests {
         let broken = compute(&db, &attachments, Depth::Recorded).unwrap();
         assert_eq!((broken.facts, broken.damaged), (whole.facts, BTreeSet::from([Damaged::AuditChain])));
         assert!(matches!(compute(&db, &attachments, Depth::Rehashed), Err(StoreError::Damaged("audit chain"))));
+        db.execute_batch("UPDATE resource SET body = replace(body, 'Abel', 'Obel')").unwrap();
+        let broken = compute(&db, &attachments, Depth::Recorded).unwrap();
+        assert_eq!(broken.damaged, BTreeSet::from([Damaged::AuditChain, Damaged::Records]));
+        db.execute_batch("UPDATE resource SET body = replace(body, 'Obel', 'Abel')").unwrap();
         db.execute_batch("UPDATE audit SET actor_name = 'u' WHERE seq = 2").unwrap();
         compute(&db, &attachments, Depth::Rehashed).unwrap();
         let odd = "INSERT INTO ledger_entry (posting, account, patient, cents) VALUES (1, 'receivable', 1, 5)";
@@ -167,5 +213,31 @@ mod tests {
         let broken = compute(&db, &attachments, Depth::Recorded).unwrap();
         assert_eq!(broken.damaged, BTreeSet::from([Damaged::Ledger]));
         assert!(matches!(compute(&db, &attachments, Depth::Rehashed), Err(StoreError::Damaged("ledger"))));
+    }
+
+    #[tokio::test]
+    async fn a_database_with_broken_pages_is_told_and_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
+        let actor = Actor::staff("u", "u", Role::Clinician);
+        for number in 0..200 {
+            let family = format!("Abel{number}").repeat(20);
+            let body = serde_json::json!({ "resourceType": "Patient", "name": [{ "family": family }] });
+            store.write::<_, StoreError, _>(&actor, move |tx: &mut Tx<'_>| tx.create("Patient", body)).await.unwrap();
+        }
+        let attachments = store.attachments().clone();
+        drop(store);
+        let path = dir.path().join(DATABASE_FILE);
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        let (whole, _, golden) = examine(&db, &attachments).unwrap();
+        assert!(whole.damaged.is_empty() && whole.facts.resources["Patient"] == 200 && !golden.is_empty());
+        drop(db);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let from = bytes.len() / 4;
+        bytes[from..].fill(0xff);
+        std::fs::write(&path, bytes).unwrap();
+        let (broken, _, golden) = examine(&Connection::open(&path).unwrap(), &attachments).unwrap();
+        assert_eq!((broken.damaged, golden.len()), (BTreeSet::from([Damaged::Database]), 0));
     }
 }

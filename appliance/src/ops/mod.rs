@@ -119,9 +119,7 @@ impl Lease {
         let database = copy.database();
         let examine = move || -> Result<_, StoreError> {
             let data = golden::open_immutable(&database)?;
-            let computed = facts::compute(&data, &attachments, facts::Depth::Recorded)?;
-            let (key, golden) = golden::choose(&data, &attachments)?;
-            Ok((computed, key, golden))
+            facts::examine(&data, &attachments)
         };
         let examined = tokio::task::spawn_blocking(examine).await.unwrap_or(Err(StoreError::Closed));
         let (computed, golden_key, golden) = examined.map_err(refusal)?;

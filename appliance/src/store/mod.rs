@@ -29,7 +29,7 @@ pub use tx::Tx;
 pub use view::View;
 
 pub(crate) use migrate::schema_version;
-pub(crate) use resource::load as load_resource;
+pub(crate) use resource::{body_digest, load as load_resource};
 
 use crate::access::Actor;
 use crate::attachments::Attachments;

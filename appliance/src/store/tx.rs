@@ -154,8 +154,10 @@ impl<'a> Tx<'a> {
         let element = fhir::check(kind, body)?;
         let body = encode(element, id, 1, self.now_ms)?;
         let value = Value::Object(body.0);
-        let sql = "INSERT INTO resource (type, id, version, updated_ms, patient, body) VALUES (?1, ?2, 1, ?3, 0, ?4)";
-        self.connection.prepare_cached(sql)?.execute((type_id, id, self.now_ms, &body.1))?;
+        let sql = "INSERT INTO resource (type, id, version, updated_ms, patient, body, digest) \
+                   VALUES (?1, ?2, 1, ?3, 0, ?4, ?5)";
+        let digest = resource::body_digest(&body.1);
+        self.connection.prepare_cached(sql)?.execute((type_id, id, self.now_ms, &body.1, digest))?;
         let rid = self.connection.last_insert_rowid();
         let patient = self.compartment(kind, rid, &value)?;
         self.connection
@@ -190,8 +192,10 @@ impl<'a> Tx<'a> {
             current.updated_ms,
             &current.body,
         ))?;
-        let sql = "UPDATE resource SET version = ?2, updated_ms = ?3, patient = ?4, body = ?5 WHERE rid = ?1";
-        self.connection.prepare_cached(sql)?.execute((current.rid, version, self.now_ms, patient, &body.1))?;
+        let sql =
+            "UPDATE resource SET version = ?2, updated_ms = ?3, patient = ?4, body = ?5, digest = ?6 WHERE rid = ?1";
+        let digest = resource::body_digest(&body.1);
+        self.connection.prepare_cached(sql)?.execute((current.rid, version, self.now_ms, patient, &body.1, digest))?;
         index::remove(self.connection, current.rid)?;
         index::insert(self.connection, self.params, &current.kind, current.rid, patient, &value)?;
         let stored = Resource { version, updated_ms: self.now_ms, patient, body: body.1, ..current };

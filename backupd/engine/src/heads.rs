@@ -11,7 +11,8 @@ use backup_format::manifest::{InnerManifest, OuterManifest};
 use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::{CatalogKey, IncarnationId, OpenKey, SnapshotId};
 use futures::{FutureExt, StreamExt};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 /// One snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,17 +47,54 @@ pub struct Heads {
     pub gaps: Vec<Gap>,
 }
 
+/// Heads that were read before, with what their manifests say. A head's name holds its hash, so it is read once; that
+/// its bytes are still whole is for a scrub to tell.
+#[derive(Debug, Default)]
+pub struct KnownHeads(Mutex<HashMap<HeadName, (SnapshotInfo, Head)>>);
+
+impl KnownHeads {
+    fn get(&self, name: &HeadName) -> Option<(SnapshotInfo, Head)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// What is no longer there is forgotten.
+    fn keep(&self, names: &[HeadName], links: &[Linked]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let there: HashSet<&HeadName> = names.iter().collect();
+        known.retain(|name, _| there.contains(name));
+        for link in links {
+            let name = HeadName {
+                source: link.head.source,
+                incarnation: link.head.incarnation,
+                counter: link.head.counter,
+                hash: link.hash,
+            };
+            known.entry(name).or_insert_with(|| (link.info.clone(), link.head.clone()));
+        }
+    }
+}
+
 /// The union of heads. An unreachable store is reported, not an error, unless none answers.
 pub async fn heads(_env: &Env, catalog: &CatalogKey, stores: &[NamedStore]) -> Result<Heads> {
-    union_of_heads(catalog, None, stores).await
+    union_of_heads(catalog, None, stores, None).await
+}
+
+/// The same for somebody who asks again and again: only what is new is read.
+pub async fn heads_since(_env: &Env, catalog: &CatalogKey, stores: &[NamedStore], known: &KnownHeads) -> Result<Heads> {
+    union_of_heads(catalog, None, stores, Some(known)).await
 }
 
 /// The same with tags, for a holder of the open key.
 pub async fn heads_with_tags(_env: &Env, open: &OpenKey, stores: &[NamedStore]) -> Result<Heads> {
-    union_of_heads(open.catalog(), Some(open), stores).await
+    union_of_heads(open.catalog(), Some(open), stores, None).await
 }
 
-async fn union_of_heads(catalog: &CatalogKey, open: Option<&OpenKey>, stores: &[NamedStore]) -> Result<Heads> {
+async fn union_of_heads(
+    catalog: &CatalogKey,
+    open: Option<&OpenKey>,
+    stores: &[NamedStore],
+    known: Option<&KnownHeads>,
+) -> Result<Heads> {
     let views = views(stores, HEADS).await;
     let mut found: BTreeMap<HeadName, Vec<usize>> = BTreeMap::new();
     let mut rejected = Vec::new();
@@ -75,7 +113,16 @@ async fn union_of_heads(catalog: &CatalogKey, open: Option<&OpenKey>, stores: &[
     }
     let read = |(name, holders): (HeadName, Vec<usize>)| {
         let holders: Vec<&NamedStore> = holders.iter().filter_map(|at| stores.get(*at)).collect();
-        async move { (name, read_head(catalog, open, name, holders).await) }.boxed()
+        async move {
+            match known.and_then(|known| known.get(&name)) {
+                Some((mut info, head)) => {
+                    info.stores = holders.iter().map(|store| store.name.clone()).collect();
+                    (name, (Some((info, head)), Vec::new()))
+                }
+                None => (name, read_head(catalog, open, name, holders).await),
+            }
+        }
+        .boxed()
     };
     let mut linked = Vec::new();
     let names: Vec<HeadName> = found.keys().copied().collect();
@@ -89,6 +136,9 @@ async fn union_of_heads(catalog: &CatalogKey, open: Option<&OpenKey>, stores: &[
         }
     }
     drop(reads);
+    if let Some(known) = known {
+        known.keep(&names, &linked);
+    }
     let (snapshots, links): (Vec<SnapshotInfo>, Vec<Head>) =
         newest_first(linked).into_iter().map(|link| (link.info, link.head)).unzip();
     // A head may lie only at a store that does not answer.

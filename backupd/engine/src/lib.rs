@@ -60,7 +60,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use find::{Found, VisitFound, Wanted, find};
 pub use gaps::Gap;
 pub use glob::Glob;
-pub use heads::{Heads, SnapshotInfo, heads, heads_with_tags};
+pub use heads::{Heads, KnownHeads, SnapshotInfo, heads, heads_since, heads_with_tags};
 pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
     keyring, newest_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,

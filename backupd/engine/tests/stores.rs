@@ -4,8 +4,8 @@ mod practice;
 
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
-    Env, ErrorKind, NamedStore, NoProgress, UnlockWith, VerifyRequest, heads, keyring, recover_writer, replicate,
-    snapshot, unlock, verify, verify_keyless,
+    Env, ErrorKind, KnownHeads, NamedStore, NoProgress, UnlockWith, VerifyRequest, heads, heads_since, keyring,
+    recover_writer, replicate, snapshot, unlock, verify, verify_keyless,
 };
 use practice::{Practice, describe, fill, noise, settle};
 use std::fs;
@@ -79,6 +79,27 @@ async fn a_lost_or_damaged_state_directory_loses_nothing() {
     let checked =
         verify(&practice.env, &practice.made.open, &practice.stores[0], all(true), &NoProgress).await.unwrap();
     assert!(checked.is_ok() && checked.snapshots == 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_reads_only_new_heads() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    practice.snapshot().await;
+    let known = KnownHeads::default();
+    let look =
+        async || heads_since(&practice.env, practice.made.writer.catalog(), &practice.stores, &known).await.unwrap();
+    assert_eq!(look().await.snapshots.len(), 1);
+    let first = practice.objects("store-0").into_iter().find(|(name, _)| name.starts_with("heads/")).unwrap().1;
+    fs::write(&first, b"not read again").unwrap();
+    practice.snapshot().await;
+    let seen = look().await;
+    assert_eq!((seen.snapshots.len(), seen.rejected.len()), (2, 0));
+    let anew = heads(&practice.env, practice.made.writer.catalog(), &practice.stores).await.unwrap();
+    assert_eq!((anew.snapshots.len(), anew.rejected.len()), (1, 1));
+    fs::remove_file(&first).unwrap();
+    let seen = look().await;
+    assert_eq!((seen.snapshots.len(), seen.gaps.len()), (1, 1), "what is gone is forgotten, and is a gap");
 }
 
 #[tokio::test(flavor = "multi_thread")]

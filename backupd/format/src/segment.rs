@@ -44,7 +44,12 @@ pub struct SegmentEncoder {
 
 impl SegmentEncoder {
     pub fn new(level: i32) -> Result<Self> {
-        let compressor = zstd::bulk::Compressor::new(level).map_err(|_| FormatError::Compression { what: WHAT })?;
+        let failed = |_| FormatError::Compression { what: WHAT };
+        let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
+        // At the fast levels matches of 6 bytes cost a tenth of the time and save a hundredth of the bytes.
+        if level <= 2 {
+            compressor.set_parameter(zstd::zstd_safe::CParameter::MinMatch(7)).map_err(failed)?;
+        }
         Ok(Self { compressor, packed: Vec::new() })
     }
 

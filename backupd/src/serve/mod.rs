@@ -22,7 +22,7 @@ use crate::reload::Reloaded;
 use crate::settings::ServeSettings;
 use crate::stores;
 use anyhow::Context;
-use backup_engine::{Env, NamedStore, WriterCredential};
+use backup_engine::{Env, KnownHeads, NamedStore, WriterCredential};
 use backup_report::PublicKey;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,8 @@ pub struct Daemon {
     stores: Vec<NamedStore>,
     jobs: Mutex<Jobs>,
     view: Mutex<View>,
+    /// Heads read before: each look reads what is new.
+    known: KnownHeads,
     report_key: Option<PublicKey>,
     /// Held by whatever uses the engine: snapshot, catch-up and scrub exclude each other.
     engine: tokio::sync::Mutex<()>,
@@ -108,6 +110,7 @@ impl Daemon {
             stores,
             jobs: Mutex::new(jobs),
             view: Mutex::new(View::default()),
+            known: KnownHeads::default(),
             report_key,
             engine: tokio::sync::Mutex::new(()),
             activity: Activity::default(),

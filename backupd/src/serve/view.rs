@@ -79,7 +79,8 @@ impl View {
 impl Daemon {
     /// Looks at every store's heads; nothing that can be damaged by a crash.
     pub async fn refresh(&self) -> backup_engine::Result<()> {
-        let heads = match backup_engine::heads(&self.env, self.writer().catalog(), &self.stores).await {
+        let seen = backup_engine::heads_since(&self.env, self.writer().catalog(), &self.stores, &self.known).await;
+        let heads = match seen {
             Ok(heads) => heads,
             // None answered.
             Err(error) if error.kind() != ErrorKind::Misconfigured => {
@@ -237,7 +238,7 @@ impl Daemon {
 fn pause_words(pause: Pause) -> &'static str {
     match pause {
         Pause::DiskAlmostFull => "the disk is almost full: free some room, backups go on by themselves",
-        Pause::SourceUnreachable => "the EMR's operations socket does not answer: start the EMR",
+        Pause::SourceUnreachable => "the EMR gives no copy: check that it runs, and read its journal",
         Pause::QuorumUnreachable => "too few stores answer: look at the stores",
     }
 }

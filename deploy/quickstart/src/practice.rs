@@ -3,7 +3,7 @@
 use crate::ambient;
 use crate::authority;
 use crate::files;
-use crate::layout::Layout;
+use crate::layout::{Layout, StoreName};
 use crate::ports;
 use crate::supervise;
 use anyhow::Context;
@@ -92,6 +92,7 @@ impl Practice {
 
     /// The practice of the folder, or a new one, with ports that are free now, a run folder and valid certificates.
     pub fn prepare(layout: &Layout, wishes: Wishes) -> anyhow::Result<Self> {
+        refuse_orphans(layout)?;
         for folder in layout.folders() {
             files::private_folder(&folder)?;
         }
@@ -204,6 +205,26 @@ fn own_address(listen: IpAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip())
 }
 
+/// A practice without `quickstart.toml` would be taken for a new one, and its records and backups for an interrupted
+/// attempt to be begun anew.
+fn refuse_orphans(layout: &Layout) -> anyhow::Result<()> {
+    if layout.settings().exists() {
+        return Ok(());
+    }
+    let stores = StoreName::ALL.map(|store| layout.store(store));
+    for folder in [layout.at("appliance/data"), layout.kit()].into_iter().chain(stores) {
+        let holds = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+        anyhow::ensure!(
+            !holds,
+            "{} holds something, and there is no {}: put that file back, recover the practice into an empty folder from its \
+             kit and a store, or choose another folder with --dir. Nothing was touched",
+            folder.display(),
+            layout.settings().display()
+        );
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,5 +277,20 @@ mod tests {
         std::fs::write(layout.settings(), "colour = 1").unwrap();
         let message = format!("{:#}", Practice::load(&layout).unwrap_err());
         assert!(message.contains("quickstart.toml") && message.contains("--dir"), "{message}");
+    }
+
+    #[test]
+    fn a_practice_that_lost_its_settings_is_not_taken_for_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path()).unwrap();
+        for kept in ["appliance/data/records.sqlite", "recovery-kit/kit.json", "stores/local-folder/heads/1"] {
+            let kept = layout.at(kept);
+            std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+            std::fs::write(&kept, "kept").unwrap();
+            let message = format!("{:#}", Practice::prepare(&layout, Wishes::default()).unwrap_err());
+            assert!(message.contains("quickstart.toml") && message.contains("--dir"), "{message}");
+            assert_eq!(std::fs::read(&kept).unwrap(), b"kept");
+            std::fs::remove_file(&kept).unwrap();
+        }
     }
 }

@@ -21,7 +21,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         DrillFailed => "A restore drill failed",
         DrillLate => "A restore drill is overdue",
         DiskAlmostFull => "The server's disk is almost full: backups wait",
-        SourceUnreachable => "The EMR does not answer the backup: no new backup can be taken",
+        SourceUnreachable => "The EMR gives no copy to the backup: no new backup can be taken",
         SourceDamaged => "The EMR's own records are damaged: the newest backup holds what is left",
         SnapshotPartial => "The newest backup is incomplete: some files could not be read",
         DutyUnassigned => "Nobody is named for a duty",
