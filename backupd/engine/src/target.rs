@@ -18,6 +18,9 @@ use std::path::Path;
 const HANDLES_MAX: usize = 64;
 /// The capability of a program: a change of owner or content would take it away again.
 const SET_ID_BITS: u32 = 0o6000;
+/// Access lists: an entry's own, and the one that a directory hands on to what is made in it.
+const ACCESS_LIST: &str = "system.posix_acl_access";
+const DEFAULT_LIST: &str = "system.posix_acl_default";
 
 /// The directory that a restore writes into.
 pub(crate) struct Target(OwnedFd);
@@ -60,6 +63,8 @@ pub(crate) struct Handle {
     used: u64,
     /// Owner and mode of what is made here, once something was.
     made: Option<Standing>,
+    /// Whether what is made here gets an access list of this directory, once that was asked.
+    hands_on: Option<bool>,
 }
 
 /// Owner and mode of a file as it stands.
@@ -89,7 +94,7 @@ fn open_directory(parent: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
 
 impl Handles {
     pub(crate) fn new(target: &Target) -> io::Result<Self> {
-        let root = Handle { fd: target.0.try_clone()?, used: u64::MAX, made: None };
+        let root = Handle { fd: target.0.try_clone()?, used: u64::MAX, made: None, hands_on: None };
         Ok(Self { open: HashMap::from([(0, root)]), tick: 0 })
     }
 
@@ -133,7 +138,7 @@ impl Handles {
         {
             self.open.remove(&oldest);
         }
-        self.open.insert(number, Handle { fd, used: self.tick, made: None });
+        self.open.insert(number, Handle { fd, used: self.tick, made: None, hands_on: None });
     }
 }
 
@@ -245,6 +250,13 @@ impl Handle {
         self.made
     }
 
+    /// Whether files that are made here have an access list from the start: the target may be a folder whose default list
+    /// gives its content to others, and that is not how the files were.
+    pub(crate) fn hands_on(&mut self) -> bool {
+        let fd = &self.fd;
+        *self.hands_on.get_or_insert_with(|| rustix::fs::fgetxattr(fd, DEFAULT_LIST, &mut [0u8; 0][..]).is_ok())
+    }
+
     pub(crate) fn make_link(&self, name: &[u8], to: (&OwnedFd, &[u8])) -> io::Result<()> {
         Ok(rustix::fs::linkat(to.0, to.1, &self.fd, name, AtFlags::empty())?)
     }
@@ -260,7 +272,7 @@ impl Handle {
     }
 
     /// Sets the attributes of a special file that was just made; returns how many were refused.
-    pub(crate) fn set_special(&self, name: &[u8], special: Special<'_>, to: Attributes<'_>) -> io::Result<u64> {
+    pub(crate) fn set_special(&mut self, name: &[u8], special: Special<'_>, to: Attributes<'_>) -> io::Result<u64> {
         let mut refused = Refused::default();
         let (owner, group) = (Some(Uid::from_raw(to.uid)), Some(Gid::from_raw(to.gid)));
         let owned = refused.note(rustix::fs::chownat(&self.fd, name, owner, group, AtFlags::SYMLINK_NOFOLLOW))?;
@@ -269,6 +281,9 @@ impl Handle {
             let fd = self.open_path(name)?;
             let path = by_descriptor(&fd);
             if let Some(mode) = mode {
+                if self.hands_on() {
+                    refused.note_absent(rustix::fs::removexattr(path.as_str(), ACCESS_LIST))?;
+                }
                 refused.note(rustix::fs::chmod(path.as_str(), mode))?;
             }
             for (key, value) in Xattrs::of(to.xattrs) {
@@ -279,9 +294,11 @@ impl Handle {
         Ok(refused.0)
     }
 
-    /// Sets a directory's attributes; returns how many were refused.
+    /// Sets a directory's attributes and takes away others, which it may have from the directory above or from before;
+    /// returns how many were refused.
     pub(crate) fn set_own(&self, to: Attributes<'_>) -> io::Result<u64> {
-        set_attributes(&self.fd, None, to)
+        let refused = remove_other_xattrs(&self.fd, to)?;
+        Ok(refused + set_attributes(&self.fd, None, to)?)
     }
 }
 
@@ -304,15 +321,16 @@ fn allowed_mode(mode: u32, owned: bool) -> Mode {
 /// new owner takes set-id bits and capabilities away, and `user.` attributes need the permission to write.
 pub(crate) fn set_attributes(fd: impl AsFd, now: Option<Standing>, to: Attributes<'_>) -> io::Result<u64> {
     let mut refused = Refused::default();
-    let mut owned = true;
-    if now.map(|now| now.owner) != Some((to.uid, to.gid)) {
+    let (mut owned, given) = (true, now.map(|now| now.owner) != Some((to.uid, to.gid)));
+    if given {
         owned = refused.note(rustix::fs::fchown(&fd, Some(Uid::from_raw(to.uid)), Some(Gid::from_raw(to.gid))))?;
     }
     let users = |(key, _): &(&[u8], &[u8])| key.starts_with(b"user.");
     for (key, value) in Xattrs::of(to.xattrs).filter(users) {
         refused.note_xattr(rustix::fs::fsetxattr(&fd, key, value, XattrFlags::empty()))?;
     }
-    if now.map(|now| now.mode) != Some(to.mode) {
+    // Set-id bits that were right went with the change of owner.
+    if given || now.map(|now| now.mode) != Some(to.mode) {
         refused.note(rustix::fs::fchmod(&fd, allowed_mode(to.mode, owned)))?;
     }
     for (key, value) in Xattrs::of(to.xattrs).filter(|pair| !users(pair)) {
@@ -326,11 +344,11 @@ pub(crate) fn set_attributes(fd: impl AsFd, now: Option<Standing>, to: Attribute
 /// itself gives, such as labels, are left alone.
 pub(crate) fn remove_other_xattrs(fd: impl AsFd, to: Attributes<'_>) -> io::Result<u64> {
     let mut refused = Refused::default();
+    if matches!(rustix::fs::flistxattr_query(&fd), Ok(0) | Err(Errno::OPNOTSUPP)) {
+        return Ok(0);
+    }
     let mut list = vec![0u8; 64 << 10];
-    let len = match rustix::fs::flistxattr(&fd, list.as_mut_slice()) {
-        Err(Errno::OPNOTSUPP) => 0,
-        len => len?,
-    };
+    let len = rustix::fs::flistxattr(&fd, list.as_mut_slice())?;
     list.truncate(len);
     let ours = |name: &[u8]| {
         [b"user.".as_slice(), b"trusted.", b"system.posix_acl_", b"security.capability"]
@@ -339,9 +357,16 @@ pub(crate) fn remove_other_xattrs(fd: impl AsFd, to: Attributes<'_>) -> io::Resu
     };
     for name in list.split(|byte| *byte == 0).filter(|name| ours(name)) {
         if !Xattrs::of(to.xattrs).any(|(key, _)| key == name) {
-            refused.note_xattr(rustix::fs::fremovexattr(&fd, name))?;
+            refused.note_absent(rustix::fs::fremovexattr(&fd, name))?;
         }
     }
+    Ok(refused.0)
+}
+
+/// Takes away the access list that a file has from its directory; returns how many could not be.
+pub(crate) fn remove_handed_on(fd: impl AsFd) -> io::Result<u64> {
+    let mut refused = Refused::default();
+    refused.note_absent(rustix::fs::fremovexattr(fd, ACCESS_LIST))?;
     Ok(refused.0)
 }
 
@@ -359,6 +384,14 @@ impl Refused {
                 Ok(false)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is to go may not be there.
+    fn note_absent(&mut self, result: rustix::io::Result<()>) -> io::Result<bool> {
+        match result {
+            Err(Errno::NODATA) => Ok(true),
+            result => self.note_xattr(result),
         }
     }
 

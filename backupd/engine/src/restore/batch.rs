@@ -135,6 +135,8 @@ pub(super) mod state {
     pub(crate) const LOST: u32 = 8;
     /// Added to the others: it stood in the target before.
     pub(crate) const IN_PLACE: u32 = 16;
+    /// Added to the others: its directory gave it an access list when it was made.
+    pub(crate) const HANDED_ON: u32 = 32;
 }
 
 impl Item {

@@ -6,7 +6,7 @@ use super::{target_error, target_result};
 use crate::ahead::Worker;
 use crate::error::Result;
 use crate::locations::{Locations, SegmentPlace};
-use crate::target::{Handles, Standing, Target, remove_other_xattrs, set_attributes};
+use crate::target::{Handle, Handles, Standing, Target, remove_handed_on, remove_other_xattrs, set_attributes};
 use backup_format::segment::SegmentDecoder;
 use backup_format::{ChunkKind, IdKey, RepositoryId};
 use bytes::Bytes;
@@ -222,13 +222,14 @@ impl Writer {
         let handle = self.handles.get(&batch.table, item.directory)?;
         let file = handle.make_file(batch.strings.name(item.name), shared.overwrite)?;
         let standing = handle.made();
-        item.set(state::MADE);
+        item.set(made(handle));
         item.left.store(0, Ordering::Release);
         if runs.first().is_some_and(|run| runs.len() > 1 || run.len as u64 != item.size) {
             rustix::fs::ftruncate(&file, item.size)?;
         }
         self.put(&file, runs)?;
-        let refused = set_attributes(&file, standing, batch.attributes(&item.meta))?;
+        let refused = if item.is(state::HANDED_ON) { remove_handed_on(&file)? } else { 0 };
+        let refused = refused + set_attributes(&file, standing, batch.attributes(&item.meta))?;
         item.set(state::DONE);
         shared.tally.refused.fetch_add(refused, Ordering::Relaxed);
         Ok(())
@@ -265,8 +266,13 @@ fn open_item(handles: &mut Handles, shared: &Shared, item: &Item) -> io::Result<
     }
     let file = handle.make_file(name, shared.overwrite)?;
     rustix::fs::ftruncate(&file, item.size)?;
-    item.set(state::MADE);
+    item.set(made(handle));
     Ok(file)
+}
+
+/// What is known of a file that was just made in a directory.
+fn made(directory: &mut Handle) -> u32 {
+    if directory.hands_on() { state::MADE | state::HANDED_ON } else { state::MADE }
 }
 
 /// Sets the attributes of a file that has all its content.
@@ -275,7 +281,11 @@ pub(super) fn finish_item(shared: &Shared, item: &Item, file: &File) -> io::Resu
         return Ok(());
     }
     let attributes = shared.batch.attributes(&item.meta);
-    let mut refused = if item.is(state::IN_PLACE) { remove_other_xattrs(file, attributes)? } else { 0 };
+    let mut refused = match item {
+        item if item.is(state::IN_PLACE) => remove_other_xattrs(file, attributes)?,
+        item if item.is(state::HANDED_ON) => remove_handed_on(file)?,
+        _ => 0,
+    };
     refused += set_attributes(file, Some(Standing::of(file)?), attributes)?;
     item.set(state::DONE);
     shared.tally.refused.fetch_add(refused, Ordering::Relaxed);

@@ -7,6 +7,7 @@ use backup_engine::{
 };
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,20 @@ fn collect(root: &Path, dir: &Path, found: &mut BTreeMap<String, PathBuf>) {
     }
 }
 
+/// Whether the test may do what only root may; where not, `tests/run` is told that it did not run.
+pub fn is_root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        let reason = "only root may make devices, give files away and set attributes of the system";
+        eprintln!("skipped: {reason}");
+        if let Some(path) = std::env::var_os("HOLDFAST_SKIPS") {
+            let mut file = fs::File::options().create(true).append(true).open(path).unwrap();
+            file.write_all(format!("{test}\t{reason}\n").as_bytes()).unwrap();
+        }
+    }
+    root
+}
+
 /// Bytes that do not compress, from a seed.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -137,23 +152,20 @@ fn describe_below(root: &Path, at: &Path, found: &mut BTreeMap<Vec<u8>, String>,
     let name = at.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec();
     let kind = meta.file_type();
     let mut says = format!(
-        "mode {:o} owner {}:{} mtime {}.{} ",
+        "mode {:o} owner {}:{} mtime {}.{:09} xattrs {:?} ",
         meta.mode(),
         meta.uid(),
         meta.gid(),
         meta.mtime(),
-        meta.mtime_nsec()
+        meta.mtime_nsec(),
+        xattrs(at)
     );
-    if kind.is_file() {
+    if !kind.is_dir() {
         let first = links.entry(meta.ino()).or_insert_with(|| name.clone()).clone();
-        says += &format!(
-            "size {} hash {} xattrs {:?} links {} first {:?}",
-            meta.len(),
-            blake3::hash(&fs::read(at).unwrap()),
-            xattrs(at),
-            meta.nlink(),
-            first
-        );
+        says += &format!("links {} first {first:?} ", meta.nlink());
+    }
+    if kind.is_file() {
+        says += &format!("size {} hash {}", meta.len(), blake3::hash(&fs::read(at).unwrap()));
     } else if kind.is_symlink() {
         says += &format!("to {:?}", fs::read_link(at).unwrap());
     } else if kind.is_dir() {
@@ -163,7 +175,7 @@ fn describe_below(root: &Path, at: &Path, found: &mut BTreeMap<Vec<u8>, String>,
             describe_below(root, &path, found, links);
         }
     } else {
-        says += &format!("fifo {} rdev {}", kind.is_fifo(), meta.rdev());
+        says += &format!("fifo {} socket {} device {}", kind.is_fifo(), kind.is_socket(), meta.rdev());
     }
     found.insert(name, says);
 }
