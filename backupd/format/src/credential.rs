@@ -5,12 +5,17 @@ use crate::certificate::{Authority, Certificate, Role};
 use crate::error::{FormatError, Result};
 use crate::ids::RepositoryId;
 use crate::keys::{CatalogKey, EPOCHS_MAX, IdKey, parse_epochs, put_epochs};
+use crate::letters::checksum;
 use crate::seal::{OpenSeed, OpenSeeds, SEAL_KEY_BYTES, SealKey};
 use crate::wire::{Reader, put_no_extensions, put_preamble};
 use crate::{KEY_FILE_VERSION, MAGIC_OPEN_KEY, MAGIC_PRUNER, MAGIC_WRITER};
 use ed25519_dalek::{Signer, SigningKey};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
+
+pub(crate) const CONTEXT_WRITER_CHECK: &str = "holdfast writer credential v1 2026-11 checksum";
+/// Bytes of the checksum at the end of a writer credential.
+pub(crate) const WRITER_CHECK_BYTES: usize = 16;
 
 /// All that a writer holds (a file with mode 0600). It can name content, read the catalog of every epoch, seal to the
 /// newest and sign; it cannot open a pack, a tree page or an inner manifest.
@@ -81,7 +86,7 @@ impl WriterCredential {
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         // With room for every epoch at once, so that no copy of a key is left behind by growing.
-        let room = 256 + SEAL_KEY_BYTES + self.catalog.epochs().len() * 36;
+        let room = 256 + SEAL_KEY_BYTES + WRITER_CHECK_BYTES + self.catalog.epochs().len() * 36;
         let mut out = Zeroizing::new(Vec::with_capacity(room));
         put_preamble(&mut out, MAGIC_WRITER, KEY_FILE_VERSION);
         out.extend_from_slice(self.repository().as_bytes());
@@ -91,11 +96,15 @@ impl WriterCredential {
         out.extend_from_slice(&self.certificate.signature);
         out.extend_from_slice(&self.seal.to_bytes());
         put_epochs(&mut out, self.catalog.epochs(), |(number, _)| *number, |(_, key), out| out.extend_from_slice(key));
+        let check = checksum::<WRITER_CHECK_BYTES>(CONTEXT_WRITER_CHECK, &out);
+        out.extend_from_slice(&check);
         out
     }
 
+    /// Every byte counts: with a damaged key it would seal snapshots that nobody can open, and not notice.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         const WHAT: &str = "writer credential";
+        const DAMAGED: FormatError = FormatError::Invalid { what: "writer credential (a byte of it has changed)" };
         let mut reader = Reader::new(bytes, WHAT);
         reader.preamble(MAGIC_WRITER, KEY_FILE_VERSION)?;
         let repository = RepositoryId(reader.array()?);
@@ -106,8 +115,13 @@ impl WriterCredential {
             Certificate { role: Role::Writer, key: signing.verifying_key().to_bytes(), signature: reader.array()? };
         let seal = reader.take(SEAL_KEY_BYTES)?;
         let epochs = parse_epochs(&mut reader, |number, reader| Ok((number, reader.array()?)))?;
+        let check = reader.array::<WRITER_CHECK_BYTES>()?;
         reader.end()?;
         certificate.check(repository, &authority, WHAT)?;
+        let (checked, _) = bytes.split_last_chunk::<WRITER_CHECK_BYTES>().ok_or(DAMAGED)?;
+        if check != checksum::<WRITER_CHECK_BYTES>(CONTEXT_WRITER_CHECK, checked) {
+            return Err(DAMAGED);
+        }
         let catalog = CatalogKey::new(repository, authority, &id_key, epochs);
         let seal = SealKey::from_bytes(catalog.newest_epoch(), seal)?;
         Ok(Self { id_key, catalog, seal, signing, certificate })

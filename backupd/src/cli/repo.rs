@@ -63,11 +63,19 @@ impl Repository {
         Ok(writer)
     }
 
+    /// The kept keys, if they are this repository's and whole. Damaged ones are only local state: others are made.
     fn kept_writer(&self) -> anyhow::Result<Option<WriterCredential>> {
         let Some(path) = self.writer_file().filter(|path| path.exists()) else { return Ok(None) };
-        let writer = WriterCredential::from_bytes(&secret::read(&path)?)
-            .with_context(|| format!("{} is damaged: remove it, the next snapshot makes a new one", path.display()))?;
-        Ok((writer.repository() == self.id).then_some(writer))
+        match WriterCredential::from_bytes(&secret::read(&path)?) {
+            Ok(writer) => Ok((writer.repository() == self.id).then_some(writer)),
+            Err(error) => {
+                eprintln!(
+                    "backupd: the writer's keys in {} are damaged ({error}): new ones are made with the passphrase",
+                    path.display()
+                );
+                Ok(None)
+            }
+        }
     }
 
     /// Where the writer's keys are kept.

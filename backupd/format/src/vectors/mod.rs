@@ -283,6 +283,7 @@ const STRINGS: &[(&str, &str)] = &[
     ("SLOT_MACHINE", crate::slot::CONTEXT_MACHINE),
     ("PAPER_CHECK", crate::paper::CONTEXT_CHECK),
     ("SHARE_CHECK", crate::share::CONTEXT_CHECK),
+    ("WRITER_CHECK", crate::credential::CONTEXT_WRITER_CHECK),
 ];
 
 #[test]
