@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
             let plain = match self.plain_segment(number, segment, pack).await {
                 Ok(plain) => plain,
                 Err(error) if is_loss(&error) => continue,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.context(format!("at store {}", self.store.name))),
             };
             let bytes = plain.get(self.locations.range(number, copy)).unwrap_or_default();
             if self.open.id_key().chunk_id(kind, bytes) == *id {

@@ -120,7 +120,14 @@ pub async fn restore(
     };
     loop {
         let mut plan = Vec::new();
-        let more = planner.fill(&mut batch, &mut plan).await?;
+        let more = match planner.fill(&mut batch, &mut plan).await {
+            Ok(more) => more,
+            Err(error) => {
+                let target = Arc::clone(&restore.target);
+                env.blocking(move || remove_unfinished(&target, &batch, true)).await??;
+                return Err(error);
+            }
+        };
         let mut done = restore.batch(batch, plan).await?;
         let next = planner.turn_over(&mut done)?;
         batch = restore.finish(done, next).await?;
@@ -255,8 +262,9 @@ struct Restore<'r, 'a> {
 }
 
 impl Restore<'_, '_> {
-    /// Makes everything of a batch but the attributes of its directories.
-    async fn batch(&mut self, batch: Batch, mut plan: Vec<Wanted>) -> Result<Batch> {
+    /// Makes everything of a batch but the attributes of its directories. No file that is not whole stays under its name,
+    /// whatever happens.
+    async fn batch(&mut self, batch: Batch, plan: Vec<Wanted>) -> Result<Batch> {
         let shared = Arc::new(Shared {
             locations: Arc::clone(&self.reader.locations),
             id_key: self.reader.open.id_key().clone(),
@@ -268,17 +276,11 @@ impl Restore<'_, '_> {
             failed: Mutex::default(),
             tally: Tally::default(),
         });
-        let work = Arc::clone(&shared);
-        self.reader.env.blocking(move || make_directories(&work)).await??;
-        if self.overwrite {
-            plan = self.differing(&shared, plan).await?;
-        }
-        self.small(&shared).await?;
-        while !plan.is_empty() {
-            plan.sort_unstable();
-            self.data(&shared, plan).await?;
-            plan = self.elsewhere(&shared);
-        }
+        let filled = self.fill(&shared, plan).await;
+        let (work, ended) = (Arc::clone(&shared), filled.is_err());
+        let removed = self.reader.env.blocking(move || remove_unfinished(&work.target, &work.batch, ended)).await?;
+        filled.and(removed)?;
+        // A file that is not whole has no further names.
         let work = Arc::clone(&shared);
         self.reader.env.blocking(move || make_links(&work)).await??;
         self.outcome.bytes += shared.tally.bytes.load(Ordering::Relaxed);
@@ -286,6 +288,22 @@ impl Restore<'_, '_> {
         self.outcome.attributes_refused += shared.tally.refused.load(Ordering::Relaxed);
         let shared = Arc::into_inner(shared);
         shared.map(|shared| shared.batch).ok_or_else(|| Error::new(ErrorKind::Retry, "a worker did not end"))
+    }
+
+    /// Makes directories, files and special files, with their content.
+    async fn fill(&mut self, shared: &Arc<Shared>, mut plan: Vec<Wanted>) -> Result<()> {
+        let work = Arc::clone(shared);
+        self.reader.env.blocking(move || make_directories(&work)).await??;
+        if self.overwrite {
+            plan = self.differing(shared, plan).await?;
+        }
+        self.small(shared).await?;
+        while !plan.is_empty() {
+            plan.sort_unstable();
+            self.data(shared, plan).await?;
+            plan = self.elsewhere(shared);
+        }
+        Ok(())
     }
 
     /// What of a plan is not in the target already.
@@ -397,6 +415,19 @@ impl Restore<'_, '_> {
     }
 }
 
+/// Removes the files of a batch that this restore made and that have not got all their content: those of which a piece is
+/// lost, and when the restore ends here, all that were begun. What stood in the target before stays where it is.
+fn remove_unfinished(target: &Target, batch: &Batch, ended: bool) -> Result<()> {
+    let begun = |item: &&batch::Item| item.is(state::MADE) && !item.is(state::DONE | state::IN_PLACE);
+    let given_up = |item: &&batch::Item| ended || item.is(state::LOST) && !item.is(state::OPEN_ENDED);
+    let mut handles = target_result(Handles::new(target))?;
+    for item in batch.items.iter().filter(begun).filter(given_up) {
+        let directory = handles.get(&batch.table, item.directory);
+        target_result(directory.and_then(|directory| directory.clear(batch.strings.name(item.name))))?;
+    }
+    Ok(())
+}
+
 fn make_directories(shared: &Shared) -> Result<()> {
     let mut handles = target_result(Handles::new(&shared.target))?;
     let table = &shared.batch.table;
@@ -467,7 +498,7 @@ async fn fetch_piece(reader: &Reader<'_>, piece: Piece, count: Arc<AtomicU64>) -
         Some(pack) => match reader.store.store.get_range(&pack_name(&pack.name), range).await {
             Ok(bytes) => Some(bytes),
             Err(error) if is_loss(&error) => None,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.context(format!("at store {}", reader.store.name))),
         },
         None => None,
     };

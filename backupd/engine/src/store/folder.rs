@@ -65,7 +65,7 @@ impl Store for FolderStore {
             blocking(name, move || {
                 let file = File::open(&path)?;
                 let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-                read_exact(&file, len, 0, buffers)
+                read_exact(&file, len, 0, buffers).map_err(unreadable)
             })
             .await
         })
@@ -76,7 +76,8 @@ impl Store for FolderStore {
             let (path, buffers) = (self.path(name)?, Arc::clone(&self.buffers));
             let len = usize::try_from(range.end.saturating_sub(range.start))
                 .map_err(|_| Error::new(ErrorKind::Misconfigured, "the range is too long"))?;
-            blocking(name, move || read_exact(&File::open(&path)?, len, range.start, buffers)).await
+            let read = move || read_exact(&File::open(&path)?, len, range.start, buffers).map_err(unreadable);
+            blocking(name, read).await
         })
     }
 
@@ -155,11 +156,19 @@ async fn blocking<T: Send + 'static>(what: &str, work: impl FnOnce() -> io::Resu
         .map_err(|error| Error::new(ErrorKind::Retry, "a worker thread ended early").because(error))?;
     done.map_err(|error| {
         let kind = match error.kind() {
-            io::ErrorKind::UnexpectedEof => ErrorKind::Damaged,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => ErrorKind::Damaged,
             _ => io_kind(&error),
         };
         Error::new(kind, format!("{what}: {error}"))
     })
+}
+
+/// An object of which the disk cannot read a place is damaged: trying again gives no other bytes, another copy may.
+fn unreadable(error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(Errno::IO.raw_os_error()) {
+        return io::Error::new(io::ErrorKind::InvalidData, "the disk cannot read all of it");
+    }
+    error
 }
 
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
