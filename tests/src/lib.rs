@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+pub mod daemons;
 pub mod golden;
 pub mod http;
 pub mod place;

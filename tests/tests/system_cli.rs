@@ -2,6 +2,7 @@
 //! night, and looking into snapshots.
 
 use anyhow::{Context, Result, ensure};
+use holdfast_tests::daemons::{practice, start, with_config};
 use holdfast_tests::place::{Place, awkward, describe, fails, last, noise, ok, said, signal};
 use holdfast_tests::{files, json_lines, program, wait_for};
 use rustix::process::Signal;
@@ -251,31 +252,6 @@ fn what_is_excluded_is_not_taken() -> Result<()> {
     Ok(())
 }
 
-/// Settings of a practice with one folder to back up, two stores, and both daemons on this machine.
-fn practice(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir.join("data"))?;
-    let mut stores = String::new();
-    for name in ["one", "two"] {
-        fs::create_dir_all(dir.join(format!("store-{name}")))?;
-        stores += &format!(
-            "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"store-{name}\"\nsite = \"site-{name}\"\nprovider = \"{name}\"\n"
-        );
-    }
-    let serve = format!(
-        "practice = \"Names\"\ntime_zone = \"UTC\"\nsite = \"a\"\nwriter_credential = \"writer.cred\"\nstate_dir = \"state/serve\"\n\
-         socket = \"s.sock\"\nquorum = 2\ndisk_reserve_bytes = 1000000\nreport_key = \"report.pub\"\n[[source]]\nname = \"files\"\n\
-         kind = \"folder\"\npath = \"data\"\nschedule = \"0 4 * * *\"\n{stores}"
-    );
-    fs::write(dir.join("serve.toml"), serve)?;
-    let verifier = format!(
-        "practice = \"Names\"\ntime_zone = \"UTC\"\nhost = \"b\"\nsite = \"b\"\nopen_key = \"open.key\"\nreport_key = \"report.key\"\n\
-         state_dir = \"state/verifier\"\nsocket = \"v.sock\"\ndrill_schedule = \"0 5 * * *\"\nsandbox_dir = \"sandbox\"\n\
-         same_host_as_writer = true\n[probe]\nmode = \"spawn\"\nprogram = {:?}\n{stores}",
-        program("appliance"),
-    );
-    Ok(fs::write(dir.join("verifier.toml"), verifier)?)
-}
-
 /// A name without a folder is a place too; one that cannot be written is refused before anything is made.
 #[test]
 fn init_writes_every_file_or_makes_nothing() -> Result<()> {
@@ -302,16 +278,6 @@ fn init_writes_every_file_or_makes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// A daemon of a practice, ended with the test.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = signal(&self.0, Signal::TERM);
-        let _ = self.0.wait();
-    }
-}
-
 /// `ls`, `diff` and `find` are answered by the verifier for its own repository, with the open key that it holds.
 #[test]
 fn the_verifier_answers_for_its_own_repository() -> Result<()> {
@@ -322,18 +288,8 @@ fn the_verifier_answers_for_its_own_repository() -> Result<()> {
     for at in 0..20 {
         fs::write(dir.join(format!("data/letters/letter-{at}.txt")), noise(at, 3000))?;
     }
-    let run = |args: &[&str], config: &str| {
-        let mut command = place.bare(&args[..1]);
-        command.env_remove("BACKUPD_PASSPHRASE").arg("--config").arg(dir.join(config)).args(&args[1..]);
-        command.current_dir(&dir);
-        command
-    };
-    ok(run(&["init", "--kit", "kit.json", "--write-paper-key", "paper.txt"], "serve.toml"))?;
-    let start = |verb: &str, config: &str| -> Result<Daemon> {
-        Ok(Daemon(run(&[verb], config).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
-    };
-    let _daemons = [start("serve", "serve.toml")?, start("verifier", "verifier.toml")?];
-    wait_for("the daemons", 60, || (dir.join("s.sock").exists() && dir.join("v.sock").exists()).then_some(()))?;
+    let run = |args: &[&str], config: &str| with_config(&place, &dir, args, config);
+    let _daemons = start(&place, &dir)?;
     ok(run(&["snapshot", "--tag", "first"], "serve.toml"))?;
     fs::write(dir.join("data/letters/letter-3.txt"), b"other words")?;
     fs::write(dir.join("data/letters/added.txt"), b"new")?;

@@ -21,6 +21,7 @@ use crate::recover;
 use crate::settings::{ServeSettings, VerifierSettings};
 use args::{Cli, Command};
 use clap::Parser;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::process::ExitCode;
 use stop::Signals;
 
@@ -32,6 +33,7 @@ pub const EXIT_PARTIAL: u8 = 3;
 /// Runs the command; every way to fail has its exit code.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    allow_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,6 +52,17 @@ pub fn run() -> ExitCode {
             failed::tell(&error);
             failed::exit_code(&error)
         }
+    }
+}
+
+/// As many open files as the system lets us have: the walk keeps each folder open that it is in, and a tree may be
+/// thousands of folders deep, which is more than the usual 1024.
+fn allow_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // Where that is refused, a very deep tree makes the snapshot partial, and it says so.
+        let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
