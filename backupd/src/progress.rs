@@ -9,32 +9,34 @@ use tokio::sync::watch;
 /// A terminal does not need more reports than this a second.
 const TICK: Duration = Duration::from_millis(200);
 
-/// The one place that says what a daemon is at.
-pub struct Activity(watch::Sender<Option<Running>>);
+/// The one place that says what a daemon is at: of what runs at once, what was begun last.
+#[derive(Default)]
+pub struct Activity(watch::Sender<Vec<(u64, Running)>>);
 
-impl Default for Activity {
-    fn default() -> Self {
-        Self(watch::Sender::new(None))
-    }
+/// Marks the daemon busy until it is dropped.
+pub struct Busy<'a> {
+    activity: &'a Activity,
+    number: u64,
 }
-
-/// Marks the daemon busy; idle again when dropped.
-pub struct Busy<'a>(&'a Activity);
 
 impl Activity {
     pub fn begin(&self, what: &str) -> Busy<'_> {
         let running = Running { what: what.to_owned(), since_unix_ms: clock::unix_ms(), progress: None };
-        self.0.send_replace(Some(running));
-        Busy(self)
+        let mut number = 0;
+        self.0.send_modify(|all| {
+            number = all.last().map_or(0, |(last, _)| last + 1);
+            all.push((number, running));
+        });
+        Busy { activity: self, number }
     }
 
     pub fn now(&self) -> Option<Running> {
-        self.0.borrow().clone()
+        self.0.borrow().last().map(|(_, running)| running.clone())
     }
 
     pub fn set(&self, progress: Progress) {
-        self.0.send_modify(|running| {
-            if let Some(running) = running {
+        self.0.send_modify(|all| {
+            if let Some((_, running)) = all.last_mut() {
                 running.progress = Some(progress);
             }
         });
@@ -65,7 +67,7 @@ impl backup_engine::Progress for Activity {
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.0.send_replace(None);
+        self.activity.0.send_modify(|all| all.retain(|(number, _)| *number != self.number));
     }
 }
 

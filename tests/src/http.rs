@@ -79,6 +79,45 @@ impl Visitor {
     }
 }
 
+impl Visitor {
+    /// Uploads a document to a chart through its form. `bytes` follow the beginning of a PDF.
+    pub async fn upload(&self, chart: &str, description: &str, bytes: &[u8]) -> Result<()> {
+        let path = format!("{chart}/documents/new");
+        let page = self.page(&path).await?;
+        let mut body = Vec::new();
+        let mut field = |name: &str, value: &[u8], more: &str| {
+            let head = format!("--holdfast-part\r\nContent-Disposition: form-data; name=\"{name}\"{more}\r\n\r\n");
+            body.extend_from_slice(head.as_bytes());
+            body.extend_from_slice(value);
+            body.extend_from_slice(b"\r\n");
+        };
+        for (name, value) in hidden(&page) {
+            field(&name, value.as_bytes(), "");
+        }
+        field("description", description.as_bytes(), "");
+        let file = [b"%PDF-1.7\n", bytes].concat();
+        field("file", &file, "; filename=\"scan.pdf\"\r\nContent-Type: application/pdf");
+        body.extend_from_slice(b"--holdfast-part--\r\n");
+        let request = self.client.post(format!("{}{path}", self.url)).body(body);
+        let answer = request.header("content-type", "multipart/form-data; boundary=holdfast-part").send().await?;
+        ensure!(answer.status().is_success() && answer.url().path() != path, "the upload answered {}", answer.status());
+        Ok(())
+    }
+}
+
+/// Names and values of a page's hidden inputs, each once.
+fn hidden(page: &str) -> std::collections::BTreeMap<String, String> {
+    let inputs = page.split("<input").skip(1).filter_map(|rest| rest.split_once('>')).map(|(input, _)| input);
+    let value = |input: &str, name: &str| {
+        let (_, rest) = input.split_once(&format!("{name}=\""))?;
+        Some(rest.split_once('"')?.0.to_owned())
+    };
+    inputs
+        .filter(|input| input.contains("type=\"hidden\""))
+        .filter_map(|input| Some((value(input, " name")?, value(input, " value")?)))
+        .collect()
+}
+
 /// The CSRF token in a page's form.
 pub fn csrf(page: &str) -> Option<String> {
     let (_, rest) = page.split_once("name=\"csrf\"")?;

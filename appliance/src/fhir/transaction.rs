@@ -4,11 +4,19 @@ use super::types;
 use crate::clock;
 use crate::store::{Expect, Query, Resource, StoreError, Tx};
 use serde_json::{Map, Value, json};
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Entries of one bundle at most. A transaction holds the one writer, and every page writes its audit entry: more would keep
 /// the clinicians waiting for seconds.
 const ENTRIES_MAX: usize = 5_000;
+/// What all conditions of one bundle may take together, for the same reason: each is a search.
+const CONDITIONS_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Answers the conditions of one bundle.
+#[derive(Default)]
+struct Conditions(Cell<Duration>);
 
 /// What an entry asks for.
 enum Intent {
@@ -30,16 +38,16 @@ struct Planned {
 pub fn run(tx: &mut Tx<'_>, bundle: Value) -> Result<Value, StoreError> {
     let entries = entries(bundle)?;
     let count = entries.len();
-    let mut ids = HashMap::new();
+    let (mut ids, conditions) = (HashMap::new(), Conditions::default());
     let mut planned = Vec::with_capacity(count);
     for (index, entry) in entries.into_iter().enumerate() {
-        planned.push(plan(tx, index, entry, &mut ids)?);
+        planned.push(plan(tx, &conditions, (index, entry), &mut ids)?);
     }
     // Who is referred to is stored first: patients (their row is in every index key), then the directory.
     planned.sort_by_key(|entry| (rank(&entry.kind), entry.index));
     let mut answers = vec![Value::Null; count];
     for mut entry in planned {
-        rewrite(tx, &mut entry.body, &ids, entry.index)?;
+        rewrite((tx, &conditions), &mut entry.body, &ids, entry.index)?;
         let index = entry.index;
         let answer = carry_out(tx, entry)?;
         if let Some(slot) = answers.get_mut(index) {
@@ -70,7 +78,12 @@ fn entries(bundle: Value) -> Result<Vec<Value>, StoreError> {
 }
 
 /// Decides what becomes of an entry and under which id, and notes that id for the references of others.
-fn plan(tx: &Tx<'_>, index: usize, entry: Value, ids: &mut HashMap<String, String>) -> Result<Planned, StoreError> {
+fn plan(
+    tx: &Tx<'_>,
+    conditions: &Conditions,
+    (index, entry): (usize, Value),
+    ids: &mut HashMap<String, String>,
+) -> Result<Planned, StoreError> {
     let path = |rest: &str| format!("Bundle.entry[{index}].{rest}");
     let Value::Object(mut entry) = entry else {
         return Err(StoreError::invalid("must be an object", format!("Bundle.entry[{index}]")));
@@ -85,7 +98,7 @@ fn plan(tx: &Tx<'_>, index: usize, entry: Value, ids: &mut HashMap<String, Strin
     let (kind, intent, id) = match text("method") {
         Some("POST") => {
             let intent = match text("ifNoneExist") {
-                Some(condition) => match matching(tx, url, condition, &path("request.ifNoneExist"))? {
+                Some(condition) => match conditions.matching(tx, url, condition, &path("request.ifNoneExist"))? {
                     Some(found) => Intent::Exists(found),
                     None => Intent::Create,
                 },
@@ -143,22 +156,35 @@ fn carry_out(tx: &mut Tx<'_>, entry: Planned) -> Result<Value, StoreError> {
     }}))
 }
 
-/// The one resource that a condition finds; `None` for none.
-fn matching(tx: &Tx<'_>, kind: &str, condition: &str, path: &str) -> Result<Option<Resource>, StoreError> {
-    let pairs = super::query_pairs(condition).ok_or_else(|| StoreError::invalid("is not a query", path))?;
-    if pairs.is_empty() {
-        return Err(StoreError::invalid("is not a query", path));
-    }
-    let page = tx.search(&Query::parse(kind, &pairs)?.limit(2))?;
-    let mut found = page.resources;
-    match found.len() {
-        0 | 1 => Ok(found.pop()),
-        _ => Err(StoreError::invalid("finds more than one resource", path)),
+impl Conditions {
+    /// The one resource that a condition finds; `None` for none.
+    fn matching(&self, tx: &Tx<'_>, kind: &str, condition: &str, path: &str) -> Result<Option<Resource>, StoreError> {
+        let pairs = super::query_pairs(condition).ok_or_else(|| StoreError::invalid("is not a query", path))?;
+        if pairs.is_empty() {
+            return Err(StoreError::invalid("is not a query", path));
+        }
+        if self.0.get() > CONDITIONS_TIME_MAX {
+            let sentence = "the conditions of this bundle take too long: ask for identifiers, or send fewer entries";
+            return Err(StoreError::invalid(sentence, path));
+        }
+        let began = clock::monotonic();
+        let page = tx.search(&Query::parse(kind, &pairs)?.limit(2))?;
+        self.0.set(self.0.get() + began.elapsed());
+        let mut found = page.resources;
+        match found.len() {
+            0 | 1 => Ok(found.pop()),
+            _ => Err(StoreError::invalid("finds more than one resource", path)),
+        }
     }
 }
 
 /// Replaces the references to other entries, and conditional references, everywhere in `value`.
-fn rewrite(tx: &Tx<'_>, value: &mut Value, ids: &HashMap<String, String>, index: usize) -> Result<(), StoreError> {
+fn rewrite(
+    tx: (&Tx<'_>, &Conditions),
+    value: &mut Value,
+    ids: &HashMap<String, String>,
+    index: usize,
+) -> Result<(), StoreError> {
     match value {
         Value::Array(items) => items.iter_mut().try_for_each(|item| rewrite(tx, item, ids, index)),
         Value::Object(element) => rewrite_element(tx, element, ids, index),
@@ -167,7 +193,7 @@ fn rewrite(tx: &Tx<'_>, value: &mut Value, ids: &HashMap<String, String>, index:
 }
 
 fn rewrite_element(
-    tx: &Tx<'_>,
+    tx: (&Tx<'_>, &Conditions),
     element: &mut Map<String, Value>,
     ids: &HashMap<String, String>,
     index: usize,
@@ -183,7 +209,7 @@ fn rewrite_element(
                         return Err(StoreError::invalid("points to no entry of this bundle", path));
                     }
                     if let Some((kind, condition)) = text.split_once('?') {
-                        let found = matching(tx, kind, condition, &path)?
+                        let found = (tx.1.matching(tx.0, kind, condition, &path)?)
                             .ok_or_else(|| StoreError::invalid("this conditional reference finds nothing", path))?;
                         *value = found.reference().into();
                     }

@@ -4,7 +4,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KEYRINGS;
 use crate::state::State;
-use crate::store::NamedStore;
+use crate::store::{LISTING_LIMIT, NamedStore};
 use backup_format::head::HeadName;
 use backup_format::{CatalogKey, ChunkId, ObjectHash};
 use bytes::Bytes;
@@ -14,8 +14,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A store that does not list within this time counts as unreachable.
-const LISTING_LIMIT: Duration = Duration::from_secs(20);
+/// A store's own limit comes first, where it has one.
+const MARGIN: Duration = Duration::from_secs(1);
 /// Objects fetched at once from one store.
 pub(crate) const FETCHES: usize = 8;
 
@@ -87,7 +87,7 @@ impl View {
 pub(crate) async fn views(stores: &[NamedStore], prefix: &str) -> Vec<View> {
     let list = |store: NamedStore| {
         async move {
-            let listing = match tokio::time::timeout(LISTING_LIMIT, store.store.list(prefix)).await {
+            let listing = match tokio::time::timeout(LISTING_LIMIT + MARGIN, store.store.list(prefix)).await {
                 Ok(listing) => listing,
                 Err(_) => Err(Error::new(ErrorKind::Unreachable, "the store did not list its objects in time")),
             };

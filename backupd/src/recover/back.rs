@@ -8,7 +8,7 @@ use crate::secret;
 use crate::settings::{ServeSettings, Source, SourceKind, StoreKind, StoreSetting, VerifierSettings};
 use crate::sources::PRACTICE_PART;
 use anyhow::{Context, ensure};
-use backup_engine::{Env, NamedStore, OpenKey, RestoreRequest, SnapshotInfo, WriterCredential};
+use backup_engine::{Env, ErrorKind, NamedStore, OpenKey, RestoreRequest, SnapshotInfo, WriterCredential};
 use backup_report::ReportSigner;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -30,6 +30,9 @@ pub struct RecoverArgs {
     /// The practice's folder on this machine: empty or absent
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
+    /// Go back to this snapshot (its id, or the beginning of it) instead of the newest
+    #[arg(long, value_name = "ID")]
+    pub snapshot: Option<String>,
     /// The folder store lies here now
     #[arg(long, value_name = "DIR")]
     pub path: Option<PathBuf>,
@@ -50,12 +53,16 @@ struct Recovery {
     open: OpenKey,
     writer: WriterCredential,
     dir: PathBuf,
+    /// An earlier attempt was interrupted.
+    resumed: bool,
+    /// Snapshots before this one are left out.
+    from: Option<String>,
     json: bool,
 }
 
 pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     let dir = std::path::absolute(&args.into)?;
-    check_empty(&dir)?;
+    let resumed = check_target(&dir)?;
     let kit = Kit::read(&args.kit)?;
     if let Some(path) = &args.path {
         ensure!(
@@ -70,27 +77,46 @@ pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     ensure!(open.repository().to_string() == kit.repository, "the store holds another repository than the kit's");
     let keyring = backup_engine::keyring(&env, &store).await?;
     let writer = backup_engine::recover_writer(&env, keyring, &with).await?;
-    let recovery = Recovery { env, kit, store, open, writer, dir, json: args.json };
+    let recovery = Recovery { env, kit, store, open, writer, dir, resumed, from: args.snapshot, json: args.json };
     recovery.run().await
 }
 
-fn check_empty(dir: &Path) -> anyhow::Result<()> {
+/// An empty folder, or one in which an earlier attempt was interrupted (`true`).
+fn check_target(dir: &Path) -> anyhow::Result<bool> {
+    if dir.join(STAGING).is_dir() {
+        return Ok(true);
+    }
     let empty = match fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     ensure!(empty, Usage(format!("{} is not empty: recover into an empty folder", dir.display())));
-    secret::make_private_dir(dir)
+    secret::make_private_dir(dir)?;
+    Ok(false)
+}
+
+fn time(info: &SnapshotInfo) -> String {
+    let taken = chrono::DateTime::from_timestamp_millis(info.taken_unix_ms).unwrap_or_default();
+    taken.format("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+fn remove_if_there(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("the staging folder"),
+        _ => Ok(()),
+    }
 }
 
 impl Recovery {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let snapshots = self.newest().await?;
         let staging = self.dir.join(STAGING);
-        let mut bytes = 0;
-        for info in &snapshots {
-            bytes += self.fetch(info, &staging.join(&info.source)).await?;
+        let (mut snapshots, mut bytes) = (Vec::new(), 0);
+        for candidates in self.candidates().await? {
+            let (info, fetched) = self.newest_whole(candidates, &staging).await?;
+            snapshots.push(info);
+            bytes += fetched;
         }
+        snapshots.sort_by_key(|s| std::cmp::Reverse(s.taken_unix_ms));
         // Settings first: they say where the rest goes. The newest snapshot's are put down first and stay.
         for info in &snapshots {
             let practice = staging.join(&info.source).join(PRACTICE_PART);
@@ -114,25 +140,64 @@ impl Recovery {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The newest whole snapshot of every source, newest first.
-    async fn newest(&self) -> anyhow::Result<Vec<SnapshotInfo>> {
+    /// The whole snapshots of every source, newest first.
+    async fn candidates(&self) -> anyhow::Result<Vec<Vec<SnapshotInfo>>> {
         let heads = backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(&self.store)).await?;
-        let mut by_source: BTreeMap<String, SnapshotInfo> = BTreeMap::new();
-        for info in heads.snapshots.into_iter().filter(|s| !s.partial) {
-            by_source.entry(info.source.clone()).or_insert(info);
+        let mut snapshots = heads.snapshots;
+        if let Some(from) = &self.from {
+            let at = snapshots.iter().position(|s| s.id.to_string().starts_with(from.as_str()));
+            let at = at.with_context(|| format!("store {} holds no snapshot {from}", self.store.name))?;
+            snapshots.drain(..at);
         }
-        let mut all: Vec<SnapshotInfo> = by_source.into_values().collect();
-        all.sort_by_key(|s| std::cmp::Reverse(s.taken_unix_ms));
-        ensure!(!all.is_empty(), "store {} holds no whole snapshot: try another store of the kit", self.store.name);
-        Ok(all)
+        let mut by_source: BTreeMap<String, Vec<SnapshotInfo>> = BTreeMap::new();
+        for info in snapshots.into_iter().filter(|s| !s.partial) {
+            by_source.entry(info.source.clone()).or_default().push(info);
+        }
+        ensure!(
+            !by_source.is_empty(),
+            "store {} holds no whole snapshot: try another store of the kit",
+            self.store.name
+        );
+        Ok(by_source.into_values().collect())
     }
 
-    async fn fetch(&self, info: &SnapshotInfo, into: &Path) -> anyhow::Result<u64> {
-        let bars = Bars::new(self.json);
-        let request = RestoreRequest { into: into.to_owned(), overwrite: false, ..RestoreRequest::default() };
-        let restored = backup_engine::restore(&self.env, &self.open, &self.store, info.id, request, &bars).await;
-        bars.finish();
-        Ok(restored.with_context(|| format!("store {}: try another store of the kit", self.store.name))?.bytes)
+    /// Fetches the newest; where the store has lost a part of it, the one before.
+    async fn newest_whole(&self, candidates: Vec<SnapshotInfo>, staging: &Path) -> anyhow::Result<(SnapshotInfo, u64)> {
+        let mut last = None;
+        for info in candidates {
+            let into = staging.join(&info.source);
+            match self.fetch(&info, &into).await {
+                Ok(bytes) => return Ok((info, bytes)),
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                    eprintln!("backupd: snapshot {} of {} is not whole here: {error}", info.id, time(&info));
+                    eprintln!("backupd: going back to the one before; another store of the kit may have the newer one");
+                    remove_if_there(&into)?;
+                    last = Some(error);
+                }
+                Err(error) => return Err(error).context(format!("store {}", self.store.name)),
+            }
+        }
+        let gone = || format!("store {} has no snapshot that is whole: try another store of the kit", self.store.name);
+        Err(last.map_or_else(|| anyhow::anyhow!(gone()), |error| anyhow::Error::from(error).context(gone())))
+    }
+
+    async fn fetch(&self, info: &SnapshotInfo, into: &Path) -> backup_engine::Result<u64> {
+        let restore = async || {
+            let bars = Bars::new(self.json);
+            let request = RestoreRequest { into: into.to_owned(), overwrite: false, ..RestoreRequest::default() };
+            let restored = backup_engine::restore(&self.env, &self.open, &self.store, info.id, request, &bars).await;
+            bars.finish();
+            restored.map(|outcome| outcome.bytes)
+        };
+        match restore().await {
+            // What an interrupted attempt left is of another snapshot: of this one the restore would have gone on.
+            Err(error)
+                if self.resumed && error.kind() == ErrorKind::Misconfigured && fs::remove_dir_all(into).is_ok() =>
+            {
+                restore().await
+            }
+            restored => restored,
+        }
     }
 
     /// A settings file as the snapshot had it, else as the kit has it.
@@ -160,8 +225,11 @@ impl Recovery {
         };
         for entry in fs::read_dir(from).context("what was restored cannot be read")? {
             let entry = entry?;
-            if entry.file_name() != PRACTICE_PART {
-                layout::shift(&entry.path(), &target.join(entry.file_name()))?;
+            let place = target.join(entry.file_name());
+            // What an interrupted attempt put there was whole.
+            let done = self.resumed && place.symlink_metadata().is_ok();
+            if entry.file_name() != PRACTICE_PART && !done {
+                layout::shift(&entry.path(), &place)?;
             }
         }
         Ok(())

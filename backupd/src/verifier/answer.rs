@@ -24,8 +24,11 @@ async fn requests(verifier: Arc<Verifier>, mut connection: Connection) -> Result
                 "names of records are only told over the verifier's Unix socket: ask on its own machine",
             ))
         } else {
-            // A task of its own: a client that goes away does not leave a drill half done.
-            let (worker, stop) = (verifier.clone(), verifier.stop.clone());
+            // A task of its own: a client that goes away does not leave a drill half done. Everything else ends with it: nobody
+            // wants to find records where a restore was given up.
+            let goes_on = matches!(request, Request::Drill { .. } | Request::Approve { .. });
+            let (worker, stop) = (verifier.clone(), verifier.stop.child_token());
+            let _end = (!goes_on).then(|| stop.clone().drop_guard());
             let work = offload(move || async move {
                 tokio::select! {
                     () = stop.cancelled() => Err(failure::new(FailureKind::Retry, "the daemon is stopping")),
@@ -57,6 +60,12 @@ impl Verifier {
                 Event::RestoreDone(self.restore(&snapshot, store.as_deref(), into, (paths, overwrite)).await?)
             }
             Request::Verify { store, read_data } => Event::VerifyDone(self.verify(store.as_deref(), read_data).await?),
+            Request::Drill { .. } if self.sandbox.try_lock().is_err() => {
+                return Err(failure::new(
+                    FailureKind::Busy,
+                    "a drill is running: ask again when `backupd status` shows that it has ended",
+                ));
+            }
             Request::Drill { store } => Event::DrillDone(self.drill(store.as_deref()).await?),
             Request::Reports => Event::Reports { reports: self.report_rows().await? },
             Request::Report { id } => Event::Evidence { files: files(self.evidence(&id, false).await?) },

@@ -29,7 +29,7 @@ struct Drill<'a> {
 impl Verifier {
     /// Drills one store; `None`: the one whose turn it is.
     pub async fn drill(&self, store: Option<&str>) -> Result<DrillDone, Failure> {
-        let _engine = self.engine.lock().await;
+        let _sandbox = self.sandbox.lock().await;
         let _busy = self.activity.begin("drill");
         let started = clock::unix_ms();
         let result = self.drill_now(store).await;

@@ -50,7 +50,7 @@ pub struct Verifier {
     repository: OpaqueId,
     origin: Origin,
     /// Held by drill, restore and verify: they exclude each other, so that a drill's times mean something.
-    engine: tokio::sync::Mutex<()>,
+    sandbox: tokio::sync::Mutex<()>,
     /// Stores that were found whole after a drill had failed: they are proved next, out of turn.
     healed: Mutex<BTreeSet<String>>,
     pub activity: Activity,
@@ -125,7 +125,7 @@ impl Verifier {
             log: tokio::sync::Mutex::new(None),
             origin: Origin::of_repository(&repository),
             repository,
-            engine: tokio::sync::Mutex::new(()),
+            sandbox: tokio::sync::Mutex::new(()),
             healed: Mutex::default(),
             activity: Activity::default(),
             stop: CancellationToken::new(),

@@ -28,7 +28,16 @@ impl Verifier {
 
     /// The snapshot that a person means: `latest`, an id, or the beginning of one that is unambiguous.
     pub async fn find(&self, wanted: &str) -> Result<SnapshotInfo, Failure> {
-        let heads = backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await;
+        self.find_at(wanted, None).await
+    }
+
+    /// The same where one store is named: no other is asked, as it may be silent.
+    async fn find_at(&self, wanted: &str, store: Option<&str>) -> Result<SnapshotInfo, Failure> {
+        let stores = match store.and_then(|name| self.store(name)) {
+            Some(store) => std::slice::from_ref(store),
+            None => self.stores.as_slice(),
+        };
+        let heads = backup_engine::heads(&self.env, self.open_key().catalog(), stores).await;
         let snapshots = heads.map_err(|e| failure::from_engine(&e))?.snapshots;
         choose(snapshots, wanted)
     }
@@ -51,12 +60,12 @@ impl Verifier {
         into: PathBuf,
         (paths, overwrite): (Vec<String>, bool),
     ) -> Result<RestoreDone, Failure> {
-        let _engine = self.engine.lock().await;
+        // Somebody needs the records: no drill is waited for.
         let _busy = self.activity.begin("restore");
         if !into.is_absolute() {
             return Err(failure::new(FailureKind::Misconfigured, "the target must be an absolute path"));
         }
-        let info = self.find(snapshot).await?;
+        let info = self.find_at(snapshot, store).await?;
         let candidates: Vec<&NamedStore> = match store {
             Some(_) => vec![self.store_for(&info, store)?],
             None => self.stores.iter().filter(|s| info.stores.contains(&s.name)).collect(),

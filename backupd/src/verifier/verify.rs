@@ -22,7 +22,6 @@ struct Found {
 impl Verifier {
     /// Verifies one store, or all of them in turn.
     pub async fn verify(&self, store: Option<&str>, read_data: bool) -> Result<VerifyDone, Failure> {
-        let _engine = self.engine.lock().await;
         let _busy = self.activity.begin("verify");
         let chosen: Vec<&NamedStore> = self.stores.iter().filter(|s| store.is_none_or(|name| s.name == name)).collect();
         if chosen.is_empty() {

@@ -73,6 +73,9 @@ pub enum StoreLocation {
     },
 }
 
+/// A store that does not list within this time counts as unreachable.
+pub(crate) const LISTING_LIMIT: Duration = Duration::from_secs(20);
+
 /// How long a store may take before it counts as unreachable.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreLimits {

@@ -1,35 +1,59 @@
 //! Tries an operation again when its error says so.
 
-use super::{ListedObject, Store};
-use crate::error::{ErrorKind, Result};
+use super::{LISTING_LIMIT, ListedObject, Store};
+use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The first wait between two attempts; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// A few attempts with growing waits. A dead store fails within seconds.
+/// How a store that does not refuse, but is silent, is met.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// An attempt that took longer is not repeated.
+    silence: Duration,
+    listing: Duration,
+    /// For so long it is not asked again: whoever asks many things of it would wait as many times.
+    left_alone: Duration,
+}
+
+const PATIENCE: Patience =
+    Patience { silence: Duration::from_secs(15), listing: LISTING_LIMIT, left_alone: Duration::from_secs(30) };
+
+/// A few attempts with growing waits. A dead store fails within seconds; a silent one makes one operation wait, not all.
 pub struct RetryStore {
     inner: Arc<dyn Store>,
     attempts: u32,
+    silent: Arc<AtomicBool>,
+    patience: Patience,
 }
 
 impl RetryStore {
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, attempts: u32) -> Self {
-        Self { inner, attempts: attempts.max(1) }
+        Self { inner, attempts: attempts.max(1), silent: Arc::default(), patience: PATIENCE }
     }
 
     async fn attempt<T, F: Future<Output = Result<T>>>(&self, operation: impl Fn() -> F) -> Result<T> {
+        if self.silent.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Unreachable, "the store did not answer a moment ago"));
+        }
         let mut wait = FIRST_WAIT;
         let mut left = self.attempts;
         loop {
             left -= 1;
-            match operation().await {
+            let (result, long) = timed(operation(), self.patience.silence).await;
+            match result {
+                Err(error) if long && error.kind() == ErrorKind::Unreachable => {
+                    self.leave_alone();
+                    return Err(error);
+                }
                 Err(error) if left > 0 && matches!(error.kind(), ErrorKind::Retry | ErrorKind::Unreachable) => {
                     tokio::time::sleep(wait).await;
                     wait *= 2;
@@ -37,6 +61,15 @@ impl RetryStore {
                 result => return result,
             }
         }
+    }
+
+    fn leave_alone(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+        let (silent, left_alone) = (Arc::clone(&self.silent), self.patience.left_alone);
+        tokio::spawn(async move {
+            tokio::time::sleep(left_alone).await;
+            silent.store(false, Ordering::Relaxed);
+        });
     }
 }
 
@@ -54,6 +87,75 @@ impl Store for RetryStore {
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
-        Box::pin(async move { self.attempt(|| self.inner.list(prefix)).await })
+        Box::pin(async move {
+            let list = || async {
+                // Whoever waits for a listing may have given it up before the request's own limit.
+                let silent = || Error::new(ErrorKind::Unreachable, "the store did not list its objects in time");
+                tokio::time::timeout(self.patience.listing, self.inner.list(prefix))
+                    .await
+                    .unwrap_or_else(|_| Err(silent()))
+            };
+            self.attempt(list).await
+        })
+    }
+}
+
+/// What an operation gave, and whether it took longer than `silence`.
+async fn timed<T>(operation: impl Future<Output = T>, silence: Duration) -> (T, bool) {
+    let mut operation = std::pin::pin!(operation);
+    match tokio::time::timeout(silence, operation.as_mut()).await {
+        Ok(result) => (result, false),
+        Err(_) => (operation.await, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    /// Never answers, and counts who asks.
+    #[derive(Default)]
+    struct Silent(AtomicU32);
+
+    impl Store for Silent {
+        fn put<'a>(&'a self, _: &'a str, _: Bytes) -> BoxFuture<'a, Result<()>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn get<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Bytes>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async {
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                Err(Error::new(ErrorKind::Unreachable, "timed out"))
+            })
+        }
+
+        fn get_range<'a>(&'a self, name: &'a str, _: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
+            self.get(name)
+        }
+
+        fn list<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_store_is_waited_for_once() {
+        let inner = Arc::new(Silent::default());
+        let mut store = RetryStore::new(Arc::clone(&inner) as Arc<dyn Store>, 3);
+        let ms = Duration::from_millis;
+        store.patience = Patience { silence: ms(20), listing: ms(40), left_alone: ms(200) };
+        for _ in 0..4 {
+            assert_eq!(store.list("").await.unwrap_err().kind(), ErrorKind::Unreachable);
+            assert_eq!(store.get("a").await.unwrap_err().kind(), ErrorKind::Unreachable);
+        }
+        assert_eq!(inner.0.load(Ordering::Relaxed), 1);
+        while inner.0.load(Ordering::Relaxed) < 2 {
+            // After a while it is asked again.
+            assert!(store.get("a").await.is_err());
+            tokio::task::yield_now().await;
+        }
     }
 }
