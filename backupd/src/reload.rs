@@ -46,7 +46,9 @@ impl<K: KeyFile> Reloaded<K> {
     /// Loads the key from `file`, or from the systemd credential `name` when the settings give no file.
     pub fn open(file: Option<&Path>, name: &str) -> anyhow::Result<Self> {
         let stamp = file.and_then(stamp);
-        let key = K::parse(&secret::load(file, name)?).context("it holds no such key: run `backupd init`")?;
+        let key = K::parse(&secret::load(file, name)?).context(
+            "it holds no such key: run `backupd init`, or `backupd keys refresh` where the repository is made already",
+        )?;
         Ok(Self { file: file.map(Path::to_owned), held: Mutex::new((stamp, Arc::new(key))) })
     }
 

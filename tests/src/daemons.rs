@@ -54,10 +54,18 @@ pub fn with_config(place: &Place, dir: &Path, args: &[&str], config: &str) -> Co
 /// Makes the repository and starts both daemons.
 pub fn start(place: &Place, dir: &Path) -> Result<[Daemon; 2]> {
     ok(with_config(place, dir, &["init", "--kit", "kit.json", "--write-paper-key", "paper.txt"], "serve.toml"))?;
+    serve_and_verify(place, dir)
+}
+
+/// Starts both daemons on a repository that is made.
+pub fn serve_and_verify(place: &Place, dir: &Path) -> Result<[Daemon; 2]> {
     let start = |verb: &str, config: &str| -> Result<Daemon> {
         let mut command = with_config(place, dir, &[verb], config);
         Ok(Daemon(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
     };
+    for socket in ["s.sock", "v.sock"] {
+        let _ = fs::remove_file(dir.join(socket));
+    }
     let daemons = [start("serve", "serve.toml")?, start("verifier", "verifier.toml")?];
     wait_for("the daemons", 60, || (dir.join("s.sock").exists() && dir.join("v.sock").exists()).then_some(()))?;
     Ok(daemons)

@@ -2,7 +2,7 @@
 //! once, trees deeper than usual; and what a person sees on a terminal meanwhile.
 
 use anyhow::{Context, Result, ensure};
-use holdfast_tests::daemons::{Daemon, practice, start, with_config};
+use holdfast_tests::daemons::{Daemon, practice, serve_and_verify, start, with_config};
 use holdfast_tests::place::{Place, awkward, describe, fails, last, noise, ok, said};
 use holdfast_tests::{files, json_lines, pause, skip, wait_for};
 use rustix::fs::{Mode, OFlags};
@@ -159,6 +159,28 @@ fn damage_anywhere_in_the_local_state_costs_no_snapshot() -> Result<()> {
     fs::remove_dir_all(place.path("state"))?;
     let taken = place.snapshot("without")?;
     ensure!(taken["bytes_added"].as_u64().is_some_and(|added| added < 300_000), "what is stored is known: {taken}");
+    Ok(())
+}
+
+/// A practice's writer credential with one changed bit: the daemon does not start with it, and `keys refresh` makes another.
+#[test]
+fn a_damaged_writer_credential_is_told_and_made_again() -> Result<()> {
+    let place = Place::new()?;
+    let dir = place.path("p");
+    practice(&dir)?;
+    fs::write(dir.join("data/letter.txt"), b"Dear patient")?;
+    drop(start(&place, &dir)?);
+    ensure!(flip(&dir.join("writer.cred"), 700)?);
+    let words =
+        fails(with_config(&place, &dir, &["serve"], "serve.toml"), 1, &["has changed", "backupd keys refresh"])?;
+    ensure!(words.contains("writer_credential"), "{words}");
+    let mut refresh = place.bare(&["keys", "refresh", "--config", "serve.toml", "--paper-key-file", "paper.txt"]);
+    refresh.env_remove("BACKUPD_PASSPHRASE").current_dir(&dir);
+    ensure!(ok(refresh)?.contains("a new writer"));
+    let _daemons = serve_and_verify(&place, &dir)?;
+    ok(with_config(&place, &dir, &["snapshot", "--tag", "t"], "serve.toml"))?;
+    ok(with_config(&place, &dir, &["restore", "--tag", "t", "--into", "../back"], "verifier.toml"))?;
+    ensure!(fs::read(place.path("back/files/letter.txt"))? == b"Dear patient");
     Ok(())
 }
 

@@ -325,6 +325,12 @@ impl Rewritten {
         self.secrets.open_key()
     }
 
+    /// Another writer, for a machine whose credential is damaged: it begins chains of its own.
+    #[must_use]
+    pub fn new_writer(&self, env: &Env) -> WriterCredential {
+        WriterCredential::issue(&mut env.rng(), &self.secrets)
+    }
+
     /// The same writer, sealing to the newest epoch.
     pub fn renew(&self, writer: &WriterCredential) -> Result<WriterCredential> {
         if writer.repository() != self.secrets.repository() {

@@ -7,7 +7,7 @@ use crate::secret;
 use crate::settings::{ServeSettings, VerifierSettings};
 use crate::stores;
 use anyhow::{Context, ensure};
-use backup_engine::{Env, NamedStore, Rewritten, WriterCredential};
+use backup_engine::{Env, FormatError, NamedStore, Rewritten, WriterCredential};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -100,12 +100,20 @@ impl Target {
     pub fn write_keys(&self, written: &Rewritten) -> anyhow::Result<Vec<String>> {
         let mut done = Vec::new();
         if let Some(path) = self.writer.as_ref().filter(|path| path.exists()) {
-            let old = WriterCredential::from_bytes(&secret::read(path)?)
-                .with_context(|| format!("{} holds no writer credential", path.display()))?;
-            // A state folder may have served another repository before.
-            if self.repository.as_ref().is_none_or(|repository| repository.id == old.repository()) {
-                secret::replace(path, &written.renew(&old)?.to_bytes())?;
-                done.push(format!("writer credential {}", path.display()));
+            match WriterCredential::from_bytes(&secret::read(path)?) {
+                // A state folder may have served another repository before.
+                Ok(old) if self.repository.as_ref().is_some_and(|repository| repository.id != old.repository()) => {}
+                Ok(old) => {
+                    secret::replace(path, &written.renew(&old)?.to_bytes())?;
+                    done.push(format!("writer credential {}", path.display()));
+                }
+                Err(error) if error.is_not_damage() || matches!(error, FormatError::NotThis { .. }) => {
+                    return Err(error).with_context(|| format!("{} holds no writer credential", path.display()));
+                }
+                Err(_) => {
+                    secret::replace(path, &written.new_writer(&self.env).to_bytes())?;
+                    done.push(format!("writer credential {} (it was damaged: a new writer)", path.display()));
+                }
             }
         }
         if let Some(path) = self.open.as_ref().filter(|path| path.exists()) {
