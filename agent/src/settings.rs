@@ -50,8 +50,8 @@ pub struct Phone(String);
 pub enum SettingsError {
     #[error("{0}: cannot be read: {1}. Pass the agent's settings with --config FILE.")]
     Read(PathBuf, std::io::Error),
-    #[error("{0}: {1}")]
-    Parse(PathBuf, Box<toml::de::Error>),
+    #[error("{file}, line {line}: `{key}`: {problem}: correct it or remove it")]
+    Parse { file: PathBuf, line: usize, key: String, problem: String },
     #[error("{0}: tls_cert and tls_key belong together: set both or none.")]
     HalfTls(PathBuf),
     #[error(
@@ -64,8 +64,7 @@ impl Settings {
     /// Reads and checks the file; relative paths in it start at the file's folder.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path).map_err(|e| SettingsError::Read(path.to_owned(), e))?;
-        let mut settings: Self =
-            toml::from_str(&text).map_err(|e| SettingsError::Parse(path.to_owned(), Box::new(e)))?;
+        let mut settings: Self = toml::from_str(&text).map_err(|error| syntax(path, &text, &error))?;
         if settings.tls_cert.is_some() != settings.tls_key.is_some() {
             return Err(SettingsError::HalfTls(path.to_owned()));
         }
@@ -85,6 +84,16 @@ impl Settings {
         }
         Ok(settings)
     }
+}
+
+/// Names the key: a missing or unknown one stands in the message, a wrong value stands behind its key.
+fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> SettingsError {
+    let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
+    let problem = error.message().to_owned();
+    let named = problem.split('`').nth(1).filter(|_| problem.contains("field"));
+    let written = text.lines().nth(line - 1).and_then(|line| line.split_once('='));
+    let key = named.or(written.map(|(key, _)| key.trim())).unwrap_or("(syntax)").to_owned();
+    SettingsError::Parse { file: file.to_owned(), line, key, problem }
 }
 
 impl Phone {
@@ -116,6 +125,17 @@ mod tests {
         let file = folder.path().join("agent.toml");
         std::fs::write(&file, text).unwrap();
         Settings::load(&file)
+    }
+
+    #[test]
+    fn errors_name_file_key_and_remedy() {
+        for (text, key) in
+            [("listen = 5", "listen"), ("lisen = 1", "lisen"), ("contact_phone = \"x\"", "contact_phone")]
+        {
+            let told = load(text).unwrap_err().to_string();
+            assert!(told.contains("agent.toml, line 1") && told.contains(&format!("`{key}`")), "{told}");
+            assert!(told.contains("correct it"), "{told}");
+        }
     }
 
     #[test]

@@ -21,11 +21,17 @@ fn a_lost_machine_comes_back_from_one_store_and_the_history_goes_on() {
     p.run(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("p")]);
     assert_eq!(fs::read(p.at("p/emr/attachments/Jane-Doe-1970.txt")).unwrap(), b"record of Jane");
     fs::create_dir(p.at("one")).unwrap();
+    // Nobody asks: the next snapshot comes by its schedule, within a minute, and continues the history.
+    let settings = fs::read_to_string(p.at("p/serve.toml")).unwrap();
+    assert!(settings.contains("0 0 1 1 *"), "{settings}");
+    fs::write(p.at("p/serve.toml"), settings.replace("0 0 1 1 *", "* * * * *")).unwrap();
     let _serve = p.start("serve");
-    let done = p.ask("serve", &["snapshot"]);
-    assert_eq!(done["state"], "full", "{done}");
-    let rows = p.ask("serve", &["snapshots"]);
-    assert_eq!(rows["snapshots"].as_array().unwrap().len(), 2, "{rows}");
+    let rows = || p.ask("serve", &["snapshots"])["snapshots"].as_array().unwrap().clone();
+    wait_until(|| rows().len() >= 2);
+    let rows = rows();
+    let (newest, oldest) = (&rows[0], &rows[rows.len() - 1]);
+    assert_eq!((newest["state"].as_str(), oldest["tag"].as_str()), (Some("full"), None), "{rows:?}");
+    assert!(newest["taken_unix_ms"].as_i64() > oldest["taken_unix_ms"].as_i64(), "{rows:?}");
     let refused = p.output(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("p")]);
     assert_eq!(refused.status.code(), Some(2), "it recovered over a practice");
 }

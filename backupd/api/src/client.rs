@@ -95,7 +95,7 @@ pub enum ClientError {
     Protocol(u32),
     #[error("the daemon closed the connection before it answered")]
     Closed,
-    #[error("the daemon was silent for {} s", SILENCE_MAX.as_secs())]
+    #[error("the daemon does not answer: is it stopped, or the machine overloaded?")]
     Timeout,
     #[error("the daemon's answer could not be understood: install the same release on both sides")]
     Malformed,

@@ -129,12 +129,14 @@ enum Inner {
 }
 
 impl Listener {
-    /// Listens on a Unix socket. A socket file that a dead daemon left is replaced: the caller holds its state folder's
-    /// lock. Every user may connect (mode 0666); who may *ask* is decided by [`Peer::Unix`].
+    /// Listens on a Unix socket. A socket file that a dead daemon left is replaced; a living one keeps its own. Every user may connect (mode 0666); who may *ask* is decided by [`Peer::Unix`].
     pub fn bind_unix(path: &Path) -> Result<Self, WireError> {
         let bytes = path.as_os_str().len();
         if bytes > SOCKET_PATH_BYTES_MAX {
             return Err(WireError::PathTooLong(bytes));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(std::io::Error::from(std::io::ErrorKind::AddrInUse).into());
         }
         if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
             std::fs::remove_file(path)?;

@@ -160,15 +160,15 @@ impl Drop for Daemon {
     }
 }
 
-/// Looks again every 30 ms, for about a minute.
+/// Looks again every 30 ms, for two minutes at most.
 pub fn wait_until(mut done: impl FnMut() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..4000 {
         if done() {
             return;
         }
         std::thread::park_timeout(Duration::from_millis(30));
     }
-    panic!("it did not happen within a minute");
+    panic!("it did not happen within two minutes");
 }
 
 fn emr(stream: std::os::unix::net::UnixStream, fault: &Mutex<Fault>, data: &Path) {

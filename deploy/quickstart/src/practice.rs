@@ -134,9 +134,7 @@ impl Practice {
         {
             names.insert(host.to_ascii_lowercase());
         }
-        if !self.listen.is_loopback() {
-            names.extend(own_address(self.listen).map(|address| address.to_string()));
-        }
+        names.extend(own_address(self.listen).map(|address| address.to_string()));
         self.names = names.into_iter().filter(|name| !name.is_empty()).collect();
     }
 
@@ -171,7 +169,8 @@ impl Practice {
     pub fn host(&self) -> String {
         let address = own_address(self.listen).unwrap_or(self.listen);
         match address {
-            address if address.is_loopback() => "localhost".into(),
+            // Only there does every machine's `localhost` lead.
+            address if address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST => "localhost".into(),
             IpAddr::V6(address) => format!("[{address}]"),
             IpAddr::V4(address) => address.to_string(),
         }
