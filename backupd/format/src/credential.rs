@@ -118,12 +118,12 @@ impl WriterCredential {
         let check = reader.array::<WRITER_CHECK_BYTES>()?;
         reader.end()?;
         certificate.check(repository, &authority, WHAT)?;
+        let catalog = CatalogKey::new(repository, authority, &id_key, epochs);
+        let seal = SealKey::from_bytes(catalog.newest_epoch(), seal)?;
         let (checked, _) = bytes.split_last_chunk::<WRITER_CHECK_BYTES>().ok_or(DAMAGED)?;
         if check != checksum::<WRITER_CHECK_BYTES>(CONTEXT_WRITER_CHECK, checked) {
             return Err(DAMAGED);
         }
-        let catalog = CatalogKey::new(repository, authority, &id_key, epochs);
-        let seal = SealKey::from_bytes(catalog.newest_epoch(), seal)?;
         Ok(Self { id_key, catalog, seal, signing, certificate })
     }
 }
