@@ -135,7 +135,7 @@ fn a_silent_store_is_mailed_and_catches_up() -> Result<()> {
     let mails = tempfile::tempdir()?;
     // The mailbox's folders are made with it, so it must not be there yet.
     let smtp = Smtp::start(&mails.path().join("box"))?;
-    let mut console = second_console(&practice, smtp.port)?;
+    let _console = second_console(&practice, smtp.port)?;
     practice.signal("--listen 127.0.0.1:", Signal::STOP).context("an S3 server")?;
     let out = practice.backupd_output(&["snapshot"])?;
     let said = String::from_utf8_lossy(&out.stdout);
@@ -156,13 +156,11 @@ fn a_silent_store_is_mailed_and_catches_up() -> Result<()> {
     let stores = practice.backupd(&["stores"])?;
     let all = stores.iter().map(ToString::to_string).collect::<String>();
     ensure!(!all.contains("unreachable") && !all.contains("\"late\""), "every store has caught up: {all}");
-    console.kill()?;
-    console.wait()?;
     Ok(())
 }
 
 /// A second console on the same daemons, with mail to `port` and quick looks.
-fn second_console(practice: &Practice, port: u16) -> Result<Child> {
+fn second_console(practice: &Practice, port: u16) -> Result<Ended> {
     let folder = practice.dir.join("console-mail");
     std::fs::create_dir_all(folder.join("data"))?;
     let text = std::fs::read_to_string(practice.dir.join("console/console.toml"))?;
@@ -174,7 +172,19 @@ fn second_console(practice: &Practice, port: u16) -> Result<Child> {
     );
     let config = folder.join("console.toml");
     std::fs::write(&config, mail)?;
-    Ok(Command::new(program("console")).arg("--config").arg(&config).stderr(Stdio::null()).spawn()?)
+    let mut console = Command::new(program("console"));
+    console.arg("--config").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(Ended(console.spawn()?))
+}
+
+/// Ends its program when the test does, however it does.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn mails_in(folder: &Path) -> Vec<String> {

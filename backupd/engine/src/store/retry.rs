@@ -19,30 +19,41 @@ struct Patience {
     /// An attempt that took longer is not repeated.
     silence: Duration,
     listing: Duration,
-    /// For so long it is not asked again: whoever asks many things of it would wait as many times.
-    left_alone: Duration,
+    /// What it then has for each further question until it answers one: whoever asks many would wait as many times.
+    probe: Duration,
 }
 
 const PATIENCE: Patience =
-    Patience { silence: Duration::from_secs(15), listing: LISTING_LIMIT, left_alone: Duration::from_secs(30) };
+    Patience { silence: Duration::from_secs(15), listing: LISTING_LIMIT, probe: Duration::from_secs(2) };
 
 /// A few attempts with growing waits. A dead store fails within seconds; a silent one makes one operation wait, not all.
 pub struct RetryStore {
     inner: Arc<dyn Store>,
     attempts: u32,
-    silent: Arc<AtomicBool>,
+    silent: AtomicBool,
     patience: Patience,
 }
 
 impl RetryStore {
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, attempts: u32) -> Self {
-        Self { inner, attempts: attempts.max(1), silent: Arc::default(), patience: PATIENCE }
+        Self { inner, attempts: attempts.max(1), silent: AtomicBool::new(false), patience: PATIENCE }
     }
 
     async fn attempt<T, F: Future<Output = Result<T>>>(&self, operation: impl Fn() -> F) -> Result<T> {
         if self.silent.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Unreachable, "the store did not answer a moment ago"));
+            match tokio::time::timeout(self.patience.probe, operation()).await {
+                Ok(Ok(done)) => {
+                    self.silent.store(false, Ordering::Relaxed);
+                    return Ok(done);
+                }
+                Ok(Err(error)) if error.kind() != ErrorKind::Unreachable => {
+                    self.silent.store(false, Ordering::Relaxed);
+                    return Err(error);
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(Error::new(ErrorKind::Unreachable, "the store is silent")),
+            }
         }
         let mut wait = FIRST_WAIT;
         let mut left = self.attempts;
@@ -51,7 +62,7 @@ impl RetryStore {
             let (result, long) = timed(operation(), self.patience.silence).await;
             match result {
                 Err(error) if long && error.kind() == ErrorKind::Unreachable => {
-                    self.leave_alone();
+                    self.silent.store(true, Ordering::Relaxed);
                     return Err(error);
                 }
                 Err(error) if left > 0 && matches!(error.kind(), ErrorKind::Retry | ErrorKind::Unreachable) => {
@@ -61,15 +72,6 @@ impl RetryStore {
                 result => return result,
             }
         }
-    }
-
-    fn leave_alone(&self) {
-        self.silent.store(true, Ordering::Relaxed);
-        let (silent, left_alone) = (Arc::clone(&self.silent), self.patience.left_alone);
-        tokio::spawn(async move {
-            tokio::time::sleep(left_alone).await;
-            silent.store(false, Ordering::Relaxed);
-        });
     }
 }
 
@@ -114,9 +116,9 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
 
-    /// Never answers, and counts who asks.
+    /// Does not answer until it is told to, and counts the questions.
     #[derive(Default)]
-    struct Silent(AtomicU32);
+    struct Silent(AtomicU32, AtomicBool);
 
     impl Store for Silent {
         fn put<'a>(&'a self, _: &'a str, _: Bytes) -> BoxFuture<'a, Result<()>> {
@@ -126,7 +128,10 @@ mod tests {
         fn get<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Bytes>> {
             self.0.fetch_add(1, Ordering::Relaxed);
             Box::pin(async {
-                tokio::time::sleep(Duration::from_millis(60)).await;
+                if self.1.load(Ordering::Relaxed) {
+                    return Ok(Bytes::new());
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
                 Err(Error::new(ErrorKind::Unreachable, "timed out"))
             })
         }
@@ -146,16 +151,13 @@ mod tests {
         let inner = Arc::new(Silent::default());
         let mut store = RetryStore::new(Arc::clone(&inner) as Arc<dyn Store>, 3);
         let ms = Duration::from_millis;
-        store.patience = Patience { silence: ms(20), listing: ms(40), left_alone: ms(200) };
+        store.patience = Patience { silence: ms(20), listing: ms(40), probe: ms(5) };
         for _ in 0..4 {
             assert_eq!(store.list("").await.unwrap_err().kind(), ErrorKind::Unreachable);
             assert_eq!(store.get("a").await.unwrap_err().kind(), ErrorKind::Unreachable);
         }
-        assert_eq!(inner.0.load(Ordering::Relaxed), 1);
-        while inner.0.load(Ordering::Relaxed) < 2 {
-            // After a while it is asked again.
-            assert!(store.get("a").await.is_err());
-            tokio::task::yield_now().await;
-        }
+        assert_eq!(inner.0.load(Ordering::Relaxed), 8, "no question is repeated");
+        inner.1.store(true, Ordering::Relaxed);
+        assert!(store.get("a").await.is_ok() && !store.silent.load(Ordering::Relaxed), "it is heard at once");
     }
 }
