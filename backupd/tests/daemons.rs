@@ -37,6 +37,37 @@ fn a_lost_machine_comes_back_from_one_store_and_the_history_goes_on() {
 }
 
 #[test]
+fn recover_goes_back_to_what_is_whole_and_goes_on_after_an_interruption() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    let packs = || -> std::collections::BTreeSet<String> {
+        let folders = fs::read_dir(p.at("two/packs")).unwrap().map(|folder| folder.unwrap().path());
+        let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap());
+        files.map(|file| file.unwrap().path().display().to_string()).collect()
+    };
+    let before = packs();
+    fs::write(p.at("data/sub/later"), b"written after the first snapshot").unwrap();
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert_eq!(serve.stop(), Some(0), "{}", serve.text());
+    let new: Vec<String> = packs().difference(&before).cloned().collect();
+    assert!(!new.is_empty());
+    for pack in new {
+        fs::write(pack, b"rotten").unwrap();
+    }
+    fs::remove_dir_all(p.at("p")).unwrap();
+    fs::remove_dir_all(p.at("one")).unwrap();
+    // An attempt that was killed left this.
+    fs::create_dir_all(p.at("p/.recovering/emr/half")).unwrap();
+    let recovered = p.output(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("p")]);
+    let said = String::from_utf8_lossy(&recovered.stderr).into_owned();
+    assert!(recovered.status.success() && said.contains("going back to the one before"), "{said}");
+    assert_eq!(fs::read(p.at("p/emr/attachments/Jane-Doe-1970.txt")).unwrap(), b"record of Jane");
+    assert!(!fs::exists(p.at("p/emr/attachments/sub/later")).unwrap() && !fs::exists(p.at("p/.recovering")).unwrap());
+}
+
+#[test]
 fn an_emr_that_misbehaves_costs_one_snapshot_and_nothing_else() {
     let p = Practice::new("");
     let serve = p.start("serve");

@@ -92,8 +92,8 @@ pub fn examine(
     let asked = compute(db, attachments, Depth::Recorded)
         .and_then(|computed| golden::choose(db, attachments).map(|(key, golden)| (computed, key, golden)));
     match asked {
-        Err(StoreError::Damaged(what)) => {
-            log::error!(what:? = what; "records.damaged");
+        Err(error @ (StoreError::Damaged(_) | StoreError::Database(_) | StoreError::NotFound)) => {
+            log::error!(what:? = error; "records.damaged");
             let computed = Computed { facts: Facts::default(), damaged: BTreeSet::from([Damaged::Database]) };
             let key = clock::random::<32>().map_err(StoreError::io("randomness"))?;
             Ok((computed, GoldenKey::new(key), Vec::new()))

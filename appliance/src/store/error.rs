@@ -75,9 +75,10 @@ impl From<rusqlite::Error> for StoreError {
                 _ => StoreError::Database(code.extended_code),
             },
             // A column of another type than the schema says: the file was not written by this program.
-            rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..) => {
-                StoreError::Damaged("column")
-            }
+            rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..) => StoreError::Damaged("column"),
             _ => StoreError::Database(-1),
         }
     }

@@ -134,8 +134,9 @@ impl Recovery {
             let source = serve.sources.iter().find(|s| s.name == info.source);
             self.put_back(&staging.join(&info.source), &info.source, source)?;
         }
-        fs::remove_dir_all(&staging).context("the staging folder cannot be removed")?;
         self.write_keys(&serve, verifier.as_ref())?;
+        // Last: as long as it is there, the same command goes on.
+        fs::remove_dir_all(&staging).context("the staging folder cannot be removed")?;
         self.tell(&serve, verifier.as_ref(), &snapshots, bytes);
         Ok(ExitCode::SUCCESS)
     }
@@ -145,8 +146,13 @@ impl Recovery {
         let heads = backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(&self.store)).await?;
         let mut snapshots = heads.snapshots;
         if let Some(from) = &self.from {
-            let at = snapshots.iter().position(|s| s.id.to_string().starts_with(from.as_str()));
+            let fits = |s: &SnapshotInfo| s.id.to_string().starts_with(from.as_str());
+            let at = snapshots.iter().position(fits);
             let at = at.with_context(|| format!("store {} holds no snapshot {from}", self.store.name))?;
+            ensure!(
+                snapshots.iter().filter(|s| fits(s)).count() == 1,
+                Usage(format!("--snapshot {from}: several begin so, give more digits"))
+            );
             snapshots.drain(..at);
         }
         let mut by_source: BTreeMap<String, Vec<SnapshotInfo>> = BTreeMap::new();

@@ -67,7 +67,9 @@ pub fn run(dir: &Path, recover: &Recover, binaries: &Binaries) -> anyhow::Result
         recover.store_folder.display()
     );
     let layout = Layout::new(dir)?;
-    let occupied = std::fs::read_dir(layout.dir()).is_ok_and(|mut entries| entries.next().is_some());
+    // An interrupted attempt left its staging folder: `backupd recover` goes on there.
+    let begun = layout.at(".recovering").is_dir();
+    let occupied = !begun && std::fs::read_dir(layout.dir()).is_ok_and(|mut entries| entries.next().is_some());
     anyhow::ensure!(!occupied, "--dir {}: it is not empty: name a new folder", layout.dir().display());
     let programs = chain::obtain_programs(binaries, steps)?;
     chain::runtime()?.block_on(bring_back(&layout, recover, store, programs.clone(), steps))?;

@@ -299,6 +299,8 @@ pub fn run_folder(kept: Option<&Path>) -> anyhow::Result<PathBuf> {
         )
     };
     if let Some(kept) = kept
+        // A copy of the practice names the same folder: the one that runs keeps it.
+        && !in_use(kept)
         && (mine(kept).unwrap_or(false) || (!kept.exists() && new_folder(kept).is_ok()))
     {
         return Ok(kept.to_path_buf());
@@ -312,6 +314,12 @@ pub fn run_folder(kept: Option<&Path>) -> anyhow::Result<PathBuf> {
     let folder = base.join(format!("holdfast-{}", hex::encode(random)));
     new_folder(&folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
     Ok(folder)
+}
+
+/// Whether somebody answers on a socket in the folder.
+fn in_use(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| std::os::unix::net::UnixStream::connect(path).is_ok())
 }
 
 /// Fails when the folder is there already, so that nobody can have prepared it.
@@ -364,6 +372,12 @@ mod tests {
         let first = run_folder(None).unwrap();
         assert!(first.as_os_str().len() < 80);
         assert_eq!(run_folder(Some(&first)).unwrap(), first);
+        let listener = std::os::unix::net::UnixListener::bind(first.join("s.sock")).unwrap();
+        let other = run_folder(Some(&first)).unwrap();
+        assert_ne!(other, first, "somebody answers there");
+        std::fs::remove_dir(other).unwrap();
+        drop(listener);
+        std::fs::remove_file(first.join("s.sock")).unwrap();
         std::fs::set_permissions(&first, PermissionsExt::from_mode(0o755)).unwrap();
         let second = run_folder(Some(&first)).unwrap();
         assert_ne!(second, first, "a folder that others can enter was used");
