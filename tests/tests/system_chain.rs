@@ -81,7 +81,8 @@ fn a_practice_goes_on() -> Result<()> {
     ensure!(number(&second, "bytes_added") < little, "an almost unchanged practice: {second}");
     scan(2)?;
     let third = number(&snapshot(&practice)?, "bytes_added");
-    ensure!((4 << 20..(4 << 20) + 2 * little).contains(&third), "one more scan: {third}");
+    // Padding and the objects of a snapshot come on top; the first scan sent again would be more than twice of it.
+    ensure!((4 << 20..6 << 20).contains(&third), "one more scan: {third}");
 
     // A second start beside a running one is refused and harms nothing.
     let refused = quickstart(&practice.dir).arg("--once").output()?;
