@@ -64,7 +64,11 @@ impl Settings {
     /// Reads and checks the file; relative paths in it start at the file's folder.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path).map_err(|e| SettingsError::Read(path.to_owned(), e))?;
-        let mut settings: Self = toml::from_str(&text).map_err(|error| syntax(path, &text, &error))?;
+        let mut settings: Self = toml::from_str(&text).map_err(|error| {
+            let wrong = service::settings::Wrong::new(&text, &error);
+            let key = wrong.key_or_syntax();
+            SettingsError::Parse { file: path.to_owned(), line: wrong.line, key, problem: wrong.problem }
+        })?;
         if settings.tls_cert.is_some() != settings.tls_key.is_some() {
             return Err(SettingsError::HalfTls(path.to_owned()));
         }
@@ -84,16 +88,6 @@ impl Settings {
         }
         Ok(settings)
     }
-}
-
-/// Names the key: a missing or unknown one stands in the message, a wrong value stands behind its key.
-fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> SettingsError {
-    let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
-    let problem = error.message().to_owned();
-    let named = problem.split('`').nth(1).filter(|_| problem.contains("field"));
-    let written = text.lines().nth(line - 1).and_then(|line| line.split_once('='));
-    let key = named.or(written.map(|(key, _)| key.trim())).unwrap_or("(syntax)").to_owned();
-    SettingsError::Parse { file: file.to_owned(), line, key, problem }
 }
 
 impl Phone {

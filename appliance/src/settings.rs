@@ -88,14 +88,9 @@ impl Settings {
     /// Understands the text of `file`; relative paths are resolved against its folder.
     pub fn parse(file: &Path, text: &str) -> Result<Settings, SettingsError> {
         let written: Written = toml::from_str(text).map_err(|error| {
-            let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
-            let line = before.matches('\n').count() + 1;
-            // A missing or unknown key stands in the message; a wrong value stands behind its key.
-            let message = error.message().to_owned();
-            let named = message.split('`').nth(1).filter(|_| message.contains("field"));
-            let written = text.lines().nth(line - 1).and_then(|text| text.split_once('='));
-            let key = named.or(written.map(|(key, _)| key.trim())).unwrap_or("(syntax)").to_owned();
-            SettingsError::Toml { file: file.to_owned(), line, key, message }
+            let wrong = service::settings::Wrong::new(text, &error);
+            let key = wrong.key_or_syntax();
+            SettingsError::Toml { file: file.to_owned(), line: wrong.line, key, message: wrong.problem }
         })?;
         let wrong = |key, problem, remedy| SettingsError::Value { file: file.to_owned(), key, problem, remedy };
         // Absolute, because the backup is told these paths and runs elsewhere.

@@ -95,6 +95,7 @@ pub(super) fn patient_rid(connection: &Connection, id: &str) -> Result<Option<i6
                WHERE t.name = 'Patient' AND r.id = ?1 AND r.deleted = 0";
     Ok(connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()?)
 }
+
 /// What is kept beside a body, so that a change which did not go through this program is noticed.
 pub fn body_digest(body: &str) -> [u8; 16] {
     let mut digest = [0; 16];

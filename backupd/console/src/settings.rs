@@ -152,14 +152,9 @@ impl Reader {
     }
 
     fn syntax(&self, text: &str, error: &toml::de::Error) -> SettingsError {
-        let line = error.span().map(|span| text.get(..span.start).unwrap_or("").matches('\n').count() + 1);
-        // A missing or unknown key stands in the message; a wrong value stands behind its key.
-        let message = error.message();
-        let named = message.split('`').nth(1).filter(|_| message.contains("field"));
-        let before = line.and_then(|n| text.lines().nth(n - 1)?.split_once('=')).map(|(key, _)| key.trim());
-        let key = named.or(before).unwrap_or("(syntax)").to_owned();
-        let place = line.map(|n| format!(" (line {n})")).unwrap_or_default();
-        self.error(&key, format!("{}{place}", error.message()), "correct or remove it")
+        let wrong = service::settings::Wrong::new(text, error);
+        let problem = format!("{} (line {})", wrong.problem, wrong.line);
+        self.error(&wrong.key_or_syntax(), problem, "correct or remove it")
     }
 
     fn path(&self, path: PathBuf) -> PathBuf {

@@ -139,7 +139,8 @@ fn left_by(command: &Command) -> &'static str {
     match command {
         Command::Snapshot(_) => "nothing is lost, the next snapshot goes on from here",
         Command::Restore(_) => "the target is incomplete; the same restore again goes on from here",
-        Command::Init(_) | Command::Recover(_) => "what was made so far is incomplete; begin again in an empty place",
+        Command::Init(_) => "what was made so far is incomplete; begin again in an empty place",
+        Command::Recover(_) => "the same command again goes on from here",
         Command::Drill(_) => "the drill goes on in the daemon, and `backupd report` will list it",
         _ => "nothing was changed",
     }

@@ -18,6 +18,8 @@ use std::process::ExitCode;
 
 /// Restored parts lie here, in the target, until they are put into place.
 const STAGING: &str = ".recovering";
+/// In it, once parts are put into place: the snapshots that they come from.
+const PLACING: &str = ".placing";
 
 #[derive(Args)]
 pub struct RecoverArgs {
@@ -27,7 +29,7 @@ pub struct RecoverArgs {
     /// The store to recover from; one is enough
     #[arg(long, value_name = "NAME")]
     pub store: String,
-    /// The practice's folder on this machine: empty or absent
+    /// The practice's folder on this machine: empty, absent, or where this command was interrupted
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
     /// Go back to this snapshot (its id, or the beginning of it) instead of the newest
@@ -117,6 +119,7 @@ impl Recovery {
             bytes += fetched;
         }
         snapshots.sort_by_key(|s| std::cmp::Reverse(s.taken_unix_ms));
+        self.note_placing(&staging, &snapshots)?;
         // Settings first: they say where the rest goes. The newest snapshot's are put down first and stay.
         for info in &snapshots {
             let practice = staging.join(&info.source).join(PRACTICE_PART);
@@ -204,6 +207,23 @@ impl Recovery {
             }
             restored => restored,
         }
+    }
+
+    /// Parts of two snapshots must never lie together: an interrupted attempt goes on with its own or not at all.
+    fn note_placing(&self, staging: &Path, snapshots: &[SnapshotInfo]) -> anyhow::Result<()> {
+        let ids: String = snapshots.iter().map(|info| format!("{}\n", info.id)).collect();
+        let note = staging.join(PLACING);
+        match fs::read_to_string(&note) {
+            Ok(before) => ensure!(
+                before == ids,
+                Usage(format!(
+                    "{} holds parts of other snapshots, from an interrupted attempt: recover into an empty folder",
+                    self.dir.display()
+                ))
+            ),
+            Err(_) => secret::replace(&note, ids.as_bytes())?,
+        }
+        Ok(())
     }
 
     /// A settings file as the snapshot had it, else as the kit has it.

@@ -23,11 +23,8 @@ impl SettingsError {
 
     /// From the parser's error: its message names what was expected; the line tells where.
     pub fn from_toml(file: &Path, text: &str, error: &toml::de::Error) -> Self {
-        let at = error.span().map_or(0, |span| span.start.min(text.len()));
-        let before = text.get(..at).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let key = key_named_in(error.message()).or_else(|| key_of_line(text, line)).unwrap_or_default();
-        let problem = format!("line {line}: {}", error.message().trim().replace('\n', " "));
+        let wrong = service::settings::Wrong::new(text, error);
+        let problem = format!("line {}: {}", wrong.line, wrong.problem);
         let remedy = if error.message().contains("unknown field") {
             "remove the key or correct its spelling"
         } else if error.message().contains("missing field") {
@@ -35,19 +32,6 @@ impl SettingsError {
         } else {
             "correct the value"
         };
-        Self::new(file, key, problem, remedy)
+        Self::new(file, wrong.key.unwrap_or_default(), problem, remedy)
     }
-}
-
-/// `unknown field `x`` and `missing field `x`` name the key themselves.
-fn key_named_in(message: &str) -> Option<String> {
-    if !message.starts_with("unknown field") && !message.starts_with("missing field") {
-        return None;
-    }
-    message.split('`').nth(1).map(str::to_owned)
-}
-
-fn key_of_line(text: &str, line: usize) -> Option<String> {
-    let (key, _) = text.lines().nth(line - 1)?.split_once('=')?;
-    Some(key.trim().to_owned())
 }

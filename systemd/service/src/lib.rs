@@ -8,6 +8,7 @@ pub mod http;
 mod linger;
 pub mod log;
 mod manager;
+pub mod settings;
 pub mod tls;
 
 pub use manager::{credential, ready, shutdown, spawn_watchdog, status, stopping};

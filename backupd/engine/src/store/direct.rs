@@ -46,7 +46,7 @@ impl Pieces {
 fn write_pieces(file: &mut File, piece: &mut [u8], bytes: &[u8]) -> io::Result<()> {
     let start = piece.as_ptr().align_offset(ALIGNMENT);
     for part in bytes.chunks(PIECE_BYTES) {
-        let aligned = piece.get_mut(start..start + part.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        let aligned = piece.get_mut(start..start.saturating_add(part.len())).ok_or(io::ErrorKind::InvalidInput)?;
         aligned.copy_from_slice(part);
         file.write_all(aligned)?;
     }

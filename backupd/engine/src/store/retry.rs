@@ -16,15 +16,13 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// How a store that does not refuse, but is silent, is met.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
-    /// An attempt that took longer is not repeated.
-    silence: Duration,
+    /// A listing that takes longer is not repeated: it is small and comes first, so it tells silence from a slow link.
     listing: Duration,
     /// What it then has for each further question until it answers one: whoever asks many would wait as many times.
     probe: Duration,
 }
 
-const PATIENCE: Patience =
-    Patience { silence: Duration::from_secs(15), listing: LISTING_LIMIT, probe: Duration::from_secs(2) };
+const PATIENCE: Patience = Patience { listing: LISTING_LIMIT, probe: Duration::from_secs(2) };
 
 /// A few attempts with growing waits. A dead store fails within seconds; a silent one makes one operation wait, not all.
 pub struct RetryStore {
@@ -59,12 +57,8 @@ impl RetryStore {
         let mut left = self.attempts;
         loop {
             left -= 1;
-            let (result, long) = timed(operation(), self.patience.silence).await;
-            match result {
-                Err(error) if long && error.kind() == ErrorKind::Unreachable => {
-                    self.silent.store(true, Ordering::Relaxed);
-                    return Err(error);
-                }
+            match operation().await {
+                Err(error) if self.silent.load(Ordering::Relaxed) => return Err(error),
                 Err(error) if left > 0 && matches!(error.kind(), ErrorKind::Retry | ErrorKind::Unreachable) => {
                     tokio::time::sleep(wait).await;
                     wait *= 2;
@@ -92,22 +86,13 @@ impl Store for RetryStore {
         Box::pin(async move {
             let list = || async {
                 // Whoever waits for a listing may have given it up before the request's own limit.
-                let silent = || Error::new(ErrorKind::Unreachable, "the store did not list its objects in time");
-                tokio::time::timeout(self.patience.listing, self.inner.list(prefix))
-                    .await
-                    .unwrap_or_else(|_| Err(silent()))
+                tokio::time::timeout(self.patience.listing, self.inner.list(prefix)).await.unwrap_or_else(|_| {
+                    self.silent.store(true, Ordering::Relaxed);
+                    Err(Error::new(ErrorKind::Unreachable, "the store did not list its objects in time"))
+                })
             };
             self.attempt(list).await
         })
-    }
-}
-
-/// What an operation gave, and whether it took longer than `silence`.
-async fn timed<T>(operation: impl Future<Output = T>, silence: Duration) -> (T, bool) {
-    let mut operation = std::pin::pin!(operation);
-    match tokio::time::timeout(silence, operation.as_mut()).await {
-        Ok(result) => (result, false),
-        Err(_) => (operation.await, true),
     }
 }
 
@@ -151,7 +136,7 @@ mod tests {
         let inner = Arc::new(Silent::default());
         let mut store = RetryStore::new(Arc::clone(&inner) as Arc<dyn Store>, 3);
         let ms = Duration::from_millis;
-        store.patience = Patience { silence: ms(20), listing: ms(40), probe: ms(5) };
+        store.patience = Patience { listing: ms(40), probe: ms(5) };
         for _ in 0..4 {
             assert_eq!(store.list("").await.unwrap_err().kind(), ErrorKind::Unreachable);
             assert_eq!(store.get("a").await.unwrap_err().kind(), ErrorKind::Unreachable);
