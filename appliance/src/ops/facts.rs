@@ -206,6 +206,10 @@ mod tests {
         let broken = compute(&db, &attachments, Depth::Recorded).unwrap();
         assert_eq!(broken.damaged, BTreeSet::from([Damaged::AuditChain, Damaged::Records]));
         db.execute_batch("UPDATE resource SET body = replace(body, 'Obel', 'Abel')").unwrap();
+        // One byte that is no text.
+        db.execute_batch("UPDATE audit SET actor_name = CAST(x'ff' AS TEXT) WHERE seq = 2").unwrap();
+        let (broken, _, _) = examine(&db, &attachments).unwrap();
+        assert_eq!(broken.damaged, BTreeSet::from([Damaged::AuditChain]));
         db.execute_batch("UPDATE audit SET actor_name = 'u' WHERE seq = 2").unwrap();
         compute(&db, &attachments, Depth::Rehashed).unwrap();
         let odd = "INSERT INTO ledger_entry (posting, account, patient, cents) VALUES (1, 'receivable', 1, 5)";
