@@ -170,7 +170,8 @@ fn a_damaged_writer_credential_is_told_and_made_again() -> Result<()> {
     practice(&dir)?;
     fs::write(dir.join("data/letter.txt"), b"Dear patient")?;
     drop(start(&place, &dir)?);
-    ensure!(flip(&dir.join("writer.cred"), 700)?);
+    // In the id key, where every value looks right; in the seal key some changes are malformed before they are changes.
+    ensure!(flip(&dir.join("writer.cred"), 70)?);
     let words =
         fails(with_config(&place, &dir, &["serve"], "serve.toml"), 1, &["has changed", "backupd keys refresh"])?;
     ensure!(words.contains("writer_credential"), "{words}");
