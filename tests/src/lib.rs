@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 pub mod daemons;
+pub mod disk;
 pub mod golden;
 pub mod http;
 pub mod place;
@@ -60,6 +61,11 @@ impl Practice {
     /// Makes a practice with a few seeded patients and waits until it runs.
     pub fn start(patients: u32) -> Result<Self> {
         let temp = tempfile::Builder::new().prefix("hf").tempdir()?;
+        Self::start_in(temp, patients)
+    }
+
+    /// The same in a folder that the test has made.
+    pub fn start_in(temp: tempfile::TempDir, patients: u32) -> Result<Self> {
         let dir = temp.path().join("practice");
         let mut practice = Self { dir, child: None, table: Vec::new(), _temp: temp };
         practice.resume(&["--patients", &patients.to_string(), "--seed", "7"])?;

@@ -1,6 +1,7 @@
 //! Faults on a running practice: damaged objects, a stopped or stuck backup, a silent store, and what must not leak.
 
 use anyhow::{Context, Result, ensure};
+use holdfast_tests::disk::SmallDisk;
 use holdfast_tests::http::Visitor;
 use holdfast_tests::{Practice, files, pause, program, wait_for};
 use rustix::process::Signal;
@@ -106,6 +107,41 @@ fn a_stuck_backup_never_delays_a_page() -> Result<()> {
         ensure!(stuck < Duration::from_secs(5), "beside a stuck backup a page took {stuck:?}");
         asked.wait()?;
     }
+    practice.backupd(&["snapshot"])?;
+    Ok(())
+}
+
+/// A disk that fills up: backups wait and say why, before the EMR has no room; not one page waits; with room again both
+/// go on by themselves, and nothing is lost.
+#[test]
+fn a_full_disk_pauses_backups_and_delays_no_page() -> Result<()> {
+    let temp = tempfile::Builder::new().prefix("hf").tempdir()?;
+    let disk = SmallDisk::mount(temp.path(), "size=2500m")?;
+    let practice = Practice::start_in(temp, 8)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let desk = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
+    let filler = disk.fill(1_500_000_000)?;
+    let refused = practice.backupd_output(&["snapshot"])?;
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned() + &String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && said.contains("free some room"), "{said}");
+    wait_for("the alert of the full disk", 60, || {
+        let status = practice.backupd(&["status"]).ok()?;
+        serde_json::to_string(&status).ok()?.contains("disk-almost-full").then_some(())
+    })?;
+    let (taken, registered) = timed(|| runtime.block_on(desk.register("Roomly", "Nora")));
+    registered?;
+    ensure!(taken < Duration::from_secs(5), "beside a paused backup a registration took {taken:?}");
+    // Not one byte is left: a page may be refused, since its audit cannot be written, but it does not hang.
+    disk.fill(0)?;
+    for _ in 0..5 {
+        let (taken, _) = timed(|| runtime.block_on(desk.page("/patients?q=Roomly")));
+        ensure!(taken < Duration::from_secs(5), "on a full disk a page took {taken:?}");
+    }
+    std::fs::remove_file(filler)?;
+    wait_for("the page with the patient", 60, || {
+        let page = runtime.block_on(desk.page("/patients?q=Roomly")).ok()?;
+        page.contains("Roomly").then_some(())
+    })?;
     practice.backupd(&["snapshot"])?;
     Ok(())
 }

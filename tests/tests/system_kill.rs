@@ -1,6 +1,7 @@
 //! The command line on one repository, killed at any moment, on full disks, with a state that cannot be written.
 
 use anyhow::{Context, Result, ensure};
+use holdfast_tests::disk::SmallDisk;
 use holdfast_tests::{pause, steady_now};
 use std::collections::BTreeMap;
 use std::fs;
@@ -176,28 +177,10 @@ fn a_snapshot_killed_at_any_moment_costs_nothing_but_itself() -> Result<()> {
     Ok(())
 }
 
-/// A small file system of its own, unmounted at the end.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path, options: &str) -> Result<Self> {
-        fs::create_dir_all(at)?;
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status()?;
-        ensure!(mounted.success(), "a tmpfs cannot be mounted: run the system tests as root");
-        Ok(Self(at.to_owned()))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_store_is_said_and_the_next_run_with_room_goes_on() -> Result<()> {
     let mut bench = Bench::new()?;
-    let _small = Small::mount(&bench.at("repo"), "size=12m")?;
+    let _small = SmallDisk::mount(&bench.at("repo"), "size=12m")?;
     bench.run(&mut bench.command("init"))?;
     bench.run(&mut bench.snapshot("fits"))?;
     let fits = describe(&bench.source())?;
@@ -227,7 +210,7 @@ fn a_state_that_is_full_or_read_only_stops_no_backup() -> Result<()> {
     let kept = bench.at("kept");
     fs::rename(bench.at("state"), &kept)?;
     for options in ["size=400k", "ro,size=4m"] {
-        let small = Small::mount(&bench.at("state"), &options.replace("ro,", ""))?;
+        let small = SmallDisk::mount(&bench.at("state"), &options.replace("ro,", ""))?;
         let copied =
             Command::new("cp").arg("-a").arg(format!("{}/.", kept.display())).arg(bench.at("state")).status()?;
         ensure!(copied.success() || options.starts_with("size"), "the state cannot be copied");

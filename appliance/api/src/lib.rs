@@ -112,7 +112,7 @@ pub enum Damaged {
     Attachments,
     /// A record is not what was written.
     Records,
-    /// The database cannot be read as a whole: facts and golden answers are missing, the copy is made page by page.
+    /// A page of the database cannot be read: facts and golden answers may be missing, the copy is made all the same.
     Database,
 }
 

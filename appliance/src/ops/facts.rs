@@ -92,14 +92,28 @@ pub fn examine(
     let asked = compute(db, attachments, Depth::Recorded)
         .and_then(|computed| golden::choose(db, attachments).map(|(key, golden)| (computed, key, golden)));
     match asked {
+        // The facts read neither accounts nor sessions; a broken page of those is as much an end of service.
+        Ok((mut computed, key, golden)) => {
+            if !pages_are_whole(db) {
+                log::error!(what:? = Damaged::Database; "records.damaged");
+                computed.damaged.insert(Damaged::Database);
+            }
+            Ok((computed, key, golden))
+        }
         Err(error @ (StoreError::Damaged(_) | StoreError::Database(_) | StoreError::NotFound)) => {
             log::error!(what:? = error; "records.damaged");
             let computed = Computed { facts: Facts::default(), damaged: BTreeSet::from([Damaged::Database]) };
             let key = clock::random::<32>().map_err(StoreError::io("randomness"))?;
             Ok((computed, GoldenKey::new(key), Vec::new()))
         }
-        asked => asked,
+        Err(error) => Err(error),
     }
+}
+
+/// Whether every page of the copy is one of a database. The copy is the backup's own: nobody waits for this.
+fn pages_are_whole(db: &Connection) -> bool {
+    let verdict = db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    verdict.is_ok_and(|verdict| verdict == "ok")
 }
 
 #[derive(Default)]
@@ -243,5 +257,27 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let (broken, _, golden) = examine(&Connection::open(&path).unwrap(), &attachments).unwrap();
         assert_eq!((broken.damaged, golden.len()), (BTreeSet::from([Damaged::Database]), 0));
+    }
+    #[tokio::test]
+    async fn a_broken_page_that_no_fact_reads_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
+        let attachments = store.attachments().clone();
+        drop(store);
+        let path = dir.path().join(DATABASE_FILE);
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'session'";
+        let root: u32 = db.query_row(root, [], |row| row.get(0)).unwrap();
+        let page: u32 = db.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
+        let (whole, _, _) = examine(&db, &attachments).unwrap();
+        assert_eq!(whole.damaged, BTreeSet::new());
+        drop(db);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = |number: u32| (number * page) as usize;
+        bytes[at(root - 1)..at(root)].fill(0xff);
+        std::fs::write(&path, bytes).unwrap();
+        let (broken, _, _) = examine(&Connection::open(&path).unwrap(), &attachments).unwrap();
+        assert_eq!((broken.damaged, broken.facts), (BTreeSet::from([Damaged::Database]), whole.facts));
     }
 }

@@ -1,23 +1,38 @@
 //! Free ports: the wanted one, or the next that is free.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
+use std::sync::Arc;
 
 /// How many ports above the wanted one are tried.
 const TRIES: u16 = 500;
 
-/// The first port from `wanted` on that can be listened on at `address` and is not in `taken`; adds it to `taken`.
-pub fn free_port(address: IpAddr, wanted: u16, taken: &mut BTreeSet<u16>) -> anyhow::Result<u16> {
-    let last = wanted.saturating_add(TRIES);
-    for port in wanted..=last {
-        if !taken.contains(&port) && TcpListener::bind(SocketAddr::new(address, port)).is_ok() {
-            taken.insert(port);
-            return Ok(port);
+/// The ports that this quickstart chose. Some time passes until a program listens on its port, so each is spoken for
+/// meanwhile by an abstract socket of its number, which no second quickstart can bind and which ends with this process.
+#[derive(Debug, Clone, Default)]
+pub struct Chosen(Vec<Arc<UnixListener>>);
+
+impl Chosen {
+    /// The first port from `wanted` on that can be listened on at `address` and that no quickstart has spoken for.
+    pub fn free_port(&mut self, address: IpAddr, wanted: u16) -> anyhow::Result<u16> {
+        let last = wanted.saturating_add(TRIES);
+        for port in wanted..=last {
+            let Some(spoken_for) = speak_for(port) else { continue };
+            if TcpListener::bind(SocketAddr::new(address, port)).is_ok() {
+                self.0.push(Arc::new(spoken_for));
+                return Ok(port);
+            }
         }
+        anyhow::bail!(
+            "no port from {wanted} to {last} is free on {address}: free one, or choose another address with --listen"
+        )
     }
-    anyhow::bail!(
-        "no port from {wanted} to {last} is free on {address}: free one, or choose another address with --listen"
-    )
+}
+
+fn speak_for(port: u16) -> Option<UnixListener> {
+    let name = UnixAddr::from_abstract_name(format!("holdfast-quickstart-port-{port}")).ok()?;
+    UnixListener::bind_addr(&name).ok()
 }
 
 #[cfg(test)]
@@ -26,13 +41,15 @@ mod tests {
     use std::net::Ipv4Addr;
 
     #[test]
-    fn a_busy_or_taken_port_is_passed_over() {
+    fn a_busy_port_and_one_that_another_start_chose_are_passed_over() {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let busy = TcpListener::bind((local, 0)).unwrap();
         let wanted = busy.local_addr().unwrap().port();
-        let mut taken = BTreeSet::new();
-        let first = free_port(local, wanted, &mut taken).unwrap();
-        let second = free_port(local, wanted, &mut taken).unwrap();
+        let (mut one, mut other) = (Chosen::default(), Chosen::default());
+        let first = one.free_port(local, wanted).unwrap();
+        let second = other.free_port(local, wanted).unwrap();
         assert!(first > wanted && second > first, "{wanted} {first} {second}");
+        drop(one);
+        assert_eq!(other.free_port(local, first).unwrap(), first);
     }
 }

@@ -4,7 +4,7 @@ use crate::ambient;
 use crate::authority;
 use crate::files;
 use crate::layout::{Layout, StoreName};
-use crate::ports;
+use crate::ports::Chosen;
 use crate::supervise;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub struct Practice {
     /// Folder of the sockets.
     pub run_dir: PathBuf,
     pub ports: Ports,
+    #[serde(skip)]
+    chosen: Chosen,
     pub done: Done,
     /// How the console sends alerts: copied into console.toml, whose program checks it.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
@@ -106,6 +108,7 @@ impl Practice {
             names: Vec::new(),
             run_dir: PathBuf::new(),
             ports: Ports::default(),
+            chosen: Chosen::default(),
             done: Done::default(),
             alerts: toml::Table::new(),
         });
@@ -139,13 +142,13 @@ impl Practice {
     }
 
     fn choose_ports(&mut self) -> anyhow::Result<()> {
-        let (mut taken, listen, local) = (BTreeSet::new(), self.listen, IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let ports = &mut self.ports;
-        ports.appliance = ports::free_port(listen, ports.appliance, &mut taken)?;
-        ports.console = ports::free_port(listen, ports.console, &mut taken)?;
-        ports.agent = ports::free_port(listen, ports.agent, &mut taken)?;
-        ports.provider_north = ports::free_port(local, ports.provider_north, &mut taken)?;
-        ports.provider_south = ports::free_port(local, ports.provider_south, &mut taken)?;
+        let (listen, local) = (self.listen, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (ports, chosen) = (&mut self.ports, &mut self.chosen);
+        ports.appliance = chosen.free_port(listen, ports.appliance)?;
+        ports.console = chosen.free_port(listen, ports.console)?;
+        ports.agent = chosen.free_port(listen, ports.agent)?;
+        ports.provider_north = chosen.free_port(local, ports.provider_north)?;
+        ports.provider_south = chosen.free_port(local, ports.provider_south)?;
         Ok(())
     }
 

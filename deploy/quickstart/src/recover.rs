@@ -9,7 +9,7 @@ use crate::configure;
 use crate::files;
 use crate::layout::{BUCKET, Layout, StoreName};
 use crate::lock::Lock;
-use crate::ports;
+use crate::ports::Chosen;
 use crate::practice::{Practice, Wishes};
 use crate::programs::Programs;
 use crate::steps::Steps;
@@ -18,7 +18,6 @@ use crate::users::{Program, Users};
 use anyhow::Context;
 use clap::Args;
 use serde::Deserialize;
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -116,12 +115,14 @@ async fn ask_backupd(
     let paper_key = paper_key(&kit, recover.paper_key_file.as_deref())?;
     let mut arguments = arguments!["recover", "--kit", &kit, "--store", store.id(), "--into", layout.dir()].to_vec();
     arguments.extend(arguments!["--paper-key-file", paper_key].to_vec());
+    // Lives as long as the server.
+    let mut chosen = Chosen::default();
     match credentials(&kit, store)? {
         None => arguments.extend(arguments!["--path", folder].to_vec()),
         Some(s3) => {
             let keys = work.join("keys.toml");
             files::write_private(&keys, configure::server_keys(&s3.access_key, &s3.secret_key).as_bytes())?;
-            let port = ports::free_port(Ipv4Addr::LOCALHOST.into(), 9001, &mut BTreeSet::new())?;
+            let port = chosen.free_port(Ipv4Addr::LOCALHOST.into(), 9001)?;
             let listen = format!("127.0.0.1:{port}");
             arguments.extend(arguments!["--endpoint", format!("http://{listen}")].to_vec());
             let server =
