@@ -26,22 +26,37 @@ pub enum Fault {
 }
 
 /// A store with one fault.
-pub struct FaultStore {
-    inner: Arc<dyn Store>,
+pub struct FaultStore<S: ?Sized = dyn Store> {
+    pub(super) inner: Arc<S>,
     fault: Fault,
     puts: AtomicU64,
 }
 
-impl FaultStore {
+impl<S: ?Sized> FaultStore<S> {
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, fault: Fault) -> Self {
+    pub fn new(inner: Arc<S>, fault: Fault) -> Self {
         Self { inner, fault, puts: AtomicU64::new(0) }
     }
 
-    /// Puts asked for so far.
+    /// Puts and other changes asked for so far.
     #[must_use]
     pub fn puts(&self) -> u64 {
         self.puts.load(Ordering::SeqCst)
+    }
+
+    /// Runs a put, or another change of the store, as the fault lets it.
+    pub(super) async fn change<F: Future<Output = Result<()>>>(&self, change: impl FnOnce() -> F) -> Result<()> {
+        let number = self.puts.fetch_add(1, Ordering::SeqCst);
+        match self.fault {
+            Fault::None => change().await,
+            Fault::Full => Err(Error::new(ErrorKind::NoSpace, "injected fault: the store is full")),
+            Fault::CrashAtPut { n, .. } if number < n => change().await,
+            Fault::CrashAtPut { n, lands: true } if number == n => {
+                change().await?;
+                Err(dead_error())
+            }
+            Fault::Dead | Fault::CrashAtPut { .. } => Err(dead_error()),
+        }
     }
 
     fn alive(&self) -> Result<()> {
@@ -58,21 +73,9 @@ fn dead_error() -> Error {
     Error::new(ErrorKind::Unreachable, "injected fault: the store does not answer")
 }
 
-impl Store for FaultStore {
+impl<S: Store + ?Sized> Store for FaultStore<S> {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let number = self.puts.fetch_add(1, Ordering::SeqCst);
-            match self.fault {
-                Fault::None => self.inner.put(name, bytes).await,
-                Fault::Full => Err(Error::new(ErrorKind::NoSpace, "injected fault: the store is full")),
-                Fault::CrashAtPut { n, .. } if number < n => self.inner.put(name, bytes).await,
-                Fault::CrashAtPut { n, lands: true } if number == n => {
-                    self.inner.put(name, bytes).await?;
-                    Err(dead_error())
-                }
-                Fault::Dead | Fault::CrashAtPut { .. } => Err(dead_error()),
-            }
-        })
+        Box::pin(async move { self.change(|| self.inner.put(name, bytes)).await })
     }
 
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {

@@ -4,7 +4,7 @@
 //! `object_store`'s own folder form does not make new directories durable, so this one is ours.
 
 use super::direct::Pieces;
-use super::{ListedObject, Store};
+use super::{ListedObject, MaintenanceStore, Store};
 use crate::error::{Error, ErrorKind, Result, io_kind};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -102,6 +102,20 @@ impl Store for FolderStore {
     }
 }
 
+impl MaintenanceStore for FolderStore {
+    fn replace<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        // A put renames over what is there.
+        self.put(name, bytes)
+    }
+
+    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (path, root) = (self.path(name)?, self.root.clone());
+            blocking(name, move || delete_durable(&root, &path)).await
+        })
+    }
+}
+
 /// Buffers that were read into, kept for the next reads: fresh memory costs more than reading from the page cache.
 #[derive(Default)]
 struct Buffers(Mutex<Vec<Vec<u8>>>);
@@ -190,6 +204,15 @@ fn put_durable(root: &Path, path: &Path, bytes: &[u8], pieces: &Pieces) -> io::R
         return Err(error);
     }
     File::open(folder)?.sync_all()
+}
+
+fn delete_durable(root: &Path, path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        // An unmounted share has no folder: that does not mean that the object is out.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => return Ok(()),
+        removed => removed?,
+    }
+    File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
 }
 
 /// A new file that is locked while it is being written, so that what a killed writer left can be told from it.

@@ -9,23 +9,23 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// At most `n` operations at once; the others wait their turn.
-pub struct LimitStore {
-    inner: Arc<dyn Store>,
+pub struct LimitStore<S: ?Sized = dyn Store> {
+    pub(super) inner: Arc<S>,
     permits: Semaphore,
 }
 
-impl LimitStore {
+impl<S: ?Sized> LimitStore<S> {
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, concurrency: usize) -> Self {
+    pub fn new(inner: Arc<S>, concurrency: usize) -> Self {
         Self { inner, permits: Semaphore::new(concurrency.max(1)) }
     }
 
-    async fn permit(&self) -> Result<SemaphorePermit<'_>> {
+    pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>> {
         self.permits.acquire().await.map_err(|_| Error::new(ErrorKind::Retry, "the store was closed"))
     }
 }
 
-impl Store for LimitStore {
+impl<S: Store + ?Sized> Store for LimitStore<S> {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let _permit = self.permit().await?;

@@ -4,11 +4,13 @@ mod direct;
 mod fault;
 mod folder;
 mod limit;
+mod maintain;
 mod object;
 mod retry;
 
 pub use fault::{Fault, FaultStore};
 pub use limit::LimitStore;
+pub use maintain::{MaintenanceStore, NamedMaintenanceStore};
 pub use retry::RetryStore;
 
 use crate::error::Result;

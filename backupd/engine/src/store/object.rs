@@ -1,6 +1,6 @@
 //! S3 through `object_store`.
 
-use super::{ListedObject, Store, StoreLimits, StoreLocation};
+use super::{ListedObject, MaintenanceStore, Store, StoreLimits, StoreLocation};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -105,6 +105,22 @@ impl Store for ObjectStoreStore {
                 .await?;
             found.sort();
             Ok(found)
+        })
+    }
+}
+
+impl MaintenanceStore for ObjectStoreStore {
+    fn replace<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        // A bucket with versions keeps the damaged one beside it.
+        self.put(name, bytes)
+    }
+
+    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match self.inner.delete(&self.path(name)).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                deleted => deleted.map_err(|error| translate(error, name)),
+            }
         })
     }
 }

@@ -25,20 +25,20 @@ struct Patience {
 const PATIENCE: Patience = Patience { listing: LISTING_LIMIT, probe: Duration::from_secs(2) };
 
 /// A few attempts with growing waits. A dead store fails within seconds; a silent one makes one operation wait, not all.
-pub struct RetryStore {
-    inner: Arc<dyn Store>,
+pub struct RetryStore<S: ?Sized = dyn Store> {
+    pub(super) inner: Arc<S>,
     attempts: u32,
     silent: AtomicBool,
     patience: Patience,
 }
 
-impl RetryStore {
+impl<S: ?Sized> RetryStore<S> {
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, attempts: u32) -> Self {
+    pub fn new(inner: Arc<S>, attempts: u32) -> Self {
         Self { inner, attempts: attempts.max(1), silent: AtomicBool::new(false), patience: PATIENCE }
     }
 
-    async fn attempt<T, F: Future<Output = Result<T>>>(&self, operation: impl Fn() -> F) -> Result<T> {
+    pub(super) async fn attempt<T, F: Future<Output = Result<T>>>(&self, operation: impl Fn() -> F) -> Result<T> {
         if self.silent.load(Ordering::Relaxed) {
             match tokio::time::timeout(self.patience.probe, operation()).await {
                 Ok(Ok(done)) => {
@@ -69,7 +69,7 @@ impl RetryStore {
     }
 }
 
-impl Store for RetryStore {
+impl<S: Store + ?Sized> Store for RetryStore<S> {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move { self.attempt(|| self.inner.put(name, bytes.clone())).await })
     }
