@@ -1,6 +1,8 @@
 //! Small disks, to be filled.
 
 use anyhow::{Result, ensure};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,8 +24,16 @@ impl SmallDisk {
         let free = stat.f_bavail * stat.f_frsize;
         let file = self.0.join("filler");
         let made = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
-        let more = free.saturating_sub(left);
-        rustix::fs::fallocate(&made, rustix::fs::FallocateFlags::empty(), 0, made.metadata()?.len() + more)?;
+        let mut more = free.saturating_sub(left);
+        // Others write too, so what was free a moment ago may not be.
+        while more > 0 {
+            let taken = rustix::fs::fallocate(&made, FallocateFlags::empty(), made.metadata()?.len(), more);
+            match taken {
+                Ok(()) => break,
+                Err(Errno::NOSPC) => more /= 2,
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(file)
     }
 }

@@ -116,7 +116,7 @@ fn a_stuck_backup_never_delays_a_page() -> Result<()> {
 #[test]
 fn a_full_disk_pauses_backups_and_delays_no_page() -> Result<()> {
     let temp = tempfile::Builder::new().prefix("hf").tempdir()?;
-    let disk = SmallDisk::mount(temp.path(), "size=2500m")?;
+    let disk = SmallDisk::mount(temp.path(), "size=3300m")?;
     let practice = Practice::start_in(temp, 8)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let desk = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;

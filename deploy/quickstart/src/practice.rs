@@ -231,12 +231,21 @@ fn refuse_orphans(layout: &Layout) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// A start beside another one gets other ports, so these tests start one after the other.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ONE: Mutex<()> = Mutex::new(());
+        ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     #[test]
     fn a_second_start_keeps_ports_names_and_certificates() {
+        let _alone = alone();
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(&folder.path().join("practice")).unwrap();
-        let first = Practice::prepare(&layout, Wishes::default()).unwrap();
+        let mut first = Practice::prepare(&layout, Wishes::default()).unwrap();
+        first.chosen = Chosen::default();
         let certificate = std::fs::read(layout.at("tls/appliance.pem")).unwrap();
         let second = Practice::prepare(&layout, Wishes::default()).unwrap();
         assert_eq!(second.ports.appliance, first.ports.appliance);
@@ -251,6 +260,7 @@ mod tests {
 
     #[test]
     fn a_port_that_became_busy_is_replaced_and_kept() {
+        let _alone = alone();
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path()).unwrap();
         let first = Practice::prepare(&layout, Wishes::default()).unwrap();
@@ -264,6 +274,7 @@ mod tests {
 
     #[test]
     fn a_long_folder_has_short_sockets() {
+        let _alone = alone();
         let folder = tempfile::tempdir().unwrap();
         let long = folder.path().join("x".repeat(75)).join("y".repeat(75));
         let layout = Layout::new(&long).unwrap();
