@@ -33,6 +33,7 @@ mod recent;
 mod remembered;
 mod replicate;
 mod restore;
+pub mod retain;
 mod run;
 mod scout;
 mod send;
