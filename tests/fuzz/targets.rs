@@ -1,11 +1,13 @@
 //! One fuzz target for every parser of the repository format. A target tells whether the bytes were taken; whatever is
 //! taken must say the same when it is written and parsed again.
 
+use backup_format::condemned::{Plan, PlanName};
 use backup_format::head::{Head, HeadName};
 use backup_format::index::{CatalogPack, parse_catalog, parse_open};
 use backup_format::keyring::Keyring;
 use backup_format::manifest::{InnerManifest, OuterManifest};
 use backup_format::pack::{open_pack, parse_directory};
+use backup_format::retirement::{Retirement, RetirementName};
 use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::segment::SegmentDecoder;
 use backup_format::tombstone::{Tombstone, TombstoneName};
@@ -27,6 +29,8 @@ pub const TARGETS: &[Target] = &[
     ("snapshot", |bytes| parts(PartsKind::Snapshot, bytes)),
     ("head", |bytes| Head::open(bytes, open_key().catalog()).is_ok()),
     ("tombstone", |bytes| Tombstone::open(bytes, open_key().catalog()).is_ok()),
+    ("plan", |bytes| Plan::open(bytes, open_key().catalog()).is_ok()),
+    ("retirement", |bytes| Retirement::open(bytes, open_key().catalog()).is_ok()),
     ("catalog-part", |bytes| parse_catalog(bytes).is_ok()),
     ("open-part", |bytes| parse_open(&wide_catalog(), bytes).is_ok()),
     ("pack-directory", |bytes| parse_directory(bytes).is_ok()),
@@ -42,6 +46,8 @@ pub const TARGETS: &[Target] = &[
     ("machine-key", |bytes| typed(bytes, |text| MachineKey::from_text(text).is_ok())),
     ("head-name", |bytes| typed(bytes, name::<HeadName>)),
     ("tombstone-name", |bytes| typed(bytes, name::<TombstoneName>)),
+    ("plan-name", |bytes| typed(bytes, name::<PlanName>)),
+    ("retirement-name", |bytes| typed(bytes, name::<RetirementName>)),
     ("ids", |bytes| typed(bytes, |text| name::<RepositoryId>(text) | name::<ObjectHash>(text))),
 ];
 

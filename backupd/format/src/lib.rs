@@ -5,6 +5,7 @@
 
 pub mod aead;
 pub mod certificate;
+pub mod condemned;
 pub mod credential;
 pub mod error;
 pub mod features;
@@ -19,6 +20,7 @@ pub mod manifest;
 pub mod pack;
 pub mod pages;
 pub mod paper;
+pub mod retirement;
 #[cfg(test)]
 mod samples;
 pub mod seal;
@@ -64,3 +66,5 @@ pub const MAGIC_SNAPSHOT: &[u8; 4] = b"HFsn";
 pub const MAGIC_HEAD: &[u8; 4] = b"HFhd";
 pub const MAGIC_TOMBSTONE: &[u8; 4] = b"HFts";
 pub const MAGIC_PRUNER: &[u8; 4] = b"HFpr";
+pub const MAGIC_PLAN: &[u8; 4] = b"HFdp";
+pub const MAGIC_RETIREMENT: &[u8; 4] = b"HFrt";

@@ -1,9 +1,10 @@
 //! One valid object of every kind, from a seed.
 
 use crate::FormatError;
+use crate::condemned::{ChainMark, CondemnedHead, Plan};
 use crate::credential::{OpenKey, PrunerCredential, RepositorySecrets, WriterCredential};
 use crate::features::Features;
-use crate::head::Head;
+use crate::head::{Head, HeadName};
 use crate::index;
 use crate::keyring;
 use crate::keys::ChunkKind;
@@ -12,6 +13,7 @@ use crate::manifest::{InnerManifest, OuterManifest, Owners, PartRecord, Unreadab
 use crate::pack::{SealedPack, seal_pack};
 use crate::pages::build_directory;
 use crate::paper::PaperKey;
+use crate::retirement::Retirement;
 use crate::sealed::{PartsKind, seal_parts};
 use crate::segment::EncodedSegment;
 use crate::share::Share;
@@ -40,6 +42,10 @@ pub struct Sample {
     pub pruner: PrunerCredential,
     pub tombstone: Tombstone,
     pub tombstone_bytes: Vec<u8>,
+    pub plan: Plan,
+    pub plan_bytes: Vec<u8>,
+    pub retirement: Retirement,
+    pub retirement_bytes: Vec<u8>,
     pub pages: Vec<Vec<u8>>,
 }
 
@@ -161,6 +167,11 @@ pub fn sample(seed: u64) -> Sample {
         reason: TombstoneReason::Retention,
     };
     let tombstone_bytes = tombstone.sign(&pruner).unwrap();
+    let plan = plan(&head, &tombstone);
+    let plan_bytes = plan.sign(&pruner).unwrap();
+    let (source, incarnation) = (head.source, IncarnationId([7; 16]));
+    let retirement = Retirement { source, incarnation, counter: 4, time_unix_ms: MADE_UNIX_MS + 3 };
+    let retirement_bytes = retirement.sign(&pruner).unwrap();
     Sample {
         paper,
         machine,
@@ -178,6 +189,30 @@ pub fn sample(seed: u64) -> Sample {
         pruner,
         tombstone,
         tombstone_bytes,
+        plan,
+        plan_bytes,
+        retirement,
+        retirement_bytes,
         pages,
+    }
+}
+
+/// An order to execute a plan that takes out the tombstone's snapshot and two packs.
+fn plan(head: &Head, tombstone: &Tombstone) -> Plan {
+    let (source, incarnation) = (head.source, head.incarnation);
+    let condemned = HeadName { source, incarnation, counter: tombstone.counter, hash: tombstone.head };
+    Plan {
+        number: 3,
+        executes: Some(ObjectHash([6; 32])),
+        time_unix_ms: MADE_UNIX_MS + 2,
+        grace_ms: 86_400_000,
+        chains: vec![
+            ChainMark { source, incarnation: IncarnationId([7; 16]), counter: 4 },
+            ChainMark { source, incarnation, counter: head.counter },
+        ],
+        heads: vec![CondemnedHead { head: condemned, snapshot: tombstone.snapshot, reason: tombstone.reason }],
+        indexes: vec![ObjectHash([10; 32])],
+        replacements: vec![ObjectHash([11; 32])],
+        packs: vec![ObjectHash([12; 32]), ObjectHash([13; 32])],
     }
 }

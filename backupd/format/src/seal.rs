@@ -121,6 +121,12 @@ impl OpenSeeds {
         self.0.iter().find(|(number, _)| *number == epoch).map(|(_, seed)| seed)
     }
 
+    /// The public key of the newest epoch, which seals what a reader writes anew.
+    #[must_use]
+    pub fn seal_key(&self) -> Option<SealKey> {
+        self.0.last().map(|(epoch, seed)| seed.seal_key(*epoch))
+    }
+
     /// Opens a key that was wrapped to `epoch` in an object of the kind `what`.
     pub fn unwrap(&self, epoch: u32, wrapped: &[u8], binding: &[u8], what: &'static str) -> Result<SlotKey> {
         self.of(epoch).ok_or(FormatError::UnknownEpoch { what, epoch })?.unwrap(wrapped, binding)

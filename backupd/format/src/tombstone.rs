@@ -17,7 +17,7 @@ const WHAT: &str = "tombstone";
 const PREFIX: &str = "tombstones/";
 
 /// Why a snapshot was taken out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TombstoneReason {
     /// The retention rules no longer keep it.
     Retention,
@@ -25,26 +25,30 @@ pub enum TombstoneReason {
     Ordered,
     /// No store could give it back any more.
     Lost,
+    /// It came after a deletion that its writer had not seen, and so never counted.
+    Late,
     /// A reason that a later release gives.
     Other(u8),
 }
 
 impl TombstoneReason {
-    fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Retention => 1,
             Self::Ordered => 2,
             Self::Lost => 3,
+            Self::Late => 4,
             Self::Other(code) => code,
         }
     }
 
-    fn from_code(code: u8) -> Result<Self> {
+    pub(crate) fn from_code(code: u8) -> Result<Self> {
         match code {
             0 => Err(FormatError::Invalid { what: WHAT }),
             1 => Ok(Self::Retention),
             2 => Ok(Self::Ordered),
             3 => Ok(Self::Lost),
+            4 => Ok(Self::Late),
             other => Ok(Self::Other(other)),
         }
     }

@@ -1,5 +1,6 @@
 //! Every parser on whole, cut, changed and random bytes: it answers, and it never panics.
 
+use crate::condemned::{Plan, PlanName};
 use crate::credential::{OpenKey, PrunerCredential, WriterCredential};
 use crate::head::{Head, HeadName};
 use crate::index::{parse_catalog, parse_open};
@@ -7,6 +8,7 @@ use crate::keyring::Keyring;
 use crate::manifest::{InnerManifest, OuterManifest};
 use crate::pack::open_pack;
 use crate::pages::{build_content, build_directory};
+use crate::retirement::{Retirement, RetirementName};
 use crate::samples::{Sample, nodes, sample};
 use crate::sealed::{PartsKind, class_for, open_parts};
 use crate::segment::SegmentDecoder;
@@ -60,6 +62,25 @@ fn parsers(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Parser<'_>, bool)> {
             sample.tombstone_bytes.clone(),
             Box::new(|bytes| Tombstone::open(bytes, sample.open.catalog()).map(drop)),
             true,
+        ),
+        ("plan", sample.plan_bytes.clone(), Box::new(|bytes| Plan::open(bytes, sample.open.catalog()).map(drop)), true),
+        (
+            "retirement",
+            sample.retirement_bytes.clone(),
+            Box::new(|bytes| Retirement::open(bytes, sample.open.catalog()).map(drop)),
+            true,
+        ),
+        (
+            "plan name",
+            sample.plan.name(&sample.plan_bytes).to_string().into_bytes(),
+            Box::new(|bytes| String::from_utf8_lossy(bytes).parse::<PlanName>().map(drop)),
+            false,
+        ),
+        (
+            "retirement name",
+            sample.retirement.name(&sample.retirement_bytes).to_string().into_bytes(),
+            Box::new(|bytes| String::from_utf8_lossy(bytes).parse::<RetirementName>().map(drop)),
+            false,
         ),
         (
             "pruner credential",

@@ -1,6 +1,7 @@
 //! What the parsers say of a vector, in one line.
 
 use super::read;
+use crate::condemned::{Plan, PlanName};
 use crate::credential::{OpenKey, PrunerCredential, WriterCredential};
 use crate::features::Purpose;
 use crate::head::{Head, HeadName};
@@ -8,6 +9,7 @@ use crate::index::{parse_catalog, parse_open};
 use crate::keyring::Keyring;
 use crate::manifest::{InnerManifest, OuterManifest};
 use crate::pack::{PackRecord, open_pack, parse_directory};
+use crate::retirement::{Retirement, RetirementName};
 use crate::sealed::{PartsKind, open_parts};
 use crate::segment::SegmentDecoder;
 use crate::slot::Unlock;
@@ -32,6 +34,17 @@ pub fn answer(kind: &str, bytes: &[u8]) -> String {
             .map(|head| format!("counter {} snapshot {} {}", head.counter, head.snapshot, head.name(bytes))),
         "tombstone" => Tombstone::open(bytes, open_key().catalog())
             .map(|stone| format!("counter {} head {} {}", stone.counter, stone.head, stone.name(bytes))),
+        "plan" => Plan::open(bytes, open_key().catalog()).map(|plan| {
+            format!(
+                "{} heads {} indexes {} packs {}",
+                plan.heads.len(),
+                plan.indexes.len(),
+                plan.packs.len(),
+                plan.name(bytes)
+            )
+        }),
+        "retirement" => Retirement::open(bytes, open_key().catalog())
+            .map(|retired| format!("counter {} {}", retired.counter, retired.name(bytes))),
         "catalog-part" => parse_catalog(bytes).map(|packs| {
             format!("{} packs, epoch {}, {} segments", packs.len(), packs[0].epoch, packs[0].segments.len())
         }),
@@ -52,6 +65,8 @@ pub fn answer(kind: &str, bytes: &[u8]) -> String {
         "directory-page" | "index-page" | "link-page" | "extents-page" | "extent-index-page" => page(bytes),
         "head-name" => text(bytes).parse::<HeadName>().map(|name| format!("counter {}", name.counter)),
         "tombstone-name" => text(bytes).parse::<TombstoneName>().map(|name| format!("counter {}", name.counter)),
+        "plan-name" => text(bytes).parse::<PlanName>().map(|name| format!("number {}", name.number)),
+        "retirement-name" => text(bytes).parse::<RetirementName>().map(|name| format!("counter {}", name.counter)),
         other => key_file(other, bytes),
     };
     said.map_or_else(|error| error.to_string(), |said| format!("ok: {said}"))

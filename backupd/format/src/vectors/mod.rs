@@ -87,6 +87,8 @@ fn whole_vectors(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Option<Padding>
     let text = |text: &str| text.as_bytes().to_vec();
     let name = sample.head.name(&sample.head_bytes).to_string();
     let stone = sample.tombstone.name(&sample.tombstone_bytes).to_string();
+    let plan = sample.plan.name(&sample.plan_bytes).to_string();
+    let retired = sample.retirement.name(&sample.retirement_bytes).to_string();
     let page = |kind: u8, items: &[&[u8]]| {
         let mut page = vec![1, kind, items.len() as u8];
         items.iter().for_each(|item| page.extend_from_slice(item));
@@ -101,6 +103,8 @@ fn whole_vectors(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Option<Padding>
         ("keyring", sample.keyring.clone()),
         ("head", sample.head_bytes.clone()),
         ("tombstone", sample.tombstone_bytes.clone()),
+        ("plan", sample.plan_bytes.clone()),
+        ("retirement", sample.retirement_bytes.clone()),
         ("catalog-part", catalog_part),
         ("open-part", open_part),
         ("pack-directory", crate::pack::encode_directory(&sample.pack.record.segments)),
@@ -120,6 +124,8 @@ fn whole_vectors(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Option<Padding>
         ("machine-key", text(&sample.machine.to_text())),
         ("head-name", text(&name)),
         ("tombstone-name", text(&stone)),
+        ("plan-name", text(&plan)),
+        ("retirement-name", text(&retired)),
     ];
     let sealed = [
         ("pack", sample.pack.bytes.clone(), Some(pack_padding(sample))),
@@ -250,6 +256,12 @@ const CONSTANTS: &[(&str, u64)] = &[
     ("SEEN_MAX", crate::head::SEEN_MAX as u64),
     ("HEAD_BYTES_MAX", crate::head::HEAD_BYTES_MAX as u64),
     ("TOMBSTONE_BYTES_MAX", crate::tombstone::TOMBSTONE_BYTES_MAX as u64),
+    ("PLAN_BYTES_MAX", crate::condemned::PLAN_BYTES_MAX as u64),
+    ("PLAN_CHAINS_MAX", crate::condemned::PLAN_CHAINS_MAX as u64),
+    ("PLAN_HEADS_MAX", crate::condemned::PLAN_HEADS_MAX as u64),
+    ("PLAN_INDEXES_MAX", crate::condemned::PLAN_INDEXES_MAX as u64),
+    ("PLAN_PACKS_MAX", crate::condemned::PLAN_PACKS_MAX as u64),
+    ("RETIREMENT_BYTES_MAX", crate::retirement::RETIREMENT_BYTES_MAX as u64),
     ("KEYRING_BYTES_MAX", crate::keyring::KEYRING_BYTES_MAX as u64),
     ("SLOTS_MAX", crate::slot::SLOTS_MAX as u64),
     ("SHARES_MAX", crate::share::SHARES_MAX as u64),
@@ -308,6 +320,8 @@ fn the_specification_and_the_code_name_the_same_strings() {
         crate::MAGIC_SNAPSHOT,
         crate::MAGIC_HEAD,
         crate::MAGIC_TOMBSTONE,
+        crate::MAGIC_PLAN,
+        crate::MAGIC_RETIREMENT,
     ] {
         assert!(text.contains(&format!("`\"{}\"", std::str::from_utf8(magic).unwrap())));
     }
