@@ -13,7 +13,6 @@ pub const NAMES: [&str; 6] = ["appliance", "backupd", "console", "agent", "s3-se
 #[derive(Debug, Clone)]
 pub struct Programs {
     folder: PathBuf,
-    own: PathBuf,
 }
 
 impl Programs {
@@ -30,16 +29,16 @@ impl Programs {
                 path.display()
             );
         }
-        Ok(Self { folder, own })
+        Ok(Self { folder })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// This program.
+    /// This program, by the kernel's name for it: a build may have put another one in its place meanwhile.
     pub fn own(&self) -> &Path {
-        &self.own
+        Path::new("/proc/self/exe")
     }
 }
 
