@@ -49,6 +49,61 @@ fn the_kit_and_one_store_bring_the_practice_back() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_recovery_that_went_back_past_damage_goes_on_in_every_store() -> Result<()> {
+    let mut practice = Practice::start(4)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let store = practice.dir.join("stores/provider-south");
+    let packs = |dir: &std::path::Path| -> Vec<std::path::PathBuf> {
+        files(dir).into_iter().filter(|file| file.components().any(|part| part.as_os_str() == "packs")).collect()
+    };
+    let early = packs(&store);
+    let desk = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
+    runtime.block_on(desk.register("Lostinlastpack", "Phoebe"))?;
+    practice.backupd(&["snapshot"])?;
+    ensure!(practice.stop()? == 0);
+
+    let kept = tempfile::tempdir()?;
+    copy(&practice.dir.join("recovery-kit"), &kept.path().join("kit"))?;
+    let mut damaged = 0;
+    for pack in packs(&store).into_iter().filter(|pack| !early.contains(pack)) {
+        let mut bytes = std::fs::read(&pack)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&pack, bytes)?;
+        damaged += 1;
+    }
+    ensure!(damaged > 0, "the second snapshot added packs");
+    copy(&store, &kept.path().join("provider-south"))?;
+    let users = std::fs::read(practice.dir.join("users.toml"))?;
+    std::fs::remove_dir_all(&practice.dir)?;
+    let kit = files(&kept.path().join("kit")).into_iter().find(|f| f.extension().is_some_and(|e| e == "json"));
+    let out = Command::new(program("quickstart"))
+        .args(["recover", "--store", "provider-south", "--no-build", "--kit"])
+        .arg(kit.unwrap_or_else(|| kept.path().join("kit")))
+        .arg("--store-folder")
+        .arg(kept.path().join("provider-south"))
+        .arg("--dir")
+        .arg(&practice.dir)
+        .arg("--bin-dir")
+        .arg(bin_dir())
+        .output()?;
+    ensure!(out.status.success(), "{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    if !practice.dir.join("users.toml").exists() {
+        std::fs::write(practice.dir.join("users.toml"), users)?;
+    }
+    practice.resume(&[])?;
+    let taken = practice.backupd(&["snapshot"])?;
+    let stores = taken.iter().find_map(|line| line["stores"].as_array()).cloned().unwrap_or_default();
+    ensure!(stores.len() == 3 && stores.iter().all(|store| store["durable"] == true), "{stores:?}");
+    for store in ["provider-north", "provider-south"] {
+        let drilled = practice.backupd(&["drill", "--store", store])?;
+        ensure!(drilled.iter().any(|line| line["verdict"] == "pass"), "{store}: {drilled:?}");
+    }
+    ensure!(practice.stop()? == 0);
+    Ok(())
+}
+
 /// When each snapshot was taken.
 fn taken(practice: &Practice) -> Result<std::collections::BTreeSet<i64>> {
     let lines = practice.backupd(&["snapshots"])?;

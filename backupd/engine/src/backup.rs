@@ -4,6 +4,7 @@ use crate::catalog::{Gathered, Known};
 use crate::chain;
 use crate::chunker::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
 use crate::commit::{Commit, commit};
+use crate::damage::Damage;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::require;
@@ -143,6 +144,8 @@ pub struct SnapshotOutcome {
 /// An index object is written after so many packs, or so much time.
 const INDEX_PACKS: usize = 16;
 const INDEX_EVERY_MS: u64 = 10_000;
+/// Attempts of one snapshot, the first included, when what it rests on turns out to be damaged.
+const ATTEMPTS_MAX: u32 = 3;
 /// How often progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 
@@ -156,9 +159,34 @@ pub async fn snapshot(
     progress: &dyn Progress,
 ) -> Result<SnapshotOutcome> {
     check(stores, &request)?;
+    let state = Arc::new(open_state(&request, env.now_unix_ms())?);
+    let mut attempt = 1;
+    loop {
+        let known = Damage::load(&state).count();
+        let taken = take(env, (writer, stores, &state), &request, progress).await;
+        let missed = match &taken {
+            Ok(outcome) => outcome.stores.iter().any(|store| !store.durable),
+            Err(error) => error.kind() == ErrorKind::Damaged,
+        };
+        // What this attempt rested on and found damaged counts as absent in the next.
+        let found = missed && Damage::load(&state).count() > known;
+        if !found || attempt == ATTEMPTS_MAX || request.stop.is_stopped() {
+            return taken;
+        }
+        log::warn!(attempt = attempt; "snapshot.rests-on-damage");
+        attempt += 1;
+    }
+}
+
+/// One attempt.
+async fn take(
+    env: &Env,
+    (writer, stores, state): (&WriterCredential, &[NamedStore], &Arc<State>),
+    request: &SnapshotRequest,
+    progress: &dyn Progress,
+) -> Result<SnapshotOutcome> {
     let (started, taken_unix_ms) = (env.steady_ms(), env.now_unix_ms());
-    let state = Arc::new(open_state(&request, taken_unix_ms)?);
-    let (union, catalog) = union(writer.catalog(), stores, &state).await?;
+    let (union, catalog) = union(writer.catalog(), stores, state).await?;
     let keyring = require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
     if keyring.newest_epoch > writer.seal_key().epoch() {
         log::warn!(epoch = writer.seal_key().epoch(), newest = keyring.newest_epoch; "writer.epoch_behind");
@@ -177,7 +205,7 @@ pub async fn snapshot(
         indexed_ms: started,
     };
     let source = writer.catalog().source_id(&request.source);
-    let read = read_and_send(&mut sending, &state, &request, (source, Known::new(catalog)), progress).await;
+    let read = read_and_send(&mut sending, state, request, (source, Known::new(catalog)), progress).await;
     sending.index(true).await?;
     let (walked, memo, known) = match read {
         Ok(read) => read,
@@ -195,11 +223,10 @@ pub async fn snapshot(
     indexes.dedup();
     memo.finish(&indexes);
 
-    let sealing =
-        Sealing { env, writer, request: &request, walked: &walked, taken_unix_ms, added: sending.bytes_added };
-    let mut link = chain::next(env, &state, source, &union);
+    let sealing = Sealing { env, writer, request, walked: &walked, taken_unix_ms, added: sending.bytes_added };
+    let mut link = chain::next(env, state, source, &union);
     let mut sealed = sealing.seal(source, &link)?;
-    let recorded = chain::record(&state, source, &link, (sealed.head_name.hash, sealed.id), false);
+    let recorded = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), false);
     if let Err(error) = &recorded {
         // A link that cannot be recorded must not continue the chain: after a crash its counter might be used again.
         log::warn!(error:% = error; "state.write-failed");
@@ -219,13 +246,16 @@ pub async fn snapshot(
         started_ms: started,
     };
     let outcomes = commit(&plan).await;
+    if !outcomes.iter().any(|outcome| outcome.durable) {
+        sending.keep_what_was_sent().await;
+    }
     let counting = outcomes.iter().filter(|outcome| outcome.durable && outcome.counts_for_quorum).count();
     if !outcomes.iter().any(|outcome| outcome.durable) {
         let failed = outcomes.into_iter().find_map(|outcome| outcome.error.map(|error| error.context(outcome.store)));
         return Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Retry, "no store took the snapshot")));
     }
     if recorded.is_ok()
-        && let Err(error) = chain::record(&state, source, &link, (sealed.head_name.hash, sealed.id), true)
+        && let Err(error) = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), true)
     {
         // The next run sees in the stores that it is there.
         log::warn!(error:% = error; "state.write-failed");
@@ -355,7 +385,7 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// After a stop: the index of what every lane has taken, so that the next backup need not send it again.
+    /// After a stop, or where no store took the snapshot: the index of what every lane has taken, so that the next backup need not send it again.
     async fn keep_what_was_sent(&mut self) {
         for (name, bytes) in std::mem::take(&mut self.indexes) {
             if let Some(bytes) = bytes {

@@ -2,11 +2,12 @@
 //!
 //! A chunk counts as present only while its pack is held, in full, by some reachable store.
 
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::run::{Run, RunPack, RunWriter, Spot, Tables, merge};
 use crate::state::State;
 use crate::store::NamedStore;
-use crate::survey::{FETCHES, IdSet, View, fetch_any, index_name, pack_name};
+use crate::survey::{FETCHES, IdSet, View, fetch_noting, index_name, pack_name};
 use backup_format::index::{CatalogPack, parse_catalog};
 use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::{CatalogKey, ChunkId, ObjectHash};
@@ -61,23 +62,22 @@ impl Catalog {
     pub(crate) async fn update(
         &mut self,
         key: &CatalogKey,
-        (stores, views): (&[NamedStore], &[View]),
+        (stores, views, damage): (&[NamedStore], &[View], &Damage),
         listed: &HashSet<ObjectHash>,
     ) -> Result<()> {
-        if views.iter().all(|view| view.listing.is_ok()) {
-            // An index object that is gone everywhere was merged or pruned: what it said is not to be relied on.
-            let gone = |open: &OpenRun| open.run.tables().indexes.iter().any(|index| !listed.contains(index));
-            let (old, kept): (Vec<OpenRun>, Vec<OpenRun>) = std::mem::take(&mut self.runs).into_iter().partition(gone);
-            self.runs = kept;
-            old.iter().for_each(|open| self.state.remove_file(&open.name));
-        }
+        // An index object that no reachable store holds was merged, pruned or damaged, or its store is away: a snapshot
+        // that relies on it could not be read at the others.
+        let gone = |open: &OpenRun| open.run.tables().indexes.iter().any(|index| !listed.contains(index));
+        let (old, kept): (Vec<OpenRun>, Vec<OpenRun>) = std::mem::take(&mut self.runs).into_iter().partition(gone);
+        self.runs = kept;
+        old.iter().for_each(|open| self.state.remove_file(&open.name));
         let covered = self.covered();
         let mut names: Vec<ObjectHash> = listed.iter().filter(|hash| !covered.contains(*hash)).copied().collect();
         names.sort();
         let read = |hash: ObjectHash| {
             async move {
                 let name = index_name(&hash);
-                let opened = fetch_any(stores, views, &name).await.and_then(|bytes| {
+                let opened = fetch_noting(stores, views, &name, Some(damage)).await.and_then(|bytes| {
                     let part = open_parts(PartsKind::Index, key, &bytes)?.catalog_part;
                     Ok(parse_catalog(&part)?)
                 });
@@ -192,6 +192,11 @@ impl Catalog {
             }
         }
         packs
+    }
+
+    /// Whether some pack of the runs is held by nobody.
+    pub(crate) fn lacks_packs(&self) -> bool {
+        self.runs.iter().any(|open| open.held.iter().any(|held| !held))
     }
 
     /// Whether all packs of these index objects are known and held: then every chunk that they named is present.

@@ -1,5 +1,6 @@
 //! Committing: at every store packs, then index, then snapshot, then head; index only when the quorum has the packs.
 
+use crate::ahead::is_loss;
 use crate::backup::StoreOutcome;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -7,11 +8,10 @@ use crate::keys::KEYRINGS;
 use crate::replicate::{copy, in_groups};
 use crate::send::{Fleet, Gate, Lane};
 use crate::store::NamedStore;
-use crate::survey::PACKS;
-use crate::survey::{FETCHES, Union};
+use crate::survey::{FETCHES, PACKS, Union, damaged};
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use std::time::Duration;
 
 /// How long the others are waited for once the quorum has the head. They are then *late*, and caught up another time.
@@ -55,13 +55,17 @@ pub(crate) async fn commit(plan: &Commit<'_>) -> Vec<StoreOutcome> {
         }
     }
     drop(running);
+    let unhealed = heal_found(plan).await;
     let late = || (Err(Error::new(ErrorKind::Retry, "the store is late: it will be caught up")), plan.env.steady_ms());
     plan.stores
         .iter()
         .zip(results)
         .enumerate()
         .map(|(at, (store, result))| {
-            let (result, ended) = result.unwrap_or_else(late);
+            let (mut result, ended) = result.unwrap_or_else(late);
+            if let Some((_, object)) = unhealed.iter().find(|(at, _)| *at == store.name) {
+                result = result.and(Err(damaged(store, object)));
+            }
             StoreOutcome {
                 store: store.name.clone(),
                 counts_for_quorum: store.counts_for_quorum,
@@ -89,6 +93,10 @@ async fn commit_at(plan: &Commit<'_>, at: usize, gate: &Gate) -> Result<()> {
     gate.settle(packs.is_ok().then_some(counts));
     let (store, lane, later) = packs?;
     gate.pass().await;
+    if plan.rests_on_lost() {
+        let what = "an earlier object is damaged at every store that holds it: the sources must be read again";
+        return Err(Error::new(ErrorKind::Damaged, what));
+    }
     for group in in_groups(&later) {
         copy_group(plan, at, group).await?;
     }
@@ -126,13 +134,7 @@ async fn packs_at<'a>(plan: &Commit<'a>, at: usize) -> Result<(&'a NamedStore, &
 async fn copy_group(plan: &Commit<'_>, at: usize, names: &[String]) -> Result<()> {
     let one = |name: String| {
         async move {
-            let holders: Vec<usize> = (0..plan.stores.len())
-                .filter(|other| {
-                    plan.union.views.get(*other).is_some_and(|view| view.holds(&name))
-                        || lane(plan, *other).is_some_and(|lane| lane.sent(&name))
-                })
-                .collect();
-            let bytes = copy(plan.stores, &holders, at, &name).await?;
+            let bytes = copy(plan.stores, (&plan.holders(&name), at), &name, &plan.union.damage).await?;
             if let Some(lane) = lane(plan, at) {
                 lane.note_sent(&name, bytes);
             }
@@ -141,9 +143,47 @@ async fn copy_group(plan: &Commit<'_>, at: usize, names: &[String]) -> Result<()
         .boxed()
     };
     let owned = names.to_vec();
-    let copies = owned.into_iter().map(one);
-    futures::stream::iter(copies).buffer_unordered(FETCHES).try_collect::<Vec<()>>().await?;
-    Ok(())
+    let mut copies = futures::stream::iter(owned.into_iter().map(one)).buffer_unordered(FETCHES);
+    let mut lost = None;
+    while let Some(copied) = copies.next().await {
+        match copied {
+            // All that is damaged is found at once, so that the next attempt does without all of it.
+            Err(error) if is_loss(&error) => lost = Some(error),
+            copied => copied?,
+        }
+    }
+    lost.map_or(Ok(()), Err)
+}
+
+impl Commit<'_> {
+    /// Stores that hold an object, as far as is known.
+    fn holders(&self, name: &str) -> Vec<usize> {
+        let held = |at: usize, store: &NamedStore| {
+            let listed = self.union.views.get(at).is_some_and(|view| view.holds(name));
+            let whole = listed && !self.union.damage.is(&store.name, name);
+            whole || lane(self, at).is_some_and(|lane| lane.sent(name))
+        };
+        self.stores.iter().enumerate().filter(|(at, store)| held(*at, store)).map(|(at, _)| at).collect()
+    }
+
+    /// Whether something that the snapshot may rest on turned out to be damaged wherever it lies.
+    fn rests_on_lost(&self) -> bool {
+        self.union.damage.fresh().iter().any(|(_, name)| self.holders(name).is_empty())
+    }
+}
+
+/// Heals what was found damaged on the way where another store has it whole; gives what is left.
+async fn heal_found(plan: &Commit<'_>) -> Vec<(String, String)> {
+    for (store, name) in plan.union.damage.fresh() {
+        let to = plan.stores.iter().position(|other| other.name == store);
+        let holders = plan.holders(&name);
+        if let Some(to) = to.filter(|_| !holders.is_empty())
+            && let Err(error) = copy(plan.stores, (&holders, to), &name, &plan.union.damage).await
+        {
+            log::warn!(store = store.as_str(), object = name.as_str(), error:% = error; "store.not-healed");
+        }
+    }
+    plan.union.damage.fresh()
 }
 
 async fn put(store: &NamedStore, lane: &Lane, name: &str, bytes: &Bytes) -> Result<()> {

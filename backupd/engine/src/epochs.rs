@@ -3,7 +3,7 @@
 use crate::env::Env;
 use crate::error::Result;
 use crate::store::NamedStore;
-use crate::survey::{FETCHES, INDEXES, PACKS, fetch, pack_name};
+use crate::survey::{FETCHES, INDEXES, PACKS, by_object, fetch, pack_name};
 use backup_format::OpenKey;
 use backup_format::index::parse_catalog;
 use backup_format::sealed::{PartsKind, open_parts};
@@ -23,7 +23,7 @@ pub struct EpochUse {
 
 /// Every epoch, oldest first.
 pub async fn epochs(_env: &Env, open: &OpenKey, store: &NamedStore) -> Result<Vec<EpochUse>> {
-    let held: HashSet<String> = store.store.list(PACKS).await?.into_iter().map(|object| object.name).collect();
+    let held = by_object(store.store.list(PACKS).await?);
     let mut uses: BTreeMap<u32, EpochUse> = BTreeMap::new();
     for (epoch, since) in open.epochs() {
         uses.insert(*epoch, EpochUse { epoch: *epoch, since_unix_ms: Some(*since), packs: 0, bytes: 0 });
@@ -35,13 +35,13 @@ pub async fn epochs(_env: &Env, open: &OpenKey, store: &NamedStore) -> Result<Ve
         }
         .boxed()
     };
-    let listed = store.store.list(INDEXES).await?;
-    let mut reads = futures::stream::iter(listed.into_iter().map(|object| read(object.name))).buffered(FETCHES);
+    let listed = by_object(store.store.list(INDEXES).await?);
+    let mut reads = futures::stream::iter(listed.into_keys().map(read)).buffered(FETCHES);
     let mut seen = HashSet::new();
     while let Some(packs) = reads.next().await {
         for pack in packs? {
             // Several index objects may name one pack.
-            if held.contains(&pack_name(&pack.name)) && seen.insert(pack.name) {
+            if held.contains_key(&pack_name(&pack.name)) && seen.insert(pack.name) {
                 let unknown = EpochUse { epoch: pack.epoch, since_unix_ms: None, packs: 0, bytes: 0 };
                 let found = uses.entry(pack.epoch).or_insert(unknown);
                 found.packs += 1;

@@ -225,8 +225,16 @@ pub(crate) async fn read_manifest(
     id: SnapshotId,
     store: &NamedStore,
 ) -> Result<(OuterManifest, Option<InnerManifest>)> {
-    let bytes = fetch(store, &snapshot_name(&id.0)).await?;
-    let parts = open_parts(PartsKind::Snapshot, catalog, &bytes)?;
+    open_manifest(catalog, open, &fetch(store, &snapshot_name(&id.0)).await?)
+}
+
+/// The manifests in a snapshot object.
+pub(crate) fn open_manifest(
+    catalog: &CatalogKey,
+    open: Option<&OpenKey>,
+    bytes: &[u8],
+) -> Result<(OuterManifest, Option<InnerManifest>)> {
+    let parts = open_parts(PartsKind::Snapshot, catalog, bytes)?;
     let outer = OuterManifest::parse(&parts.catalog_part)?;
     let inner = match open {
         Some(open) => Some(InnerManifest::parse(&parts.open_part(open.open_seed())?)?),

@@ -8,10 +8,12 @@ pub mod store;
 
 mod ahead;
 mod backup;
+mod candidate;
 mod catalog;
 mod chain;
 mod chunker;
 mod commit;
+mod damage;
 mod descend;
 mod diff;
 mod epochs;
@@ -54,6 +56,8 @@ pub use backup_format::{
     CatalogKey, FormatError, IncarnationId, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, RepositoryId, Share,
     SlotId, SlotKind, SnapshotId, WriterCredential,
 };
+pub use candidate::candidate_of;
+pub use damage::note_damage;
 pub use diff::{Change, DiffSummary, Difference, VisitDifference, diff};
 pub use env::Env;
 pub use epochs::{EpochUse, epochs};

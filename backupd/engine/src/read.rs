@@ -1,26 +1,29 @@
 //! Reading a snapshot with the open key, from one store.
 
 use crate::ahead::{Ahead, Window, is_loss};
+use crate::candidate::{CANDIDATES_MAX, candidate_name};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::heads::read_manifest;
+use crate::heads::{open_manifest, read_manifest};
 use crate::keys::require_at;
 use crate::list::kind_and_size;
 use crate::locations::{CopyNumber, Locations, LocationsBuilder, SegmentPlace};
 use crate::store::NamedStore;
-use crate::survey::{FETCHES, INDEXES, fetch, pack_name};
+use crate::survey::{FETCHES, INDEXES, by_object, fetch, pack_name, snapshot_name};
 use backup_format::features::Purpose;
 use backup_format::index::{parse_catalog, parse_open};
-use backup_format::manifest::OuterManifest;
+use backup_format::manifest::{InnerManifest, OuterManifest};
 use backup_format::pack::PackRecord;
 use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::segment::SegmentDecoder;
 use backup_format::tree::{Node, NodeKind, PAGE_LEVELS_MAX, Page};
 use backup_format::{ChunkId, ChunkKind, OpenKey, SnapshotId};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rand_core::Rng;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What an entry is.
@@ -106,6 +109,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) env: &'a Env,
     pub(crate) open: &'a OpenKey,
     pub(crate) store: &'a NamedStore,
+    /// Where to look for what this store does not have whole.
+    others: &'a [NamedStore],
     pub(crate) locations: Arc<Locations>,
     cache: Mutex<SegmentCache>,
     decoder: Mutex<SegmentDecoder>,
@@ -145,20 +150,45 @@ impl<'a> Reader<'a> {
         store: &'a NamedStore,
         id: SnapshotId,
     ) -> Result<(Self, OuterManifest)> {
-        let (manifest, _) =
-            read_manifest(open.catalog(), Some(open), id, store).await.map_err(|error| snapshot_error(error, id))?;
-        Ok((Self::load(env, open, store).await?, manifest))
+        let (reader, manifest, _) = Self::open_with(env, open, (store, &[]), id).await?;
+        Ok((reader, manifest))
+    }
+
+    /// The same with other stores to fall back on, object by object.
+    pub(crate) async fn open_with(
+        env: &'a Env,
+        open: &'a OpenKey,
+        (store, others): (&'a NamedStore, &'a [NamedStore]),
+        id: SnapshotId,
+    ) -> Result<(Self, OuterManifest, InnerManifest)> {
+        let bytes = fetch_from(store, others, &snapshot_name(&id.0)).await;
+        let (manifest, inner) =
+            open_manifest(open.catalog(), Some(open), &bytes.map_err(|error| snapshot_error(error, id))?)?;
+        Ok((Self::load_with(env, open, (store, others)).await?, manifest, inner.unwrap_or_default()))
     }
 
     /// Reads every index object of the store.
     pub(crate) async fn load(env: &'a Env, open: &'a OpenKey, store: &'a NamedStore) -> Result<Self> {
-        require_at(store, open.catalog(), Purpose::Read).await?;
-        let listed = store.store.list(INDEXES).await?;
-        let indexes = (listed.len() as u64, listed.iter().map(|object| object.size).sum());
-        let jobs = listed.into_iter().map(|object| (object.size as usize, object.name));
+        Self::load_with(env, open, (store, &[])).await
+    }
+
+    async fn load_with(
+        env: &'a Env,
+        open: &'a OpenKey,
+        (store, others): (&'a NamedStore, &'a [NamedStore]),
+    ) -> Result<Self> {
+        require_at(store, open.catalog(), Purpose::Read).await.or_else(|error| fall_back(error, others))?;
+        let listed = store.store.list(INDEXES).await.map(by_object);
+        let mut listed = listed.or_else(|error| fall_back(error, others).map(|()| BTreeMap::new()))?;
+        for other in others {
+            // One that does not answer is no reason to go without the rest.
+            listed.extend(other.store.list(INDEXES).await.map(by_object).unwrap_or_default());
+        }
+        let indexes = (listed.len() as u64, listed.values().sum());
+        let jobs = listed.into_iter().map(|(name, size)| (size as usize, name));
         let read = |name: String| {
             async move {
-                let records = read_index(open, store, &name).await;
+                let records = fetch_from(store, others, &name).await.and_then(|bytes| open_index(open, &bytes));
                 (name, records)
             }
             .boxed()
@@ -175,7 +205,7 @@ impl<'a> Reader<'a> {
         }
         drop(reads);
         let (locations, decoder) = (Arc::new(found.finish()), Mutex::new(SegmentDecoder::new()?));
-        Ok(Self { env, open, store, locations, cache: Mutex::default(), decoder, bad_indexes, indexes })
+        Ok(Self { env, open, store, others, locations, cache: Mutex::default(), decoder, bad_indexes, indexes })
     }
 
     /// What to say when no copy of a chunk can be read. `copy`: one that was tried.
@@ -190,39 +220,97 @@ impl<'a> Reader<'a> {
         Error::new(ErrorKind::Damaged, format!("at store {} {what}: {remedy}", self.store.name))
     }
 
-    /// A chunk's bytes, its id recomputed; every copy is tried.
+    /// Where a pack may lie, best place first: under its own name here and at the other stores, then as each further
+    /// candidate.
+    pub(crate) fn place(&self, level: usize, pack: &PackRecord) -> Option<(&NamedStore, String)> {
+        let stores = self.stores();
+        let store = match (level % stores).checked_sub(1) {
+            None => self.store,
+            Some(other) => self.others.get(other)?,
+        };
+        let name = pack_name(&pack.name);
+        match u32::try_from(level / stores).ok()? {
+            0 => Some((store, name)),
+            number if number <= CANDIDATES_MAX => Some((store, candidate_name(&name, number))),
+            _ => None,
+        }
+    }
+
+    /// A range of a pack; `None` where it cannot be had.
+    pub(crate) async fn range_at(&self, level: usize, pack: &PackRecord, range: Range<u64>) -> Result<Option<Bytes>> {
+        let Some((store, name)) = self.place(level, pack) else { return Ok(None) };
+        match store.store.get_range(&name, range).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if is_loss(&error) || !self.others.is_empty() => Ok(None),
+            Err(error) => Err(error.context(format!("at store {}", store.name))),
+        }
+    }
+
+    pub(crate) fn stores(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// The levels of [`Self::place`].
+    pub(crate) fn levels(&self) -> usize {
+        (1 + CANDIDATES_MAX as usize) * self.stores()
+    }
+
+    /// A chunk's bytes, its id recomputed; every copy at every place is tried.
     pub(crate) async fn chunk(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
         let mut tried = None;
-        for copy in self.locations.copies(id) {
-            tried = Some(copy);
-            let number = self.locations.segment_of(copy);
-            let Some(segment) = self.locations.segment(number) else { continue };
-            let Some(pack) = self.locations.pack(segment.pack).filter(|pack| pack.kind == kind) else { continue };
-            let plain = match self.plain_segment(number, segment, pack).await {
-                Ok(plain) => plain,
-                Err(error) if is_loss(&error) => continue,
-                Err(error) => return Err(error.context(format!("at store {}", self.store.name))),
-            };
-            let bytes = plain.get(self.locations.range(number, copy)).unwrap_or_default();
-            if self.open.id_key().chunk_id(kind, bytes) == *id {
-                return Ok(bytes.to_vec());
+        for level in 0..self.levels() {
+            if let Some(bytes) = self.chunk_at(level, (kind, id), &mut tried).await? {
+                return Ok(bytes);
             }
         }
         Err(self.lost(tried))
     }
 
-    async fn plain_segment(&self, number: usize, segment: &SegmentPlace, pack: &PackRecord) -> Result<Arc<Vec<u8>>> {
-        if let Some(known) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).segments.get(&number) {
-            return Ok(Arc::clone(known));
+    async fn chunk_at(
+        &self,
+        level: usize,
+        (kind, id): (ChunkKind, &ChunkId),
+        tried: &mut Option<CopyNumber>,
+    ) -> Result<Option<Vec<u8>>> {
+        for copy in self.locations.copies(id) {
+            *tried = Some(copy);
+            let number = self.locations.segment_of(copy);
+            let Some(segment) = self.locations.segment(number) else { continue };
+            let Some(pack) = self.locations.pack(segment.pack).filter(|pack| pack.kind == kind) else { continue };
+            let plain = match self.plain_segment(level, number, (segment, pack)).await {
+                Ok(Some(plain)) => plain,
+                Ok(None) => continue,
+                Err(error) if is_loss(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let bytes = plain.get(self.locations.range(number, copy)).unwrap_or_default();
+            if self.open.id_key().chunk_id(kind, bytes) == *id {
+                return Ok(Some(bytes.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn plain_segment(
+        &self,
+        level: usize,
+        number: usize,
+        (segment, pack): (&SegmentPlace, &PackRecord),
+    ) -> Result<Option<Arc<Vec<u8>>>> {
+        // What was kept came from a place at which it could be opened; its chunks are checked by whoever asks.
+        if level == 0
+            && let Some(known) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).segments.get(&number)
+        {
+            return Ok(Some(Arc::clone(known)));
         }
         let range = u64::from(segment.offset)..u64::from(segment.end());
-        let sealed = self.store.store.get_range(&pack_name(&pack.name), range).await?;
+        let Some(sealed) = self.range_at(level, pack, range).await? else { return Ok(None) };
         let opened = pack.opener(self.open.repository()).open(segment.slot, &sealed)?;
         let mut decoder = self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
         let plain = Arc::new(decoder.decode(segment.compressed, opened, segment.plain_len as usize)?);
         drop(decoder);
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(number, &plain);
-        Ok(plain)
+        Ok(Some(plain))
     }
 
     pub(crate) async fn page(&self, id: &ChunkId) -> Result<Page> {
@@ -319,8 +407,31 @@ pub(crate) fn malformed() -> Error {
 }
 
 pub(crate) async fn read_index(open: &OpenKey, store: &NamedStore, name: &str) -> Result<Vec<PackRecord>> {
-    let bytes = fetch(store, name).await?;
-    let parts = open_parts(PartsKind::Index, open.catalog(), &bytes)?;
+    open_index(open, &fetch(store, name).await?)
+}
+
+fn open_index(open: &OpenKey, bytes: &[u8]) -> Result<Vec<PackRecord>> {
+    let parts = open_parts(PartsKind::Index, open.catalog(), bytes)?;
     let catalog = parse_catalog(&parts.catalog_part)?;
     Ok(parse_open(&catalog, &parts.open_part(open.open_seed())?)?)
+}
+
+/// Fetches an object from the first of these stores that has it whole; the error is that of the first.
+async fn fetch_from(store: &NamedStore, others: &[NamedStore], name: &str) -> Result<Bytes> {
+    let error = match fetch(store, name).await {
+        Ok(bytes) => return Ok(bytes),
+        Err(error) => error,
+    };
+    for other in others {
+        if let Ok(bytes) = fetch(other, name).await {
+            log::warn!(store = store.name.as_str(), object = name, from = other.name.as_str(); "read.fell-back");
+            return Ok(bytes);
+        }
+    }
+    Err(error)
+}
+
+/// What a store does not answer matters less when there are others.
+fn fall_back(error: Error, others: &[NamedStore]) -> Result<()> {
+    if others.is_empty() || error.kind() == ErrorKind::Misconfigured { Err(error) } else { Ok(()) }
 }

@@ -1,5 +1,8 @@
-//! Catch-up: copying sealed objects by name to stores that lack them.
+//! Catch-up: copying sealed objects by name to stores that lack them, or hold them damaged.
 
+use crate::ahead::is_loss;
+use crate::candidate::put_whole;
+use crate::damage::Damage;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::require;
@@ -8,7 +11,7 @@ use crate::store::NamedStore;
 use crate::survey::{FETCHES, HEADS, INDEXES, SNAPSHOTS, Union, damaged, fetch, union};
 use backup_format::WriterCredential;
 use backup_format::features::Purpose;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,12 +21,18 @@ pub struct StoreCatchUp {
     pub store: String,
     pub objects_copied: u64,
     pub bytes_copied: u64,
-    /// The store now holds every object and head that any reachable store holds.
+    /// Of these, objects that were damaged there before.
+    pub objects_healed: u64,
+    /// The store now holds every object and head that any reachable store holds whole.
     pub complete: bool,
     pub error: Option<Error>,
 }
 
-/// Brings every reachable store up to the union of all, in write order.
+/// Rounds of catch-up: what one finds damaged, the next takes for missing.
+const ROUNDS: usize = 3;
+
+/// Brings every reachable store up to the union of all, in write order, and heals what was found damaged where another
+/// store has it whole.
 pub async fn replicate(
     env: &Env,
     writer: &WriterCredential,
@@ -34,34 +43,39 @@ pub async fn replicate(
         Some(dir) => State::open(dir, env.now_unix_ms())?,
         None => State::memory(),
     });
-    let (union, _) = union(writer.catalog(), stores, &state).await?;
-    require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
-    let catch_up = |at: usize| {
-        let (store, view) = (stores.get(at), union.views.get(at));
-        let union = &union;
-        async move {
-            let (Some(store), Some(view)) = (store, view) else { return None };
-            let mut done = StoreCatchUp {
-                store: store.name.clone(),
-                objects_copied: 0,
-                bytes_copied: 0,
-                complete: false,
-                error: None,
-            };
-            if let Err(error) = &view.listing {
-                done.error = Some(error.duplicate());
-                return Some(done);
-            }
-            let missing = union.missing_at(view);
-            match copy_in_order(stores, union, at, &missing, &mut done).await {
-                Ok(()) => done.complete = true,
-                Err(error) => done.error = Some(error),
-            }
-            Some(done)
+    Damage::load(&state).look_again(stores).await;
+    let mut done: Vec<StoreCatchUp> = stores
+        .iter()
+        .map(|store| StoreCatchUp {
+            store: store.name.clone(),
+            objects_copied: 0,
+            bytes_copied: 0,
+            objects_healed: 0,
+            complete: false,
+            error: None,
+        })
+        .collect();
+    for _ in 0..ROUNDS {
+        let (union, _) = union(writer.catalog(), stores, &state).await?;
+        require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
+        let rounds = done.iter_mut().enumerate().map(|(at, done)| one_store(stores, &union, at, done).boxed());
+        futures::future::join_all(rounds).await;
+        if union.damage.fresh().is_empty() {
+            break;
         }
-        .boxed()
+    }
+    Ok(done)
+}
+
+/// One store's round.
+async fn one_store(stores: &[NamedStore], union: &Union, at: usize, done: &mut StoreCatchUp) {
+    let Some(view) = union.views.get(at) else { return };
+    let caught_up = match &view.listing {
+        Ok(_) => copy_in_order(stores, union, at, &union.missing_at(view), done).await,
+        Err(error) => Err(error.duplicate()),
     };
-    Ok(futures::future::join_all((0..stores.len()).map(catch_up)).await.into_iter().flatten().collect())
+    done.complete = caught_up.is_ok();
+    done.error = caught_up.err();
 }
 
 async fn copy_in_order(
@@ -72,16 +86,37 @@ async fn copy_in_order(
     done: &mut StoreCatchUp,
 ) -> Result<()> {
     for group in in_groups(names) {
-        let one = |name: String| async move { copy_known(stores, union, to, &name).await }.boxed();
+        let one = |name: String| {
+            async move {
+                let damaged = stores.get(to).is_some_and(|store| union.damage.is(&store.name, &name));
+                (damaged, copy(stores, (&holders(union, &name), to), &name, &union.damage).await)
+            }
+            .boxed()
+        };
         let owned = group.to_vec();
-        let copies = owned.into_iter().map(one);
-        let mut copies = futures::stream::iter(copies).buffer_unordered(FETCHES);
-        while let Some(bytes) = copies.try_next().await? {
-            done.objects_copied += 1;
-            done.bytes_copied += bytes;
+        let mut copies = futures::stream::iter(owned.into_iter().map(one)).buffer_unordered(FETCHES);
+        let mut lost = None;
+        while let Some((damaged, copied)) = copies.next().await {
+            match copied {
+                Ok(bytes) => {
+                    done.objects_copied += 1;
+                    done.bytes_copied += bytes;
+                    done.objects_healed += u64::from(damaged);
+                }
+                // The others of the group are no worse for it; what must come after all of them waits.
+                Err(error) if is_loss(&error) => lost = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = lost {
+            return Err(error);
         }
     }
     Ok(())
+}
+
+fn holders(union: &Union, name: &str) -> Vec<usize> {
+    union.views.iter().enumerate().filter(|(_, view)| view.holds(name)).map(|(at, _)| at).collect()
 }
 
 /// Splits names in write order where one kind of object must be complete before the next begins.
@@ -90,14 +125,13 @@ pub(crate) fn in_groups(names: &[String]) -> impl Iterator<Item = &[String]> {
     names.chunk_by(move |a, b| kind(a) == kind(b))
 }
 
-async fn copy_known(stores: &[NamedStore], union: &Union, to: usize, name: &str) -> Result<u64> {
-    let holders: Vec<usize> =
-        union.views.iter().enumerate().filter(|(_, view)| view.holds(name)).map(|(at, _)| at).collect();
-    copy(stores, &holders, to, name).await
-}
-
-/// Copies one object's sealed bytes from the first holder whose copy is whole: damage never spreads.
-pub(crate) async fn copy(stores: &[NamedStore], holders: &[usize], to: usize, name: &str) -> Result<u64> {
+/// Copies one object's sealed bytes from the first holder whose copy is whole: damage never spreads, and is noted.
+pub(crate) async fn copy(
+    stores: &[NamedStore],
+    (holders, to): (&[usize], usize),
+    name: &str,
+    damage: &Damage,
+) -> Result<u64> {
     let Some(target) = stores.get(to) else {
         return Err(Error::new(ErrorKind::Misconfigured, "no such store"));
     };
@@ -107,10 +141,16 @@ pub(crate) async fn copy(stores: &[NamedStore], holders: &[usize], to: usize, na
             Ok(bytes) if bytes.is_empty() => last = damaged(holder, name),
             Ok(bytes) => {
                 let size = bytes.len() as u64;
-                target.store.put(name, bytes).await?;
+                put_whole(target, name, bytes, damage.is(&target.name, name)).await?;
+                damage.clear(&target.name, name);
                 return Ok(size);
             }
-            Err(error) => last = error,
+            Err(error) => {
+                if error.kind() == ErrorKind::Damaged {
+                    damage.note(&holder.name, name);
+                }
+                last = error;
+            }
         }
     }
     Err(last)

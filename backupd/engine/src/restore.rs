@@ -5,15 +5,13 @@ mod inspect;
 mod plan;
 mod write;
 
-use crate::ahead::{Ahead, Window, is_loss, run, split};
+use crate::ahead::{Ahead, Window, run, split};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::heads::read_manifest;
 use crate::locations::CopyNumber;
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::read::Reader;
 use crate::store::NamedStore;
-use crate::survey::pack_name;
 use crate::target::{Directories, Handles, Special, Target};
 use crate::unfinished::{Earlier, Note, earlier};
 use backup_format::manifest::Owners;
@@ -30,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use write::{Fetched, OpenFiles, Shared, Tally, Writer, make_empty};
 
 /// What to restore, and where to.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct RestoreRequest {
     /// The target directory; made when absent. Nothing outside of it is written.
     pub into: PathBuf,
@@ -43,6 +41,9 @@ pub struct RestoreRequest {
     pub top: Vec<u8>,
     /// Whether owners are given back by number or by name.
     pub owners: OwnersBy,
+    /// Stores to fall back on, object by object, where the first has something not whole or does not answer; best first.
+    /// A drill names none: it proves one store alone.
+    pub others: Vec<NamedStore>,
 }
 
 /// How owners are given back.
@@ -76,7 +77,7 @@ const PIECES: Window = Window { requests_max: 12, bytes_max: 24 << 20 };
 /// Entries that a thread takes at once.
 const STEP: usize = 64;
 
-/// Restores from this one store. Every chunk's id is recomputed before its bytes are written.
+/// Restores from this store, and from the request's others what it does not have whole. Every chunk's id is recomputed before its bytes are written.
 pub async fn restore(
     env: &Env,
     open: &OpenKey,
@@ -86,10 +87,10 @@ pub async fn restore(
     progress: &dyn Progress,
 ) -> Result<RestoreOutcome> {
     let started = env.steady_ms();
-    let (reader, manifest) = Reader::open(env, open, store, id).await?;
+    let (reader, manifest, inner) = Reader::open_with(env, open, (store, &request.others), id).await?;
     let owners = match request.owners {
         OwnersBy::Numbers => Owners::default(),
-        OwnersBy::Names => read_manifest(open.catalog(), Some(open), id, store).await?.1.unwrap_or_default().owners,
+        OwnersBy::Names => inner.owners,
     };
     let (root, itself) = top(&reader, manifest.root, &request).await?;
     let (mut planner, mut batch) = planner(&reader, root, &request.paths, &owners).await?;
@@ -298,10 +299,26 @@ impl Restore<'_, '_> {
             plan = self.differing(shared, plan).await?;
         }
         self.small(shared).await?;
+        // Every copy in one place, then what is left in the next place.
+        let (mut level, mut fetched) = (0, 0);
         while !plan.is_empty() {
-            plan.sort_unstable();
-            self.data(shared, plan).await?;
-            plan = self.elsewhere(shared);
+            let mut left = Vec::new();
+            while !plan.is_empty() {
+                plan.sort_unstable();
+                fetched += self.data(shared, plan, level).await?;
+                plan = self.elsewhere(shared, &mut left);
+            }
+            level += 1;
+            let through = level % self.reader.stores() == 0;
+            if level == self.reader.levels() || through && level > self.reader.stores() && fetched == 0 {
+                // No store has so many candidates.
+                self.give_up(shared, &left);
+                return Ok(());
+            }
+            if through {
+                fetched = 0;
+            }
+            plan = left.into_iter().filter_map(|wanted| self.first_copy(wanted)).collect();
         }
         Ok(())
     }
@@ -350,7 +367,7 @@ impl Restore<'_, '_> {
     }
 
     /// Fetches, decodes and writes what a sorted plan wants.
-    async fn data(&mut self, shared: &Arc<Shared>, plan: Vec<Wanted>) -> Result<()> {
+    async fn data(&mut self, shared: &Arc<Shared>, plan: Vec<Wanted>, level: usize) -> Result<u64> {
         let plan = Arc::new(plan);
         let fetched = Arc::new(AtomicU64::new(0));
         let (reader, count) = (self.reader, Arc::clone(&fetched));
@@ -361,7 +378,7 @@ impl Restore<'_, '_> {
             at = piece.plan.end;
             Some(((piece.to - piece.from) as usize, piece))
         });
-        let fetch = move |piece: Piece| fetch_piece(reader, piece, Arc::clone(&count)).boxed();
+        let fetch = move |piece: Piece| fetch_piece(reader, level, piece, Arc::clone(&count)).boxed();
         let (work, wanted) = (Arc::clone(shared), Arc::clone(&plan));
         let make = Arc::new(move || Writer::new(&work, &wanted));
         let (before, tally, progress) = (self.outcome.bytes, Arc::clone(shared), self.progress);
@@ -375,22 +392,35 @@ impl Restore<'_, '_> {
             });
         };
         run(reader.env, Ahead::new(PIECES, jobs, fetch), make, &mut seen).await?;
-        self.outcome.bytes_fetched += fetched.load(Ordering::Relaxed);
-        Ok(())
+        let fetched = fetched.load(Ordering::Relaxed);
+        self.outcome.bytes_fetched += fetched;
+        Ok(fetched)
     }
 
-    /// What could not be read in one place may lie in another one too.
-    fn elsewhere(&mut self, shared: &Shared) -> Vec<Wanted> {
+    /// What could not be read in one pack may lie in another one too; `left`: what lies in no further one.
+    fn elsewhere(&self, shared: &Shared, left: &mut Vec<Wanted>) -> Vec<Wanted> {
         let failed = std::mem::take(&mut *shared.failed.lock().unwrap_or_else(PoisonError::into_inner));
-        let again = |wanted: Wanted| match self.reader.locations.next_copy(wanted.copy) {
-            Some(copy) => Some(Wanted { copy, ..wanted }),
-            None => {
-                self.lost.get_or_insert(wanted.copy);
-                shared.batch.item(wanted.item).iter().for_each(|item| item.set(state::LOST));
-                None
+        let mut again = Vec::new();
+        for wanted in failed {
+            match self.reader.locations.next_copy(wanted.copy) {
+                Some(copy) => again.push(Wanted { copy, ..wanted }),
+                None => left.push(wanted),
             }
-        };
-        failed.into_iter().filter_map(again).collect()
+        }
+        again
+    }
+
+    fn first_copy(&self, wanted: Wanted) -> Option<Wanted> {
+        let locations = &self.reader.locations;
+        let copy = locations.copies(&locations.id(wanted.copy)?).next()?;
+        Some(Wanted { copy, ..wanted })
+    }
+
+    fn give_up(&mut self, shared: &Shared, left: &[Wanted]) {
+        for wanted in left {
+            self.lost.get_or_insert(wanted.copy);
+            shared.batch.item(wanted.item).iter().for_each(|item| item.set(state::LOST));
+        }
     }
 
     /// Attributes of the directories that are complete, deepest first: a parent may then become unwritable.
@@ -492,14 +522,10 @@ fn make_links(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-async fn fetch_piece(reader: &Reader<'_>, piece: Piece, count: Arc<AtomicU64>) -> Result<Fetched> {
+async fn fetch_piece(reader: &Reader<'_>, level: usize, piece: Piece, count: Arc<AtomicU64>) -> Result<Fetched> {
     let range = u64::from(piece.from)..u64::from(piece.to);
     let bytes = match reader.locations.pack(piece.pack) {
-        Some(pack) => match reader.store.store.get_range(&pack_name(&pack.name), range).await {
-            Ok(bytes) => Some(bytes),
-            Err(error) if is_loss(&error) => None,
-            Err(error) => return Err(error.context(format!("at store {}", reader.store.name))),
-        },
+        Some(pack) => reader.range_at(level, pack, range).await?,
         None => None,
     };
     count.fetch_add(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64), Ordering::Relaxed);

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::heads::{SnapshotInfo, heads_with_tags};
 use crate::read::read_index;
 use crate::store::NamedStore;
-use crate::survey::{FETCHES, INDEXES, IdSet, PACKS, SNAPSHOTS, pack_name};
+use crate::survey::{FETCHES, INDEXES, IdSet, PACKS, SNAPSHOTS, by_object, pack_name};
 use backup_format::pack::PackRecord;
 use backup_format::{ChunkKind, OpenKey};
 use futures::{FutureExt, StreamExt};
@@ -93,19 +93,19 @@ pub async fn stats(env: &Env, open: &OpenKey, store: &NamedStore) -> Result<Stat
     let mut stats = Stats::default();
     let listed = store.store.list("").await?;
     let (mut unnamed, mut indexes): (HashMap<String, u64>, Vec<String>) = Default::default();
-    for object in listed {
+    for (name, size) in by_object(listed) {
         stats.objects += 1;
-        stats.bytes += object.size;
-        if object.name.starts_with(PACKS) {
+        stats.bytes += size;
+        if name.starts_with(PACKS) {
             stats.packs += 1;
-            stats.pack_bytes += object.size;
-            *stats.classes.entry(u32::try_from(object.size).unwrap_or(u32::MAX)).or_default() += 1;
-            unnamed.insert(object.name, object.size);
-        } else if object.name.starts_with(INDEXES) {
-            stats.index_bytes += object.size;
-            indexes.push(object.name);
-        } else if object.name.starts_with(SNAPSHOTS) {
-            stats.snapshot_bytes += object.size;
+            stats.pack_bytes += size;
+            *stats.classes.entry(u32::try_from(size).unwrap_or(u32::MAX)).or_default() += 1;
+            unnamed.insert(name, size);
+        } else if name.starts_with(INDEXES) {
+            stats.index_bytes += size;
+            indexes.push(name);
+        } else if name.starts_with(SNAPSHOTS) {
+            stats.snapshot_bytes += size;
         }
     }
     let mut seen = IdSet::default();

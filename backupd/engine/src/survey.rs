@@ -1,15 +1,17 @@
 //! What the stores hold, by name and size, and what their index objects say together.
 
+use crate::candidate::{candidate_of, whole_candidate};
 use crate::catalog::Catalog;
+use crate::damage::Damage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KEYRINGS;
 use crate::state::State;
-use crate::store::{LISTING_LIMIT, NamedStore};
+use crate::store::{LISTING_LIMIT, ListedObject, NamedStore};
 use backup_format::head::HeadName;
 use backup_format::{CatalogKey, ChunkId, ObjectHash};
 use bytes::Bytes;
 use futures::FutureExt;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +83,26 @@ impl View {
     pub(crate) fn holds(&self, name: &str) -> bool {
         self.objects().is_some_and(|objects| objects.contains_key(name))
     }
+
+    /// What was found damaged is not held.
+    fn without(&mut self, store: &str, damage: &Damage) {
+        if let Ok(objects) = &mut self.listing {
+            objects.retain(|name, _| !damage.is(store, name));
+        }
+    }
+}
+
+/// A listing by object. One with further candidates counts as held with their size: they were written whole where the
+/// object itself was damaged.
+pub(crate) fn by_object(listed: Vec<ListedObject>) -> BTreeMap<String, u64> {
+    let (candidates, objects): (Vec<_>, Vec<_>) =
+        listed.into_iter().partition(|object| candidate_of(&object.name).is_some());
+    let mut by_object: BTreeMap<String, u64> = objects.into_iter().map(|object| (object.name, object.size)).collect();
+    for candidate in candidates {
+        let name = candidate_of(&candidate.name).unwrap_or_default().to_owned();
+        by_object.insert(name, candidate.size);
+    }
+    by_object
 }
 
 /// Lists every store at once.
@@ -91,9 +113,7 @@ pub(crate) async fn views(stores: &[NamedStore], prefix: &str) -> Vec<View> {
                 Ok(listing) => listing,
                 Err(_) => Err(Error::new(ErrorKind::Unreachable, "the store did not list its objects in time")),
             };
-            View {
-                listing: listing.map(|objects| objects.into_iter().map(|object| (object.name, object.size)).collect()),
-            }
+            View { listing: listing.map(by_object) }
         }
         .boxed()
     };
@@ -102,30 +122,50 @@ pub(crate) async fn views(stores: &[NamedStore], prefix: &str) -> Vec<View> {
 
 /// Fetches an object from the first store that holds it whole.
 pub(crate) async fn fetch_any(stores: &[NamedStore], views: &[View], name: &str) -> Result<Bytes> {
+    fetch_noting(stores, views, name, None).await
+}
+
+/// The same; what is found damaged on the way is noted.
+pub(crate) async fn fetch_noting(
+    stores: &[NamedStore],
+    views: &[View],
+    name: &str,
+    damage: Option<&Damage>,
+) -> Result<Bytes> {
     let mut last = Error::new(ErrorKind::NotFound, format!("no reachable store holds {name}"));
     for (store, _) in stores.iter().zip(views).filter(|(_, view)| view.holds(name)) {
         match fetch(store, name).await {
             Ok(bytes) => return Ok(bytes),
-            Err(error) => last = error,
+            Err(error) => {
+                if let Some(damage) = damage.filter(|_| error.kind() == ErrorKind::Damaged) {
+                    damage.note(&store.name, name);
+                }
+                last = error;
+            }
         }
     }
     Err(last)
 }
 
-/// Fetches an object and compares it with the hash in its name.
+/// Fetches an object and compares it with the hash in its name; where it is damaged or gone its further candidates are
+/// tried.
 pub(crate) async fn fetch(store: &NamedStore, name: &str) -> Result<Bytes> {
-    let bytes = store.store.get(name).await?;
-    match hash_in_name(name) {
-        Some(hash) if hash != ObjectHash::of(&bytes) => Err(damaged(store, name)),
-        _ => Ok(bytes),
-    }
+    let got = store.store.get(name).await;
+    let Some(hash) = hash_in_name(name) else { return got };
+    let error = match got {
+        Ok(bytes) if hash == ObjectHash::of(&bytes) => return Ok(bytes),
+        Ok(_) => damaged(store, name),
+        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => error,
+        Err(error) => return Err(error),
+    };
+    whole_candidate(store.store.as_ref(), name, hash).await?.ok_or(error)
 }
 
 pub(crate) fn damaged(store: &NamedStore, name: &str) -> Error {
     Error::new(ErrorKind::Damaged, format!("object {name} at store {} is not what was written", store.name))
 }
 
-/// What all reachable stores hold together.
+/// What all reachable stores hold together. An object that was found damaged at a store is not held there.
 pub(crate) struct Union {
     pub(crate) views: Vec<View>,
     /// Packs that index objects name and that some reachable store holds in full, with their sizes.
@@ -133,11 +173,20 @@ pub(crate) struct Union {
     /// Index, snapshot, head, tombstone and keyring objects of any reachable store.
     pub(crate) others: BTreeMap<String, u64>,
     pub(crate) heads: Vec<HeadName>,
+    pub(crate) damage: Damage,
+    /// Some pack that an index object names, or some object that was found damaged, is held by no reachable store.
+    absent: bool,
 }
 
 impl Union {
     pub(crate) fn all_reachable(&self) -> bool {
         self.views.iter().all(|view| view.listing.is_ok())
+    }
+
+    /// Whether earlier heads must wait: what they reach may lie whole only at a store that does not answer. What is lost
+    /// at every store holds nothing back: a store without it is as good as the others.
+    fn heads_wait(&self) -> bool {
+        self.absent && !self.all_reachable()
     }
 
     /// What a store lacks of everything that a snapshot may reach, in write order.
@@ -150,11 +199,13 @@ impl Union {
             _ if name.starts_with(SNAPSHOTS) => 3,
             _ => 4,
         };
+        let heads_wait = self.heads_wait();
         let mut missing: Vec<String> = self
             .packs
             .iter()
             .chain(&self.others)
             .filter(|(name, size)| objects.get(*name) != Some(size))
+            .filter(|(name, _)| !(heads_wait && name.starts_with(HEADS)))
             .map(|(name, _)| name.clone())
             .collect();
         missing.sort_by_key(|name| rank(name));
@@ -164,11 +215,28 @@ impl Union {
 
 /// Reads the catalog of all reachable stores; the local state's runs spare it what they cover already.
 pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<State>) -> Result<(Union, Catalog)> {
-    let views = views(stores, "").await;
+    let mut views = views(stores, "").await;
     if views.iter().all(|view| view.listing.is_err()) {
         let first = views.into_iter().find_map(|view| view.listing.err());
         return Err(first.unwrap_or_else(|| Error::new(ErrorKind::Misconfigured, "no store is given")));
     }
+    let damage = Damage::load(state);
+    let drop_damaged = |views: &mut [View]| {
+        stores.iter().zip(views).for_each(|(store, view)| view.without(&store.name, &damage));
+    };
+    drop_damaged(&mut views);
+    compare_sizes(stores, &views, &damage).await;
+    drop_damaged(&mut views);
+    let indexes: HashSet<ObjectHash> = views
+        .iter()
+        .filter_map(View::objects)
+        .flat_map(BTreeMap::keys)
+        .filter(|name| name.starts_with(INDEXES))
+        .filter_map(|name| hash_in_name(name))
+        .collect();
+    let mut catalog = Catalog::open(state);
+    catalog.update(key, (stores, &views, &damage), &indexes).await?;
+    drop_damaged(&mut views);
     let mut others = BTreeMap::new();
     let mut held: HashMap<&str, HashSet<u64>> = HashMap::new();
     for (name, size) in views.iter().filter_map(View::objects).flatten() {
@@ -178,12 +246,28 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
             others.insert(name.clone(), *size);
         }
     }
-    let indexes =
-        others.keys().filter(|name| name.starts_with(INDEXES)).filter_map(|name| hash_in_name(name)).collect();
-    let mut catalog = Catalog::open(state);
-    catalog.update(key, (stores, &views), &indexes).await?;
     // A chunk that lies only in packs that nobody holds is absent, and will be read and written again.
     let packs = catalog.mark_held(&held);
+    let gone = |name: &String| !packs.contains_key(name) && !others.contains_key(name);
+    let absent = catalog.lacks_packs() || damage.names().iter().any(gone);
     let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
-    Ok((Union { views, packs, others, heads }, catalog))
+    Ok((Union { views, packs, others, heads, damage, absent }, catalog))
+}
+
+/// An object of which two stores show different sizes is damaged at one of them: it is read at each.
+async fn compare_sizes(stores: &[NamedStore], views: &[View], damage: &Damage) {
+    let mut sizes: HashMap<&str, u64> = HashMap::new();
+    let mut differ: BTreeSet<&str> = BTreeSet::new();
+    for (name, size) in views.iter().filter_map(View::objects).flatten() {
+        if hash_in_name(name).is_some() && *sizes.entry(name).or_insert(*size) != *size {
+            differ.insert(name);
+        }
+    }
+    for name in differ {
+        for (store, _) in stores.iter().zip(views).filter(|(_, view)| view.holds(name)) {
+            if fetch(store, name).await.is_err_and(|error| error.kind() == ErrorKind::Damaged) {
+                damage.note(&store.name, name);
+            }
+        }
+    }
 }

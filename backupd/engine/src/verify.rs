@@ -1,6 +1,7 @@
 //! Verify: without a key every name against its hash, with the open key everything a snapshot reaches.
 
 use crate::ahead::{Ahead, Window, Worker, is_loss, run};
+use crate::candidate::candidate_of;
 use crate::descend::{Descent, Extents, Reached};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,16 +11,16 @@ use crate::keys::{KEYRINGS, require_at};
 use crate::locations::Locations;
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::read::Reader;
-use crate::store::{ListedObject, NamedStore};
+use crate::store::NamedStore;
 use crate::survey::{
-    FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, fetch, hash_in_name, pack_name, snapshot_name,
+    FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, by_object, fetch, hash_in_name, pack_name, snapshot_name,
 };
 use backup_format::features::Purpose;
 use backup_format::head::HeadName;
 use backup_format::pack::open_pack;
 use backup_format::segment::SegmentDecoder;
 use backup_format::tree::{Extent, NodeKind};
-use backup_format::{ChunkKind, IdKey, ObjectHash, OpenKey, SnapshotId};
+use backup_format::{ChunkKind, IdKey, OpenKey, SnapshotId};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +35,7 @@ pub type ObjectName = String;
 pub struct VerifyRequest {
     /// Read every pack and recompute every chunk id; otherwise catalog, trees and presence by name and size.
     pub read_data: bool,
-    /// One snapshot; `None`: all whose heads the store holds.
+    /// One snapshot: what it needs of the store. `None`: all whose heads the store holds, and what their indexes name.
     pub snapshot: Option<SnapshotId>,
 }
 
@@ -71,14 +72,19 @@ pub async fn verify(
 ) -> Result<VerifyOutcome> {
     require_at(store, open.catalog(), Purpose::Check).await?;
     let mut outcome = VerifyOutcome::default();
-    let mut listed: BTreeMap<String, u64> =
-        store.store.list("").await?.into_iter().map(|object| (object.name, object.size)).collect();
+    let listed = store.store.list("").await?;
+    let again = listed.iter().filter_map(|object| candidate_of(&object.name)).map(str::to_owned).collect();
+    let mut listed = by_object(listed);
     let small = |name: &&String| [KEYRINGS, TOMBSTONES].iter().any(|prefix| name.starts_with(prefix));
-    let objects = listed.iter().filter(|(name, _)| small(name)).map(|(name, size)| (name.clone(), *size));
-    hash_all(store, objects.collect(), &mut outcome, progress).await?;
+    hash_all(store, listed.keys().filter(small).cloned().collect(), &mut outcome, progress).await?;
+    let before = (outcome.missing.clone(), outcome.corrupt.clone());
     let heads = heads(open, store, &listed, &mut outcome).await?;
     let wanted = match request.snapshot {
-        Some(wanted) if heads.contains(&wanted) => BTreeSet::from([wanted]),
+        Some(wanted) if heads.contains(&wanted) => {
+            // Other heads are no matter of this one's.
+            (outcome.missing, outcome.corrupt) = before;
+            BTreeSet::from([wanted])
+        }
         Some(wanted) => {
             return Err(Error::new(ErrorKind::NotFound, format!("this store holds no head of snapshot {wanted}")));
         }
@@ -89,9 +95,13 @@ pub async fn verify(
     let reader = Reader::load(env, open, store).await?;
     outcome.objects += reader.indexes.0;
     outcome.bytes_read += reader.indexes.1;
-    outcome.corrupt.extend(reader.bad_indexes.iter().cloned());
-    let mut check = Check { reader: &reader, listed: &listed, outcome, unread: Vec::new() };
+    let one = request.snapshot.is_some();
+    let mut check = Check { reader: &reader, listed: &listed, again, one, outcome, unread: Vec::new() };
     let reached = check.trees(&wanted).await?;
+    // What a damaged index object says may stand in others too: one snapshot may do without it.
+    if !one || reached.unknown > 0 || !check.unread.is_empty() {
+        check.outcome.corrupt.extend(reader.bad_indexes.iter().cloned());
+    }
     check.packs(&reached, request.read_data, progress).await?;
     let mut outcome = check.outcome;
     for names in [&mut outcome.missing, &mut outcome.corrupt] {
@@ -154,6 +164,10 @@ impl VerifyOutcome {
 struct Check<'r, 'a> {
     reader: &'r Reader<'a>,
     listed: &'r BTreeMap<String, u64>,
+    /// Objects that have further candidates.
+    again: BTreeSet<String>,
+    /// One snapshot is asked for, not the whole store.
+    one: bool,
     outcome: VerifyOutcome,
     /// Snapshots of whose trees something could not be read.
     unread: Vec<SnapshotId>,
@@ -232,7 +246,7 @@ impl Check<'_, '_> {
 
     /// Looks at the packs that are reached: there and of the right size, and read where that is asked for.
     async fn packs(&mut self, reached: &Reached, read_data: bool, progress: &dyn Progress) -> Result<()> {
-        let mut checks = Vec::new();
+        let (mut checks, mut bad) = (Vec::new(), Vec::new());
         for number in 0..reached.packs.len() as u32 {
             let Some(pack) = self.reader.locations.pack(number) else { continue };
             let tree = pack.kind == ChunkKind::Tree;
@@ -241,11 +255,11 @@ impl Check<'_, '_> {
             {
                 continue;
             }
-            let name = pack_name(&pack.name);
+            let error = |kind| (number, Error::new(kind, "as the listing shows"));
             self.outcome.objects += 1;
-            match self.listed.get(&name) {
-                None => self.outcome.missing.push(name),
-                Some(size) if *size != u64::from(pack.bytes) => self.outcome.corrupt.push(name),
+            match self.listed.get(&pack_name(&pack.name)) {
+                None => bad.push(error(ErrorKind::NotFound)),
+                Some(size) if *size != u64::from(pack.bytes) => bad.push(error(ErrorKind::Damaged)),
                 // Trees are always read: they are small, and they hold the names.
                 Some(_) if read_data || tree => checks.push((pack.bytes as usize, number)),
                 Some(_) => {}
@@ -254,8 +268,16 @@ impl Check<'_, '_> {
         let found = Arc::new(Findings::default());
         self.read_packs(checks, &found, progress).await?;
         self.outcome.bytes_read += found.bytes.load(Ordering::Relaxed);
-        for (name, error) in std::mem::take(&mut *found.bad.lock().unwrap_or_else(PoisonError::into_inner)) {
-            self.outcome.note(name, error)?;
+        bad.append(&mut found.bad.lock().unwrap_or_else(PoisonError::into_inner));
+        let numbers: BTreeSet<u32> = bad.iter().map(|(number, _)| *number).collect();
+        for (number, error) in bad {
+            // A snapshot is whole when each of its chunks lies whole in some pack; the whole store is only without damage.
+            if self.one && self.unread.is_empty() && !self.needs(reached, number, &numbers) && is_loss(&error) {
+                continue;
+            }
+            if let Some(pack) = self.reader.locations.pack(number) {
+                self.outcome.note(pack_name(&pack.name), error)?;
+            }
         }
         if self.outcome.is_ok() {
             // Every object is what was written, and yet a tree cannot be followed: the writer made it so.
@@ -264,17 +286,33 @@ impl Check<'_, '_> {
         Ok(())
     }
 
+    /// Whether a chunk that is reached lies in this pack and in no whole one.
+    fn needs(&self, reached: &Reached, number: u32, bad: &BTreeSet<u32>) -> bool {
+        let locations = &self.reader.locations;
+        let whole = |copy| locations.segment(locations.segment_of(copy)).is_some_and(|at| !bad.contains(&at.pack));
+        locations
+            .segments_of(number)
+            .flat_map(|segment| locations.copies_in(segment))
+            .filter_map(|copy| locations.id(copy))
+            .any(|id| reached.is_reached(locations, &id) && !locations.copies(&id).any(whole))
+    }
+
     async fn read_packs(
         &self,
         checks: Vec<(usize, u32)>,
         found: &Arc<Findings>,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let reader = self.reader;
+        let (reader, again) = (self.reader, &self.again);
         let fetch = move |number: u32| {
             async move {
                 let name = reader.locations.pack(number).map(|pack| pack_name(&pack.name)).unwrap_or_default();
-                match reader.store.store.get(&name).await {
+                let bytes = match again.contains(&name) {
+                    true => fetch(reader.store, &name).await,
+                    // The checker compares it with its name, on a thread of its own.
+                    false => reader.store.store.get(&name).await,
+                };
+                match bytes {
                     Err(error) if !is_loss(&error) => Err(error),
                     bytes => Ok((number, bytes)),
                 }
@@ -308,7 +346,7 @@ impl Check<'_, '_> {
 #[derive(Default)]
 struct Findings {
     bytes: AtomicU64,
-    bad: Mutex<Vec<(ObjectName, Error)>>,
+    bad: Mutex<Vec<(u32, Error)>>,
 }
 
 /// Checks whole packs on one thread.
@@ -328,9 +366,8 @@ impl Worker<(u32, Result<Bytes>)> for PackChecker {
             self.found.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             self.check(number, &bytes)
         });
-        if let (Err(error), Some(pack)) = (checked, self.locations.pack(number)) {
-            let mut bad = self.found.bad.lock().unwrap_or_else(PoisonError::into_inner);
-            bad.push((pack_name(&pack.name), error));
+        if let Err(error) = checked {
+            self.found.bad.lock().unwrap_or_else(PoisonError::into_inner).push((number, error));
         }
         Ok(())
     }
@@ -387,14 +424,8 @@ pub async fn is_whole(store: &NamedStore, object: &str) -> Result<bool> {
 /// Reads every object of the store and compares it with the hash in its name. Needs no key.
 pub async fn verify_keyless(_env: &Env, store: &NamedStore, progress: &dyn Progress) -> Result<VerifyOutcome> {
     let mut outcome = VerifyOutcome::default();
-    let listed = store.store.list("").await?;
-    hash_all(
-        store,
-        listed.into_iter().map(|ListedObject { name, size }| (name, size)).collect(),
-        &mut outcome,
-        progress,
-    )
-    .await?;
+    let listed = by_object(store.store.list("").await?);
+    hash_all(store, listed.into_keys().collect(), &mut outcome, progress).await?;
     outcome.missing.sort();
     outcome.corrupt.sort();
     Ok(outcome)
@@ -402,27 +433,21 @@ pub async fn verify_keyless(_env: &Env, store: &NamedStore, progress: &dyn Progr
 
 async fn hash_all(
     store: &NamedStore,
-    objects: Vec<(String, u64)>,
+    names: Vec<String>,
     outcome: &mut VerifyOutcome,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let ours = objects.into_iter().filter_map(|(name, _)| hash_in_name(&name).map(|hash| (name, hash)));
-    let read = |(name, hash): (String, ObjectHash)| async move {
-        let bytes = store.store.get(&name).await;
-        (name, bytes.map(|bytes| (bytes.len() as u64, ObjectHash::of(&bytes) == hash)))
+    let ours = names.into_iter().filter(|name| hash_in_name(name).is_some());
+    let read = |name: String| async move {
+        let bytes = fetch(store, &name).await;
+        (name, bytes.map(|bytes| bytes.len() as u64))
     };
     let mut reads = futures::stream::iter(ours.map(read)).buffer_unordered(FETCHES / 2);
     while let Some((name, read)) = reads.next().await {
         outcome.objects += 1;
         match read {
-            Ok((size, same)) => {
-                outcome.bytes_read += size;
-                if !same {
-                    outcome.corrupt.push(name);
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => outcome.missing.push(name),
-            Err(error) => return Err(error),
+            Ok(size) => outcome.bytes_read += size,
+            Err(error) => outcome.note(name, error)?,
         }
         report(progress, outcome.bytes_read, None, store);
     }
