@@ -117,7 +117,9 @@ fn searches_find_what_a_reading_of_the_json_finds() {
             ["Observation", "Condition", "Encounter", "Immunization", "Claim", "ExplanationOfBenefit", "Procedure"]
         {
             same(kind, &[("patient", patient)], &of);
-            same(kind, &[("subject", &reference)].map(|(n, v)| (n, v as &str)), &of);
+            let name =
+                if ["Immunization", "Claim", "ExplanationOfBenefit"].contains(&kind) { "patient" } else { "subject" };
+            same(kind, &[(name, &reference)], &of);
         }
         for code in ["8302-2", "29463-7", "8462-4", "0000-0"] {
             let system = format!("http://loinc.org|{code}");
@@ -160,7 +162,7 @@ fn searches_find_what_a_reading_of_the_json_finds() {
 #[test]
 fn an_unknown_parameter_is_refused_not_ignored() {
     for (kind, name) in
-        [("Patient", "favourite"), ("Observation", "code:not"), ("Patient", "patient"), ("Nonsense", "_id")]
+        [("Patient", "favourite"), ("Observation", "code:below"), ("Patient", "patient"), ("Nonsense", "_id")]
     {
         let refused = Query::parse(kind, &[(name.to_owned(), "1".to_owned())]);
         assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{kind}?{name}");

@@ -74,6 +74,8 @@ enum Class {
     Notes,
     /// Claims and money.
     Finance,
+    /// What is the same for every patient: code systems, definitions, knowledge about medicines.
+    Definitions,
     /// `AuditEvent`: read-only for everybody, written by the store alone.
     Audit,
     Users,
@@ -83,7 +85,15 @@ fn class_of(kind: &str) -> Option<Class> {
     Some(match kind {
         "Patient" | "RelatedPerson" | "Coverage" | "Person" => Class::Registration,
         "Appointment" | "AppointmentResponse" | "Schedule" | "Slot" => Class::Scheduling,
-        "Practitioner" | "PractitionerRole" | "Organization" | "Location" | "HealthcareService" => Class::Directory,
+        "Practitioner"
+        | "PractitionerRole"
+        | "Organization"
+        | "Location"
+        | "HealthcareService"
+        | "Endpoint"
+        | "OrganizationAffiliation"
+        | "InsurancePlan"
+        | "VerificationResult" => Class::Directory,
         "AllergyIntolerance" => Class::Safety,
         "Condition"
         | "MedicationRequest"
@@ -117,8 +127,30 @@ fn class_of(kind: &str) -> Option<Class> {
         | "Flag"
         | "List"
         | "Group"
-        | "Basic" => Class::Clinical,
-        "Composition" | "DocumentReference" | "Binary" | "Media" | "DocumentManifest" => Class::Notes,
+        | "Basic"
+        | "AdverseEvent"
+        | "BiologicallyDerivedProduct"
+        | "BodyStructure"
+        | "CommunicationRequest"
+        | "DetectedIssue"
+        | "DeviceMetric"
+        | "DeviceRequest"
+        | "DeviceUseStatement"
+        | "GuidanceResponse"
+        | "ImmunizationEvaluation"
+        | "ImmunizationRecommendation"
+        | "Linkage"
+        | "MeasureReport"
+        | "MolecularSequence"
+        | "NutritionOrder"
+        | "RequestGroup"
+        | "ResearchSubject"
+        | "RiskAssessment"
+        | "Substance"
+        | "VisionPrescription" => Class::Clinical,
+        "Composition" | "DocumentReference" | "Binary" | "Media" | "DocumentManifest" | "Bundle" | "MessageHeader" => {
+            Class::Notes
+        }
         "Claim"
         | "ClaimResponse"
         | "ExplanationOfBenefit"
@@ -129,8 +161,13 @@ fn class_of(kind: &str) -> Option<Class> {
         | "PaymentNotice"
         | "PaymentReconciliation"
         | "CoverageEligibilityRequest"
-        | "CoverageEligibilityResponse" => Class::Finance,
+        | "CoverageEligibilityResponse"
+        | "Contract"
+        | "EnrollmentRequest"
+        | "EnrollmentResponse" => Class::Finance,
         "AuditEvent" => Class::Audit,
+        // Every other type that is kept says nothing about a patient.
+        kind if crate::fhir::types::is_kept(kind) => Class::Definitions,
         _ => return None,
     })
 }
@@ -155,18 +192,18 @@ fn allowed(role: Role, action: Action, class: Class) -> bool {
     match role {
         Role::FrontDesk => match class {
             Registration | Scheduling => action != Action::Delete,
-            Directory | Safety => action.is_read(),
+            Directory | Safety | Definitions => action.is_read(),
             Finance => action != Action::Delete,
             Clinical | Notes | Audit | Users => false,
         },
         Role::Clinician => match class {
             Registration | Scheduling | Safety | Clinical => action != Action::Delete,
             Notes => true,
-            Directory | Finance => action.is_read(),
+            Directory | Finance | Definitions => action.is_read(),
             Audit | Users => false,
         },
         Role::PracticeAdmin => match class {
-            Registration | Scheduling | Directory | Users => true,
+            Registration | Scheduling | Directory | Definitions | Users => true,
             Safety | Audit => action.is_read(),
             Finance => action.is_read(),
             Clinical | Notes => false,

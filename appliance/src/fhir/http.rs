@@ -11,11 +11,12 @@
 //! | `GET Binary/id`, `POST Binary` | an attachment's bytes; `X-Security-Context: Patient/id` says whose it is |
 
 use super::outcome::Outcome;
+use super::searchset::{self, Asked};
+use super::shape::Shape;
 use super::{capability, etag, etag_version, negotiate, query_pairs};
 use crate::access::{Action, Actor};
 use crate::attachments::ATTACHMENT_BYTES_MAX;
-use crate::clock;
-use crate::store::{Expect, Page, Query, Resource, Store, StoreError, Tx, View};
+use crate::store::{Expect, Query, Resource, Store, StoreError, Tx, View};
 use crate::web::{Method, Policy, Route};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, RawQuery, State};
@@ -92,11 +93,21 @@ async fn found(
     raw: String,
     headers: &HeaderMap,
 ) -> Result<Response, Outcome> {
+    let base = base_url(headers);
     let mut pairs = query_pairs(&raw).ok_or_else(|| StoreError::invalid("is not a query", kind))?;
-    pairs.retain(|(name, _)| name != negotiate::FORMAT);
-    let query = Query::parse(kind, &pairs)?;
+    // Our own addresses mean the same as what follows the base.
+    let own = format!("{base}{BASE}/");
+    pairs.iter_mut().for_each(|(_, value)| *value = value.replace(&own, ""));
+    let shape = Shape::take(&mut pairs)?;
+    let (query, ignored) = match negotiate::prefers(headers, "handling=lenient") {
+        true => Query::parse_lenient(kind, &pairs)?,
+        false => (Query::parse(kind, &pairs)?, Vec::new()),
+    };
+    let counts = shape == Shape::Count || query.count() == 0;
+    let query = if counts { query.limit(0).with_total() } else { query };
     let page = store.view(actor, move |view: &View<'_>| view.search(&query)).await?;
-    Ok(json_response(StatusCode::OK, searchset(&base_url(headers), kind, &raw, &page)))
+    let asked = Asked { base: &base, kind, raw: &raw, shape: &shape, ignored: &ignored };
+    Ok(json_response(StatusCode::OK, searchset::bundle(&asked, &page)?))
 }
 
 async fn create(
@@ -118,13 +129,17 @@ async fn read(
     State(store): State<Store>,
     actor: Actor,
     Path((kind, id)): Path<(String, String)>,
+    RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Outcome> {
-    let found = store.view(&actor, move |view: &View<'_>| view.read(&kind, &id)).await?;
+    let mut pairs = query_pairs(&raw.unwrap_or_default()).unwrap_or_default();
+    let shape = Shape::take(&mut pairs)?;
+    let mut found = store.view(&actor, move |view: &View<'_>| view.read(&kind, &id)).await?;
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).and_then(etag_version);
     if known == Some(found.version) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(found.version))]).into_response());
     }
+    found.body = shape.body(&found.kind, &found.body)?;
     Ok(resource_response(StatusCode::OK, &found, &base_url(&headers)))
 }
 
@@ -236,31 +251,6 @@ fn base_url(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
     if host.is_empty() || !host.bytes().all(plain) { String::new() } else { format!("https://{host}") }
-}
-
-/// The searchset bundle as text: each resource's stored bytes go into it unchanged.
-fn searchset(base: &str, kind: &str, raw: &str, page: &Page) -> String {
-    let quoted = |text: &str| Value::from(text).to_string();
-    let address = |query: &str| quoted(&format!("{base}{BASE}/{kind}?{query}"));
-    let mut links = format!(r#"{{"relation":"self","url":{}}}"#, address(raw));
-    if let Some(next) = page.next {
-        let kept = raw.split('&').filter(|part| !part.is_empty() && !part.starts_with("_cursor="));
-        let query = kept.chain([format!("_cursor={next}").as_str()]).collect::<Vec<_>>().join("&");
-        links += &format!(r#",{{"relation":"next","url":{}}}"#, address(&query));
-    }
-    let total = page.total.map(|total| format!(r#""total":{total},"#)).unwrap_or_default();
-    let entries: Vec<String> = page
-        .resources
-        .iter()
-        .map(|resource| {
-            let url = quoted(&format!("{base}{BASE}/{}", resource.reference()));
-            format!(r#"{{"fullUrl":{url},"resource":{},"search":{{"mode":"match"}}}}"#, resource.body)
-        })
-        .collect();
-    let entries = if entries.is_empty() { String::new() } else { format!(r#","entry":[{}]"#, entries.join(",")) };
-    let now = page.resources.iter().map(|resource| resource.updated_ms).max();
-    let meta = now.map(|ms| format!(r#""meta":{{"lastUpdated":"{}"}},"#, clock::instant(ms))).unwrap_or_default();
-    format!(r#"{{"resourceType":"Bundle",{meta}"type":"searchset",{total}"link":[{links}]{entries}}}"#)
 }
 
 #[cfg(test)]

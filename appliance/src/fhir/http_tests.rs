@@ -180,3 +180,49 @@ async fn what_is_no_element_or_turns_a_name_around_is_refused_by_its_place() {
     // Marks that right-to-left names need in mixed text are no controls.
     assert_eq!(api.create("Patient", patient("\u{200f}\u{05d0}\u{05d1}")).await.0, StatusCode::CREATED);
 }
+
+#[tokio::test]
+async fn an_answer_has_the_shape_that_was_asked_for() {
+    let api = Api::open();
+    for number in 0..3 {
+        let body = json!({ "resourceType": "Patient", "name": [{ "family": format!("Abel{number}") }], "gender": "female",
+                           "text": { "status": "generated", "div": "<div xmlns=\"http://www.w3.org/1999/xhtml\">x</div>" } });
+        assert_eq!(api.create("Patient", body).await.0, StatusCode::CREATED);
+    }
+    let (_, _, bundle) = api.search("Patient", "_summary=count").await;
+    assert_eq!((&bundle["total"], &bundle["entry"]), (&json!(3), &Value::Null));
+    let (_, _, bundle) = api.search("Patient", "_count=0").await;
+    assert_eq!((&bundle["total"], &bundle["entry"]), (&json!(3), &Value::Null));
+    let (_, _, bundle) = api.search("Patient", "_elements=gender&_sort=-family&_count=2").await;
+    let first = &bundle["entry"][0]["resource"];
+    assert_eq!((&first["gender"], &first["name"], &first["text"]), (&json!("female"), &Value::Null, &Value::Null));
+    assert_eq!(first["meta"]["tag"][0]["code"], "SUBSETTED");
+    let next = bundle["link"][1]["url"].as_str().unwrap().to_owned();
+    assert!(next.contains("_elements=gender") && next.contains("_sort=-family"), "{next}");
+    let (_, _, bundle) = api.search("Patient", "_summary=text").await;
+    assert!(bundle["entry"][0]["resource"]["text"].is_object());
+    let (status, _, _) = api.search("Patient", "_summary=some").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_lenient_search_says_what_it_left_out() {
+    let api = Api::open();
+    api.create("Patient", patient("Abel")).await;
+    let mut headers = HeaderMap::new();
+    headers.insert("prefer", "respond-async, handling=lenient".parse().unwrap());
+    let asked = RawQuery(Some("favourite=blue&family=Abel".to_owned()));
+    let state = State(api.store.clone());
+    let (status, _, bundle) =
+        told(search(state, api.actor.clone(), Path("Patient".to_owned()), asked, headers.clone()).await).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(bundle["link"][0]["url"], "/fhir/R4/Patient?family=Abel");
+    let modes: Vec<_> = bundle["entry"].as_array().unwrap().iter().map(|e| e["search"]["mode"].clone()).collect();
+    assert_eq!(modes, ["match", "outcome"]);
+    assert!(bundle["entry"][1]["resource"]["issue"][0]["diagnostics"].as_str().unwrap().contains("favourite"));
+    // What is known but not understood is refused all the same.
+    let asked = RawQuery(Some("birthdate=yesterday".to_owned()));
+    let state = State(api.store.clone());
+    let answer = told(search(state, api.actor.clone(), Path("Patient".to_owned()), asked, headers).await).await;
+    assert_eq!(answer.0, StatusCode::BAD_REQUEST);
+}

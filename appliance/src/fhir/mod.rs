@@ -2,10 +2,13 @@
 
 pub mod capability;
 pub mod date;
+pub mod definition;
 pub mod http;
 pub mod negotiate;
 pub mod outcome;
 pub mod params;
+mod searchset;
+mod shape;
 pub mod transaction;
 pub mod types;
 

@@ -56,6 +56,12 @@ fn wants_json(headers: &HeaderMap, query: &str) -> bool {
         .any(|kind| kind == "*/*" || kind == "application/*" || JSON.contains(&kind.as_str()))
 }
 
+/// Whether the header `Prefer` names a wish, such as `handling=lenient`.
+pub fn prefers(headers: &HeaderMap, wish: &str) -> bool {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split([',', ';'])).any(|part| part.trim().eq_ignore_ascii_case(wish))
+}
+
 /// The type without its parameters.
 fn media_type(value: &str) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()

@@ -1,4 +1,12 @@
 //! The search parameters, as a table: what the capability statement declares, the index holds and a search accepts.
+//! `definitions/search.tsv` is drawn from R4's own definitions; `definitions/search.txt` names what is drawn.
+
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// The table; its bytes decide whether an index was drawn by the same one.
+pub const TABLE: &str = include_str!("../../definitions/search.tsv");
 
 /// How a parameter's values are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -6,7 +14,13 @@ pub enum Form {
     Token,
     String,
     Date,
+    Quantity,
+    Uri,
     Reference,
+    /// A reference to a patient that is the resource's compartment: answered by the store's own column.
+    Patient,
+    /// As [`Form::Patient`], but the element may name something else than a patient, which the index holds.
+    Subject,
 }
 
 impl Form {
@@ -16,186 +30,152 @@ impl Form {
             Form::Token => "token",
             Form::String => "string",
             Form::Date => "date",
-            Form::Reference => "reference",
+            Form::Quantity => "quantity",
+            Form::Uri => "uri",
+            Form::Reference | Form::Patient | Form::Subject => "reference",
         }
+    }
+
+    fn of(word: &str) -> Option<Form> {
+        Some(match word {
+            "token" => Form::Token,
+            "string" => Form::String,
+            "date" => Form::Date,
+            "quantity" => Form::Quantity,
+            "uri" => Form::Uri,
+            "reference" => Form::Reference,
+            "patient" => Form::Patient,
+            "subject" => Form::Subject,
+            _ => return None,
+        })
+    }
+
+    /// Whether the values are references, so that the parameter can be chained and included.
+    pub fn refers(self) -> bool {
+        matches!(self, Form::Reference | Form::Patient | Form::Subject)
     }
 }
 
 /// One search parameter of one type.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Param {
     pub kind: &'static str,
     pub name: &'static str,
     pub form: Form,
-    /// Element paths below the resource, with arrays passed through.
-    pub paths: &'static [&'static str],
+    /// Types that a reference may point to; `*` alone for any.
+    pub targets: Vec<&'static str>,
+    /// The system of every code of a token that is written without one; empty where codes bring theirs.
+    pub system: &'static str,
+    paths: Vec<Path>,
 }
 
-/// Parameters of every type, besides `patient` (the compartment), `_id` and `_lastUpdated`.
-pub const PARAMS: &[Param] = &[
-    token("Patient", "identifier", &["identifier"]),
-    string("Patient", "name", &["name"]),
-    string("Patient", "family", &["name.family"]),
-    string("Patient", "given", &["name.given"]),
-    date("Patient", "birthdate", &["birthDate"]),
-    token("Patient", "gender", &["gender"]),
-    token("Patient", "phone", &["telecom"]),
-    string("Patient", "address", &["address"]),
-    token("Patient", "active", &["active"]),
-    token("Practitioner", "identifier", &["identifier"]),
-    string("Practitioner", "name", &["name"]),
-    string("Practitioner", "family", &["name.family"]),
-    token("Practitioner", "active", &["active"]),
-    token("PractitionerRole", "identifier", &["identifier"]),
-    reference("PractitionerRole", "practitioner", &["practitioner"]),
-    reference("PractitionerRole", "organization", &["organization"]),
-    token("PractitionerRole", "specialty", &["specialty"]),
-    token("Organization", "identifier", &["identifier"]),
-    string("Organization", "name", &["name", "alias"]),
-    string("Organization", "address", &["address"]),
-    token("Location", "identifier", &["identifier"]),
-    string("Location", "name", &["name", "alias"]),
-    string("Location", "address", &["address"]),
-    string("HealthcareService", "name", &["name"]),
-    token("HealthcareService", "identifier", &["identifier"]),
-    token("RelatedPerson", "identifier", &["identifier"]),
-    string("RelatedPerson", "name", &["name"]),
-    token("Encounter", "identifier", &["identifier"]),
-    token("Encounter", "status", &["status"]),
-    token("Encounter", "class", &["class"]),
-    token("Encounter", "type", &["type"]),
-    date("Encounter", "date", &["period"]),
-    reference("Encounter", "participant", &["participant.individual"]),
-    reference("Encounter", "appointment", &["appointment"]),
-    token("Condition", "code", &["code"]),
-    token("Condition", "category", &["category"]),
-    token("Condition", "clinical-status", &["clinicalStatus"]),
-    date("Condition", "onset-date", &["onsetDateTime", "onsetPeriod"]),
-    date("Condition", "recorded-date", &["recordedDate"]),
-    reference("Condition", "encounter", &["encounter"]),
-    token("AllergyIntolerance", "code", &["code", "reaction.substance"]),
-    token("AllergyIntolerance", "clinical-status", &["clinicalStatus"]),
-    date("AllergyIntolerance", "date", &["recordedDate"]),
-    token("MedicationRequest", "status", &["status"]),
-    token("MedicationRequest", "intent", &["intent"]),
-    token("MedicationRequest", "code", &["medicationCodeableConcept"]),
-    date("MedicationRequest", "authoredon", &["authoredOn"]),
-    reference("MedicationRequest", "encounter", &["encounter"]),
-    reference("MedicationRequest", "requester", &["requester"]),
-    token("MedicationDispense", "status", &["status"]),
-    token("Immunization", "status", &["status"]),
-    token("Immunization", "vaccine-code", &["vaccineCode"]),
-    date("Immunization", "date", &["occurrenceDateTime"]),
-    token("Observation", "code", &["code"]),
-    token("Observation", "category", &["category"]),
-    token("Observation", "status", &["status"]),
-    date("Observation", "date", &["effectiveDateTime", "effectivePeriod", "effectiveInstant"]),
-    reference("Observation", "encounter", &["encounter"]),
-    token("DiagnosticReport", "code", &["code"]),
-    token("DiagnosticReport", "category", &["category"]),
-    token("DiagnosticReport", "status", &["status"]),
-    date("DiagnosticReport", "date", &["effectiveDateTime", "effectivePeriod"]),
-    reference("DiagnosticReport", "encounter", &["encounter"]),
-    token("Procedure", "code", &["code"]),
-    token("Procedure", "status", &["status"]),
-    date("Procedure", "date", &["performedDateTime", "performedPeriod"]),
-    reference("Procedure", "encounter", &["encounter"]),
-    token("ServiceRequest", "code", &["code"]),
-    token("ServiceRequest", "category", &["category"]),
-    token("ServiceRequest", "status", &["status"]),
-    date("ServiceRequest", "authored", &["authoredOn"]),
-    token("ImagingStudy", "identifier", &["identifier"]),
-    token("ImagingStudy", "status", &["status"]),
-    date("ImagingStudy", "started", &["started"]),
-    reference("ImagingStudy", "encounter", &["encounter"]),
-    token("CarePlan", "category", &["category"]),
-    token("CarePlan", "status", &["status"]),
-    date("CarePlan", "date", &["period"]),
-    reference("CarePlan", "encounter", &["encounter"]),
-    token("CareTeam", "status", &["status"]),
-    token("CareTeam", "category", &["category"]),
-    token("Goal", "lifecycle-status", &["lifecycleStatus"]),
-    token("Goal", "category", &["category"]),
-    token("Device", "type", &["type"]),
-    token("Device", "identifier", &["identifier"]),
-    token("Composition", "type", &["type"]),
-    token("Composition", "status", &["status"]),
-    date("Composition", "date", &["date"]),
-    reference("Composition", "encounter", &["encounter"]),
-    token("DocumentReference", "identifier", &["identifier", "masterIdentifier"]),
-    token("DocumentReference", "type", &["type"]),
-    token("DocumentReference", "category", &["category"]),
-    token("DocumentReference", "status", &["status"]),
-    date("DocumentReference", "date", &["date"]),
-    date("DocumentReference", "period", &["context.period"]),
-    reference("DocumentReference", "encounter", &["context.encounter"]),
-    reference("DocumentReference", "author", &["author"]),
-    reference("DocumentReference", "relatesto", &["relatesTo.target"]),
-    token("Questionnaire", "status", &["status"]),
-    token("Questionnaire", "url", &["url"]),
-    token("QuestionnaireResponse", "status", &["status"]),
-    reference("QuestionnaireResponse", "encounter", &["encounter"]),
-    date("QuestionnaireResponse", "authored", &["authored"]),
-    token("Consent", "status", &["status"]),
-    token("Consent", "category", &["category"]),
-    date("Consent", "date", &["dateTime"]),
-    reference("Provenance", "target", &["target"]),
-    reference("Schedule", "actor", &["actor"]),
-    reference("Slot", "schedule", &["schedule"]),
-    date("Slot", "start", &["start"]),
-    token("Slot", "status", &["status"]),
-    token("Appointment", "status", &["status"]),
-    token("Appointment", "identifier", &["identifier"]),
-    date("Appointment", "date", &["start"]),
-    reference("Appointment", "actor", &["participant.actor"]),
-    reference("Appointment", "practitioner", &["participant.actor"]),
-    reference("AppointmentResponse", "appointment", &["appointment"]),
-    token("Task", "status", &["status"]),
-    token("Task", "code", &["code"]),
-    reference("Task", "owner", &["owner"]),
-    reference("Task", "focus", &["focus"]),
-    token("Communication", "status", &["status"]),
-    token("Coverage", "identifier", &["identifier"]),
-    token("Coverage", "status", &["status"]),
-    token("Claim", "identifier", &["identifier"]),
-    token("Claim", "status", &["status"]),
-    token("Claim", "use", &["use"]),
-    date("Claim", "created", &["created"]),
-    reference("Claim", "encounter", &["item.encounter"]),
-    reference("Claim", "provider", &["provider"]),
-    reference("ClaimResponse", "request", &["request"]),
-    token("ExplanationOfBenefit", "identifier", &["identifier"]),
-    token("ExplanationOfBenefit", "status", &["status"]),
-    date("ExplanationOfBenefit", "created", &["created"]),
-    reference("ExplanationOfBenefit", "claim", &["claim"]),
-    reference("ExplanationOfBenefit", "encounter", &["item.encounter"]),
-    token("Account", "identifier", &["identifier"]),
-    token("Account", "status", &["status"]),
-    token("ChargeItem", "code", &["code"]),
-    token("ChargeItem", "status", &["status"]),
-    token("Invoice", "identifier", &["identifier"]),
-    token("Invoice", "status", &["status"]),
-    date("Invoice", "date", &["date"]),
-    token("Basic", "code", &["code"]),
-];
+/// A path of element names below the resource.
+#[derive(Debug)]
+struct Path(Vec<Step>);
 
-/// The parameters of one type.
-pub fn of(kind: &str) -> impl Iterator<Item = &'static Param> {
-    PARAMS.iter().filter(move |param| param.kind == kind)
+#[derive(Debug)]
+struct Step {
+    name: &'static str,
+    /// Only elements that hold this: `telecom[system=phone]`.
+    only: Option<(&'static str, &'static str)>,
 }
 
-const fn token(kind: &'static str, name: &'static str, paths: &'static [&'static str]) -> Param {
-    Param { kind, name, form: Form::Token, paths }
+static PARAMS: LazyLock<HashMap<&'static str, Vec<Param>>> = LazyLock::new(|| {
+    let mut all = HashMap::<_, Vec<Param>>::new();
+    for param in TABLE.lines().filter_map(Param::parse) {
+        all.entry(param.kind).or_default().push(param);
+    }
+    all
+});
+
+/// The parameters of one type, by name.
+pub fn of(kind: &str) -> &'static [Param] {
+    PARAMS.get(kind).map_or(&[], Vec::as_slice)
 }
 
-const fn string(kind: &'static str, name: &'static str, paths: &'static [&'static str]) -> Param {
-    Param { kind, name, form: Form::String, paths }
+/// The parameter of a type with this name.
+pub fn find(kind: &str, name: &str) -> Option<&'static Param> {
+    of(kind).iter().find(|param| param.name == name)
 }
 
-const fn date(kind: &'static str, name: &'static str, paths: &'static [&'static str]) -> Param {
-    Param { kind, name, form: Form::Date, paths }
+/// Every parameter, in the table's order.
+pub fn all() -> impl Iterator<Item = &'static Param> {
+    super::types::TYPES.iter().flat_map(|kind| of(kind))
 }
 
-const fn reference(kind: &'static str, name: &'static str, paths: &'static [&'static str]) -> Param {
-    Param { kind, name, form: Form::Reference, paths }
+impl Param {
+    fn parse(line: &'static str) -> Option<Param> {
+        let mut fields = line.split('\t');
+        let (kind, name) = (fields.next()?, fields.next()?);
+        let form = Form::of(fields.next()?)?;
+        let targets = fields.next()?.split_whitespace().collect();
+        let system = fields.next()?;
+        let paths = fields.next()?.split_whitespace().map(Path::parse).collect::<Option<_>>()?;
+        Some(Param { kind, name, form, targets, system, paths })
+    }
+
+    /// Whether a reference of this parameter may point to `kind`.
+    pub fn points_to(&self, kind: &str) -> bool {
+        self.targets.iter().any(|target| *target == "*" || *target == kind)
+    }
+
+    /// Every value of `body` that this parameter reads.
+    pub fn visit<'v>(&self, body: &'v Value, found: &mut dyn FnMut(&'v Value)) {
+        self.paths.iter().for_each(|path| visit(body, &path.0, found));
+    }
+}
+
+impl Path {
+    fn parse(text: &'static str) -> Option<Path> {
+        let step = |step: &'static str| match step.split_once('[') {
+            None => Some(Step { name: step, only: None }),
+            Some((name, rest)) => Some(Step { name, only: Some(rest.strip_suffix(']')?.split_once('=')?) }),
+        };
+        text.split('.').map(step).collect::<Option<_>>().map(Path)
+    }
+}
+
+fn visit<'v>(value: &'v Value, steps: &[Step], found: &mut dyn FnMut(&'v Value)) {
+    if let Value::Array(items) = value {
+        return items.iter().for_each(|item| visit(item, steps, found));
+    }
+    let Some((step, rest)) = steps.split_first() else { return found(value) };
+    let Some(inner) = value.get(step.name) else { return };
+    match (step.only, inner) {
+        (None, inner) => visit(inner, rest, found),
+        (Some(only), Value::Array(items)) => {
+            items.iter().filter(|item| holds(item, only)).for_each(|item| visit(item, rest, found));
+        }
+        (Some(only), inner) if holds(inner, only) => visit(inner, rest, found),
+        (Some(_), _) => {}
+    }
+}
+
+fn holds(value: &Value, (name, wanted): (&str, &str)) -> bool {
+    value.get(name).and_then(Value::as_str) == Some(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_line_of_the_table_is_understood() {
+        assert_eq!(TABLE.lines().count(), all().count());
+        for param in all() {
+            assert!(!param.paths.is_empty(), "{} {}", param.kind, param.name);
+            assert_eq!(param.form.refers(), !param.targets.is_empty(), "{} {}", param.kind, param.name);
+        }
+    }
+
+    #[test]
+    fn a_path_reads_through_arrays_and_conditions() {
+        let body = json!({ "telecom": [
+            { "system": "phone", "value": "1" }, { "system": "email", "value": "2" }, { "system": "phone", "value": "3" },
+        ]});
+        let mut found = Vec::new();
+        find("Patient", "phone").unwrap().visit(&body, &mut |value| found.push(value["value"].as_str().unwrap()));
+        assert_eq!(found, ["1", "3"]);
+    }
 }

@@ -2,14 +2,18 @@
 
 use super::StoreError;
 use crate::fhir::date::{self, Interval};
-use crate::fhir::params::{Form, PARAMS, Param};
+use crate::fhir::params::{self, Form, Param};
 use crate::fhir::types::TYPES;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 /// Longest indexed text, bytes: longer values are cut (a search for more than this finds nothing more precise).
 const TEXT_BYTES_MAX: usize = 200;
+/// Codings of one concept that are indexed.
+const CODINGS_MAX: usize = 64;
+/// Counted up whenever the same parameter draws other rows than before.
+const DRAWN_BY: u32 = 2;
 
 /// The numbers that this database gave to types and parameters.
 pub struct ParamIds {
@@ -24,7 +28,7 @@ impl ParamIds {
         for (number, name) in (1i64..).zip(TYPES) {
             transaction.execute("INSERT OR IGNORE INTO resource_type (id, name) VALUES (?1, ?2)", (number, name))?;
         }
-        for param in PARAMS {
+        for param in params::all() {
             transaction
                 .execute("INSERT OR IGNORE INTO param (type, name) VALUES (?1, ?2)", (param.kind, param.name))?;
         }
@@ -39,7 +43,7 @@ impl ParamIds {
             let id = connection.query_row("SELECT id FROM resource_type WHERE name = ?1", [name], |row| row.get(0))?;
             ids.types.insert(name, id);
         }
-        for param in PARAMS {
+        for param in params::all() {
             let sql = "SELECT id FROM param WHERE type = ?1 AND name = ?2";
             let id = connection.query_row(sql, (param.kind, param.name), |row| row.get(0))?;
             ids.params.insert((param.kind, param.name), id);
@@ -60,22 +64,24 @@ impl ParamIds {
 /// older releases stored.
 pub fn rebuild_if_outdated(connection: &Connection, ids: &ParamIds) -> Result<(), StoreError> {
     const KEY: &str = "index-parameters";
-    let table = blake3::hash(format!("{PARAMS:?}").as_bytes()).to_hex().to_string();
+    let table = blake3::hash(format!("{DRAWN_BY} {}", params::TABLE).as_bytes()).to_hex().to_string();
     let sql = "SELECT value FROM meta WHERE key = ?1";
     let found: Option<String> = connection.query_row(sql, [KEY], |row| row.get(0)).optional()?;
     if found.as_deref() == Some(table.as_str()) {
         return Ok(());
     }
     let transaction = connection.unchecked_transaction()?;
-    transaction
-        .execute_batch("DELETE FROM ix_token; DELETE FROM ix_string; DELETE FROM ix_date; DELETE FROM ix_ref;")?;
-    let sql = "SELECT t.name, r.rid, r.patient, r.body FROM resource r JOIN resource_type t ON t.id = r.type";
+    transaction.execute_batch(
+        "DELETE FROM ix_token; DELETE FROM ix_string; DELETE FROM ix_date; DELETE FROM ix_ref; DELETE FROM ix_quantity;",
+    )?;
+    let sql = "SELECT t.name, r.rid, r.patient, r.body FROM resource r JOIN resource_type t ON t.id = r.type \
+               WHERE r.deleted = 0";
     let mut statement = transaction.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (kind, body): (String, String) = (row.get(0)?, row.get(3)?);
         let body = serde_json::from_str(&body).map_err(|_| StoreError::Damaged("resource body"))?;
-        insert(&transaction, ids, &kind, row.get(1)?, row.get(2)?, &body)?;
+        insert(&transaction, ids, &kind, (row.get(1)?, row.get(2)?), &body)?;
     }
     drop(rows);
     drop(statement);
@@ -85,60 +91,148 @@ pub fn rebuild_if_outdated(connection: &Connection, ids: &ParamIds) -> Result<()
     Ok(())
 }
 
-/// Removes the index rows of a resource.
-pub fn remove(connection: &Connection, rid: i64) -> Result<(), StoreError> {
-    for sql in [
-        "DELETE FROM ix_token WHERE rid = ?1",
-        "DELETE FROM ix_string WHERE rid = ?1",
-        "DELETE FROM ix_date WHERE rid = ?1",
-        "DELETE FROM ix_ref WHERE rid = ?1",
-    ] {
-        connection.prepare_cached(sql)?.execute([rid])?;
-    }
-    Ok(())
+/// One row of an index table.
+#[derive(Debug, PartialEq)]
+enum Row<'v> {
+    Token { system: &'v str, code: &'v str },
+    Text { value: String, exact: &'v str },
+    Date(Interval),
+    Target(&'v str),
+    Quantity { value: f64, system: &'v str, code: &'v str, unit: &'v str },
 }
 
-/// Adds the index rows of a resource.
+/// Adds the index rows of a resource in row `rid`, in the compartment of `patient`.
 pub fn insert(
     connection: &Connection,
     ids: &ParamIds,
     kind: &str,
-    rid: i64,
-    patient: i64,
+    (rid, patient): (i64, i64),
     body: &Value,
 ) -> Result<(), StoreError> {
-    for param in PARAMS.iter().filter(|param| param.kind == kind) {
-        let Some(id) = ids.param_id(param.kind, param.name) else { continue };
-        let values = param.paths.iter().flat_map(|path| at_path(body, path));
-        match param.form {
-            Form::Token => {
-                let sql =
-                    "INSERT OR IGNORE INTO ix_token (param, code, patient, rid, system) VALUES (?1, ?2, ?3, ?4, ?5)";
-                for (system, code) in values.flat_map(tokens).collect::<BTreeSet<_>>() {
-                    connection.prepare_cached(sql)?.execute((id, code, patient, rid, system))?;
-                }
+    each(ids, kind, body, &mut |param, row| {
+        let sql = match &row {
+            Row::Token { .. } => {
+                "INSERT OR IGNORE INTO ix_token (param, patient, rid, system, code) VALUES (?1, ?2, ?3, ?4, ?5)"
             }
-            Form::String => {
-                let sql = "INSERT OR IGNORE INTO ix_string (param, value, patient, rid) VALUES (?1, ?2, ?3, ?4)";
-                for text in values.flat_map(strings).collect::<BTreeSet<_>>() {
-                    connection.prepare_cached(sql)?.execute((id, text, patient, rid))?;
-                }
+            Row::Text { .. } => {
+                "INSERT OR IGNORE INTO ix_string (param, patient, rid, value, exact) VALUES (?1, ?2, ?3, ?4, ?5)"
             }
-            Form::Date => {
-                let sql = "INSERT OR IGNORE INTO ix_date (param, patient, lo, hi, rid) VALUES (?1, ?2, ?3, ?4, ?5)";
-                for interval in values.filter_map(interval) {
-                    connection.prepare_cached(sql)?.execute((id, patient, interval.lo, interval.hi, rid))?;
-                }
+            Row::Date(_) => "INSERT OR IGNORE INTO ix_date (param, patient, rid, lo, hi) VALUES (?1, ?2, ?3, ?4, ?5)",
+            Row::Target(_) => "INSERT OR IGNORE INTO ix_ref (param, patient, rid, target) VALUES (?1, ?2, ?3, ?4)",
+            Row::Quantity { .. } => {
+                "INSERT OR IGNORE INTO ix_quantity (param, patient, rid, value, system, code, unit) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
             }
-            Form::Reference => {
-                let sql = "INSERT OR IGNORE INTO ix_ref (param, target, rid) VALUES (?1, ?2, ?3)";
-                for target in values.filter_map(target) {
-                    connection.prepare_cached(sql)?.execute((id, target, rid))?;
-                }
+        };
+        execute(connection, sql, (param, patient, rid), &row)
+    })
+}
+
+/// Removes the index rows of a resource: those that its stored body draws.
+pub fn remove(
+    connection: &Connection,
+    ids: &ParamIds,
+    kind: &str,
+    (rid, patient): (i64, i64),
+    body: &Value,
+) -> Result<(), StoreError> {
+    each(ids, kind, body, &mut |param, row| {
+        let sql = match &row {
+            Row::Token { .. } => {
+                "DELETE FROM ix_token WHERE param = ?1 AND patient = ?2 AND rid = ?3 AND system = ?4 AND code = ?5"
             }
+            Row::Text { .. } => {
+                "DELETE FROM ix_string WHERE param = ?1 AND patient = ?2 AND rid = ?3 AND value = ?4 AND exact = ?5"
+            }
+            Row::Date(_) => {
+                "DELETE FROM ix_date WHERE param = ?1 AND patient = ?2 AND rid = ?3 AND lo = ?4 AND hi = ?5"
+            }
+            Row::Target(_) => "DELETE FROM ix_ref WHERE param = ?1 AND patient = ?2 AND rid = ?3 AND target = ?4",
+            Row::Quantity { .. } => {
+                "DELETE FROM ix_quantity WHERE param = ?1 AND patient = ?2 AND rid = ?3 AND value = ?4 \
+                 AND system = ?5 AND code = ?6 AND unit = ?7"
+            }
+        };
+        execute(connection, sql, (param, patient, rid), &row)
+    })
+}
+
+fn execute(
+    connection: &Connection,
+    sql: &str,
+    (param, patient, rid): (i64, i64, i64),
+    row: &Row<'_>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    match row {
+        Row::Token { system, code } => statement.execute((param, patient, rid, system, code))?,
+        Row::Text { value, exact } => statement.execute((param, patient, rid, value, exact))?,
+        Row::Date(interval) => statement.execute((param, patient, rid, interval.lo, interval.hi))?,
+        Row::Target(target) => statement.execute((param, patient, rid, target))?,
+        Row::Quantity { value, system, code, unit } => {
+            statement.execute((param, patient, rid, value, system, code, unit))?
         }
-    }
+    };
     Ok(())
+}
+
+/// Draws the index rows of a body.
+fn each(
+    ids: &ParamIds,
+    kind: &str,
+    body: &Value,
+    found: &mut dyn FnMut(i64, Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut done = Ok(());
+    for param in params::of(kind) {
+        let Some(id) = ids.param_id(param.kind, param.name) else { continue };
+        param.visit(body, &mut |value| {
+            if done.is_ok() {
+                done = draw(param, value, &mut |row| found(id, row));
+            }
+        });
+    }
+    done
+}
+
+fn draw(
+    param: &Param,
+    value: &Value,
+    found: &mut dyn FnMut(Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    match param.form {
+        Form::Token => tokens(value, &mut |system, code| found(Row::Token { system: cut(system), code: cut(code) })),
+        Form::Uri => value.as_str().map_or(Ok(()), |uri| found(Row::Token { system: "", code: cut(uri) })),
+        Form::String => strings(value, &mut |text| {
+            let (folded, exact) = (fold(text), cut(text));
+            if folded.is_empty() {
+                return Ok(());
+            }
+            let exact = if folded == exact { "" } else { exact };
+            found(Row::Text { value: folded, exact })
+        }),
+        Form::Date => interval(value).map_or(Ok(()), |interval| found(Row::Date(interval))),
+        Form::Quantity => quantity(value).map_or(Ok(()), found),
+        Form::Reference => match target(value) {
+            Some(target) if fits(param, target) => found(Row::Target(target)),
+            _ => Ok(()),
+        },
+        Form::Subject => match target(value) {
+            Some(target) if !target.starts_with("Patient/") => found(Row::Target(target)),
+            _ => Ok(()),
+        },
+        // The resource's own column.
+        Form::Patient => Ok(()),
+    }
+}
+
+/// `participant.actor` is read by several parameters, each of which means some types only. What has no type in it (an
+/// address elsewhere, an identifier) could be any.
+fn fits(param: &Param, target: &str) -> bool {
+    match target.split_once('/') {
+        Some((kind, _)) if crate::fhir::types::is_kept(kind) => param.points_to(kind),
+        _ => true,
+    }
 }
 
 /// Logical id of the patient in whose compartment a resource is.
@@ -154,14 +248,12 @@ pub fn patient_reference(body: &Value) -> Option<String> {
         "source",
         "sender",
     ];
-    PATHS.iter().flat_map(|path| at_path(body, path)).filter_map(target).find_map(|target| {
-        let id = target.strip_prefix("Patient/")?;
-        Some(id.split('/').next().unwrap_or(id).to_owned())
-    })
+    let mut targets = PATHS.iter().flat_map(|path| at_path(body, path)).filter_map(target);
+    targets.find_map(|target| target.strip_prefix("Patient/").map(str::to_owned))
 }
 
 /// The values at a path of element names, arrays passed through.
-pub fn at_path<'v>(value: &'v Value, path: &str) -> Vec<&'v Value> {
+fn at_path<'v>(value: &'v Value, path: &str) -> Vec<&'v Value> {
     let mut found = vec![value];
     for name in path.split('.') {
         found = found
@@ -183,43 +275,47 @@ pub fn at_path<'v>(value: &'v Value, path: &str) -> Vec<&'v Value> {
 }
 
 /// `(system, code)` of a code, boolean, Coding, CodeableConcept, Identifier or ContactPoint.
-pub fn tokens(value: &Value) -> Vec<(String, String)> {
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(|text| cut(text).to_owned());
+fn tokens(value: &Value, found: &mut dyn FnMut(&str, &str) -> Result<(), StoreError>) -> Result<(), StoreError> {
     match value {
-        Value::String(code) => vec![(String::new(), cut(code).to_owned())],
-        Value::Bool(flag) => vec![(String::new(), flag.to_string())],
+        Value::String(code) => found("", code),
+        Value::Bool(flag) => found("", if *flag { "true" } else { "false" }),
         Value::Object(object) => {
-            let system = text(object.get("system")).unwrap_or_default();
-            match (object.get("coding"), text(object.get("code")), text(object.get("value"))) {
-                (Some(Value::Array(codings)), _, _) => codings.iter().take(64).flat_map(coding).collect(),
-                (_, Some(code), _) | (_, None, Some(code)) => vec![(system, code)],
-                _ => Vec::new(),
+            let text = |name: &str| object.get(name).and_then(Value::as_str);
+            if let Some(Value::Array(codings)) = object.get("coding") {
+                return codings.iter().take(CODINGS_MAX).try_for_each(|coding| tokens(coding, found));
+            }
+            match text("code").or_else(|| text("value")) {
+                Some(code) => found(text("system").unwrap_or_default(), code),
+                None => Ok(()),
             }
         }
-        _ => Vec::new(),
+        _ => Ok(()),
     }
 }
 
-fn coding(value: &Value) -> Option<(String, String)> {
-    let code = value.get("code")?.as_str()?;
-    let system = value.get("system").and_then(Value::as_str).unwrap_or_default();
-    Some((cut(system).to_owned(), cut(code).to_owned()))
-}
-
-/// The searchable texts of a string, HumanName or Address, folded.
-pub fn strings(value: &Value) -> Vec<String> {
-    const PARTS: [&str; 9] = ["text", "family", "given", "line", "city", "district", "state", "postalCode", "country"];
+/// The searchable texts of a string, HumanName or Address.
+fn strings(value: &Value, found: &mut dyn FnMut(&str) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    const PARTS: [&str; 11] =
+        ["text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country"];
     match value {
-        Value::String(text) => vec![fold(text)],
-        Value::Object(_) => {
-            PARTS.iter().flat_map(|part| at_path(value, part)).filter_map(Value::as_str).map(fold).collect()
-        }
-        _ => Vec::new(),
+        Value::String(text) => found(text),
+        Value::Object(object) => PARTS.iter().filter_map(|part| object.get(*part)).try_for_each(|part| match part {
+            Value::Array(items) => items.iter().filter_map(Value::as_str).try_for_each(&mut *found),
+            Value::String(text) => found(text),
+            _ => Ok(()),
+        }),
+        _ => Ok(()),
     }
+}
+
+fn quantity(value: &Value) -> Option<Row<'_>> {
+    let text = |name: &str| cut(value.get(name).and_then(Value::as_str).unwrap_or_default());
+    let number = value.get("value")?.as_f64().filter(|number| number.is_finite())?;
+    Some(Row::Quantity { value: number, system: text("system"), code: text("code"), unit: text("unit") })
 }
 
 /// The interval of a date, dateTime, instant or Period.
-pub fn interval(value: &Value) -> Option<Interval> {
+fn interval(value: &Value) -> Option<Interval> {
     match value {
         Value::String(text) => date::parse(text),
         Value::Object(period) => {
@@ -236,10 +332,11 @@ pub fn interval(value: &Value) -> Option<Interval> {
     }
 }
 
-/// What a Reference points to, as written.
-pub fn target(value: &Value) -> Option<String> {
-    let reference = value.get("reference")?.as_str()?;
-    (!reference.starts_with('#') && reference.len() <= 2 * TEXT_BYTES_MAX).then(|| reference.to_owned())
+/// What a Reference or a canonical points to, as written; a version that it names is no part of it.
+pub fn target(value: &Value) -> Option<&str> {
+    let reference = value.get("reference").unwrap_or(value).as_str()?;
+    let reference = reference.split("/_history/").next().unwrap_or(reference);
+    (!reference.starts_with('#') && reference.len() <= 2 * TEXT_BYTES_MAX).then_some(reference)
 }
 
 /// Lower case, without the marks of Latin letters, so that `Mejia` finds `Mejía`.
@@ -280,9 +377,4 @@ pub fn cut(text: &str) -> &str {
         end -= 1;
     }
     text.get(..end).unwrap_or_default()
-}
-
-/// The parameter of a type with this name.
-pub fn find(kind: &str, name: &str) -> Option<&'static Param> {
-    PARAMS.iter().find(|param| param.kind == kind && param.name == name)
 }

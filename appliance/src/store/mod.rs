@@ -8,11 +8,14 @@
 
 mod chart;
 mod error;
+mod include;
 mod index;
 mod ledger;
 mod lock;
 mod migrate;
+mod order;
 mod outbox;
+mod query;
 mod resource;
 mod search;
 mod tx;
@@ -23,8 +26,10 @@ pub use chart::Chart;
 pub use error::{Reason, StoreError};
 pub use ledger::{Entry as LedgerEntry, Posting};
 pub use migrate::SCHEMA_VERSION;
+pub use order::Cursor;
+pub use query::Query;
 pub use resource::{Expect, Resource};
-pub use search::{Cursor, Page, Query};
+pub use search::Page;
 pub use tx::Tx;
 pub use view::View;
 
@@ -257,7 +262,7 @@ fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "cache_size", -16_384)?;
     // A log that grew while a copy was made gives its room back.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(128);
     Ok(())
 }
 
@@ -267,6 +272,6 @@ fn open_reader(database: &Path) -> Result<Connection, StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }

@@ -66,6 +66,22 @@ pub(crate) fn load(connection: &Connection, kind: &str, id: &str) -> Result<Opti
     Ok(connection.prepare_cached(&sql)?.query_row((kind, id), from_row).optional()?)
 }
 
+/// The current version in row `rid`, which is one of `kind`.
+pub(super) fn load_row(connection: &Connection, kind: &str, rid: i64) -> Result<Resource, StoreError> {
+    let sql = "SELECT id, version, updated_ms, patient, body FROM resource WHERE rid = ?1";
+    Ok(connection.prepare_cached(sql)?.query_row([rid], |row| {
+        Ok(Resource {
+            rid,
+            kind: kind.to_owned(),
+            id: row.get(0)?,
+            version: row.get(1)?,
+            updated_ms: row.get(2)?,
+            patient: row.get(3)?,
+            body: row.get(4)?,
+        })
+    })?)
+}
+
 /// A superseded version, or `None`.
 pub(super) fn load_version(
     current: Resource,

@@ -1,408 +1,310 @@
-//! Search: parameters are parsed against the table, then only fixed SQL with bound values reaches the database.
+//! Search: what was understood becomes fixed SQL with bound values; no text of a client reaches the database otherwise.
 
 use super::StoreError;
-use super::index::{self, ParamIds};
+use super::index::ParamIds;
+use super::order::{Cursor, Key};
+use super::query::{Clause, Compare, Prefix, Quantity, Query, Test, Token};
 use super::resource::{self, Resource};
-use crate::fhir::date::{self, Interval};
-use crate::fhir::params::Form;
-use crate::fhir::types;
+use crate::fhir::date::Interval;
+use crate::fhir::params::{Form, Param};
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 
-/// Resources on a page unless `_count` says otherwise.
-pub const COUNT_DEFAULT: u32 = 50;
-/// Resources on a page at most.
-pub const COUNT_MAX: u32 = 500;
-/// Parameters, and alternatives of one parameter, in one search.
-const TERMS_MAX: usize = 32;
-
-/// Where a page begins: after this row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cursor(i64);
-
-impl Cursor {
-    pub fn parse(text: &str) -> Option<Cursor> {
-        text.parse().ok().filter(|rid| *rid >= 0).map(Cursor)
-    }
-}
-
-impl std::fmt::Display for Cursor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A search that was understood.
-#[derive(Debug, Clone)]
-pub struct Query {
-    kind: String,
-    patient: Option<String>,
-    clauses: Vec<Clause>,
-    count: u32,
-    after: Cursor,
-    total: bool,
-}
-
-/// One page of a search, in the order in which the resources were created.
+/// One page of a search.
 #[derive(Debug, Clone)]
 pub struct Page {
     pub resources: Vec<Resource>,
     pub next: Option<Cursor>,
     /// All matches, where the search asked for it (`_total=accurate`).
     pub total: Option<u64>,
-}
-
-#[derive(Debug, Clone)]
-enum Clause {
-    Id(Vec<String>),
-    Updated(Prefix, Interval),
-    /// `(system, code)`; a missing side matches anything.
-    Token(&'static str, Vec<(Option<String>, Option<String>)>),
-    Text(&'static str, Compare, Vec<String>),
-    Date(&'static str, Vec<(Prefix, Interval)>),
-    Reference(&'static str, Vec<String>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compare {
-    Prefix,
-    Contains,
-    Exact,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Prefix {
-    Eq,
-    Ne,
-    Lt,
-    Gt,
-    Le,
-    Ge,
-}
-
-impl Query {
-    /// Everything of one type.
-    pub fn all(kind: &str) -> Result<Query, StoreError> {
-        if !types::is_kept(kind) {
-            return Err(StoreError::invalid("this type is not kept here", kind));
-        }
-        let (kind, count) = (kind.to_owned(), COUNT_DEFAULT);
-        Ok(Query { kind, patient: None, clauses: Vec::new(), count, after: Cursor::default(), total: false })
-    }
-
-    /// Understands decoded name/value pairs of a query string.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`] names the parameter that is unknown or malformed: an ignored one would widen the result.
-    pub fn parse(kind: &str, pairs: &[(String, String)]) -> Result<Query, StoreError> {
-        let mut query = Query::all(kind)?;
-        if pairs.len() > TERMS_MAX {
-            return Err(StoreError::invalid("too many search parameters", kind));
-        }
-        for (name, value) in pairs {
-            query.add(name, value)?;
-        }
-        Ok(query)
-    }
-
-    pub fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    /// The patient to whom the search is restricted.
-    pub fn patient(&self) -> Option<&str> {
-        self.patient.as_deref()
-    }
-
-    pub fn count(&self) -> u32 {
-        self.count
-    }
-
-    /// The same search from another place.
-    pub fn after(self, after: Cursor) -> Query {
-        Query { after, ..self }
-    }
-
-    /// Restricts to resources in a patient's compartment.
-    pub fn of_patient(self, patient_id: &str) -> Query {
-        Query { patient: Some(patient_id.to_owned()), ..self }
-    }
-
-    /// `count` resources a page, at most [`COUNT_MAX`].
-    pub fn limit(self, count: u32) -> Query {
-        Query { count: count.min(COUNT_MAX), ..self }
-    }
-
-    fn add(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
-        let (base, modifier) = name.split_once(':').unwrap_or((name, ""));
-        let wrong = |sentence| StoreError::invalid(sentence, index::cut(base));
-        match base {
-            "_count" => {
-                let count: u32 = value.parse().map_err(|_| wrong("must be a whole number"))?;
-                self.count = count.min(COUNT_MAX);
-            }
-            "_cursor" => self.after = Cursor::parse(value).ok_or_else(|| wrong("is not a cursor of this server"))?,
-            "_total" => self.total = value == "accurate",
-            "_format" if value.contains("json") => {}
-            "_id" => self.clauses.push(Clause::Id(alternatives(value).map_err(wrong)?)),
-            "_lastUpdated" => {
-                let (prefix, interval) = dated(value).ok_or_else(|| wrong("must be a date"))?;
-                self.clauses.push(Clause::Updated(prefix, interval));
-            }
-            "patient" | "subject" if self.kind != "Patient" => {
-                let id = value.strip_prefix("Patient/").unwrap_or(value);
-                if self.patient.as_deref().is_some_and(|other| other != id) {
-                    return Err(wrong("a search can be restricted to one patient only"));
-                }
-                self.patient = Some(id.to_owned());
-            }
-            _ => {
-                let clause = clause(&self.kind, base, modifier, value).map_err(wrong)?;
-                self.clauses.push(clause);
-                return Ok(());
-            }
-        }
-        if modifier.is_empty() { Ok(()) } else { Err(wrong("this modifier is not supported")) }
-    }
-}
-
-fn clause(kind: &str, name: &str, modifier: &str, value: &str) -> Result<Clause, &'static str> {
-    let param = index::find(kind, name)
-        .ok_or("this search parameter is not supported for this type; the capability statement lists those that are")?;
-    let values = alternatives(value)?;
-    Ok(match (param.form, modifier) {
-        (Form::Token, "") => Clause::Token(param.name, values.iter().map(|value| token(value)).collect()),
-        (Form::String, "" | "contains" | "exact") => {
-            let compare = match modifier {
-                "contains" => Compare::Contains,
-                "exact" => Compare::Exact,
-                _ => Compare::Prefix,
-            };
-            Clause::Text(param.name, compare, values.iter().map(|value| index::fold(value)).collect())
-        }
-        (Form::Date, "") => {
-            let dates = values.iter().map(|value| dated(value)).collect::<Option<_>>();
-            Clause::Date(param.name, dates.ok_or("must be a date, with eq, ne, lt, gt, le or ge before it if need be")?)
-        }
-        (Form::Reference, "") => {
-            let targets = values.iter().map(|value| referred(param.name, value)).collect::<Option<_>>();
-            Clause::Reference(param.name, targets.ok_or("must be written as Type/id")?)
-        }
-        _ => return Err("this modifier is not supported"),
-    })
-}
-
-/// The alternatives of a value, divided by commas; `\,` is a comma.
-fn alternatives(value: &str) -> Result<Vec<String>, &'static str> {
-    let mut all = vec![String::new()];
-    let mut escaped = false;
-    for c in value.chars() {
-        match (c, escaped) {
-            ('\\', false) => escaped = true,
-            (',', false) => all.push(String::new()),
-            (c, _) => {
-                escaped = false;
-                if let Some(last) = all.last_mut() {
-                    last.push(c);
-                }
-            }
-        }
-    }
-    if all.len() > TERMS_MAX {
-        return Err("has too many alternatives");
-    }
-    if all.iter().any(String::is_empty) {
-        return Err("has an empty value");
-    }
-    Ok(all)
-}
-
-fn token(value: &str) -> (Option<String>, Option<String>) {
-    let side = |text: &str| (!text.is_empty()).then(|| index::cut(text).to_owned());
-    match value.split_once('|') {
-        // `|code` asks for a code without a system.
-        Some(("", code)) => (Some(String::new()), side(code)),
-        Some((system, code)) => (side(system), side(code)),
-        None => (None, side(value)),
-    }
-}
-
-fn dated(value: &str) -> Option<(Prefix, Interval)> {
-    let (prefix, rest) = match value.get(..2) {
-        Some("eq") => (Prefix::Eq, value.get(2..)?),
-        Some("ne") => (Prefix::Ne, value.get(2..)?),
-        Some("lt" | "eb") => (Prefix::Lt, value.get(2..)?),
-        Some("gt" | "sa") => (Prefix::Gt, value.get(2..)?),
-        Some("le") => (Prefix::Le, value.get(2..)?),
-        Some("ge") => (Prefix::Ge, value.get(2..)?),
-        _ => (Prefix::Eq, value),
-    };
-    // In a query string an unescaped `+` of a zone arrives as a space.
-    Some((prefix, date::parse(&rest.replace(' ', "+"))?))
-}
-
-fn referred(name: &str, value: &str) -> Option<String> {
-    let kind = match name {
-        "encounter" => "Encounter",
-        "practitioner" | "requester" => "Practitioner",
-        "organization" => "Organization",
-        "appointment" => "Appointment",
-        "schedule" => "Schedule",
-        "claim" | "request" => "Claim",
-        _ => "",
-    };
-    match (value.contains('/'), kind) {
-        (true, _) => Some(value.to_owned()),
-        (false, "") => None,
-        (false, kind) => Some(format!("{kind}/{value}")),
-    }
+    /// What `_include` and `_revinclude` added.
+    pub included: Vec<Resource>,
+    /// There was more to include than a page holds.
+    pub cut: bool,
 }
 
 /// Conditions of one statement with their bound values.
-struct Where {
-    sql: String,
+struct Where<'i> {
+    ids: &'i ParamIds,
+    /// The one patient of the search: in the key of every index row.
+    patient: Option<i64>,
     values: Vec<Sql>,
 }
 
-impl Where {
+impl Where<'_> {
     fn bind(&mut self, value: impl Into<Sql>) -> String {
         self.values.push(value.into());
         format!("?{}", self.values.len())
     }
-
-    fn and(&mut self, condition: &str) {
-        self.sql.push_str(" AND ");
-        self.sql.push_str(condition);
-    }
 }
 
 pub(super) fn run(connection: &Connection, ids: &ParamIds, query: &Query) -> Result<Page, StoreError> {
+    let mut page = Page { resources: Vec::new(), next: None, total: None, included: Vec::new(), cut: false };
     let patient = match &query.patient {
         None => None,
         Some(id) => match resource::patient_rid(connection, id)? {
             Some(rid) => Some(rid),
-            None => return Ok(Page { resources: Vec::new(), next: None, total: query.total.then_some(0) }),
+            None => return Ok(Page { total: query.total.then_some(0), ..page }),
         },
     };
-    let conditions = conditions(ids, query, patient)?;
-    let total = if query.total { Some(total(connection, &conditions)?) } else { None };
-    let Where { sql, mut values } = conditions;
-    values.push(query.after.0.into());
-    let after = values.len();
-    values.push((i64::from(query.count) + 1).into());
-    let sql = format!(
-        "SELECT {} FROM {} WHERE {sql} AND r.rid > ?{after} ORDER BY r.rid LIMIT ?{}",
-        resource::COLUMNS,
-        resource::TABLES,
-        values.len()
-    );
+    let mut out = Where { ids, patient, values: Vec::new() };
+    let conditions = conditions(&mut out, query)?;
+    if query.total {
+        let sql = format!("SELECT count(*) FROM resource r WHERE {conditions}");
+        let values = rusqlite::params_from_iter(&out.values);
+        let total: i64 = connection.prepare_cached(&sql)?.query_row(values, |row| row.get(0))?;
+        page.total = Some(total.cast_unsigned());
+    }
+    if query.count == 0 {
+        return Ok(page);
+    }
+    let (sql, values) = statement(out, query, &conditions);
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(rusqlite::params_from_iter(values), resource::from_row)?;
-    let mut resources = rows.collect::<Result<Vec<_>, _>>()?;
-    let more = resources.len() > query.count as usize;
-    resources.truncate(query.count as usize);
-    let next = resources.last().filter(|_| more).map(|last| Cursor(last.rid));
-    Ok(Page { resources, next, total })
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        if page.resources.len() >= query.count as usize {
+            page.next = last;
+            break;
+        }
+        let rid: i64 = row.get(0)?;
+        let keys = (1..=query.order.len()).map(|at| Key::read(row.get_ref(at)?)).collect::<Result<_, _>>()?;
+        page.resources.push(resource::load_row(connection, &query.kind, rid)?);
+        last = Some(Cursor::new(keys, rid));
+    }
+    Ok(page)
 }
 
-fn total(connection: &Connection, conditions: &Where) -> Result<u64, StoreError> {
-    let sql = format!("SELECT count(*) FROM {} WHERE {}", resource::TABLES, conditions.sql);
-    let values = rusqlite::params_from_iter(&conditions.values);
-    let total: i64 = connection.prepare_cached(&sql)?.query_row(values, |row| row.get(0))?;
-    Ok(total.cast_unsigned())
+/// The statement that gives the page's rows with their sort keys; bodies are read afterwards, so that sorting moves none.
+fn statement(mut out: Where<'_>, query: &Query, conditions: &str) -> (String, Vec<Sql>) {
+    let (ids, patient) = (out.ids, out.patient);
+    let (mut joins, mut selected, mut ordered) = (String::new(), String::new(), String::new());
+    let mut keys = Vec::new();
+    for (number, order) in query.order.iter().enumerate() {
+        let (expression, join) = order.expression(number, ids, patient, &mut |value| out.bind(value));
+        joins += &join;
+        selected += &format!(", {expression}");
+        ordered += &format!("{expression} {}, ", order.direction());
+        keys.push((expression, order.beyond()));
+    }
+    let after = query.after.as_ref().map(|after| beyond(&mut out, &keys, after)).unwrap_or_default();
+    let limit = out.bind(i64::from(query.count) + 1);
+    let sql = format!(
+        "SELECT r.rid{selected} FROM resource r{joins} WHERE {conditions}{after} ORDER BY {ordered}r.rid LIMIT {limit}"
+    );
+    (sql, out.values)
 }
 
-fn conditions(ids: &ParamIds, query: &Query, patient: Option<i64>) -> Result<Where, StoreError> {
-    let type_id = ids
+/// What comes after a cursor: a greater first key, or the same and a greater second, and so on; the row decides last.
+fn beyond(out: &mut Where<'_>, keys: &[(String, &str)], after: &Cursor) -> String {
+    let mut condition = format!("r.rid > {}", out.bind(after.rid()));
+    for ((expression, beyond), key) in keys.iter().zip(after.keys()).rev() {
+        let bound = out.bind(key.clone());
+        condition = format!("({expression} {beyond} {bound} OR ({expression} = {bound} AND {condition}))");
+    }
+    format!(" AND {condition}")
+}
+
+fn conditions(out: &mut Where<'_>, query: &Query) -> Result<String, StoreError> {
+    let type_id = out
+        .ids
         .type_id(&query.kind)
         .ok_or_else(|| StoreError::invalid("this type is not kept here", query.kind.as_str()))?;
-    let mut out = Where { sql: "r.deleted = 0".into(), values: Vec::new() };
     let bound = out.bind(type_id);
-    // A unary plus keeps SQLite from choosing the index over all of a type where a narrower way exists.
-    let narrow = patient.is_some() || query.clauses.iter().any(|clause| !matches!(clause, Clause::Updated(..)));
-    out.and(&format!("{}r.type = {bound}", if narrow && patient.is_none() { "+" } else { "" }));
-    if let Some(rid) = patient {
-        let bound = out.bind(rid);
-        out.and(&format!("r.patient = {bound}"));
+    // A unary plus keeps SQLite from choosing the index over all of a type, or of a patient, where a narrower way exists.
+    let narrow = query.clauses.iter().any(Clause::is_narrow);
+    let plus = if narrow { "+" } else { "" };
+    let mut sql = format!("r.deleted = 0 AND {}r.type = {bound}", if out.patient.is_some() { "" } else { plus });
+    if let Some(rid) = out.patient {
+        sql += &format!(" AND {plus}r.patient = {}", out.bind(rid));
     }
     for clause in &query.clauses {
-        add_clause(&mut out, ids, &query.kind, clause, patient);
+        sql += &format!(" AND {}", condition(out, &query.kind, clause));
     }
-    Ok(out)
+    Ok(sql)
 }
 
-fn add_clause(out: &mut Where, ids: &ParamIds, kind: &str, clause: &Clause, patient: Option<i64>) {
-    let param = |name: &str| ids.param_id(kind, name).unwrap_or(-1);
-    let of_patient = |out: &mut Where| match patient {
-        Some(rid) => {
-            let bound = out.bind(rid);
-            format!(" AND patient = {bound}")
-        }
-        None => String::new(),
-    };
-    let mut any = Vec::new();
-    match clause {
-        Clause::Id(all) => {
-            any.extend(all.iter().map(|id| format!("r.id = {}", out.bind(id.clone()))));
-        }
-        Clause::Updated(prefix, interval) => {
-            any.push(compared(out, *prefix, *interval, "r.updated_ms", "r.updated_ms + 1"));
-        }
-        Clause::Token(name, all) => {
-            for (system, code) in all {
-                let mut inner = format!("param = {}", out.bind(param(name)));
-                if let Some(code) = code {
-                    inner += &format!(" AND code = {}", out.bind(code.clone()));
-                }
-                inner += &of_patient(out);
-                if let Some(system) = system {
-                    inner += &format!(" AND system = {}", out.bind(system.clone()));
-                }
-                any.push(format!("r.rid IN (SELECT rid FROM ix_token WHERE {inner})"));
-            }
-        }
-        Clause::Text(name, compare, all) => {
-            for text in all {
-                let mut inner = format!("param = {}", out.bind(param(name)));
-                inner += &match compare {
-                    Compare::Exact => format!(" AND value = {}", out.bind(text.clone())),
-                    Compare::Contains => format!(" AND instr(value, {}) > 0", out.bind(text.clone())),
-                    Compare::Prefix => {
-                        let (low, high) = (out.bind(text.clone()), out.bind(format!("{text}\u{10ffff}")));
-                        format!(" AND value >= {low} AND value < {high}")
-                    }
-                };
-                inner += &of_patient(out);
-                any.push(format!("r.rid IN (SELECT rid FROM ix_string WHERE {inner})"));
-            }
-        }
-        Clause::Date(name, all) => {
-            for (prefix, interval) in all {
-                let mut inner = format!("param = {}", out.bind(param(name)));
-                inner += &of_patient(out);
-                inner += &format!(" AND {}", compared(out, *prefix, *interval, "lo", "hi"));
-                any.push(format!("r.rid IN (SELECT rid FROM ix_date WHERE {inner})"));
-            }
-        }
-        Clause::Reference(name, all) => {
-            for target in all {
-                let (param, target) = (out.bind(param(name)), out.bind(target.clone()));
-                any.push(format!("r.rid IN (SELECT rid FROM ix_ref WHERE param = {param} AND target = {target})"));
-            }
+impl Clause {
+    /// Whether the clause alone names few rows by an index.
+    fn is_narrow(&self) -> bool {
+        match self {
+            Clause::Updated(_) | Clause::Patients(_) => false,
+            Clause::Param(_, test) => !matches!(test, Test::Missing(_) | Test::NotToken(_)),
+            Clause::Id(_) | Clause::Chain(..) => true,
         }
     }
-    out.and(&format!("({})", any.join(" OR ")));
+}
+
+fn condition(out: &mut Where<'_>, kind: &str, clause: &Clause) -> String {
+    match clause {
+        Clause::Id(all) => {
+            let ids: Vec<_> = all.iter().map(|id| out.bind(id.clone())).collect();
+            let type_id = out.bind(out.ids.type_id(kind).unwrap_or(-1));
+            format!("r.rid IN (SELECT rid FROM resource WHERE type = {type_id} AND id IN ({}))", ids.join(", "))
+        }
+        Clause::Updated(all) => {
+            any(all, |(prefix, interval)| compared(out, *prefix, *interval, "r.updated_ms", "(r.updated_ms + 1)"))
+        }
+        Clause::Patients(all) => {
+            let ids: Vec<_> = all.iter().map(|id| out.bind(id.clone())).collect();
+            let type_id = out.bind(out.ids.type_id("Patient").unwrap_or(-1));
+            let ids = ids.join(", ");
+            format!("r.patient IN (SELECT rid FROM resource WHERE type = {type_id} AND deleted = 0 AND id IN ({ids}))")
+        }
+        Clause::Param(param, test) => tested(out, param, test),
+        Clause::Chain(param, targets) => any(targets, |(target, inner)| chained(out, param, target, inner)),
+    }
+}
+
+/// Alternatives joined by "or".
+fn any<T>(all: &[T], one: impl FnMut(&T) -> String) -> String {
+    format!("({})", all.iter().map(one).collect::<Vec<_>>().join(" OR "))
+}
+
+fn tested(out: &mut Where<'_>, param: &'static Param, test: &Test) -> String {
+    match test {
+        Test::Missing(missing) => {
+            let not = if *missing { "NOT " } else { "" };
+            match param.form {
+                Form::Patient => format!("{not}r.patient <> 0"),
+                Form::Subject => {
+                    let rows = rows(out, param, "ix_ref", "");
+                    format!("{not}(r.patient <> 0 OR r.rid IN ({rows}))")
+                }
+                form => format!("r.rid {not}IN ({})", rows(out, param, table(form), "")),
+            }
+        }
+        Test::Token(all) => any(all, |token| {
+            let inner = token_condition(out, token);
+            format!("r.rid IN ({})", rows(out, param, "ix_token", &inner))
+        }),
+        // None of them: a resource without any is among the results.
+        Test::NotToken(all) => {
+            let inner = any(all, |token| format!("1{}", token_condition(out, token)));
+            format!("r.rid NOT IN ({})", rows(out, param, "ix_token", &format!(" AND {inner}")))
+        }
+        Test::Text(compare, all) => any(all, |text| {
+            let inner = text_condition(out, *compare, text);
+            format!("r.rid IN ({})", rows(out, param, "ix_string", &inner))
+        }),
+        Test::Date(all) => any(all, |(prefix, interval)| {
+            let inner = format!(" AND {}", compared(out, *prefix, *interval, "lo", "hi"));
+            format!("r.rid IN ({})", rows(out, param, "ix_date", &inner))
+        }),
+        Test::Quantity(all) => any(all, |quantity| {
+            let inner = quantity_condition(out, quantity);
+            format!("r.rid IN ({})", rows(out, param, "ix_quantity", &inner))
+        }),
+        Test::Reference(all) => {
+            let targets: Vec<_> = all.iter().map(|target| out.bind(target.clone())).collect();
+            let inner = format!(" AND target IN ({})", targets.join(", "));
+            format!("r.rid IN ({})", rows(out, param, "ix_ref", &inner))
+        }
+    }
+}
+
+fn table(form: Form) -> &'static str {
+    match form {
+        Form::Token | Form::Uri => "ix_token",
+        Form::String => "ix_string",
+        Form::Date => "ix_date",
+        Form::Quantity => "ix_quantity",
+        Form::Reference | Form::Patient | Form::Subject => "ix_ref",
+    }
+}
+
+/// The rows of an index table that a parameter has, for the search's patient where there is one.
+fn rows(out: &mut Where<'_>, param: &Param, table: &str, inner: &str) -> String {
+    let id = out.bind(out.ids.param_id(param.kind, param.name).unwrap_or(-1));
+    let of_patient = match out.patient {
+        Some(rid) => format!(" AND patient = {}", out.bind(rid)),
+        None => String::new(),
+    };
+    format!("SELECT rid FROM {table} WHERE param = {id}{of_patient}{inner}")
+}
+
+fn token_condition(out: &mut Where<'_>, token: &Token) -> String {
+    let mut inner = String::new();
+    if let Some(code) = &token.code {
+        inner += &format!(" AND code = {}", out.bind(code.clone()));
+    }
+    if let Some(system) = &token.system {
+        inner += &format!(" AND system = {}", out.bind(system.clone()));
+    }
+    inner
+}
+
+fn text_condition(out: &mut Where<'_>, compare: Compare, text: &str) -> String {
+    match compare {
+        Compare::Exact => {
+            let folded = out.bind(super::index::fold(text));
+            let exact = out.bind(text.to_owned());
+            format!(" AND value = {folded} AND (exact = {exact} OR (exact = '' AND value = {exact}))")
+        }
+        Compare::Contains => format!(" AND instr(value, {}) > 0", out.bind(text.to_owned())),
+        Compare::Prefix => {
+            let (low, high) = (out.bind(text.to_owned()), out.bind(format!("{text}\u{10ffff}")));
+            format!(" AND value >= {low} AND value < {high}")
+        }
+    }
+}
+
+fn quantity_condition(out: &mut Where<'_>, quantity: &Quantity) -> String {
+    let (lo, hi) = (out.bind(quantity.lo), out.bind(quantity.hi));
+    // What was written is the middle of its interval.
+    let value = out.bind((quantity.lo + quantity.hi) / 2.0);
+    let mut inner = match quantity.prefix {
+        Prefix::Eq => format!(" AND value >= {lo} AND value < {hi}"),
+        Prefix::Ap => format!(" AND value >= {lo} AND value <= {hi}"),
+        Prefix::Ne => format!(" AND (value < {lo} OR value >= {hi})"),
+        Prefix::Lt | Prefix::Eb => format!(" AND value < {value}"),
+        Prefix::Gt | Prefix::Sa => format!(" AND value > {value}"),
+        Prefix::Le => format!(" AND value <= {value}"),
+        Prefix::Ge => format!(" AND value >= {value}"),
+    };
+    if !quantity.system.is_empty() {
+        inner += &format!(" AND system = {}", out.bind(quantity.system.clone()));
+    }
+    if !quantity.code.is_empty() {
+        let code = out.bind(quantity.code.clone());
+        // `5.4||mg`: any system, so the unit as people write it counts as well.
+        inner += &match quantity.system.is_empty() {
+            true => format!(" AND (code = {code} OR unit = {code})"),
+            false => format!(" AND code = {code}"),
+        };
+    }
+    inner
+}
+
+/// Resources whose reference points to a `target` that meets `inner`.
+fn chained(out: &mut Where<'_>, param: &'static Param, target: &'static str, inner: &Clause) -> String {
+    // The condition is one on another resource: the search's own patient is not in the key of its rows.
+    let patient = out.patient.take();
+    let condition = condition(out, target, inner).replace("r.", "c.");
+    out.patient = patient;
+    let type_id = out.bind(out.ids.type_id(target).unwrap_or(-1));
+    let found = format!("FROM resource c WHERE c.type = {type_id} AND c.deleted = 0 AND {condition}");
+    if target == "Patient" && param.form != Form::Reference {
+        return format!("r.patient IN (SELECT c.rid {found})");
+    }
+    let kind = out.bind(format!("{target}/"));
+    let inner = format!(" AND target IN (SELECT {kind} || c.id {found})");
+    format!("r.rid IN ({})", rows(out, param, "ix_ref", &inner))
 }
 
 /// The comparison of FHIR between a resource's interval `[lo, hi)` and the search's.
-fn compared(out: &mut Where, prefix: Prefix, interval: Interval, lo: &str, hi: &str) -> String {
+fn compared(out: &mut Where<'_>, prefix: Prefix, interval: Interval, lo: &str, hi: &str) -> String {
     let (from, until) = (out.bind(interval.lo), out.bind(interval.hi));
+    let within = format!("({lo} >= {from} AND {hi} <= {until})");
     match prefix {
-        Prefix::Eq => format!("({lo} >= {from} AND {hi} <= {until})"),
-        Prefix::Ne => format!("({lo} < {from} OR {hi} > {until})"),
-        Prefix::Lt => format!("({lo} < {from} AND {until} > 0 + {from})"),
-        Prefix::Gt => format!("({hi} > {until} AND {from} < 0 + {until})"),
-        Prefix::Le => format!("({lo} < {until} AND {from} < 0 + {until})"),
-        Prefix::Ge => format!("({hi} > {from} AND {until} > 0 + {from})"),
+        Prefix::Eq => within,
+        Prefix::Ne => format!("NOT {within}"),
+        Prefix::Lt => format!("{lo} < {from}"),
+        Prefix::Gt => format!("{hi} > {until}"),
+        Prefix::Le => format!("({lo} < {from} OR {within})"),
+        Prefix::Ge => format!("({hi} > {until} OR {within})"),
+        Prefix::Sa => format!("{lo} >= {until}"),
+        Prefix::Eb => format!("{hi} <= {from}"),
+        Prefix::Ap => format!("({lo} < {until} AND {hi} > {from})"),
     }
 }

@@ -2,8 +2,9 @@
 
 use super::index::{self, ParamIds};
 use super::ledger::{self, Posting};
+use super::query::Query;
 use super::resource::{self, Expect, Resource};
-use super::search::{self, Page, Query};
+use super::search::{self, Page};
 use super::{StoreError, outbox};
 use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Staged};
@@ -77,7 +78,9 @@ impl<'a> Tx<'a> {
 
     /// A search to decide what to write, e.g. whether an appointment overlaps another.
     pub fn search(&self, query: &Query) -> Result<Page, StoreError> {
-        access::authorize(self.actor, access::Action::Search, Object::resource(query.kind()))?;
+        let permit = |kind: &str| access::authorize(self.actor, access::Action::Search, Object::resource(kind));
+        permit(query.kind())?;
+        query.chained_kinds().try_for_each(permit)?;
         search::run(self.connection, self.params, query)
     }
 
@@ -163,7 +166,7 @@ impl<'a> Tx<'a> {
         self.connection
             .prepare_cached("UPDATE resource SET patient = ?2 WHERE rid = ?1 AND patient <> ?2")?
             .execute((rid, patient))?;
-        index::insert(self.connection, self.params, kind, rid, patient, &value)?;
+        index::insert(self.connection, self.params, kind, (rid, patient), &value)?;
         let stored = Resource {
             rid,
             kind: kind.to_owned(),
@@ -180,7 +183,8 @@ impl<'a> Tx<'a> {
     fn replace(&mut self, current: Resource, body: Value) -> Result<Resource, StoreError> {
         access::authorize(self.actor, access::Action::Update, Object::resource(&current.kind))?;
         let element = fhir::check(&current.kind, body)?;
-        fhir::check_signed(&current.kind, &current.json()?, &element)?;
+        let replaced = current.json()?;
+        fhir::check_signed(&current.kind, &replaced, &element)?;
         let version = current.version.checked_add(1).ok_or(StoreError::Damaged("version"))?;
         let body = encode(element, &current.id, version, self.now_ms)?;
         let value = Value::Object(body.0);
@@ -196,8 +200,8 @@ impl<'a> Tx<'a> {
             "UPDATE resource SET version = ?2, updated_ms = ?3, patient = ?4, body = ?5, digest = ?6 WHERE rid = ?1";
         let digest = resource::body_digest(&body.1);
         self.connection.prepare_cached(sql)?.execute((current.rid, version, self.now_ms, patient, &body.1, digest))?;
-        index::remove(self.connection, current.rid)?;
-        index::insert(self.connection, self.params, &current.kind, current.rid, patient, &value)?;
+        index::remove(self.connection, self.params, &current.kind, (current.rid, current.patient), &replaced)?;
+        index::insert(self.connection, self.params, &current.kind, (current.rid, patient), &value)?;
         let stored = Resource { version, updated_ms: self.now_ms, patient, body: body.1, ..current };
         self.note_change(Action::Update, &stored)?;
         Ok(stored)

@@ -1,13 +1,15 @@
 //! Reading: one consistent point, every access authorized here and told to the audit.
 
 use super::index::ParamIds;
-use super::search::{Page, Query};
-use super::{Chart, Resource, StoreError, chart, resource, search};
+use super::query::Query;
+use super::search::Page;
+use super::{Chart, Resource, StoreError, chart, include, resource, search};
 use crate::access::{self, Actor, Object};
 use crate::attachments::AttachmentRow;
 use crate::audit::{self, Action, Event, Outcome};
 use rusqlite::Connection;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// One consistent read point on behalf of one actor. What it returns is audited before the caller of
 /// [`super::Store::view`] sees it; a refusal is audited too.
@@ -52,10 +54,17 @@ impl<'a> View<'a> {
     /// One page of the resources that match.
     pub fn search(&self, query: &Query) -> Result<Page, StoreError> {
         self.permit(access::Action::Search, query.kind(), "")?;
-        let page = search::run(self.connection, self.params, query)?;
-        let matches = page.resources.len() as u64;
+        // A condition on another type's content tells as much as reading it.
+        query.chained_kinds().try_for_each(|kind| self.permit(access::Action::Search, kind, ""))?;
+        let mut page = search::run(self.connection, self.params, query)?;
+        let may = |found: &Resource| self.may(access::Action::Read, &found.kind);
+        include::add(self.connection, self.params, query, &mut page, &may)?;
         let patient = query.patient().unwrap_or_default();
-        self.note(Event::new(Action::Search, query.kind(), "").of_patient(patient).matches(matches));
+        let mut matches = BTreeMap::from([(query.kind(), page.resources.len() as u64)]);
+        page.included.iter().for_each(|found| *matches.entry(&found.kind).or_default() += 1);
+        for (kind, count) in matches {
+            self.note(Event::new(Action::Search, kind, "").of_patient(patient).matches(count));
+        }
         Ok(page)
     }
 
