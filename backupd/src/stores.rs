@@ -1,17 +1,19 @@
 //! From settings to open stores, and what is known of each.
 
-use crate::settings::{StoreKind, StoreSetting};
-use backup_engine::{ErrorKind, NamedStore, StoreLocation};
+use crate::settings::{AzureAccessFile, StoreKind, StoreSetting};
+use backup_engine::{AzureAccess, ErrorKind, NamedStore, StoreLimits, StoreLocation};
 use std::path::Path;
 
 /// An access or secret key longer than this is none.
 const KEY_FILE_BYTES_MAX: u64 = 4096;
+const SERVICE_ACCOUNT_BYTES_MAX: u64 = 16 << 10;
 
 /// Opens a store of the settings; reads its key files, makes no request.
 pub fn open(setting: &StoreSetting) -> backup_engine::Result<NamedStore> {
     let location = location(setting)?;
-    let store = location.open().map_err(|e| e.context(format!("store {}", setting.name)))?;
-    Ok(NamedStore::new(setting.name.clone(), store, !setting.convenience))
+    let limits = StoreLimits { upload_bytes_per_s: setting.upload_bytes_per_s, ..StoreLimits::default() };
+    let store = location.open_with(limits).map_err(|e| e.context(format!("store {}", setting.name)))?;
+    Ok(NamedStore::new(setting.name.clone(), store, setting.counts()))
 }
 
 /// Opens all; one that cannot be opened is a mistake in the settings.
@@ -19,9 +21,20 @@ pub fn open_all(settings: &[StoreSetting]) -> backup_engine::Result<Vec<NamedSto
     settings.iter().map(open).collect()
 }
 
+/// Marks what is mounted now as this store. `None`: the store is not removable; `false`: it was marked before.
+pub fn mark(setting: &StoreSetting) -> backup_engine::Result<Option<bool>> {
+    match &setting.kind {
+        StoreKind::Folder { path, removable: true } => backup_engine::mark_removable(path, &setting.name).map(Some),
+        _ => Ok(None),
+    }
+}
+
 fn location(setting: &StoreSetting) -> backup_engine::Result<StoreLocation> {
     match &setting.kind {
-        StoreKind::Folder { path } => Ok(StoreLocation::Folder { path: path.clone() }),
+        StoreKind::Folder { path, removable: false } => Ok(StoreLocation::Folder { path: path.clone() }),
+        StoreKind::Folder { path, removable: true } => {
+            Ok(StoreLocation::Removable { path: path.clone(), name: setting.name.clone() })
+        }
         StoreKind::S3 { endpoint, bucket, prefix, region, access_key_file, secret_key_file } => Ok(StoreLocation::S3 {
             allow_http: endpoint.as_deref().is_some_and(|e| e.starts_with("http://")),
             endpoint: endpoint.clone(),
@@ -32,27 +45,56 @@ fn location(setting: &StoreSetting) -> backup_engine::Result<StoreLocation> {
             secret_key: key_file(&setting.name, secret_key_file)?,
             session_token: None,
         }),
+        StoreKind::Azure { endpoint, account, container, prefix, access } => Ok(StoreLocation::Azure {
+            endpoint: endpoint.clone(),
+            account: account.clone(),
+            container: container.clone(),
+            prefix: prefix.clone(),
+            access: match access {
+                AzureAccessFile::AccountKey(file) => AzureAccess::AccountKey(key_file(&setting.name, file)?),
+                AzureAccessFile::Signature(file) => AzureAccess::Signature(key_file(&setting.name, file)?),
+            },
+        }),
+        StoreKind::Gcs { endpoint, bucket, prefix, service_account_file } => Ok(StoreLocation::Gcs {
+            endpoint: endpoint.clone(),
+            bucket: bucket.clone(),
+            prefix: prefix.clone(),
+            service_account: Some(service_account(&setting.name, service_account_file)?),
+        }),
+    }
+}
+
+/// The text of a service account's key as the provider gave it.
+pub fn service_account(store: &str, path: &Path) -> backup_engine::Result<String> {
+    let text = key_text(store, path, SERVICE_ACCOUNT_BYTES_MAX, "it must be a service account's key in JSON")?;
+    match serde_json::from_str::<serde_json::Value>(&text) {
+        Ok(key) if key.get("type").is_some_and(|word| word == "service_account") => Ok(text),
+        _ => Err(wrong_key(store, path, "is no service account's key", "make one for a service account, in JSON")),
     }
 }
 
 /// The text of a store's key file, without surrounding white space.
 pub fn key_file(store: &str, path: &Path) -> backup_engine::Result<String> {
-    let wrong = |problem: String| {
-        backup_engine::Error::new(
-            ErrorKind::Misconfigured,
-            format!("store {store}: key file {} {problem}: it must hold the key as one line of text", path.display()),
-        )
-    };
-    let length = std::fs::metadata(path).map_err(|e| wrong(format!("cannot be read ({})", e.kind())))?.len();
-    if length > KEY_FILE_BYTES_MAX {
-        return Err(wrong("is too large".to_owned()));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("cannot be read ({})", e.kind())))?;
+    const REMEDY: &str = "it must hold the key as one line of text";
+    let text = key_text(store, path, KEY_FILE_BYTES_MAX, REMEDY)?;
     let key = text.trim();
     if key.is_empty() || key.contains(char::is_whitespace) {
-        return Err(wrong("does not hold one word".to_owned()));
+        return Err(wrong_key(store, path, "does not hold one word", REMEDY));
     }
     Ok(key.to_owned())
+}
+
+fn key_text(store: &str, path: &Path, bytes_max: u64, remedy: &str) -> backup_engine::Result<String> {
+    let unreadable = |e: std::io::Error| wrong_key(store, path, &format!("cannot be read ({})", e.kind()), remedy);
+    if std::fs::metadata(path).map_err(unreadable)?.len() > bytes_max {
+        return Err(wrong_key(store, path, "is too large", remedy));
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+fn wrong_key(store: &str, path: &Path, problem: &str, remedy: &str) -> backup_engine::Error {
+    let message = format!("store {store}: key file {} {problem}: {remedy}", path.display());
+    backup_engine::Error::new(ErrorKind::Misconfigured, message)
 }
 
 /// What the last looks at a store showed.

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod golden;
 pub mod http;
 pub mod place;
+pub mod servers;
 pub mod tree;
 
 /// The folder of the programs under test: `HOLDFAST_BIN_DIR`, or the profile folder that this test was built into.

@@ -71,9 +71,16 @@ words! {
     StoreRole {
         /// Counts for the quorum.
         Quorum,
+        /// Holds everything and is not waited for.
+        Copy,
         /// A folder that the server itself can write: handy, never protection.
         Convenience,
     }
+}
+
+message! {
+    /// The business associate agreement with a store's provider.
+    Baa { reference: String, until: String, expired: bool }
 }
 
 message! {
@@ -82,6 +89,12 @@ message! {
         kind: String,
         site: String,
         provider: String,
+        region: Option<String>,
+        /// The account at the provider.
+        account: Option<String>,
+        baa: Option<Baa>,
+        /// Sent to only at this time of the day, `HH:MM-HH:MM` in the practice's zone.
+        upload_window: Option<String>,
         /// Standing at another site than the server.
         apart: bool,
         role: StoreRole,
@@ -136,6 +149,8 @@ words! {
         SnapshotPartial,
         DutyUnassigned,
         DutyOverdue,
+        /// The business associate agreement of a store is past its last day.
+        BaaExpired,
         HeadFork,
         HeadGap,
         DaemonUnreachable,

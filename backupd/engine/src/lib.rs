@@ -76,6 +76,9 @@ pub use read::{Entry, EntryKind, facts, ls};
 pub use replicate::{StoreCatchUp, replicate};
 pub use restore::{OwnersBy, RestoreOutcome, RestoreRequest, restore};
 pub use stats::{Stats, stats};
-pub use store::{ListedObject, MaintenanceStore, NamedMaintenanceStore, NamedStore, Store, StoreLimits, StoreLocation};
+pub use store::{
+    AzureAccess, ListedObject, MaintenanceStore, NamedMaintenanceStore, NamedStore, Store, StoreLimits, StoreLocation,
+    mark_removable,
+};
 pub use verify::{ObjectName, VerifyOutcome, VerifyRequest, is_whole, verify, verify_keyless};
 pub use view::{Leaves, Tree, Unreadable, View, unreadable};

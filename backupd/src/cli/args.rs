@@ -10,9 +10,11 @@ use std::path::PathBuf;
     name = "backupd",
     version,
     about = "Backups that prove themselves: snapshots to several stores, restores, signed restore reports",
-    after_help = "One repository, no daemon: add --repo DIR or --repo s3://bucket/prefix. The passphrase is asked for, or stands in\n\
-                  BACKUPD_PASSPHRASE; local state is in BACKUPD_STATE (else ~/.local/state/backupd); S3 takes AWS_ACCESS_KEY_ID,\n\
-                  AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL or AWS_PROFILE.\n\
+    after_help = "One repository, no daemon: add --repo DIR, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix. The\n\
+                  passphrase is asked for, or stands in BACKUPD_PASSPHRASE; local state is in BACKUPD_STATE (else\n\
+                  ~/.local/state/backupd). Credentials: s3:// takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,\n\
+                  AWS_REGION, AWS_ENDPOINT_URL or AWS_PROFILE; az:// AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_SAS_TOKEN or\n\
+                  AZURE_STORAGE_KEY; gs:// GOOGLE_APPLICATION_CREDENTIALS, a service account's key.\n\
                   Where the daemons are: --config cli.toml (or serve.toml, verifier.toml), BACKUPD_CONFIG, or --serve / --verifier.\n\
                   Exit codes: 0 done; 1 failed, damaged or not proved; 2 wrong usage or settings; 3 snapshot is partial; 130 stopped.\n\
                   Example: backupd snapshot --repo /mnt/backup --tag monday ~/documents"
@@ -83,7 +85,7 @@ pub enum Command {
     Keys(recover::KeysArgs),
     /// Show every store: condition, what it holds, when it was proved (asks `backupd serve`)
     #[command(after_help = "Example: backupd stores --config cli.toml")]
-    Stores(Plain),
+    Stores(StoresArgs),
     /// Show the practice's backup at a glance (asks `backupd serve`)
     #[command(after_help = "Example: backupd status --config cli.toml")]
     Status(Plain),
@@ -122,10 +124,19 @@ pub struct Plain {
     pub ask: Ask,
 }
 
+#[derive(Args)]
+pub struct StoresArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// Make the disk or share that is mounted now this removable store of serve.toml, once (asks no daemon)
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub mark: Option<String>,
+}
+
 /// A repository without a daemon.
 #[derive(Args, Clone)]
 pub struct Repo {
-    /// Work on this repository without a daemon: a folder or s3://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
+    /// Work on this repository without a daemon: a folder, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
     #[arg(long, value_name = "DIR|URL")]
     pub repo: Option<String>,
 }
@@ -242,7 +253,7 @@ pub struct FindArgs {
 
 #[derive(Args)]
 pub struct StatsArgs {
-    /// The repository: a folder or s3://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
+    /// The repository: a folder, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
     #[arg(long, value_name = "DIR|URL")]
     pub repo: String,
     /// Answer in lines of JSON
@@ -252,7 +263,7 @@ pub struct StatsArgs {
 
 #[derive(Args)]
 pub struct MountArgs {
-    /// The repository: a folder or s3://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
+    /// The repository: a folder, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
     #[arg(long, value_name = "DIR|URL")]
     pub repo: String,
     /// Let other users in, by the permissions that the files had; otherwise the folders are for you alone

@@ -1,8 +1,8 @@
 //! Verbs that ask a daemon.
 
 use super::args::{
-    Ask, DiffArgs, DrillArgs, FindArgs, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs, VerifyArgs,
-    Which,
+    Ask, DiffArgs, DrillArgs, FindArgs, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs, StoresArgs,
+    VerifyArgs, Which,
 };
 use super::bars::Bars;
 use super::render::{self, Usage};
@@ -250,7 +250,7 @@ fn save(dir: &Path, files: &[backupd_api::EvidenceFile]) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn stores(args: Plain) -> anyhow::Result<ExitCode> {
+pub async fn stores(args: StoresArgs) -> anyhow::Result<ExitCode> {
     let Event::Stores { stores } = args.ask.request(Daemon::Serve, &Request::Stores).await? else {
         return Err(unexpected());
     };

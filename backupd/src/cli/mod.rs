@@ -5,6 +5,8 @@ mod ask;
 mod bars;
 mod failed;
 mod listing;
+mod location;
+mod mark;
 mod mount;
 mod render;
 mod repo;
@@ -126,7 +128,10 @@ async fn one(command: Command, signals: &Signals) -> anyhow::Result<ExitCode> {
         Command::Mount(args) => mount::mount(args, signals).await,
         Command::Drill(args) => ask::drill(args).await,
         Command::Report(args) => ask::report(args).await,
-        Command::Stores(args) => ask::stores(args).await,
+        Command::Stores(args) => match &args.mark {
+            Some(name) => mark::mark(name, args.ask.config.as_deref()),
+            None => ask::stores(args).await,
+        },
         Command::Status(args) => ask::status(args).await,
         Command::Prune { .. } => {
             Err(Usage("prune is not in this release: nothing is ever deleted from a repository".to_owned()).into())
@@ -163,7 +168,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Mount(args) => args.json,
         Command::Drill(args) => args.ask.json,
         Command::Report(args) => args.ask.json,
-        Command::Stores(args) | Command::Status(args) => args.ask.json,
+        Command::Stores(args) => args.ask.json,
+        Command::Status(args) => args.ask.json,
     }
 }
 

@@ -244,6 +244,14 @@ pub fn stores(rows: &[StoreStatus]) {
         &["STORE", "KIND", "SITE", "PROVIDER", "APART", "ROLE", "CONDITION", "LAG", "SIZE", "NEWEST", "PROVED"],
         &table_rows,
     );
+    for store in rows {
+        if let Some(baa) = store.baa.as_ref().filter(|baa| baa.expired) {
+            say!("{}: its agreement {} ran out on {}", store.name, baa.reference, baa.until);
+        }
+        if let Some(window) = &store.upload_window {
+            say!("{}: sent to at {window} only", store.name);
+        }
+    }
     for store in rows.iter().filter(|s| matches!(s.condition, StoreCondition::Corrupt | StoreCondition::Missing)) {
         if let Some(object) = &store.object {
             say!("{}: {} object {object}", store.name, word(store.condition));

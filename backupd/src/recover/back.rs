@@ -5,7 +5,7 @@ use super::layout;
 use super::unlock::UnlockArgs;
 use crate::cli::{Bars, Usage};
 use crate::secret;
-use crate::settings::{ServeSettings, Source, SourceKind, StoreKind, StoreSetting, VerifierSettings};
+use crate::settings::{AzureAccessFile, ServeSettings, Source, SourceKind, StoreKind, StoreSetting, VerifierSettings};
 use crate::sources::PRACTICE_PART;
 use anyhow::{Context, ensure};
 use backup_engine::{Env, ErrorKind, NamedStore, OpenKey, RestoreRequest, SnapshotInfo, WriterCredential};
@@ -287,18 +287,35 @@ impl Recovery {
 
     /// Writes a store's credentials; makes the folder of a lost folder store, which catch-up then fills.
     fn prepare_store(&self, setting: &StoreSetting, kept: &KitStore, verifier: bool) -> anyhow::Result<()> {
-        match (&setting.kind, &kept.s3) {
-            (StoreKind::Folder { path }, _) if path.starts_with(&self.dir) => secret::make_private_dir(path),
-            (StoreKind::S3 { access_key_file, secret_key_file, .. }, Some(s3)) => {
-                let own = |own: &Option<String>, shared: &String| match (verifier, own) {
-                    (true, Some(own)) => own.clone(),
-                    _ => shared.clone(),
-                };
-                secret::replace(access_key_file, own(&s3.verifier_access_key, &s3.access_key).as_bytes())?;
-                secret::replace(secret_key_file, own(&s3.verifier_secret_key, &s3.secret_key).as_bytes())
+        let own = |own: &Option<String>, shared: &String| match (verifier, own) {
+            (true, Some(own)) => own.clone(),
+            _ => shared.clone(),
+        };
+        match &setting.kind {
+            StoreKind::Folder { path, removable: false } if path.starts_with(&self.dir) => {
+                secret::make_private_dir(path)?
             }
-            _ => Ok(()),
+            StoreKind::Folder { .. } => {}
+            StoreKind::S3 { access_key_file, secret_key_file, .. } => {
+                if let Some(s3) = &kept.s3 {
+                    secret::replace(access_key_file, own(&s3.verifier_access_key, &s3.access_key).as_bytes())?;
+                    secret::replace(secret_key_file, own(&s3.verifier_secret_key, &s3.secret_key).as_bytes())?;
+                }
+            }
+            StoreKind::Azure { access, .. } => {
+                let (AzureAccessFile::AccountKey(file) | AzureAccessFile::Signature(file)) = access;
+                if let Some(azure) = &kept.azure {
+                    secret::replace(file, own(&azure.verifier_key, &azure.key).as_bytes())?;
+                }
+            }
+            StoreKind::Gcs { service_account_file, .. } => {
+                if let Some(gcs) = &kept.gcs {
+                    let key = own(&gcs.verifier_service_account, &gcs.service_account);
+                    secret::replace(service_account_file, key.as_bytes())?;
+                }
+            }
         }
+        Ok(())
     }
 
     fn tell(&self, serve: &ServeSettings, verifier: Option<&VerifierSettings>, snapshots: &[SnapshotInfo], bytes: u64) {

@@ -32,7 +32,7 @@ pub struct InitArgs {
     /// A second way to open the keyring: a passphrase in a file
     #[arg(long, value_name = "FILE", requires = "config")]
     pub passphrase_file: Option<PathBuf>,
-    /// Make a repository without a daemon: a folder or s3://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
+    /// Make a repository without a daemon: a folder, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
     #[arg(long, value_name = "DIR|URL")]
     pub repo: Option<String>,
     /// Answer in lines of JSON
@@ -66,6 +66,7 @@ pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     files.check_absent()?;
     files.check_places()?;
     let named = stores::open_all(&serve.stores)?;
+    serve.stores.iter().try_for_each(|store| stores::mark(store).map(|_| ()))?;
     let unlock = UnlockArgs { passphrase_file: args.passphrase_file.clone(), ..UnlockArgs::default() };
     let passphrase = unlock.passphrase()?;
     let mut slots = vec!["paper-key".to_owned()];

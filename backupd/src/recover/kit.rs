@@ -1,10 +1,10 @@
 //! The recovery kit: one file that, with the paper key and one store, brings everything back. It belongs in a safe.
 
 use crate::secret;
-use crate::settings::{StoreKind, StoreSetting};
+use crate::settings::{AzureAccessFile, StoreKind, StoreSetting};
 use crate::stores;
 use anyhow::{Context, ensure};
-use backup_engine::{NamedStore, StoreLocation};
+use backup_engine::{AzureAccess, NamedStore, StoreLocation};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,12 @@ pub struct KitStore {
     pub path: Option<String>,
     /// Set for S3.
     pub s3: Option<KitS3>,
+    /// Set for Azure Blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub azure: Option<KitAzure>,
+    /// Set for Google Cloud Storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcs: Option<KitGcs>,
 }
 
 #[derive(Clone, Serialize, Deserialize, Zeroize)]
@@ -72,44 +78,118 @@ pub struct KitS3 {
     pub verifier_secret_key: Option<String>,
 }
 
+#[derive(Clone, Serialize, Deserialize, Zeroize)]
+#[serde(deny_unknown_fields)]
+pub struct KitAzure {
+    pub endpoint: Option<String>,
+    pub account: String,
+    pub container: String,
+    pub prefix: String,
+    /// Whether the keys are shared access signatures; otherwise they are the account's.
+    pub signature: bool,
+    pub key: String,
+    /// The verifier's own, when it differs.
+    pub verifier_key: Option<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize, Zeroize)]
+#[serde(deny_unknown_fields)]
+pub struct KitGcs {
+    pub endpoint: Option<String>,
+    pub bucket: String,
+    pub prefix: String,
+    pub service_account: String,
+    /// The verifier's own, when it differs.
+    pub verifier_service_account: Option<String>,
+}
+
+fn azure_key(store: &str, access: &AzureAccessFile) -> anyhow::Result<String> {
+    let (AzureAccessFile::AccountKey(file) | AzureAccessFile::Signature(file)) = access;
+    Ok(stores::key_file(store, file)?)
+}
+
 impl KitStore {
     /// A store as the writer's settings have it, and the verifier's credentials for it.
     pub fn of(setting: &StoreSetting, verifier: Option<&StoreSetting>) -> anyhow::Result<Self> {
-        let (path, s3) = match &setting.kind {
-            StoreKind::Folder { path } => (Some(path.display().to_string()), None),
+        let mut kept = Self {
+            name: setting.name.clone(),
+            site: setting.site.clone(),
+            provider: setting.provider.clone(),
+            path: None,
+            s3: None,
+            azure: None,
+            gcs: None,
+        };
+        let (name, verifier) = (&setting.name, verifier.map(|v| &v.kind));
+        match &setting.kind {
+            StoreKind::Folder { path, .. } => kept.path = Some(path.display().to_string()),
             StoreKind::S3 { endpoint, bucket, prefix, region, access_key_file, secret_key_file } => {
                 let mut own = (None, None);
-                if let Some(StoreKind::S3 { access_key_file, secret_key_file, .. }) = verifier.map(|v| &v.kind) {
-                    own.0 = Some(stores::key_file(&setting.name, access_key_file)?);
-                    own.1 = Some(stores::key_file(&setting.name, secret_key_file)?);
+                if let Some(StoreKind::S3 { access_key_file, secret_key_file, .. }) = verifier {
+                    own.0 = Some(stores::key_file(name, access_key_file)?);
+                    own.1 = Some(stores::key_file(name, secret_key_file)?);
                 }
-                let s3 = KitS3 {
+                kept.s3 = Some(KitS3 {
                     endpoint: endpoint.clone(),
                     bucket: bucket.clone(),
                     prefix: prefix.clone(),
                     region: region.clone(),
-                    access_key: stores::key_file(&setting.name, access_key_file)?,
-                    secret_key: stores::key_file(&setting.name, secret_key_file)?,
+                    access_key: stores::key_file(name, access_key_file)?,
+                    secret_key: stores::key_file(name, secret_key_file)?,
                     verifier_access_key: own.0,
                     verifier_secret_key: own.1,
-                };
-                (None, Some(s3))
+                });
             }
-        };
-        let (site, provider) = (setting.site.clone(), setting.provider.clone());
-        Ok(Self { name: setting.name.clone(), site, provider, path, s3 })
+            StoreKind::Azure { endpoint, account, container, prefix, access } => {
+                let own = match verifier {
+                    Some(StoreKind::Azure { access, .. }) => Some(azure_key(name, access)?),
+                    _ => None,
+                };
+                kept.azure = Some(KitAzure {
+                    endpoint: endpoint.clone(),
+                    account: account.clone(),
+                    container: container.clone(),
+                    prefix: prefix.clone(),
+                    signature: matches!(access, AzureAccessFile::Signature(_)),
+                    key: azure_key(name, access)?,
+                    verifier_key: own,
+                });
+            }
+            StoreKind::Gcs { endpoint, bucket, prefix, service_account_file } => {
+                let own = match verifier {
+                    Some(StoreKind::Gcs { service_account_file, .. }) => {
+                        Some(stores::service_account(name, service_account_file)?)
+                    }
+                    _ => None,
+                };
+                kept.gcs = Some(KitGcs {
+                    endpoint: endpoint.clone(),
+                    bucket: bucket.clone(),
+                    prefix: prefix.clone(),
+                    service_account: stores::service_account(name, service_account_file)?,
+                    verifier_service_account: own,
+                });
+            }
+        }
+        Ok(kept)
     }
 
     /// Opens the store, at another place when it has moved since the kit was made.
     pub fn open(&self, path: Option<&Path>, endpoint: Option<&str>) -> anyhow::Result<NamedStore> {
-        let location = match (&self.path, &self.s3) {
-            (Some(kept), None) => {
-                ensure!(endpoint.is_none(), "store {} is a folder: --endpoint does not apply", self.name);
-                StoreLocation::Folder { path: path.map_or_else(|| PathBuf::from(kept), Path::to_owned) }
-            }
-            (None, Some(s3)) => {
-                ensure!(path.is_none(), "store {} is not a folder: --path does not apply", self.name);
-                let endpoint = endpoint.map(str::to_owned).or_else(|| s3.endpoint.clone());
+        let location = self.location(path, endpoint)?;
+        Ok(NamedStore::new(self.name.clone(), location.open()?, true))
+    }
+
+    fn location(&self, path: Option<&Path>, endpoint: Option<&str>) -> anyhow::Result<StoreLocation> {
+        if let Some(kept) = &self.path {
+            ensure!(endpoint.is_none(), "store {} is a folder: --endpoint does not apply", self.name);
+            return Ok(StoreLocation::Folder { path: path.map_or_else(|| PathBuf::from(kept), Path::to_owned) });
+        }
+        ensure!(path.is_none(), "store {} is not a folder: --path does not apply", self.name);
+        let endpoint = |kept: &Option<String>| endpoint.map(str::to_owned).or_else(|| kept.clone());
+        Ok(match (&self.s3, &self.azure, &self.gcs) {
+            (Some(s3), None, None) => {
+                let endpoint = endpoint(&s3.endpoint);
                 StoreLocation::S3 {
                     allow_http: endpoint.as_deref().is_some_and(|e| e.starts_with("http://")),
                     endpoint,
@@ -121,9 +201,25 @@ impl KitStore {
                     session_token: None,
                 }
             }
+            (None, Some(azure), None) => StoreLocation::Azure {
+                endpoint: endpoint(&azure.endpoint),
+                account: azure.account.clone(),
+                container: azure.container.clone(),
+                prefix: azure.prefix.clone(),
+                access: if azure.signature {
+                    AzureAccess::Signature(azure.key.clone())
+                } else {
+                    AzureAccess::AccountKey(azure.key.clone())
+                },
+            },
+            (None, None, Some(gcs)) => StoreLocation::Gcs {
+                endpoint: endpoint(&gcs.endpoint),
+                bucket: gcs.bucket.clone(),
+                prefix: gcs.prefix.clone(),
+                service_account: Some(gcs.service_account.clone()),
+            },
             _ => anyhow::bail!("the kit's entry of store {} is not complete", self.name),
-        };
-        Ok(NamedStore::new(self.name.clone(), location.open()?, true))
+        })
     }
 }
 

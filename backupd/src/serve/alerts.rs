@@ -1,8 +1,9 @@
 //! Alerts: computed from what is seen, each with the time since when it is so.
 
-use super::Daemon;
+use super::{Daemon, duties};
+use crate::settings::{StoreKind, StoreSetting};
 use crate::{clock, disk};
-use backupd_api::{Alert, AlertKind, DrillVerdict, DutyKind, Severity, StoreCondition};
+use backupd_api::{Alert, AlertKind, DrillVerdict, DutyKind, Severity, StoreCondition, StoreRole};
 use std::path::PathBuf;
 
 type Raised = (AlertKind, Severity, Option<String>);
@@ -14,6 +15,7 @@ impl Daemon {
         let mut raised = self.backup_alerts(now);
         raised.extend(self.store_alerts(now));
         raised.extend(self.duty_alerts());
+        raised.extend(self.contract_alerts(now));
         if !self.disks_almost_full().is_empty() {
             raised.push((AlertKind::DiskAlmostFull, Severity::Critical, None));
         }
@@ -37,7 +39,7 @@ impl Daemon {
         if now.saturating_sub(newest) > self.settings.late_after_ms {
             raised.push((AlertKind::BackupLate, Severity::Critical, None));
         }
-        let counting = self.settings.stores.iter().filter(|s| !s.convenience);
+        let counting = self.settings.stores.iter().filter(|s| s.counts());
         let down = |name: &str| view.stores.get(name).is_some_and(|s| s.reachable == Some(false));
         let up = counting.filter(|s| !down(&s.name)).count();
         if up < self.settings.quorum as usize || view.quorum_missed {
@@ -92,6 +94,14 @@ impl Daemon {
         raised
     }
 
+    /// Records may lie at a provider only under an agreement that is in force.
+    fn contract_alerts(&self, now: i64) -> Vec<Raised> {
+        let today = duties::today(&self.settings, now);
+        let expired = |store: &&StoreSetting| store.baa.as_ref().is_some_and(|baa| baa.until < today);
+        let stores = self.settings.stores.iter().filter(expired);
+        stores.map(|store| (AlertKind::BaaExpired, Severity::Critical, Some(store.name.clone()))).collect()
+    }
+
     fn duty_alerts(&self) -> Vec<Raised> {
         let mut raised = Vec::new();
         for duty in self.duties() {
@@ -112,10 +122,11 @@ impl Daemon {
 
     /// The folders that this daemon writes to whose file systems have less than the reserve free.
     pub fn disks_almost_full(&self) -> Vec<PathBuf> {
-        let own = self.settings.stores.iter().filter(|s| s.convenience).filter_map(|s| match &s.kind {
-            crate::settings::StoreKind::Folder { path } => Some(path.clone()),
-            crate::settings::StoreKind::S3 { .. } => None,
-        });
+        let own =
+            self.settings.stores.iter().filter(|s| s.role == StoreRole::Convenience).filter_map(|s| match &s.kind {
+                StoreKind::Folder { path, .. } => Some(path.clone()),
+                StoreKind::S3 { .. } | StoreKind::Azure { .. } | StoreKind::Gcs { .. } => None,
+            });
         own.chain([self.settings.state_dir.clone()])
             .filter(|path| disk::free_bytes(path).is_ok_and(|free| free < self.settings.disk_reserve_bytes))
             .collect()

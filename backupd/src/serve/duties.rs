@@ -10,8 +10,7 @@ const OF_THE_PRACTICE: [DutyKind; 5] =
 
 /// Every duty: five of the practice, one for each store's contract. One that nobody holds is there, unassigned.
 pub fn all(settings: &ServeSettings, now_unix_ms: i64) -> Vec<Duty> {
-    let today =
-        DateTime::from_timestamp_millis(now_unix_ms).unwrap_or_default().with_timezone(&settings.zone).date_naive();
+    let today = today(settings, now_unix_ms);
     let contracts = settings.stores.iter().map(|s| (DutyKind::StoreContract, Some(s.name.clone())));
     let wanted = OF_THE_PRACTICE.into_iter().map(|kind| (kind, None)).chain(contracts);
     wanted
@@ -20,6 +19,11 @@ pub fn all(settings: &ServeSettings, now_unix_ms: i64) -> Vec<Duty> {
             duty(kind, store, held, today)
         })
         .collect()
+}
+
+/// The day in the practice's zone.
+pub fn today(settings: &ServeSettings, now_unix_ms: i64) -> NaiveDate {
+    DateTime::from_timestamp_millis(now_unix_ms).unwrap_or_default().with_timezone(&settings.zone).date_naive()
 }
 
 fn duty(kind: DutyKind, store: Option<String>, held: Option<&DutySetting>, today: NaiveDate) -> Duty {

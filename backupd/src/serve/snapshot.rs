@@ -7,7 +7,7 @@ use crate::sources::{self, Captured, PRACTICE_PART};
 use crate::{clock, failure, names, secret};
 use agent_api::Pause;
 use anyhow::Context;
-use backup_engine::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop};
+use backup_engine::{NamedStore, Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop};
 use backupd_api::{Failure, FailureKind, Phase, SnapshotDone, SnapshotState, StoreOutcome};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,7 +97,8 @@ impl Daemon {
             state_dir: Some(self.engine_state()),
             stop: Stop::default(),
         };
-        backup_engine::snapshot(&self.env, &self.writer(), &self.stores, request, &self.activity).await
+        let stores = self.stores_to_send_to();
+        backup_engine::snapshot(&self.env, &self.writer(), &stores, request, &self.activity).await
     }
 
     fn note_outcome(
@@ -176,12 +177,20 @@ impl Daemon {
         Ok(Part { name: PRACTICE_PART.to_owned(), path: dir, kind: PartKind::Files })
     }
 
+    /// All but those that are sent to at another time of the day: these catch up then.
+    fn stores_to_send_to(&self) -> Vec<NamedStore> {
+        let now = clock::unix_ms();
+        let open = |name: &str| self.settings.store(name).is_none_or(|s| s.takes_uploads(now, self.settings.zone));
+        self.stores.iter().filter(|store| open(&store.name)).cloned().collect()
+    }
+
     /// Brings every reachable store up to what the others hold. Whether anything was tried.
     pub async fn catch_up(&self) -> bool {
         let Ok(_engine) = self.engine.try_lock() else { return false };
         let _busy = self.activity.begin(CATCH_UP);
         let state = self.engine_state();
-        match backup_engine::replicate(&self.env, &self.writer(), &self.stores, Some(&state)).await {
+        let stores = self.stores_to_send_to();
+        match backup_engine::replicate(&self.env, &self.writer(), &stores, Some(&state)).await {
             Ok(stores) => {
                 for store in stores.iter().filter(|s| s.objects_copied > 0) {
                     log::info!(

@@ -5,7 +5,7 @@ use crate::clock;
 use crate::stores::StoreView;
 use agent_api::Pause;
 use backup_engine::{ErrorKind, SnapshotInfo};
-use backupd_api::{AlertKind, ScheduledJob, SnapshotRow, SnapshotState, Status, StoreRole, StoreStatus};
+use backupd_api::{AlertKind, Baa, ScheduledJob, SnapshotRow, SnapshotState, Status, StoreStatus};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything in here can be seen again by looking at the stores.
@@ -31,7 +31,7 @@ pub struct View {
 
 impl View {
     fn counts_at(&self, info: &SnapshotInfo, daemon: &Daemon) -> usize {
-        let counts = |name: &String| daemon.settings.store(name).is_some_and(|s| !s.convenience);
+        let counts = |name: &String| daemon.settings.store(name).is_some_and(crate::settings::StoreSetting::counts);
         info.stores.iter().filter(|name| counts(name)).count()
     }
 
@@ -155,6 +155,7 @@ impl Daemon {
     }
 
     pub fn store_statuses(&self) -> Vec<StoreStatus> {
+        let today = duties::today(&self.settings, clock::unix_ms());
         let view = self.view();
         let status = |setting: &crate::settings::StoreSetting| {
             let seen = view.stores.get(&setting.name).cloned().unwrap_or_default();
@@ -163,8 +164,16 @@ impl Daemon {
                 kind: setting.kind.word().to_owned(),
                 site: setting.site.clone(),
                 provider: setting.provider.clone(),
+                region: setting.region.clone(),
+                account: setting.account.clone(),
+                baa: setting.baa.as_ref().map(|baa| Baa {
+                    reference: baa.reference.clone(),
+                    until: baa.until.to_string(),
+                    expired: baa.until < today,
+                }),
+                upload_window: setting.upload_window.map(|window| window.to_string()),
                 apart: setting.site != self.settings.site,
-                role: if setting.convenience { StoreRole::Convenience } else { StoreRole::Quorum },
+                role: setting.role,
                 condition: seen.condition(),
                 lag_snapshots: seen.lag_snapshots,
                 bytes: seen.bytes,

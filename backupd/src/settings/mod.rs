@@ -3,13 +3,15 @@
 mod client;
 mod error;
 mod serve;
-mod shared;
+mod store;
+mod tls;
 mod verifier;
 
 pub use client::{ClientSettings, Endpoints};
 pub use error::SettingsError;
 pub use serve::{DutySetting, ServeSettings, Source, SourceKind};
-pub use shared::{StoreKind, StoreSetting, TlsListen};
+pub use store::{AzureAccessFile, StoreKind, StoreSetting};
+pub use tls::TlsListen;
 pub use verifier::{Probe, VerifierSettings};
 
 use serde::de::DeserializeOwned;

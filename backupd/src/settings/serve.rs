@@ -1,6 +1,6 @@
 //! `serve.toml`.
 
-use super::shared::{StoreToml, stores};
+use super::store::{StoreToml, stores};
 use super::{File, SettingsError, StoreSetting, TlsListen};
 use crate::schedule::Schedule;
 use backupd_api::DutyKind;
@@ -141,12 +141,12 @@ impl ServeSettings {
         let zone = file.zone(&toml.time_zone)?;
         file.label("site", &toml.site)?;
         let stores = stores(&file, toml.store)?;
-        let countable = stores.iter().filter(|s| !s.convenience).count();
+        let countable = stores.iter().filter(|s| s.counts() && s.always_there()).count();
         if toml.quorum == 0 || toml.quorum as usize > countable {
             return Err(file.error(
                 "quorum",
-                format!("is {} but {countable} stores count", toml.quorum),
-                "use 1 up to the number of stores that are not `convenience`",
+                format!("is {} but {countable} stores count and can be sent to at any time", toml.quorum),
+                "use 1 up to the number of stores with the role `quorum` that are not removable and have no upload window",
             ));
         }
         let sources = sources(&file, toml.source, zone)?;

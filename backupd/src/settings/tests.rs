@@ -20,7 +20,7 @@ fn load_verifier(text: &str) -> Result<VerifierSettings, String> {
 #[test]
 fn the_examples_are_valid() {
     let serve = load_serve(SERVE).unwrap();
-    assert_eq!(serve.stores.len(), 3);
+    assert_eq!(serve.stores.len(), 6);
     assert_eq!(serve.sources[0].schedule.text(), "*/5 * * * *");
     assert!(serve.socket.is_absolute() && serve.socket.ends_with("run/serve.sock"));
     let verifier = load_verifier(VERIFIER).unwrap();

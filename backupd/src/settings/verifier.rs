@@ -1,6 +1,6 @@
 //! `verifier.toml`.
 
-use super::shared::{StoreToml, stores};
+use super::store::{StoreToml, stores};
 use super::{File, SettingsError, StoreSetting, TlsListen};
 use crate::schedule::Schedule;
 use backupd_api::{Endpoint, EndpointError, TlsIdentity};

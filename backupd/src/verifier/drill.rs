@@ -128,7 +128,12 @@ impl Verifier {
             },
             store: SourceStore {
                 name: Label::slug(store),
-                kind: if setting.kind.word() == "s3" { StoreKind::S3 } else { StoreKind::Folder },
+                kind: match setting.kind {
+                    crate::settings::StoreKind::Folder { .. } => StoreKind::Folder,
+                    crate::settings::StoreKind::S3 { .. } => StoreKind::S3,
+                    crate::settings::StoreKind::Azure { .. } => StoreKind::AzureBlob,
+                    crate::settings::StoreKind::Gcs { .. } => StoreKind::Gcs,
+                },
                 site: Label::slug(&setting.site),
                 provider: Label::slug(&setting.provider),
                 apart: setting.site != self.settings.site,

@@ -156,7 +156,7 @@ fn stores(toml: &mut String, practice: &Practice) {
                  name = \"{id}\"\n\
                  kind = \"folder\"\n\
                  path = \"../stores/{id}\"\n\
-                 convenience = true\n\
+                 role = \"convenience\"\n\
                  site = \"{SITE}\"\n\
                  provider = \"own\"\n"
             ),

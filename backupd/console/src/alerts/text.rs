@@ -26,6 +26,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         SnapshotPartial => "The newest backup is incomplete: some files could not be read",
         DutyUnassigned => "Nobody is named for a duty",
         DutyOverdue => "A duty's review date has passed",
+        BaaExpired => "The agreement with a store's provider has run out",
         HeadFork => "Two different histories of the backup exist",
         HeadGap => "A backup is missing from the history, and nobody signed for it",
         DaemonUnreachable => "A program of the backup system does not answer",
@@ -77,6 +78,10 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         }
         DutyUnassigned => "Name a party, a deputy, a phone number and a review date in the settings of backupd serve.",
         DutyOverdue => "Confirm with the named party that the duty is still theirs, and set the next review date.",
+        BaaExpired => {
+            "Records may lie at the provider only under a business associate agreement that is in force. Call the \
+             contract's responsible party, renew it, and set its new last day in the settings of backupd serve."
+        }
         HeadFork => {
             "Keep everything. Two machines may be writing with the same key, or a store was set back: stop the second \
              writer, then call your backup engineer."

@@ -206,6 +206,7 @@ pub fn verdict(verdict: DrillVerdict) -> (Mood, &'static str) {
 pub fn role(role: StoreRole) -> &'static str {
     match role {
         StoreRole::Quorum => "counts",
+        StoreRole::Copy => "further copy",
         StoreRole::Convenience => "convenience only",
     }
 }

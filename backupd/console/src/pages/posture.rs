@@ -9,7 +9,7 @@ use crate::pages::{activity, alerts};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page};
 use crate::words::{bytes, count, duration, span};
-use backupd_api::{Duty, DutyKind, ReportRow, StoreCondition, StoreRole, StoreStatus};
+use backupd_api::{Baa, Duty, DutyKind, ReportRow, StoreCondition, StoreRole, StoreStatus};
 use maud::{Markup, html};
 
 const STORE_COLUMNS: &[Column] = &[
@@ -186,7 +186,12 @@ fn store_row(app: &App, store: &StoreStatus) -> Markup {
         tr {
             th scope="row" { (store.name) br; span.small { (store.kind) } }
             td { (store.site) }
-            td { (store.provider) }
+            td {
+                (store.provider)
+                @if let Some(region) = &store.region { br; span.small { (region) } }
+                @if let Some(account) = &store.account { br; span.small { "account " (account) } }
+                @if let Some(baa) = &store.baa { br; (agreement(baa)) }
+            }
             td { @if store.apart { (badge(Mood::Good, "Yes")) } @else { (badge(Mood::Warn, "No")) } }
             td {
                 (condition(store))
@@ -196,9 +201,17 @@ fn store_row(app: &App, store: &StoreStatus) -> Markup {
             td {
                 @if store.role == StoreRole::Quorum { (activity::role(store.role)) }
                 @else { span.small { (activity::role(store.role)) } }
+                @if let Some(window) = &store.upload_window { br; span.small { "sent to " (window) } }
             }
             td.number { (store.bytes.map_or_else(|| "–".to_owned(), bytes)) }
         }
+    }
+}
+
+fn agreement(baa: &Baa) -> Markup {
+    html! {
+        @if baa.expired { (badge(Mood::Bad, "BAA expired")) } @else { span.small { "BAA until" } }
+        " " span.small title=(baa.reference) { (baa.until) }
     }
 }
 

@@ -4,6 +4,7 @@
 //! `object_store`'s own folder form does not make new directories durable, so this one is ours.
 
 use super::direct::Pieces;
+use super::removable::{MARKER, Root};
 use super::{ListedObject, MaintenanceStore, Store};
 use crate::error::{Error, ErrorKind, Result, io_kind};
 use bytes::Bytes;
@@ -23,37 +24,48 @@ const TEMPORARY: &str = ".part";
 
 /// Objects as files below `root`.
 pub(super) struct FolderStore {
-    root: PathBuf,
+    root: Root,
     buffers: Arc<Buffers>,
     pieces: Arc<Pieces>,
-    /// Unfinished files that a listing came across. The next put removes those that nobody is writing any more.
+    /// Unfinished files below the root that a listing came across. The next put removes those that nobody is writing any more.
     leftovers: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl FolderStore {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, buffers: Arc::default(), pieces: Arc::default(), leftovers: Arc::default() }
+        Self::at(Root::Fixed(root))
     }
 
-    fn path(&self, name: &str) -> Result<PathBuf> {
-        let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-        if name.split('/').all(plain) {
-            Ok(self.root.join(name))
-        } else {
-            Err(Error::new(ErrorKind::Misconfigured, "an object name is malformed"))
-        }
+    /// A folder that counts as there only while it carries the marker of the store `name`.
+    pub(super) fn removable(root: PathBuf, name: &str) -> Self {
+        Self::at(Root::removable(root, name))
+    }
+
+    fn at(root: Root) -> Self {
+        Self { root, buffers: Arc::default(), pieces: Arc::default(), leftovers: Arc::default() }
+    }
+}
+
+/// An object's path below the root, by a name that can lead nowhere else.
+fn below(name: &str) -> Result<PathBuf> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+    if name.split('/').all(plain) {
+        Ok(PathBuf::from(name))
+    } else {
+        Err(Error::new(ErrorKind::Misconfigured, "an object name is malformed"))
     }
 }
 
 impl Store for FolderStore {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let (path, root, leftovers) = (self.path(name)?, self.root.clone(), Arc::clone(&self.leftovers));
+            let (path, root, leftovers) = (below(name)?, self.root.clone(), Arc::clone(&self.leftovers));
             let pieces = Arc::clone(&self.pieces);
             blocking(name, move || {
+                let root = root.hold()?;
                 let left = std::mem::take(&mut *leftovers.lock().unwrap_or_else(PoisonError::into_inner));
-                left.iter().for_each(|path| remove_leftover(path));
-                put_durable(&root, &path, &bytes, &pieces)
+                left.iter().for_each(|path| remove_leftover(&root.path().join(path)));
+                put_durable(root.path(), &root.path().join(path), &bytes, &pieces)
             })
             .await
         })
@@ -61,9 +73,10 @@ impl Store for FolderStore {
 
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {
         Box::pin(async move {
-            let (path, buffers) = (self.path(name)?, Arc::clone(&self.buffers));
+            let (path, root, buffers) = (below(name)?, self.root.clone(), Arc::clone(&self.buffers));
             blocking(name, move || {
-                let file = File::open(&path)?;
+                let root = root.hold()?;
+                let file = File::open(root.path().join(path))?;
                 let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
                 read_exact(&file, len, 0, buffers).map_err(unreadable)
             })
@@ -73,11 +86,14 @@ impl Store for FolderStore {
 
     fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
         Box::pin(async move {
-            let (path, buffers) = (self.path(name)?, Arc::clone(&self.buffers));
+            let (path, root, buffers) = (below(name)?, self.root.clone(), Arc::clone(&self.buffers));
             let len = usize::try_from(range.end.saturating_sub(range.start))
                 .map_err(|_| Error::new(ErrorKind::Misconfigured, "the range is too long"))?;
-            let read = move || read_exact(&File::open(&path)?, len, range.start, buffers).map_err(unreadable);
-            blocking(name, read).await
+            blocking(name, move || {
+                let root = root.hold()?;
+                read_exact(&File::open(root.path().join(path))?, len, range.start, buffers).map_err(unreadable)
+            })
+            .await
         })
     }
 
@@ -87,8 +103,10 @@ impl Store for FolderStore {
             blocking("the listing", move || {
                 // An unmounted share looks like an absent root: that is not an empty store.
                 let (mut found, mut left) = (Vec::new(), Vec::new());
+                let held = root.hold()?;
+                let root = held.path();
                 let start = root.join(prefix.trim_end_matches('/'));
-                let walked = walk(&root, &start, &mut found, &mut left);
+                let walked = walk(root, &start, &mut found, &mut left);
                 leftovers.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
                 match walked {
                     Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => {}
@@ -110,8 +128,12 @@ impl MaintenanceStore for FolderStore {
 
     fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let (path, root) = (self.path(name)?, self.root.clone());
-            blocking(name, move || delete_durable(&root, &path)).await
+            let (path, root) = (below(name)?, self.root.clone());
+            blocking(name, move || {
+                let root = root.hold()?;
+                delete_durable(root.path(), &root.path().join(path))
+            })
+            .await
         })
     }
 }
@@ -171,6 +193,7 @@ async fn blocking<T: Send + 'static>(what: &str, work: impl FnOnce() -> io::Resu
     done.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => ErrorKind::Damaged,
+            io::ErrorKind::NotConnected => ErrorKind::Unreachable,
             _ => io_kind(&error),
         };
         Error::new(kind, format!("{what}: {error}"))
@@ -275,8 +298,8 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<ListedObject>, leftovers: &m
         let path = entry.path();
         let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) else { continue };
         if name.ends_with(TEMPORARY) {
-            leftovers.push(path);
-        } else if kind.is_file() {
+            leftovers.push(PathBuf::from(name));
+        } else if kind.is_file() && name != MARKER {
             match entry.metadata() {
                 Ok(metadata) => found.push(ListedObject { name: name.to_owned(), size: metadata.len() }),
                 // It vanished between the two calls.

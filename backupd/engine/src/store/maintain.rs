@@ -1,7 +1,7 @@
 //! What only maintenance may do. It is a trait of its own, so that the types of writer and verifier have no way to it:
 //! what they hold is a `Store`, and no `Store` becomes a `MaintenanceStore` again.
 
-use super::{FaultStore, LimitStore, RetryStore, Store, StoreLimits, StoreLocation, folder, object};
+use super::{FaultStore, LimitStore, PaceStore, RetryStore, Store, StoreLimits, StoreLocation, around};
 use crate::error::Result;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -43,11 +43,20 @@ impl StoreLocation {
     /// The store for maintenance, with the limits and retries of `open`. Whether it may replace and delete is up to the
     /// store and the credentials of this location.
     pub fn open_for_maintenance(&self, limits: StoreLimits) -> Result<Arc<dyn MaintenanceStore>> {
-        let bare: Arc<dyn MaintenanceStore> = match self {
-            Self::Folder { path } => Arc::new(folder::FolderStore::new(path.clone())),
-            Self::S3 { .. } => Arc::new(object::ObjectStoreStore::s3(self, limits)?),
-        };
-        Ok(Arc::new(RetryStore::new(Arc::new(LimitStore::new(bare, limits.concurrency)), limits.attempts)))
+        Ok(around(self.bare(limits)?, limits))
+    }
+}
+
+impl<S: MaintenanceStore + ?Sized> MaintenanceStore for PaceStore<S> {
+    fn replace<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.turn(bytes.len()).await;
+            self.inner.replace(name, bytes).await
+        })
+    }
+
+    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        self.inner.delete(name)
     }
 }
 

@@ -6,11 +6,15 @@ mod folder;
 mod limit;
 mod maintain;
 mod object;
+mod pace;
+mod removable;
 mod retry;
 
 pub use fault::{Fault, FaultStore};
 pub use limit::LimitStore;
 pub use maintain::{MaintenanceStore, NamedMaintenanceStore};
+pub use pace::PaceStore;
+pub use removable::mark_removable;
 pub use retry::RetryStore;
 
 use crate::error::Result;
@@ -57,11 +61,16 @@ impl NamedStore {
     }
 }
 
-/// Where a store is.
+/// Where a store is, and what opens it.
 #[derive(Clone)]
 pub enum StoreLocation {
     Folder {
         path: PathBuf,
+    },
+    /// A folder on a disk or share that comes and goes. It is there when the marker in it carries this name.
+    Removable {
+        path: PathBuf,
+        name: String,
     },
     S3 {
         endpoint: Option<String>,
@@ -73,6 +82,32 @@ pub enum StoreLocation {
         session_token: Option<String>,
         allow_http: bool,
     },
+    /// Azure Blob.
+    Azure {
+        /// `None`: the account's own endpoint.
+        endpoint: Option<String>,
+        account: String,
+        container: String,
+        prefix: String,
+        access: AzureAccess,
+    },
+    /// Google Cloud Storage.
+    Gcs {
+        endpoint: Option<String>,
+        bucket: String,
+        prefix: String,
+        /// The JSON key of a service account; `None` asks without credentials.
+        service_account: Option<String>,
+    },
+}
+
+/// What lets in to an Azure container.
+#[derive(Clone)]
+pub enum AzureAccess {
+    /// The storage account's key, base64: it may do everything.
+    AccountKey(String),
+    /// A shared access signature, as the query of an address: it may do what it was made for.
+    Signature(String),
 }
 
 /// A store that does not list within this time counts as unreachable.
@@ -88,11 +123,19 @@ pub struct StoreLimits {
     pub attempts: u32,
     /// Operations under way at once.
     pub concurrency: usize,
+    /// Uploads use no more than this on average; downloads are never held back, because a restore is in a hurry.
+    pub upload_bytes_per_s: Option<u64>,
 }
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(2), request: Duration::from_secs(60), attempts: 3, concurrency: 8 }
+        Self {
+            connect: Duration::from_secs(2),
+            request: Duration::from_secs(60),
+            attempts: 3,
+            concurrency: 8,
+            upload_bytes_per_s: None,
+        }
     }
 }
 
@@ -103,10 +146,24 @@ impl StoreLocation {
     }
 
     pub fn open_with(&self, limits: StoreLimits) -> Result<Arc<dyn Store>> {
-        let bare: Arc<dyn Store> = match self {
-            Self::Folder { path } => Arc::new(folder::FolderStore::new(path.clone())),
-            Self::S3 { .. } => Arc::new(object::ObjectStoreStore::s3(self, limits)?),
-        };
-        Ok(Arc::new(RetryStore::new(Arc::new(LimitStore::new(bare, limits.concurrency)), limits.attempts)))
+        let bare: Arc<dyn Store> = self.bare(limits)?;
+        Ok(around(bare, limits))
     }
+
+    /// The store alone. It can do all that maintenance may; what a caller holds of it decides what it can do.
+    fn bare(&self, limits: StoreLimits) -> Result<Arc<dyn MaintenanceStore>> {
+        Ok(match self {
+            Self::Folder { path } => Arc::new(folder::FolderStore::new(path.clone())),
+            Self::Removable { path, name } => Arc::new(folder::FolderStore::removable(path.clone(), name)),
+            Self::S3 { .. } | Self::Azure { .. } | Self::Gcs { .. } => {
+                Arc::new(object::ObjectStoreStore::open(self, limits)?)
+            }
+        })
+    }
+}
+
+/// The store with rate, limits and retries around it.
+fn around<S: Store + ?Sized + 'static>(bare: Arc<S>, limits: StoreLimits) -> Arc<RetryStore<LimitStore<PaceStore<S>>>> {
+    let paced = PaceStore::new(bare, limits.upload_bytes_per_s);
+    Arc::new(RetryStore::new(Arc::new(LimitStore::new(Arc::new(paced), limits.concurrency)), limits.attempts))
 }

@@ -1,13 +1,15 @@
-//! S3 through `object_store`.
+//! S3, Azure Blob and Google Cloud Storage through `object_store`.
 
-use super::{ListedObject, MaintenanceStore, Store, StoreLimits, StoreLocation};
+use super::{AzureAccess, ListedObject, MaintenanceStore, Store, StoreLimits, StoreLocation};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
+use object_store::gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, StaticCredentialProvider};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,48 +21,113 @@ pub(super) struct ObjectStoreStore {
 }
 
 impl ObjectStoreStore {
-    /// S3 with our own few retries outside and none inside, so that a dead store fails in seconds.
-    pub(super) fn s3(location: &StoreLocation, limits: StoreLimits) -> Result<Self> {
-        let StoreLocation::S3 { endpoint, bucket, prefix, region, access_key, secret_key, session_token, allow_http } =
-            location
-        else {
-            return Err(Error::new(ErrorKind::Misconfigured, "not an S3 location"));
+    /// Opens it with our own few retries outside and none inside, so that a dead store fails in seconds.
+    pub(super) fn open(location: &StoreLocation, limits: StoreLimits) -> Result<Self> {
+        let (inner, prefix): (Arc<dyn ObjectStore>, &str) = match location {
+            StoreLocation::S3 { prefix, .. } => (Arc::new(s3(location, limits)?), prefix),
+            StoreLocation::Azure { prefix, .. } => (Arc::new(azure(location, limits)?), prefix),
+            StoreLocation::Gcs { prefix, .. } => (Arc::new(gcs(location, limits)?), prefix),
+            StoreLocation::Folder { .. } | StoreLocation::Removable { .. } => return Err(not_this("object store")),
         };
-        let client = ClientOptions::new()
-            .with_connect_timeout(limits.connect)
-            .with_timeout(limits.request)
-            .with_allow_http(*allow_http);
-        let retry =
-            RetryConfig { max_retries: 0, retry_timeout: Duration::from_secs(1), backoff: BackoffConfig::default() };
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(bucket)
-            .with_region(region)
-            .with_access_key_id(access_key)
-            .with_secret_access_key(secret_key)
-            .with_allow_http(*allow_http)
-            .with_client_options(client)
-            .with_retry(retry);
-        if let Some(endpoint) = endpoint {
-            builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
-        }
-        if let Some(token) = session_token {
-            builder = builder.with_token(token);
-        }
-        let inner = builder.build().map_err(|error| translate(error, "the S3 settings"))?;
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Ok(Self { inner: Arc::new(inner), prefix })
+        Ok(Self { inner, prefix })
     }
 
-    fn path(&self, name: &str) -> Path {
-        Path::from(format!("{}{name}", self.prefix))
+    /// The name as it is: nothing in it is encoded once more.
+    fn path(&self, name: &str) -> Result<Path> {
+        Path::parse(format!("{}{name}", self.prefix))
+            .map_err(|error| Error::new(ErrorKind::Misconfigured, "an object name is malformed").because(error))
     }
+}
+
+fn not_this(kind: &str) -> Error {
+    Error::new(ErrorKind::Misconfigured, format!("not the place of an {kind}"))
+}
+
+pub(super) fn client_options(limits: StoreLimits, allow_http: bool) -> ClientOptions {
+    ClientOptions::new().with_connect_timeout(limits.connect).with_timeout(limits.request).with_allow_http(allow_http)
+}
+
+fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, retry_timeout: Duration::from_secs(1), backoff: BackoffConfig::default() }
+}
+
+/// Whether an endpoint is asked without encryption, because the settings say so.
+fn is_http(endpoint: Option<&String>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
+}
+
+fn s3(location: &StoreLocation, limits: StoreLimits) -> Result<AmazonS3> {
+    let StoreLocation::S3 { endpoint, bucket, region, access_key, secret_key, session_token, allow_http, .. } =
+        location
+    else {
+        return Err(not_this("S3 bucket"));
+    };
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_region(region)
+        .with_access_key_id(access_key)
+        .with_secret_access_key(secret_key)
+        .with_allow_http(*allow_http)
+        .with_client_options(client_options(limits, *allow_http))
+        .with_retry(no_retries());
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
+    }
+    if let Some(token) = session_token {
+        builder = builder.with_token(token);
+    }
+    builder.build().map_err(|error| translate(error, "the S3 settings"))
+}
+
+fn azure(location: &StoreLocation, limits: StoreLimits) -> Result<MicrosoftAzure> {
+    let StoreLocation::Azure { endpoint, account, container, access, .. } = location else {
+        return Err(not_this("Azure container"));
+    };
+    let allow_http = is_http(endpoint.as_ref());
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_account(account)
+        .with_container_name(container)
+        .with_allow_http(allow_http)
+        .with_client_options(client_options(limits, allow_http))
+        .with_retry(no_retries());
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    builder = match access {
+        AzureAccess::AccountKey(key) => builder.with_access_key(key),
+        AzureAccess::Signature(query) => builder.with_config(AzureConfigKey::SasKey, query),
+    };
+    builder.build().map_err(|error| translate(error, "the Azure settings"))
+}
+
+fn gcs(location: &StoreLocation, limits: StoreLimits) -> Result<GoogleCloudStorage> {
+    let StoreLocation::Gcs { endpoint, bucket, service_account, .. } = location else {
+        return Err(not_this("Google Cloud Storage bucket"));
+    };
+    let allow_http = is_http(endpoint.as_ref());
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(bucket)
+        .with_client_options(client_options(limits, allow_http))
+        .with_retry(no_retries());
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    builder = match service_account {
+        Some(key) => builder.with_service_account_key(key),
+        // Nothing of the machine's own surroundings may step in for credentials that were not given.
+        None => builder
+            .with_credentials(Arc::new(StaticCredentialProvider::new(GcpCredential { bearer: String::new() })))
+            .with_skip_signature(true),
+    };
+    builder.build().map_err(|error| translate(error, "the settings for Google Cloud Storage"))
 }
 
 impl Store for ObjectStoreStore {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let Err(error) = self.inner.put(&self.path(name), bytes.clone().into()).await else { return Ok(()) };
+            let Err(error) = self.inner.put(&self.path(name)?, bytes.clone().into()).await else { return Ok(()) };
             let error = translate(error, name);
             // A key that may create but not overwrite is refused when an earlier attempt landed unseen.
             let refused = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Fenced);
@@ -70,7 +137,7 @@ impl Store for ObjectStoreStore {
 
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {
         Box::pin(async move {
-            let found = self.inner.get(&self.path(name)).await.map_err(|error| translate(error, name))?;
+            let found = self.inner.get(&self.path(name)?).await.map_err(|error| translate(error, name))?;
             found.bytes().await.map_err(|error| translate(error, name))
         })
     }
@@ -78,7 +145,7 @@ impl Store for ObjectStoreStore {
     fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
         Box::pin(async move {
             let want = range.end.saturating_sub(range.start);
-            let bytes = self.inner.get_range(&self.path(name), range).await.map_err(|error| translate(error, name))?;
+            let bytes = self.inner.get_range(&self.path(name)?, range).await.map_err(|error| translate(error, name))?;
             if bytes.len() as u64 == want {
                 Ok(bytes)
             } else {
@@ -90,7 +157,7 @@ impl Store for ObjectStoreStore {
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
         Box::pin(async move {
             let what = if prefix.is_empty() { "the listing" } else { prefix };
-            let under = self.path(prefix.trim_end_matches('/'));
+            let under = self.path(prefix.trim_end_matches('/'))?;
             let mut found: Vec<ListedObject> = self
                 .inner
                 .list(Some(&under))
@@ -117,7 +184,7 @@ impl MaintenanceStore for ObjectStoreStore {
 
     fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            match self.inner.delete(&self.path(name)).await {
+            match self.inner.delete(&self.path(name)?).await {
                 Err(object_store::Error::NotFound { .. }) => Ok(()),
                 deleted => deleted.map_err(|error| translate(error, name)),
             }
