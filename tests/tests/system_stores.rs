@@ -11,6 +11,7 @@ use conformance::{Shape, conforms};
 use holdfast_tests::servers::{S3_KEY, S3Server, Server};
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::HttpRequest;
+use stores::proxy::{Act, Proxy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_server_is_a_store() -> Result<()> {
@@ -49,7 +50,7 @@ async fn azure_blob_is_a_store() -> Result<()> {
         .uri(format!("{endpoint}/practice?restype=container"))
         .header("x-ms-version", "2023-11-03");
     let sign = |request: &mut HttpRequest| {
-        AzureAuthorizer::new(&credential, AZURITE_ACCOUNT).authorize(request);
+        AzureAuthorizer::new(&credential, AZURITE_ACCOUNT).try_authorize(request).expect("it is signed");
     };
     let (status, body) = stores::send(request, Bytes::new(), sign).await?;
     ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
@@ -60,19 +61,28 @@ async fn azure_blob_is_a_store() -> Result<()> {
         prefix: "holdfast".to_owned(),
         access: AzureAccess::AccountKey(AZURITE_KEY.to_owned()),
     };
-    // Azure gives 5000 names in a page.
-    conforms(&*location.open()?, Shape { listed: 5100, ..Shape::default() }).await;
+    // Azure gives 5000 names in a page, and the emulator takes a minute for as many: the second page is for the night.
+    let listed = if std::env::var_os("HOLDFAST_NIGHTLY").is_some() { 5100 } else { Shape::default().listed };
+    println!("a listing of {listed} objects");
+    conforms(&*location.open()?, Shape { listed, ..Shape::default() }).await;
     Ok(())
 }
 
 /// Not seen on the real service. Google's XML interface is the S3 protocol with other headers; Ceph answers it for a
-/// bucket that is open to everybody. What this does not show: how a service account's key is exchanged for a token.
+/// bucket that is open to everybody, once the empty token of a client without a key is taken off. What this does not show:
+/// how a service account's key is exchanged for a token.
 #[tokio::test(flavor = "multi_thread")]
 async fn google_cloud_storage_is_a_store() -> Result<()> {
     let Some(url) = stores::ceph("google_cloud_storage_is_a_store") else { return Ok(()) };
-    stores::bucket(url, "conformance-google", &[("x-amz-acl", "public-read-write")]).await?;
+    stores::bucket(url, "conformance-google", &[]).await?;
+    let everybody = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:*",
+        "Resource":["arn:aws:s3:::conformance-google","arn:aws:s3:::conformance-google/*"]}]}"#;
+    let policy = format!("{url}/conformance-google?policy=");
+    stores::s3(stores::OWNER, http::Method::PUT, &policy, &[], everybody).await?;
+    let proxy = Proxy::before(url).await;
+    proxy.plan(|_| Act::Anonymously);
     let location = StoreLocation::Gcs {
-        endpoint: Some(url.to_owned()),
+        endpoint: Some(proxy.url.clone()),
         bucket: "conformance-google".to_owned(),
         prefix: String::new(),
         service_account: None,

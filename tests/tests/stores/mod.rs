@@ -1,4 +1,7 @@
 //! What tests on real object stores share: one Ceph for a test program, and signed requests to prepare buckets with.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+pub mod proxy;
 
 use anyhow::{Context, Result, ensure};
 use backup_engine::StoreLocation;

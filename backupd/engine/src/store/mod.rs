@@ -162,8 +162,9 @@ impl StoreLocation {
     }
 }
 
-/// The store with rate, limits and retries around it.
-fn around<S: Store + ?Sized + 'static>(bare: Arc<S>, limits: StoreLimits) -> Arc<RetryStore<LimitStore<PaceStore<S>>>> {
-    let paced = PaceStore::new(bare, limits.upload_bytes_per_s);
-    Arc::new(RetryStore::new(Arc::new(LimitStore::new(Arc::new(paced), limits.concurrency)), limits.attempts))
+/// The store with limits, retries and a rate around it. Waiting for the rate uses up no patience and keeps no download.
+fn around<S: Store + ?Sized>(bare: Arc<S>, limits: StoreLimits) -> Arc<PaceStore<RetryStore<LimitStore<S>>>> {
+    let limited = LimitStore::new(bare, limits.concurrency);
+    let retried = RetryStore::new(Arc::new(limited), limits.attempts);
+    Arc::new(PaceStore::new(Arc::new(retried), limits.upload_bytes_per_s))
 }

@@ -8,33 +8,26 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
-/// Puts wait their turn so that their average stays below a rate. An object is sent in one go; the pause follows it.
+/// Puts wait in line, each for the time that its bytes take at the rate. An object is then sent in one go.
 pub struct PaceStore<S: ?Sized = dyn Store> {
     pub(super) inner: Arc<S>,
     /// `None`: as fast as it goes.
     bytes_per_s: Option<u64>,
-    /// When the line is free again.
-    free_at: Mutex<Option<Instant>>,
+    line: Mutex<()>,
 }
 
 impl<S: ?Sized> PaceStore<S> {
     #[must_use]
     pub fn new(inner: Arc<S>, bytes_per_s: Option<u64>) -> Self {
-        Self { inner, bytes_per_s, free_at: Mutex::new(None) }
+        Self { inner, bytes_per_s, line: Mutex::new(()) }
     }
 
-    /// Waits until the objects before this one have had their time, and takes the time of this one.
     pub(super) async fn turn(&self, bytes: usize) {
         let Some(rate) = self.bytes_per_s else { return };
         let micros = (bytes as u128).saturating_mul(1_000_000) / u128::from(rate.max(1));
-        let takes = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
-        let mut free_at = self.free_at.lock().await;
-        let starts = free_at.unwrap_or_else(Instant::now).max(Instant::now());
-        *free_at = starts.checked_add(takes);
-        drop(free_at);
-        tokio::time::sleep_until(starts).await;
+        let _first_in_line = self.line.lock().await;
+        tokio::time::sleep(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))).await;
     }
 }
 
@@ -62,6 +55,7 @@ impl<S: Store + ?Sized> Store for PaceStore<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::Instant;
 
     /// Takes everything at once and remembers when.
     #[derive(Default)]
@@ -95,14 +89,15 @@ mod tests {
         futures::future::join_all(puts).await;
         let at: Vec<Duration> = inner.0.lock().unwrap().iter().map(|at| *at - started).collect();
         for (n, at) in at.iter().enumerate() {
-            assert!(*at >= Duration::from_millis(20 * n as u64), "put {n} came after {at:?}");
+            assert!(*at >= Duration::from_millis(20 * (n as u64 + 1)), "put {n} came after {at:?}");
         }
         let slow = PaceStore::new(inner as Arc<dyn Store>, Some(1));
-        slow.put("a", Bytes::from(vec![0; 1_000_000])).await.unwrap();
-        // The next put would have to wait for days.
+        // Seven bytes take seven seconds.
+        let put = tokio::time::timeout(Duration::from_millis(30), slow.put("b", Bytes::from_static(b"7 bytes")));
+        let mut put = std::pin::pin!(put);
+        assert!(futures::poll!(&mut put).is_pending());
         slow.get("a").await.unwrap();
         slow.list("").await.unwrap();
-        let next = tokio::time::timeout(Duration::from_millis(30), slow.put("b", Bytes::new())).await;
-        assert!(next.is_err());
+        assert!(put.await.is_err());
     }
 }
