@@ -159,7 +159,7 @@ pub async fn snapshot(
     progress: &dyn Progress,
 ) -> Result<SnapshotOutcome> {
     check(stores, &request)?;
-    let state = Arc::new(open_state(&request, env.now_unix_ms())?);
+    let state = Arc::new(open_state(env, &request)?);
     let mut attempt = 1;
     loop {
         let known = Damage::load(&state).count();
@@ -278,9 +278,9 @@ async fn take(
 }
 
 /// A state that cannot be written is no reason to go without a backup: it then reads everything, on a chain of its own.
-fn open_state(request: &SnapshotRequest, now_unix_ms: i64) -> Result<State> {
+fn open_state(env: &Env, request: &SnapshotRequest) -> Result<State> {
     let Some(dir) = &request.state_dir else { return Ok(State::memory()) };
-    match State::open(dir, now_unix_ms) {
+    match env.open_state(dir) {
         Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NoSpace) => {
             log::warn!(error:% = error; "state.unusable");
             Ok(State::memory())
@@ -422,9 +422,13 @@ async fn read_and_send(
     (source, known): (SourceId, Known),
     progress: &dyn Progress,
 ) -> Result<(Walked, Memo, Known)> {
-    let (packs, mut sealed) = mpsc::channel(1);
-    // One that is being sealed, and what each store has waiting and under way.
-    let room = Room::new(1 + PACKS_AT_STORE * sending.fleet.lanes.len());
+    let (packs, mut sealed) = mpsc::unbounded_channel();
+    let room = match sending.env.workers() {
+        // Nobody could make room while the caller's own thread waits for it.
+        0 => Room::new(usize::MAX),
+        // One that is being sealed, and what each store has waiting and under way.
+        _ => Room::new(1 + PACKS_AT_STORE * sending.fleet.lanes.len()),
+    };
     let counters = Arc::new(Counters::default());
     let env = sending.env.clone();
     let sealer =
@@ -455,6 +459,7 @@ async fn read_and_send(
             store: None,
         });
         tokio::select! {
+            biased;
             pack = sealed.recv() => match pack {
                 Some(pack) => sending.pack(pack).await?,
                 None if walked.is_some() => break,

@@ -145,7 +145,7 @@ fn read(state: &State) -> Option<Notes> {
 
 /// What a scrub saw at one store: objects that are damaged, and objects that are whole.
 pub fn note_damage(env: &Env, state_dir: &Path, store: &str, damaged: &[String], whole: &[String]) -> Result<()> {
-    let damage = Damage::load(&Arc::new(State::open(state_dir, env.now_unix_ms())?));
+    let damage = Damage::load(&Arc::new(env.open_state(state_dir)?));
     damaged.iter().for_each(|name| damage.note(store, name));
     whole.iter().for_each(|name| damage.clear(store, name));
     Ok(())

@@ -1,10 +1,13 @@
 //! The one door to clock, randomness, local files and threads.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory_state::MemoryStates;
 use crate::source::{RealFs, SourceFs};
+use crate::state::State;
 use core::convert::Infallible;
 use nix::unistd::{Gid, Group, Uid, User};
 use rand_core::{TryCryptoRng, TryRng};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,6 +42,8 @@ pub struct Env {
     entropy: Arc<dyn Entropy>,
     fs: Arc<dyn SourceFs>,
     owner_names: Arc<dyn OwnerNames>,
+    /// Local state, when it is not in folders.
+    states: Option<MemoryStates>,
     workers: usize,
 }
 
@@ -52,6 +57,7 @@ impl Env {
             entropy: Arc::new(RealEntropy),
             fs: Arc::new(RealFs),
             owner_names: Arc::new(RealOwnerNames),
+            states: None,
             workers,
         }
     }
@@ -70,6 +76,7 @@ impl Env {
             entropy,
             fs: Arc::new(RealFs),
             owner_names: Arc::new(RealOwnerNames),
+            states: None,
             workers: 0,
         };
         (env, clock)
@@ -87,6 +94,28 @@ impl Env {
     pub fn with_owner_names(mut self, owner_names: Arc<dyn OwnerNames>) -> Self {
         self.owner_names = owner_names;
         self
+    }
+
+    /// The same door with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The same door with local state in memory.
+    #[must_use]
+    pub fn with_states(mut self, states: MemoryStates) -> Self {
+        self.states = Some(states);
+        self
+    }
+
+    /// The local state that lies at `dir`.
+    pub(crate) fn open_state(&self, dir: &Path) -> Result<State> {
+        match &self.states {
+            Some(states) => State::simulated(states.of(dir)),
+            None => State::open(dir, self.now_unix_ms()),
+        }
     }
 
     /// What this machine calls its users and groups.
@@ -123,8 +152,11 @@ impl Env {
         EnvRng(Arc::clone(&self.entropy))
     }
 
-    /// Runs blocking work off the reactor.
+    /// Runs blocking work off the reactor; without workers at once, on the calling thread, so that a run replays exactly.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        if self.workers == 0 {
+            return Ok(work());
+        }
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| Error::new(ErrorKind::Retry, "a worker thread ended early").because(error))

@@ -26,6 +26,7 @@ mod keys;
 mod list;
 mod locations;
 mod manifest;
+mod memory_state;
 mod order;
 mod owners;
 mod pack;
@@ -71,6 +72,7 @@ pub use keys::{
     keyring, newest_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,
 };
 pub use list::{Visit, kind_and_size, list};
+pub use memory_state::{Held, MemoryStates};
 pub use progress::{NoProgress, Phase, Progress, ProgressEvent};
 pub use read::{Entry, EntryKind, facts, ls};
 pub use replicate::{StoreCatchUp, replicate};

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Plain bytes of a segment of content that compresses: longer ones compress better, shorter ones read faster alone.
 const SEGMENT_BYTES: usize = 2 << 20;
@@ -150,7 +150,8 @@ pub(crate) struct Sealer {
     repository: RepositoryId,
     /// Packs are kept apart by kind: data, tree.
     pending: [Mutex<Vec<EncodedSegment>>; 2],
-    packs: Sender<Permitted>,
+    /// Bounded by the room that each pack takes.
+    packs: UnboundedSender<Permitted>,
     room: Arc<Room>,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
@@ -161,7 +162,7 @@ impl Sealer {
         env: Env,
         seal: SealKey,
         repository: RepositoryId,
-        (packs, room): (Sender<Permitted>, Arc<Room>),
+        (packs, room): (UnboundedSender<Permitted>, Arc<Room>),
     ) -> Self {
         Self {
             env,
@@ -210,7 +211,7 @@ impl Sealer {
             let pack = seal_pack_into(buffer, &mut self.env.rng(), keys, kind, segments)?;
             pack.reopen(self.repository)?;
             let gone = |_| Error::new(ErrorKind::Retry, "sending ended early");
-            self.packs.blocking_send(Permitted { pack, permit }).map_err(gone)?;
+            self.packs.send(Permitted { pack, permit }).map_err(gone)?;
         }
     }
 

@@ -40,7 +40,7 @@ pub async fn replicate(
     state_dir: Option<&Path>,
 ) -> Result<Vec<StoreCatchUp>> {
     let state = Arc::new(match state_dir {
-        Some(dir) => State::open(dir, env.now_unix_ms())?,
+        Some(dir) => env.open_state(dir)?,
         None => State::memory(),
     });
     Damage::load(&state).look_again(stores).await;

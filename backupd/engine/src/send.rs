@@ -101,6 +101,7 @@ async fn serve(store: Arc<dyn Store>, mut commands: mpsc::Receiver<Command>, sha
     };
     loop {
         let result = tokio::select! {
+            biased;
             Some(result) = under_way.next(), if !under_way.is_empty() => result,
             command = commands.recv(), if under_way.len() < IN_FLIGHT => match command {
                 None => return,

@@ -6,8 +6,8 @@
 //! and the writer begins a new chain.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory_state::{MemoryState, Taken};
 use rustix::fs::FlockOperation;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -18,14 +18,18 @@ use std::thread::JoinHandle;
 /// The records and files.
 pub(crate) struct State {
     backing: Backing,
-    /// Held while the state is open, so that two backups never share one chain.
-    _lock: Option<File>,
+    _lock: Lock,
 }
 
-type MemoryFiles = Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>;
+/// Held while the state is open, so that two backups never share one chain.
+enum Lock {
+    Alone,
+    File(#[expect(dead_code, reason = "closing it is what counts")] File),
+    Memory(#[expect(dead_code, reason = "dropping it is what counts")] Taken),
+}
 
 enum Backing {
-    Memory { records: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>, files: MemoryFiles },
+    Memory(MemoryState),
     Folder { dir: PathBuf, opening: Mutex<Option<JoinHandle<Option<sled::Db>>>>, database: OnceLock<Option<sled::Db>> },
 }
 
@@ -40,7 +44,13 @@ const UNFINISHED: &str = ".part";
 impl State {
     /// State for one run only.
     pub(crate) fn memory() -> Self {
-        Self { backing: Backing::Memory { records: Mutex::default(), files: MemoryFiles::default() }, _lock: None }
+        Self { backing: Backing::Memory(MemoryState::default()), _lock: Lock::Alone }
+    }
+
+    /// State of a simulated machine.
+    pub(crate) fn simulated(memory: MemoryState) -> Result<Self> {
+        let taken = memory.take().ok_or_else(in_use)?;
+        Ok(Self { backing: Backing::Memory(memory), _lock: Lock::Memory(taken) })
     }
 
     /// Opens the state below `dir`; what does not open is moved aside and begun anew. What an ended run left unfinished
@@ -51,7 +61,7 @@ impl State {
         std::fs::create_dir_all(&files).map_err(failed)?;
         let lock = File::create(dir.join("lock")).map_err(failed)?;
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::new(ErrorKind::Fenced, "another backup is using this state directory: wait for it"));
+            return Err(in_use());
         }
         for entry in std::fs::read_dir(&files).map_err(failed)?.flatten() {
             if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
@@ -62,13 +72,13 @@ impl State {
         let place = dir.to_owned();
         let opening = std::thread::spawn(move || open_or_begin(&place, now_unix_ms));
         let (opening, database) = (Mutex::new(Some(opening)), OnceLock::new());
-        Ok(Self { backing: Backing::Folder { dir: dir.to_owned(), opening, database }, _lock: Some(lock) })
+        Ok(Self { backing: Backing::Folder { dir: dir.to_owned(), opening, database }, _lock: Lock::File(lock) })
     }
 
     /// A record, if it is there and whole.
     pub(crate) fn load(&self, key: &[u8]) -> Option<Vec<u8>> {
         let stored = match &self.backing {
-            Backing::Memory { records, .. } => records.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned(),
+            Backing::Memory(memory) => memory.load(key),
             Backing::Folder { .. } => self.database()?.get(key).ok().flatten().map(|value| value.to_vec()),
         }?;
         let (value, check) = stored.split_last_chunk::<CHECK_BYTES>()?;
@@ -78,15 +88,15 @@ impl State {
     /// Keeps a record; `durably`: it survives a power cut once this returns.
     pub(crate) fn store(&self, key: &[u8], value: &[u8], durably: bool) -> Result<()> {
         let stored = [value, &checksum(value)].concat();
-        if let Backing::Memory { records, .. } = &self.backing {
-            records.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_vec(), stored);
-            return Ok(());
+        let failed = |error: &io::Error| Error::io("the state directory", error);
+        if let Backing::Memory(memory) = &self.backing {
+            return memory.store(key, stored, durably).map_err(|error| failed(&error));
         }
         let database = self.database();
         let database = database.ok_or_else(|| Error::new(ErrorKind::Retry, "the state directory cannot be used"))?;
         let kept = database.insert(key, stored).and_then(|_| if durably { database.flush() } else { Ok(0) });
         kept.map(|_| ()).map_err(|error| match error {
-            sled::Error::Io(error) => Error::io("the state directory", &error),
+            sled::Error::Io(error) => failed(&error),
             other => Error::new(ErrorKind::Retry, format!("the state directory: {other}")),
         })
     }
@@ -103,9 +113,7 @@ impl State {
     /// Names of all finished files.
     pub(crate) fn file_names(&self) -> Vec<String> {
         match &self.backing {
-            Backing::Memory { files, .. } => {
-                files.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
-            }
+            Backing::Memory(memory) => memory.file_names(),
             Backing::Folder { dir, .. } => {
                 let listed = std::fs::read_dir(dir.join(FILES)).into_iter().flatten().flatten();
                 let mut names: Vec<String> = listed
@@ -120,10 +128,7 @@ impl State {
 
     pub(crate) fn open_file(&self, name: &str) -> io::Result<StateFile> {
         match &self.backing {
-            Backing::Memory { files, .. } => {
-                let files = files.lock().unwrap_or_else(PoisonError::into_inner);
-                files.get(name).cloned().map(StateFile::Memory).ok_or_else(|| io::ErrorKind::NotFound.into())
-            }
+            Backing::Memory(memory) => memory.file(name).map(StateFile::Memory),
             Backing::Folder { dir, .. } => Ok(StateFile::Disk(File::open(dir.join(FILES).join(name))?)),
         }
     }
@@ -131,8 +136,8 @@ impl State {
     /// Begins a file; it is there under its name, in place of an older one, when it is finished.
     pub(crate) fn create_file(&self, name: &str) -> io::Result<StateWriter> {
         match &self.backing {
-            Backing::Memory { files, .. } => {
-                Ok(StateWriter::Memory { bytes: Vec::new(), name: name.to_owned(), files: Arc::clone(files) })
+            Backing::Memory(memory) => {
+                Ok(StateWriter::Memory { bytes: Vec::new(), name: name.to_owned(), memory: memory.clone() })
             }
             Backing::Folder { dir, .. } => {
                 let path = dir.join(FILES).join(name);
@@ -145,9 +150,7 @@ impl State {
 
     pub(crate) fn remove_file(&self, name: &str) {
         match &self.backing {
-            Backing::Memory { files, .. } => {
-                files.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-            }
+            Backing::Memory(memory) => memory.remove_file(name),
             Backing::Folder { dir, .. } => {
                 if let Err(error) = std::fs::remove_file(dir.join(FILES).join(name)) {
                     log::warn!(error:% = error; "state.remove-failed");
@@ -191,7 +194,7 @@ impl StateFile {
 /// A file of the state that is being written. Dropped unfinished, it leaves nothing.
 pub(crate) enum StateWriter {
     Disk { file: BufWriter<File>, unfinished: PathBuf, path: PathBuf, done: bool },
-    Memory { bytes: Vec<u8>, name: String, files: MemoryFiles },
+    Memory { bytes: Vec<u8>, name: String, memory: MemoryState },
 }
 
 impl StateWriter {
@@ -213,10 +216,7 @@ impl StateWriter {
                 std::fs::rename(unfinished, path)?;
                 *done = true;
             }
-            Self::Memory { bytes, name, files } => {
-                let bytes = Arc::new(std::mem::take(bytes));
-                files.lock().unwrap_or_else(PoisonError::into_inner).insert(std::mem::take(name), bytes);
-            }
+            Self::Memory { bytes, name, memory } => memory.put_file(std::mem::take(name), std::mem::take(bytes))?,
         }
         Ok(())
     }
@@ -229,6 +229,10 @@ impl Drop for StateWriter {
             let _ = std::fs::remove_file(unfinished);
         }
     }
+}
+
+fn in_use() -> Error {
+    Error::new(ErrorKind::Fenced, "another backup is using this state directory: wait for it")
 }
 
 fn checksum(value: &[u8]) -> [u8; CHECK_BYTES] {
