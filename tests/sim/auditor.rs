@@ -1,0 +1,293 @@
+//! Knows the truth: what each source held when a snapshot was begun, what each store was given. Its invariants are I1, I2,
+//! I4, I5, I6, I9, I10 and I11 of the reliability plan; I3 and I8 belong to pruning and locks, I7 and I12 to reports and
+//! drills, I13 to the frozen repositories.
+
+use crate::shelf::{Direct, Shelf};
+use crate::source::{Entry, Hurt, Kind, Tree};
+use backup_engine::{
+    Env, Error, NamedStore, NoProgress, Node, NodeKind, OpenKey, Page, SnapshotId, SnapshotInfo, SnapshotOutcome,
+    VerifyRequest, View, heads, heads_with_tags, verify, verify_keyless,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// An invariant that does not hold.
+pub type Verdict<T> = Result<T, String>;
+
+/// A snapshot that was begun.
+struct Truth {
+    tree: Tree,
+    hurt: Hurt,
+    /// Where the engine said that it is durable.
+    claims: BTreeSet<String>,
+    partial: Option<bool>,
+}
+
+pub struct Auditor {
+    pub env: Env,
+    pub open: OpenKey,
+    pub shelves: Vec<Arc<Shelf>>,
+    truths: Mutex<BTreeMap<String, Truth>>,
+}
+
+/// Why a snapshot is not what it should be.
+enum Flaw {
+    /// The engine said so.
+    Error(Error),
+    /// It gave something else and did not say so.
+    Wrong(String),
+}
+
+impl From<Error> for Flaw {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Auditor {
+    pub fn new(env: Env, open: OpenKey, shelves: &[Arc<Shelf>]) -> Self {
+        Self { env, open, shelves: shelves.to_vec(), truths: Mutex::default() }
+    }
+
+    fn truths(&self) -> MutexGuard<'_, BTreeMap<String, Truth>> {
+        self.truths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn direct(&self) -> Vec<NamedStore> {
+        self.shelves.iter().map(Direct::to).collect()
+    }
+
+    pub fn begins(&self, tag: &str, tree: Tree) {
+        let truth = Truth { tree, hurt: Hurt::default(), claims: BTreeSet::new(), partial: None };
+        self.truths().insert(tag.to_owned(), truth);
+    }
+
+    /// A snapshot has ended; `alone`: nobody else walked the same source meanwhile.
+    pub fn ended(&self, tag: &str, hurt: Hurt, alone: bool, outcome: Option<&SnapshotOutcome>) -> Verdict<()> {
+        let mut truths = self.truths();
+        let Some(truth) = truths.get_mut(tag) else { return Err(format!("{tag} was never begun")) };
+        truth.hurt = hurt;
+        let Some(outcome) = outcome else { return Ok(()) };
+        if alone && truth.hurt.must_be_partial && !outcome.partial {
+            return Err(format!("I1: {tag} says that it is whole, and files could not be read"));
+        }
+        if truth.hurt.paths.is_empty() && outcome.partial {
+            return Err(format!("{tag} says that it is partial, and every file could be read"));
+        }
+        let durable = outcome.stores.iter().filter(|store| store.durable);
+        truth.claims = durable.map(|store| store.store.clone()).collect();
+        truth.partial = Some(outcome.partial);
+        Ok(())
+    }
+
+    /// I1, I2: every head of every store restores what its source held, from that store alone; where the store has lost or
+    /// changed something, it may fail, but never gives anything else.
+    pub async fn check_stores(&self) -> Verdict<()> {
+        for (shelf, store) in self.shelves.iter().zip(self.direct()) {
+            let clean = shelf.is_clean();
+            let failed = self.check_store(shelf, &store, clean).await?;
+            let seen = verify(&self.env, &self.open, &store, all(), &NoProgress).await;
+            let (whole, what) = match &seen {
+                Ok(seen) => (seen.is_ok(), format!("{seen:?}")),
+                Err(error) => (false, error.to_string()),
+            };
+            if whole && !failed.is_empty() {
+                return Err(format!("I9: verify finds nothing at {}, and {failed:?} do not come back", shelf.name));
+            }
+            // A store that lacks a head of a chain has a gap; it may be no store's fault before all are caught up.
+            let gaps_alone = seen.is_ok_and(|seen| {
+                seen.corrupt.is_empty() && seen.missing.iter().all(|name| name.starts_with("heads/"))
+            });
+            if clean && !whole && !gaps_alone {
+                return Err(format!("I9: {} is as it was written, and verify says {what}", shelf.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The snapshots whose content does not come back.
+    async fn check_store(&self, shelf: &Shelf, store: &NamedStore, clean: bool) -> Verdict<Vec<String>> {
+        let found = match heads_with_tags(&self.env, &self.open, std::slice::from_ref(store)).await {
+            Ok(found) => found,
+            Err(error) if clean => return Err(format!("I1: the heads of {}: {error}", shelf.name)),
+            Err(_) => return Ok(Vec::new()),
+        };
+        if clean && let Some((_, name)) = found.rejected.first() {
+            return Err(format!("I1: {name} at {} is as it was written, and is refused", shelf.name));
+        }
+        let mut failed = Vec::new();
+        for info in &found.snapshots {
+            match self.restores(store, info).await {
+                Ok(()) => {}
+                Err(Flaw::Wrong(what)) => return Err(format!("I2: from {}: {what}", shelf.name)),
+                Err(Flaw::Error(error)) if clean => {
+                    let tag = info.tag.as_deref().unwrap_or_default();
+                    return Err(format!("I1: {} holds the head of {tag} and does not restore it: {error}", shelf.name));
+                }
+                Err(Flaw::Error(_)) => failed.extend(info.tag.clone()),
+            }
+        }
+        let there: BTreeSet<&str> = found.snapshots.iter().filter_map(|info| info.tag.as_deref()).collect();
+        let promised = self.truths();
+        let mut promised = promised.iter().filter(|(_, truth)| clean && truth.claims.contains(&shelf.name));
+        match promised.find(|(tag, _)| !there.contains(tag.as_str())) {
+            Some((tag, _)) => Err(format!("I1: {tag} was durable at {} and is not there", shelf.name)),
+            None => Ok(failed),
+        }
+    }
+
+    async fn restores(&self, store: &NamedStore, info: &SnapshotInfo) -> Result<(), Flaw> {
+        let tag = info.tag.clone().unwrap_or_default();
+        let truth = self.truths().get(&tag).map(|truth| (truth.tree.clone(), truth.hurt.clone(), truth.partial));
+        let Some((tree, hurt, partial)) = truth else {
+            return Err(Flaw::Wrong(format!("there is a snapshot {tag:?} that nobody took")));
+        };
+        if partial.is_some_and(|partial| partial != info.partial) {
+            return Err(Flaw::Wrong(format!("{tag} says another thing about being partial than when it was taken")));
+        }
+        let view = View::open(&self.env, &self.open, store).await?;
+        compare(&view, info.id, &tree, &hurt).await.map_err(|flaw| match flaw {
+            Flaw::Wrong(what) => Flaw::Wrong(format!("{tag}: {what}")),
+            error => error,
+        })
+    }
+
+    /// I2 once more, over a way that is not to be trusted either.
+    pub async fn look_through(&self, store: &NamedStore) -> Verdict<()> {
+        let Ok(found) = heads_with_tags(&self.env, &self.open, std::slice::from_ref(store)).await else {
+            return Ok(());
+        };
+        for info in found.snapshots.iter().take(3) {
+            if let Err(Flaw::Wrong(what)) = self.restores(store, info).await {
+                return Err(format!("I2: from {} over a bad line: {what}", store.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// I9: without any key, verification names exactly the objects that are not what came.
+    pub async fn check_names(&self) -> Verdict<()> {
+        for (shelf, store) in self.shelves.iter().zip(self.direct()) {
+            let found = verify_keyless(&self.env, &store, &NoProgress).await.map_err(|error| error.to_string())?;
+            let altered = shelf.altered();
+            if found.corrupt != altered || !found.missing.is_empty() {
+                return Err(format!("I9: at {} {altered:?} are altered, and verify names {found:?}", shelf.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// I5: one counter of one chain never gets two heads; where copied machines made some, everybody hears of it.
+    pub async fn check_chains(&self, copied: bool) -> Verdict<()> {
+        let mut claims: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for shelf in &self.shelves {
+            for name in shelf.names().into_iter().filter(|name| name.starts_with("heads/")) {
+                if let Some((link, hash)) = name.rsplit_once('-') {
+                    claims.entry(link.to_owned()).or_default().insert(hash.to_owned());
+                }
+            }
+        }
+        let forks = claims.iter().filter(|(_, hashes)| hashes.len() > 1).count();
+        if forks > 0 && !copied {
+            let forked: Vec<_> = claims.into_iter().filter(|(_, hashes)| hashes.len() > 1).collect();
+            return Err(format!("I5: two heads for one counter: {forked:?}"));
+        }
+        let found = heads(&self.env, self.open.catalog(), &self.direct()).await.map_err(|error| error.to_string())?;
+        let said: BTreeSet<_> =
+            found.snapshots.iter().filter(|info| info.forked).map(|info| (info.incarnation, info.counter)).collect();
+        if said.len() != forks {
+            return Err(format!("I5: there are {forks} forks, and {} are told", said.len()));
+        }
+        let spotless = self.shelves.iter().all(|shelf| !shelf.was_damaged());
+        if spotless && !copied && !found.gaps.is_empty() {
+            return Err(format!("I5: nothing was taken away, and there are gaps: {:?}", found.gaps));
+        }
+        Ok(())
+    }
+
+    /// I1, I6 at the end: what a store that never lost anything holds, every store restores; and so does that store.
+    pub async fn check_end(&self) -> Verdict<()> {
+        let safe = |at: &usize| self.shelves.get(*at).is_some_and(|shelf| !shelf.was_damaged());
+        let mut kept = BTreeSet::new();
+        for (_, store) in self.direct().into_iter().enumerate().filter(|(at, _)| safe(at)) {
+            let found = heads_with_tags(&self.env, &self.open, std::slice::from_ref(&store)).await;
+            kept.extend(found.map_err(|error| error.to_string())?.snapshots.into_iter().map(|info| info.id));
+        }
+        for (shelf, store) in self.shelves.iter().zip(self.direct()) {
+            let found = heads_with_tags(&self.env, &self.open, std::slice::from_ref(&store)).await;
+            let found = found.map_err(|error| format!("I6: {}: {error}", shelf.name))?.snapshots;
+            let there: BTreeSet<_> = found.iter().map(|info| info.id).collect();
+            if let Some(lacking) = kept.iter().find(|id| !there.contains(id)) {
+                return Err(format!("I6: {} was caught up and lacks the head of {lacking}", shelf.name));
+            }
+            for info in found.iter().filter(|info| kept.contains(&info.id)) {
+                match self.restores(&store, info).await {
+                    Ok(()) => {}
+                    Err(Flaw::Wrong(what)) => return Err(format!("I2: from {}: {what}", shelf.name)),
+                    Err(Flaw::Error(error)) => {
+                        let tag = info.tag.as_deref().unwrap_or_default();
+                        return Err(format!("I6: {} does not restore {tag}: {error}", shelf.name));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn all() -> VerifyRequest {
+    VerifyRequest { read_data: true, snapshot: None }
+}
+
+async fn compare(view: &View<'_>, id: SnapshotId, tree: &Tree, hurt: &Hurt) -> Result<(), Flaw> {
+    let mut found = BTreeSet::new();
+    let root = view.tree(id, b"files").await?.root;
+    let mut open = vec![(String::new(), root)];
+    while let Some((path, node)) = open.pop() {
+        if let NodeKind::Directory { root } = node.kind {
+            let leaves = view.leaves(root).await?;
+            for at in 0..leaves.len() {
+                let page = view.leaf(&leaves, at).await?;
+                let Some(Page::Directory(nodes)) = page.as_deref() else { continue };
+                for below in nodes {
+                    let name = String::from_utf8_lossy(&below.name);
+                    let path = if path.is_empty() { name.into_owned() } else { format!("{path}/{name}") };
+                    open.push((path, below.clone()));
+                }
+            }
+            continue;
+        }
+        if !hurt.paths.contains(&path) {
+            let Some(entry) = tree.get(&path) else {
+                return Err(Flaw::Wrong(format!("{path} was never there")));
+            };
+            same(view, &path, &node, entry).await?;
+        }
+        found.insert(path);
+    }
+    match tree.keys().find(|path| !found.contains(*path) && !hurt.paths.contains(*path)) {
+        Some(lost) => Err(Flaw::Wrong(format!("{lost} is not in it"))),
+        None => Ok(()),
+    }
+}
+
+async fn same(view: &View<'_>, path: &str, node: &Node, entry: &Entry) -> Result<(), Flaw> {
+    let alike = match (&node.kind, &entry.kind) {
+        (NodeKind::File { size, .. }, Kind::File(content)) => {
+            *size == content.len() as u64 && view.read(node, 0, content.len()).await? == **content
+        }
+        (NodeKind::Symlink { target }, Kind::Symlink(expected)) => target == expected,
+        (NodeKind::Fifo, Kind::Fifo) | (NodeKind::Socket, Kind::Socket) => true,
+        _ => false,
+    };
+    let meta = (node.mode, (node.mtime_s, node.mtime_ns)) == (entry.mode, entry.time);
+    let attributes = node.xattrs == entry.xattrs || !matches!(entry.kind, Kind::File(_));
+    let linked = node.hard_link.is_some() == (entry.links > 1);
+    if alike && meta && attributes && linked {
+        Ok(())
+    } else {
+        Err(Flaw::Wrong(format!(
+            "{path} is not what it was (content {alike}, meta {meta}, attributes {attributes}, links {linked})"
+        )))
+    }
+}
