@@ -1,4 +1,4 @@
-//! `backupd`: the daemons `serve` and `verifier`, and the command line that asks them.
+//! `backupd`: the daemons `serve`, `verifier` and `maintain`, and the command line that asks them.
 
 /// A line of standard output. A reader that has gone (`| head`) is no error.
 macro_rules! say {
@@ -15,6 +15,7 @@ mod failure;
 mod jobs;
 mod listen;
 mod lock;
+mod maintain;
 mod names;
 mod offload;
 mod progress;

@@ -1,7 +1,7 @@
 //! From settings to open stores, and what is known of each.
 
 use crate::settings::{AzureAccessFile, StoreKind, StoreSetting};
-use backup_engine::{AzureAccess, ErrorKind, NamedStore, StoreLimits, StoreLocation};
+use backup_engine::{AzureAccess, ErrorKind, NamedMaintenanceStore, NamedStore, StoreLimits, StoreLocation};
 use std::path::Path;
 
 /// An access or secret key longer than this is none.
@@ -14,6 +14,17 @@ pub fn open(setting: &StoreSetting) -> backup_engine::Result<NamedStore> {
     let limits = StoreLimits { upload_bytes_per_s: setting.upload_bytes_per_s, ..StoreLimits::default() };
     let store = location.open_with(limits).map_err(|e| e.context(format!("store {}", setting.name)))?;
     Ok(NamedStore::new(setting.name.clone(), store, setting.counts()))
+}
+
+/// Opens all for maintenance, which may replace objects.
+pub fn open_all_for_maintenance(settings: &[StoreSetting]) -> backup_engine::Result<Vec<NamedMaintenanceStore>> {
+    let open = |setting: &StoreSetting| {
+        let limits = StoreLimits { upload_bytes_per_s: setting.upload_bytes_per_s, ..StoreLimits::default() };
+        let store = location(setting)?.open_for_maintenance(limits);
+        let store = store.map_err(|e| e.context(format!("store {}", setting.name)))?;
+        Ok(NamedMaintenanceStore::new(setting.name.clone(), store, setting.counts()))
+    };
+    settings.iter().map(open).collect()
 }
 
 /// Opens all; one that cannot be opened is a mistake in the settings.

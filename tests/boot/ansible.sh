@@ -36,12 +36,12 @@ fi
 
 # An administrator's folder of secrets: certificates, the stores' access keys, the backup's keys.
 secrets=$work/secrets
-mkdir -p "$secrets/stores/serve" "$secrets/stores/verifier" "$work/bin" "$work/providers"
+mkdir -p "$secrets/stores/serve" "$secrets/stores/verifier" "$secrets/stores/maintain" "$work/bin" "$work/providers"
 cp "$bin"/{appliance,backupd,console,agent,s3-server} "$work/bin/"
 "$boot/certificates.sh" "$secrets" || exit 2
 for name in east west; do
     : >"$work/providers/$name.keys"
-    for who in serve verifier; do
+    for who in serve verifier maintain; do
         printf 'AK%s%s' "$name" "$who" >"$secrets/stores/$who/$name.access"
         head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$secrets/stores/$who/$name.secret"
         printf '[[key]]\naccess_key = "%s"\nsecret_key = "%s"\nmay = ["read", "create", "overwrite"]\n' \
@@ -100,6 +100,7 @@ all:
     emr: {hosts: {boot-test: {}}}
     backup: {hosts: {boot-test: {}}}
     verifier: {hosts: {boot-test: {}}}
+    maintain: {hosts: {boot-test: {}}}
     console: {hosts: {boot-test: {}}}
 YML
 cat >"$work/vars.yml" <<YML
@@ -137,7 +138,7 @@ play() {
 }
 active() {
     local service
-    for service in appliance backupd-serve backupd-verifier console agent; do
+    for service in appliance backupd-serve backupd-verifier backupd-maintain console agent; do
         inside systemctl is-active -q "holdfast-$service" && ok "holdfast-$service is active after the $1 run" ||
             { bad "holdfast-$service is active after the $1 run"; inside journalctl --no-pager -n 8 -u "holdfast-$service"; }
     done

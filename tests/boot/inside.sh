@@ -27,7 +27,8 @@ for line in sys.stdin:
 }
 trap finish EXIT
 
-services=(holdfast-appliance holdfast-backupd-serve holdfast-backupd-verifier holdfast-console holdfast-agent)
+services=(holdfast-appliance holdfast-backupd-serve holdfast-backupd-verifier holdfast-backupd-maintain holdfast-console
+    holdfast-agent)
 
 install_all() {
     install -D -t /usr/lib/holdfast /mnt/bin/*
@@ -38,7 +39,7 @@ install_all() {
     ln -s /usr/lib/holdfast/backupd /usr/local/bin/backupd
 }
 
-# Two S3 servers stand for two providers; the writer's and the verifier's keys differ.
+# Two S3 servers stand for two providers; the keys of writer, verifier and maintenance differ.
 providers() {
     local name port user
     for name in east west; do
@@ -46,9 +47,9 @@ providers() {
         mkdir -p /srv/providers/$name
         : >/srv/providers/$name.keys
         chmod 600 /srv/providers/$name.keys
-        for user in backup verifier; do
-            local folder=/etc/holdfast/stores/serve
-            [ $user = verifier ] && folder=/etc/holdfast/stores/verifier
+        for user in backup verifier maintain; do
+            local folder=/etc/holdfast/stores/$user
+            [ $user = backup ] && folder=/etc/holdfast/stores/serve
             printf 'AK%s%s' "$name" "$user" >"$folder/$name.access"
             head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$folder/$name.secret"
             chown holdfast-$user: "$folder/$name".*
@@ -144,12 +145,14 @@ done
 state=/var/lib/holdfast
 check "the writer sees neither the verifier's state nor any key" unseen holdfast-backupd-serve $state/verifier /etc/holdfast/keys
 check "the verifier sees neither records nor the writer's state" unseen holdfast-backupd-verifier $state/appliance $state/serve
+check "maintenance sees neither records nor any key" unseen holdfast-backupd-maintain $state/appliance $state/serve $state/verifier /etc/holdfast/keys
 check "the console sees no records and no key" unseen holdfast-console $state/appliance $state/serve /etc/holdfast/keys
 check "the agent sees no records and no key" unseen holdfast-agent $state/appliance $state/serve /etc/holdfast/keys
 check "the EMR sees no key of the backup" unseen holdfast-appliance $state/serve /etc/holdfast/keys /etc/holdfast/stores
 check "journal fields of the EMR" journal_fields holdfast-appliance appliance
 check "journal fields of the writer" journal_fields holdfast-backupd-serve backupd-serve
 check "journal fields of the verifier" journal_fields holdfast-backupd-verifier backupd-verifier
+check "journal fields of maintenance" journal_fields holdfast-backupd-maintain backupd-maintain
 check "journal fields of the console" journal_fields holdfast-console console
 check "journal fields of the agent" journal_fields holdfast-agent agent
 . /mnt/boot/chain.sh

@@ -33,7 +33,7 @@ cat "$work/out/log" 2>/dev/null || tail -n 40 "$work/console.log"
 [ $rc = 124 ] && echo "FAIL  it did not end within $TIMEOUT_S s"
 if [ $rc != 0 ] && [ -s "$work/out/journal" ]; then
     echo "--- what the programs said"
-    grep -E '^[0-9]+ (appliance|backupd-serve|backupd-verifier|console|agent|drill) ' "$work/out/journal" | tail -n 80
+    grep -E '^[0-9]+ (appliance|backupd-serve|backupd-verifier|backupd-maintain|console|agent|drill) ' "$work/out/journal" | tail -n 80
 fi
 took=$(($(date +%s) - started))
 if [ $rc = 0 ] && grep -q '^boot: all passed' "$work/out/log"; then

@@ -77,6 +77,17 @@ path = "/run/holdfast-drill.sock"
 TOML
         stores verifier
     } >$etc/verifier.toml
+    {
+        cat <<TOML
+practice = "Boot test"
+time_zone = "Europe/Berlin"
+state_dir = "/var/lib/holdfast/maintain"
+socket = "/run/holdfast-maintain/maintain.sock"
+allowed_uids = [0]
+maintain_schedule = "0 5 1 1 *"
+TOML
+        stores maintain
+    } >$etc/maintain.toml
     cat >$etc/console.toml <<TOML
 listen = "127.0.0.1:8444"
 tls_cert = "tls/console.pem"
@@ -96,7 +107,7 @@ health_socket = "/run/holdfast-health/health.sock"
 [filesystems]
 records = "/var/lib/holdfast"
 TOML
-    printf 'serve = "unix:/run/holdfast-serve/serve.sock"\nverifier = "unix:/run/holdfast-verifier/verifier.sock"\n' >$etc/cli.toml
+    printf 'serve = "unix:/run/holdfast-serve/serve.sock"\nverifier = "unix:/run/holdfast-verifier/verifier.sock"\nmaintain = "unix:/run/holdfast-maintain/maintain.sock"\n' >$etc/cli.toml
 }
 
 make_keys() {

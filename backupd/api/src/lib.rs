@@ -1,4 +1,4 @@
-//! The messages of `backupd serve` and `backupd verifier`: one set over a Unix socket (peer credentials checked) or
+//! The messages of `backupd serve`, `backupd verifier` and `backupd maintain`: one set over a Unix socket (peer credentials checked) or
 //! mutual TLS. One connection carries newline-delimited JSON: the client writes one [`Request`], the daemon answers with
 //! any number of [`Event::Progress`] lines and then exactly one other [`Event`].
 //!
@@ -23,7 +23,8 @@ pub const PROTOCOL: u32 = 1;
 /// The longest line either side accepts, bytes.
 pub const LINE_BYTES_MAX: usize = 8 << 20;
 
-/// What a client asks. `serve` answers the first group, `verifier` the second; each refuses the other's by name.
+/// What a client asks. `serve` answers the first group, `verifier` the second, `maintain` the third; each refuses the others'
+/// by name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
@@ -89,6 +90,14 @@ pub enum Request {
         approval: Vec<u8>,
     },
     VerifierStatus,
+    // maintain
+    MaintainStatus,
+    /// Look for damage now, and heal what is found.
+    Heal {
+        store: Option<String>,
+        /// Every object, not only what is due.
+        all: bool,
+    },
 }
 
 impl Request {
@@ -148,6 +157,10 @@ pub enum Event {
     },
     Approved,
     VerifierStatus(VerifierStatus),
+    MaintainStatus(MaintainStatus),
+    HealDone {
+        stores: Vec<MaintainStore>,
+    },
     Failed(Failure),
 }
 

@@ -265,3 +265,51 @@ message! {
         alerts: Vec<Alert>,
     }
 }
+
+message! {
+    /// What maintenance last saw of a store, and what it put right. Object names are opaque ids.
+    MaintainStore {
+        store: String,
+        condition: StoreCondition,
+        /// When it was last looked at.
+        looked_unix_ms: Option<i64>,
+        objects: u64,
+        bytes: u64,
+        /// Read in the last run.
+        checked: u64,
+        bytes_read: u64,
+        /// No object was read longer ago than this; `None` while some were never read.
+        verified_since_unix_ms: Option<i64>,
+        /// Objects that were read longer ago than the settings ask for: the budget is too small.
+        overdue: u64,
+        /// Found in the last run, by their two words.
+        missing: u64,
+        corrupt: u64,
+        /// Of these, put right in the last run; and in all runs.
+        healed: u64,
+        healed_ever: u64,
+        /// Objects that could not be put right: the first few.
+        left: Vec<String>,
+    }
+}
+
+words! {
+    /// How an object was put right: written again, a new version in its place, or a further candidate beside it.
+    HealedBy { Put, Replaced, Candidate }
+}
+
+message! {
+    HealedRow { at_unix_ms: i64, store: String, object: String, from: String, by: HealedBy, bytes: u64 }
+}
+
+message! {
+    MaintainStatus {
+        now_unix_ms: i64,
+        running: Option<Running>,
+        next_unix_ms: Option<i64>,
+        stores: Vec<MaintainStore>,
+        /// The newest first.
+        healed: Vec<HealedRow>,
+        alerts: Vec<Alert>,
+    }
+}

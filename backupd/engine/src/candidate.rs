@@ -59,7 +59,7 @@ pub(crate) async fn put_whole(store: &NamedStore, name: &str, bytes: Bytes, dama
 }
 
 /// Writes whole bytes as the next candidate, and reads them again.
-pub(crate) async fn put_candidate(store: &dyn Store, name: &str, bytes: Bytes) -> Result<()> {
+pub(crate) async fn put_candidate<S: Store + ?Sized>(store: &S, name: &str, bytes: Bytes) -> Result<()> {
     for number in 1..=CANDIDATES_MAX {
         let candidate = candidate_name(name, number);
         match store.get(&candidate).await {

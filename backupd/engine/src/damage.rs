@@ -57,6 +57,10 @@ impl Damage {
         self.notes().all.values().flatten().cloned().collect()
     }
 
+    pub(crate) fn names_at(&self, store: &str) -> BTreeSet<String> {
+        self.notes().all.get(store).cloned().unwrap_or_default()
+    }
+
     /// What was found since the notes were read and has not been put right.
     pub(crate) fn fresh(&self) -> Vec<(String, String)> {
         self.notes().fresh.clone()

@@ -22,6 +22,7 @@ mod find;
 mod gaps;
 mod glob;
 mod heads;
+mod heal;
 mod keys;
 mod list;
 mod locations;
@@ -39,6 +40,7 @@ mod restore;
 pub mod retain;
 mod run;
 mod scout;
+mod scrub;
 mod send;
 pub mod source;
 mod state;
@@ -67,6 +69,7 @@ pub use find::{Found, VisitFound, Wanted, find};
 pub use gaps::Gap;
 pub use glob::Glob;
 pub use heads::{Heads, KnownHeads, SnapshotInfo, heads, heads_since, heads_with_tags};
+pub use heal::{HealOutcome, Healed, HealedBy, heal};
 pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
     keyring, newest_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,
@@ -77,6 +80,7 @@ pub use progress::{NoProgress, Phase, Progress, ProgressEvent};
 pub use read::{Entry, EntryKind, facts, ls};
 pub use replicate::{StoreCatchUp, replicate};
 pub use restore::{OwnersBy, RestoreOutcome, RestoreRequest, restore};
+pub use scrub::{ScrubRequest, StoreScrub, scrub};
 pub use stats::{Stats, stats};
 pub use store::{
     AzureAccess, ListedObject, MaintenanceStore, NamedMaintenanceStore, NamedStore, Store, StoreLimits, StoreLocation,

@@ -15,7 +15,8 @@ use std::path::PathBuf;
                   ~/.local/state/backupd). Credentials: s3:// takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,\n\
                   AWS_REGION, AWS_ENDPOINT_URL or AWS_PROFILE; az:// AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_SAS_TOKEN or\n\
                   AZURE_STORAGE_KEY; gs:// GOOGLE_APPLICATION_CREDENTIALS, a service account's key.\n\
-                  Where the daemons are: --config cli.toml (or serve.toml, verifier.toml), BACKUPD_CONFIG, or --serve / --verifier.\n\
+                  Where the daemons are: --config cli.toml (or serve.toml, verifier.toml), BACKUPD_CONFIG, or --serve / --verifier /\n\
+                  --maintain.\n\
                   Exit codes: 0 done; 1 failed, damaged or not proved; 2 wrong usage or settings; 3 snapshot is partial; 130 stopped.\n\
                   Example: backupd snapshot --repo /mnt/backup --tag monday ~/documents"
 )]
@@ -37,6 +38,13 @@ pub enum Command {
     #[command(after_help = "Example: backupd verifier --config /etc/holdfast/verifier.toml")]
     Verifier {
         /// Settings, verifier.toml
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run the daemon that looks for damage in the stores and heals it
+    #[command(after_help = "Example: backupd maintain --config /etc/holdfast/maintain.toml")]
+    Maintain {
+        /// Settings, maintain.toml
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -94,6 +102,9 @@ pub enum Command {
         after_help = "Example: backupd recover --kit /media/usb/kit.json --store provider-south --into /srv/practice"
     )]
     Recover(recover::RecoverArgs),
+    /// Look for damaged and missing objects now, and bring them back from another store (asks `backupd maintain`)
+    #[command(after_help = "Example: backupd heal --store provider-north --all")]
+    Heal(HealArgs),
     #[command(hide = true)]
     Prune {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
@@ -104,7 +115,7 @@ pub enum Command {
 /// Where to ask, and how to answer.
 #[derive(Args, Clone)]
 pub struct Ask {
-    /// cli.toml, or the daemon's own serve.toml or verifier.toml
+    /// cli.toml, or the daemon's own serve.toml, verifier.toml or maintain.toml
     #[arg(long, value_name = "FILE", env = "BACKUPD_CONFIG")]
     pub config: Option<PathBuf>,
     /// Where `backupd serve` listens: unix:/path
@@ -113,6 +124,9 @@ pub struct Ask {
     /// Where `backupd verifier` listens: unix:/path
     #[arg(long, value_name = "ENDPOINT")]
     pub verifier: Option<String>,
+    /// Where `backupd maintain` listens: unix:/path
+    #[arg(long, value_name = "ENDPOINT")]
+    pub maintain: Option<String>,
     /// Answer in lines of JSON, progress included
     #[arg(long)]
     pub json: bool,
@@ -313,6 +327,18 @@ pub struct VerifyArgs {
     /// Read every byte back instead of checking that everything is there
     #[arg(long)]
     pub read_data: bool,
+}
+
+#[derive(Args)]
+pub struct HealArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// Only this store
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// Read every object, not only what is due: this may cost egress
+    #[arg(long)]
+    pub all: bool,
 }
 
 #[derive(Args)]

@@ -1,7 +1,7 @@
 //! Verbs that ask a daemon.
 
 use super::args::{
-    Ask, DiffArgs, DrillArgs, FindArgs, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs, StoresArgs,
+    Ask, DiffArgs, DrillArgs, FindArgs, HealArgs, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs, StoresArgs,
     VerifyArgs, Which,
 };
 use super::bars::Bars;
@@ -21,6 +21,7 @@ use std::process::ExitCode;
 enum Daemon {
     Serve,
     Verifier,
+    Maintain,
 }
 
 impl Ask {
@@ -35,6 +36,9 @@ impl Ask {
         if let Some(text) = &self.verifier {
             found.verifier = Some(Endpoint::parse(text).context("--verifier")?);
         }
+        if let Some(text) = &self.maintain {
+            found.maintain = Some(Endpoint::parse(text).context("--maintain")?);
+        }
         Ok(found)
     }
 
@@ -43,6 +47,7 @@ impl Ask {
         let (endpoint, what, option) = match daemon {
             Daemon::Serve => (found.serve, "`backupd serve`", "--serve"),
             Daemon::Verifier => (found.verifier, "`backupd verifier`", "--verifier"),
+            Daemon::Maintain => (found.maintain, "`backupd maintain`", "--maintain"),
         };
         Ok(endpoint.ok_or_else(|| {
             Usage(format!("this asks {what}: say where it listens with --config cli.toml or {option} unix:/path"))
@@ -267,5 +272,26 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
     if !args.ask.json {
         render::status(&status);
     }
+    if args.ask.endpoints()?.maintain.is_some() {
+        match args.ask.request(Daemon::Maintain, &Request::MaintainStatus).await {
+            Ok(Event::MaintainStatus(status)) if !args.ask.json => render::maintain_status(&status),
+            Ok(Event::MaintainStatus(_)) => {}
+            Ok(_) => return Err(unexpected()),
+            // What serve says stands, whatever becomes of this.
+            Err(error) => eprintln!("backupd maintain does not answer: {error}"),
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+pub async fn heal(args: HealArgs) -> anyhow::Result<ExitCode> {
+    let request = Request::Heal { store: args.store, all: args.all };
+    let Event::HealDone { stores } = args.ask.request(Daemon::Maintain, &request).await? else {
+        return Err(unexpected());
+    };
+    if !args.ask.json {
+        render::maintained(&stores);
+    }
+    let ok = stores.iter().all(|store| store.condition == StoreCondition::Ok);
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -20,7 +20,7 @@ pub use render::Usage;
 pub use repo::{Repository, new_passphrase};
 
 use crate::recover;
-use crate::settings::{ServeSettings, VerifierSettings};
+use crate::settings::{MaintainSettings, ServeSettings, VerifierSettings};
 use args::{Cli, Command};
 use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -80,6 +80,11 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             crate::verifier::run(VerifierSettings::load(&config)?).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Maintain { config } => {
+            service::log::init("backupd-maintain");
+            crate::maintain::run(MaintainSettings::load(&config)?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         command => {
             warnings::show();
             let (signals, left) = (Signals::listen()?, left_by(&command));
@@ -91,7 +96,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 /// One command that ends by itself.
 async fn one(command: Command, signals: &Signals) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve { .. } | Command::Verifier { .. } => Ok(ExitCode::SUCCESS),
+        Command::Serve { .. } | Command::Verifier { .. } | Command::Maintain { .. } => Ok(ExitCode::SUCCESS),
         Command::Init(args) if args.repo.is_some() => standalone::init(args).await,
         Command::Init(args) => recover::init(args).await,
         Command::Keys(args) => recover::keys(args).await,
@@ -133,6 +138,7 @@ async fn one(command: Command, signals: &Signals) -> anyhow::Result<ExitCode> {
             None => ask::stores(args).await,
         },
         Command::Status(args) => ask::status(args).await,
+        Command::Heal(args) => ask::heal(args).await,
         Command::Prune { .. } => {
             Err(Usage("prune is not in this release: nothing is ever deleted from a repository".to_owned()).into())
         }
@@ -146,6 +152,7 @@ fn left_by(command: &Command) -> &'static str {
         Command::Restore(_) => "the target is incomplete; the same restore again goes on from here",
         Command::Init(_) => "what was made so far is incomplete; begin again in an empty place",
         Command::Recover(_) => "the same command again goes on from here",
+        Command::Heal(_) => "it goes on in the daemon, and `backupd status` will show what came of it",
         Command::Drill(_) => "the drill goes on in the daemon, and `backupd report` will list it",
         _ => "nothing was changed",
     }
@@ -153,7 +160,7 @@ fn left_by(command: &Command) -> &'static str {
 
 fn wants_json(command: &Command) -> bool {
     match command {
-        Command::Serve { .. } | Command::Verifier { .. } | Command::Prune { .. } => false,
+        Command::Serve { .. } | Command::Verifier { .. } | Command::Maintain { .. } | Command::Prune { .. } => false,
         Command::Init(args) => args.json,
         Command::Keys(args) => args.json(),
         Command::Recover(args) => args.json,
@@ -167,6 +174,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Stats(args) => args.json,
         Command::Mount(args) => args.json,
         Command::Drill(args) => args.ask.json,
+        Command::Heal(args) => args.ask.json,
         Command::Report(args) => args.ask.json,
         Command::Stores(args) => args.ask.json,
         Command::Status(args) => args.ask.json,
@@ -181,7 +189,7 @@ mod tests {
     #[test]
     fn every_verb_says_whom_it_asks_and_shows_an_example() {
         Cli::command().debug_assert();
-        let daemons = ["serve", "verifier"];
+        let daemons = ["serve", "verifier", "maintain"];
         for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             let says = about.contains("(asks ");

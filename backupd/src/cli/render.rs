@@ -3,8 +3,8 @@
 use crate::clock;
 use backup_engine::SnapshotInfo;
 use backupd_api::{
-    DrillDone, Event, ReportRow, RestoreDone, SnapshotDone, SnapshotRow, SnapshotState, Status, StoreCondition,
-    StoreStatus, Unreadable, VerifyDone,
+    DrillDone, Event, MaintainStatus, MaintainStore, ReportRow, RestoreDone, SnapshotDone, SnapshotRow, SnapshotState,
+    Status, StoreCondition, StoreStatus, Unreadable, VerifyDone,
 };
 use indicatif::HumanBytes;
 use std::io::IsTerminal;
@@ -286,5 +286,48 @@ pub fn status(status: &Status) {
     for alert in &status.alerts {
         let subject = alert.subject.as_ref().map(|s| format!(" {s}")).unwrap_or_default();
         say!("  {}: {}{subject}, since {}", word(alert.severity), word(alert.kind), table_time(alert.since_unix_ms));
+    }
+}
+
+/// What maintenance saw and did.
+pub fn maintain_status(status: &MaintainStatus) {
+    say!("\nMaintenance:");
+    maintained(&status.stores);
+    for row in &status.healed {
+        say!(
+            "  healed {} at {} from {} ({}), {}",
+            row.object,
+            row.store,
+            row.from,
+            word(row.by),
+            table_time(row.at_unix_ms)
+        );
+    }
+    if let Some(next) = status.next_unix_ms {
+        say!("Next look for damage: {}", table_time(next));
+    }
+}
+
+pub fn maintained(rows: &[MaintainStore]) {
+    let cells = |s: &MaintainStore| {
+        vec![
+            s.store.clone(),
+            word(s.condition),
+            age(s.looked_unix_ms),
+            format!("{} of {}", s.checked, s.objects),
+            age(s.verified_since_unix_ms),
+            s.overdue.to_string(),
+            s.missing.to_string(),
+            s.corrupt.to_string(),
+            s.healed.to_string(),
+            s.healed_ever.to_string(),
+        ]
+    };
+    let heads = ["STORE", "CONDITION", "LOOKED", "READ", "ALL READ", "OVERDUE", "MISSING", "CORRUPT", "HEALED", "EVER"];
+    table(&heads, &rows.iter().map(cells).collect::<Vec<_>>());
+    for store in rows {
+        for object in &store.left {
+            say!("{}: not healed: {object}", store.store);
+        }
     }
 }

@@ -49,7 +49,9 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
         | Request::Report { .. }
         | Request::Evidence { .. }
         | Request::Approve { .. }
-        | Request::VerifierStatus => Event::Failed(failure::new(
+        | Request::VerifierStatus
+        | Request::MaintainStatus
+        | Request::Heal { .. } => Event::Failed(failure::new(
             FailureKind::WrongDaemon,
             "this is `backupd serve`, which cannot read snapshots: ask `backupd verifier`",
         )),

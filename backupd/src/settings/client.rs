@@ -5,11 +5,12 @@ use backupd_api::{Endpoint, TlsIdentity};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Where the two daemons listen.
+/// Where the daemons listen.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoints {
     pub serve: Option<Endpoint>,
     pub verifier: Option<Endpoint>,
+    pub maintain: Option<Endpoint>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,22 +18,27 @@ pub struct Endpoints {
 pub struct ClientSettings {
     serve: Option<String>,
     verifier: Option<String>,
+    maintain: Option<String>,
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
 }
 
 impl ClientSettings {
-    /// Reads `cli.toml`, or takes the socket of a `serve.toml` or `verifier.toml`.
+    /// Reads `cli.toml`, or takes the socket of a `serve.toml`, `verifier.toml` or `maintain.toml`.
     pub fn endpoints(path: &Path) -> Result<Endpoints, SettingsError> {
         let (_, any) = File::read::<toml::Table>(path)?;
         if any.contains_key("quorum") {
             let socket = super::ServeSettings::load(path)?.socket;
-            return Ok(Endpoints { serve: Some(Endpoint::Unix(socket)), verifier: None });
+            return Ok(Endpoints { serve: Some(Endpoint::Unix(socket)), ..Endpoints::default() });
         }
         if any.contains_key("drill_schedule") {
             let socket = super::VerifierSettings::load(path)?.socket;
-            return Ok(Endpoints { serve: None, verifier: Some(Endpoint::Unix(socket)) });
+            return Ok(Endpoints { verifier: Some(Endpoint::Unix(socket)), ..Endpoints::default() });
+        }
+        if any.contains_key("maintain_schedule") {
+            let socket = super::MaintainSettings::load(path)?.socket;
+            return Ok(Endpoints { maintain: Some(Endpoint::Unix(socket)), ..Endpoints::default() });
         }
         let (file, toml) = File::read::<Self>(path)?;
         let identity = toml.identity(&file)?;
@@ -44,6 +50,7 @@ impl ClientSettings {
         Ok(Endpoints {
             serve: parse("serve", toml.serve.as_ref())?,
             verifier: parse("verifier", toml.verifier.as_ref())?,
+            maintain: parse("maintain", toml.maintain.as_ref())?,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod client;
 mod error;
+mod maintain;
 mod serve;
 mod store;
 mod tls;
@@ -9,6 +10,7 @@ mod verifier;
 
 pub use client::{ClientSettings, Endpoints};
 pub use error::SettingsError;
+pub use maintain::MaintainSettings;
 pub use serve::{DutySetting, ServeSettings, Source, SourceKind};
 pub use store::{AzureAccessFile, StoreKind, StoreSetting};
 pub use tls::TlsListen;

@@ -75,6 +75,12 @@ impl Verifier {
                 Event::Approved
             }
             Request::VerifierStatus => Event::VerifierStatus(self.status().await?),
+            Request::MaintainStatus | Request::Heal { .. } => {
+                return Err(failure::new(
+                    FailureKind::WrongDaemon,
+                    "this is `backupd verifier`, which changes no store: ask `backupd maintain`",
+                ));
+            }
             Request::Snapshot { .. } | Request::Status | Request::Stores | Request::Schedule | Request::Duties => {
                 return Err(failure::new(
                     FailureKind::WrongDaemon,

@@ -268,7 +268,7 @@ impl Chain<'_> {
     }
 
     async fn start_daemons(&self, users: &mut Users) -> anyhow::Result<()> {
-        let step = self.steps.begin("starting EMR, backup, verifier, health agent and console");
+        let step = self.steps.begin("starting EMR, backup, verifier, maintenance, health agent and console");
         let config = |file: &str| arguments!["--config", self.layout.at(file)].to_vec();
         let command = |name: &str, file: &str| {
             let mut all = vec![OsString::from(name)];
@@ -278,9 +278,10 @@ impl Chain<'_> {
         self.daemon("appliance", "appliance", command("serve", "appliance/appliance.toml")).await?;
         self.daemon("backupd-serve", "backupd", command("serve", "backupd/serve.toml")).await?;
         self.daemon("backupd-verifier", "backupd", command("verifier", "backupd/verifier.toml")).await?;
+        self.daemon("backupd-maintain", "backupd", command("maintain", "backupd/maintain.toml")).await?;
         self.daemon("agent", "agent", config("agent/agent.toml")).await?;
         self.daemon("console", "console", config("console/console.toml")).await?;
-        step.done("EMR, backup, verifier, health agent and console run, each as a process of its own");
+        step.done("EMR, backup, verifier, maintenance, health agent and console run, each as a process of its own");
         self.enrol(users).await
     }
 

@@ -13,12 +13,14 @@ const HEAD: &str = "# Written by quickstart at every start from ../quickstart.to
 /// How often the daemons work while the quickstart keeps running.
 const BACKUP_SCHEDULE: &str = "*/5 * * * *";
 const DRILL_SCHEDULE: &str = "*/30 * * * *";
+const MAINTAIN_SCHEDULE: &str = "*/10 * * * *";
 /// A snapshot is late after three missed ones.
 const LATE_AFTER_S: u32 = 20 * 60;
 
 /// What travels with every snapshot, beside serve.toml, so that a lost practice comes back whole.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 10] = [
     "verifier.toml",
+    "maintain.toml",
     "cli.toml",
     "../appliance/appliance.toml",
     "../console/console.toml",
@@ -41,6 +43,7 @@ pub fn write(layout: &Layout, practice: &Practice, programs: &Programs) -> anyho
     put("appliance/appliance.toml", appliance(practice))?;
     put("backupd/serve.toml", serve(practice))?;
     put("backupd/verifier.toml", verifier(practice, &programs.path("appliance")))?;
+    put("backupd/maintain.toml", maintain(practice))?;
     put("backupd/cli.toml", cli(practice))?;
     put("console/console.toml", console(practice))?;
     put("agent/agent.toml", agent(practice))
@@ -101,7 +104,7 @@ fn serve(practice: &Practice) -> String {
         KEPT.map(text).join(", "),
         path(&practice.socket("ops")),
     );
-    stores(&mut toml, practice);
+    stores(&mut toml, practice, "");
     duties(&mut toml);
     toml
 }
@@ -130,11 +133,32 @@ fn verifier(practice: &Practice, appliance: &Path) -> String {
         text(&format!("unix:{}", practice.socket("serve").display())),
         path(appliance),
     );
-    stores(&mut toml, practice);
+    stores(&mut toml, practice, "");
     toml
 }
 
-fn stores(toml: &mut String, practice: &Practice) {
+fn maintain(practice: &Practice) -> String {
+    let mut toml = format!(
+        "{HEAD}\
+         practice = {}\n\
+         time_zone = {}\n\
+         state_dir = \"state/maintain\"\n\
+         socket = {}\n\
+         maintain_schedule = \"{MAINTAIN_SCHEDULE}\"\n\
+         max_age_days = 1\n",
+        text(&practice.practice_name),
+        text(&practice.time_zone),
+        path(&practice.socket("maintain")),
+    );
+    stores(&mut toml, practice, MAINTAIN);
+    toml
+}
+
+/// Behind a store's name in the names of maintenance's key files.
+const MAINTAIN: &str = "-maintain";
+
+/// The stores, with the access keys of whoever it is.
+fn stores(toml: &mut String, practice: &Practice, who: &str) {
     for store in StoreName::ALL {
         let id = store.id();
         let _ = match endpoint(practice, store) {
@@ -145,8 +169,8 @@ fn stores(toml: &mut String, practice: &Practice) {
                  kind = \"s3\"\n\
                  endpoint = \"{endpoint}\"\n\
                  bucket = \"{BUCKET}\"\n\
-                 access_key_file = \"../stores/{id}.access\"\n\
-                 secret_key_file = \"../stores/{id}.secret\"\n\
+                 access_key_file = \"../stores/{id}{who}.access\"\n\
+                 secret_key_file = \"../stores/{id}{who}.secret\"\n\
                  site = \"demo-{id}\"\n\
                  provider = \"demo-{id}\"\n"
             ),
@@ -194,9 +218,10 @@ fn holder(review: &str) -> String {
 
 fn cli(practice: &Practice) -> String {
     format!(
-        "{HEAD}serve = {}\nverifier = {}\n",
+        "{HEAD}serve = {}\nverifier = {}\nmaintain = {}\n",
         text(&format!("unix:{}", practice.socket("serve").display())),
         text(&format!("unix:{}", practice.socket("verifier").display())),
+        text(&format!("unix:{}", practice.socket("maintain").display())),
     )
 }
 
@@ -245,29 +270,31 @@ fn agent(practice: &Practice) -> String {
     )
 }
 
-/// One access key per provider. It can neither delete nor overwrite: what the backup cannot do, malware on its machine
-/// cannot do either.
+/// Two access keys per provider. That of the backup can neither delete nor overwrite: what the backup cannot do, malware on
+/// its machine cannot do either. That of maintenance may put a new version over a damaged object.
 ///
-/// The pair of files that backupd reads is made once, or comes back from the recovery kit; the file of the provider's
-/// server follows from it.
+/// The pairs of files that backupd reads are made once, or come back from the recovery kit; the file of the provider's
+/// server follows from them.
 fn credentials(layout: &Layout, store: StoreName) -> anyhow::Result<()> {
-    let file = |what: &str| layout.at("stores").join(format!("{}.{what}", store.id()));
-    if !file("access").exists() || !file("secret").exists() {
-        files::write_private(&file("access"), format!("HF{}", secrets::hex_key(9)?.to_uppercase()).as_bytes())?;
-        files::write_private(&file("secret"), secrets::hex_key(24)?.as_bytes())?;
+    let mut keys = String::from("# Who may ask this provider's server, and for what.\n");
+    for (who, may) in [("", BACKUP_MAY), (MAINTAIN, MAINTAIN_MAY)] {
+        let file = |what: &str| layout.at("stores").join(format!("{}{who}.{what}", store.id()));
+        if !file("access").exists() || !file("secret").exists() {
+            files::write_private(&file("access"), format!("HF{}", secrets::hex_key(9)?.to_uppercase()).as_bytes())?;
+            files::write_private(&file("secret"), secrets::hex_key(24)?.as_bytes())?;
+        }
+        keys += &server_key(files::read(&file("access"))?.trim(), files::read(&file("secret"))?.trim(), may);
     }
-    let keys = server_keys(files::read(&file("access"))?.trim(), files::read(&file("secret"))?.trim());
     files::write_private(&layout.store_keys(store), keys.as_bytes())
 }
 
-/// The access-key file of a provider's server.
-pub fn server_keys(access: &str, secret: &str) -> String {
-    format!(
-        "# Who may ask this provider's server, and for what.\n[[key]]\naccess_key = {}\nsecret_key = {}\n\
-         may = [\"read\", \"create\"]\n",
-        text(access),
-        text(secret)
-    )
+pub const BACKUP_MAY: &[&str] = &["read", "create"];
+const MAINTAIN_MAY: &[&str] = &["read", "create", "overwrite"];
+
+/// One entry of the access-key file of a provider's server.
+pub fn server_key(access: &str, secret: &str, may: &[&str]) -> String {
+    let may: Vec<String> = may.iter().map(|right| text(right)).collect();
+    format!("[[key]]\naccess_key = {}\nsecret_key = {}\nmay = [{}]\n", text(access), text(secret), may.join(", "))
 }
 
 fn text(value: &str) -> String {
@@ -292,8 +319,8 @@ mod tests {
         credentials(&layout, StoreName::North).unwrap();
         let secret = files::read(&layout.at("stores/provider-north.secret")).unwrap();
         let program = Path::new("/opt/appliance");
-        let all = [appliance(&practice), serve(&practice), verifier(&practice, program), cli(&practice)];
-        for text in all.into_iter().chain([console(&practice), agent(&practice)]) {
+        let all = [appliance(&practice), serve(&practice), verifier(&practice, program), maintain(&practice)];
+        for text in all.into_iter().chain([cli(&practice), console(&practice), agent(&practice)]) {
             toml::from_str::<toml::Table>(&text).expect(&text);
             assert!(!text.contains(&secret));
         }

@@ -121,7 +121,10 @@ async fn ask_backupd(
         None => arguments.extend(arguments!["--path", folder].to_vec()),
         Some(s3) => {
             let keys = work.join("keys.toml");
-            files::write_private(&keys, configure::server_keys(&s3.access_key, &s3.secret_key).as_bytes())?;
+            files::write_private(
+                &keys,
+                configure::server_key(&s3.access_key, &s3.secret_key, configure::BACKUP_MAY).as_bytes(),
+            )?;
             let port = chosen.free_port(Ipv4Addr::LOCALHOST.into(), 9001)?;
             let listen = format!("127.0.0.1:{port}");
             arguments.extend(arguments!["--endpoint", format!("http://{listen}")].to_vec());

@@ -1,0 +1,121 @@
+//! Heal: what a scrub found damaged or missing at one store comes back from another, by name, its hash checked on the way
+//! and read again where it was written. Needs no key. Damage never spreads: a copy that is not whole is no source.
+
+use crate::ahead::is_loss;
+use crate::candidate::put_candidate;
+use crate::damage::Damage;
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::scrub::StoreScrub;
+use crate::state::State;
+use crate::store::{NamedMaintenanceStore, NamedStore};
+use crate::survey::{HEADS, fetch};
+use bytes::Bytes;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How an object was put right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealedBy {
+    /// It was missing, and was written again.
+    Put,
+    /// It was damaged; a new version stands in its place.
+    Replaced,
+    /// It was damaged, and the store refuses to overwrite: a further candidate stands beside it.
+    Candidate,
+}
+
+/// One object that was put right.
+#[derive(Debug, Clone)]
+pub struct Healed {
+    pub store: String,
+    pub object: String,
+    /// The store that had it whole.
+    pub from: String,
+    pub by: HealedBy,
+    pub bytes: u64,
+}
+
+/// What healing did.
+#[derive(Debug, Default)]
+pub struct HealOutcome {
+    pub healed: Vec<Healed>,
+    /// What could not be put right, and why: store, object. `Damaged`: no reachable store has it whole.
+    pub left: Vec<(String, String, Error)>,
+}
+
+/// Heals what a scrub found. Heads come last: one stands at a store only when what it reaches does.
+pub async fn heal(
+    env: &Env,
+    stores: &[NamedMaintenanceStore],
+    found: &[StoreScrub],
+    state_dir: &Path,
+) -> Result<HealOutcome> {
+    let damage = Damage::load(&Arc::new(State::open(state_dir, env.now_unix_ms())?));
+    let plain: Vec<NamedStore> = stores.iter().map(NamedMaintenanceStore::as_store).collect();
+    let mut outcome = HealOutcome::default();
+    for seen in found {
+        let Some(target) = stores.iter().find(|store| store.name == seen.store) else { continue };
+        let mut wanted: Vec<(&String, bool)> = seen.corrupt.iter().map(|name| (name, true)).collect();
+        wanted.extend(seen.missing.iter().map(|name| (name, false)));
+        wanted.sort_by_key(|(name, _)| name.starts_with(HEADS));
+        let mut lacks = false;
+        for (name, corrupt) in wanted {
+            let healed = match name.starts_with(HEADS) && lacks {
+                true => Err(Error::new(ErrorKind::Retry, "the head waits for what it reaches")),
+                false => one(target, &plain, name, corrupt).await,
+            };
+            match healed {
+                Ok(healed) => {
+                    damage.clear(&target.name, name);
+                    outcome.healed.push(healed);
+                }
+                Err(error) => {
+                    lacks = true;
+                    outcome.left.push((target.name.clone(), name.clone(), error));
+                }
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+async fn one(target: &NamedMaintenanceStore, stores: &[NamedStore], name: &str, corrupt: bool) -> Result<Healed> {
+    let (from, bytes) = whole(stores, &target.name, name).await?;
+    let size = bytes.len() as u64;
+    let by = write(target, name, bytes, corrupt).await?;
+    Ok(Healed { store: target.name.clone(), object: name.to_owned(), from, by, bytes: size })
+}
+
+/// The object from the first other store that has it whole.
+async fn whole(stores: &[NamedStore], not_at: &str, name: &str) -> Result<(String, Bytes)> {
+    let mut last = Error::new(ErrorKind::Damaged, format!("no store that answers has {name} whole"));
+    for store in stores.iter().filter(|store| store.name != not_at) {
+        match fetch(store, name).await {
+            Ok(bytes) if !bytes.is_empty() => return Ok((store.name.clone(), bytes)),
+            // A store that does not answer may have it: that is another word than lost.
+            Err(error) if !is_loss(&error) => last = error,
+            _ => {}
+        }
+    }
+    Err(last)
+}
+
+async fn write(target: &NamedMaintenanceStore, name: &str, bytes: Bytes, corrupt: bool) -> Result<HealedBy> {
+    if !corrupt {
+        target.store.put(name, bytes.clone()).await?;
+        return if target.store.get(name).await? == bytes { Ok(HealedBy::Put) } else { Err(not_kept(name)) };
+    }
+    match target.store.replace(name, bytes.clone()).await {
+        Ok(()) if target.store.get(name).await.is_ok_and(|there| there == bytes) => return Ok(HealedBy::Replaced),
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Fenced) => {}
+        Err(error) => return Err(error),
+    }
+    put_candidate(target.store.as_ref(), name, bytes).await?;
+    Ok(HealedBy::Candidate)
+}
+
+fn not_kept(name: &str) -> Error {
+    Error::new(ErrorKind::Damaged, format!("object {name} was written and reads otherwise: the store does not keep it"))
+}

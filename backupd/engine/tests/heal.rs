@@ -1,0 +1,221 @@
+//! Scrub with memory and budget, and heal, over real folders.
+
+mod practice;
+
+use backup_engine::{
+    Env, ErrorKind, HealedBy, MaintenanceStore, NamedMaintenanceStore, NamedStore, NoProgress, ScrubRequest, Stop,
+    Store, StoreLimits, StoreLocation, StoreScrub, heal, scrub, verify_keyless,
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use practice::{Practice, fill, noise};
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+const DAY: i64 = 86_400_000;
+const NOW: i64 = 1_795_000_000_000;
+
+fn request(practice: &Practice) -> ScrubRequest {
+    ScrubRequest {
+        state_dir: practice.dir.path().join("maintain"),
+        max_age: Duration::from_secs(30 * 86_400),
+        bytes_max: u64::MAX,
+        time_max: Duration::from_secs(600),
+        condemned: BTreeSet::new(),
+        stop: Stop::default(),
+    }
+}
+
+fn for_maintenance(practice: &Practice) -> Vec<NamedMaintenanceStore> {
+    let open = |store: &NamedStore| {
+        let place = StoreLocation::Folder { path: practice.dir.path().join(&store.name) };
+        let opened = place.open_for_maintenance(StoreLimits::default()).unwrap();
+        NamedMaintenanceStore::new(store.name.clone(), opened, true)
+    };
+    practice.stores.iter().map(open).collect()
+}
+
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(path, bytes).unwrap();
+}
+
+async fn look(env: &Env, practice: &Practice, request: &ScrubRequest) -> Vec<StoreScrub> {
+    scrub(env, &practice.stores, request, &NoProgress).await.unwrap()
+}
+
+async fn filled(stores: usize) -> Practice {
+    let practice = Practice::new(stores).await;
+    fill(&practice.source());
+    for at in 0..6 {
+        fs::write(practice.source().join(format!("scan-{at}")), noise(at, 1_500_000)).unwrap();
+        practice.snapshot().await;
+    }
+    practice
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_takes_max_age_begins_with_the_least_recent_and_survives_restarts() {
+    let practice = filled(1).await;
+    let (env, clock) = Env::seeded(3, NOW);
+    let all = practice.objects("store-0").len() as u64;
+    let mut request = request(&practice);
+    let first = look(&env, &practice, &request).await.remove(0);
+    assert!(first.checked >= 1 && first.checked < all / 2, "a day's part of 30: {} of {all}", first.checked);
+    assert_eq!((first.objects, first.verified_since_unix_ms, first.overdue), (all, None, 0));
+    let (mut checked, mut days) = (first.checked, 0);
+    loop {
+        days += 1;
+        clock.set(NOW + days * DAY);
+        let seen = look(&env, &practice, &request).await.remove(0);
+        checked += seen.checked;
+        if let Some(since) = seen.verified_since_unix_ms {
+            assert!(
+                since >= NOW && (all..all * 5 / 4).contains(&checked) && days > 10,
+                "{since} {checked} {all} {days}"
+            );
+            break;
+        }
+        assert!(days < 30, "{checked} of {all}");
+    }
+    // Nobody came for two months: all is overdue, and read as far as the budget lets it.
+    clock.set(NOW + 90 * DAY);
+    request.bytes_max = 5_000_000;
+    let seen = look(&env, &practice, &request).await.remove(0);
+    assert!(seen.overdue > 0 && seen.bytes_read <= 5_000_000 && seen.checked > 0, "{seen:?}");
+    request.bytes_max = u64::MAX;
+    let seen = look(&env, &practice, &request).await.remove(0);
+    assert_eq!((seen.overdue, seen.verified_since_unix_ms), (0, Some(NOW + 90 * DAY)));
+    // A lost memory costs a round, nothing else.
+    fs::remove_dir_all(&request.state_dir).unwrap();
+    let seen = look(&env, &practice, &request).await.remove(0);
+    assert!(seen.checked < all / 2 && seen.missing.is_empty() && seen.verified_since_unix_ms.is_none());
+    clock.set(NOW + 150 * DAY);
+    request.stop.stop();
+    assert_eq!(look(&env, &practice, &request).await.remove(0).checked, 1, "a stop ends it after an object");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_and_missing_objects_come_back_from_another_store() {
+    let practice = filled(3).await;
+    let (env, clock) = Env::seeded(3, NOW);
+    let request = ScrubRequest { max_age: Duration::from_millis(1), ..request(&practice) };
+    assert!(look(&env, &practice, &request).await.iter().all(|seen| seen.corrupt.is_empty()));
+    let objects = practice.objects("store-0");
+    let names: Vec<&String> = objects.keys().collect();
+    let (mut corrupt, mut missing) = (BTreeSet::new(), BTreeSet::new());
+    for (at, name) in names.iter().enumerate() {
+        match at % 3 {
+            0 => {
+                flip(&objects[*name]);
+                corrupt.insert((*name).clone());
+            }
+            1 => {
+                fs::remove_file(&objects[*name]).unwrap();
+                missing.insert((*name).clone());
+            }
+            _ => {}
+        }
+    }
+    // One is damaged at two stores, one is lost at all.
+    let twice = corrupt.first().unwrap().clone();
+    flip(&practice.objects("store-1")[&twice]);
+    let lost = corrupt.last().unwrap().clone();
+    flip(&practice.objects("store-1")[&lost]);
+    flip(&practice.objects("store-2")[&lost]);
+    clock.set(NOW + DAY);
+    let found = look(&env, &practice, &request).await;
+    assert_eq!(found[0].corrupt.iter().cloned().collect::<BTreeSet<_>>(), corrupt);
+    assert_eq!(found[0].missing.iter().cloned().collect::<BTreeSet<_>>(), missing);
+    assert_eq!((found[1].corrupt.len(), found[2].corrupt.len()), (2, 1));
+    let done = heal(&env, &for_maintenance(&practice), &found, &request.state_dir).await.unwrap();
+    assert_eq!(done.healed.len(), corrupt.len() - 1 + missing.len() + 1);
+    assert!(
+        done.healed.iter().all(
+            |healed| healed.by == if missing.contains(&healed.object) { HealedBy::Put } else { HealedBy::Replaced }
+        )
+    );
+    assert!(done.healed.iter().all(|healed| healed.object != twice || healed.from == "store-2"));
+    assert!(done.left.iter().all(|(_, name, error)| *name == lost && error.kind() == ErrorKind::Damaged));
+    assert_eq!(done.left.len(), 3);
+    for store in &practice.stores {
+        let whole = verify_keyless(&practice.env, store, &NoProgress).await.unwrap();
+        assert_eq!((whole.corrupt.as_slice(), whole.missing.len()), (std::slice::from_ref(&lost), 0));
+    }
+    // What is left is looked at first in the next run, and is told until it is whole.
+    clock.set(NOW + DAY + 1);
+    let patient = ScrubRequest { max_age: Duration::from_secs(30 * 86_400), ..request };
+    let found = look(&env, &practice, &patient).await;
+    assert!(found.iter().all(|seen| seen.corrupt == std::slice::from_ref(&lost)), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plan_condemned_is_not_missing() {
+    let practice = filled(2).await;
+    let (env, _clock) = Env::seeded(3, NOW);
+    let mut request = request(&practice);
+    look(&env, &practice, &request).await;
+    let (name, path) = practice.objects("store-0").into_iter().find(|(name, _)| name.starts_with("packs/")).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(look(&env, &practice, &request).await[0].missing, std::slice::from_ref(&name));
+    request.condemned.insert(name);
+    assert!(look(&env, &practice, &request).await[0].missing.is_empty());
+    request.condemned.clear();
+    assert!(look(&env, &practice, &request).await[0].missing.is_empty(), "it is forgotten");
+}
+
+/// Locked: what stands can be neither written over nor deleted.
+struct Locked(Arc<dyn MaintenanceStore>);
+
+impl Store for Locked {
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
+        self.0.put(name, bytes)
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        self.0.get(name)
+    }
+
+    fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        self.0.get_range(name, range)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, backup_engine::Result<Vec<backup_engine::ListedObject>>> {
+        self.0.list(prefix)
+    }
+}
+
+impl MaintenanceStore for Locked {
+    fn replace<'a>(&'a self, _: &'a str, _: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
+        Box::pin(async { Err(backup_engine::Error::new(ErrorKind::Denied, "locked")) })
+    }
+
+    fn delete<'a>(&'a self, _: &'a str) -> BoxFuture<'a, backup_engine::Result<()>> {
+        Box::pin(async { Err(backup_engine::Error::new(ErrorKind::Denied, "locked")) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_locked_store_a_candidate_is_written() {
+    let practice = filled(2).await;
+    let (env, clock) = Env::seeded(3, NOW);
+    let request = ScrubRequest { max_age: Duration::from_millis(1), ..request(&practice) };
+    let (name, path) = practice.objects("store-0").into_iter().find(|(name, _)| name.starts_with("packs/")).unwrap();
+    flip(&path);
+    clock.set(NOW + DAY);
+    let found = look(&env, &practice, &request).await;
+    let mut stores = for_maintenance(&practice);
+    stores[0].store = Arc::new(Locked(Arc::clone(&stores[0].store)));
+    let done = heal(&env, &stores, &found, &request.state_dir).await.unwrap();
+    assert_eq!((done.healed.len(), done.healed[0].by), (1, HealedBy::Candidate));
+    assert!(practice.objects("store-0").contains_key(&format!("{name}.1")));
+    clock.set(NOW + 2 * DAY);
+    let found = look(&env, &practice, &request).await;
+    assert!(found[0].corrupt.is_empty() && found[0].missing.is_empty());
+}

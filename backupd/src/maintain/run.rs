@@ -1,0 +1,172 @@
+//! One run: look at each store within its budget, then heal what was found.
+
+use super::{MAINTAIN_JOB, Maintain};
+use crate::{clock, failure};
+use backup_engine::{HealOutcome, ScrubRequest, StoreScrub};
+use backupd_api::{
+    Alert, AlertKind, Failure, FailureKind, HealedBy, HealedRow, MaintainStore, Severity, StoreCondition,
+};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Ids of objects that are told; the log has all.
+const LEFT_TOLD: usize = 8;
+
+impl Maintain {
+    fn engine_state(&self) -> PathBuf {
+        self.settings.state_dir.join("engine")
+    }
+
+    /// Looks at one store or all, and heals. `all`: every object, whatever the budget.
+    pub async fn look_and_heal(&self, store: Option<&str>, all: bool) -> Result<Vec<MaintainStore>, Failure> {
+        if let Some(name) = store.filter(|name| !self.stores.iter().any(|store| store.name == *name)) {
+            let message = format!("there is no store `{name}`: `backupd stores` lists them");
+            return Err(failure::new(FailureKind::NotFound, message));
+        }
+        let Ok(_work) = self.work.try_lock() else {
+            let message = "a look for damage is running: ask again when `backupd status` shows that it has ended";
+            return Err(failure::new(FailureKind::Busy, message));
+        };
+        let _busy = self.activity.begin(MAINTAIN_JOB);
+        let started = clock::unix_ms();
+        let result = self.run_now(store, all).await;
+        let ok = result.as_ref().is_ok_and(|rows| rows.iter().all(|row| row.condition == StoreCondition::Ok));
+        if store.is_none()
+            && let Err(error) = self.jobs().finished(MAINTAIN_JOB, started, ok)
+        {
+            log::error!(reason:% = error; "jobs.not-recorded");
+        }
+        result
+    }
+
+    async fn run_now(&self, only: Option<&str>, all: bool) -> Result<Vec<MaintainStore>, Failure> {
+        let mut found = Vec::new();
+        for store in self.stores.iter().filter(|store| only.is_none_or(|only| store.name == only)) {
+            let everything = Duration::from_millis(1);
+            let request = ScrubRequest {
+                state_dir: self.engine_state(),
+                max_age: if all { everything } else { self.settings.max_age },
+                bytes_max: if all { u64::MAX } else { self.settings.bytes_for(&store.name) },
+                time_max: if all { Duration::MAX } else { self.settings.time_max },
+                condemned: BTreeSet::new(),
+                stop: self.engine_stop.clone(),
+            };
+            let looked = backup_engine::scrub(&self.env, &[store.as_store()], &request, &self.activity).await;
+            found.extend(looked.map_err(|e| failure::from_engine(&e))?);
+        }
+        let healed = backup_engine::heal(&self.env, &self.stores, &found, &self.engine_state()).await;
+        let healed = healed.map_err(|e| failure::from_engine(&e))?;
+        self.record(&healed);
+        Ok(found.iter().map(|seen| self.note(seen, &healed)).collect())
+    }
+
+    /// One line of the log and one of the record for each object.
+    fn record(&self, outcome: &HealOutcome) {
+        for healed in &outcome.healed {
+            let by = match healed.by {
+                backup_engine::HealedBy::Put => HealedBy::Put,
+                backup_engine::HealedBy::Replaced => HealedBy::Replaced,
+                backup_engine::HealedBy::Candidate => HealedBy::Candidate,
+            };
+            log::warn!(
+                store = healed.store.as_str(), object = healed.object.as_str(), from = healed.from.as_str(), by:? = by,
+                bytes = healed.bytes; "store.object-healed"
+            );
+            let row = HealedRow {
+                at_unix_ms: clock::unix_ms(),
+                store: healed.store.clone(),
+                object: healed.object.clone(),
+                from: healed.from.clone(),
+                by,
+                bytes: healed.bytes,
+            };
+            if let Err(error) = self.records.add(&row) {
+                log::error!(reason:% = error; "maintain.not-recorded");
+            }
+        }
+        for (store, object, error) in &outcome.left {
+            log::error!(store = store.as_str(), object = object.as_str(), reason:% = error; "store.object-not-healed");
+        }
+    }
+
+    fn note(&self, seen: &StoreScrub, outcome: &HealOutcome) -> MaintainStore {
+        let left: Vec<&String> =
+            outcome.left.iter().filter(|(store, ..)| *store == seen.store).map(|(_, object, _)| object).collect();
+        let is_left = |names: &[String]| names.iter().any(|name| left.contains(&name));
+        let condition = if is_left(&seen.corrupt) {
+            StoreCondition::Corrupt
+        } else if is_left(&seen.missing) {
+            StoreCondition::Missing
+        } else if seen.error.is_some() {
+            StoreCondition::Unreachable
+        } else {
+            StoreCondition::Ok
+        };
+        if let Some(error) = &seen.error {
+            log::warn!(store = seen.store.as_str(), reason:% = error; "store.not-looked-at");
+        }
+        let row = MaintainStore {
+            store: seen.store.clone(),
+            condition,
+            looked_unix_ms: Some(clock::unix_ms()),
+            objects: seen.objects,
+            bytes: seen.bytes,
+            checked: seen.checked,
+            bytes_read: seen.bytes_read,
+            verified_since_unix_ms: seen.verified_since_unix_ms,
+            overdue: seen.overdue,
+            missing: seen.missing.len() as u64,
+            corrupt: seen.corrupt.len() as u64,
+            healed: outcome.healed.iter().filter(|healed| healed.store == seen.store).count() as u64,
+            healed_ever: self.records.healed_at(&seen.store).unwrap_or(0),
+            left: left.into_iter().take(LEFT_TOLD).cloned().collect(),
+        };
+        log::info!(
+            store = row.store.as_str(), condition:? = row.condition, objects = row.objects, checked = row.checked,
+            bytes = row.bytes_read, missing = row.missing, corrupt = row.corrupt, healed = row.healed,
+            overdue = row.overdue; "store.looked-at"
+        );
+        if let Err(error) = self.records.looked(&row) {
+            log::error!(reason:% = error; "maintain.not-recorded");
+        }
+        row
+    }
+
+    /// What the last runs saw, in the settings' order.
+    pub fn store_rows(&self) -> Vec<MaintainStore> {
+        let never = |store: &str| MaintainStore {
+            store: store.to_owned(),
+            condition: StoreCondition::Ok,
+            looked_unix_ms: None,
+            objects: 0,
+            bytes: 0,
+            checked: 0,
+            bytes_read: 0,
+            verified_since_unix_ms: None,
+            overdue: 0,
+            missing: 0,
+            corrupt: 0,
+            healed: 0,
+            healed_ever: 0,
+            left: Vec::new(),
+        };
+        self.stores.iter().map(|s| self.records.last_look(&s.name).unwrap_or_else(|| never(&s.name))).collect()
+    }
+
+    /// Damage that is left is an alert until it is gone.
+    pub fn alerts(&self, rows: &[MaintainStore]) -> Vec<Alert> {
+        let alert = |row: &MaintainStore| {
+            let kind = match row.condition {
+                StoreCondition::Corrupt => AlertKind::StoreCorrupt,
+                StoreCondition::Missing => AlertKind::StoreMissing,
+                StoreCondition::Unreachable => AlertKind::StoreUnreachable,
+                StoreCondition::Ok | StoreCondition::Late => return None,
+            };
+            let severity = if kind == AlertKind::StoreUnreachable { Severity::Warning } else { Severity::Critical };
+            let subject = Some(row.store.clone());
+            Some(Alert { kind, severity, subject, since_unix_ms: row.looked_unix_ms.unwrap_or(0) })
+        };
+        rows.iter().filter_map(alert).collect()
+    }
+}
