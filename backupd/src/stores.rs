@@ -1,7 +1,9 @@
 //! From settings to open stores, and what is known of each.
 
 use crate::settings::{AzureAccessFile, StoreKind, StoreSetting};
-use backup_engine::{AzureAccess, ErrorKind, NamedMaintenanceStore, NamedStore, StoreLimits, StoreLocation};
+use backup_engine::{
+    AzureAccess, ErrorKind, NamedMaintenanceStore, NamedStore, SnapshotInfo, StoreLimits, StoreLocation,
+};
 use std::path::Path;
 
 /// An access or secret key longer than this is none.
@@ -117,6 +119,9 @@ pub struct StoreView {
     pub complete_unix_ms: Option<i64>,
     /// Durable snapshots that it lacks.
     pub lag_snapshots: u64,
+    /// What these added, and how far the newest snapshot is ahead of what it has.
+    pub lag_bytes: u64,
+    pub lag_ms: u64,
     pub bytes: Option<u64>,
     /// First object that is missing or damaged, from the last scrub or from a rejected head.
     pub missing: Option<String>,
@@ -137,6 +142,18 @@ pub struct Proof {
 }
 
 impl StoreView {
+    /// Takes in which snapshots the store has yet to receive.
+    pub fn behind<'a>(&mut self, lacked: impl Iterator<Item = &'a SnapshotInfo>) {
+        let lacked: Vec<&SnapshotInfo> = lacked.collect();
+        self.lag_snapshots = lacked.len() as u64;
+        self.lag_bytes = lacked.iter().map(|snapshot| snapshot.bytes_added).sum();
+        let newest = lacked.iter().map(|snapshot| snapshot.taken_unix_ms).max();
+        let oldest = lacked.iter().map(|snapshot| snapshot.taken_unix_ms).min();
+        // A store that has something newer lacks only what lies before: it is behind by nothing.
+        let ahead = newest.zip(self.complete_unix_ms.or(oldest)).map_or(0, |(newest, has)| newest.saturating_sub(has));
+        self.lag_ms = u64::try_from(ahead).unwrap_or(0);
+    }
+
     /// The one word for the store. What is known to be damaged outweighs that it cannot be asked now.
     pub fn condition(&self) -> backupd_api::StoreCondition {
         use backupd_api::StoreCondition::{Corrupt, Late, Missing, Ok, Unreachable};
@@ -177,6 +194,36 @@ mod tests {
         view.corrupt = Some("packs/bb".to_owned());
         assert_eq!(view.condition(), StoreCondition::Corrupt);
         assert_eq!(view.damaged_object().map(String::as_str), Some("packs/bb"));
+    }
+
+    #[test]
+    fn how_far_a_store_is_behind_is_a_number_of_snapshots_bytes_and_time() {
+        let snapshot = |taken_unix_ms, bytes_added| SnapshotInfo {
+            id: backup_engine::SnapshotId([0; 32]),
+            source: "emr".to_owned(),
+            incarnation: backup_engine::IncarnationId([0; 16]),
+            counter: 1,
+            taken_unix_ms,
+            partial: false,
+            files: 1,
+            bytes_source: 1,
+            bytes_added,
+            tag: None,
+            stores: Vec::new(),
+            forked: false,
+        };
+        let lacked = [snapshot(9_000, 70), snapshot(5_000, 30)];
+        let mut view = StoreView { complete_unix_ms: Some(2_000), ..StoreView::default() };
+        view.behind(lacked.iter());
+        assert_eq!((view.lag_snapshots, view.lag_bytes, view.lag_ms), (2, 100, 7_000));
+        view.complete_unix_ms = None;
+        view.behind(lacked.iter());
+        assert_eq!(view.lag_ms, 4_000, "an empty store: since the oldest");
+        view.complete_unix_ms = Some(10_000);
+        view.behind(lacked.iter());
+        assert_eq!((view.lag_snapshots, view.lag_ms), (2, 0), "it has a newer one and lacks earlier ones");
+        view.behind(std::iter::empty());
+        assert_eq!((view.lag_snapshots, view.lag_bytes, view.lag_ms), (0, 0, 0));
     }
 
     #[test]

@@ -83,7 +83,7 @@ practice = "Boot test"
 time_zone = "Europe/Berlin"
 state_dir = "/var/lib/holdfast/maintain"
 socket = "/run/holdfast-maintain/maintain.sock"
-allowed_uids = [0]
+allowed_uids = [0, $(uid console)]
 maintain_schedule = "0 5 1 1 *"
 TOML
         stores maintain
@@ -95,6 +95,7 @@ tls_key = "/run/credentials/holdfast-console.service/tls.key"
 data_dir = "/var/lib/holdfast/console"
 serve = "unix:/run/holdfast-serve/serve.sock"
 verifier = "unix:/run/holdfast-verifier/verifier.sock"
+maintain = "unix:/run/holdfast-maintain/maintain.sock"
 agents = ["http://127.0.0.1:8445"]
 time_zone = "Europe/Berlin"
 TOML

@@ -54,6 +54,10 @@ pub struct StoreHealth {
     pub state: StoreState,
     /// Snapshots that this store has yet to receive.
     pub lag_snapshots: u64,
+    /// What these added.
+    pub lag_bytes: u64,
+    /// How far the newest snapshot is ahead of what it has.
+    pub lag_s: u64,
     /// Age of the newest snapshot complete here; `None` before the first.
     pub complete_age_s: Option<u64>,
     /// Age of the newest passed drill from this store; `None` before the first.

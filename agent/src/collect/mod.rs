@@ -139,6 +139,8 @@ pub(crate) mod tests {
                 store: "east".parse().unwrap(),
                 state: StoreState::Ok,
                 lag_snapshots: 0,
+                lag_bytes: 0,
+                lag_s: 0,
                 complete_age_s: Some(120),
                 proved_age_s: Some(4000),
                 last_drill: Some(agent_api::DrillResult::Pass),

@@ -99,7 +99,10 @@ message! {
         apart: bool,
         role: StoreRole,
         condition: StoreCondition,
+        /// Snapshots that it has yet to receive, what these added, and how far the newest is ahead of what it has.
         lag_snapshots: u64,
+        lag_bytes: u64,
+        lag_ms: u64,
         bytes: Option<u64>,
         complete_unix_ms: Option<i64>,
         proved_unix_ms: Option<i64>,

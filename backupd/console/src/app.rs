@@ -69,7 +69,9 @@ impl App {
         let agents: Vec<String> = settings.agents.iter().map(poll::agent_name).collect();
         let db = Db::open(&settings.data_dir)?;
         let rules = Rules { channels, repeat_ms: i64::from(settings.repeat_s) * 1000 };
-        let sources: Vec<String> = agents.iter().cloned().chain(["serve".to_owned(), "verifier".to_owned()]).collect();
+        let maintain = settings.maintain.as_ref().map(|_| poll::MAINTAIN.to_owned());
+        let daemons = ["serve".to_owned(), "verifier".to_owned()].into_iter().chain(maintain);
+        let sources: Vec<String> = agents.iter().cloned().chain(daemons).collect();
         db.write_blocking(|tx| rules.retire_sources(tx, clock.now_ms(), &sources))?;
         let app = Self {
             daemons: Daemons::new(&settings, file)?,

@@ -3,8 +3,8 @@
 use crate::settings::{DaemonAddress, Settings, SettingsError};
 use agent_api::HostHealth;
 use backupd_api::{
-    Client, ClientError, Duty, Endpoint, Event, Progress, ReportRow, Request, ScheduledJob, SnapshotRow, Status,
-    TlsIdentity, VerifierStatus,
+    Client, ClientError, Duty, Endpoint, Event, MaintainStatus, Progress, ReportRow, Request, ScheduledJob,
+    SnapshotRow, Status, TlsIdentity, VerifierStatus,
 };
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,16 +18,20 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(15);
 pub enum Daemon {
     Serve,
     Verifier,
+    Maintain,
 }
 
 pub struct Daemons {
     serve: Endpoint,
     verifier: Endpoint,
+    maintain: Option<Endpoint>,
 }
 
 impl Daemons {
     pub fn new(settings: &Settings, file: &Path) -> Result<Self, SettingsError> {
-        Ok(Self { serve: endpoint(&settings.serve, file)?, verifier: endpoint(&settings.verifier, file)? })
+        let maintain = settings.maintain.as_ref().map(|address| endpoint(address, file)).transpose()?;
+        let (serve, verifier) = (endpoint(&settings.serve, file)?, endpoint(&settings.verifier, file)?);
+        Ok(Self { serve, verifier, maintain })
     }
 
     /// Asks a short question.
@@ -46,6 +50,7 @@ impl Daemons {
         let endpoint = match daemon {
             Daemon::Serve => &self.serve,
             Daemon::Verifier => &self.verifier,
+            Daemon::Maintain => self.maintain.as_ref().ok_or(ClientError::Closed)?,
         };
         Client::connect(endpoint).await?.request(request, progress).await
     }
@@ -146,6 +151,7 @@ pub struct VerifierView {
 pub struct Picture {
     pub serve: Seen<ServeView>,
     pub verifier: Seen<VerifierView>,
+    pub maintain: Seen<MaintainStatus>,
     pub snapshots: Seen<Vec<SnapshotRow>>,
     /// In the settings' order, with the name by which an agent is known to alerts.
     pub agents: Vec<(String, Seen<HostHealth>)>,
@@ -193,6 +199,13 @@ pub async fn look_at_verifier(daemons: &Daemons) -> Result<VerifierView, ClientE
     };
     reports.sort_by_key(|report| std::cmp::Reverse((report.at_unix_ms, report.log_index)));
     Ok(VerifierView { status, reports })
+}
+
+pub async fn look_at_maintain(daemons: &Daemons) -> Result<MaintainStatus, ClientError> {
+    match daemons.ask(Daemon::Maintain, &Request::MaintainStatus).await? {
+        Event::MaintainStatus(status) => Ok(status),
+        _ => Err(ClientError::Malformed),
+    }
 }
 
 pub async fn look_at_snapshots(daemons: &Daemons) -> Result<Vec<SnapshotRow>, ClientError> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 /// A daemon that restarts misses one look; two in a row are an alert.
 const SILENT_LOOKS: u32 = 2;
 
+pub const MAINTAIN: &str = "maintain";
 /// Names of agents begin with it.
 const AGENT: &str = "agent-";
 
@@ -20,6 +21,9 @@ const AGENT: &str = "agent-";
 pub fn start(app: &Arc<App>) {
     tokio::spawn(every(app.clone(), |app| async move { serve(&app).await }));
     tokio::spawn(every(app.clone(), |app| async move { verifier(&app).await }));
+    if app.settings.maintain.is_some() {
+        tokio::spawn(every(app.clone(), |app| async move { maintain(&app).await }));
+    }
     for index in 0..app.settings.agents.len() {
         tokio::spawn(every(app.clone(), move |app| async move { agent(&app, index).await }));
     }
@@ -62,6 +66,13 @@ pub async fn verifier(app: &App) -> rusqlite::Result<()> {
     Ok(())
 }
 
+pub async fn maintain(app: &App) -> rusqlite::Result<()> {
+    let answer = daemons::look_at_maintain(&app.daemons).await.map_err(|e| daemons::reason(&e));
+    let seen = note(app, |picture| &mut picture.maintain, answer);
+    let facts = seen.value().map(|status| alert_facts(&status.alerts)).unwrap_or_default();
+    settle(app, MAINTAIN, &seen, &facts)
+}
+
 pub async fn agent(app: &App, index: usize) -> rusqlite::Result<()> {
     let Some(url) = app.settings.agents.get(index) else { return Ok(()) };
     let answer = daemons::look_at_agent(&app.agent_client, url).await;
@@ -98,8 +109,10 @@ fn settle<T>(app: &App, source: &str, seen: &Seen<T>, facts: &[Fact]) -> rusqlit
         None => reconcile(app, source, &Look::Whole(facts)),
         Some(Silence { looks, .. }) if *looks < SILENT_LOOKS => Ok(()),
         Some(Silence { since_ms, .. }) => {
-            // Without an agent health is unknown; without serve or verifier nothing is backed up or proved.
-            let severity = if source.starts_with(AGENT) { Severity::Warning } else { Severity::Critical };
+            // Without an agent health is unknown, without maintenance damage waits; without serve or verifier nothing is
+            // backed up or proved.
+            let waits = source.starts_with(AGENT) || source == MAINTAIN;
+            let severity = if waits { Severity::Warning } else { Severity::Critical };
             let silent = [Fact::new(AlertKind::DaemonUnreachable, severity, Some(source), *since_ms)];
             reconcile(app, source, &Look::Silent(&silent))
         }

@@ -162,6 +162,73 @@ async fn signing_out_ends_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_maintenance_healed_and_what_is_left_is_shown_and_alarmed() {
+    use backupd_api::{
+        Alert, AlertKind, Event, HealedBy, HealedRow, Listener, MaintainStatus, MaintainStore, Severity, StoreCondition,
+    };
+    let console = Console::new("maintain = \"unix:maintain.sock\"\n");
+    let listener = Listener::bind_unix(&console.folder.path().join("maintain.sock")).unwrap();
+    let row = |store: &str, condition, left: Vec<String>| MaintainStore {
+        store: store.to_owned(),
+        condition,
+        looked_unix_ms: Some(1_795_000_000_000),
+        objects: 40,
+        bytes: 1 << 20,
+        checked: 4,
+        bytes_read: 1 << 18,
+        verified_since_unix_ms: None,
+        overdue: 0,
+        missing: 0,
+        corrupt: 1,
+        healed: 0,
+        healed_ever: 7,
+        left,
+    };
+    let object = format!("packs/ab/{}", "ab".repeat(32));
+    let healed = HealedRow {
+        at_unix_ms: 1_795_000_000_000,
+        store: "north".to_owned(),
+        object: object.clone(),
+        from: "south".to_owned(),
+        by: HealedBy::Replaced,
+        bytes: 65536,
+    };
+    let status = MaintainStatus {
+        now_unix_ms: 1_795_000_000_000,
+        running: None,
+        next_unix_ms: None,
+        stores: vec![row("north", StoreCondition::Ok, Vec::new()), row("south", StoreCondition::Corrupt, vec![object])],
+        healed: vec![healed],
+        alerts: vec![Alert {
+            kind: AlertKind::StoreCorrupt,
+            severity: Severity::Critical,
+            subject: Some("south".to_owned()),
+            since_unix_ms: 1_795_000_000_000,
+        }],
+    };
+    tokio::spawn(async move {
+        while let Ok(incoming) = listener.accept().await {
+            let Ok(mut connection) = incoming.greet().await else { continue };
+            while let Ok(Some(_)) = connection.recv().await {
+                let _ = connection.send(&Event::MaintainStatus(status.clone())).await;
+            }
+        }
+    });
+    let person = console.person("anna", Role::Owner).await;
+    crate::poll::maintain(&console.app).await.unwrap();
+    let page = text(console.get("/", Some(&person)).await).await;
+    for words in ["Is what lies there still whole?", "An object is corrupt", "Last healed", "from south"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    let alerts = text(console.get("/alerts", Some(&person)).await).await;
+    assert!(alerts.contains("south"), "{alerts}");
+    // Who has no maintenance sees nothing of it.
+    let without = Console::new("");
+    let person = without.person("anna", Role::Owner).await;
+    assert!(!text(without.get("/", Some(&person)).await).await.contains("still whole"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_page_works_in_words_while_all_daemons_are_down() {
     let console = Console::new("agents = [\"http://127.0.0.1:9\"]\n");
     let person = console.person("anna", Role::Owner).await;

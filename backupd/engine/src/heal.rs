@@ -71,7 +71,8 @@ pub async fn heal(
                     outcome.healed.push(healed);
                 }
                 Err(error) => {
-                    lacks = true;
+                    // What is lost everywhere is missed by no head more here than elsewhere.
+                    lacks |= !is_loss(&error);
                     outcome.left.push((target.name.clone(), name.clone(), error));
                 }
             }

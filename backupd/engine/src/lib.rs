@@ -78,7 +78,7 @@ pub use list::{Visit, kind_and_size, list};
 pub use memory_state::{Held, MemoryStates};
 pub use progress::{NoProgress, Phase, Progress, ProgressEvent};
 pub use read::{Entry, EntryKind, facts, ls};
-pub use replicate::{StoreCatchUp, replicate};
+pub use replicate::{StoreCatchUp, replicate, replicate_until};
 pub use restore::{OwnersBy, RestoreOutcome, RestoreRequest, restore};
 pub use scrub::{ScrubRequest, StoreScrub, scrub};
 pub use stats::{Stats, stats};

@@ -1,6 +1,7 @@
 //! Catch-up: copying sealed objects by name to stores that lack them, or hold them damaged.
 
 use crate::ahead::is_loss;
+use crate::backup::Stop;
 use crate::candidate::put_whole;
 use crate::damage::Damage;
 use crate::env::Env;
@@ -39,6 +40,18 @@ pub async fn replicate(
     stores: &[NamedStore],
     state_dir: Option<&Path>,
 ) -> Result<Vec<StoreCatchUp>> {
+    replicate_until(env, writer, stores, state_dir, &Stop::default()).await
+}
+
+/// The same for somebody who has something else to do in between: a store that is far behind, or new, takes long. What is
+/// copied stays, and the next call goes on from there.
+pub async fn replicate_until(
+    env: &Env,
+    writer: &WriterCredential,
+    stores: &[NamedStore],
+    state_dir: Option<&Path>,
+    stop: &Stop,
+) -> Result<Vec<StoreCatchUp>> {
     let state = Arc::new(match state_dir {
         Some(dir) => env.open_state(dir)?,
         None => State::memory(),
@@ -58,9 +71,9 @@ pub async fn replicate(
     for _ in 0..ROUNDS {
         let (union, _) = union(writer.catalog(), stores, &state).await?;
         require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
-        let rounds = done.iter_mut().enumerate().map(|(at, done)| one_store(stores, &union, at, done).boxed());
+        let rounds = done.iter_mut().enumerate().map(|(at, done)| one_store((stores, stop), &union, at, done).boxed());
         futures::future::join_all(rounds).await;
-        if union.damage.fresh().is_empty() {
+        if union.damage.fresh().is_empty() || stop.is_stopped() {
             break;
         }
     }
@@ -68,10 +81,10 @@ pub async fn replicate(
 }
 
 /// One store's round.
-async fn one_store(stores: &[NamedStore], union: &Union, at: usize, done: &mut StoreCatchUp) {
+async fn one_store((stores, stop): (&[NamedStore], &Stop), union: &Union, at: usize, done: &mut StoreCatchUp) {
     let Some(view) = union.views.get(at) else { return };
     let caught_up = match &view.listing {
-        Ok(_) => copy_in_order(stores, union, at, &union.missing_at(view), done).await,
+        Ok(_) => copy_in_order((stores, stop), union, at, &union.missing_at(view), done).await,
         Err(error) => Err(error.duplicate()),
     };
     done.complete = caught_up.is_ok();
@@ -79,7 +92,7 @@ async fn one_store(stores: &[NamedStore], union: &Union, at: usize, done: &mut S
 }
 
 async fn copy_in_order(
-    stores: &[NamedStore],
+    (stores, stop): (&[NamedStore], &Stop),
     union: &Union,
     to: usize,
     names: &[String],
@@ -106,6 +119,9 @@ async fn copy_in_order(
                 // The others of the group are no worse for it; what must come after all of them waits.
                 Err(error) if is_loss(&error) => lost = Some(error),
                 Err(error) => return Err(error),
+            }
+            if stop.is_stopped() {
+                return Err(Error::new(ErrorKind::Stopped, "catch-up makes way: it goes on later"));
             }
         }
         if let Some(error) = lost {

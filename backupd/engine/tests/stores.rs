@@ -4,8 +4,8 @@ mod practice;
 
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
-    Env, ErrorKind, KnownHeads, NamedStore, NoProgress, UnlockWith, VerifyRequest, heads, heads_since, keyring,
-    recover_writer, replicate, snapshot, unlock, verify, verify_keyless,
+    Env, ErrorKind, KnownHeads, NamedStore, NoProgress, Stop, UnlockWith, VerifyRequest, heads, heads_since, keyring,
+    recover_writer, replicate, replicate_until, snapshot, unlock, verify, verify_keyless,
 };
 use practice::{Practice, describe, fill, noise, settle};
 use std::fs;
@@ -142,6 +142,33 @@ async fn a_returned_store_is_caught_up_by_the_next_snapshot() {
         practice.restore_from(&practice.stores[1], id).await;
     }
     assert_eq!(practice.objects("store-1").len(), practice.objects("store-0").len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_store_is_filled_in_turns_and_makes_way_in_between() {
+    let practice = Practice::new(2).await;
+    fill(&practice.source());
+    let first = snapshot(&practice.env, &practice.made.writer, &practice.stores[..1], practice.request(1), &NoProgress)
+        .await
+        .unwrap();
+    let (env, writer, state) = (&practice.env, &practice.made.writer, practice.state());
+    let stop = Stop::default();
+    stop.stop();
+    let mut turns = 0;
+    loop {
+        let before = practice.objects("store-1").len();
+        let done = replicate_until(env, writer, &practice.stores, Some(&state), &stop).await.unwrap();
+        turns += 1;
+        if done[1].objects_copied == 0 {
+            break;
+        }
+        assert_eq!(done[1].error.as_ref().map(backup_engine::Error::kind), Some(ErrorKind::Stopped));
+        assert!(practice.objects("store-1").len() > before, "what is copied stays");
+    }
+    assert!(turns > 2, "{turns}");
+    let names = |store: &str| practice.objects(store).into_keys().collect::<Vec<_>>();
+    assert_eq!(names("store-1"), names("store-0"));
+    practice.restore_from(&practice.stores[1], first.id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -233,7 +233,7 @@ pub fn stores(rows: &[StoreStatus]) {
             if s.apart { "yes" } else { "no" }.to_owned(),
             word(s.role),
             word(s.condition),
-            s.lag_snapshots.to_string(),
+            lag(s),
             s.bytes.map_or_else(|| "?".to_owned(), |b| HumanBytes(b).to_string()),
             age(s.complete_unix_ms),
             age(s.proved_unix_ms),
@@ -256,6 +256,14 @@ pub fn stores(rows: &[StoreStatus]) {
         if let Some(object) = &store.object {
             say!("{}: {} object {object}", store.name, word(store.condition));
         }
+    }
+}
+
+/// Snapshots, bytes and time; only what is behind has more than a zero.
+fn lag(store: &StoreStatus) -> String {
+    match store.lag_snapshots {
+        0 => "0".to_owned(),
+        n => format!("{n}, {}, {} min", HumanBytes(store.lag_bytes), store.lag_ms / 60_000),
     }
 }
 

@@ -63,6 +63,8 @@ impl Daemon {
                 store: status.name.parse().ok()?,
                 state: state(status.condition),
                 lag_snapshots: status.lag_snapshots,
+                lag_bytes: status.lag_bytes,
+                lag_s: status.lag_ms / 1000,
                 complete_age_s: status.complete_unix_ms.map(age_s),
                 proved_age_s: proof.as_ref().and_then(|p| p.passed_unix_ms).map(age_s),
                 last_drill: proof.map(|p| match p.verdict {

@@ -22,7 +22,7 @@ use crate::reload::Reloaded;
 use crate::settings::ServeSettings;
 use crate::stores;
 use anyhow::Context;
-use backup_engine::{Env, KnownHeads, NamedStore, WriterCredential};
+use backup_engine::{Env, KnownHeads, NamedStore, Stop, WriterCredential};
 use backup_report::PublicKey;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,8 @@ pub struct Daemon {
     report_key: Option<PublicKey>,
     /// Held by whatever uses the engine: snapshot, catch-up and scrub exclude each other.
     engine: tokio::sync::Mutex<()>,
+    /// Ends the catch-up under way.
+    catching_up: Mutex<Stop>,
     pub activity: Activity,
     started_unix_ms: i64,
     pub stop: CancellationToken,
@@ -113,6 +115,7 @@ impl Daemon {
             known: KnownHeads::default(),
             report_key,
             engine: tokio::sync::Mutex::new(()),
+            catching_up: Mutex::default(),
             activity: Activity::default(),
             started_unix_ms: clock::unix_ms(),
             stop: CancellationToken::new(),
@@ -129,6 +132,10 @@ impl Daemon {
     /// The writer's keys: a replaced file is taken at once, so at the next snapshot.
     fn writer(&self) -> Arc<WriterCredential> {
         self.writer.current()
+    }
+
+    fn catching_up(&self) -> MutexGuard<'_, Stop> {
+        self.catching_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 impl Daemon {
     /// Takes a snapshot of one source and records how it ended. Waits while something else uses the engine.
     pub async fn take_snapshot(&self, source: &Source, tag: Option<String>) -> Result<SnapshotDone, Failure> {
+        // A store that is being filled makes way for the next backup.
+        self.catching_up().stop();
         let _engine = self.engine.lock().await;
         let _busy = self.activity.begin("snapshot");
         let started = clock::unix_ms();
@@ -189,13 +191,15 @@ impl Daemon {
         let Ok(_engine) = self.engine.try_lock() else { return false };
         let _busy = self.activity.begin(CATCH_UP);
         let state = self.engine_state();
-        let stores = self.stores_to_send_to();
-        match backup_engine::replicate(&self.env, &self.writer(), &stores, Some(&state)).await {
+        let stop = Stop::default();
+        *self.catching_up() = stop.clone();
+        let (writer, stores) = (self.writer(), self.stores_to_send_to());
+        match backup_engine::replicate_until(&self.env, &writer, &stores, Some(&state), &stop).await {
             Ok(stores) => {
                 for store in stores.iter().filter(|s| s.objects_copied > 0) {
                     log::info!(
                         store = store.store.as_str(), objects = store.objects_copied, bytes = store.bytes_copied,
-                        complete = store.complete; "store.caught-up"
+                        healed = store.objects_healed, complete = store.complete; "store.caught-up"
                     );
                 }
             }

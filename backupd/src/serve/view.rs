@@ -110,11 +110,11 @@ impl Daemon {
             if !reachable {
                 // What an unreachable store holds stays as it was last seen, but it misses what came since.
                 let known = entry.complete_unix_ms.unwrap_or(0);
-                entry.lag_snapshots = heads.snapshots.iter().filter(|s| s.taken_unix_ms > known).count() as u64;
+                entry.behind(heads.snapshots.iter().filter(|s| s.taken_unix_ms > known));
                 continue;
             }
             entry.complete_unix_ms = held.iter().map(|s| s.taken_unix_ms).max();
-            entry.lag_snapshots = (heads.snapshots.len() - held.len()) as u64;
+            entry.behind(heads.snapshots.iter().filter(|s| !s.stores.contains(&store.name)));
             let rejected = heads.rejected.iter().find(|(name, _)| name == &store.name);
             if let Some((_, object)) = rejected {
                 log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-corrupt");
@@ -176,6 +176,8 @@ impl Daemon {
                 role: setting.role,
                 condition: seen.condition(),
                 lag_snapshots: seen.lag_snapshots,
+                lag_bytes: seen.lag_bytes,
+                lag_ms: seen.lag_ms,
                 bytes: seen.bytes,
                 complete_unix_ms: seen.complete_unix_ms,
                 proved_unix_ms: seen.proof.as_ref().and_then(|p| p.passed_unix_ms),

@@ -52,7 +52,8 @@ impl Verifier {
         chosen.ok_or_else(|| failure::new(FailureKind::NotFound, "no store has this name or holds this snapshot"))
     }
 
-    /// Restores from the named store; without a name, from the first that holds the snapshot and gives it whole.
+    /// Restores from the named store alone; without a name, from the best that holds the snapshot, and object by object from the
+    /// others what that one does not have whole.
     pub async fn restore(
         &self,
         snapshot: &str,
@@ -66,13 +67,24 @@ impl Verifier {
             return Err(failure::new(FailureKind::Misconfigured, "the target must be an absolute path"));
         }
         let info = self.find_at(snapshot, store).await?;
-        let candidates: Vec<&NamedStore> = match store {
+        let mut candidates: Vec<&NamedStore> = match store {
             Some(_) => vec![self.store_for(&info, store)?],
             None => self.stores.iter().filter(|s| info.stores.contains(&s.name)).collect(),
         };
+        // The best one first: where nothing was found damaged.
+        candidates.sort_by_key(|store| self.is_damaged(&store.name));
         let mut last = failure::new(FailureKind::NotFound, "no store holds this snapshot");
-        for (attempt, store) in candidates.into_iter().enumerate() {
-            match self.restore_from(store, &info, &into, &paths, overwrite || attempt > 0).await {
+        for (attempt, store) in candidates.iter().enumerate() {
+            let others =
+                candidates.iter().filter(|other| other.name != store.name).map(|other| (*other).clone()).collect();
+            let request = RestoreRequest {
+                into: into.clone(),
+                paths: paths.iter().map(|p| p.trim_matches('/').as_bytes().to_vec()).collect(),
+                overwrite: overwrite || attempt > 0,
+                others,
+                ..RestoreRequest::default()
+            };
+            match self.restore_from(store, &info, request).await {
                 Ok(done) => return Ok(done),
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unreachable | ErrorKind::NotFound) =>
@@ -90,17 +102,9 @@ impl Verifier {
         &self,
         store: &NamedStore,
         info: &SnapshotInfo,
-        into: &std::path::Path,
-        paths: &[String],
-        overwrite: bool,
+        request: RestoreRequest,
     ) -> backup_engine::Result<RestoreDone> {
         let watch = Stopwatch::start();
-        let request = RestoreRequest {
-            into: into.to_owned(),
-            paths: paths.iter().map(|p| p.trim_matches('/').as_bytes().to_vec()).collect(),
-            overwrite,
-            ..RestoreRequest::default()
-        };
         let outcome =
             backup_engine::restore(&self.env, &self.open_key(), store, info.id, request, &self.activity).await?;
         log::info!(store = store.name.as_str(), files = outcome.files, bytes = outcome.bytes; "restore.done");

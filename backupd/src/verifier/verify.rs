@@ -78,12 +78,22 @@ impl Verifier {
         }
     }
 
+    fn last_verify(&self, store: &str) -> Found {
+        let note = self.jobs().note(&format!("verify:{store}")).ok().flatten();
+        note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    /// Whether the last look at a store found something damaged or missing.
+    pub(super) fn is_damaged(&self, store: &str) -> bool {
+        let found = self.last_verify(store);
+        found.missing.is_some() || found.corrupt.is_some()
+    }
+
     /// Alerts from the last looks at the stores.
     pub(super) fn damage_alerts(&self) -> Vec<Alert> {
         let mut alerts = Vec::new();
         for store in &self.stores {
-            let note = self.jobs().note(&format!("verify:{}", store.name)).ok().flatten();
-            let found: Found = note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            let found = self.last_verify(&store.name);
             let kinds = [(AlertKind::StoreCorrupt, found.corrupt), (AlertKind::StoreMissing, found.missing)];
             for kind in kinds.into_iter().filter_map(|(kind, object)| object.map(|_| kind)) {
                 alerts.push(Alert {

@@ -237,6 +237,7 @@ fn console(practice: &Practice) -> String {
          data_dir = \"data\"\n\
          serve = {}\n\
          verifier = {}\n\
+         maintain = {}\n\
          agents = [\"https://localhost:{}\"]\n\
          agents_ca = \"../ca/ca.pem\"\n\
          public_url = {}\n\
@@ -245,6 +246,7 @@ fn console(practice: &Practice) -> String {
         text(&practice.listen_on(practice.ports.console).to_string()),
         text(&format!("unix:{}", practice.socket("serve").display())),
         text(&format!("unix:{}", practice.socket("verifier").display())),
+        text(&format!("unix:{}", practice.socket("maintain").display())),
         practice.ports.agent,
         text(&practice.url(practice.ports.console)),
         text(&practice.time_zone),

@@ -9,7 +9,7 @@ use crate::pages::{activity, alerts};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page};
 use crate::words::{bytes, count, duration, span};
-use backupd_api::{Baa, Duty, DutyKind, ReportRow, StoreCondition, StoreRole, StoreStatus};
+use backupd_api::{Baa, Duty, DutyKind, MaintainStore, ReportRow, StoreCondition, StoreRole, StoreStatus};
 use maud::{Markup, html};
 
 const STORE_COLUMNS: &[Column] = &[
@@ -21,6 +21,16 @@ const STORE_COLUMNS: &[Column] = &[
     Text("Complete up to"),
     Text("Counts"),
     Number("Size"),
+];
+const MAINTAIN_COLUMNS: &[Column] = &[
+    Text("Store"),
+    Text("State"),
+    Text("Looked at"),
+    Text("All read since"),
+    Number("Overdue"),
+    Number("Missing"),
+    Number("Corrupt"),
+    Number("Healed"),
 ];
 const DRILL_COLUMNS: &[Column] = &[
     Text("Restored from"),
@@ -48,12 +58,16 @@ pub async fn show(call: Call) -> Answer {
             (verdict(app, &picture, &open))
             (silence(app, &picture.serve, "backupd serve", "No backup is taken while it is down."))
             (silence(app, &picture.verifier, "backupd verifier", "No drill runs while it is down."))
+            @if app.settings.maintain.is_some() {
+                (silence(app, &picture.maintain, "backupd maintain", "Damage is not looked for while it is down."))
+            }
             div.questions {
                 (building(app, serve))
                 section.card #activity { h2 { "What is running?" } (activity::block(app, &picture)) }
                 section.card.wide #alerts { h2 { "What is wrong now?" } (alerts::brief(app, &open)) }
                 (plan(app, serve, verifier))
                 (baskets(app, serve))
+                (whole(app, &picture))
                 (responsible(serve))
             }
         }))
@@ -152,6 +166,51 @@ fn baskets(app: &App, serve: Option<&ServeView>) -> Markup {
     }
 }
 
+/// What maintenance saw of the sealed objects, and what it put right.
+fn whole(app: &App, picture: &Picture) -> Markup {
+    let Some(status) = picture.maintain.value() else { return html! {} };
+    html! {
+        section.card.wide #whole {
+            h2 { "Is what lies there still whole?" }
+            div.scroll { table {
+                (columns(MAINTAIN_COLUMNS))
+                tbody { @for store in &status.stores { (maintain_row(app, store)) } }
+            } }
+            @if let Some(last) = status.healed.first() {
+                p.small {
+                    "Last healed: object " (activity::id(&last.object)) " at " (last.store) ", from " (last.from) ", "
+                    (when(app, last.at_unix_ms))
+                }
+            }
+        }
+    }
+}
+
+fn maintain_row(app: &App, store: &MaintainStore) -> Markup {
+    html! {
+        tr {
+            th scope="row" { (store.store) }
+            td {
+                @match store.condition {
+                    StoreCondition::Ok if store.looked_unix_ms.is_none() => (badge(Mood::Warn, "Not looked at yet")),
+                    StoreCondition::Ok => (badge(Mood::Good, "OK")),
+                    StoreCondition::Unreachable => (badge(Mood::Bad, "Unreachable")),
+                    StoreCondition::Late => (badge(Mood::Warn, "Late")),
+                    StoreCondition::Missing => (badge(Mood::Bad, "An object is missing")),
+                    StoreCondition::Corrupt => (badge(Mood::Bad, "An object is corrupt")),
+                }
+                @if let Some(object) = store.left.first() { br; span.small { "object " (activity::id(object)) } }
+            }
+            td { (when_or(app, store.looked_unix_ms, "never")) }
+            td { (when_or(app, store.verified_since_unix_ms, "not all yet")) }
+            td.number { (store.overdue) }
+            td.number { (store.missing) }
+            td.number { (store.corrupt) }
+            td.number { (store.healed_ever) }
+        }
+    }
+}
+
 fn spread(stores: &[StoreStatus]) -> Markup {
     let distinct = |of: fn(&StoreStatus) -> &str| {
         let mut found: Vec<&str> = stores.iter().filter(|store| store.apart).map(of).collect();
@@ -222,7 +281,10 @@ fn condition(store: &StoreStatus) -> Markup {
         StoreCondition::Late => {
             let behind = match store.lag_snapshots {
                 0 => "Late".to_owned(),
-                n => format!("Late by {}", count(n, "snapshot", "snapshots")),
+                n => {
+                    let time = i64::try_from(store.lag_ms).unwrap_or(i64::MAX);
+                    format!("Late by {}, {}, {}", count(n, "snapshot", "snapshots"), bytes(store.lag_bytes), span(time))
+                }
             };
             badge(Mood::Warn, &behind)
         }
