@@ -1,8 +1,8 @@
 //! Verbs that ask a daemon.
 
 use super::args::{
-    Ask, DiffArgs, DrillArgs, FindArgs, HealArgs, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs, StoresArgs,
-    VerifyArgs, Which,
+    Ask, DiffArgs, DrillArgs, FindArgs, HealArgs, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs,
+    StoresArgs, VerifyArgs, Which,
 };
 use super::bars::Bars;
 use super::render::{self, Usage};
