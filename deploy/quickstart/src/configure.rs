@@ -13,7 +13,7 @@ const HEAD: &str = "# Written by quickstart at every start from ../quickstart.to
 /// How often the daemons work while the quickstart keeps running.
 const BACKUP_SCHEDULE: &str = "*/5 * * * *";
 const DRILL_SCHEDULE: &str = "*/30 * * * *";
-const MAINTAIN_SCHEDULE: &str = "*/10 * * * *";
+const MAINTAIN_SCHEDULE: &str = "17 * * * *";
 /// A snapshot is late after three missed ones.
 const LATE_AFTER_S: u32 = 20 * 60;
 
@@ -144,8 +144,7 @@ fn maintain(practice: &Practice) -> String {
          time_zone = {}\n\
          state_dir = \"state/maintain\"\n\
          socket = {}\n\
-         maintain_schedule = \"{MAINTAIN_SCHEDULE}\"\n\
-         max_age_days = 1\n",
+         maintain_schedule = \"{MAINTAIN_SCHEDULE}\"\n",
         text(&practice.practice_name),
         text(&practice.time_zone),
         path(&practice.socket("maintain")),
