@@ -20,6 +20,8 @@ pub enum ErrorKind {
     NoSpace,
     /// The store does not answer.
     Unreachable,
+    /// The store answers, and asks for fewer requests.
+    Busy,
     /// The caller wished it to end early.
     Stopped,
 }

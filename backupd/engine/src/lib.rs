@@ -26,6 +26,7 @@ mod heal;
 mod keys;
 mod list;
 mod locations;
+mod locks;
 mod manifest;
 mod memory_state;
 mod order;
@@ -76,6 +77,7 @@ pub use keys::{
 };
 pub use list::{Visit, kind_and_size, list};
 pub use memory_state::{Held, MemoryStates};
+pub use locks::{LockOutcome, LockWish, extend_locks};
 pub use progress::{NoProgress, Phase, Progress, ProgressEvent};
 pub use read::{Entry, EntryKind, facts, ls};
 pub use replicate::{StoreCatchUp, replicate, replicate_until};
@@ -83,8 +85,8 @@ pub use restore::{OwnersBy, RestoreOutcome, RestoreRequest, restore};
 pub use scrub::{ScrubRequest, StoreScrub, scrub};
 pub use stats::{Stats, stats};
 pub use store::{
-    AzureAccess, ListedObject, MaintenanceStore, NamedMaintenanceStore, NamedStore, Store, StoreLimits, StoreLocation,
-    mark_removable,
+    AzureAccess, ListedObject, LockRule, MaintenanceStore, NamedMaintenanceStore, NamedStore, Protection, Store,
+    StoreLimits, StoreLocation, mark_removable,
 };
 pub use verify::{ObjectName, VerifyOutcome, VerifyRequest, is_whole, verify, verify_keyless};
 pub use view::{Leaves, Tree, Unreadable, View, unreadable};

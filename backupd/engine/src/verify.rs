@@ -153,7 +153,7 @@ impl VerifyOutcome {
     /// Notes why something could not be read; a store that does not answer ends the verification instead.
     fn note(&mut self, name: ObjectName, error: Error) -> Result<()> {
         match error.kind() {
-            ErrorKind::Unreachable | ErrorKind::Denied | ErrorKind::Retry => return Err(error),
+            ErrorKind::Unreachable | ErrorKind::Denied | ErrorKind::Retry | ErrorKind::Busy => return Err(error),
             ErrorKind::NotFound => self.missing.push(name),
             _ => self.corrupt.push(name),
         }

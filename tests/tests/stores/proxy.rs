@@ -18,7 +18,7 @@ pub enum Act {
     CutAnswer,
     /// One bit of the answer's last byte is another.
     FlipAnswer,
-    /// The answer to an earlier request of the same kind, word for word.
+    /// The answer to an earlier request, word for word.
     Instead(Vec<u8>),
     /// Nothing ever comes back.
     Silence,
@@ -30,6 +30,8 @@ pub enum Act {
 pub struct Seen<'a> {
     pub method: &'a str,
     pub path: &'a str,
+    /// The whole head, as it came.
+    pub head: &'a str,
 }
 
 type Plan = Box<dyn FnMut(&Seen<'_>) -> Act + Send>;
@@ -63,10 +65,10 @@ impl Proxy {
         *self.plan.lock().expect("the plan") = Box::new(plan);
     }
 
-    /// The first answer that was given to a request whose method and path hold these words.
-    pub fn answer_to(&self, words: &str) -> Vec<u8> {
+    /// Method and path of the last request that held these words, and the answer that it was given.
+    pub fn last_answer(&self, words: &str) -> (String, Vec<u8>) {
         let answers = self.answers.lock().expect("the answers");
-        answers.iter().find(|(asked, _)| asked.contains(words)).expect("it was asked").1.clone()
+        answers.iter().rfind(|(asked, _)| asked.contains(words)).expect("it was asked").clone()
     }
 }
 
@@ -81,7 +83,7 @@ async fn one(
     let mut words = head.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let asked = format!("{method} {path}");
-    let act = plan.lock().expect("the plan")(&Seen { method, path });
+    let act = plan.lock().expect("the plan")(&Seen { method, path, head: &head });
     match act {
         Act::Refuse(status, code) => {
             let xml = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");

@@ -1,29 +1,42 @@
 //! Stores: flat names to bytes. Decorators are named by what they add.
 
+mod as_of;
 mod direct;
 mod fault;
 mod folder;
 mod limit;
+mod locking;
 mod maintain;
 mod object;
 mod pace;
+mod probe;
 mod removable;
+mod renew;
 mod retry;
+pub mod s3;
+pub mod versions;
 
+pub use as_of::AsOfStore;
 pub use fault::{Fault, FaultStore};
 pub use limit::LimitStore;
+pub use locking::LockRule;
 pub use maintain::{MaintenanceStore, NamedMaintenanceStore};
 pub use pace::PaceStore;
+pub use probe::Protection;
 pub use removable::mark_removable;
+pub use renew::RenewStore;
 pub use retry::RetryStore;
 
-use crate::error::Result;
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use rand_core::Rng;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use versions::VersionedStore;
 
 /// One object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +75,7 @@ impl NamedStore {
 }
 
 /// Where a store is, and what opens it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum StoreLocation {
     Folder {
         path: PathBuf,
@@ -102,7 +115,7 @@ pub enum StoreLocation {
 }
 
 /// What lets in to an Azure container.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum AzureAccess {
     /// The storage account's key, base64: it may do everything.
     AccountKey(String),
@@ -125,6 +138,8 @@ pub struct StoreLimits {
     pub concurrency: usize,
     /// Uploads use no more than this on average; downloads are never held back, because a restore is in a hurry.
     pub upload_bytes_per_s: Option<u64>,
+    /// How each new object is locked; `None`: as the bucket does it by itself, or not at all.
+    pub lock: Option<LockRule>,
 }
 
 impl Default for StoreLimits {
@@ -135,6 +150,7 @@ impl Default for StoreLimits {
             attempts: 3,
             concurrency: 8,
             upload_bytes_per_s: None,
+            lock: None,
         }
     }
 }
@@ -152,19 +168,40 @@ impl StoreLocation {
 
     /// The store alone. It can do all that maintenance may; what a caller holds of it decides what it can do.
     fn bare(&self, limits: StoreLimits) -> Result<Arc<dyn MaintenanceStore>> {
-        Ok(match self {
+        let bare: Arc<dyn MaintenanceStore> = match self {
             Self::Folder { path } => Arc::new(folder::FolderStore::new(path.clone())),
             Self::Removable { path, name } => Arc::new(folder::FolderStore::removable(path.clone(), name)),
             Self::S3 { .. } | Self::Azure { .. } | Self::Gcs { .. } => {
                 Arc::new(object::ObjectStoreStore::open(self, limits)?)
             }
-        })
+        };
+        match (limits.lock, self.open_versions(limits)?) {
+            (None, _) => Ok(bare),
+            (Some(rule), Some(versions)) => Ok(Arc::new(locking::LockingStore::new(bare, versions, rule, Env::real()))),
+            (Some(_), None) => {
+                let message = "only S3 stores lock objects: leave out the lock, or set it at the provider";
+                Err(Error::new(ErrorKind::Misconfigured, message))
+            }
+        }
     }
+
+    /// Versions and locks of the store, where it is of a kind that has them. Opening does no network request.
+    pub fn open_versions(&self, limits: StoreLimits) -> Result<Option<Arc<dyn VersionedStore>>> {
+        match self {
+            Self::S3 { .. } => Ok(Some(Arc::new(s3::S3Versions::open(self, limits)?))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A number that no other process has: real stores are opened by real processes only.
+fn seed() -> u64 {
+    Env::real().rng().next_u64()
 }
 
 /// The store with limits, retries and a rate around it. Waiting for the rate uses up no patience and keeps no download.
 fn around<S: Store + ?Sized>(bare: Arc<S>, limits: StoreLimits) -> Arc<PaceStore<RetryStore<LimitStore<S>>>> {
     let limited = LimitStore::new(bare, limits.concurrency);
-    let retried = RetryStore::new(Arc::new(limited), limits.attempts);
+    let retried = RetryStore::new(Arc::new(limited), limits.attempts).with_jitter(seed());
     Arc::new(PaceStore::new(Arc::new(retried), limits.upload_bytes_per_s))
 }

@@ -197,6 +197,7 @@ fn translate(error: object_store::Error, what: &str) -> Error {
     const NOT_LET_IN: &str = "is refused: check the access key and its policy";
     let (kind, what_is) = match &error {
         E::NotFound { .. } => (ErrorKind::NotFound, "is not there"),
+        _ if says(&error, &EXPIRED) => (ErrorKind::Denied, "is refused: the credentials have expired"),
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => (ErrorKind::Denied, NOT_LET_IN),
         E::AlreadyExists { .. } | E::Precondition { .. } => (ErrorKind::Fenced, "exists already"),
         E::NotSupported { .. }
@@ -204,6 +205,7 @@ fn translate(error: object_store::Error, what: &str) -> Error {
         | E::InvalidPath { .. }
         | E::UnknownConfigurationKey { .. } => (ErrorKind::Misconfigured, "is not possible with these settings"),
         _ if says(&error, &FULL) => (ErrorKind::NoSpace, "does not fit: the store is full"),
+        _ if says(&error, &BUSY) => (ErrorKind::Busy, "has to wait: the store asks to slow down"),
         _ if says(&error, &REFUSED) => (ErrorKind::Denied, NOT_LET_IN),
         _ => (ErrorKind::Unreachable, "was not answered by the store"),
     };
@@ -215,6 +217,9 @@ fn translate(error: object_store::Error, what: &str) -> Error {
 const FULL: [&str; 3] = ["status code: 507", "No space left", "QuotaExceeded"];
 const REFUSED: [&str; 5] =
     ["status code: 401", "status code: 403", "SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied"];
+
+const EXPIRED: [&str; 2] = ["ExpiredToken", "RequestExpired"];
+const BUSY: [&str; 4] = ["status code: 429", "status code: 503", "SlowDown", "ServerBusy"];
 
 /// Whether an error, or one of its causes, says one of these words.
 fn says(error: &object_store::Error, words: &[&str]) -> bool {

@@ -1,0 +1,85 @@
+//! Locks every new object from its first moment.
+
+use super::versions::{Lock, LockMode, VersionedStore};
+use super::{ListedObject, MaintenanceStore, Store};
+use crate::env::Env;
+use crate::error::{ErrorKind, Result};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::ops::Range;
+use std::sync::Arc;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// How objects are locked, and for how long from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockRule {
+    pub mode: LockMode,
+    pub ms: i64,
+}
+
+impl LockRule {
+    #[must_use]
+    pub fn days(mode: LockMode, days: u32) -> Self {
+        Self { mode, ms: i64::from(days).saturating_mul(DAY_MS) }
+    }
+
+    /// A lock that begins now.
+    #[must_use]
+    pub fn from_now(self, now_unix_ms: i64) -> Lock {
+        Lock { mode: self.mode, until_unix_ms: now_unix_ms.saturating_add(self.ms) }
+    }
+}
+
+/// A store whose puts are locked.
+pub(super) struct LockingStore {
+    inner: Arc<dyn MaintenanceStore>,
+    versions: Arc<dyn VersionedStore>,
+    rule: LockRule,
+    env: Env,
+}
+
+impl LockingStore {
+    pub(super) fn new(
+        inner: Arc<dyn MaintenanceStore>,
+        versions: Arc<dyn VersionedStore>,
+        rule: LockRule,
+        env: Env,
+    ) -> Self {
+        Self { inner, versions, rule, env }
+    }
+}
+
+impl Store for LockingStore {
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let lock = self.rule.from_now(self.env.now_unix_ms());
+            let Err(error) = self.versions.put_locked(name, bytes.clone(), lock).await else { return Ok(()) };
+            // A key that may create but not overwrite is refused when an earlier attempt landed unseen.
+            let refused = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Fenced);
+            if refused && self.get(name).await.is_ok_and(|there| there == bytes) { Ok(()) } else { Err(error) }
+        })
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {
+        self.inner.get(name)
+    }
+
+    fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
+        self.inner.get_range(name, range)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
+        self.inner.list(prefix)
+    }
+}
+
+impl MaintenanceStore for LockingStore {
+    fn replace<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        self.put(name, bytes)
+    }
+
+    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        self.inner.delete(name)
+    }
+}

@@ -1,0 +1,301 @@
+//! Versions, locks and the way back to a time, on a gateway that enforces them.
+
+#[path = "../../backupd/engine/tests/practice/mod.rs"]
+mod practice;
+mod stores;
+
+use anyhow::{Context, Result};
+use backup_engine::store::versions::{Lock, LockMode, VersionedStore};
+use backup_engine::store::{AsOfStore, LockRule, Protection};
+use backup_engine::{
+    Env, ErrorKind, InitOptions, LockWish, NamedStore, NoProgress, Store, StoreLimits, StoreLocation, VerifyRequest,
+    extend_locks, heads, init, snapshot, verify,
+};
+use bytes::Bytes;
+use practice::{Practice, describe, fill, noise};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+const LOCKS: (&str, &str) = ("x-amz-bucket-object-lock-enabled", "true");
+
+fn now_unix_ms() -> i64 {
+    Env::real().now_unix_ms()
+}
+
+fn versions(location: &StoreLocation) -> Arc<dyn VersionedStore> {
+    location.open_versions(StoreLimits::default()).expect("it opens").expect("S3 has versions")
+}
+
+async fn locked_bucket(url: &str, name: &str) -> Result<StoreLocation> {
+    stores::bucket(url, name, &[LOCKS]).await?;
+    Ok(stores::s3_location(url, name, stores::OWNER))
+}
+
+fn denied<T: std::fmt::Debug>(result: backup_engine::Result<T>, what: &str) {
+    assert_eq!(result.expect_err(what).kind(), ErrorKind::Denied, "{what}");
+}
+
+async fn until(unix_ms: i64) {
+    while now_unix_ms() <= unix_ms {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_can_be_extended_and_neither_shortened_nor_broken() -> Result<()> {
+    let Some(url) = stores::ceph("a_lock_can_be_extended_and_neither_shortened_nor_broken") else { return Ok(()) };
+    let store = versions(&locked_bucket(url, "locks").await?);
+    let settings = store.settings().await?;
+    assert!(settings.versions && settings.locks && settings.new_objects.is_none(), "{settings:?}");
+    for mode in [LockMode::Compliance, LockMode::Governance] {
+        let name = &format!("packs/aa/{mode:?} lock+1");
+        let lock = |seconds: i64| Lock { mode, until_unix_ms: (now_unix_ms() / 1000 + seconds) * 1000 };
+        let first = lock(4);
+        store.put_locked(name, Bytes::from_static(b"first"), first).await?;
+        let version = store.versions("packs/").await?.into_iter().find(|v| &v.name == name).context("listed")?.id;
+        assert_eq!(store.lock(name, Some(&version)).await?, Some(first));
+        denied(store.delete_version(name, Some(&version)).await, "the version is locked");
+        let further = lock(7);
+        store.set_lock(name, Some(&version), further).await?;
+        assert_eq!(store.lock(name, None).await?, Some(further));
+        denied(store.set_lock(name, Some(&version), lock(1)).await, "a lock cannot be shortened");
+        until(first.until_unix_ms).await;
+        denied(store.delete_version(name, Some(&version)).await, "the extension holds");
+
+        store.set_legal_hold(name, Some(&version), true).await?;
+        assert!(store.legal_hold(name, Some(&version)).await?);
+        until(further.until_unix_ms + 1000).await;
+        denied(store.delete_version(name, Some(&version)).await, "a hold keeps it without a day");
+        store.set_legal_hold(name, Some(&version), false).await?;
+        assert!(!store.legal_hold(name, None).await?);
+        store.delete_version(name, Some(&version)).await?;
+        assert_eq!(store.get_version(name, &version).await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_outlast_overwrites_and_deletions_by_name() -> Result<()> {
+    let Some(url) = stores::ceph("versions_outlast_overwrites_and_deletions_by_name") else { return Ok(()) };
+    let location = locked_bucket(url, "versions").await?;
+    let (store, plain) = (versions(&location), location.open()?);
+    for body in ["one", "two"] {
+        plain.put("index/a", Bytes::from_static(body.as_bytes())).await?;
+    }
+    store.delete_version("index/a", None).await?;
+    assert_eq!(plain.get("index/a").await.unwrap_err().kind(), ErrorKind::NotFound);
+    let all = store.versions("index/").await?;
+    assert_eq!(all.iter().map(|v| v.is_delete_marker).collect::<Vec<_>>(), [true, false, false]);
+    let mut bodies = Vec::new();
+    for version in &all[1..] {
+        bodies.push(store.get_version("index/a", &version.id).await?);
+        assert_eq!(store.lock("index/a", Some(&version.id)).await?, None);
+    }
+    bodies.sort();
+    assert_eq!(bodies, ["one", "two"]);
+    assert_eq!(store.get_version_range("index/a", &all[1].id, 1..3).await?.len(), 2);
+
+    // More versions than one page has.
+    let puts = (0..1050).map(|n| {
+        let plain = Arc::clone(&plain);
+        async move { plain.put(&format!("many/{:03}", n % 350), Bytes::from(vec![0; n])).await }
+    });
+    for put in futures::future::join_all(puts).await {
+        put?;
+    }
+    let many = store.versions("many/").await?;
+    assert_eq!((many.len(), many.iter().filter(|v| v.is_latest).count()), (1050, 350));
+
+    stores::bucket(url, "no-versions", &[]).await?;
+    let bare = versions(&stores::s3_location(url, "no-versions", stores::OWNER));
+    assert_eq!(bare.settings().await?, Default::default());
+    let stranger = versions(&stores::s3_location(url, "versions", stores::WRITER));
+    denied(stranger.versions("").await, "another's bucket");
+    denied(stranger.settings().await, "another's bucket");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sacrificial_object_shows_what_a_store_really_keeps() -> Result<()> {
+    let Some(url) = stores::ceph("a_sacrificial_object_shows_what_a_store_really_keeps") else { return Ok(()) };
+    let env = Env::real();
+    stores::bucket(url, "probe-plain", &[]).await?;
+    let plain = stores::s3_location(url, "probe-plain", stores::OWNER);
+    let limits = StoreLimits::default();
+    assert_eq!(plain.probe(&env, limits).await?, Protection::LostByOverwrite);
+
+    // Versions alone do not help: the same credentials delete them.
+    let locked = locked_bucket(url, "probe-locked").await?;
+    assert_eq!(locked.probe(&env, limits).await?, Protection::LostByDelete);
+    let rule = LockRule { mode: LockMode::Compliance, ms: 60_000 };
+    let with_locks = StoreLimits { lock: Some(rule), ..limits };
+    for _ in 0..2 {
+        assert_eq!(locked.probe(&env, with_locks).await?, Protection::Locked);
+    }
+
+    // Credentials that may neither overwrite nor delete, by a policy that the gateway enforces.
+    stores::bucket(url, "probe-policy", &[]).await?;
+    let policy = r#"{"Version":"2012-10-17","Statement":[
+        {"Effect":"Allow","Principal":{"AWS":["arn:aws:iam:::user/writer"]},
+         "Action":["s3:GetObject","s3:PutObject","s3:ListBucket","s3:ListBucketVersions"],
+         "Resource":["arn:aws:s3:::probe-policy","arn:aws:s3:::probe-policy/*"]},
+        {"Effect":"Deny","Principal":{"AWS":["arn:aws:iam:::user/writer"]},
+         "Action":["s3:DeleteObject","s3:DeleteObjectVersion"],"Resource":["arn:aws:s3:::probe-policy/*"]}]}"#;
+    let at = format!("{url}/probe-policy?policy=");
+    stores::s3(stores::OWNER, http::Method::PUT, &at, &[], policy).await?;
+    let writer = stores::s3_location(url, "probe-policy", stores::WRITER);
+    let found = writer.probe(&env, limits).await?;
+    assert_eq!(found, Protection::LostByOverwrite, "a policy against deletion leaves overwriting");
+
+    let dir = tempfile::tempdir()?;
+    let folder = StoreLocation::Folder { path: dir.path().to_owned() };
+    assert_eq!(folder.probe(&env, limits).await?, Protection::LostByOverwrite);
+    Ok(())
+}
+
+/// A practice whose one store is a bucket with locks.
+async fn practice_at(location: &StoreLocation, rule: LockRule) -> Result<Practice> {
+    let dir = tempfile::tempdir()?;
+    std::fs::create_dir(dir.path().join("source"))?;
+    let limits = StoreLimits { lock: Some(rule), ..StoreLimits::default() };
+    let stores = vec![NamedStore::new("locked", location.open_with(limits)?, true)];
+    let env = Env::real();
+    let made = init(&env, &stores, InitOptions::default()).await?;
+    Ok(Practice { dir, env, made, stores })
+}
+
+/// How many snapshots a day has at one every five minutes, and how long locks last; a few and a minute by day.
+fn day() -> (u64, i64) {
+    let (count, ms) = if std::env::var_os("HOLDFAST_NIGHTLY").is_some() { (288, 600_000) } else { (24, 60_000) };
+    println!("a day of {count} snapshots");
+    (count, ms)
+}
+
+/// Everything that somebody with these credentials can do to a bucket, as fast as the gateway takes it.
+async fn attack(store: &dyn VersionedStore, plain: &dyn Store, shorten: bool) -> Result<(u64, u64)> {
+    let all = store.versions("").await?;
+    let (mut refused, mut done) = (0, 0);
+    let mut count = |result: backup_engine::Result<()>| match result {
+        Ok(()) => done += 1,
+        Err(error) if error.kind() == ErrorKind::Denied => refused += 1,
+        Err(error) => panic!("the gateway answers: {error}"),
+    };
+    for version in &all {
+        let soon = now_unix_ms() + 2_000;
+        // A lock that is over would only be set anew.
+        for mode in [LockMode::Compliance, LockMode::Governance].into_iter().filter(|_| shorten) {
+            count(store.set_lock(&version.name, Some(&version.id), Lock { mode, until_unix_ms: soon }).await);
+        }
+        count(store.delete_version(&version.name, Some(&version.id)).await);
+    }
+    let names: BTreeSet<&String> = all.iter().map(|version| &version.name).collect();
+    for (at, name) in names.into_iter().enumerate() {
+        plain.put(name, noise(at as u64 + 1, 700).into()).await?;
+        store.delete_version(name, None).await?;
+    }
+    Ok((refused, done))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ransomware_with_all_of_the_writers_credentials_loses_nothing_that_is_locked() -> Result<()> {
+    let test = "ransomware_with_all_of_the_writers_credentials_loses_nothing_that_is_locked";
+    let Some(url) = stores::ceph(test) else { return Ok(()) };
+    let location = locked_bucket(url, "ransomware").await?;
+    let (snapshots, ms) = day();
+    let rule = LockRule { mode: LockMode::Compliance, ms };
+    let practice = practice_at(&location, rule).await?;
+    fill(&practice.source());
+    let mut last = None;
+    for n in 0..snapshots {
+        std::fs::write(practice.source().join("letters/today"), noise(n + 1, 20_000))?;
+        last = Some(practice.snapshot().await);
+    }
+    let last = last.context("a snapshot")?;
+    let before = describe(&practice.source());
+    let store = versions(&location);
+
+    // Maintenance comes by once: every lock is moved to its full length.
+    let wish = LockWish { rule, slack_ms: rule.ms - 1_000 };
+    let kept = extend_locks(&practice.env, &practice.stores[0], &*store, wish, &BTreeSet::new()).await;
+    assert!(kept.holds() && kept.extended > 0, "{kept:?}");
+    let held_until = kept.earliest_until_unix_ms.context("locks")?;
+    let attacked_at = now_unix_ms();
+    // The gateway's clock has whole seconds, and the attack begins in a later one.
+    until(attacked_at + 1_100).await;
+
+    let (refused, done) = attack(&*store, &*location.open()?, true).await?;
+    assert_eq!(done, 0, "no lock was shortened and no version deleted, {refused} times refused");
+    assert!(now_unix_ms() < held_until, "the attack was within the locks");
+    let broken = heads(&practice.env, practice.made.open.catalog(), &practice.stores).await;
+    assert!(broken.is_ok_and(|heads| heads.snapshots.is_empty()), "by name, nothing is left");
+
+    let past = AsOfStore::open(Arc::clone(&store), attacked_at).await?;
+    let past = NamedStore::new("as-of", Arc::new(past), true);
+    let seen = heads(&practice.env, practice.made.open.catalog(), std::slice::from_ref(&past)).await?;
+    assert_eq!((seen.snapshots[0].id, seen.snapshots.len() as u64), (last.id, last.counter));
+    let whole = VerifyRequest { read_data: true, snapshot: None };
+    let checked = verify(&practice.env, &practice.made.open, &past, whole, &NoProgress).await?;
+    assert!(checked.is_ok(), "{checked:?}");
+    assert_eq!(describe(&practice.restore_from(&past, last.id).await), before);
+    // What is written to the past is refused, and says so.
+    let request = practice.request(1);
+    let refused =
+        snapshot(&practice.env, &practice.made.writer, std::slice::from_ref(&past), request, &NoProgress).await;
+    assert!(refused.is_err());
+
+    // The alarm: the writer remembers its chain, and with its next snapshot the links that are gone are a gap.
+    let next = practice.snapshot().await;
+    let seen = heads(&practice.env, practice.made.open.catalog(), &practice.stores).await?;
+    assert_eq!((next.counter, seen.snapshots.len()), (last.counter + 1, 1));
+    assert!(!seen.gaps.is_empty(), "a history that somebody took away is an alarm");
+
+    // The locks were all that held: after their day the same attack takes everything.
+    until(held_until + 5_000).await;
+    let (_, done) = attack(&*store, &*location.open()?, false).await?;
+    assert!(done > 0);
+    let gone = AsOfStore::open(store, attacked_at).await?;
+    assert!(gone.list("heads/").await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_object_that_a_kept_snapshot_reaches_stays_locked_and_a_condemned_one_does_not() -> Result<()> {
+    let test = "every_object_that_a_kept_snapshot_reaches_stays_locked_and_a_condemned_one_does_not";
+    let Some(url) = stores::ceph(test) else { return Ok(()) };
+    let location = locked_bucket(url, "invariant").await?;
+    let rule = LockRule { mode: LockMode::Governance, ms: 600_000 };
+    let practice = practice_at(&location, rule).await?;
+    fill(&practice.source());
+    practice.snapshot().await;
+    let store = versions(&location);
+    let objects = location.open()?.list("").await?;
+    let wanted = now_unix_ms() + 500_000;
+    for object in &objects {
+        let lock = store.lock(&object.name, None).await?;
+        assert!(lock.is_some_and(|lock| lock.until_unix_ms >= wanted), "{}: locked at its put", object.name);
+    }
+    // An object from a time without locks.
+    let odd = location.open()?;
+    let name = format!("index/{}", "ab".repeat(32));
+    odd.put(&name, Bytes::from_static(b"unlocked")).await?;
+    let pack = objects.iter().find(|object| object.name.starts_with("packs/")).context("a pack")?.name.clone();
+    let longer = LockRule { ms: 1_200_000, ..rule };
+    let wish = LockWish { rule: longer, slack_ms: 900_000 };
+    let condemned = BTreeSet::from([pack.clone()]);
+    let done = extend_locks(&practice.env, &practice.stores[0], &*store, wish, &condemned).await;
+    assert!(done.holds(), "{done:?}");
+    assert_eq!((done.versions, done.extended), (objects.len() as u64, objects.len() as u64));
+    let again = extend_locks(&practice.env, &practice.stores[0], &*store, wish, &condemned).await;
+    assert_eq!((again.versions, again.extended), (done.versions, 0), "what is locked long enough is left alone");
+    let wanted = now_unix_ms() + wish.slack_ms;
+    for object in location.open()?.list("").await? {
+        let until = store.lock(&object.name, None).await?.context("a lock")?.until_unix_ms;
+        assert_eq!(until >= wanted, object.name != pack, "{}", object.name);
+    }
+    // Whoever may not move locks is told of each that is too short.
+    let stranger = versions(&stores::s3_location(url, "invariant", stores::WRITER));
+    let refused = extend_locks(&practice.env, &practice.stores[0], &*stranger, wish, &condemned).await;
+    assert!(!refused.holds());
+    Ok(())
+}
