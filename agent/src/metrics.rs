@@ -172,6 +172,11 @@ fn backup_metrics(text: &mut Text, backup: &BackupHealth) {
     family("holdfast_store_lag_snapshots", "Snapshots that a store has yet to receive.", &|s| Some(s.lag_snapshots));
     family("holdfast_store_lag_bytes", "Bytes that these snapshots added.", &|s| Some(s.lag_bytes));
     family("holdfast_store_lag_seconds", "How far the newest snapshot is ahead of the store.", &|s| Some(s.lag_s));
+    family(
+        "holdfast_store_protected",
+        "1 when a store keeps what it has from whoever has the backup's credentials.",
+        &|s| s.protected.map(u64::from),
+    );
     family("holdfast_store_complete_age_seconds", "Age of the newest snapshot complete there.", &|s| s.complete_age_s);
     family("holdfast_store_proved_age_seconds", "Age of the newest passed drill from there.", &|s| s.proved_age_s);
 }

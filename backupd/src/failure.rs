@@ -11,7 +11,7 @@ pub fn from_engine(error: &backup_engine::Error) -> Failure {
 
 fn kind(kind: ErrorKind) -> FailureKind {
     match kind {
-        ErrorKind::Retry | ErrorKind::Unreachable | ErrorKind::Stopped => FailureKind::Retry,
+        ErrorKind::Retry | ErrorKind::Unreachable | ErrorKind::Busy | ErrorKind::Stopped => FailureKind::Retry,
         ErrorKind::Fenced => FailureKind::Busy,
         ErrorKind::Damaged => FailureKind::Damaged,
         ErrorKind::Misconfigured => FailureKind::Misconfigured,

@@ -1,28 +1,49 @@
 //! From settings to open stores, and what is known of each.
 
 use crate::settings::{AzureAccessFile, StoreKind, StoreSetting};
+use backup_engine::store::RenewStore;
+use backup_engine::store::versions::VersionedStore;
 use backup_engine::{
-    AzureAccess, ErrorKind, NamedMaintenanceStore, NamedStore, SnapshotInfo, StoreLimits, StoreLocation,
+    AzureAccess, Env, ErrorKind, LockWish, NamedMaintenanceStore, NamedStore, Protection, SnapshotInfo, StoreLimits,
+    StoreLocation,
 };
 use std::path::Path;
+use std::sync::Arc;
 
 /// An access or secret key longer than this is none.
 const KEY_FILE_BYTES_MAX: u64 = 4096;
 const SERVICE_ACCOUNT_BYTES_MAX: u64 = 16 << 10;
 
-/// Opens a store of the settings; reads its key files, makes no request.
+/// Opens a store of the settings; reads its key files, makes no request. Key files that are replaced later are taken when
+/// the store refuses the old ones.
 pub fn open(setting: &StoreSetting) -> backup_engine::Result<NamedStore> {
-    let location = location(setting)?;
-    let limits = StoreLimits { upload_bytes_per_s: setting.upload_bytes_per_s, ..StoreLimits::default() };
-    let store = location.open_with(limits).map_err(|e| e.context(format!("store {}", setting.name)))?;
-    Ok(NamedStore::new(setting.name.clone(), store, setting.counts()))
+    let again = setting.clone();
+    let store = RenewStore::open(move || location(&again), limits(setting))
+        .map_err(|e| e.context(format!("store {}", setting.name)))?;
+    Ok(NamedStore::new(setting.name.clone(), Arc::new(store), setting.counts()))
+}
+
+fn limits(setting: &StoreSetting) -> StoreLimits {
+    StoreLimits { upload_bytes_per_s: setting.upload_bytes_per_s, lock: setting.lock, ..StoreLimits::default() }
+}
+
+/// A store whose objects are locked, its versions, and how long these have to stay locked.
+pub fn locks(setting: &StoreSetting) -> backup_engine::Result<Option<(NamedStore, Arc<dyn VersionedStore>, LockWish)>> {
+    let Some(rule) = setting.lock else { return Ok(None) };
+    let Some(versions) = location(setting)?.open_versions(limits(setting))? else { return Ok(None) };
+    // Half of the time is left for runs that fail.
+    Ok(Some((open(setting)?, versions, LockWish { rule, slack_ms: rule.ms / 2 })))
+}
+
+/// What whoever has these credentials can do to what the store holds.
+pub async fn probe(setting: &StoreSetting, env: &Env) -> backup_engine::Result<Protection> {
+    location(setting)?.probe(env, limits(setting)).await
 }
 
 /// Opens all for maintenance, which may replace objects.
 pub fn open_all_for_maintenance(settings: &[StoreSetting]) -> backup_engine::Result<Vec<NamedMaintenanceStore>> {
     let open = |setting: &StoreSetting| {
-        let limits = StoreLimits { upload_bytes_per_s: setting.upload_bytes_per_s, ..StoreLimits::default() };
-        let store = location(setting)?.open_for_maintenance(limits);
+        let store = location(setting)?.open_for_maintenance(limits(setting));
         let store = store.map_err(|e| e.context(format!("store {}", setting.name)))?;
         Ok(NamedMaintenanceStore::new(setting.name.clone(), store, setting.counts()))
     };
@@ -127,6 +148,8 @@ pub struct StoreView {
     pub missing: Option<String>,
     pub corrupt: Option<String>,
     pub proof: Option<Proof>,
+    /// What the last probe showed, and when.
+    pub protection: Option<(Protection, i64)>,
 }
 
 /// The newest drill of a store, from a report that the verifier signed.

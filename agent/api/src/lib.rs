@@ -58,6 +58,9 @@ pub struct StoreHealth {
     pub lag_bytes: u64,
     /// How far the newest snapshot is ahead of what it has.
     pub lag_s: u64,
+    /// Whether it keeps what it has from whoever has the backup's credentials; `None` before it was tried.
+    #[serde(default)]
+    pub protected: Option<bool>,
     /// Age of the newest snapshot complete here; `None` before the first.
     pub complete_age_s: Option<u64>,
     /// Age of the newest passed drill from this store; `None` before the first.

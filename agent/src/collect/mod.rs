@@ -141,6 +141,7 @@ pub(crate) mod tests {
                 lag_snapshots: 0,
                 lag_bytes: 0,
                 lag_s: 0,
+                protected: Some(true),
                 complete_age_s: Some(120),
                 proved_age_s: Some(4000),
                 last_drill: Some(agent_api::DrillResult::Pass),

@@ -78,6 +78,19 @@ words! {
     }
 }
 
+words! {
+    /// What the daemon's own credentials can do to what a store holds, as last tried.
+    StoreProtection {
+        Unknown,
+        /// Old bytes stay as versions that a lock keeps.
+        Locked,
+        /// The store refuses to overwrite and to delete.
+        Refused,
+        /// Overwriting or deleting loses what was there.
+        Unprotected,
+    }
+}
+
 message! {
     /// The business associate agreement with a store's provider.
     Baa { reference: String, until: String, expired: bool }
@@ -93,6 +106,7 @@ message! {
         /// The account at the provider.
         account: Option<String>,
         baa: Option<Baa>,
+        protection: StoreProtection,
         /// Sent to only at this time of the day, `HH:MM-HH:MM` in the practice's zone.
         upload_window: Option<String>,
         /// Standing at another site than the server.
@@ -152,6 +166,8 @@ words! {
         SnapshotPartial,
         DutyUnassigned,
         DutyOverdue,
+        /// Whoever has the daemon's credentials for a store can destroy what it holds.
+        StoreUnprotected,
         /// The business associate agreement of a store is past its last day.
         BaaExpired,
         HeadFork,

@@ -145,6 +145,9 @@ pub struct StoresArgs {
     /// Make the disk or share that is mounted now this removable store of serve.toml, once (asks no daemon)
     #[arg(long, value_name = "NAME", requires = "config")]
     pub mark: Option<String>,
+    /// Move the locks of every store with `lock_days` to their full length again (asks no daemon; needs a key that may)
+    #[arg(long, requires = "config", conflicts_with = "mark")]
+    pub extend_locks: bool,
 }
 
 /// A repository without a daemon.
@@ -177,6 +180,9 @@ pub struct ListArgs {
     pub ask: Ask,
     #[command(flatten)]
     pub repo: Repo,
+    /// With --repo s3://: those that the store held then, past overwrites and deletions: 2026-11-25, `2026-11-25 14:30` (UTC), 12h
+    #[arg(long, value_name = "WHEN", requires = "repo")]
+    pub as_of: Option<String>,
 }
 
 /// Which snapshot.
@@ -302,6 +308,9 @@ pub struct RestoreArgs {
     pub repo: Repo,
     #[command(flatten)]
     pub which: Which,
+    /// With --repo s3://: from the store as it was then, past overwrites and deletions: 2026-11-25, `2026-11-25 14:30` (UTC), 12h
+    #[arg(long, value_name = "WHEN", requires = "repo")]
+    pub as_of: Option<String>,
     /// From this store alone; otherwise from the first that gives it whole
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,

@@ -65,7 +65,7 @@ fn remedy(error: &anyhow::Error) -> Option<&'static str> {
         ErrorKind::Damaged => {
             "`backupd verify --read-data` tells what is damaged; another store or copy may still hold it"
         }
-        ErrorKind::Retry => "try again; what is stored already is not sent again",
+        ErrorKind::Retry | ErrorKind::Busy => "try again; what is stored already is not sent again",
         ErrorKind::Fenced | ErrorKind::Misconfigured | ErrorKind::NotFound | ErrorKind::Stopped => return None,
     })
 }

@@ -6,6 +6,7 @@ mod bars;
 mod failed;
 mod listing;
 mod location;
+mod locks;
 mod mark;
 mod mount;
 mod render;
@@ -135,6 +136,7 @@ async fn one(command: Command, signals: &Signals) -> anyhow::Result<ExitCode> {
         Command::Report(args) => ask::report(args).await,
         Command::Stores(args) => match &args.mark {
             Some(name) => mark::mark(name, args.ask.config.as_deref()),
+            None if args.extend_locks => locks::extend(args.ask.config.as_deref(), args.ask.json).await,
             None => ask::stores(args).await,
         },
         Command::Status(args) => ask::status(args).await,

@@ -4,7 +4,7 @@ use crate::clock;
 use backup_engine::SnapshotInfo;
 use backupd_api::{
     DrillDone, Event, MaintainStatus, MaintainStore, ReportRow, RestoreDone, SnapshotDone, SnapshotRow, SnapshotState,
-    Status, StoreCondition, StoreStatus, Unreadable, VerifyDone,
+    Status, StoreCondition, StoreProtection, StoreStatus, Unreadable, VerifyDone,
 };
 use indicatif::HumanBytes;
 use std::io::IsTerminal;
@@ -247,6 +247,9 @@ pub fn stores(rows: &[StoreStatus]) {
     for store in rows {
         if let Some(baa) = store.baa.as_ref().filter(|baa| baa.expired) {
             say!("{}: its agreement {} ran out on {}", store.name, baa.reference, baa.until);
+        }
+        if store.protection == StoreProtection::Unprotected {
+            say!("{}: UNPROTECTED: the server's own credentials can overwrite or delete what it holds", store.name);
         }
         if let Some(window) = &store.upload_window {
             say!("{}: sent to at {window} only", store.name);

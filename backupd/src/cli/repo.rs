@@ -1,15 +1,19 @@
 //! One repository without a daemon: where it is, its keys, its local state.
 
+use super::listing;
 use super::location::{location, variable};
 use super::render::Usage;
+use crate::clock;
 use crate::recover::UnlockArgs;
 use crate::secret;
 use anyhow::{Context, ensure};
+use backup_engine::store::AsOfStore;
 use backup_engine::{
-    Env, Error, ErrorKind, NamedStore, OpenKey, Passphrase, RepositoryId, SnapshotInfo, WriterCredential,
+    Env, Error, ErrorKind, NamedStore, OpenKey, Passphrase, RepositoryId, SnapshotInfo, StoreLimits, WriterCredential,
 };
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// The one store's and source's name.
@@ -33,7 +37,21 @@ pub struct Repository {
 impl Repository {
     /// Opens a repository that has to be there.
     pub async fn open(repo: &str) -> anyhow::Result<Self> {
-        let (env, store) = (Env::real(), store(repo)?);
+        Self::open_at(repo, store(repo)?).await
+    }
+
+    /// Opens it as it was at a time, for reading.
+    pub async fn open_as_of(repo: &str, time: Option<&str>) -> anyhow::Result<Self> {
+        let Some(time) = time else { return Self::open(repo).await };
+        let at = listing::time(time, clock::unix_ms())?;
+        let versions = location(repo)?.open_versions(StoreLimits::default())?;
+        let versions = versions.ok_or_else(|| Usage("--as-of needs a store with versions: s3://".to_owned()))?;
+        let past = AsOfStore::open(versions, at).await?;
+        Self::open_at(repo, NamedStore::new(REPO, Arc::new(past), true)).await
+    }
+
+    async fn open_at(repo: &str, store: NamedStore) -> anyhow::Result<Self> {
+        let env = Env::real();
         let keyring = backup_engine::keyring(&env, &store).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => anyhow::Error::from(Usage(format!(
                 "there is no repository at {repo}: check the place, or make one with `backupd init --repo {repo}`"

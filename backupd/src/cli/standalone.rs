@@ -116,7 +116,7 @@ fn in_part(exclude: &str, part: &Part) -> String {
 }
 
 pub async fn snapshots(place: &str, args: ListArgs) -> anyhow::Result<ExitCode> {
-    let repository = Repository::open(place).await?;
+    let repository = Repository::open_as_of(place, args.as_of.as_deref()).await?;
     let open = repository.unlock().await?;
     let rows: Vec<_> = repository.snapshots(&open).await?.into_iter().map(|info| snapshot_row(info, &[], 1)).collect();
     if args.ask.json {
@@ -137,7 +137,7 @@ pub async fn find(repository: &Repository, open: &OpenKey, which: &Which) -> any
 }
 
 pub async fn restore(place: &str, args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let repository = Repository::open(place).await?;
+    let repository = Repository::open_as_of(place, args.as_of.as_deref()).await?;
     let open = repository.unlock().await?;
     let info = find(&repository, &open, &args.which).await?;
     let watch = clock::Stopwatch::start();

@@ -79,6 +79,18 @@ impl Daemon {
                 StoreCondition::Missing => raised.push((AlertKind::StoreMissing, Severity::Critical, subject())),
                 StoreCondition::Corrupt => raised.push((AlertKind::StoreCorrupt, Severity::Critical, subject())),
             }
+            let role = self.settings.store(name).map(|s| s.role);
+            match (role, store.protection) {
+                // A folder that this server can write was never said to be protection.
+                (Some(StoreRole::Convenience) | None, _) | (_, None) => {}
+                (_, Some((found, _))) if found.protects() => {}
+                (Some(StoreRole::Quorum), _) => {
+                    raised.push((AlertKind::StoreUnprotected, Severity::Critical, subject()));
+                }
+                (Some(StoreRole::Copy), _) => {
+                    raised.push((AlertKind::StoreUnprotected, Severity::Warning, subject()));
+                }
+            }
             match store.proof.as_ref().map(|p| p.verdict) {
                 Some(DrillVerdict::Fail) => raised.push((AlertKind::DrillFailed, Severity::Critical, subject())),
                 Some(DrillVerdict::Inconclusive) => {

@@ -5,7 +5,7 @@ use crate::clock;
 use crate::listen::make_run_dir;
 use agent_api::{Activity, BackupHealth, DrillResult, StoreHealth, StoreState};
 use anyhow::Context;
-use backupd_api::{DrillVerdict, StoreCondition};
+use backupd_api::{DrillVerdict, StoreCondition, StoreProtection};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -65,6 +65,11 @@ impl Daemon {
                 lag_snapshots: status.lag_snapshots,
                 lag_bytes: status.lag_bytes,
                 lag_s: status.lag_ms / 1000,
+                protected: match status.protection {
+                    StoreProtection::Unknown => None,
+                    StoreProtection::Locked | StoreProtection::Refused => Some(true),
+                    StoreProtection::Unprotected => Some(false),
+                },
                 complete_age_s: status.complete_unix_ms.map(age_s),
                 proved_age_s: proof.as_ref().and_then(|p| p.passed_unix_ms).map(age_s),
                 last_drill: proof.map(|p| match p.verdict {

@@ -5,6 +5,7 @@ mod answer;
 mod duties;
 mod health;
 mod proofs;
+mod protect;
 mod schedule;
 mod scrub;
 mod snapshot;

@@ -62,6 +62,7 @@ async fn look(daemon: &Daemon, looks: u64) {
         let _ = daemon.refresh().await;
     }
     daemon.look_at_damage().await;
+    daemon.probe_stores().await;
     if looks.is_multiple_of(WEIGH_EVERY) {
         daemon.weigh_stores().await;
     }

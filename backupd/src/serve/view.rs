@@ -171,6 +171,7 @@ impl Daemon {
                     until: baa.until.to_string(),
                     expired: baa.until < today,
                 }),
+                protection: super::protect::word(seen.protection.map(|(found, _)| found)),
                 upload_window: setting.upload_window.map(|window| window.to_string()),
                 apart: setting.site != self.settings.site,
                 role: setting.role,

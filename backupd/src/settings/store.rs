@@ -1,11 +1,23 @@
 //! `[[store]]` of both daemons.
 
 use super::{File, SettingsError};
+use backup_engine::LockRule;
+use backup_engine::store::versions::LockMode;
 use backupd_api::StoreRole;
 use chrono::{DateTime, NaiveDate, NaiveTime};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// A slip of the pen must not lock records for a lifetime.
+const LOCK_DAYS_MAX: u32 = 3650;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum LockWord {
+    Compliance,
+    Governance,
+}
 
 /// A store of the practice.
 #[derive(Debug, Clone)]
@@ -23,6 +35,8 @@ pub struct StoreSetting {
     pub baa: Option<Baa>,
     pub role: StoreRole,
     pub upload_bytes_per_s: Option<u64>,
+    /// How each new object is locked.
+    pub lock: Option<LockRule>,
     /// Nothing is sent outside of this time of the day.
     pub upload_window: Option<UploadWindow>,
 }
@@ -163,6 +177,8 @@ pub struct StoreToml {
     baa_until: Option<String>,
     upload_bytes_per_s: Option<u64>,
     upload_window: Option<String>,
+    lock_days: Option<u32>,
+    lock_mode: Option<LockWord>,
     path: Option<PathBuf>,
     removable: Option<bool>,
     endpoint: Option<String>,
@@ -217,10 +233,39 @@ impl StoreToml {
         });
         let upload_window = upload_window.transpose()?;
         let baa = self.baa(&checked)?;
+        let lock = self.lock(&checked)?;
         let (site, provider, region) = (self.site.clone(), self.provider.clone(), self.region.clone());
         let (account, upload_bytes_per_s) = (self.account.clone(), self.upload_bytes_per_s);
         let kind = self.kind(&checked)?;
-        Ok(StoreSetting { name, kind, site, provider, region, account, baa, role, upload_bytes_per_s, upload_window })
+        Ok(StoreSetting {
+            name,
+            kind,
+            site,
+            provider,
+            region,
+            account,
+            baa,
+            role,
+            upload_bytes_per_s,
+            lock,
+            upload_window,
+        })
+    }
+
+    fn lock(&self, checked: &Checked<'_>) -> Result<Option<LockRule>, SettingsError> {
+        let mode = match self.lock_mode {
+            None | Some(LockWord::Compliance) => LockMode::Compliance,
+            Some(LockWord::Governance) => LockMode::Governance,
+        };
+        match (self.lock_days, self.lock_mode) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => checked.wants("lock_days", None),
+            (Some(days), _) if (1..=LOCK_DAYS_MAX).contains(&days) => Ok(Some(LockRule::days(mode, days))),
+            (Some(days), _) => {
+                let remedy = format!("give 1 to {LOCK_DAYS_MAX} days: nobody ends a compliance lock before its day");
+                Err(checked.error("lock_days", format!("is {days}"), remedy))
+            }
+        }
     }
 
     fn baa(&self, checked: &Checked<'_>) -> Result<Option<Baa>, SettingsError> {
@@ -241,7 +286,7 @@ impl StoreToml {
     /// A key of another kind of store is a mistake, not a remark.
     fn no_foreign_keys(&self, checked: &Checked<'_>) -> Result<(), SettingsError> {
         use KindWord::{Azure, Folder, Gcs, S3};
-        let keys: [(&str, bool, &[KindWord]); 12] = [
+        let keys: [(&str, bool, &[KindWord]); 14] = [
             ("path", self.path.is_some(), &[Folder]),
             ("removable", self.removable.is_some(), &[Folder]),
             ("endpoint", self.endpoint.is_some(), &[S3, Azure, Gcs]),
@@ -249,6 +294,8 @@ impl StoreToml {
             ("container", self.container.is_some(), &[Azure]),
             ("prefix", self.prefix.is_some(), &[S3, Azure, Gcs]),
             ("region", self.region.is_some(), &[S3, Azure, Gcs]),
+            ("lock_days", self.lock_days.is_some(), &[S3]),
+            ("lock_mode", self.lock_mode.is_some(), &[S3]),
             ("access_key_file", self.access_key_file.is_some(), &[S3]),
             ("secret_key_file", self.secret_key_file.is_some(), &[S3]),
             ("account_key_file", self.account_key_file.is_some(), &[Azure]),

@@ -441,7 +441,7 @@ fn reason(kind: ErrorKind) -> (CheckResult, Reason) {
     match kind {
         ErrorKind::Damaged => (CheckResult::Failed, Reason::ObjectCorrupt),
         ErrorKind::NotFound => (CheckResult::Failed, Reason::ObjectMissing),
-        ErrorKind::Unreachable | ErrorKind::Retry => (CheckResult::NotRun, Reason::StoreUnreachable),
+        ErrorKind::Unreachable | ErrorKind::Retry | ErrorKind::Busy => (CheckResult::NotRun, Reason::StoreUnreachable),
         ErrorKind::Denied => (CheckResult::NotRun, Reason::StoreDenied),
         ErrorKind::NoSpace => (CheckResult::NotRun, Reason::NoSpace),
         ErrorKind::Misconfigured => (CheckResult::NotRun, Reason::KeyMissing),

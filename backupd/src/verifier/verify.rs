@@ -60,7 +60,7 @@ impl Verifier {
                 }
                 Ok(row(&store.name, outcome, watch.elapsed_ms()))
             }
-            Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Retry) => {
+            Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Retry | ErrorKind::Busy) => {
                 log::warn!(store = store.name.as_str(), reason:% = error; "store.unreachable");
                 let silent = row(&store.name, VerifyOutcome::default(), watch.elapsed_ms());
                 Ok(VerifyStore { condition: StoreCondition::Unreachable, ..silent })

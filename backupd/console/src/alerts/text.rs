@@ -26,6 +26,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         SnapshotPartial => "The newest backup is incomplete: some files could not be read",
         DutyUnassigned => "Nobody is named for a duty",
         DutyOverdue => "A duty's review date has passed",
+        StoreUnprotected => "A store does not keep backups from whoever gets the server's credentials",
         BaaExpired => "The agreement with a store's provider has run out",
         HeadFork => "Two different histories of the backup exist",
         HeadGap => "A backup is missing from the history, and nobody signed for it",
@@ -78,6 +79,10 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         }
         DutyUnassigned => "Name a party, a deputy, a phone number and a review date in the settings of backupd serve.",
         DutyOverdue => "Confirm with the named party that the duty is still theirs, and set the next review date.",
+        StoreUnprotected => {
+            "Deleting or overwriting a trial object with the server's own credentials worked. Give the server a key that \
+             cannot overwrite and delete, or use a bucket with object lock and set `lock_days` for this store."
+        }
         BaaExpired => {
             "Records may lie at the provider only under a business associate agreement that is in force. Call the \
              contract's responsible party, renew it, and set its new last day in the settings of backupd serve."

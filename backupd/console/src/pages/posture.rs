@@ -9,7 +9,9 @@ use crate::pages::{activity, alerts};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page};
 use crate::words::{bytes, count, duration, span};
-use backupd_api::{Baa, Duty, DutyKind, MaintainStore, ReportRow, StoreCondition, StoreRole, StoreStatus};
+use backupd_api::{
+    Baa, Duty, DutyKind, MaintainStore, ReportRow, StoreCondition, StoreProtection, StoreRole, StoreStatus,
+};
 use maud::{Markup, html};
 
 const STORE_COLUMNS: &[Column] = &[
@@ -254,6 +256,9 @@ fn store_row(app: &App, store: &StoreStatus) -> Markup {
             td { @if store.apart { (badge(Mood::Good, "Yes")) } @else { (badge(Mood::Warn, "No")) } }
             td {
                 (condition(store))
+                @if store.protection == StoreProtection::Unprotected { br; (badge(Mood::Bad, "Unprotected")) }
+                @if store.protection == StoreProtection::Locked { br; span.small { "locked" } }
+                @if store.protection == StoreProtection::Refused { br; span.small { "cannot be overwritten or deleted" } }
                 @if let Some(object) = &store.object { br; span.small { "object " (activity::id(object)) } }
             }
             td { (when_or(app, store.complete_unix_ms, "nothing yet")) }

@@ -74,7 +74,7 @@ fn failed(error: &Error) -> Errno {
     eprintln!("backupd: {error}");
     match error.kind() {
         ErrorKind::Denied => Errno::EACCES,
-        ErrorKind::Unreachable | ErrorKind::Retry => Errno::EAGAIN,
+        ErrorKind::Unreachable | ErrorKind::Retry | ErrorKind::Busy => Errno::EAGAIN,
         _ => Errno::EIO,
     }
 }

@@ -1,0 +1,44 @@
+//! `backupd stores --extend-locks`: the locks of every store that locks are moved further away.
+
+use super::render::{self, Usage};
+use crate::settings::ServeSettings;
+use crate::stores;
+use anyhow::Context;
+use backup_engine::Env;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub async fn extend(config: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
+    let settings = ServeSettings::load(config.context("--config")?)?;
+    let (env, mut locking, mut all_hold) = (Env::real(), 0, true);
+    for setting in &settings.stores {
+        let Some((store, versions, wish)) = stores::locks(setting)? else { continue };
+        locking += 1;
+        let done = backup_engine::extend_locks(&env, &store, &*versions, wish, &BTreeSet::new()).await;
+        all_hold &= done.holds();
+        let reason = done.error.as_ref().map(ToString::to_string);
+        if json {
+            let line = serde_json::json!({
+                "event": "locks-extended", "store": done.store, "versions": done.versions, "extended": done.extended,
+                "short": done.short, "short_objects": done.short_objects, "error": reason,
+                "earliest_until_unix_ms": done.earliest_until_unix_ms,
+            });
+            say!("{line}");
+            continue;
+        }
+        let until = done.earliest_until_unix_ms.map_or_else(|| "?".to_owned(), render::table_time);
+        say!("{}: {} versions, {} extended, all locked until {until}", done.store, done.versions, done.extended);
+        if done.short > 0 {
+            let names = done.short_objects.join(", ");
+            say!("{}: {} are not locked long enough, the store refused: {names}", done.store, done.short);
+        }
+        if let Some(reason) = reason {
+            say!("{}: {reason}", done.store);
+        }
+    }
+    if locking == 0 {
+        return Err(Usage("no store of these settings has `lock_days`: there are no locks to extend".to_owned()).into());
+    }
+    Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
