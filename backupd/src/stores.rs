@@ -27,12 +27,20 @@ fn limits(setting: &StoreSetting) -> StoreLimits {
     StoreLimits { upload_bytes_per_s: setting.upload_bytes_per_s, lock: setting.lock, ..StoreLimits::default() }
 }
 
-/// A store whose objects are locked, its versions, and how long these have to stay locked.
-pub fn locks(setting: &StoreSetting) -> backup_engine::Result<Option<(NamedStore, Arc<dyn VersionedStore>, LockWish)>> {
+/// A store whose objects are locked.
+pub struct Locking {
+    pub store: NamedStore,
+    pub versions: Arc<dyn VersionedStore>,
+    /// How long these have to stay locked.
+    pub wish: LockWish,
+}
+
+/// The store's locks; `None`: it has none.
+pub fn locks(setting: &StoreSetting) -> backup_engine::Result<Option<Locking>> {
     let Some(rule) = setting.lock else { return Ok(None) };
     let Some(versions) = location(setting)?.open_versions(limits(setting))? else { return Ok(None) };
     // Half of the time is left for runs that fail.
-    Ok(Some((open(setting)?, versions, LockWish { rule, slack_ms: rule.ms / 2 })))
+    Ok(Some(Locking { store: open(setting)?, versions, wish: LockWish { rule, slack_ms: rule.ms / 2 } }))
 }
 
 /// What whoever has these credentials can do to what the store holds.

@@ -94,6 +94,24 @@ fn an_emr_that_misbehaves_costs_one_snapshot_and_nothing_else() {
 }
 
 #[test]
+fn a_store_that_loses_what_is_overwritten_is_shown_as_unprotected_and_raises_an_alert() {
+    let p = Practice::new("");
+    p.open_emr();
+    let _serve = p.start("serve");
+    wait_until(|| {
+        let status = p.ask("serve", &["status"]);
+        let unprotected = |a: &serde_json::Value| a["kind"] == "store-unprotected" && a["subject"] == "two";
+        status["alerts"].as_array().unwrap().iter().any(unprotected)
+    });
+    let stores = p.ask("serve", &["stores"]);
+    assert!(stores["stores"].as_array().unwrap().iter().all(|s| s["protection"] == "unprotected"), "{stores}");
+    assert!(!fs::exists(p.at("two/probe/sacrifice")).unwrap(), "the trial leaves nothing behind");
+    let mut health = String::new();
+    UnixStream::connect(p.at("h")).unwrap().read_to_string(&mut health).unwrap();
+    assert!(health.contains("\"protected\":false"), "{health}");
+}
+
+#[test]
 fn a_stuck_emr_does_not_keep_the_daemon_from_answering_or_ending() {
     let p = Practice::new("");
     p.open_emr();

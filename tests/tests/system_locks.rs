@@ -12,8 +12,10 @@ use backup_engine::{
     extend_locks, heads, init, snapshot, verify,
 };
 use bytes::Bytes;
+use holdfast_tests::place::{Place, awkward, describe as tree, fails, ok};
 use practice::{Practice, describe, fill, noise};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,21 +57,21 @@ async fn a_lock_can_be_extended_and_neither_shortened_nor_broken() -> Result<()>
         store.put_locked(name, Bytes::from_static(b"first"), first).await?;
         let version = store.versions("packs/").await?.into_iter().find(|v| &v.name == name).context("listed")?.id;
         assert_eq!(store.lock(name, Some(&version)).await?, Some(first));
-        denied(store.delete_version(name, Some(&version)).await, "the version is locked");
+        denied(store.delete_version(name, Some(&version), false).await, "the version is locked");
         let further = lock(7);
         store.set_lock(name, Some(&version), further).await?;
         assert_eq!(store.lock(name, None).await?, Some(further));
         denied(store.set_lock(name, Some(&version), lock(1)).await, "a lock cannot be shortened");
         until(first.until_unix_ms).await;
-        denied(store.delete_version(name, Some(&version)).await, "the extension holds");
+        denied(store.delete_version(name, Some(&version), false).await, "the extension holds");
 
         store.set_legal_hold(name, Some(&version), true).await?;
         assert!(store.legal_hold(name, Some(&version)).await?);
         until(further.until_unix_ms + 1000).await;
-        denied(store.delete_version(name, Some(&version)).await, "a hold keeps it without a day");
+        denied(store.delete_version(name, Some(&version), false).await, "a hold keeps it without a day");
         store.set_legal_hold(name, Some(&version), false).await?;
         assert!(!store.legal_hold(name, None).await?);
-        store.delete_version(name, Some(&version)).await?;
+        store.delete_version(name, Some(&version), false).await?;
         assert_eq!(store.get_version(name, &version).await.unwrap_err().kind(), ErrorKind::NotFound);
     }
     Ok(())
@@ -83,7 +85,7 @@ async fn versions_outlast_overwrites_and_deletions_by_name() -> Result<()> {
     for body in ["one", "two"] {
         plain.put("index/a", Bytes::from_static(body.as_bytes())).await?;
     }
-    store.delete_version("index/a", None).await?;
+    store.delete_version("index/a", None, false).await?;
     assert_eq!(plain.get("index/a").await.unwrap_err().kind(), ErrorKind::NotFound);
     let all = store.versions("index/").await?;
     assert_eq!(all.iter().map(|v| v.is_delete_marker).collect::<Vec<_>>(), [true, false, false]);
@@ -133,6 +135,10 @@ async fn a_sacrificial_object_shows_what_a_store_really_keeps() -> Result<()> {
     for _ in 0..2 {
         assert_eq!(locked.probe(&env, with_locks).await?, Protection::Locked);
     }
+
+    // Whoever may bypass a governance lock is not kept by it.
+    let weaker = StoreLimits { lock: Some(LockRule { mode: LockMode::Governance, ..rule }), ..limits };
+    assert_eq!(locked.probe(&env, weaker).await?, Protection::LostByDelete);
 
     // Credentials that may neither overwrite nor delete, by a policy that the gateway enforces.
     stores::bucket(url, "probe-policy", &[]).await?;
@@ -187,12 +193,12 @@ async fn attack(store: &dyn VersionedStore, plain: &dyn Store, shorten: bool) ->
         for mode in [LockMode::Compliance, LockMode::Governance].into_iter().filter(|_| shorten) {
             count(store.set_lock(&version.name, Some(&version.id), Lock { mode, until_unix_ms: soon }).await);
         }
-        count(store.delete_version(&version.name, Some(&version.id)).await);
+        count(store.delete_version(&version.name, Some(&version.id), false).await);
     }
     let names: BTreeSet<&String> = all.iter().map(|version| &version.name).collect();
     for (at, name) in names.into_iter().enumerate() {
         plain.put(name, noise(at as u64 + 1, 700).into()).await?;
-        store.delete_version(name, None).await?;
+        store.delete_version(name, None, false).await?;
     }
     Ok((refused, done))
 }
@@ -297,5 +303,43 @@ async fn every_object_that_a_kept_snapshot_reaches_stays_locked_and_a_condemned_
     let stranger = versions(&stores::s3_location(url, "invariant", stores::WRITER));
     let refused = extend_locks(&practice.env, &practice.stores[0], &*stranger, wish, &condemned).await;
     assert!(!refused.holds());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_restores_as_of_a_time() -> Result<()> {
+    let Some(url) = stores::ceph("the_command_line_restores_as_of_a_time") else { return Ok(()) };
+    let location = locked_bucket(url, "as-of").await?;
+    let place = Place::new()?;
+    awkward(&place.source())?;
+    let backupd = |args: &[&str]| {
+        let mut command = place.bare(args);
+        command.args(["--repo", "s3://as-of/holdfast"]).env("AWS_ENDPOINT_URL", url);
+        command.env("AWS_ACCESS_KEY_ID", stores::OWNER.0).env("AWS_SECRET_ACCESS_KEY", stores::OWNER.1);
+        command
+    };
+    ok(backupd(&["init"]))?;
+    ok(backupd(&["snapshot", "--tag", "monday", "."]))?;
+    let before = now_unix_ms();
+    until(before + 2_100).await;
+    let (store, plain) = (versions(&location), location.open()?);
+    let names: BTreeSet<String> = store.versions("").await?.into_iter().map(|version| version.name).collect();
+    for name in &names {
+        plain.put(name, Bytes::from_static(b"your files are encrypted")).await?;
+        store.delete_version(name, None, false).await?;
+    }
+    let into = place.path("back").display().to_string();
+    fails(backupd(&["restore", "--into", &into]), 2, &["there is no repository"])?;
+    let time = chrono::DateTime::from_timestamp_millis(before + 1_000).context("a time")?;
+    let time = time.format("%Y-%m-%d %H:%M:%S").to_string();
+    let listed = ok(backupd(&["snapshots", "--as-of", &time]))?;
+    assert!(listed.contains("monday"), "{listed}");
+    ok(backupd(&["restore", "--as-of", &time, "--into", &into]))?;
+    assert_eq!(tree(Path::new(&into), true)?, tree(&place.source(), true)?);
+    fails(backupd(&["restore", "--as-of", "2001-01-01", "--into", &into]), 2, &["there is no repository"])?;
+    fails(backupd(&["restore", "--as-of", "yesterday", "--into", &into]), 2, &["is no time"])?;
+    let mut folder = place.bare(&["restore", "--repo", "here", "--as-of", "1h", "--into", &into]);
+    folder.current_dir(place.dir.path());
+    fails(folder, 2, &["--as-of needs a store with versions"])?;
     Ok(())
 }

@@ -13,7 +13,7 @@ pub async fn extend(config: Option<&Path>, json: bool) -> anyhow::Result<ExitCod
     let settings = ServeSettings::load(config.context("--config")?)?;
     let (env, mut locking, mut all_hold) = (Env::real(), 0, true);
     for setting in &settings.stores {
-        let Some((store, versions, wish)) = stores::locks(setting)? else { continue };
+        let Some(stores::Locking { store, versions, wish }) = stores::locks(setting)? else { continue };
         locking += 1;
         let done = backup_engine::extend_locks(&env, &store, &*versions, wish, &BTreeSet::new()).await;
         all_hold &= done.holds();

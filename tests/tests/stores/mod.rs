@@ -21,7 +21,7 @@ pub const WRITER: (&str, &str) = ("WRITERKEY", "writer-secret-0123456789");
 pub fn ceph(test: &str) -> Option<&'static str> {
     static CEPH: OnceLock<Option<Server>> = OnceLock::new();
     let users = ["owner", OWNER.0, OWNER.1, "writer", WRITER.0, WRITER.1];
-    let server = CEPH.get_or_init(|| Server::script("ceph", &users, test).expect("Ceph starts"));
+    let server = CEPH.get_or_init(|| Server::script("ceph", &users).expect("Ceph starts"));
     if server.is_none() {
         holdfast_tests::skip(test, "Ceph is not installed");
     }

@@ -81,7 +81,8 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         DutyOverdue => "Confirm with the named party that the duty is still theirs, and set the next review date.",
         StoreUnprotected => {
             "Deleting or overwriting a trial object with the server's own credentials worked. Give the server a key that \
-             cannot overwrite and delete, or use a bucket with object lock and set `lock_days` for this store."
+             cannot overwrite and delete, or use a bucket with object lock and set `lock_days` for this store; the key must then \
+             be allowed to list and read versions, and not to bypass locks."
         }
         BaaExpired => {
             "Records may lie at the provider only under a business associate agreement that is in force. Call the \

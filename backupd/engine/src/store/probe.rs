@@ -60,6 +60,8 @@ async fn probe(env: &Env, store: &dyn MaintenanceStore, versions: Option<&dyn Ve
     }
     let overwritten = was_done(store.replace(SACRIFICE, second.clone()).await)?;
     if overwritten && kept(versions, &first).await?.is_none() {
+        // Nothing is left lying about where it can be taken away.
+        let _ = store.delete(SACRIFICE).await;
         return Ok(Protection::LostByOverwrite);
     }
     let latest = if overwritten { &second } else { &first };
@@ -77,7 +79,7 @@ async fn after_delete(
     otherwise: Protection,
 ) -> Result<Protection> {
     match kept(versions, bytes).await? {
-        Some((versions, version)) => match was_done(versions.delete_version(SACRIFICE, Some(&version)).await)? {
+        Some((versions, version)) => match was_done(versions.delete_version(SACRIFICE, Some(&version), true).await)? {
             true => Ok(Protection::LostByDelete),
             false => Ok(otherwise),
         },

@@ -66,6 +66,8 @@ pub trait VersionedStore: Send + Sync {
     /// A hold keeps a version without a day, until it is taken off.
     fn legal_hold<'a>(&'a self, name: &'a str, version: Option<&'a str>) -> BoxFuture<'a, Result<bool>>;
     fn set_legal_hold<'a>(&'a self, name: &'a str, version: Option<&'a str>, held: bool) -> BoxFuture<'a, Result<()>>;
-    /// Deletes for good (`Some`), or by name, which leaves a delete marker. A locked version is `Denied`.
-    fn delete_version<'a>(&'a self, name: &'a str, version: Option<&'a str>) -> BoxFuture<'a, Result<()>>;
+    /// Deletes for good (`Some`), or by name, which leaves a delete marker. A locked version is `Denied`. `bypass`: ends a
+    /// governance lock, where the credentials may.
+    fn delete_version<'a>(&'a self, name: &'a str, version: Option<&'a str>, bypass: bool)
+    -> BoxFuture<'a, Result<()>>;
 }

@@ -233,9 +233,17 @@ impl VersionedStore for S3Versions {
         Box::pin(async move { self.put_part(name, version, "legal-hold", body).await })
     }
 
-    fn delete_version<'a>(&'a self, name: &'a str, version: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
+    fn delete_version<'a>(
+        &'a self,
+        name: &'a str,
+        version: Option<&'a str>,
+        bypass: bool,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let question = self.about(Method::DELETE, name).version(version);
+            let mut question = self.about(Method::DELETE, name).version(version);
+            if bypass {
+                question = question.header("x-amz-bypass-governance-retention", "true");
+            }
             self.client.ask(question, ANSWER_BYTES_MAX).await.map(|_| ())
         })
     }
