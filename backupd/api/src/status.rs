@@ -168,6 +168,8 @@ words! {
         DutyOverdue,
         /// Whoever has the daemon's credentials for a store can destroy what it holds.
         StoreUnprotected,
+        /// Something at a store that must stay is not locked as long as the settings ask for.
+        LocksShort,
         /// The business associate agreement of a store is past its last day.
         BaaExpired,
         HeadFork,

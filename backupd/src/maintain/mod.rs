@@ -2,6 +2,7 @@
 //! may put a new version of an object, which those of serve and verifier may not.
 
 mod answer;
+mod locks;
 mod records;
 mod run;
 
@@ -31,6 +32,7 @@ pub struct Maintain {
     stores: Vec<NamedMaintenanceStore>,
     jobs: Mutex<Jobs>,
     records: Records,
+    short_locks: Mutex<locks::ShortLocks>,
     /// Held by a run: there is one at a time.
     work: tokio::sync::Mutex<()>,
     activity: Activity,
@@ -97,6 +99,7 @@ impl Maintain {
             stores: stores::open_all_for_maintenance(&settings.stores)?,
             jobs: Mutex::new(Jobs::open(&settings.state_dir).context("the jobs' history cannot be opened")?),
             records: Records::open(&settings.state_dir).context("the record of what was healed cannot be opened")?,
+            short_locks: Mutex::default(),
             work: tokio::sync::Mutex::new(()),
             activity: Activity::default(),
             stop: CancellationToken::new(),

@@ -58,6 +58,7 @@ impl Maintain {
         let healed = backup_engine::heal(&self.env, &self.stores, &found, &self.engine_state()).await;
         let healed = healed.map_err(|e| failure::from_engine(&e))?;
         self.record(&healed);
+        self.extend_locks(only).await;
         Ok(found.iter().map(|seen| self.note(seen, &healed)).collect())
     }
 
@@ -167,6 +168,6 @@ impl Maintain {
             let subject = Some(row.store.clone());
             Some(Alert { kind, severity, subject, since_unix_ms: row.looked_unix_ms.unwrap_or(0) })
         };
-        rows.iter().filter_map(alert).collect()
+        rows.iter().filter_map(alert).chain(self.lock_alerts()).collect()
     }
 }

@@ -27,6 +27,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         DutyUnassigned => "Nobody is named for a duty",
         DutyOverdue => "A duty's review date has passed",
         StoreUnprotected => "A store does not keep backups from whoever gets the server's credentials",
+        LocksShort => "A store keeps something for a shorter time than it should",
         BaaExpired => "The agreement with a store's provider has run out",
         HeadFork => "Two different histories of the backup exist",
         HeadGap => "A backup is missing from the history, and nobody signed for it",
@@ -83,6 +84,10 @@ pub fn remedy(kind: AlertKind) -> &'static str {
             "Deleting or overwriting a trial object with the server's own credentials worked. Give the server a key that \
              cannot overwrite and delete, or use a bucket with object lock and set `lock_days` for this store; the key must then \
              be allowed to list and read versions, and not to bypass locks."
+        }
+        LocksShort => {
+            "The journal of backupd maintain names the objects. Check that its key may extend locks (PutObjectRetention) and \
+             that the bucket was made with object lock."
         }
         BaaExpired => {
             "Records may lie at the provider only under a business associate agreement that is in force. Call the \
