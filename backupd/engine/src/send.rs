@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Objects waiting for one store.
 const QUEUE: usize = 1;
@@ -173,29 +173,44 @@ impl Fleet {
     }
 }
 
-/// Lets stores pass together once enough of them have come this far, or none that has not can come any more.
+/// Lets stores pass together once enough of them have come this far, or none that has not can come any more. Those that
+/// wait go on in the order in which they came.
 pub(crate) struct Gate {
-    state: watch::Sender<(usize, usize)>,
+    /// Counting stores that have arrived, and all that have arrived or failed.
+    settled: Mutex<(usize, usize)>,
+    changed: Notify,
     quorum: usize,
     stores: usize,
 }
 
 impl Gate {
     pub(crate) fn new(quorum: u32, stores: usize) -> Self {
-        Self { state: watch::Sender::new((0, 0)), quorum: quorum as usize, stores }
+        Self { settled: Mutex::new((0, 0)), changed: Notify::new(), quorum: quorum as usize, stores }
     }
 
     /// A store has arrived (`counts`: for the quorum) or has failed (`None`).
     pub(crate) fn settle(&self, arrived: Option<bool>) {
-        self.state.send_modify(|(counting, settled)| {
-            *counting += usize::from(arrived == Some(true));
-            *settled += 1;
-        });
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.0 += usize::from(arrived == Some(true));
+        settled.1 += 1;
+        drop(settled);
+        self.changed.notify_waiters();
+    }
+
+    fn is_open(&self) -> bool {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.0 >= self.quorum.max(1) || settled.1 >= self.stores
     }
 
     pub(crate) async fn pass(&self) {
-        let open = |state: &(usize, usize)| state.0 >= self.quorum.max(1) || state.1 >= self.stores;
-        // The sender lives as long as the gate.
-        let _ = self.state.subscribe().wait_for(open).await;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            if self.is_open() {
+                return;
+            }
+            changed.await;
+        }
     }
 }
