@@ -83,8 +83,9 @@ impl Auditor {
     /// I1, I2: every head of every store restores what its source held, from that store alone; where the store has lost or
     /// changed something, it may fail, but never gives anything else.
     pub async fn check_stores(&self) -> Verdict<()> {
+        let lost = self.is_something_lost();
         for (shelf, store) in self.shelves.iter().zip(self.direct()) {
-            let clean = shelf.is_clean();
+            let clean = shelf.is_clean() && !lost;
             let failed = self.check_store(shelf, &store, clean).await?;
             let seen = verify(&self.env, &self.open, &store, all(), &NoProgress).await;
             let (whole, what) = match &seen {
@@ -103,6 +104,12 @@ impl Auditor {
             }
         }
         Ok(())
+    }
+
+    /// Whether something that a store took is whole at none. Catch-up then makes the others no better than that store.
+    fn is_something_lost(&self) -> bool {
+        let whole: BTreeSet<String> = self.shelves.iter().flat_map(|shelf| shelf.whole()).collect();
+        self.shelves.iter().flat_map(|shelf| shelf.taken()).any(|name| !whole.contains(&name))
     }
 
     /// The snapshots whose content does not come back.

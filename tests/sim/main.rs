@@ -6,6 +6,7 @@
 //! with every event printed.
 
 mod auditor;
+mod byzantine;
 mod faults;
 mod machine;
 mod rng;

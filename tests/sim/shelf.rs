@@ -85,6 +85,18 @@ impl Shelf {
         inner.objects.iter().filter(wrong).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Names of all objects that ever came.
+    pub fn taken(&self) -> Vec<String> {
+        self.inner().honest.keys().cloned().collect()
+    }
+
+    /// Names of those that are there as they came.
+    pub fn whole(&self) -> Vec<String> {
+        let inner = self.inner();
+        let whole = inner.objects.iter().filter(|(name, bytes)| inner.honest.get(*name) == Some(bytes));
+        whole.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Whether everything that came is there and as it came.
     pub fn is_clean(&self) -> bool {
         let inner = self.inner();
