@@ -23,7 +23,7 @@ pub fn statement(now_ms: i64) -> Value {
                 `Prefer: handling=lenient` is sent. An update must name the version it replaces in `If-Match`.",
             "security": { "cors": false, "description": "Staff session; writes need the header x-csrf-token." },
             "resource": resources,
-            "interaction": [{ "code": "transaction" }],
+            "interaction": [{ "code": "transaction" }, { "code": "batch" }],
             "searchParam": [
                 { "name": "_id", "type": "token" },
                 { "name": "_lastUpdated", "type": "date" },
@@ -39,23 +39,41 @@ pub fn statement(now_ms: i64) -> Value {
     })
 }
 
+const INTERACTIONS: [&str; 9] =
+    ["read", "vread", "update", "patch", "delete", "history-instance", "history-type", "create", "search-type"];
+
+/// The operations of a type, by the definitions that R4 gives them.
+fn operations(kind: &str) -> Vec<Value> {
+    let named = |name: &str, of: &str| json!({ "name": name, "definition": format!("http://hl7.org/fhir/OperationDefinition/{of}-{name}") });
+    let mut operations = vec![named("validate", "Resource")];
+    if kind == "Patient" {
+        operations.extend([named("everything", "Patient"), named("match", "Patient")]);
+    }
+    if kind == "Group" {
+        let definition = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/group-export";
+        operations.push(json!({ "name": "export", "definition": definition }));
+    }
+    operations
+}
+
 fn resource(kind: &str) -> Value {
     let searched: Vec<Value> =
         params::of(kind).iter().map(|param| json!({ "name": param.name, "type": param.form.as_str() })).collect();
-    let interactions: Vec<Value> =
-        ["read", "vread", "update", "create", "search-type"].iter().map(|code| json!({ "code": code })).collect();
+    let interactions: Vec<Value> = INTERACTIONS.iter().map(|code| json!({ "code": code })).collect();
     json!({
         "type": kind,
         "interaction": interactions,
         "versioning": "versioned-update",
         "readHistory": true,
         "updateCreate": true,
-        "conditionalCreate": false,
+        "conditionalCreate": true,
+        "conditionalUpdate": true,
         "conditionalDelete": "not-supported",
         "referencePolicy": ["literal"],
         "searchInclude": includes(kind),
         "searchRevInclude": revincludes(kind),
         "searchParam": searched,
+        "operation": operations(kind),
     })
 }
 

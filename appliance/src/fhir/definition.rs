@@ -111,6 +111,11 @@ impl Type {
         let (place, word) = self.fields.get(name)?;
         Some((self.elements.get(*place)?, word))
     }
+
+    /// The place of that element among [`Type::elements`].
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.fields.get(name).map(|(place, _)| *place)
+    }
 }
 
 /// `value` and `Quantity` make `valueQuantity`.

@@ -2,18 +2,23 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET metadata` | capability statement |
-//! | `POST` (root) | transaction bundle |
+//! | `GET metadata`, `GET openapi.json` | capability statement; the same routes as OpenAPI |
+//! | `POST` (root) | transaction or batch bundle |
 //! | `GET Type?...` | search, paged by `_count` and the bundle's `next` link |
 //! | `POST Type/_search` | the same, with the parameters in a form |
 //! | `POST Type`, `PUT Type/id` | create, update (`If-Match` required where the resource exists) |
+//! | `PUT Type?condition` | update of what meets a condition; `POST Type` with `If-None-Exist`: create unless something does |
+//! | `PATCH Type/id`, `DELETE Type/id` | JSON Patch; the end of a resource, whose versions are kept |
 //! | `GET Type/id`, `GET Type/id/_history/version` | read, vread |
+//! | `GET Type/id/_history`, `GET Type/_history` | versions, newest first |
+//! | `Group/id/$export`, then `$export/job` and its files | bulk export as NDJSON |
+//! | `Patient/id/$everything`, `Type/$validate`, `Patient/$match` | operations |
 //! | `GET Binary/id`, `POST Binary` | an attachment's bytes; `X-Security-Context: Patient/id` says whose it is |
 
 use super::outcome::Outcome;
 use super::searchset::{self, Asked};
 use super::shape::Shape;
-use super::{capability, etag, etag_version, negotiate, query_pairs};
+use super::{batch, capability, etag, etag_version, export, interact, negotiate, openapi, query_pairs};
 use crate::access::{Action, Actor};
 use crate::attachments::ATTACHMENT_BYTES_MAX;
 use crate::store::{Expect, Query, Resource, Store, StoreError, Tx, View};
@@ -33,13 +38,14 @@ const BUNDLE_BYTES_MAX: usize = 24 << 20;
 /// The largest form of a search, bytes.
 const FORM_BYTES_MAX: usize = 64 << 10;
 /// The largest single resource, bytes.
-const RESOURCE_BYTES_MAX: usize = 4 << 20;
+pub(super) const RESOURCE_BYTES_MAX: usize = 4 << 20;
 
 /// The API's route table.
 pub fn routes(store: &Store) -> Vec<Route> {
     let store = || store.clone();
     vec![
         Route::fhir(Method::Get, "/fhir/R4/metadata", Policy::Public, metadata, store()),
+        Route::fhir(Method::Get, "/fhir/R4/openapi.json", Policy::Public, description, store()),
         Route::fhir(Method::Post, "/fhir/R4", Policy::PerResource, transaction, store()),
         Route::fhir(Method::Post, "/fhir/R4/Binary", Policy::PerResource, create_binary, store()),
         Route::fhir(Method::Get, "/fhir/R4/Binary/{id}", Policy::PerResource, read_binary, store()),
@@ -49,6 +55,37 @@ pub fn routes(store: &Store) -> Vec<Route> {
         Route::fhir(Method::Get, "/fhir/R4/{kind}/{id}", Policy::PerResource, read, store()),
         Route::fhir(Method::Put, "/fhir/R4/{kind}/{id}", Policy::PerResource, update, store()),
         Route::fhir(Method::Get, "/fhir/R4/{kind}/{id}/_history/{version}", Policy::PerResource, version, store()),
+        Route::fhir(Method::Get, "/fhir/R4/{kind}/{id}/$export", Policy::PerResource, export::start, store()),
+        Route::fhir(Method::Get, "/fhir/R4/$export/{job}", Policy::PerResource, export::manifest, store()),
+        Route::fhir(Method::Get, "/fhir/R4/$export/{job}/{kind}", Policy::PerResource, export::file, store()),
+        Route::fhir(Method::Delete, "/fhir/R4/$export/{job}", Policy::PerResource, export::forget, store()),
+        Route::fhir(Method::Put, "/fhir/R4/{kind}", Policy::PerResource, interact::update_matching, store()),
+        Route::fhir(Method::Patch, "/fhir/R4/{kind}/{id}", Policy::PerResource, interact::patch, store()),
+        Route::fhir(Method::Delete, "/fhir/R4/{kind}/{id}", Policy::PerResource, interact::delete, store()),
+        Route::fhir(Method::Get, "/fhir/R4/{kind}/_history", Policy::PerResource, interact::history_of_type, store()),
+        Route::fhir(
+            Method::Get,
+            "/fhir/R4/{kind}/{id}/_history",
+            Policy::PerResource,
+            interact::history_of_one,
+            store(),
+        ),
+        Route::fhir(
+            Method::Get,
+            "/fhir/R4/{kind}/{id}/$everything",
+            Policy::PerResource,
+            interact::everything,
+            store(),
+        ),
+        Route::fhir(Method::Post, "/fhir/R4/{kind}/$validate", Policy::PerResource, interact::validate, store()),
+        Route::fhir(
+            Method::Post,
+            "/fhir/R4/{kind}/{id}/$validate",
+            Policy::PerResource,
+            interact::validate_one,
+            store(),
+        ),
+        Route::fhir(Method::Post, "/fhir/R4/{kind}/$match", Policy::PerResource, interact::match_patient, store()),
     ]
 }
 
@@ -56,13 +93,27 @@ async fn metadata(State(store): State<Store>) -> Response {
     json_response(StatusCode::OK, capability::statement(store.clock().unix_ms()).to_string())
 }
 
-async fn transaction(State(store): State<Store>, actor: Actor, body: Body) -> Result<Response, Outcome> {
-    let bundle = parse(body, BUNDLE_BYTES_MAX).await?;
+async fn description(State(store): State<Store>) -> Response {
+    let mut response = json_response(StatusCode::OK, openapi::document(&routes(&store)).to_string());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn transaction(
+    State(store): State<Store>,
+    actor: Actor,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Outcome> {
+    let mut bundle = parse(body, BUNDLE_BYTES_MAX).await?;
+    if bundle.get("resourceType").is_some_and(|kind| kind == "Bundle") && bundle["type"] == "batch" {
+        return Ok(json_response(StatusCode::OK, batch::run(&store, &actor, &headers, &mut bundle).await?));
+    }
     let answer = store.write(&actor, move |tx: &mut Tx<'_>| tx.transaction(bundle)).await?;
     Ok(json_response(StatusCode::OK, answer.to_string()))
 }
 
-async fn search(
+pub(super) async fn search(
     State(store): State<Store>,
     actor: Actor,
     Path(kind): Path<String>,
@@ -110,7 +161,7 @@ async fn found(
     Ok(json_response(StatusCode::OK, searchset::bundle(&asked, &page)?))
 }
 
-async fn create(
+pub(super) async fn create(
     State(store): State<Store>,
     actor: Actor,
     Path(kind): Path<String>,
@@ -118,14 +169,24 @@ async fn create(
     body: Body,
 ) -> Result<Response, Outcome> {
     let resource = parse(body, RESOURCE_BYTES_MAX).await?;
-    if headers.contains_key("if-none-exist") {
-        return Err(StoreError::invalid("conditional create works inside a transaction only", "If-None-Exist").into());
-    }
-    let stored = store.write(&actor, move |tx: &mut Tx<'_>| tx.create(&kind, resource)).await?;
-    Ok(resource_response(StatusCode::CREATED, &stored, &base_url(&headers)))
+    let condition = headers.get("if-none-exist").map(|value| value.to_str().ok().and_then(condition));
+    let condition = condition.map(|found| found.ok_or_else(|| StoreError::invalid("is not a query", "If-None-Exist")));
+    let condition = condition.transpose()?;
+    let job = move |tx: &mut Tx<'_>| {
+        let found = match &condition {
+            Some(pairs) => tx.matching(&kind, pairs)?,
+            None => None,
+        };
+        match found {
+            Some(found) => Ok((StatusCode::OK, found)),
+            None => tx.create(&kind, resource).map(|stored| (StatusCode::CREATED, stored)),
+        }
+    };
+    let (status, stored) = store.write::<_, StoreError, _>(&actor, job).await?;
+    Ok(resource_response(status, &stored, &headers))
 }
 
-async fn read(
+pub(super) async fn read(
     State(store): State<Store>,
     actor: Actor,
     Path((kind, id)): Path<(String, String)>,
@@ -140,10 +201,10 @@ async fn read(
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(found.version))]).into_response());
     }
     found.body = shape.body(&found.kind, &found.body)?;
-    Ok(resource_response(StatusCode::OK, &found, &base_url(&headers)))
+    Ok(resource_response(StatusCode::OK, &found, &headers))
 }
 
-async fn version(
+pub(super) async fn version(
     State(store): State<Store>,
     actor: Actor,
     Path((kind, id, version)): Path<(String, String, String)>,
@@ -151,10 +212,10 @@ async fn version(
 ) -> Result<Response, Outcome> {
     let version: u32 = version.parse().map_err(|_| StoreError::NotFound)?;
     let found = store.view(&actor, move |view: &View<'_>| view.version(&kind, &id, version)).await?;
-    Ok(resource_response(StatusCode::OK, &found, &base_url(&headers)))
+    Ok(resource_response(StatusCode::OK, &found, &headers))
 }
 
-async fn update(
+pub(super) async fn update(
     State(store): State<Store>,
     actor: Actor,
     Path((kind, id)): Path<(String, String)>,
@@ -165,16 +226,10 @@ async fn update(
     if resource.get("id").and_then(Value::as_str) != Some(id.as_str()) {
         return Err(StoreError::invalid("must be the id in the address", format!("{kind}.id")).into());
     }
-    let expect = match headers.get(header::IF_MATCH) {
-        None => Expect::Nothing,
-        Some(tag) => {
-            let version = tag.to_str().ok().and_then(etag_version);
-            Expect::Version(version.ok_or_else(|| StoreError::invalid("must be W/\"version\"", "If-Match"))?)
-        }
-    };
+    let expect = interact::if_match(&headers)?.map_or(Expect::Nothing, Expect::Version);
     let stored = store.write(&actor, move |tx: &mut Tx<'_>| tx.update(&kind, &id, resource, expect)).await?;
     let status = if stored.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(resource_response(status, &stored, &base_url(&headers)))
+    Ok(resource_response(status, &stored, &headers))
 }
 
 async fn read_binary(State(store): State<Store>, actor: Actor, Path(id): Path<String>) -> Result<Response, Outcome> {
@@ -215,13 +270,13 @@ async fn create_binary(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)]).into_response())
 }
 
-async fn parse(body: Body, bytes_max: usize) -> Result<Value, Outcome> {
+pub(super) async fn parse(body: Body, bytes_max: usize) -> Result<Value, Outcome> {
     let bytes = to_bytes(body, bytes_max).await.map_err(|_| Outcome::too_large())?;
     // The parser stops at 128 levels; nothing here recurses further than it did.
     serde_json::from_slice(&bytes).map_err(|_| StoreError::invalid("is not JSON", "body").into())
 }
 
-fn json_response(status: StatusCode, body: String) -> Response {
+pub(super) fn json_response(status: StatusCode, body: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -229,9 +284,18 @@ fn json_response(status: StatusCode, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
-fn resource_response(status: StatusCode, resource: &Resource, base: &str) -> Response {
-    let mut response = json_response(status, resource.body.clone());
-    let location = format!("{base}{BASE}/{}/_history/{}", resource.reference(), resource.version);
+/// `If-None-Exist` holds a query, with or without the `?`.
+fn condition(text: &str) -> Option<Vec<(String, String)>> {
+    query_pairs(text.rsplit('?').next().unwrap_or(text))
+}
+
+pub(super) fn resource_response(status: StatusCode, resource: &Resource, headers: &HeaderMap) -> Response {
+    let minimal = negotiate::prefers(headers, "return=minimal");
+    let mut response = match minimal {
+        true => status.into_response(),
+        false => json_response(status, resource.body.clone()),
+    };
+    let location = format!("{}{BASE}/{}/_history/{}", base_url(headers), resource.reference(), resource.version);
     let modified = chrono::DateTime::from_timestamp_millis(resource.updated_ms).unwrap_or_default();
     let modified = modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let mut values = vec![(header::ETAG, etag(resource.version)), (header::LAST_MODIFIED, modified)];
@@ -247,7 +311,7 @@ fn resource_response(status: StatusCode, resource: &Resource, base: &str) -> Res
 }
 
 /// `https://host` as the client wrote it, or nothing (then links are relative) when it is not a plain authority.
-fn base_url(headers: &HeaderMap) -> String {
+pub(super) fn base_url(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
     if host.is_empty() || !host.bytes().all(plain) { String::new() } else { format!("https://{host}") }

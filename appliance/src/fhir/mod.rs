@@ -1,16 +1,23 @@
 //! FHIR R4 on the wire: what is understood of a resource, and the routes under `/fhir/R4`.
 
+mod batch;
 pub mod capability;
 pub mod date;
 pub mod definition;
+mod export;
 pub mod http;
+mod interact;
+mod matching;
 pub mod negotiate;
+mod openapi;
 pub mod outcome;
 pub mod params;
+mod patch;
 mod searchset;
 mod shape;
 pub mod transaction;
 pub mod types;
+pub mod validate;
 
 use crate::store::StoreError;
 use serde_json::{Map, Value};
@@ -27,64 +34,15 @@ pub fn check(kind: &str, body: Value) -> Result<Map<String, Value>, StoreError> 
         return Err(StoreError::invalid("this type is not kept here", kind));
     }
     check_depth(&body, 0)?;
+    validate::check(kind, &body)?;
     let Value::Object(element) = body else {
         return Err(StoreError::invalid("a resource must be a JSON object", kind));
     };
-    match element.get("resourceType").and_then(Value::as_str) {
-        Some(found) if found == kind => {}
-        _ => return Err(StoreError::invalid("must be the type named in the address", format!("{kind}.resourceType"))),
-    }
-    check_elements(kind, &element)?;
     if element.get("name").is_some_and(turns_text) {
         let sentence = "must not hold characters that turn the direction of text";
         return Err(StoreError::invalid(sentence, format!("{kind}.name")));
     }
-    check_required(kind, &element)?;
     Ok(element)
-}
-
-/// R4's elements of a patient: a word that is none of them is a mistake of the sender's, and what it holds would be kept
-/// but never shown.
-const PATIENT_ELEMENTS: [&str; 27] = [
-    "resourceType",
-    "id",
-    "meta",
-    "implicitRules",
-    "language",
-    "text",
-    "contained",
-    "extension",
-    "modifierExtension",
-    "identifier",
-    "active",
-    "name",
-    "telecom",
-    "gender",
-    "birthDate",
-    "deceasedBoolean",
-    "deceasedDateTime",
-    "address",
-    "maritalStatus",
-    "multipleBirthBoolean",
-    "multipleBirthInteger",
-    "photo",
-    "contact",
-    "communication",
-    "generalPractitioner",
-    "managingOrganization",
-    "link",
-];
-
-fn check_elements(kind: &str, element: &Map<String, Value>) -> Result<(), StoreError> {
-    // `_birthDate` and the like hold the extensions of `birthDate`.
-    let known = |name: &str| PATIENT_ELEMENTS.contains(&name.strip_prefix('_').unwrap_or(name));
-    match element.keys().find(|name| kind == "Patient" && !known(name)) {
-        Some(name) => {
-            let name: String = name.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
-            Err(StoreError::invalid("this element does not exist", format!("{kind}.{name}")))
-        }
-        None => Ok(()),
-    }
 }
 
 /// Whether a text holds controls that make what follows read backwards: a name could pass for another one.
@@ -140,51 +98,9 @@ fn check_depth(value: &Value, depth: usize) -> Result<(), StoreError> {
         return Err(StoreError::invalid("is nested too deeply", ""));
     }
     match value {
-        Value::Array(items) => {
-            if items.is_empty() && depth > 0 {
-                return Err(StoreError::invalid("an array must not be empty", ""));
-            }
-            items.iter().try_for_each(|item| check_depth(item, depth + 1))
-        }
+        Value::Array(items) => items.iter().try_for_each(|item| check_depth(item, depth + 1)),
         Value::Object(element) => element.values().try_for_each(|value| check_depth(value, depth + 1)),
         _ => Ok(()),
-    }
-}
-
-/// Elements that R4 requires of the types that people here write by hand.
-fn check_required(kind: &str, element: &Map<String, Value>) -> Result<(), StoreError> {
-    let required: &[&str] = match kind {
-        "Encounter" => &["status", "class"],
-        "Observation" => &["status", "code"],
-        "DiagnosticReport" => &["status", "code"],
-        "Condition" => &["subject"],
-        "AllergyIntolerance" => &["patient"],
-        "MedicationRequest" => &["status", "intent", "subject"],
-        "Procedure" => &["status", "subject"],
-        "Immunization" => &["status", "vaccineCode", "patient"],
-        "Appointment" => &["status", "participant"],
-        "DocumentReference" => &["status", "content"],
-        "Composition" => &["status", "type", "date", "author", "title"],
-        "Claim" => &["status", "type", "use", "patient", "created", "provider", "priority", "insurance"],
-        "Coverage" => &["status", "beneficiary", "payor"],
-        _ => &[],
-    };
-    match required.iter().find(|name| !element.contains_key(**name)) {
-        Some(name) => Err(StoreError::invalid("this element is required", format!("{kind}.{name}"))),
-        None => check_dates(kind, element),
-    }
-}
-
-/// Dates that a search relies on must be dates.
-fn check_dates(kind: &str, element: &Map<String, Value>) -> Result<(), StoreError> {
-    const DATES: [&str; 5] = ["birthDate", "start", "end", "date", "recordedDate"];
-    let wrong = DATES.iter().find(|name| {
-        let text = element.get(**name).and_then(Value::as_str);
-        text.is_some_and(|text| date::parse(text).is_none())
-    });
-    match wrong {
-        Some(name) => Err(StoreError::invalid("must be a date as FHIR writes it", format!("{kind}.{name}"))),
-        None => Ok(()),
     }
 }
 

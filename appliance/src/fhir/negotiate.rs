@@ -11,13 +11,15 @@ use axum::response::{IntoResponse, Response};
 /// The search parameter that outranks the header `Accept`.
 pub const FORMAT: &str = "_format";
 const JSON: [&str; 4] = ["application/fhir+json", "application/json", "text/json", "json"];
+const PATCH: &str = "application/json-patch+json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Middleware of the API: 415 for a body that is not JSON, 406 for a client that wants something else than JSON.
 pub async fn check(request: Request, next: Next) -> Response {
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
-    // An attachment has whatever type it has.
-    let binary = path.strip_prefix(BASE).is_some_and(|rest| rest == "/Binary" || rest.starts_with("/Binary/"));
+    // An attachment has whatever type it has; the files of an export are NDJSON.
+    let below = |rest: &str| rest == "/Binary" || rest.starts_with("/Binary/") || rest.starts_with("/$export/");
+    let binary = path.strip_prefix(BASE).is_some_and(below);
     let has_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let form = path.ends_with("/_search");
     if !binary && has_body && !sends(request.headers(), form) {
@@ -36,7 +38,7 @@ pub async fn check(request: Request, next: Next) -> Response {
 fn sends(headers: &HeaderMap, form: bool) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
     let sent = value.to_str().map(media_type).unwrap_or_default();
-    if form { sent == FORM } else { JSON.contains(&sent.as_str()) }
+    if form { sent == FORM } else { JSON.contains(&sent.as_str()) || sent == PATCH }
 }
 
 fn wants_json(headers: &HeaderMap, query: &str) -> bool {

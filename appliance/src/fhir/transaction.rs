@@ -24,6 +24,7 @@ enum Intent {
     /// Conditional create that found this.
     Exists(Resource),
     Update(Option<u32>),
+    Delete(Option<u32>),
 }
 
 struct Planned {
@@ -44,7 +45,8 @@ pub fn run(tx: &mut Tx<'_>, bundle: Value) -> Result<Value, StoreError> {
         planned.push(plan(tx, &conditions, (index, entry), &mut ids)?);
     }
     // Who is referred to is stored first: patients (their row is in every index key), then the directory.
-    planned.sort_by_key(|entry| (rank(&entry.kind), entry.index));
+    // What is to go goes first, as R4 orders it.
+    planned.sort_by_key(|entry| (!matches!(entry.intent, Intent::Delete(_)), rank(&entry.kind), entry.index));
     let mut answers = vec![Value::Null; count];
     for mut entry in planned {
         rewrite((tx, &conditions), &mut entry.body, &ids, entry.index)?;
@@ -91,8 +93,16 @@ fn plan(
     let request = entry.remove("request").unwrap_or_default();
     let text = |name: &str| request.get(name).and_then(Value::as_str);
     let url = text("url").ok_or_else(|| StoreError::invalid("is required", path("request.url")))?;
+    let version = text("ifMatch").map(|tag| super::etag_version(tag).ok_or(tag)).transpose();
+    let version = version.map_err(|_| StoreError::invalid("must be W/\"version\"", path("request.ifMatch")))?;
+    if text("method") == Some("DELETE") {
+        let (kind, id) =
+            url.split_once('/').ok_or_else(|| StoreError::invalid("must be Type/id", path("request.url")))?;
+        let intent = Intent::Delete(version);
+        return Ok(Planned { index, kind: kind.to_owned(), id: id.to_owned(), intent, body: Value::Null });
+    }
     if !matches!(text("method"), Some("POST" | "PUT")) {
-        return Err(StoreError::invalid("only POST and PUT are carried out here", path("request.method")));
+        return Err(StoreError::invalid("only POST, PUT and DELETE are carried out here", path("request.method")));
     }
     let body = entry.remove("resource").ok_or_else(|| StoreError::invalid("is required", path("resource")))?;
     let (kind, intent, id) = match text("method") {
@@ -110,14 +120,17 @@ fn plan(
             };
             (url.to_owned(), intent, id)
         }
-        Some("PUT") => {
-            let (kind, id) =
-                url.split_once('/').ok_or_else(|| StoreError::invalid("must be Type/id", path("request.url")))?;
-            let version = text("ifMatch").map(|tag| super::etag_version(tag).ok_or(tag)).transpose();
-            let version = version.map_err(|_| StoreError::invalid("must be W/\"version\"", path("request.ifMatch")))?;
-            (kind.to_owned(), Intent::Update(version), id.to_owned())
-        }
-        _ => return Err(StoreError::invalid("only POST and PUT are carried out here", path("request.method"))),
+        _ => match url.split_once('?') {
+            Some((kind, condition)) => match conditions.matching(tx, kind, condition, &path("request.url"))? {
+                Some(found) => (kind.to_owned(), Intent::Update(version.or(Some(found.version))), found.id),
+                None => (kind.to_owned(), Intent::Create, clock::new_id().map_err(StoreError::io("randomness"))?),
+            },
+            None => {
+                let (kind, id) =
+                    url.split_once('/').ok_or_else(|| StoreError::invalid("must be Type/id", path("request.url")))?;
+                (kind.to_owned(), Intent::Update(version), id.to_owned())
+            }
+        },
     };
     if !types::is_kept(&kind) {
         return Err(StoreError::invalid("this type is not kept here", path("request.url")));
@@ -141,6 +154,10 @@ fn rank(kind: &str) -> u8 {
 
 fn carry_out(tx: &mut Tx<'_>, entry: Planned) -> Result<Value, StoreError> {
     let (status, stored) = match entry.intent {
+        Intent::Delete(version) => {
+            let version = tx.delete(&entry.kind, &entry.id, version)?;
+            return Ok(json!({ "response": { "status": "204 No Content", "etag": super::etag(version) } }));
+        }
         Intent::Exists(found) => ("200 OK", found),
         Intent::Create => ("201 Created", tx.update(&entry.kind, &entry.id, entry.body, Expect::Nothing)?),
         Intent::Update(Some(version)) => {

@@ -120,7 +120,7 @@ fn pages_are_whole(db: &Connection) -> bool {
 struct Records {
     /// By type.
     counts: BTreeMap<String, u64>,
-    /// Over all current resources.
+    /// Over all current resources and deletions.
     digest: String,
     newest_ms: i64,
     /// A body is not what was written.
@@ -130,8 +130,8 @@ struct Records {
 fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
     let digest = if schema < 2 { "NULL" } else { "r.digest" };
     let sql = format!(
-        "SELECT t.name, r.id, r.version, r.updated_ms, r.body, {digest} FROM resource r \
-         JOIN resource_type t ON t.id = r.type WHERE r.deleted = 0 ORDER BY r.type, r.id"
+        "SELECT t.name, r.id, r.version, r.updated_ms, r.body, {digest}, r.deleted FROM resource r \
+         JOIN resource_type t ON t.id = r.type ORDER BY r.type, r.id"
     );
     let mut statement = db.prepare(&sql)?;
     let mut rows = statement.query([])?;
@@ -151,6 +151,10 @@ fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
         }
         hasher.update(&version.to_le_bytes());
         found.newest_ms = found.newest_ms.max(updated_ms);
+        // A deletion is part of the digest, and no record any more.
+        if row.get::<_, i64>(6)? != 0 {
+            continue;
+        }
         match found.counts.get_mut(kind) {
             Some(count) => *count += 1,
             None => drop(found.counts.insert(kind.to_owned(), 1)),

@@ -7,6 +7,12 @@ pub enum StoreError {
     Denied(#[from] crate::access::Denied),
     #[error("there is no such record")]
     NotFound,
+    #[error("the record was deleted; its history is kept")]
+    Gone { version: u32 },
+    #[error("other records refer to this one: it stays")]
+    Referred,
+    #[error("more than one record meets the condition: name one by its id")]
+    Several,
     #[error("the record was changed by somebody else: read version {current} and apply the change to it")]
     VersionConflict { current: u32 },
     #[error("an update must name the version that it replaces")]

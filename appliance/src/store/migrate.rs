@@ -11,8 +11,12 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 const APPLICATION_ID: i32 = 0x4866_454d;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
-const MIGRATIONS: [&[&str]; 3] =
-    [&[include_str!("schema-1.sql"), access::SCHEMA], &[include_str!("schema-2.sql")], &[include_str!("schema-3.sql")]];
+const MIGRATIONS: [&[&str]; 4] = [
+    &[include_str!("schema-1.sql"), access::SCHEMA],
+    &[include_str!("schema-2.sql")],
+    &[include_str!("schema-3.sql")],
+    &[include_str!("schema-4.sql")],
+];
 
 /// Brings the file to [`SCHEMA_VERSION`]; each step commits with its number or not at all.
 pub fn migrate(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {

@@ -8,6 +8,8 @@
 
 mod chart;
 mod error;
+mod everything;
+mod history;
 mod include;
 mod index;
 mod ledger;
@@ -24,6 +26,8 @@ mod writer;
 
 pub use chart::Chart;
 pub use error::{Reason, StoreError};
+pub use everything::Everything;
+pub use history::{Before, Version, Versions};
 pub use ledger::{Entry as LedgerEntry, Posting};
 pub use migrate::SCHEMA_VERSION;
 pub use order::Cursor;
@@ -33,6 +37,7 @@ pub use search::Page;
 pub use tx::Tx;
 pub use view::View;
 
+pub(crate) use index::fold;
 pub(crate) use migrate::schema_version;
 pub(crate) use resource::{body_digest, load as load_resource};
 

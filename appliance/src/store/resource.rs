@@ -24,7 +24,7 @@ pub struct Resource {
 /// What an update expects to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Exactly this version (`If-Match`).
+    /// Exactly this version (`If-Match`); of a deleted resource the version that says so.
     Version(u32),
     /// Nothing: the client chose the id of a new resource.
     Nothing,

@@ -5,7 +5,7 @@ use super::ledger::{self, Posting};
 use super::query::Query;
 use super::resource::{self, Expect, Resource};
 use super::search::{self, Page};
-use super::{StoreError, outbox};
+use super::{StoreError, Version, everything, history, outbox};
 use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{self, Action, Event};
@@ -58,15 +58,67 @@ impl<'a> Tx<'a> {
     /// [`StoreError::VersionConflict`] when somebody else changed it, [`StoreError::VersionRequired`] when it exists and
     /// the caller expected nothing, [`StoreError::NotFound`] when it does not exist and a version was expected.
     pub fn update(&mut self, kind: &str, id: &str, body: Value, expect: Expect) -> Result<Resource, StoreError> {
-        let current = resource::load(self.connection, kind, id)?;
-        match (current, expect) {
-            (None, Expect::Nothing) => self.insert(kind, id, body),
-            (None, Expect::Version(_)) => Err(StoreError::NotFound),
-            (Some(_), Expect::Nothing) => Err(StoreError::VersionRequired),
-            (Some(current), Expect::Version(version)) if current.version != version => {
+        let Some(Version { resource: current, deleted }) = history::current(self.connection, kind, id)? else {
+            return match expect {
+                Expect::Nothing => self.insert(kind, id, body),
+                Expect::Version(_) => Err(StoreError::NotFound),
+            };
+        };
+        match expect {
+            // What was deleted comes back as its next version.
+            Expect::Nothing if deleted => self.replace(current, body, access::Action::Create),
+            Expect::Nothing => Err(StoreError::VersionRequired),
+            Expect::Version(version) if current.version != version => {
                 Err(StoreError::VersionConflict { current: current.version })
             }
-            (Some(current), Expect::Version(_)) => self.replace(current, body),
+            Expect::Version(_) => self.replace(current, body, access::Action::Update),
+        }
+    }
+
+    /// Ends a resource: it is found and read no more, and its versions are kept. Gives the version that says so.
+    ///
+    /// # Errors
+    /// [`StoreError::Referred`] while another record, a file or the ledger refers to it: nothing is left pointing nowhere.
+    pub fn delete(&mut self, kind: &str, id: &str, version: Option<u32>) -> Result<u32, StoreError> {
+        if let Err(denied) = access::authorize(self.actor, access::Action::Delete, Object::resource(kind)) {
+            return Err(denied.into());
+        }
+        let Version { resource: current, deleted } =
+            history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
+        if version.is_some_and(|version| version != current.version) {
+            return Err(StoreError::VersionConflict { current: current.version });
+        }
+        if deleted {
+            return Ok(current.version);
+        }
+        if everything::is_referred_to(self.connection, self.params, &current)? {
+            return Err(StoreError::Referred);
+        }
+        let patient = resource::patient_id(self.connection, current.patient)?;
+        let next = current.version.checked_add(1).ok_or(StoreError::Damaged("version"))?;
+        self.supersede(&current)?;
+        let body = current.json()?;
+        index::remove(self.connection, self.params, kind, (current.rid, current.patient), &body)?;
+        let sql =
+            "UPDATE resource SET version = ?2, updated_ms = ?3, deleted = 1, body = '', digest = ?4 WHERE rid = ?1";
+        let digest = resource::body_digest("");
+        self.connection.prepare_cached(sql)?.execute((current.rid, next, self.now_ms, digest))?;
+        self.note(Event::new(Action::Delete, kind, id).of_patient(&patient));
+        Ok(next)
+    }
+
+    /// The one resource that a condition finds; `None` for none.
+    ///
+    /// # Errors
+    /// [`StoreError::Several`] when there is more than one.
+    pub fn matching(&self, kind: &str, pairs: &[(String, String)]) -> Result<Option<Resource>, StoreError> {
+        if pairs.is_empty() {
+            return Err(StoreError::invalid("is not a query", "condition"));
+        }
+        let mut found = self.search(&Query::parse(kind, pairs)?.limit(2))?.resources;
+        match found.len() {
+            0 | 1 => Ok(found.pop()),
+            _ => Err(StoreError::Several),
         }
     }
 
@@ -180,24 +232,19 @@ impl<'a> Tx<'a> {
         Ok(stored)
     }
 
-    fn replace(&mut self, current: Resource, body: Value) -> Result<Resource, StoreError> {
-        access::authorize(self.actor, access::Action::Update, Object::resource(&current.kind))?;
+    /// Puts the next version in place of `current`, which may be a deletion.
+    fn replace(&mut self, current: Resource, body: Value, action: access::Action) -> Result<Resource, StoreError> {
+        access::authorize(self.actor, action, Object::resource(&current.kind))?;
         let element = fhir::check(&current.kind, body)?;
-        let replaced = current.json()?;
+        let replaced = if current.body.is_empty() { Value::Null } else { current.json()? };
         fhir::check_signed(&current.kind, &replaced, &element)?;
         let version = current.version.checked_add(1).ok_or(StoreError::Damaged("version"))?;
         let body = encode(element, &current.id, version, self.now_ms)?;
         let value = Value::Object(body.0);
         let patient = self.compartment(&current.kind, current.rid, &value)?;
-        let sql = "INSERT INTO history (rid, version, updated_ms, body) VALUES (?1, ?2, ?3, ?4)";
-        self.connection.prepare_cached(sql)?.execute((
-            current.rid,
-            current.version,
-            current.updated_ms,
-            &current.body,
-        ))?;
-        let sql =
-            "UPDATE resource SET version = ?2, updated_ms = ?3, patient = ?4, body = ?5, digest = ?6 WHERE rid = ?1";
+        self.supersede(&current)?;
+        let sql = "UPDATE resource SET version = ?2, updated_ms = ?3, patient = ?4, body = ?5, digest = ?6, deleted = 0 \
+                   WHERE rid = ?1";
         let digest = resource::body_digest(&body.1);
         self.connection.prepare_cached(sql)?.execute((current.rid, version, self.now_ms, patient, &body.1, digest))?;
         index::remove(self.connection, self.params, &current.kind, (current.rid, current.patient), &replaced)?;
@@ -205,6 +252,13 @@ impl<'a> Tx<'a> {
         let stored = Resource { version, updated_ms: self.now_ms, patient, body: body.1, ..current };
         self.note_change(Action::Update, &stored)?;
         Ok(stored)
+    }
+
+    fn supersede(&self, current: &Resource) -> Result<(), StoreError> {
+        let sql = "INSERT INTO history (rid, version, updated_ms, body) VALUES (?1, ?2, ?3, ?4)";
+        let row = (current.rid, current.version, current.updated_ms, &current.body);
+        self.connection.prepare_cached(sql)?.execute(row)?;
+        Ok(())
     }
 
     fn note_change(&mut self, action: Action, stored: &Resource) -> Result<(), StoreError> {

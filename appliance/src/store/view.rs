@@ -1,5 +1,7 @@
 //! Reading: one consistent point, every access authorized here and told to the audit.
 
+use super::everything::{self, Everything};
+use super::history::{self, Before, Version, Versions};
 use super::index::ParamIds;
 use super::query::Query;
 use super::search::Page;
@@ -9,7 +11,7 @@ use crate::attachments::AttachmentRow;
 use crate::audit::{self, Action, Event, Outcome};
 use rusqlite::Connection;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One consistent read point on behalf of one actor. What it returns is audited before the caller of
 /// [`super::Store::view`] sees it; a refusal is audited too.
@@ -37,18 +39,85 @@ impl<'a> View<'a> {
     /// The current version of a resource.
     pub fn read(&self, kind: &str, id: &str) -> Result<Resource, StoreError> {
         self.permit(access::Action::Read, kind, id)?;
-        let found = resource::load(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
+        let Version { resource: found, deleted } =
+            history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&found)?));
-        Ok(found)
+        if deleted { Err(StoreError::Gone { version: found.version }) } else { Ok(found) }
     }
 
     /// A certain version of a resource, the current or a superseded one.
     pub fn version(&self, kind: &str, id: &str, version: u32) -> Result<Resource, StoreError> {
-        let current = self.read(kind, id)?;
-        if current.version == version {
-            return Ok(current);
+        self.permit(access::Action::Read, kind, id)?;
+        let current = history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?.resource;
+        self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&current)?));
+        let found = match current.version == version {
+            true => current,
+            false => resource::load_version(current, self.connection, version)?.ok_or(StoreError::NotFound)?,
+        };
+        if found.body.is_empty() { Err(StoreError::Gone { version }) } else { Ok(found) }
+    }
+
+    /// A page of the versions of one resource or of a type, newest first.
+    pub fn history(&self, asked: &Versions) -> Result<(Vec<Version>, Option<Before>), StoreError> {
+        let id = asked.id.as_deref().unwrap_or_default();
+        self.permit(access::Action::Search, &asked.kind, id)?;
+        let patient = match &asked.id {
+            Some(id) => {
+                let current = history::current(self.connection, &asked.kind, id)?.ok_or(StoreError::NotFound)?;
+                self.patient_of(&current.resource)?
+            }
+            None => String::new(),
+        };
+        let found = history::page(self.connection, asked)?;
+        let matches = found.0.len() as u64;
+        self.note(Event::new(Action::Search, &asked.kind, id).of_patient(&patient).matches(matches));
+        Ok(found)
+    }
+
+    /// A page of a patient's whole record, as far as the actor may see it, with the directory entries that it refers to.
+    pub fn everything(&self, patient: &str, asked: &Everything) -> Result<Page, StoreError> {
+        let root = self.read("Patient", patient)?;
+        let may = |kind: &str| self.may(access::Action::Read, kind);
+        let page = everything::page(self.connection, root.rid, asked, &may)?;
+        let mut matches = BTreeMap::<&str, u64>::new();
+        page.resources.iter().chain(&page.included).for_each(|found| *matches.entry(&found.kind).or_default() += 1);
+        for (kind, count) in matches {
+            self.note(Event::new(Action::Export, kind, "").of_patient(patient).matches(count));
         }
-        resource::load_version(current, self.connection, version)?.ok_or(StoreError::NotFound)
+        Ok(page)
+    }
+
+    /// The types that some of these patients' compartments hold or held.
+    pub fn kinds_of(&self, patients: &[String]) -> Result<Vec<String>, StoreError> {
+        self.permit(access::Action::Search, "Patient", "")?;
+        let sql = "SELECT DISTINCT t.name FROM resource p JOIN resource r ON r.patient = p.rid \
+                   JOIN resource_type t ON t.id = r.type \
+                   WHERE p.type = (SELECT id FROM resource_type WHERE name = 'Patient') AND p.id = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut kinds = BTreeSet::new();
+        for patient in patients {
+            for kind in statement.query_map([patient], |row| row.get::<_, String>(0))? {
+                kinds.insert(kind?);
+            }
+        }
+        Ok(kinds.into_iter().collect())
+    }
+
+    /// Resources of a type in a patient's compartment as they were at a moment; `after` is the row of the last one before.
+    pub fn as_of(
+        &self,
+        kind: &str,
+        (patient, after): (&str, i64),
+        between: (i64, i64),
+        count: u32,
+    ) -> Result<Vec<Resource>, StoreError> {
+        self.permit(access::Action::Search, kind, "")?;
+        let Some(current) = history::current(self.connection, "Patient", patient)? else { return Ok(Vec::new()) };
+        let found = history::as_of(self.connection, kind, (current.resource.rid, after), between, count)?;
+        if !found.is_empty() {
+            self.note(Event::new(Action::Export, kind, "").of_patient(patient).matches(found.len() as u64));
+        }
+        Ok(found)
     }
 
     /// One page of the resources that match.

@@ -766,7 +766,7 @@ async fn what_is_not_there_is_told_in_the_askers_language() {
         assert!(answer.body.contains("<h1>") && !answer.body.contains("deserialize"), "{}", answer.body);
     }
     let none = site.get(&clinician, "/fhir/R4/Patient/x/y/z").await;
-    let request = Request::delete("/fhir/R4/Patient/x").header(header::COOKIE, &clinician.cookie);
+    let request = Request::delete("/fhir/R4/metadata").header(header::COOKIE, &clinician.cookie);
     let method = site.send(request.body(Body::empty()).unwrap()).await;
     for (answer, status) in [(none, StatusCode::NOT_FOUND), (method, StatusCode::METHOD_NOT_ALLOWED)] {
         let outcome: Value = serde_json::from_str(&answer.body).unwrap();

@@ -1,0 +1,113 @@
+// Two clients of other people use the API: fhir-kit-client and @medplum/core.
+// usage: node clients.mjs BASE_URL COOKIE CSRF MODULES
+import { strict as assert } from "node:assert";
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+
+const [base, cookie, csrf, modules] = process.argv.slice(2);
+// The clients lie outside the checkout, where a bare name would not find them.
+async function client(name) {
+  const { exports } = JSON.parse(readFileSync(`${modules}/${name}/package.json`, "utf8"));
+  const entry = exports["."] ?? exports;
+  const file = typeof entry === "string" ? entry : entry.import?.default ?? entry.import ?? entry.default;
+  return import(pathToFileURL(`${modules}/${name}/${file}`).href);
+}
+const headers = { cookie, "x-csrf-token": csrf };
+const patient = (family) => ({
+  resourceType: "Patient",
+  name: [{ family, given: ["Ada"] }],
+  birthDate: "1980-02-03",
+  identifier: [{ system: "urn:x", value: family }],
+});
+const observation = (id, value) => ({
+  resourceType: "Observation",
+  status: "final",
+  code: { coding: [{ system: "http://loinc.org", code: "29463-7" }] },
+  subject: { reference: `Patient/${id}` },
+  effectiveDateTime: `2024-05-0${value}`,
+  valueQuantity: { value: 70 + value, unit: "kg" },
+});
+
+async function useKit() {
+  const module = await client("fhir-kit-client");
+  const Client = module.default ?? module.Client;
+  const kit = new Client({ baseUrl: base, customHeaders: headers });
+  const statement = await kit.capabilityStatement();
+  assert.equal(statement.fhirVersion, "4.0.1");
+  const made = await kit.create({ resourceType: "Patient", body: patient("Kit") });
+  const read = await kit.read({ resourceType: "Patient", id: made.id });
+  assert.deepEqual(read, made);
+  const updated = await kit.update({
+    resourceType: "Patient",
+    id: made.id,
+    body: { ...read, gender: "female" },
+    options: { headers: { "if-match": `W/"${read.meta.versionId}"` } },
+  });
+  assert.equal(updated.meta.versionId, "2");
+  const patched = await kit.patch({
+    resourceType: "Patient",
+    id: made.id,
+    JSONPatch: [{ op: "replace", path: "/gender", value: "other" }],
+  });
+  assert.equal(patched.gender, "other");
+  assert.equal((await kit.vread({ resourceType: "Patient", id: made.id, version: "1" })).gender, undefined);
+  const history = await kit.history({ resourceType: "Patient", id: made.id });
+  assert.equal(history.entry.length, 3);
+  for (const value of [1, 2, 3]) await kit.create({ resourceType: "Observation", body: observation(made.id, value) });
+  let page = await kit.search({
+    resourceType: "Observation",
+    searchParams: { patient: made.id, _sort: "-date", _count: 2, _include: "Observation:patient" },
+  });
+  const seen = [];
+  for (; page; page = await kit.nextPage({ bundle: page })) {
+    seen.push(...page.entry.filter((entry) => entry.search.mode === "match").map((entry) => entry.resource.effectiveDateTime));
+    assert(page.entry.some((entry) => entry.search.mode === "include" && entry.resource.id === made.id));
+  }
+  assert.deepEqual(seen, ["2024-05-03", "2024-05-02", "2024-05-01"]);
+  const batch = await kit.batch({
+    body: { resourceType: "Bundle", type: "batch", entry: [{ request: { method: "GET", url: `Patient/${made.id}` } }] },
+  });
+  assert.equal(batch.entry[0].resource.id, made.id);
+  const transaction = await kit.transaction({
+    body: {
+      resourceType: "Bundle",
+      type: "transaction",
+      entry: [{ resource: patient("Bundled"), request: { method: "POST", url: "Patient" } }],
+    },
+  });
+  assert.match(transaction.entry[0].response.status, /^201/);
+  const everything = await kit.operation({ name: "everything", resourceType: "Patient", id: made.id, method: "GET" });
+  assert.equal(everything.entry.length, 4);
+  await assert.rejects(kit.read({ resourceType: "Patient", id: "nobody" }), (error) => error.response.status === 404);
+}
+
+async function useMedplum() {
+  const { MedplumClient } = await client("@medplum/core");
+  const plum = new MedplumClient({
+    baseUrl: new URL(base).origin,
+    fhirUrlPath: "fhir/R4",
+    fetch: (url, options) => fetch(url, { ...options, headers: { ...options?.headers, ...headers } }),
+  });
+  const made = await plum.createResource(patient("Plum"));
+  const again = await plum.createResourceIfNoneExist(patient("Plum"), "identifier=urn:x|Plum");
+  assert.equal(again.id, made.id);
+  assert.equal((await plum.readResource("Patient", made.id)).id, made.id);
+  const found = await plum.searchResources("Patient", { family: "Plum", birthdate: "ge1980" });
+  assert.deepEqual(found.map((one) => one.id), [made.id]);
+  assert.equal(await plum.searchOne("Patient", "family=Nobody"), undefined);
+  const patched = await plum.patchResource("Patient", made.id, [{ op: "add", path: "/gender", value: "female" }]);
+  assert.equal(patched.gender, "female");
+  const versions = await plum.readHistory("Patient", made.id);
+  assert.equal(versions.entry.length, 2);
+  const upserted = await plum.upsertResource({ ...patient("Plum"), gender: "other" }, "identifier=urn:x|Plum");
+  assert.equal(upserted.id, made.id);
+  const pages = [];
+  for await (const page of plum.searchResourcePages("Patient", "_count=1&_sort=_lastUpdated")) pages.push(page.length);
+  assert(pages.length >= 3 && pages.every((length) => length === 1));
+  const wrong = { ...patient("Wrong"), gender: "blue" };
+  await assert.rejects(plum.createResource(wrong), (error) => error.outcome.issue[0].expression[0] === "Patient.gender");
+}
+
+await useKit();
+await useMedplum();
+console.log("both clients are content");
