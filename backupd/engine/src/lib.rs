@@ -76,8 +76,8 @@ pub use keys::{
     keyring, newest_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,
 };
 pub use list::{Visit, kind_and_size, list};
-pub use memory_state::{Held, MemoryStates};
 pub use locks::{LockOutcome, LockWish, extend_locks};
+pub use memory_state::{Held, MemoryStates};
 pub use progress::{NoProgress, Phase, Progress, ProgressEvent};
 pub use read::{Entry, EntryKind, facts, ls};
 pub use replicate::{StoreCatchUp, replicate, replicate_until};
