@@ -1,7 +1,8 @@
-// Three small things that HTML alone cannot do; every page works without them.
+// Four small things that HTML alone cannot do; every page works without them.
 // 1. The screen locks when nobody has touched it for the practice's idle time; typed text survives behind the cover.
 // 2. While a person types, the server is told at most once a minute, so that a long note does not lock the session.
 // 3. A page with unsaved input asks before it is left.
+// 4. A button prints.
 "use strict";
 
 (() => {
@@ -26,6 +27,10 @@
   window.addEventListener("beforeunload", (event) => {
     if (changed && !leaving) event.preventDefault();
   });
+
+  for (const button of document.querySelectorAll("[data-print]")) {
+    button.addEventListener("click", () => window.print());
+  }
 
   const invalid = document.querySelector("[aria-invalid=true]");
   if (invalid) invalid.focus();

@@ -26,6 +26,10 @@ pub enum Action {
     Import,
     Export,
     Start,
+    /// A rule of the calendar was overruled, with a reason.
+    Override,
+    /// Something left for the outside: a reminder, a code, a message.
+    Send,
 }
 
 impl Action {
@@ -47,6 +51,8 @@ impl Action {
             Action::Import => "import",
             Action::Export => "export",
             Action::Start => "start",
+            Action::Override => "override",
+            Action::Send => "send",
         }
     }
 }

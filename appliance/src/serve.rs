@@ -3,9 +3,13 @@
 use crate::access::{Actor, Program};
 use crate::audit::{Action, Event};
 use crate::clock::Clock;
+use crate::messages::Channels;
+use crate::messages::http::Gateway;
+use crate::messages::mail::Mailer;
+use crate::messages::reminders::Plan;
 use crate::ops::{Operations, golden, wire};
 use crate::probe::{self, Restored};
-use crate::settings::Settings;
+use crate::settings::{GatewaySettings, Settings};
 use crate::store::{Mode, Store, StoreError, Tx};
 use crate::{fhir, web};
 use anyhow::Context;
@@ -63,7 +67,20 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         },
     );
     let app = web::app(&pages, fhir::http::routes(&store));
-    let tasks = [tokio::spawn(operations.serve(ops_listener)), tokio::spawn(canaries(store.clone()))];
+    let mut tasks = vec![
+        tokio::spawn(operations.serve(ops_listener)),
+        tokio::spawn(canaries(store.clone())),
+        tokio::spawn(messages(&store, &settings)?),
+    ];
+    if let Some(address) = settings.booking_listen {
+        let listener = TcpListener::bind(address).await.context(
+            "booking_listen in appliance.toml: the address cannot be used; choose a free one of this machine",
+        )?;
+        let (app, tls) = (web::public_app(&pages), Some(Arc::clone(&tls)));
+        tasks.push(tokio::spawn(async move {
+            service::http::serve(listener, tls, app, service::http::Limits::default(), service::shutdown()).await;
+        }));
+    }
     service::spawn_watchdog();
     log::info!(port = settings.listen.port(); "ready");
     service::ready();
@@ -73,6 +90,27 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(&settings.ops_socket);
     log::info!("stopped");
     Ok(())
+}
+
+/// The work of sending what the practice says to the outside.
+fn messages(store: &Store, settings: &Settings) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let gateway = |section: &str, settings: &Option<GatewaySettings>| {
+        let made = settings.as_ref().map(Gateway::new).transpose();
+        made.map_err(|problem| anyhow::anyhow!("[{section}] in appliance.toml: {problem}"))
+    };
+    let mail = settings.mail.as_ref().map(|mail| Mailer::new(mail, &settings.practice_name)).transpose();
+    let channels = Channels {
+        mail: mail.map_err(|problem| anyhow::anyhow!("[mail] in appliance.toml: {problem}"))?,
+        sms: gateway("sms", &settings.sms)?,
+        webhook: gateway("webhook", &settings.webhook)?,
+    };
+    if settings.booking_listen.is_some() && channels.mail.is_none() {
+        anyhow::bail!(
+            "booking_listen in appliance.toml needs [mail]: online bookings are confirmed by a code in a mail"
+        );
+    }
+    let plan = Plan { hours: settings.reminder_hours };
+    Ok(crate::messages::work(store.clone(), channels, settings.time_zone, settings.practice_name.clone(), plan))
 }
 
 /// Tells the audit of the start, writes the first canary and notes the zone in which days begin here.

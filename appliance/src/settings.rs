@@ -23,8 +23,51 @@ pub struct Settings {
     pub practice_name: String,
     /// Seconds without a request after which a session locks.
     pub idle_lock_s: i64,
+    /// Where strangers book appointments; `None` for nowhere.
+    pub booking_listen: Option<SocketAddr>,
+    /// How mail leaves; `None` for not at all.
+    pub mail: Option<MailSettings>,
+    /// The program that turns requests into short messages, and the one that hears of reminders.
+    pub sms: Option<GatewaySettings>,
+    pub webhook: Option<GatewaySettings>,
+    /// Hours before an appointment at which a reminder leaves; 0 for none.
+    pub reminder_hours: i64,
     /// The TLS files as written, for their place in a snapshot's `config` part.
     pub(crate) tls_as_written: [PathBuf; 2],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTls {
+    /// TLS from the first byte, usually port 465.
+    Tls,
+    /// Upgraded, usually port 587.
+    Starttls,
+    /// Only to a server on this machine.
+    None,
+}
+
+/// `[mail]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailSettings {
+    pub host: String,
+    pub port: u16,
+    pub tls: MailTls,
+    pub from: String,
+    /// User name and password, a line each.
+    pub credentials: Option<PathBuf>,
+    /// The authority of the mail server's certificate, where it is not a public one.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[sms]`, `[webhook]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewaySettings {
+    pub url: String,
+    /// A file with the secret that signs each request.
+    pub secret: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +100,12 @@ struct Written {
     practice_name: String,
     #[serde(default = "default_idle_lock")]
     idle_lock_s: i64,
+    booking_listen: Option<String>,
+    mail: Option<MailSettings>,
+    sms: Option<GatewaySettings>,
+    webhook: Option<GatewaySettings>,
+    #[serde(default)]
+    reminder_hours: i64,
 }
 
 fn default_listen() -> String {
@@ -107,6 +156,23 @@ impl Settings {
         if !(60..=43_200).contains(&written.idle_lock_s) {
             return Err(wrong("idle_lock_s", "is out of range", "choose 60 to 43200 seconds"));
         }
+        let booking_listen = written.booking_listen.as_deref().map(str::parse).transpose().map_err(|_| {
+            wrong("booking_listen", "is not an address with a port", "write it like \"0.0.0.0:8444\", or leave it out")
+        })?;
+        if !(0..=336).contains(&written.reminder_hours) {
+            return Err(wrong("reminder_hours", "is out of range", "choose 1 to 336 hours, or 0 for no reminders"));
+        }
+        if written
+            .mail
+            .as_ref()
+            .is_some_and(|m| m.tls == MailTls::None && !matches!(m.host.as_str(), "localhost" | "127.0.0.1" | "::1"))
+        {
+            return Err(wrong(
+                "mail",
+                "would send unencrypted to another machine",
+                "set tls to \"starttls\" or \"tls\"",
+            ));
+        }
         let ops_socket = folder.join(&written.ops_socket);
         if ops_socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
             return Err(wrong(
@@ -128,6 +194,15 @@ impl Settings {
             time_zone,
             practice_name: written.practice_name,
             idle_lock_s: written.idle_lock_s,
+            booking_listen,
+            mail: written.mail.map(|m| MailSettings {
+                credentials: m.credentials.map(|p| folder.join(p)),
+                ca: m.ca.map(|p| folder.join(p)),
+                ..m
+            }),
+            sms: written.sms.map(|s| GatewaySettings { secret: folder.join(&s.secret), ..s }),
+            webhook: written.webhook.map(|s| GatewaySettings { secret: folder.join(&s.secret), ..s }),
+            reminder_hours: written.reminder_hours,
             tls_as_written: [written.tls_cert, written.tls_key],
         })
     }
@@ -164,6 +239,9 @@ mod tests {
             ("listen", "listen = \"here\""),
             ("time_zone", "time_zone = \"Mars/North\""),
             ("idle_lock_s", "idle_lock_s = 1"),
+            ("booking_listen", "booking_listen = \"everywhere\""),
+            ("mail", "[mail]\nhost = \"mail.example.org\"\nport = 25\ntls = \"none\"\nfrom = \"a@example.org\""),
+            ("reminder_hours", "reminder_hours = 1000"),
         ] {
             let told = parse(&format!("{LEAST}{line}\n")).unwrap_err().to_string();
             assert!(told.contains("appliance.toml") && told.contains(&format!("`{key}`")), "{told}");

@@ -149,7 +149,8 @@ pub struct Facts {
     pub attachment_bytes: u64,
     /// BLAKE3 over the sorted attachment digests, hex. Recomputing it re-hashes every attachment's bytes.
     pub attachments_digest: String,
-    /// BLAKE3 over every current resource (type, id, version, body) in key order, hex; a deleted one has an empty body.
+    /// BLAKE3 over every current resource (type, id, version, body) in key order; a deleted one has an empty body; and
+    /// every row that the practice keeps beside them (accounts, settings, messages), hex.
     pub resources_digest: String,
     pub audit_entries: u64,
     /// Head of the audit hash chain, hex; the chain is walked when the facts are computed.

@@ -75,6 +75,12 @@ pub enum Program {
     Operations,
     /// `appliance probe` over restored data.
     Probe,
+    /// A calendar feed: its address is known to whoever asked for it.
+    Feed,
+    /// The public pages, on behalf of somebody who proved a mail address.
+    OnlineBooking,
+    /// Reminders and what else leaves by mail.
+    Messages,
 }
 
 impl Program {
@@ -85,6 +91,9 @@ impl Program {
             Program::Seed => "seed",
             Program::Operations => "operations",
             Program::Probe => "probe",
+            Program::Feed => "calendar-feed",
+            Program::OnlineBooking => "online-booking",
+            Program::Messages => "messages",
         }
     }
 }

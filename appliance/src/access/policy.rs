@@ -237,6 +237,18 @@ fn authorize_program(program: Program, action: Action, object: Object<'_>) -> Re
         (Program::Import | Program::Seed, Object::Resource { kind, .. }) => class_of(kind) != Some(Class::Audit),
         // The canary is the one resource that the operations side writes.
         (Program::Operations, Object::Resource { kind: "Basic", patient: None }) => true,
+        (Program::Feed, Object::Resource { kind, .. }) => {
+            action.is_read() && matches!(class_of(kind), Some(Class::Scheduling | Class::Directory))
+        }
+        (Program::OnlineBooking, Object::Resource { kind, .. }) => match class_of(kind) {
+            Some(Class::Scheduling) => action != Action::Delete,
+            Some(Class::Registration) => kind == "Patient" && matches!(action, Action::Search | Action::Create),
+            Some(Class::Directory) => action.is_read(),
+            _ => false,
+        },
+        (Program::Messages, Object::Resource { kind, .. }) => {
+            action == Action::Read && matches!(kind, "Patient" | "Appointment")
+        }
         (Program::Operations | Program::Probe, Object::Resource { .. } | Object::AuditLog) => action.is_read(),
         _ => false,
     };

@@ -103,6 +103,7 @@ fn practice(store: &Store, plan: &Plan, seeded: &mut Seeded) -> Result<Vec<Staff
         ));
         staff.push(Staff { id, display: format!("Dr. {given} {family}") });
     }
+    resources.extend(calendar::practice(&mut chooser, &staff));
     seeded.resources += resources.len() as u64;
     store.write_blocking(&Actor::program(Program::Seed), move |tx: &mut Tx<'_>| {
         if tx.read("Organization", &organization).is_ok() {

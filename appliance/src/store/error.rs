@@ -17,6 +17,10 @@ pub enum StoreError {
     VersionConflict { current: u32 },
     #[error("an update must name the version that it replaces")]
     VersionRequired,
+    #[error(
+        "somebody in this appointment is busy at that time: choose another, or give the reason for booking all the same"
+    )]
+    Taken,
     #[error("{what}")]
     Invalid { what: Reason },
     #[error("the data folder is in use by another appliance: stop `appliance serve` first")]

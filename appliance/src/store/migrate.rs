@@ -1,7 +1,7 @@
 //! Numbered, forward-only migrations. The number that a file has reached is its `user_version`.
 
 use super::StoreError;
-use crate::access;
+use crate::{access, scheduling};
 use rusqlite::Connection;
 
 /// The schema that this release writes.
@@ -11,11 +11,12 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 const APPLICATION_ID: i32 = 0x4866_454d;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
-const MIGRATIONS: [&[&str]; 4] = [
+const MIGRATIONS: [&[&str]; 5] = [
     &[include_str!("schema-1.sql"), access::SCHEMA],
     &[include_str!("schema-2.sql")],
     &[include_str!("schema-3.sql")],
     &[include_str!("schema-4.sql")],
+    &[scheduling::SCHEMA],
 ];
 
 /// Brings the file to [`SCHEMA_VERSION`]; each step commits with its number or not at all.

@@ -219,6 +219,9 @@ impl<'a> Tx<'a> {
             .prepare_cached("UPDATE resource SET patient = ?2 WHERE rid = ?1 AND patient <> ?2")?
             .execute((rid, patient))?;
         index::insert(self.connection, self.params, kind, (rid, patient), &value)?;
+        if kind == "Appointment" {
+            crate::scheduling::occupancy::settle(self, rid, id, &value)?;
+        }
         let stored = Resource {
             rid,
             kind: kind.to_owned(),
@@ -249,6 +252,9 @@ impl<'a> Tx<'a> {
         self.connection.prepare_cached(sql)?.execute((current.rid, version, self.now_ms, patient, &body.1, digest))?;
         index::remove(self.connection, self.params, &current.kind, (current.rid, current.patient), &replaced)?;
         index::insert(self.connection, self.params, &current.kind, (current.rid, patient), &value)?;
+        if current.kind == "Appointment" {
+            crate::scheduling::occupancy::settle(self, current.rid, &current.id, &value)?;
+        }
         let stored = Resource { version, updated_ms: self.now_ms, patient, body: body.1, ..current };
         self.note_change(Action::Update, &stored)?;
         Ok(stored)

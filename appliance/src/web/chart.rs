@@ -172,6 +172,7 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
             div.tools {
                 @if may(Action::Create, "Appointment") {
                     a.button href={ "/schedule/book?patient=" (facts.id) } { "Book an appointment" }
+                    a.button href={ "/schedule/waiting/new?patient=" (facts.id) } { "Waiting list" }
                 }
                 @if may(Action::Update, "Patient") {
                     a.button href={ "/patients/" (facts.id) "/edit" } { "Edit registration" }

@@ -78,6 +78,9 @@ impl PageError {
                  repeat your change if it is still needed."
                     .into(),
             ),
+            Self::Store(error @ StoreError::Taken) => {
+                (StatusCode::CONFLICT, "This time is taken", format!("{error}. Nothing was saved."))
+            }
             Self::Store(error @ (StoreError::Full | StoreError::Busy | StoreError::Audit | StoreError::Closed)) => {
                 unavailable(error)
             }

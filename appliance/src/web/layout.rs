@@ -55,6 +55,20 @@ pub fn card(practice: &str, title: &str, body: &Markup) -> Markup {
     )
 }
 
+/// A page for patients and strangers: the practice's name, and nothing of the staff's navigation.
+pub fn public(web: &Web, title: &str, body: &Markup) -> Markup {
+    let practice = &web.settings().practice_name;
+    document(
+        &format!("{title} · {practice}"),
+        None,
+        &html! {
+            a.skip href="#main" { "Skip to content" }
+            header.top { span.brand { (logo()) span { (practice) } } }
+            main.public #main tabindex="-1" { (body) }
+        },
+    )
+}
+
 /// A page that says what happened and what to do.
 pub fn message(title: &str, text: &str) -> Markup {
     document(

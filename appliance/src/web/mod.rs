@@ -5,7 +5,7 @@
 mod assets;
 mod audit;
 mod chart;
-mod dates;
+
 mod documents;
 mod encounters;
 mod error;
@@ -14,6 +14,7 @@ pub mod form;
 mod gate;
 mod layout;
 mod login;
+mod online;
 mod patients;
 mod reading;
 pub mod route;
@@ -29,6 +30,7 @@ pub use route::{Method, Policy, Route, Surface, Target};
 
 use crate::access::Actor;
 use crate::access::accounts::AccountError;
+use crate::dates;
 use crate::fhir::outcome::Outcome;
 use crate::store::Store;
 use axum::Router;
@@ -131,6 +133,19 @@ pub fn routes(web: &Web) -> Vec<Route> {
 pub fn app(web: &Web, more: Vec<Route>) -> Router {
     let table = [routes(web), more].concat();
     route::router(web, table)
+        .fallback(|uri: Uri| async move { lost(&uri, PageError::NotFound) })
+        .method_not_allowed_fallback(|uri: Uri| async move { lost(&uri, PageError::Method) })
+}
+
+/// The public pages' route table.
+pub fn public_routes(web: &Web) -> Vec<Route> {
+    [assets::routes(web), online::routes(web)].concat()
+}
+
+/// The router of the public listener: online booking and static files, nothing of the staff's.
+pub fn public_app(web: &Web) -> Router {
+    route::router(web, public_routes(web))
+        .route("/", axum::routing::get(|| async { login::redirect("/book") }))
         .fallback(|uri: Uri| async move { lost(&uri, PageError::NotFound) })
         .method_not_allowed_fallback(|uri: Uri| async move { lost(&uri, PageError::Method) })
 }

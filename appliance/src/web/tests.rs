@@ -17,28 +17,28 @@ const NOW_S: i64 = 1_780_000_000;
 const IDLE_S: i64 = 600;
 const PASSWORD: &str = "correct horse battery staple";
 
-struct Site {
-    web: Web,
+pub(in crate::web) struct Site {
+    pub(in crate::web) web: Web,
     app: Router,
-    clock: Clock,
+    pub(in crate::web) clock: Clock,
     _dir: tempfile::TempDir,
 }
 
 /// A browser that keeps its cookie.
 #[derive(Clone)]
-struct Browser {
-    cookie: String,
-    csrf: String,
+pub(in crate::web) struct Browser {
+    pub(in crate::web) cookie: String,
+    pub(in crate::web) csrf: String,
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: http::HeaderMap,
-    body: String,
+pub(in crate::web) struct Answer {
+    pub(in crate::web) status: StatusCode,
+    pub(in crate::web) headers: http::HeaderMap,
+    pub(in crate::web) body: String,
 }
 
 impl Answer {
-    fn location(&self) -> &str {
+    pub(in crate::web) fn location(&self) -> &str {
         self.headers.get(header::LOCATION).map_or("", |v| v.to_str().unwrap())
     }
 
@@ -50,7 +50,7 @@ impl Answer {
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(in crate::web) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW_S * 1000);
         let store = Store::open(dir.path(), clock.clone(), Mode::Exclusive).unwrap();
@@ -60,7 +60,7 @@ impl Site {
         Self { web, app, clock, _dir: dir }
     }
 
-    fn later(&self, seconds: i64) {
+    pub(in crate::web) fn later(&self, seconds: i64) {
         self.clock.set(self.clock.unix_ms() + seconds * 1000);
     }
 
@@ -85,7 +85,7 @@ impl Site {
     }
 
     /// A session without the 0.1 s of argon2; the login itself has its own tests.
-    async fn session(&self, role: Role) -> Browser {
+    pub(in crate::web) async fn session(&self, role: Role) -> Browser {
         let name = format!("{}{}", role.as_str(), service::auth::random_token().to_lowercase().replace(['_', '-'], ""));
         let name = &name[..20];
         self.add_user(name, role, "!", "x").await;
@@ -99,41 +99,41 @@ impl Site {
         Browser { cookie: format!("{}={token}", sessions::COOKIE), csrf }
     }
 
-    fn nobody() -> Browser {
+    pub(in crate::web) fn nobody() -> Browser {
         Browser { cookie: format!("{FORM_COOKIE}=formtoken"), csrf: "formtoken".into() }
     }
 
-    async fn send(&self, request: Request<Body>) -> Answer {
+    pub(in crate::web) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&bytes).into_owned() }
     }
 
-    async fn get(&self, browser: &Browser, path: &str) -> Answer {
+    pub(in crate::web) async fn get(&self, browser: &Browser, path: &str) -> Answer {
         self.send(Request::get(path).header(header::COOKIE, &browser.cookie).body(Body::empty()).unwrap()).await
     }
 
-    async fn post(&self, browser: &Browser, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub(in crate::web) async fn post(&self, browser: &Browser, path: &str, fields: &[(&str, &str)]) -> Answer {
         let all = fields.iter().copied().chain([("csrf", browser.csrf.as_str())]);
         let body: Vec<String> = all.map(|(n, v)| format!("{n}={}", form::percent_encode(v))).collect();
         self.post_raw(browser, path, body.join("&")).await
     }
 
-    async fn post_raw(&self, browser: &Browser, path: &str, body: String) -> Answer {
+    pub(in crate::web) async fn post_raw(&self, browser: &Browser, path: &str, body: String) -> Answer {
         let request = Request::post(path)
             .header(header::COOKIE, &browser.cookie)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         self.send(request.body(Body::from(body)).unwrap()).await
     }
 
-    async fn store(&self, kind: &'static str, body: Value) -> String {
+    pub(in crate::web) async fn store(&self, kind: &'static str, body: Value) -> String {
         let seed = Actor::program(crate::access::Program::Seed);
         let create = move |tx: &mut Tx<'_>| tx.create(kind, body);
         self.web.store().write::<_, StoreError, _>(&seed, create).await.unwrap().id
     }
 
-    async fn patient(&self, family: &str) -> String {
+    pub(in crate::web) async fn patient(&self, family: &str) -> String {
         self.store(
             "Patient",
             json!({"resourceType": "Patient", "name": [{"family": family, "given": ["Jo"]}],
@@ -142,7 +142,7 @@ impl Site {
         .await
     }
 
-    async fn read(&self, kind: &'static str, id: &str) -> Value {
+    pub(in crate::web) async fn read(&self, kind: &'static str, id: &str) -> Value {
         let (id, seed) = (id.to_owned(), Actor::program(crate::access::Program::Probe));
         let read = move |view: &crate::store::View<'_>| view.read(kind, &id)?.json();
         self.web.store().view::<_, StoreError, _>(&seed, read).await.unwrap()
@@ -150,7 +150,7 @@ impl Site {
 }
 
 /// The value of a hidden field in a page.
-fn hidden<'a>(page: &'a str, name: &str) -> &'a str {
+pub(in crate::web) fn hidden<'a>(page: &'a str, name: &str) -> &'a str {
     let from = page.find(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("no field {name}"));
     let value = &page[from..];
     let start = value.find("value=\"").unwrap() + 7;
@@ -185,7 +185,12 @@ async fn call(site: &Site, route: &Route, browser: &Browser) -> Answer {
 #[tokio::test]
 async fn every_route_that_is_not_public_refuses_strangers() {
     let site = Site::new();
-    let public = ["/login", "/invite/{token}", "/assets/{file}", "/fhir/R4/metadata"];
+    let public = ["/login", "/invite/{token}", "/assets/{file}", "/fhir/R4/metadata", "/calendar/{token}"];
+    let door =
+        ["/book", "/book/{visit}", "/book/{visit}/{start}", "/book/code", "/book/cancel/{token}", "/assets/{file}"];
+    for route in public_routes(&site.web) {
+        assert!(door.contains(&route.path), "{} is on the public listener without being on the list", route.path);
+    }
     for route in all_routes(&site) {
         if route.policy == Policy::Public {
             assert!(public.contains(&route.path), "{} is public without being on the list", route.path);
@@ -303,7 +308,10 @@ async fn pages_load_nothing_from_elsewhere_and_run_nothing_inline() {
     let site = Site::new();
     let browser = site.session(Role::Clinician).await;
     let patient = site.patient("Doe").await;
-    for path in ["/login", "/schedule", "/patients", "/patients/new", &format!("/patients/{patient}")] {
+    let own = format!("/patients/{patient}");
+    let book = format!("/schedule/book?patient={patient}");
+    for path in ["/login", "/schedule", "/schedule/grid", "/schedule/hours", "/patients", "/patients/new", &own, &book]
+    {
         let page = site.get(&browser, path).await.body;
         for bad in ["http://", "https://", "<style", " style=", "onclick", "onload", "javascript:"] {
             assert!(!page.contains(bad), "{path} contains {bad}");
