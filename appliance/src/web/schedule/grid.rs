@@ -252,7 +252,7 @@ fn grid(found: &Days, columns: &[Column<'_>], now_s: i64) -> Markup {
     html! {
         div.calendar data-first=(frame.first) data-row=(ROW_MINUTES) {
             div.times aria-hidden="true" { div.name {} div.rows-of {
-                @for hour in hours { span.hour class=(frame.place(hour * 60, hour * 60 + 60)) { (format!("{hour:02}:00")) } }
+                @for hour in hours { span class={ "hour " (frame.place(hour * 60, hour * 60 + 60)) } { (format!("{hour:02}:00")) } }
             } }
             @for column in columns.iter().take(COLUMNS_MAX) {
                 section.column aria-label=(column.title) {
@@ -285,16 +285,16 @@ fn body(found: &Days, column: &Column<'_>, frame: &Frame, now_s: i64) -> Markup 
     let lanes = lanes(&lines);
     html! {
         @if column.calendar.hours.is_known() {
-            @for span in &column.open { div.open class=(frame.place(minute_of(span.from, zone), minute_of(span.until - 1, zone) + 1)) {} }
+            @for span in &column.open { div class={ "open " (frame.place(minute_of(span.from, zone), minute_of(span.until - 1, zone) + 1)) } {} }
         }
         @for at in &column.free {
             @let (href, time) = book_at(*at);
-            a.free href=(href) tabindex="-1" class=(frame.place(minute_of(*at, zone), minute_of(*at, zone) + OFFER_MINUTES)) { "+ " (time) }
+            a href=(href) tabindex="-1" class={ "free " (frame.place(minute_of(*at, zone), minute_of(*at, zone) + OFFER_MINUTES)) } { "+ " (time) }
         }
         @for (line, lane) in lines.iter().zip(lanes) { (entry(found, line, frame, &lane, column)) }
         @if dates::local(now_s, zone).date_naive() == column.day {
             @let now = minute_of(now_s, zone);
-            @if (frame.first..frame.last).contains(&now) { div.now class=(frame.place(now, now)) {} }
+            @if (frame.first..frame.last).contains(&now) { div class={ "now " (frame.place(now, now)) } {} }
         }
     }
 }
@@ -310,8 +310,8 @@ fn entry(found: &Days, line: &Line, frame: &Frame, lane: &str, column: &Column<'
     };
     let state = code(appointment, "status");
     html! {
-        a.appt href={ "/schedule/" (text(appointment, "/id")) }
-            class={ (frame.place(from, from + line.minutes)) " " (lane) " is-" (state) }
+        a href={ "/schedule/" (text(appointment, "/id")) }
+            class={ "appt " (frame.place(from, from + line.minutes)) " " (lane) " is-" (state) }
             draggable="false"
             data-id=(text(appointment, "/id")) data-version=(version(appointment)) data-minutes=(line.minutes)
             data-patient=[line.patient.as_ref().map(|p| p.id.as_str())] data-movable=[matches!(state, "booked" | "pending").then_some("")] {

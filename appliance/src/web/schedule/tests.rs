@@ -115,6 +115,8 @@ async fn the_days_when_the_clocks_change_have_their_own_times() {
     }
     let day = practice.site.get(&practice.desk, "/schedule/grid?day=2026-11-01").await.body;
     assert!(day.contains("<b>09:00 Doe, Jo</b>"), "{day}");
+    // From 01:00 on a row is five minutes, and the grid says where by class alone.
+    assert!(day.contains("class=\"appt gs97 gn6 ") && !day.contains("style="), "{day}");
 }
 
 #[tokio::test]
