@@ -30,6 +30,10 @@ pub enum Action {
     Override,
     /// Something left for the outside: a reminder, a code, a message.
     Send,
+    /// Somebody took emergency access.
+    BreakGlass,
+    /// Two records were linked as one person's, or that was undone.
+    Merge,
 }
 
 impl Action {
@@ -53,6 +57,8 @@ impl Action {
             Action::Start => "start",
             Action::Override => "override",
             Action::Send => "send",
+            Action::BreakGlass => "break-glass",
+            Action::Merge => "merge",
         }
     }
 }
@@ -224,6 +230,44 @@ pub(crate) fn page(connection: &Connection, before: Option<u64>, count: u32) -> 
     let sql = format!("SELECT {COLUMNS} FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
     let entries = statement.query_map((before, count), entry)?.collect::<Result<_, _>>()?;
+    Ok(entries)
+}
+
+/// Which entries are looked for; an empty text and `None` fit all.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Older than this number.
+    pub before: Option<u64>,
+    pub actor: String,
+    pub patient: String,
+    pub action: String,
+    pub outcome: String,
+    pub capacity: String,
+    pub from_ms: Option<i64>,
+    pub until_ms: Option<i64>,
+}
+
+/// Up to `count` entries that fit, newest first.
+pub fn search(connection: &Connection, filter: &Filter, count: u32) -> Result<Vec<Entry>, StoreError> {
+    let before = filter.before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX));
+    let sql = format!(
+        "SELECT {COLUMNS} FROM audit WHERE seq < ?1 AND (?2 = '' OR actor = ?2) AND (?3 = '' OR patient = ?3) \
+         AND (?4 = '' OR action = ?4) AND (?5 = '' OR outcome = ?5) AND (?6 = '' OR capacity = ?6) \
+         AND at_ms >= ?7 AND at_ms < ?8 ORDER BY seq DESC LIMIT ?9"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let parameters = rusqlite::params![
+        before,
+        filter.actor,
+        filter.patient,
+        filter.action,
+        filter.outcome,
+        filter.capacity,
+        filter.from_ms.unwrap_or(i64::MIN),
+        filter.until_ms.unwrap_or(i64::MAX),
+        count,
+    ];
+    let entries = statement.query_map(parameters, entry)?.collect::<Result<_, _>>()?;
     Ok(entries)
 }
 

@@ -268,6 +268,7 @@ pub(crate) mod tests {
     pub(crate) fn database() -> Connection {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch(crate::access::SCHEMA).unwrap();
+        db.execute_batch(crate::access::SCHEMA_2).unwrap();
         db
     }
 

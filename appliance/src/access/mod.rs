@@ -8,6 +8,7 @@
 
 pub mod accounts;
 pub mod cli;
+pub mod emergency;
 pub mod policy;
 pub mod sessions;
 
@@ -16,6 +17,8 @@ pub use policy::{Action, Denied, Object, authorize};
 /// The tables of accounts and sessions. The store's first migration applies them to its own database; the functions of
 /// this module then work inside the store's read and write transactions (`&rusqlite::Connection`).
 pub const SCHEMA: &str = include_str!("schema.sql");
+/// Recovery codes and emergency access; applied by a later migration.
+pub const SCHEMA_2: &str = include_str!("schema-2.sql");
 
 use std::fmt;
 use std::str::FromStr;
@@ -102,6 +105,8 @@ impl Program {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Capacity {
     Staff(Role),
+    /// A member of staff who has broken the glass: reads the clinical record as well.
+    Emergency(Role),
     Program(Program),
     /// Nobody has logged in: may only log in.
     Anonymous,
@@ -134,7 +139,7 @@ impl Actor {
     /// The role of a member of staff.
     pub fn role(&self) -> Option<Role> {
         match self.capacity {
-            Capacity::Staff(role) => Some(role),
+            Capacity::Staff(role) | Capacity::Emergency(role) => Some(role),
             Capacity::Program(_) | Capacity::Anonymous => None,
         }
     }
@@ -143,6 +148,7 @@ impl Actor {
     pub fn capacity_str(&self) -> &'static str {
         match self.capacity {
             Capacity::Staff(role) => role.as_str(),
+            Capacity::Emergency(_) => "break-glass",
             Capacity::Program(program) => program.as_str(),
             Capacity::Anonymous => "anonymous",
         }

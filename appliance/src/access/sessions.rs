@@ -1,7 +1,7 @@
 //! Server-side sessions. The browser holds a random token, the database its hash: who reads the database cannot log in.
 
 use super::accounts::{Account, AccountError};
-use super::{Actor, Role};
+use super::{Actor, Capacity, Role};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// `__Host-` makes the browser insist on Secure, Path=/ and no Domain.
@@ -59,19 +59,24 @@ pub fn open(db: &Connection, account: &Account, token: &str, csrf: &str, now: i6
 pub fn find(db: &Connection, token: &str, idle_lock_s: i64, now: i64) -> Result<Option<Session>, AccountError> {
     let token_hash = service::auth::token_hash(token);
     let mut statement = db.prepare_cached(
-        "SELECT s.csrf, s.created, s.seen, s.locked, a.id, a.name, a.role, a.display, a.practitioner
+        "SELECT s.csrf, s.created, s.seen, s.locked, a.id, a.name, a.role, a.display, a.practitioner,
+            EXISTS (SELECT 1 FROM break_glass b WHERE b.account = a.id AND b.began <= ?3 AND b.ends > ?3)
          FROM session s JOIN account a ON a.id = s.account
          WHERE s.token_hash = ?1 AND s.created > ?2 AND a.disabled IS NULL",
     )?;
     let found = statement
-        .query_row(params![token_hash.as_slice(), now - ABSOLUTE_S], |row| {
+        .query_row(params![token_hash.as_slice(), now - ABSOLUTE_S, now], |row| {
             let (seen, locked): (i64, Option<i64>) = (row.get(2)?, row.get(3)?);
             let idle = now - seen > idle_lock_s;
             let role: Option<Role> = row.get::<_, String>(6)?.parse().ok();
             Ok(role.map(|role| {
                 Ok::<_, rusqlite::Error>(Session {
                     token_hash,
-                    actor: Actor::staff(row.get::<_, String>(4)?, row.get::<_, String>(5)?, role),
+                    actor: Actor {
+                        id: row.get(4)?,
+                        name: row.get(5)?,
+                        capacity: if row.get(9)? { Capacity::Emergency(role) } else { Capacity::Staff(role) },
+                    },
                     display: row.get(7)?,
                     practitioner: row.get(8)?,
                     csrf: row.get(0)?,

@@ -65,6 +65,12 @@ pub fn check_signed(kind: &str, current: &Value, new: &Map<String, Value>) -> Re
             let signed = current["status"] == "final" || current["status"] == "amended";
             (signed, &["section", "subject", "author", "attester", "date", "title"])
         }
+        "QuestionnaireResponse" => {
+            let signed = current["status"] == "completed" || current["status"] == "amended";
+            (signed, &["item", "subject", "author", "authored", "questionnaire"])
+        }
+        // What was signed stands in its sealed record; the resource is withdrawn, and no more.
+        "Consent" => (current["status"] != "draft", &["patient", "dateTime", "policyRule", "provision"]),
         _ => return Ok(()),
     };
     if !signed {

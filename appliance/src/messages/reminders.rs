@@ -54,7 +54,9 @@ pub async fn plan(store: &Store, channels: &Channels, zone: Tz, practice: &str, 
         let id = due.patient.clone();
         let read = move |view: &View<'_>| view.read("Patient", &id)?.json();
         let patient = store.view::<_, StoreError, _>(&actor, read).await?;
-        let wanted = channel(&patient, channels);
+        let (who, now_ms) = (due.patient.clone(), now_s * 1000);
+        let permitted = store.internal(move |db| crate::consents::permits(db, "reminders", &who, now_ms)).await?;
+        let wanted = channel(&patient, channels).filter(|_| permitted);
         let when = dates::local(due.start_s, zone);
         let text = format!(
             "Your appointment at {practice}: {} at {}.\n\nIf you cannot come, please call us, so that somebody else can have this time.\n",

@@ -168,12 +168,17 @@ fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
 
 /// What a practice keeps beside its resources, with the column that orders it. Sessions, holds and failed logins end by
 /// themselves and prove nothing; who is busy is drawn from the appointments.
-const BESIDE: [(&str, &str); 5] = [
+const BESIDE: [(&str, &str); 10] = [
     ("account", "id"),
     ("appointment_link", "token_hash"),
+    ("break_glass", "id"),
     ("calendar_feed", "token_hash"),
+    ("consent_record", "seq"),
+    ("consent_text", "id, version"),
     ("outbox", "id"),
+    ("phrase", "account, name"),
     ("practice_setting", "key"),
+    ("recovery_code", "account, code_hash"),
 ];
 
 /// Hashes every row of the tables beside the resources. Data of an older schema is told as the older release told it.

@@ -1,7 +1,7 @@
 //! Numbered, forward-only migrations. The number that a file has reached is its `user_version`.
 
 use super::StoreError;
-use crate::{access, scheduling};
+use crate::{access, consents, forms, scheduling};
 use rusqlite::Connection;
 
 /// The schema that this release writes.
@@ -17,6 +17,7 @@ const MIGRATIONS: [&[&str]; 5] = [
     &[include_str!("schema-3.sql")],
     &[include_str!("schema-4.sql")],
     &[scheduling::SCHEMA],
+    &[forms::SCHEMA, consents::SCHEMA, access::SCHEMA_2],
 ];
 
 /// Brings the file to [`SCHEMA_VERSION`]; each step commits with its number or not at all.

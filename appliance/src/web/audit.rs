@@ -1,38 +1,129 @@
-//! Who looked at what: the audit record for the practice's administrator, newest first.
+//! Who looked at what, for the practice's administrator: filtered, exported, and proved by its chain of hashes.
 
+use super::form::percent_encode;
 use super::gate::{UrlQuery, Visit};
 use super::layout::{self, Section};
 use super::{Method, PageError, Policy, Route, Target, Web, dates};
-use crate::access::Action;
+use crate::access::accounts;
+use crate::access::{Action, Object, authorize};
+use crate::audit::{self, Entry, Event, Filter};
 use crate::store::{StoreError, View};
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header;
 use maud::{Markup, html};
 use serde::Deserialize;
 
 const PAGE_ENTRIES: u32 = 100;
+/// Entries of one export at most: a year of a busy practice is exported by months.
+const EXPORT_ENTRIES: u32 = 100_000;
+const ACTIONS: [&str; 19] = [
+    "read",
+    "search",
+    "create",
+    "update",
+    "attach",
+    "download",
+    "sign",
+    "post",
+    "login",
+    "logout",
+    "lock",
+    "user-change",
+    "import",
+    "export",
+    "start",
+    "override",
+    "send",
+    "break-glass",
+    "merge",
+];
 
 pub fn routes(web: &Web) -> Vec<Route> {
-    vec![Route::new(Method::Get, "/audit", Policy::Permits(Action::Search, Target::AuditLog), page, web.clone())]
+    let w = || web.clone();
+    let may = Policy::Permits(Action::Search, Target::AuditLog);
+    vec![Route::new(Method::Get, "/audit", may, page, w()), Route::new(Method::Get, "/audit/export", may, export, w())]
 }
 
-#[derive(Deserialize)]
-struct AuditQuery {
+#[derive(Deserialize, Default, Clone)]
+struct Asked {
     before: Option<u64>,
+    #[serde(default)]
+    who: String,
+    #[serde(default)]
+    patient: String,
+    #[serde(default)]
+    action: String,
+    #[serde(default)]
+    outcome: String,
+    #[serde(default)]
+    capacity: String,
+    #[serde(default)]
+    from: String,
+    #[serde(default)]
+    until: String,
 }
 
-async fn page(
-    State(web): State<Web>,
-    visit: Visit,
-    UrlQuery(asked): UrlQuery<AuditQuery>,
-) -> Result<Markup, PageError> {
-    // The newest page says whether the chain holds; older ones need not walk it again.
-    let read = move |view: &View<'_>| {
-        let broken = if asked.before.is_none() { view.audit_broken_at()? } else { None };
-        Ok((view.audit_page(asked.before, PAGE_ENTRIES)?, broken))
-    };
-    let (entries, broken) = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
+impl Asked {
+    fn filter(&self, zone: chrono_tz::Tz) -> Filter {
+        let start = |day: &str| dates::parse_day(day).map(|d| dates::day_start(d, zone).timestamp_millis());
+        let end =
+            |day: &str| dates::parse_day(day).map(|d| dates::day_start(dates::day_after(d), zone).timestamp_millis());
+        Filter {
+            before: self.before,
+            actor: self.who.trim().to_owned(),
+            // People paste the address of a chart as well as its id.
+            patient: self.patient.trim().rsplit('/').next().unwrap_or_default().to_owned(),
+            action: self.action.clone(),
+            outcome: self.outcome.clone(),
+            capacity: self.capacity.clone(),
+            from_ms: start(&self.from),
+            until_ms: end(&self.until),
+        }
+    }
+
+    fn query(&self) -> String {
+        let all = [
+            ("who", &self.who),
+            ("patient", &self.patient),
+            ("action", &self.action),
+            ("outcome", &self.outcome),
+            ("capacity", &self.capacity),
+            ("from", &self.from),
+            ("until", &self.until),
+        ];
+        let given = all.iter().filter(|(_, v)| !v.is_empty());
+        given.map(|(n, v)| format!("&{n}={}", percent_encode(v))).collect()
+    }
+}
+
+fn entries(
+    view: &View<'_>,
+    visit: &Visit,
+    filter: &Filter,
+    count: u32,
+    how: audit::Action,
+) -> Result<Vec<Entry>, StoreError> {
+    authorize(&visit.actor, Action::Read, Object::AuditLog)?;
+    let found = audit::search(view.connection(), filter, count)?;
+    view.note(Event::new(how, "AuditEvent", "").matches(found.len() as u64));
+    Ok(found)
+}
+
+async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Markup, PageError> {
     let zone = web.settings().zone;
-    let oldest = entries.last().map(|e| e.seq).filter(|seq| *seq > 1);
+    let (filter, who, filtered) = (asked.filter(zone), visit.clone(), !asked.query().is_empty());
+    // The newest page says whether the chain holds; older ones need not walk it again.
+    let proved = asked.before.is_none() && !filtered;
+    let read = move |view: &View<'_>| {
+        let broken = if proved { view.audit_broken_at()? } else { None };
+        let head = audit::head(view.connection())?;
+        let users = accounts::list(view.connection()).unwrap_or_default();
+        Ok((entries(view, &who, &filter, PAGE_ENTRIES, audit::Action::Read)?, broken, head, users))
+    };
+    let (entries, broken, head, users) = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
+    let oldest = entries.last().map(|e| e.seq).filter(|seq| *seq > 1 && entries.len() as u32 == PAGE_ENTRIES);
+    let query = asked.query();
     Ok(layout::page(
         &web,
         &visit,
@@ -40,7 +131,7 @@ async fn page(
         "Access record",
         None,
         &html! {
-            div.head { h1 { "Access record" } }
+            div.head { h1 { "Access record" } a.button href={ "/audit/export?x=" (query) } { "Export as CSV" } }
             p.soft {
                 "Every look at a record and every change, chained by hashes so that nothing can be taken out unnoticed."
             }
@@ -50,9 +141,10 @@ async fn page(
                     "that entry or its neighbour was changed, added or taken out outside of this program. Tell your \
                      practice's IT; snapshots from before show what stood there."
                 }
-            } @else if asked.before.is_none() {
-                p.soft { "Unbroken from the first entry to the last." }
+            } @else if proved {
+                p.soft { "Unbroken from the first entry to the last. Head " (head.seq) ": " code { (hex::encode(head.hash)) } }
             }
+            (filters(&asked, &users))
             table.list.audit {
                 (layout::columns(&["No.", "When", "Who", "Did", "What", "Patient", "Outcome"]))
                 tbody { @for entry in &entries {
@@ -71,12 +163,64 @@ async fn page(
                     }
                 } }
             }
+            @if entries.is_empty() { p.empty { "No entry fits." } }
             nav.pages aria-label="Pages" {
-                @if asked.before.is_some() { a.button href="/audit" { "Newest" } }
-                @if let Some(oldest) = oldest { a.button href={ "/audit?before=" (oldest) } { "Older" } }
+                @if asked.before.is_some() { a.button href={ "/audit?x=" (query) } { "Newest" } }
+                @if let Some(oldest) = oldest { a.button href={ "/audit?before=" (oldest) (query) } { "Older" } }
             }
         },
     ))
+}
+
+fn filters(asked: &Asked, users: &[accounts::Account]) -> Markup {
+    let outcomes = ["done", "denied", "failed"];
+    html! {
+        form.bar method="get" action="/audit" {
+            div.columns.narrow.filters {
+                div.field { label for="who" { "Who" } select #who name="who" { option value="" { "Everybody" }
+                    @for user in users { option value=(user.id) selected[user.id == asked.who] { (user.display) } } } }
+                div.field { label for="action" { "Did" } select #action name="action" { option value="" { "Anything" }
+                    @for action in ACTIONS { option value=(action) selected[action == asked.action] { (action) } } } }
+                div.field { label for="outcome" { "Outcome" } select #outcome name="outcome" { option value="" { "Any" }
+                    @for outcome in outcomes { option value=(outcome) selected[outcome == asked.outcome] { (outcome) } } } }
+                div.field { label for="patient" { "Patient's id" } input #patient name="patient" value=(asked.patient) autocomplete="off" maxlength="200"; }
+                div.field { label for="from" { "From" } input #from type="date" name="from" value=(asked.from); }
+                div.field { label for="until" { "Until" } input #until type="date" name="until" value=(asked.until); }
+            }
+            @if !asked.capacity.is_empty() { input type="hidden" name="capacity" value=(asked.capacity); }
+            p.actions { button type="submit" { "Filter" } a.button.quiet href="/audit" { "Show all" } }
+        }
+    }
+}
+
+/// A field of a CSV file. A value that a spreadsheet would take for a formula is made text.
+fn cell(text: &str) -> String {
+    let risky = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    format!("\"{}{}\"", if risky { "'" } else { "" }, text.replace('"', "\"\""))
+}
+
+async fn export(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Response, PageError> {
+    let (filter, who) = (asked.filter(web.settings().zone), visit.clone());
+    let read = move |view: &View<'_>| entries(view, &who, &filter, EXPORT_ENTRIES, audit::Action::Export);
+    let found = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
+    let mut csv = String::from("number,time,user,name,capacity,action,kind,object,patient,outcome,records,hash\r\n");
+    for e in &found {
+        let texts = [&e.actor, &e.actor_name, &e.capacity, &e.action, &e.kind, &e.object, &e.patient, &e.outcome];
+        let cells: Vec<String> = texts.iter().map(|t| cell(t)).collect();
+        csv.push_str(&format!(
+            "{},{},{},{},{}\r\n",
+            e.seq,
+            crate::clock::instant(e.at_ms),
+            cells.join(","),
+            e.matches,
+            hex::encode(e.hash)
+        ));
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"access-record.csv\""),
+    ];
+    Ok((headers, csv).into_response())
 }
 
 /// The first eight characters of a UUID: enough for the eye, the rest is in the title.
@@ -84,5 +228,16 @@ fn short(id: &str) -> &str {
     match id.char_indices().nth(8) {
         Some((cut, _)) if id.len() == 36 => &id[..cut],
         _ => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spreadsheet_runs_nothing_of_an_export() {
+        assert_eq!(cell("=HYPERLINK(\"x\")"), "\"'=HYPERLINK(\"\"x\"\")\"");
+        assert_eq!(cell("plain"), "\"plain\"");
     }
 }

@@ -24,6 +24,16 @@ const ALLERGY_VERIFIED: &str = "http://terminology.hl7.org/CodeSystem/allergyint
 /// Rows of a section before the rest is folded away.
 const ROWS_SHOWN: usize = 8;
 
+/// Pages of a chart, with what a role must be permitted to see them.
+const PARTS: [(&str, &str, Action, &str); 6] = [
+    ("timeline", "Timeline", Action::Search, "DocumentReference"),
+    ("vitals", "Vital signs", Action::Search, "Observation"),
+    ("results", "Results", Action::Search, "DiagnosticReport"),
+    ("immunizations", "Immunizations", Action::Search, "Immunization"),
+    ("referrals/new", "Refer", Action::Create, "ServiceRequest"),
+    ("consents", "Consents", Action::Search, "Consent"),
+];
+
 /// One kind of entry that is added from the chart.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Entry {
@@ -155,9 +165,18 @@ pub fn jsons(resources: &[Resource]) -> Result<Vec<Value>, StoreError> {
 }
 
 async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
-    let read = move |view: &View<'_>| view.chart(&patient);
-    let chart: Chart = web.store().view(&visit.actor, read).await?;
-    let facts = PatientFacts::read(&chart.patient.json()?);
+    let read = move |view: &View<'_>| {
+        let forms = match view.may(Action::Search, "QuestionnaireResponse") {
+            true => {
+                jsons(&view.search(&Query::all("QuestionnaireResponse")?.of_patient(&patient).limit(200))?.resources)?
+            }
+            false => Vec::new(),
+        };
+        Ok::<_, StoreError>((view.chart(&patient)?, forms))
+    };
+    let (chart, forms): (Chart, Vec<Value>) = web.store().view(&visit.actor, read).await?;
+    let whole = chart.patient.json()?;
+    let facts = PatientFacts::read(&whole);
     let may = |action, kind: &'static str| authorize(&visit.actor, action, Object::resource(kind)).is_ok();
     let allergies = jsons(&chart.allergies)?;
     let shown = may(Action::Search, "AllergyIntolerance").then(|| reading::active_allergies(&allergies));
@@ -174,10 +193,21 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
                     a.button href={ "/schedule/book?patient=" (facts.id) } { "Book an appointment" }
                     a.button href={ "/schedule/waiting/new?patient=" (facts.id) } { "Waiting list" }
                 }
+                @if may(Action::Create, "DocumentReference") {
+                    a.button href={ "/patients/" (facts.id) "/export" } { "Export" }
+                }
                 @if may(Action::Update, "Patient") {
+                    a.button href={ "/patients/" (facts.id) "/merge" } { "Merge" }
                     a.button href={ "/patients/" (facts.id) "/edit" } { "Edit registration" }
                 }
             }
+        }
+        (super::duplicates::notice(&visit, &whole))
+        nav.days.parts aria-label="Parts of the chart" {
+            @for (path, label, action, kind) in PARTS {
+                @if may(action, kind) { a.button.small href={ "/patients/" (facts.id) "/" (path) } { (label) } }
+            }
+            @if may(Action::Create, "Task") { a.button.small href={ "/tasks/new?patient=" (facts.id) } { "Give a task" } }
         }
         div.grid {
             @if clinical {
@@ -188,6 +218,7 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
             (appointments(&web, &jsons(&chart.appointments)?))
             @if clinical {
                 (super::encounters::section(&web, &visit, &facts, &jsons(&chart.encounters)?, &notes))
+                (super::forms::section(&web, &visit, &facts, &forms))
                 (super::documents::section(&web, &visit, &facts, &files))
             }
             (contact(&facts))

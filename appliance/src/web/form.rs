@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 pub const FORM_BYTES_MAX: usize = 512 << 10;
 /// Largest upload, bytes: a scanned letter has 1 to 10 MB.
 pub const UPLOAD_BYTES_MAX: usize = 25 << 20;
-const FIELDS_MAX: usize = 100;
+const FIELDS_MAX: usize = 400;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {

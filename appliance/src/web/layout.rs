@@ -14,8 +14,11 @@ use maud::{DOCTYPE, Markup, html};
 pub enum Section {
     Schedule,
     Patients,
+    Tasks,
+    Templates,
     Users,
     Audit,
+    Account,
 }
 
 /// htmx: no eval, no inline style, and only our own host.
@@ -32,6 +35,9 @@ pub fn page(web: &Web, visit: &Visit, section: Section, title: &str, banner: Opt
         &html! {
             a.skip href="#main" { "Skip to content" }
             (top_bar(settings, visit, section))
+            @if super::account::in_emergency(visit) {
+                p.glass { "Emergency access: everything that you look at is recorded and reviewed. " a href="/emergency" { "End it" } }
+            }
             @if let Some(banner) = banner { (banner) }
             main #main tabindex="-1" { (body) }
         },
@@ -120,11 +126,13 @@ fn top_bar(settings: &Settings, visit: &Visit, section: Section) -> Markup {
             nav aria-label="Main" {
                 (link(Section::Schedule, "/schedule", "Schedule"))
                 (link(Section::Patients, "/patients", "Patients"))
+                @if may(Action::Search, Object::resource("Task")) { (link(Section::Tasks, "/tasks", "Tasks")) }
+                @if may(Action::Search, Object::resource("Questionnaire")) { (link(Section::Templates, "/templates", "Templates")) }
                 @if may(Action::Search, Object::Users) { (link(Section::Users, "/users", "Users")) }
                 @if may(Action::Search, Object::AuditLog) { (link(Section::Audit, "/audit", "Access record")) }
             }
             div.who {
-                span { b { (session.display) } span.role { (visit.actor.capacity_str()) } }
+                a.me href="/account" { b { (session.display) } span.role { (visit.actor.capacity_str()) } }
                 form method="post" action="/lock" {
                     (csrf(visit)) input type="hidden" name="to" value=(visit.here);
                     button.quiet type="submit" title="Lock the screen; your password unlocks it" { "Lock" }

@@ -5,7 +5,7 @@ use super::form::{Form, percent_encode};
 use super::gate::{self, FORM_COOKIE, UrlQuery, Visit};
 use super::{Method, PageError, Policy, Route, Web, layout};
 use crate::access::accounts::{self, Account, AccountError, Credentials, NewAccount};
-use crate::access::{Actor, sessions};
+use crate::access::{Actor, emergency, sessions};
 use crate::audit::{Action, Event, Outcome};
 use crate::clock;
 use crate::store::StoreError;
@@ -100,7 +100,7 @@ fn login_form(web: &Web, visit: &Visit, to: &str, name: &str, problems: &Problem
                 (Field::new("Password", "password", "").kind("password").required()
                     .autocomplete("current-password").show(problems))
                 (Field::new("Code", "code", "").required().autocomplete("one-time-code")
-                    .hint("Six digits from your authenticator app").show(problems))
+                    .hint("Six digits from your authenticator app, or a recovery code").show(problems))
                 p.actions { button.primary type="submit" { "Log in" } }
             }
         },
@@ -153,7 +153,8 @@ async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, 
         log::warn!("login.locked-out");
         return Ok(Err(LOCKED_OUT));
     }
-    let step = verified_step(web, form, found.as_ref()).await;
+    let (password_fits, step) = verified_step(web, form, found.as_ref()).await;
+    let code = form.text("code").to_owned();
     let account = found.map(|c| c.account);
     let actor = account.as_ref().map_or_else(Actor::anonymous, |a| Actor::staff(&a.id, &a.name, a.role));
     let known = account.as_ref().map(|a| a.id.clone()).unwrap_or_default();
@@ -162,6 +163,7 @@ async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, 
         .write(&actor, move |tx| {
             let taken = match step {
                 Some(step) => accounts::take_totp_step(tx.connection(), &known, step)?,
+                None if password_fits => emergency::take_recovery_code(tx.connection(), &known, &code, now)?,
                 None => false,
             };
             if taken {
@@ -182,14 +184,15 @@ async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, 
     }
 }
 
-/// The TOTP step of a login whose password and code are both right. The password is checked whatever the rest says.
-async fn verified_step(web: &Web, form: &Form, found: Option<&Credentials>) -> Option<u64> {
+/// Whether the password is right, and the TOTP step where the code is right too. The password is checked whatever the rest
+/// says.
+async fn verified_step(web: &Web, form: &Form, found: Option<&Credentials>) -> (bool, Option<u64>) {
     let usable = found.filter(|c| !c.account.disabled);
     let password = form.raw("password").chars().take(accounts::PASSWORD_CHARS_MAX + 1).collect();
     let password_fits = web.check_password(password, usable.map(|c| c.password_hash.clone())).await;
     let code: String = form.text("code").chars().filter(|c| !c.is_whitespace()).collect();
     let step = usable.and_then(|c| Totp::verify(&c.totp_secret, &code, c.totp_step));
-    step.filter(|_| password_fits)
+    (password_fits, step.filter(|_| password_fits))
 }
 
 async fn unlock_page(State(web): State<Web>, visit: Visit, UrlQuery(to): UrlQuery<Destination>) -> Response {

@@ -2,25 +2,34 @@
 //!
 //! [`app`] builds the whole router from tables of [`Route`]s: the pages' own and those of the FHIR API.
 
+mod account;
 mod assets;
 mod audit;
 mod chart;
+mod clinical;
+mod consents;
 
 mod documents;
+mod duplicates;
 mod encounters;
 mod error;
+mod export;
 mod fields;
 pub mod form;
+mod forms;
 mod gate;
 mod layout;
 mod login;
 mod online;
 mod patients;
+mod practice;
 mod reading;
 pub mod route;
 mod schedule;
 mod users;
 
+#[cfg(test)]
+mod account_tests;
 #[cfg(test)]
 mod tests;
 
@@ -119,11 +128,18 @@ pub fn routes(web: &Web) -> Vec<Route> {
         assets::routes(web),
         login::routes(web),
         patients::routes(web),
+        duplicates::routes(web),
         chart::routes(web),
         encounters::routes(web),
         documents::routes(web),
         schedule::routes(web),
+        clinical::routes(web),
+        forms::routes(web),
+        consents::routes(web),
         users::routes(web),
+        account::routes(web),
+        practice::routes(web),
+        export::routes(web),
         audit::routes(web),
     ]
     .concat()

@@ -197,6 +197,9 @@ fn registration_page(web: &Web, visit: &Visit, form: &Form, problems: &Problems,
             form.sheet method="post" action="/patients/new" {
                 (layout::csrf(visit))
                 @if !alike.is_empty() { (duplicate_hint(alike)) }
+                // Who is there already, by a score, while the names are typed.
+                div #alike aria-live="polite" hx-get="/patients/alike" hx-include="#family, #given, #birth, #phone"
+                    hx-trigger="change from:#family, change from:#given, change from:#birth, change from:#phone" {}
                 (demographics(form, problems))
                 p.actions { button.primary type="submit" { "Register" } a.button href="/patients" { "Cancel" } }
             }

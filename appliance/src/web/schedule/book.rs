@@ -174,7 +174,7 @@ async fn booking_form(
                         (layout::save_or_cancel("Book", &back))
                     }
                     div.panel {
-                        div #free aria-live="polite" hx-get="/schedule/free" hx-include="#booking"
+                        div #free aria-live="polite" hx-get="/schedule/free" hx-include="#visit, #practitioner, #day, #minutes, [name=holder]"
                             hx-trigger="change from:#visit, change from:#practitioner, change from:#day, change from:#minutes" {
                             (free_list(&book, form, &free))
                         }

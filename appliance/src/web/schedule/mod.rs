@@ -238,6 +238,7 @@ fn show_day(web: &Web, visit: &Visit, found: &Days, day: NaiveDate, practitioner
             a.button.small href="/schedule/waiting" { "Waiting list" }
             a.button.small href="/schedule/hours" { "Hours and holidays" }
             a.button.small href="/schedule/visits" { "Visit types" }
+            a.button.small href="/consents" { "Consent texts" }
             a.button.small href="/schedule/feeds" { "Calendar feeds" }
         }
     }

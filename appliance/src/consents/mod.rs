@@ -1,0 +1,276 @@
+//! Consents: versioned texts, what was signed as it was shown, and the seal that proves it.
+//!
+//! A record is JSON: the text, who signed, how (strokes or a typed name), when, where from, in whose presence. Its bytes are
+//! hashed together with the hash before, and the hash is signed with the server's Ed25519 key. The key's public half stands
+//! in each record, so that a restored practice proves them all without the private half.
+
+pub mod pdf;
+
+use crate::store::{StoreError, Tx};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use rusqlite::{Connection, OptionalExtension};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+pub const SCHEMA: &str = include_str!("schema.sql");
+/// Where the private half of the key is kept.
+const KEY: &str = "consent-signing-key";
+/// Points of one signature at most.
+pub const POINTS_MAX: usize = 4000;
+
+/// One version of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    pub id: String,
+    pub version: i64,
+    pub title: String,
+    pub body: String,
+    pub months: i64,
+    pub governs: String,
+    pub in_use: bool,
+}
+
+/// How somebody signed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// Strokes of points, in a field of 600 by 200.
+    Drawn(Vec<Vec<(u16, u16)>>),
+    Typed(String),
+}
+
+/// What was signed. The order of its fields is the order of the sealed bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub consent: String,
+    pub text_id: String,
+    pub text_version: i64,
+    pub title: String,
+    pub body: String,
+    pub patient: String,
+    pub patient_name: String,
+    pub patient_birth: String,
+    pub signer: String,
+    /// `patient`, `parent`, `guardian` ...
+    pub relation: String,
+    pub mark: Mark,
+    /// RFC 3339, UTC.
+    pub signed_at: String,
+    pub address: String,
+    pub device: String,
+    pub witness: String,
+    pub witness_account: String,
+}
+
+/// A record with its seal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sealed {
+    pub seq: i64,
+    pub record: Record,
+    pub bytes: String,
+    pub hash: [u8; 32],
+    pub signature: [u8; 64],
+    pub public_key: [u8; 32],
+}
+
+/// The newest version of every text, those in use first.
+pub fn texts(db: &Connection) -> Result<Vec<Text>, StoreError> {
+    let sql = "SELECT id, version, title, body, months, governs, in_use FROM consent_text t \
+               WHERE version = (SELECT max(version) FROM consent_text x WHERE x.id = t.id) ORDER BY in_use DESC, title";
+    let mut statement = db.prepare_cached(sql)?;
+    Ok(statement.query_map([], text_row)?.collect::<Result<_, _>>()?)
+}
+
+/// The newest version of one text.
+pub fn text(db: &Connection, id: &str) -> Result<Option<Text>, StoreError> {
+    let sql = "SELECT id, version, title, body, months, governs, in_use FROM consent_text WHERE id = ?1 ORDER BY version DESC LIMIT 1";
+    Ok(db.prepare_cached(sql)?.query_row([id], text_row).optional()?)
+}
+
+fn text_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Text> {
+    Ok(Text {
+        id: row.get(0)?,
+        version: row.get(1)?,
+        title: row.get(2)?,
+        body: row.get(3)?,
+        months: row.get(4)?,
+        governs: row.get(5)?,
+        in_use: row.get::<_, i64>(6)? != 0,
+    })
+}
+
+/// Adds a version; the first of a new text has the number 1.
+pub fn add_text(tx: &Tx<'_>, text: &Text) -> Result<(), StoreError> {
+    let sql = "INSERT INTO consent_text (id, version, title, body, months, governs, in_use, account, created_ms) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let parameters = rusqlite::params![
+        text.id,
+        text.version,
+        text.title,
+        text.body,
+        text.months,
+        text.governs,
+        i64::from(text.in_use),
+        tx.actor().id,
+        tx.now_ms(),
+    ];
+    tx.connection().prepare_cached(sql)?.execute(parameters)?;
+    Ok(())
+}
+
+/// The server's key, made when it is first needed.
+fn key(db: &Connection) -> Result<SigningKey, StoreError> {
+    let sql = "SELECT value FROM practice_setting WHERE key = ?1";
+    let found: Option<String> = db.prepare_cached(sql)?.query_row([KEY], |row| row.get(0)).optional()?;
+    let secret: Zeroizing<[u8; 32]> = match found {
+        Some(text) => {
+            let bytes = Zeroizing::new(hex::decode(text).map_err(|_| StoreError::Damaged("consent key"))?);
+            Zeroizing::new(bytes.as_slice().try_into().map_err(|_| StoreError::Damaged("consent key"))?)
+        }
+        None => {
+            let fresh = Zeroizing::new(crate::clock::random::<32>().map_err(StoreError::io("randomness"))?);
+            db.execute("INSERT INTO practice_setting (key, value) VALUES (?1, ?2)", (KEY, hex::encode(*fresh)))?;
+            fresh
+        }
+    };
+    Ok(SigningKey::from_bytes(&secret))
+}
+
+fn chained(previous: &[u8; 32], bytes: &str) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("holdfast appliance consent record v1");
+    hasher.update(previous).update(bytes.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// Seals a record after the last one.
+pub fn seal(db: &Connection, record: &Record) -> Result<(), StoreError> {
+    let bytes =
+        serde_json::to_string(record).map_err(|_| StoreError::invalid("cannot be written as JSON", "consent"))?;
+    let last = db
+        .prepare_cached("SELECT hash FROM consent_record ORDER BY seq DESC LIMIT 1")?
+        .query_row([], |row| row.get::<_, [u8; 32]>(0))
+        .optional()?;
+    let previous = last.unwrap_or_default();
+    let hash = chained(&previous, &bytes);
+    let key = key(db)?;
+    let signature = key.sign(&hash).to_bytes();
+    let sql = "INSERT INTO consent_record (consent, record, previous, hash, signature, public_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let public = key.verifying_key().to_bytes();
+    db.prepare_cached(sql)?.execute((&record.consent, bytes, previous, hash, signature, public))?;
+    Ok(())
+}
+
+/// The record of a consent, as it was signed.
+pub fn record(db: &Connection, consent: &str) -> Result<Option<Sealed>, StoreError> {
+    let sql = "SELECT seq, record, hash, signature, public_key FROM consent_record WHERE consent = ?1 ORDER BY seq DESC LIMIT 1";
+    type Row = (i64, String, [u8; 32], [u8; 64], [u8; 32]);
+    let found: Option<Row> = db
+        .prepare_cached(sql)?
+        .query_row([consent], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+        .optional()?;
+    let Some((seq, bytes, hash, signature, public_key)) = found else { return Ok(None) };
+    let record = serde_json::from_str(&bytes).map_err(|_| StoreError::Damaged("consent record"))?;
+    Ok(Some(Sealed { seq, record, bytes, hash, signature, public_key }))
+}
+
+/// The number of the first record whose hash, chain or signature is not right; `None` when all are.
+pub fn broken_at(db: &Connection) -> Result<Option<i64>, StoreError> {
+    let mut statement =
+        db.prepare("SELECT seq, record, previous, hash, signature, public_key FROM consent_record ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    let (mut last, mut expected) = ([0; 32], 1);
+    while let Some(row) = rows.next()? {
+        let (seq, bytes): (i64, String) = (row.get(0)?, row.get(1)?);
+        let (previous, hash): ([u8; 32], [u8; 32]) = (row.get(2)?, row.get(3)?);
+        let (signature, public): ([u8; 64], [u8; 32]) = (row.get(4)?, row.get(5)?);
+        let proved = VerifyingKey::from_bytes(&public)
+            .is_ok_and(|key| key.verify_strict(&hash, &Signature::from_bytes(&signature)).is_ok());
+        if seq != expected || previous != last || hash != chained(&previous, &bytes) || !proved {
+            return Ok(Some(expected));
+        }
+        (last, expected) = (hash, seq + 1);
+    }
+    Ok(None)
+}
+
+/// Whether what a consent governs may happen for a patient: nobody asks for a consent to it, or there is a valid one.
+pub fn permits(db: &Connection, governs: &str, patient: &str, now_ms: i64) -> Result<bool, StoreError> {
+    let sql = "SELECT id FROM consent_text t WHERE governs = ?1 AND in_use = 1 \
+               AND version = (SELECT max(version) FROM consent_text x WHERE x.id = t.id)";
+    let asked: Vec<String> =
+        db.prepare_cached(sql)?.query_map([governs], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if asked.is_empty() {
+        return Ok(true);
+    }
+    let sql = "SELECT r.body FROM resource r JOIN resource_type t ON t.id = r.type JOIN resource p ON p.rid = r.patient \
+               WHERE t.name = 'Consent' AND r.deleted = 0 AND p.id = ?1";
+    let mut statement = db.prepare_cached(sql)?;
+    let bodies: Vec<String> = statement.query_map([patient], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(bodies
+        .iter()
+        .filter_map(|body| serde_json::from_str(body).ok())
+        .any(|body| is_valid(&body, now_ms) && asked.iter().any(|id| Some(id.as_str()) == text_of(&body))))
+}
+
+/// The text that a `Consent` is to.
+pub fn text_of(consent: &serde_json::Value) -> Option<&str> {
+    consent.pointer("/policyRule/coding/0/code")?.as_str()
+}
+
+/// Neither withdrawn nor expired.
+pub fn is_valid(consent: &serde_json::Value, now_ms: i64) -> bool {
+    let end = consent.pointer("/provision/period/end").and_then(serde_json::Value::as_str);
+    let over = end.and_then(crate::dates::unix_s).is_some_and(|end| end * 1000 <= now_ms);
+    consent.get("status").and_then(serde_json::Value::as_str) == Some("active") && !over
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(consent: &str) -> Record {
+        Record {
+            consent: consent.into(),
+            text_id: "t".into(),
+            text_version: 1,
+            title: "Photos".into(),
+            body: "I agree.".into(),
+            patient: "p".into(),
+            patient_name: "Doe, Jo".into(),
+            patient_birth: "1960-05-06".into(),
+            signer: "Jo Doe".into(),
+            relation: "patient".into(),
+            mark: Mark::Drawn(vec![vec![(1, 2), (3, 4)]]),
+            signed_at: "2026-05-28T20:26:40Z".into(),
+            address: "127.0.0.1".into(),
+            device: "test".into(),
+            witness: "Anna".into(),
+            witness_account: "a".into(),
+        }
+    }
+
+    #[test]
+    fn a_changed_removed_or_resealed_record_is_noticed() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch("CREATE TABLE practice_setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);").unwrap();
+        db.execute_batch(SCHEMA).unwrap();
+        for n in 1..=3 {
+            seal(&db, &record(&format!("c{n}"))).unwrap();
+        }
+        assert_eq!(broken_at(&db).unwrap(), None);
+        assert_eq!(super::record(&db, "c2").unwrap().unwrap().record, record("c2"));
+        assert!(db.execute("UPDATE consent_record SET record = '' WHERE seq = 2", []).is_err(), "nothing is changed");
+        db.execute_batch("DROP TRIGGER consent_record_keep_u; DROP TRIGGER consent_record_keep_d;").unwrap();
+        let change = "UPDATE consent_record SET record = replace(record, 'I agree.', 'I agree to all.') WHERE seq = 2";
+        db.execute(change, []).unwrap();
+        assert_eq!(broken_at(&db).unwrap(), Some(2));
+        // Whoever changes the hash too lacks the key.
+        let bytes: String = db.query_row("SELECT record FROM consent_record WHERE seq = 2", [], |r| r.get(0)).unwrap();
+        let previous: [u8; 32] =
+            db.query_row("SELECT previous FROM consent_record WHERE seq = 2", [], |r| r.get(0)).unwrap();
+        db.execute("UPDATE consent_record SET hash = ?1 WHERE seq = 2", [chained(&previous, &bytes)]).unwrap();
+        assert_eq!(broken_at(&db).unwrap(), Some(2));
+        db.execute("DELETE FROM consent_record WHERE seq = 1", []).unwrap();
+        assert_eq!(broken_at(&db).unwrap(), Some(1));
+    }
+}

@@ -1,0 +1,18 @@
+//! Templates of documentation: a FHIR `Questionnaire`, written by clinicians as lines of text, and answers to it.
+//!
+//! ```text
+//! text, a line each  <-> Template (items, conditions, calculations) <-> Questionnaire
+//! a form's fields     -> Answers -> QuestionnaireResponse
+//! ```
+//!
+//! A template is data: its calculations are arithmetic over numbers of the same form and run nothing.
+
+pub mod answers;
+pub mod expression;
+pub mod template;
+
+/// Tables of this module; applied by a migration of the store.
+pub const SCHEMA: &str = include_str!("schema.sql");
+
+pub use answers::Answers;
+pub use template::{Item, Kind, Template};

@@ -1,0 +1,268 @@
+//! Tasks and what is said about them: the practice's inbox. A task is for somebody or for a role, about a patient or not.
+
+use crate::access::accounts::{self, Account};
+use crate::access::{Action, Object, Role, authorize};
+use crate::dates;
+use crate::store::{Expect, Query, StoreError, Tx, View};
+use crate::web::fields::{self, Field, Problems, area};
+use crate::web::form::{Form, FormError};
+use crate::web::gate::{UrlQuery, Visit};
+use crate::web::layout::{self, Section};
+use crate::web::login::redirect;
+use crate::web::reading::{PatientFacts, list, reference_id, text, version};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const ACCOUNT: &str = "urn:holdfast:account";
+const ROLE: &str = "urn:holdfast:role";
+const LISTED_MAX: u32 = 300;
+const STATES: [(&str, &str); 4] =
+    [("requested", "New"), ("in-progress", "In work"), ("completed", "Done"), ("cancelled", "Not needed")];
+
+pub fn routes(web: &Web) -> Vec<Route> {
+    let w = || web.clone();
+    let may = |action| Policy::Permits(action, Target::Resource("Task"));
+    vec![
+        Route::new(Method::Get, "/tasks", may(Action::Search), page, w()),
+        Route::new(Method::Get, "/tasks/new", may(Action::Create), new, w()),
+        Route::new(Method::Post, "/tasks/new", may(Action::Create), add, w()),
+        Route::new(Method::Get, "/tasks/{task}", may(Action::Read), one, w()),
+        Route::new(Method::Post, "/tasks/{task}", may(Action::Update), change, w()),
+    ]
+}
+
+#[derive(Deserialize, Default)]
+struct Asked {
+    #[serde(default)]
+    show: String,
+    #[serde(default)]
+    patient: String,
+}
+
+fn is_open(task: &Value) -> bool {
+    matches!(text(task, "/status"), "requested" | "in-progress" | "accepted" | "ready" | "received")
+}
+
+fn for_me(task: &Value, visit: &Visit) -> bool {
+    let own =
+        text(task, "/owner/identifier/system") == ACCOUNT && text(task, "/owner/identifier/value") == visit.actor.id;
+    let role = text(task, "/owner/identifier/system") == ROLE
+        && Some(text(task, "/owner/identifier/value")) == visit.actor.role().map(Role::as_str);
+    own || role
+}
+
+fn due(task: &Value) -> &str {
+    text(task, "/restriction/period/end")
+}
+
+async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Markup, PageError> {
+    let zone = web.settings().zone;
+    let read = |view: &View<'_>| {
+        let tasks = chart::jsons(&view.search(&Query::all("Task")?.limit(LISTED_MAX))?.resources)?;
+        let ids: Vec<String> =
+            tasks.iter().filter_map(|t| reference_id(t, "/for/reference", "Patient")).map(str::to_owned).collect();
+        let mut names = std::collections::BTreeMap::new();
+        for chunk in ids.chunks(30) {
+            let query = Query::parse("Patient", &[("_id".to_owned(), chunk.join(","))])?.limit(50);
+            for patient in chart::jsons(&view.search(&query)?.resources)? {
+                let facts = PatientFacts::read(&patient);
+                names.insert(facts.id.clone(), facts.full_name());
+            }
+        }
+        Ok::<_, StoreError>((tasks, names))
+    };
+    let (mut tasks, names) = web.store().view(&visit.actor, read).await?;
+    let show = if matches!(asked.show.as_str(), "all" | "done") { asked.show.as_str() } else { "mine" };
+    tasks.retain(|task| match show {
+        "done" => !is_open(task),
+        "all" => is_open(task),
+        _ => is_open(task) && for_me(task, &visit),
+    });
+    tasks.sort_by_key(|t| (due(t).is_empty(), due(t).to_owned(), text(t, "/authoredOn").to_owned()));
+    let today = dates::today(web.now(), zone).to_string();
+    let late = |task: &Value| {
+        is_open(task) && !due(task).is_empty() && due(task).get(..10).unwrap_or_default() < today.as_str()
+    };
+    let tab = |key: &str, label: &str| html! { a.button href={ "/tasks?show=" (key) } aria-current=[(key == show).then_some("page")] { (label) } };
+    Ok(layout::page(
+        &web,
+        &visit,
+        Section::Tasks,
+        "Tasks",
+        None,
+        &html! {
+            div.head { h1 { "Tasks" } nav.days aria-label="Which" { (tab("mine", "For me")) (tab("all", "All open")) (tab("done", "Done")) }
+                @if authorize(&visit.actor, Action::Search, Object::resource("ServiceRequest")).is_ok() { a.button href="/referrals" { "Open referrals" } }
+                a.button.primary href="/tasks/new" { "New task" } }
+            @if tasks.is_empty() { p.empty { "Nothing to do here." } }
+            @else { table.list {
+                (layout::columns(&["Task", "About", "For", "Due", "State"]))
+                tbody { @for task in &tasks { tr {
+                    th scope="row" { a href={ "/tasks/" (text(task, "/id")) } { (text(task, "/description")) }
+                        @let said = list(task, "note").len(); @if said > 0 { span.soft { " · " (said) @if said == 1 { " answer" } @else { " answers" } } } }
+                    td { @if let Some(id) = reference_id(task, "/for/reference", "Patient") { a href={ "/patients/" (id) } { (names.get(id).map_or("patient", String::as_str)) } } }
+                    td { (text(task, "/owner/display")) }
+                    td { (dates::show_day(due(task), zone)) @if late(task) { " " span.tag.alert { "late" } } }
+                    td { span.tag { (STATES.iter().find(|(k, _)| *k == text(task, "/status")).map_or(text(task, "/status"), |(_, w)| w)) } }
+                } } }
+            } }
+        },
+    ))
+}
+
+/// Whom a task can be given to: everybody with access, and the roles that work with tasks.
+async fn owners(web: &Web) -> Result<Vec<(String, String)>, PageError> {
+    let all: Vec<Account> = web.store().internal(accounts::list).await?;
+    let roles = [(Role::FrontDesk, "Front desk"), (Role::Clinician, "Clinicians")];
+    let roles = roles.iter().map(|(role, name)| (format!("role {}", role.as_str()), (*name).to_owned()));
+    let people = all.iter().filter(|a| !a.disabled && a.role != Role::PracticeAdmin);
+    Ok(roles.chain(people.map(|a| (format!("account {}", a.id), a.display.clone()))).collect())
+}
+
+async fn new(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Response, PageError> {
+    let form = Form::from_fields([("patient".to_owned(), asked.patient)]);
+    Ok(form_page(&web, &visit, &form, &Problems::default()).await?.into_response())
+}
+
+async fn form_page(web: &Web, visit: &Visit, form: &Form, problems: &Problems) -> Result<Markup, PageError> {
+    let owners = owners(web).await?;
+    let banner = match form.text("patient") {
+        "" => None,
+        patient => Some(chart::banner(web, visit, patient).await?.0),
+    };
+    Ok(layout::page(
+        web,
+        visit,
+        Section::Tasks,
+        "New task",
+        banner.as_ref(),
+        &html! {
+            div.head { h1 { "New task" } }
+            (problems.summary())
+            form.sheet method="post" action="/tasks/new" {
+                (layout::csrf(visit)) (chart::form_identity(form.text("patient"), ""))
+                (Field::new("What is to be done", "what", form.text("what")).required().show(problems))
+                div.columns {
+                    (fields::select("For", "owner", form.text("owner"), &owners, true, problems))
+                    (Field::new("Due", "due", form.text("due")).kind("date").show(problems))
+                }
+                (layout::save_or_cancel("Give the task", "/tasks"))
+            }
+        },
+    ))
+}
+
+async fn add(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
+    let mut problems = Problems::default();
+    let owners = owners(&web).await?;
+    let owner = owners.iter().find(|(key, _)| key == form.text("owner"));
+    if form.text("what").is_empty() || form.text("what").chars().count() > 500 {
+        problems.add("what", "Please say in at most 500 characters what is to be done.");
+    }
+    if owner.is_none() {
+        problems.add("owner", "Please choose for whom.");
+    }
+    if !form.text("due").is_empty() && dates::parse_day(form.text("due")).is_none() {
+        problems.add("due", "Please enter the day as year-month-day.");
+    }
+    let (Some((key, name)), true) = (owner, problems.is_empty()) else {
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, form_page(&web, &visit, &form, &problems).await?).into_response());
+    };
+    let (system, value) = match key.split_once(' ') {
+        Some(("role", role)) => (ROLE, role),
+        Some((_, account)) => (ACCOUNT, account),
+        None => return Err(PageError::Form(FormError::Malformed)),
+    };
+    let mut body = json!({
+        "resourceType": "Task", "status": "requested", "intent": "order", "description": form.text("what"), "authoredOn": web.now_fhir(),
+        "owner": {"identifier": {"system": system, "value": value}, "display": name}, "requester": writer(&visit),
+    });
+    if let Some(day) = dates::parse_day(form.text("due")) {
+        body["restriction"] = json!({"period": {"end": day.to_string()}});
+    }
+    let patient = form.text("patient").to_owned();
+    if !patient.is_empty() {
+        body["for"] = json!({"reference": format!("Patient/{patient}")});
+    }
+    let store = move |tx: &mut Tx<'_>| tx.create("Task", body);
+    web.store().write::<_, StoreError, _>(&visit.actor, store).await?;
+    Ok(redirect("/tasks"))
+}
+
+fn writer(visit: &Visit) -> Value {
+    let display = visit.session.as_ref().map_or(visit.actor.name.as_str(), |s| s.display.as_str());
+    json!({"identifier": {"system": ACCOUNT, "value": visit.actor.id}, "display": display})
+}
+
+async fn one(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> Result<Markup, PageError> {
+    let (site, zone) = (web.clone(), web.settings().zone);
+    let read = move |view: &View<'_>| {
+        let task = view.read("Task", &id)?.json()?;
+        let banner =
+            reference_id(&task, "/for/reference", "Patient").map(|p| chart::banner_in(&site, view, p)).transpose()?;
+        Ok::<_, StoreError>((task, banner))
+    };
+    let (task, banner) = web.store().view(&visit.actor, read).await?;
+    let (banner, facts) = banner.unzip();
+    let none = Problems::default();
+    Ok(layout::page(
+        &web,
+        &visit,
+        Section::Tasks,
+        "Task",
+        banner.as_ref(),
+        &html! {
+            div.head { h1 { (text(&task, "/description")) } a.button href="/tasks" { "All tasks" } }
+            p.soft { "For " b { (text(&task, "/owner/display")) } ", from " (text(&task, "/requester/display")) ", " (dates::show(text(&task, "/authoredOn"), zone))
+                @if !due(&task).is_empty() { ", due " (dates::show_day(due(&task), zone)) } }
+            @for said in list(&task, "note") { article.note {
+                header { b { (text(said, "/authorString")) } span.soft { " · " (dates::show(text(said, "/time"), zone)) } }
+                div.text { (text(said, "/text")) }
+            } }
+            form.sheet method="post" action={ "/tasks/" (text(&task, "/id")) } {
+                (layout::csrf(&visit)) (chart::form_identity(facts.as_ref().map_or("", |f| f.id.as_str()), &version(&task).to_string()))
+                (fields::select("State", "status", text(&task, "/status"), &fields::pairs(&STATES), true, &none))
+                (area("Answer", "say", "", 4, &none))
+                p.actions { button.primary type="submit" formnovalidate { "Save" } }
+            }
+        },
+    ))
+}
+
+async fn change(
+    State(web): State<Web>,
+    visit: Visit,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    let number = form.text("version").parse().map_err(|_| PageError::Form(FormError::Malformed))?;
+    let status = form.text("status").to_owned();
+    if !STATES.iter().any(|(key, _)| *key == status) || form.raw("say").chars().count() > 5000 {
+        return Err(PageError::Form(FormError::Malformed));
+    }
+    let (patient, say, now) = (form.text("patient").to_owned(), form.raw("say").trim().to_owned(), web.now_fhir());
+    let display = visit.session.as_ref().map_or(visit.actor.name.clone(), |s| s.display.clone());
+    let target = id.clone();
+    let save = move |tx: &mut Tx<'_>| {
+        let mut body = tx.read("Task", &target)?.json()?;
+        if reference_id(&body, "/for/reference", "Patient").unwrap_or("") != patient {
+            return Err(PageError::WrongPatient);
+        }
+        body["status"] = status.into();
+        if !say.is_empty() {
+            let said = json!({"authorString": display, "time": now, "text": say});
+            match body.get_mut("note").and_then(Value::as_array_mut) {
+                Some(notes) => notes.push(said),
+                None => body["note"] = json!([said]),
+            }
+        }
+        Ok(tx.update("Task", &target, body, Expect::Version(number))?)
+    };
+    web.store().write(&visit.actor, save).await?;
+    Ok(redirect(&format!("/tasks/{id}")))
+}

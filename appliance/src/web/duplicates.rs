@@ -1,0 +1,385 @@
+//! The same person twice: found by a score while somebody registers, and put together by a link that can be undone.
+
+use super::form::Form;
+use super::gate::{UrlQuery, Visit};
+use super::layout;
+use super::login::redirect;
+use super::patients;
+use super::reading::{PatientFacts, list, reference_id, text};
+use super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
+use crate::access::Action;
+use crate::audit::{self, Event};
+use crate::store::{Expect, Query, StoreError, Tx, View};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use chrono::NaiveDate;
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// From this score on somebody is shown.
+pub const ALIKE: u32 = 55;
+const SHOWN_MAX: usize = 5;
+const CANDIDATES_MAX: u32 = 200;
+
+pub fn routes(web: &Web) -> Vec<Route> {
+    let w = || web.clone();
+    let may = |action| Policy::Permits(action, Target::Resource("Patient"));
+    vec![
+        Route::new(Method::Get, "/patients/alike", may(Action::Search), alike_page, w()),
+        Route::new(Method::Get, "/patients/{patient}/merge", may(Action::Update), merge_page, w()),
+        Route::new(Method::Post, "/patients/{patient}/merge", may(Action::Update), merge, w()),
+        Route::new(Method::Post, "/patients/{patient}/unmerge", may(Action::Update), unmerge, w()),
+    ]
+}
+
+/// What is known of a person who may be there already.
+#[derive(Deserialize, Default, Clone)]
+pub struct Person {
+    #[serde(default)]
+    pub family: String,
+    #[serde(default)]
+    pub given: String,
+    #[serde(default)]
+    pub birth: String,
+    #[serde(default)]
+    pub phone: String,
+    #[serde(default)]
+    pub email: String,
+}
+
+impl Person {
+    fn of(facts: &PatientFacts) -> Person {
+        Person {
+            family: facts.family.clone(),
+            given: facts.given.clone(),
+            birth: facts.birth.map(|d| d.to_string()).unwrap_or_default(),
+            phone: facts.phone.clone(),
+            email: facts.email.clone(),
+        }
+    }
+}
+
+/// 0 to 100: how likely both are one person.
+pub fn score(person: &Person, other: &PatientFacts) -> u32 {
+    let family = likeness(&person.family, &other.family);
+    let given = likeness(first(&person.given), first(&other.given));
+    // Names that were given in each other's field.
+    let crossed = likeness(&person.family, first(&other.given)).min(likeness(first(&person.given), &other.family));
+    let name = ((family + given) / 2).max(crossed);
+    let birth = birth_likeness(dates::parse_day(&person.birth), other.birth);
+    let digits = |phone: &str| phone.chars().filter(char::is_ascii_digit).collect::<String>();
+    let same = |a: &str, b: &str| !a.is_empty() && a.eq_ignore_ascii_case(b);
+    let reached = same(&digits(&person.phone), &digits(&other.phone)) || same(&person.email, &other.email);
+    name * 45 / 100 + birth * 40 / 100 + if reached { 15 } else { 0 }
+}
+
+fn first(names: &str) -> &str {
+    names.split_whitespace().next().unwrap_or_default()
+}
+
+/// Percent of letters that two names share, by the fewest changes from one to the other.
+fn likeness(a: &str, b: &str) -> u32 {
+    let plain =
+        |name: &str| -> Vec<char> { name.to_lowercase().chars().filter(|c| c.is_alphabetic()).take(40).collect() };
+    let (a, b) = (plain(a), plain(b));
+    let longest = a.len().max(b.len());
+    if a.is_empty() || b.is_empty() {
+        return 0;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut corner = i;
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (y, above) in b.iter().zip(row.iter().skip(1)) {
+            let changed = corner + usize::from(x != y);
+            corner = *above;
+            left = changed.min(left + 1).min(above + 1);
+            next.push(left);
+        }
+        row = next;
+    }
+    let changes = row.last().copied().unwrap_or(longest);
+    u32::try_from(100 - changes.min(longest) * 100 / longest).unwrap_or(0)
+}
+
+fn birth_likeness(a: Option<NaiveDate>, b: Option<NaiveDate>) -> u32 {
+    use chrono::Datelike;
+    let (Some(a), Some(b)) = (a, b) else { return 0 };
+    let digits = |d: NaiveDate| d.format("%Y%m%d").to_string();
+    let differing = digits(a).chars().zip(digits(b).chars()).filter(|(x, y)| x != y).count();
+    match differing {
+        0 => 100,
+        _ if a.year() == b.year() && a.month() == b.day() && a.day() == b.month() => 80,
+        1 => 70,
+        _ => 0,
+    }
+}
+
+/// The likeliest of those who are registered.
+fn find(
+    search: &dyn Fn(&Query) -> Result<crate::store::Page, StoreError>,
+    person: &Person,
+    but: &str,
+) -> Result<Vec<(u32, PatientFacts)>, StoreError> {
+    let mut asked: Vec<(String, String)> = Vec::new();
+    if let Some(day) = dates::parse_day(&person.birth) {
+        asked.push(("birthdate".into(), day.to_string()));
+    }
+    let head: String = person.family.chars().filter(|c| c.is_alphabetic()).take(3).collect();
+    if head.chars().count() >= 2 {
+        asked.push(("name".into(), head));
+    }
+    let mut found: Vec<(u32, PatientFacts)> = Vec::new();
+    for pair in asked {
+        for stored in search(&Query::parse("Patient", &[pair])?.limit(CANDIDATES_MAX))?.resources {
+            let facts = PatientFacts::read(&stored.json()?);
+            let score = score(person, &facts);
+            if score >= ALIKE && facts.id != but && !found.iter().any(|(_, f)| f.id == facts.id) {
+                found.push((score, facts));
+            }
+        }
+    }
+    found.sort_by_key(|(score, facts)| (std::cmp::Reverse(*score), facts.family.clone()));
+    found.truncate(SHOWN_MAX);
+    Ok(found)
+}
+
+fn described(facts: &PatientFacts) -> Markup {
+    html! {
+        a href={ "/patients/" (facts.id) } { (facts.full_name()) }
+        @if let Some(birth) = facts.birth { ", born " (dates::long_day(birth)) }
+        ", no. " (facts.short_number())
+        @if !facts.phone.is_empty() { ", phone " (facts.phone) }
+    }
+}
+
+/// A fragment of the registration page: who is there already.
+async fn alike_page(
+    State(web): State<Web>,
+    visit: Visit,
+    UrlQuery(person): UrlQuery<Person>,
+) -> Result<Markup, PageError> {
+    let read = move |view: &View<'_>| find(&|q| view.search(q), &person, "");
+    let found = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
+    Ok(html! {
+        @if !found.is_empty() {
+            div.notice.warn {
+                p { b { "Perhaps registered already:" } }
+                ul { @for (score, facts) in &found { li { (described(facts)) span.soft { " · " (score) " %" } } } }
+            }
+        }
+    })
+}
+
+/// The other record of a link of this kind.
+fn linked<'v>(patient: &'v Value, kind: &str) -> Option<&'v str> {
+    let link = list(patient, "link").iter().find(|l| text(l, "/type") == kind)?;
+    reference_id(link, "/other/reference", "Patient")
+}
+
+/// What a chart says of a record that belongs to another.
+pub fn notice(visit: &Visit, patient: &Value) -> Markup {
+    let id = text(patient, "/id");
+    html! {
+        @if let Some(other) = linked(patient, "replaced-by") {
+            div.notice.warn role="alert" {
+                p { "This record was merged: go on in " a href={ "/patients/" (other) } { "the other record" } ". What is written here belongs to the same person." }
+                form.inline method="post" action={ "/patients/" (id) "/unmerge" } {
+                    (layout::csrf(visit)) (chart::form_identity(id, "")) button.small type="submit" { "Undo the merge" } }
+            }
+        }
+        @if let Some(other) = linked(patient, "replaces") {
+            div.notice.warn { p { "An older record belongs to the same person: " a href={ "/patients/" (other) } { "open it" } "." } }
+        }
+    }
+}
+
+async fn merge_page(
+    State(web): State<Web>,
+    visit: Visit,
+    Path(patient): Path<String>,
+    UrlQuery(asked): UrlQuery<Asked>,
+) -> Result<Markup, PageError> {
+    let typed = asked.q.clone();
+    let (site, id) = (web.clone(), patient.clone());
+    let read = move |view: &View<'_>| {
+        let (banner, facts) = chart::banner_in(&site, view, &id)?;
+        let found = find(&|q| view.search(q), &Person::of(&facts), &id)?;
+        Ok::<_, StoreError>((banner, facts, found))
+    };
+    let (banner, facts, mut found) = web.store().view(&visit.actor, read).await?;
+    if !typed.trim().is_empty() {
+        let own = Person::of(&facts);
+        let others = patients::find(&web, &visit, &typed, 20).await?;
+        found = others.into_iter().filter(|f| f.id != facts.id).map(|f| (score(&own, &f), f)).collect();
+    }
+    Ok(layout::page(
+        &web,
+        &visit,
+        layout::Section::Patients,
+        "Merge records",
+        Some(&banner),
+        &html! {
+            p.crumbs { a href={ "/patients/" (facts.id) } { "Chart" } " › Merge" }
+            div.head { h1 { "Merge with another record" } }
+            p { "Choose the other record of this person. This one is kept and goes on; the other is closed and linked to it. Nothing is moved or lost, and it can be undone." }
+            form.search method="get" action={ "/patients/" (facts.id) "/merge" } {
+                label for="q" { "Find another" }
+                div.row { input #q type="search" name="q" value=(typed) maxlength="100" autocomplete="off"; button type="submit" { "Search" } }
+            }
+            @if found.is_empty() { p.empty { "Nobody is alike." } }
+            ul.rows.choices { @for (score, other) in &found { li {
+                span.what { (described(other)) span.soft { " · " (score) " %" } }
+                form.inline method="post" action={ "/patients/" (facts.id) "/merge" } {
+                    (layout::csrf(&visit)) (chart::form_identity(&facts.id, "")) input type="hidden" name="other" value=(other.id);
+                    button.small type="submit" { "Close it and link it here" }
+                }
+            } } }
+        },
+    ))
+}
+
+#[derive(Deserialize, Default)]
+struct Asked {
+    #[serde(default)]
+    q: String,
+}
+
+/// Adds or takes away a link of a patient.
+fn set_link(tx: &mut Tx<'_>, id: &str, kind: &str, other: &str, active: bool, add: bool) -> Result<(), StoreError> {
+    let stored = tx.read("Patient", id)?;
+    let mut body = stored.json()?;
+    let reference = format!("Patient/{other}");
+    let mut links: Vec<Value> = list(&body, "link").to_vec();
+    links.retain(|l| text(l, "/other/reference") != reference);
+    if add {
+        links.push(json!({"other": {"reference": reference}, "type": kind}));
+    }
+    if let Some(object) = body.as_object_mut() {
+        object.remove("link");
+        if !links.is_empty() {
+            object.insert("link".into(), links.into());
+        }
+        object.insert("active".into(), active.into());
+    }
+    tx.update("Patient", id, body, Expect::Version(stored.version)).map(drop)
+}
+
+async fn merge(
+    State(web): State<Web>,
+    visit: Visit,
+    Path(patient): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    chart::check_patient(&form, &patient)?;
+    let (kept, closed) = (patient.clone(), form.text("other").to_owned());
+    if kept == closed {
+        return Err(StoreError::invalid("a record is not merged with itself", "Patient.link").into());
+    }
+    let store = move |tx: &mut Tx<'_>| {
+        let (one, other) = (tx.read("Patient", &kept)?.json()?, tx.read("Patient", &closed)?.json()?);
+        if linked(&one, "replaced-by").is_some() || linked(&other, "replaced-by").is_some() {
+            return Err(StoreError::invalid(
+                "one of these records was merged already: undo that first",
+                "Patient.link",
+            ));
+        }
+        set_link(tx, &kept, "replaces", &closed, true, true)?;
+        set_link(tx, &closed, "replaced-by", &kept, false, true)?;
+        tx.note(Event::new(audit::Action::Merge, "Patient", &closed).of_patient(&kept));
+        Ok(())
+    };
+    web.store().write(&visit.actor, store).await?;
+    Ok(redirect(&format!("/patients/{patient}")))
+}
+
+async fn unmerge(
+    State(web): State<Web>,
+    visit: Visit,
+    Path(patient): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    chart::check_patient(&form, &patient)?;
+    let closed = patient.clone();
+    let store = move |tx: &mut Tx<'_>| {
+        let body = tx.read("Patient", &closed)?.json()?;
+        let kept = linked(&body, "replaced-by").ok_or(StoreError::NotFound)?.to_owned();
+        set_link(tx, &closed, "replaced-by", &kept, true, false)?;
+        set_link(tx, &kept, "replaces", &closed, true, false)?;
+        tx.note(Event::new(audit::Action::Merge, "Patient", &closed).of_patient(&kept));
+        Ok::<_, StoreError>(())
+    };
+    web.store().write(&visit.actor, store).await?;
+    Ok(redirect(&format!("/patients/{patient}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Role;
+    use crate::web::tests::Site;
+    use http::StatusCode;
+
+    fn facts(family: &str, given: &str, birth: &str, phone: &str) -> PatientFacts {
+        PatientFacts {
+            family: family.into(),
+            given: given.into(),
+            birth: dates::parse_day(birth),
+            phone: phone.into(),
+            ..PatientFacts::default()
+        }
+    }
+
+    #[test]
+    fn the_same_person_written_differently_scores_high_and_another_low() {
+        let person = Person {
+            family: "Müller".into(),
+            given: "Anna Maria".into(),
+            birth: "1960-05-06".into(),
+            phone: "030 123456".into(),
+            email: String::new(),
+        };
+        let other = |f: &str, g: &str, b: &str, p: &str| score(&person, &facts(f, g, b, p));
+        assert_eq!(other("Müller", "Anna", "1960-05-06", "030-123456"), 100);
+        for (f, g, b) in [
+            ("Mueller", "Anna", "1960-05-06"),
+            ("Müller", "Ana", "1960-06-05"),
+            ("Anna", "Müller", "1960-05-06"),
+            ("Müller", "Anna", "1960-05-07"),
+        ] {
+            assert!(other(f, g, b, "") >= ALIKE, "{f} {g} {b}: {}", other(f, g, b, ""));
+        }
+        for (f, g, b) in
+            [("Müller", "Peter", "1985-01-01"), ("Schmidt", "Karl", "1960-05-06"), ("Müller", "Anna", "1991-12-24")]
+        {
+            assert!(other(f, g, b, "") < ALIKE, "{f} {g} {b}: {}", other(f, g, b, ""));
+        }
+    }
+
+    #[tokio::test]
+    async fn two_records_are_linked_and_the_link_is_undone() {
+        let site = Site::new();
+        let desk = site.session(Role::FrontDesk).await;
+        let (kept, closed) = (site.patient("Doe").await, site.patient("Doee").await);
+        let typed = site.get(&desk, "/patients/alike?family=Doe&given=Jo&birth=1960-05-06").await.body;
+        assert!(typed.contains(&kept) && typed.contains(&closed), "{typed}");
+        let page = site.get(&desk, &format!("/patients/{kept}/merge")).await.body;
+        assert!(page.contains(&closed), "{page}");
+        let fields = [("patient", kept.as_str()), ("other", closed.as_str())];
+        assert_eq!(site.post(&desk, &format!("/patients/{kept}/merge"), &fields).await.status, StatusCode::SEE_OTHER);
+        assert!(site.get(&desk, &format!("/patients/{closed}")).await.body.contains("This record was merged"));
+        assert!(site.get(&desk, &format!("/patients/{kept}")).await.body.contains("An older record"));
+        assert_eq!(
+            site.post(&desk, &format!("/patients/{kept}/merge"), &fields).await.status,
+            StatusCode::BAD_REQUEST,
+            "once"
+        );
+        let undo = [("patient", closed.as_str())];
+        assert_eq!(site.post(&desk, &format!("/patients/{closed}/unmerge"), &undo).await.status, StatusCode::SEE_OTHER);
+        let stored = site.read("Patient", &closed).await;
+        assert!(stored.get("link").is_none() && stored["active"] == true);
+        assert!(site.read("Patient", &kept).await.get("link").is_none());
+    }
+}

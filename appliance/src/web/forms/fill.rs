@@ -1,0 +1,539 @@
+//! A form in a chart: chosen, prefilled, saved while it is written, signed, co-signed, amended, printed.
+
+use super::{ACCOUNT, AMENDS, COSIGNED, SIGNED, is_draft, prefill, signature, signed, templates};
+use crate::access::{Action, Object, authorize};
+use crate::audit;
+use crate::dates;
+use crate::forms::{Answers, Item, Kind, Template};
+use crate::scheduling::extension;
+use crate::store::{Expect, StoreError, Tx, View};
+use crate::web::assets::ASSETS;
+use crate::web::fields::Problems;
+use crate::web::form::{Form, FormError};
+use crate::web::gate::Visit;
+use crate::web::layout::{self, Section};
+use crate::web::login::redirect;
+use crate::web::reading::{PatientFacts, text, version};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use maud::{Markup, html};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+type Told = BTreeMap<(String, usize), String>;
+
+pub fn routes(web: &Web) -> Vec<Route> {
+    let w = || web.clone();
+    let may = |action| Policy::Permits(action, Target::Resource("QuestionnaireResponse"));
+    vec![
+        Route::new(Method::Get, "/patients/{patient}/forms/new", may(Action::Create), choose, w()),
+        Route::new(Method::Post, "/patients/{patient}/forms/new", may(Action::Create), begin, w()),
+        Route::new(Method::Get, "/patients/{patient}/forms/{form}", may(Action::Read), show, w()),
+        Route::new(Method::Post, "/patients/{patient}/forms/{form}", may(Action::Update), save, w()),
+        Route::new(Method::Post, "/patients/{patient}/forms/{form}/autosave", may(Action::Update), autosave, w()),
+        Route::new(Method::Post, "/patients/{patient}/forms/{form}/cosign", may(Action::Update), cosign, w()),
+        Route::new(Method::Post, "/patients/{patient}/forms/{form}/amend", may(Action::Create), amend, w()),
+    ]
+}
+
+/// The forms on the chart, newest first.
+pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, forms: &[Value]) -> Markup {
+    let zone = web.settings().zone;
+    let mut ordered: Vec<&Value> = forms.iter().filter(|f| text(f, "/status") != "entered-in-error").collect();
+    ordered.sort_by_key(|f| std::cmp::Reverse(text(f, "/authored").to_owned()));
+    let rows: Vec<Markup> = ordered
+        .iter()
+        .map(|form| {
+            html! {
+                span.what { a href={ "/patients/" (patient.id) "/forms/" (text(form, "/id")) } { (title(form)) }
+                    @if is_draft(form) { " " span.tag.warn { "draft" } } }
+                span.when { (dates::show_day(text(form, "/authored"), zone)) }
+            }
+        })
+        .collect();
+    let may = authorize(&visit.actor, Action::Create, Object::resource("QuestionnaireResponse")).is_ok();
+    let add = format!("/patients/{}/forms/new", patient.id);
+    chart::section("Forms", may.then_some((add.as_str(), "Fill in")), &chart::folded(&rows, "No forms yet."))
+}
+
+fn title(response: &Value) -> &str {
+    match text(response, "/text/div") {
+        _ if !text(response, "/_questionnaire/extension/0/valueString").is_empty() => {
+            text(response, "/_questionnaire/extension/0/valueString")
+        }
+        _ => "Form",
+    }
+}
+
+async fn choose(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
+    let (site, id) = (web.clone(), patient);
+    let read = move |view: &View<'_>| Ok::<_, StoreError>((chart::banner_in(&site, view, &id)?, templates::all(view)?));
+    let ((banner, facts), all) = web.store().view(&visit.actor, read).await?;
+    let active: Vec<&Value> = all.iter().filter(|t| text(t, "/status") == "active").collect();
+    Ok(layout::page(
+        &web,
+        &visit,
+        Section::Patients,
+        "Fill in a form",
+        Some(&banner),
+        &html! {
+            p.crumbs { a href={ "/patients/" (facts.id) } { "Chart" } " › Form" }
+            div.head { h1 { "Fill in a form" } a.button href="/templates" { "Templates" } }
+            @if active.is_empty() { p.empty { "There is no template in use yet." } }
+            ul.rows.choices { @for template in active { li {
+                span.what { b { (text(template, "/title")) } }
+                form.inline method="post" action={ "/patients/" (facts.id) "/forms/new" } {
+                    (layout::csrf(&visit)) (chart::form_identity(&facts.id, ""))
+                    input type="hidden" name="template" value=(text(template, "/id"));
+                    button.small type="submit" aria-label={ "Begin " (text(template, "/title")) } { "Begin" }
+                }
+            } } }
+        },
+    ))
+}
+
+/// Who writes, as FHIR says it.
+fn author(visit: &Visit) -> Value {
+    let session = visit.session.as_ref();
+    let mut author = json!({
+        "identifier": {"system": ACCOUNT, "value": visit.actor.id},
+        "display": session.map_or(visit.actor.name.as_str(), |s| s.display.as_str()),
+    });
+    if let Some(practitioner) = session.and_then(|s| s.practitioner.as_ref()) {
+        author["reference"] = format!("Practitioner/{practitioner}").into();
+    }
+    author
+}
+
+fn new_response(template: &Value, patient: &str, author: Value, now: &str) -> Value {
+    // The template as it was at this version: a later change of the template changes no form.
+    let asked = format!("Questionnaire/{}|{}", text(template, "/id"), version(template));
+    let title = json!({"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/display", "valueString": text(template, "/title")}]});
+    json!({
+        "resourceType": "QuestionnaireResponse", "questionnaire": asked, "_questionnaire": title, "status": "in-progress",
+        "subject": {"reference": format!("Patient/{patient}")}, "authored": now, "author": author,
+    })
+}
+
+async fn begin(
+    State(web): State<Web>,
+    visit: Visit,
+    Path(patient): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    chart::check_patient(&form, &patient)?;
+    let (id, owner, today) =
+        (form.text("template").to_owned(), patient.clone(), dates::today(web.now(), web.settings().zone));
+    let read = move |view: &View<'_>| {
+        let template = view.read("Questionnaire", &id)?.json()?;
+        let answers = prefill::answers(view, &Template::read(&template), &owner, today)?;
+        Ok::<_, StoreError>((template, answers))
+    };
+    let (template, answers) = web.store().view(&visit.actor, read).await?;
+    let mut body = new_response(&template, &patient, author(&visit), &web.now_fhir());
+    answers.put(&Template::read(&template), &mut body);
+    let store = move |tx: &mut Tx<'_>| tx.create("QuestionnaireResponse", body);
+    let stored = web.store().write::<_, StoreError, _>(&visit.actor, store).await?;
+    Ok(redirect(&format!("/patients/{patient}/forms/{}", stored.id)))
+}
+
+/// A form with the template that it was begun with.
+struct Opened {
+    banner: Markup,
+    patient: PatientFacts,
+    response: Value,
+    template: Template,
+}
+
+fn template_of(view: &View<'_>, response: &Value) -> Result<Template, StoreError> {
+    let asked = text(response, "/questionnaire").strip_prefix("Questionnaire/").unwrap_or_default();
+    let (id, version) = asked.split_once('|').unwrap_or((asked, ""));
+    let found = match version.parse() {
+        Ok(version) => view.version("Questionnaire", id, version),
+        Err(_) => view.read("Questionnaire", id),
+    };
+    match found {
+        Ok(found) => Ok(Template::read(&found.json()?)),
+        // A form of another system: its answers are shown all the same.
+        Err(StoreError::NotFound) => Ok(Template::default()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn open(web: &Web, visit: &Visit, patient: &str, id: &str) -> Result<Opened, PageError> {
+    let (site, owner, id) = (web.clone(), patient.to_owned(), id.to_owned());
+    let read = move |view: &View<'_>| {
+        let response = chart::read_of(view, "QuestionnaireResponse", &id, &owner)?;
+        let template = template_of(view, &response)?;
+        let (banner, patient) = chart::banner_in(&site, view, &owner)?;
+        Ok::<_, StoreError>(Opened { banner, patient, response, template })
+    };
+    Ok(web.store().view(&visit.actor, read).await?)
+}
+
+async fn show(
+    State(web): State<Web>,
+    visit: Visit,
+    Path((patient, id)): Path<(String, String)>,
+) -> Result<Markup, PageError> {
+    let opened = open(&web, &visit, &patient, &id).await?;
+    let answers = Answers::read(&opened.response);
+    if is_draft(&opened.response) {
+        let number = version(&opened.response);
+        return Ok(editable(&web, &visit, &opened, &answers, number, &Told::new(), &Problems::default()));
+    }
+    Ok(read_only(&web, &visit, &opened, &answers))
+}
+
+fn editable(
+    web: &Web,
+    visit: &Visit,
+    opened: &Opened,
+    answers: &Answers,
+    number: u32,
+    told: &Told,
+    problems: &Problems,
+) -> Markup {
+    let Opened { banner, patient, response, template } = opened;
+    let action = format!("/patients/{}/forms/{}", patient.id, text(response, "/id"));
+    layout::page(
+        web,
+        visit,
+        Section::Patients,
+        title(response),
+        Some(banner),
+        &html! {
+            p.crumbs { a href={ "/patients/" (patient.id) } { "Chart" } " › Form" }
+            div.head { h1 { (title(response)) } span.tag.warn { "Draft, not signed" } }
+            (problems.summary())
+            form.sheet method="post" action=(action) data-autosave={ (action) "/autosave" } {
+                (layout::csrf(visit)) (chart::form_identity(&patient.id, &number.to_string()))
+                (questions(template, answers, told, false))
+                p.actions {
+                    button type="submit" name="do" value="save" { "Save draft" }
+                    button.primary type="submit" name="do" value="sign" { "Save and sign" }
+                    a.button.quiet href={ "/patients/" (patient.id) } { "Back to the chart" }
+                    span.hint #autosaved role="status" {}
+                }
+                p.hint { "Saved while you write. Signing makes it final; afterwards it can be amended, and the first version stays." }
+            }
+            script src=(ASSETS.forms.path) defer {}
+        },
+    )
+}
+
+/// The questions of a template as fields; `still` shows them without being part of a form.
+pub fn questions(template: &Template, answers: &Answers, told: &Told, still: bool) -> Markup {
+    html! {
+        @for item in &template.items {
+            @if item.kind == Kind::Group {
+                @let count = answers.count(item);
+                @if item.repeats && !still { input type="hidden" name={ "n." (item.id) } value=(count); }
+                @for index in 0..count {
+                    fieldset.questions {
+                        legend { (item.text) @if item.repeats { " " span.soft { (index + 1) } } }
+                        @for inside in &item.items { (question(inside, if item.repeats { Some(index) } else { None }, answers, told, still)) }
+                    }
+                }
+                @if item.repeats && !still { p { button.small type="submit" name="do" value={ "add " (item.id) } { "Add another" } } }
+            } @else { (question(item, None, answers, told, still)) }
+        }
+    }
+}
+
+fn question(item: &Item, index: Option<usize>, answers: &Answers, told: &Told, still: bool) -> Markup {
+    if item.kind == Kind::Display {
+        return html! { p.soft { (item.text) } };
+    }
+    let at = index.unwrap_or(0);
+    let name = index.map_or_else(|| format!("a.{}", item.id), |n| format!("a.{}.{n}", item.id));
+    let field = if still { format!("still-{name}") } else { name.clone() };
+    let said = answers.text(&item.id, at);
+    let problem = told.get(&(item.id.clone(), at));
+    let condition =
+        item.condition.as_ref().map(|c| format!("{} {} {}", c.question, if c.equal { "=" } else { "!=" }, c.answer));
+    let invalid = problem.map(|_| "true");
+    let described = problem.map(|_| format!("{field}-error"));
+    html! {
+        div.field.invalid[problem.is_some()] data-if=[condition.filter(|_| !still)] {
+            @if item.kind == Kind::Boolean {
+                label.check { input type="checkbox" id=(field) name=(field) value="yes" checked[said == "yes"]; " " (item.text) }
+            } @else if item.kind == Kind::Choice && item.options.len() <= 4 {
+                fieldset.choice aria-describedby=[described.clone()] { legend { (item.text) @if !item.required { span.optional { " optional" } } }
+                    @for option in &item.options {
+                        label.check { input type="radio" name=(field) value=(option) checked[option == said]; " " (option) }
+                    }
+                }
+            } @else {
+                label for=(field) { (item.text)
+                    @if item.calculation.is_some() { span.optional { " calculated" } }
+                    @else if !item.required { span.optional { " optional" } } }
+                @match item.kind {
+                    Kind::Text => textarea id=(field) name=(field) rows="4" data-phrases="" aria-invalid=[invalid] aria-describedby=[described] { "\n" (said) },
+                    Kind::Choice => select id=(field) name=(field) aria-invalid=[invalid] aria-describedby=[described] {
+                        option value="" { "Please choose" }
+                        @for option in &item.options { option value=(option) selected[option == said] { (option) } }
+                    },
+                    _ => input id=(field) name=(field) value=(said) autocomplete="off" maxlength="500"
+                        type=(if item.kind == Kind::Date { "date" } else { "text" })
+                        inputmode=[item.kind.is_number().then_some("decimal")]
+                        readonly[item.calculation.is_some()] aria-invalid=[invalid] aria-describedby=[described];,
+                }
+            }
+            @if let Some(problem) = problem { p.problem id={ (field) "-error" } { (problem) } }
+        }
+    }
+}
+
+fn read_only(web: &Web, visit: &Visit, opened: &Opened, answers: &Answers) -> Markup {
+    let Opened { banner, patient, response, template } = opened;
+    let zone = web.settings().zone;
+    let action = format!("/patients/{}/forms/{}", patient.id, text(response, "/id"));
+    let first = signed(response, SIGNED);
+    let second = signed(response, COSIGNED);
+    let own = first.as_ref().is_some_and(|(_, account, _)| *account == visit.actor.id);
+    let amends = extension(response, AMENDS, "valueReference").map(|r| text(r, "/reference")).unwrap_or_default();
+    let said = |words: &str, by: &Option<(String, String, String)>| {
+        html! { @if let Some((who, _, when)) = by { p.soft { (words) " by " b { (who) } ", " (dates::show(when, zone)) } } }
+    };
+    layout::page(
+        web,
+        visit,
+        Section::Patients,
+        title(response),
+        Some(banner),
+        &html! {
+            p.crumbs { a href={ "/patients/" (patient.id) } { "Chart" } " › Form" }
+            div.head { h1 { (title(response)) } span.tag.calm { (if amends.is_empty() { "Signed" } else { "Amendment, signed" }) }
+                div.tools { button type="button" data-print="" { "Print" } } }
+            (said("Signed", &first)) (said("Co-signed", &second))
+            @if let Some(id) = amends.strip_prefix("QuestionnaireResponse/") {
+                p { "This replaces " a href={ "/patients/" (patient.id) "/forms/" (id) } { "an earlier version" } "." }
+            }
+            div.sheet { (answered(template, answers)) }
+            @if authorize(&visit.actor, Action::Update, Object::resource("QuestionnaireResponse")).is_ok() {
+                div.tools.foot {
+                    @if second.is_none() && !own { form method="post" action={ (action) "/cosign" } {
+                        (layout::csrf(visit)) (chart::form_identity(&patient.id, &version(response).to_string()))
+                        button type="submit" { "Co-sign" } } }
+                    form method="post" action={ (action) "/amend" } {
+                        (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
+                        button type="submit" { "Amend" } }
+                }
+            }
+        },
+    )
+}
+
+fn answered(template: &Template, answers: &Answers) -> Markup {
+    let row = |item: &Item, index: usize| {
+        let said = answers.text(&item.id, index);
+        html! { @if !said.is_empty() { div { dt { (item.text) } dd.text { (said) } } } }
+    };
+    html! {
+        @for item in &template.items {
+            @if item.kind == Kind::Group {
+                @for index in 0..answers.count(item) {
+                    h2 { (item.text) @if item.repeats { " " (index + 1) } }
+                    dl.facts { @for inside in &item.items { (row(inside, index)) } }
+                }
+            } @else { dl.facts { (row(item, 0)) } }
+        }
+    }
+}
+
+/// Stores the answers of a draft, signed where asked. Gives the new version.
+async fn store(
+    web: &Web,
+    visit: &Visit,
+    (patient, id): (&str, &str),
+    (answers, template, number): (&Answers, &Template, u32),
+    sign: bool,
+) -> Result<u32, StoreError> {
+    let (owner, id, now) = (patient.to_owned(), id.to_owned(), web.now_fhir());
+    let (answers, template) = (answers.clone(), template.clone());
+    let (actor, display) =
+        (visit.actor.clone(), visit.session.as_ref().map_or(visit.actor.name.clone(), |s| s.display.clone()));
+    let save = move |tx: &mut Tx<'_>| {
+        let mut body = chart::read_of_tx(tx, "QuestionnaireResponse", &id, &owner)?;
+        if !is_draft(&body) {
+            return Err(StoreError::invalid("a signed form is not changed: amend it", "QuestionnaireResponse.status"));
+        }
+        answers.put(&template, &mut body);
+        body["authored"] = now.as_str().into();
+        if sign {
+            let amendment = extension(&body, AMENDS, "valueReference").is_some();
+            body["status"] = if amendment { "amended" } else { "completed" }.into();
+            push_extension(&mut body, signature(SIGNED, &actor, &display, &now));
+            tx.note(audit::Event::new(audit::Action::Sign, "QuestionnaireResponse", &id).of_patient(&owner));
+        }
+        Ok(tx.update("QuestionnaireResponse", &id, body, Expect::Version(number))?.version)
+    };
+    web.store().write(&visit.actor, save).await
+}
+
+fn push_extension(body: &mut Value, extension: Value) {
+    if !body["extension"].is_array() {
+        body["extension"] = json!([]);
+    }
+    if let Some(all) = body["extension"].as_array_mut() {
+        all.push(extension);
+    }
+}
+
+async fn save(
+    State(web): State<Web>,
+    visit: Visit,
+    Path((patient, id)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, PageError> {
+    let number = chart::checked_version(&form, &patient)?;
+    let opened = open(&web, &visit, &patient, &id).await?;
+    let mut answers = Answers::from_fields(form.fields_without(&[]));
+    answers.settle(&opened.template);
+    if let Some(id) = form.text("do").strip_prefix("add ")
+        && let Some(section) = opened.template.items.iter().find(|i| i.id == id)
+    {
+        answers.add_one(section);
+    }
+    let sign = form.text("do") == "sign";
+    let problems = if sign { answers.problems(&opened.template) } else { BTreeMap::new() };
+    if !problems.is_empty() {
+        let told: Told = problems.into_iter().map(|(at, problem)| (at, problem.to_owned())).collect();
+        let mut above = Problems::default();
+        above.add("", "It was not signed yet. Please look at the marked questions.");
+        let page = editable(&web, &visit, &opened, &answers, number, &told, &above);
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
+    match store(&web, &visit, (&patient, &id), (&answers, &opened.template, number), sign).await {
+        Ok(_) => Ok(redirect(&format!("/patients/{patient}/forms/{id}"))),
+        Err(StoreError::VersionConflict { current }) => {
+            Ok(merge(&web, &visit, &patient, &id, &answers, current).await?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Two people wrote at once: the page keeps what this one typed and says beside each question what the other saved. Saving
+/// again replaces the other's version knowingly.
+async fn merge(
+    web: &Web,
+    visit: &Visit,
+    patient: &str,
+    id: &str,
+    mine: &Answers,
+    current: u32,
+) -> Result<Response, PageError> {
+    let opened = open(web, visit, patient, id).await?;
+    let theirs = Answers::read(&opened.response);
+    let mut told = Told::new();
+    for item in &opened.template.items {
+        let (inside, count) = if item.kind == Kind::Group {
+            (item.items.as_slice(), mine.count(item).max(theirs.count(item)))
+        } else {
+            (std::slice::from_ref(item), 1)
+        };
+        for question in inside {
+            for index in 0..count {
+                let (own, other) = (mine.text(&question.id, index), theirs.text(&question.id, index));
+                if own != other {
+                    let other = if other.is_empty() { "nothing" } else { other };
+                    told.insert((question.id.clone(), index), format!("Meanwhile saved here: {other}"));
+                }
+            }
+        }
+    }
+    let mut above = Problems::default();
+    above.add("", "Somebody else changed this form meanwhile. Your words are kept below, and beside the marked questions stands what the \
+                   other saved. Put together what is right, then save again.");
+    let page = editable(web, visit, &opened, mine, current, &told, &above);
+    Ok((StatusCode::CONFLICT, page).into_response())
+}
+
+/// Answers in JSON: the new version, and what was calculated.
+async fn autosave(
+    State(web): State<Web>,
+    visit: Visit,
+    Path((patient, id)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, PageError> {
+    let number = chart::checked_version(&form, &patient)?;
+    let opened = open(&web, &visit, &patient, &id).await?;
+    let mut answers = Answers::from_fields(form.fields_without(&[]));
+    answers.settle(&opened.template);
+    let questions = opened.template.questions();
+    let calculated = questions.iter().filter(|(i, _)| i.calculation.is_some());
+    let values: serde_json::Map<String, Value> =
+        calculated.map(|(i, _)| (format!("a.{}", i.id), answers.text(&i.id, 0).into())).collect();
+    // Nothing new: no version for every look at the form.
+    let stored = opened.response.get("item").cloned().unwrap_or_else(|| json!([]));
+    if answers.write(&opened.template) == stored && version(&opened.response) == number {
+        return Ok(answer(StatusCode::OK, &json!({"version": number, "values": values})));
+    }
+    match store(&web, &visit, (&patient, &id), (&answers, &opened.template, number), false).await {
+        Ok(version) => Ok(answer(StatusCode::OK, &json!({"version": version, "values": values}))),
+        Err(StoreError::VersionConflict { .. }) => Ok(answer(StatusCode::CONFLICT, &json!({}))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+async fn cosign(
+    State(web): State<Web>,
+    visit: Visit,
+    Path((patient, id)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, PageError> {
+    let number = chart::checked_version(&form, &patient)?;
+    let (actor, now, owner, target) = (visit.actor.clone(), web.now_fhir(), patient.clone(), id.clone());
+    let display = visit.session.as_ref().map_or(visit.actor.name.clone(), |s| s.display.clone());
+    let save = move |tx: &mut Tx<'_>| {
+        let mut body = chart::read_of_tx(tx, "QuestionnaireResponse", &target, &owner)?;
+        match signed(&body, SIGNED) {
+            Some((_, account, _)) if account != actor.id && signed(&body, COSIGNED).is_none() => {}
+            _ => {
+                return Err(StoreError::invalid(
+                    "only a form that somebody else signed is co-signed, and once",
+                    "QuestionnaireResponse.extension",
+                ));
+            }
+        }
+        push_extension(&mut body, signature(COSIGNED, &actor, &display, &now));
+        tx.note(audit::Event::new(audit::Action::Sign, "QuestionnaireResponse", &target).of_patient(&owner));
+        tx.update("QuestionnaireResponse", &target, body, Expect::Version(number))
+    };
+    web.store().write(&visit.actor, save).await?;
+    Ok(redirect(&format!("/patients/{patient}/forms/{id}")))
+}
+
+/// A draft that begins with what was signed, and says what it replaces.
+async fn amend(
+    State(web): State<Web>,
+    visit: Visit,
+    Path((patient, id)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, PageError> {
+    if form.text("patient") != patient {
+        return Err(PageError::WrongPatient);
+    }
+    let (owner, now, writer) = (patient.clone(), web.now_fhir(), author(&visit));
+    let save = move |tx: &mut Tx<'_>| {
+        let mut body = chart::read_of_tx(tx, "QuestionnaireResponse", &id, &owner)?;
+        if is_draft(&body) {
+            return Err(PageError::Form(FormError::Malformed));
+        }
+        body["status"] = "in-progress".into();
+        body["authored"] = now.into();
+        body["author"] = writer;
+        body["extension"] =
+            json!([{"url": AMENDS, "valueReference": {"reference": format!("QuestionnaireResponse/{id}")}}]);
+        Ok(tx.create("QuestionnaireResponse", body)?.id)
+    };
+    let fresh = web.store().write(&visit.actor, save).await?;
+    Ok(redirect(&format!("/patients/{patient}/forms/{fresh}")))
+}

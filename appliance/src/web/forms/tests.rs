@@ -1,0 +1,184 @@
+//! Forms as clinicians use them, over the whole router.
+
+use crate::access::Role;
+use crate::web::tests::{Browser, Site, hidden};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+const LINES: &str = "## Body\nweight: Weight in kg | decimal | required | from weight\nheight: Height in cm | decimal\n\
+bmi: Body mass index | decimal | = weight / (height / 100) ^ 2\nmedication: Medication | text | from medications\n\
+## Operations (repeats)\nwhat: Operation | string\n";
+
+struct Room {
+    site: Site,
+    doctor: Browser,
+    patient: String,
+}
+
+impl Room {
+    async fn new() -> Room {
+        let site = Site::new();
+        let doctor = site.session(Role::Clinician).await;
+        let patient = site.patient("Doe").await;
+        let of = json!({"reference": format!("Patient/{patient}")});
+        site.store("Observation", json!({"resourceType": "Observation", "status": "final", "subject": of, "effectiveDateTime": "2026-05-01T08:00:00Z",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7"}]}, "valueQuantity": {"value": 81.5}})).await;
+        site.store(
+            "MedicationRequest",
+            json!({"resourceType": "MedicationRequest", "status": "active", "intent": "order", "subject": of,
+            "medicationCodeableConcept": {"text": "Lisinopril 10 mg"}}),
+        )
+        .await;
+        Room { site, doctor, patient }
+    }
+
+    /// Writes the template and begins a form; gives its address.
+    async fn begin(&self) -> String {
+        let fields = [("title", "Check-up"), ("lines", LINES), ("active", "yes")];
+        let answer = self.site.post(&self.doctor, "/templates/new", &fields).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+        let choices = self.site.get(&self.doctor, &format!("/patients/{}/forms/new", self.patient)).await.body;
+        let fields = [("patient", self.patient.as_str()), ("template", hidden(&choices, "template"))];
+        let begun = self.site.post(&self.doctor, &format!("/patients/{}/forms/new", self.patient), &fields).await;
+        assert_eq!(begun.status, StatusCode::SEE_OTHER, "{}", begun.body);
+        begun.location().to_owned()
+    }
+
+    async fn press(
+        &self,
+        who: &Browser,
+        form: &str,
+        version: &str,
+        fields: &[(&str, &str)],
+    ) -> crate::web::tests::Answer {
+        let own = [("patient", self.patient.as_str()), ("version", version)];
+        let all: Vec<(&str, &str)> = own.into_iter().chain(fields.iter().copied()).collect();
+        self.site.post(who, form, &all).await
+    }
+
+    async fn stored(&self, form: &str) -> Value {
+        let id = form.rsplit('/').next().unwrap().to_owned();
+        self.site.read("QuestionnaireResponse", &id).await
+    }
+}
+
+#[tokio::test]
+async fn a_form_is_prefilled_saved_while_written_signed_and_then_final() {
+    let room = Room::new().await;
+    let form = room.begin().await;
+    let page = room.site.get(&room.doctor, &form).await.body;
+    assert!(page.contains("value=\"81.5\"") && page.contains("Lisinopril 10 mg"), "{page}");
+    let saved =
+        room.press(&room.doctor, &format!("{form}/autosave"), "1", &[("a.weight", "80"), ("a.height", "200")]).await;
+    let said: Value = serde_json::from_str(&saved.body).unwrap();
+    assert_eq!((&said["version"], &said["values"]["a.bmi"]), (&json!(2), &json!("20.0")));
+    let again =
+        room.press(&room.doctor, &format!("{form}/autosave"), "2", &[("a.weight", "80"), ("a.height", "200")]).await;
+    assert!(again.body.contains("\"version\":2"), "nothing new, no new version");
+    let refused = room.press(&room.doctor, &form, "2", &[("do", "sign"), ("a.height", "tall")]).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.body.contains("must be answered") && refused.body.contains("enter a number"));
+    let signed = room
+        .press(
+            &room.doctor,
+            &form,
+            "2",
+            &[("do", "sign"), ("a.weight", "80"), ("a.height", "200"), ("n.section-6", "1"), ("a.what.0", "Appendix")],
+        )
+        .await;
+    assert_eq!(signed.status, StatusCode::SEE_OTHER, "{}", signed.body);
+    let stored = room.stored(&form).await;
+    assert_eq!(stored["status"], "completed");
+    let late = room.press(&room.doctor, &form, "3", &[("do", "save"), ("a.weight", "70")]).await;
+    assert_eq!(late.status, StatusCode::BAD_REQUEST, "a signed form is final");
+    // Through FHIR too.
+    let mut body = stored.clone();
+    body["item"] = json!([]);
+    let request = http::Request::put(format!("/fhir/R4/QuestionnaireResponse/{}", stored["id"].as_str().unwrap()))
+        .header("cookie", &room.doctor.cookie)
+        .header("x-csrf-token", &room.doctor.csrf)
+        .header("content-type", "application/fhir+json")
+        .header("if-match", "W/\"3\"")
+        .body(axum::body::Body::from(body.to_string()));
+    assert_eq!(room.site.send(request.unwrap()).await.status, StatusCode::BAD_REQUEST);
+    let shown = room.site.get(&room.doctor, &form).await.body;
+    assert!(
+        shown.contains("Appendix") && shown.contains("Signed by") && !shown.contains("name=\"a.weight\""),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn two_writers_put_their_words_together() {
+    let room = Room::new().await;
+    let form = room.begin().await;
+    let colleague = room.site.session(Role::Clinician).await;
+    assert_eq!(
+        room.press(&colleague, &form, "1", &[("do", "save"), ("a.weight", "77"), ("a.height", "180")]).await.status,
+        StatusCode::SEE_OTHER
+    );
+    let met = room.press(&room.doctor, &form, "1", &[("do", "save"), ("a.weight", "80"), ("a.height", "180")]).await;
+    assert_eq!(met.status, StatusCode::CONFLICT);
+    assert!(met.body.contains("Meanwhile saved here: 77") && met.body.contains("value=\"80\""), "{}", met.body);
+    assert_eq!(met.body.matches("Meanwhile saved here").count(), 2, "weight, and the index that follows from it");
+    assert_eq!(hidden(&met.body, "version"), "2");
+    assert_eq!(
+        room.press(&room.doctor, &form, "2", &[("do", "save"), ("a.weight", "80")]).await.status,
+        StatusCode::SEE_OTHER
+    );
+    let other = room.site.patient("Roe").await;
+    let wrong = room.site.post(&room.doctor, &form, &[("patient", &other), ("version", "3"), ("do", "save")]).await;
+    assert_eq!(wrong.status, StatusCode::CONFLICT, "a form of one patient is never saved to another");
+}
+
+#[tokio::test]
+async fn a_colleague_cosigns_and_an_amendment_keeps_the_first_version() {
+    let room = Room::new().await;
+    let form = room.begin().await;
+    room.press(&room.doctor, &form, "1", &[("do", "sign"), ("a.weight", "80")]).await;
+    let own = room.press(&room.doctor, &format!("{form}/cosign"), "2", &[]).await;
+    assert_eq!(own.status, StatusCode::BAD_REQUEST, "nobody co-signs oneself");
+    let colleague = room.site.session(Role::Clinician).await;
+    assert_eq!(room.press(&colleague, &format!("{form}/cosign"), "2", &[]).await.status, StatusCode::SEE_OTHER);
+    assert!(room.site.get(&room.doctor, &form).await.body.contains("Co-signed by"));
+    let amended = room.site.post(&room.doctor, &format!("{form}/amend"), &[("patient", &room.patient)]).await;
+    let fresh = amended.location().to_owned();
+    assert_ne!(fresh, form);
+    room.press(&room.doctor, &fresh, "1", &[("do", "sign"), ("a.weight", "79")]).await;
+    assert_eq!(room.stored(&fresh).await["status"], "amended");
+    assert!(room.site.get(&room.doctor, &fresh).await.body.contains("an earlier version"));
+    assert!(room.stored(&form).await.to_string().contains("\"valueDecimal\":80"));
+}
+
+#[tokio::test]
+async fn a_section_repeats_and_a_template_says_where_it_is_wrong() {
+    let room = Room::new().await;
+    let form = room.begin().await;
+    let section = room.stored(&form).await;
+    assert!(section.to_string().contains("81.5"));
+    let page = room.site.get(&room.doctor, &form).await.body;
+    let name = page.split("value=\"add ").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let (count, add) = (format!("n.{name}"), format!("add {name}"));
+    room.press(&room.doctor, &form, "1", &[("do", &add), (&count, "1"), ("a.what.0", "Knee"), ("a.weight", "80")])
+        .await;
+    assert!(room.site.get(&room.doctor, &form).await.body.contains("name=\"a.what.1\""));
+    let wrong = room.site.post(&room.doctor, "/templates/new", &[("title", "T"), ("lines", "a: A | colour")]).await;
+    assert!(wrong.status == StatusCode::UNPROCESSABLE_ENTITY && wrong.body.contains("Line 1"));
+    let preview = room.site.post(&room.doctor, "/templates/preview", &[("lines", "a: <b>A</b> | boolean")]).await.body;
+    assert!(preview.contains("&lt;b&gt;A"), "{preview}");
+    let desk = room.site.session(Role::FrontDesk).await;
+    assert_eq!(room.site.get(&desk, &form).await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn phrases_are_ones_own() {
+    let room = Room::new().await;
+    let saved =
+        room.site.post(&room.doctor, "/phrases", &[("name", "lungs"), ("text", "Lungs clear."), ("do", "save")]).await;
+    assert_eq!(saved.status, StatusCode::SEE_OTHER);
+    assert_eq!(room.site.get(&room.doctor, "/phrases.json").await.body, "{\"lungs\":\"Lungs clear.\"}");
+    let colleague = room.site.session(Role::Clinician).await;
+    assert_eq!(room.site.get(&colleague, "/phrases.json").await.body, "{}");
+    let bad = room.site.post(&room.doctor, "/phrases", &[("name", "Lungs!"), ("text", "x"), ("do", "save")]).await;
+    assert_eq!(bad.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
