@@ -36,6 +36,16 @@ const browser = await chromium.launch({
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync'],
 });
+// Every page that is looked at is also checked against WCAG 2.2 AA.
+const axe = readFileSync(join(input.modules, 'axe-core/axe.min.js'), 'utf8');
+async function accessible(page, name) {
+  // Paper has no contrast of screens.
+  if (!name.startsWith('emr-') || name.endsWith('-print')) return;
+  await page.evaluate(axe);
+  const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
+  const found = await page.evaluate((runOnly) => window.axe.run(document, { runOnly }), rules);
+  must(found.violations.length === 0, `${name}: ${JSON.stringify(found.violations.map((v) => [v.id, v.nodes[0].html]))}`);
+}
 let shot = 0;
 // What the person saw last stays as a picture when the day goes wrong.
 let current;
@@ -66,6 +76,7 @@ async function person(user, path, labels) {
   return {
     page,
     look: async (name) => {
+      await accessible(page, name);
       await page.screenshot({ path: join(input.shots, `${String(++shot).padStart(2, '0')}-${name}.png`), fullPage: true });
     },
     end: async () => {
@@ -102,9 +113,12 @@ must((await page.content()).includes('Okonkwa-Lindqvist'), 'the banner shows the
 await look('emr-chart-desk');
 await page.goto(input.desk.url + '/schedule/book?patient=' + chart.split('/').pop());
 await choose(page, 'Practitioner');
-const day = new Date(Date.now() + 40 * 86400000).toISOString().slice(0, 10);
-await page.getByLabel('Day').fill(day);
-await page.getByLabel('Time').fill('10:20');
+// A weekday: the practice has no hours at the weekend.
+const ahead = new Date(Date.now() + 40 * 86400000);
+while ([0, 6].includes(ahead.getUTCDay())) ahead.setUTCDate(ahead.getUTCDate() + 1);
+const day = ahead.toISOString().slice(0, 10);
+await page.getByLabel('Day', { exact: true }).fill(day);
+await page.getByLabel(/^Time/).fill('10:20');
 await page.getByLabel('Length').selectOption('20');
 await page.getByLabel(/^Reason/).fill('First visit');
 await look('emr-book');
@@ -112,6 +126,45 @@ await page.getByRole('button', { name: 'Book', exact: true }).click();
 await page.waitForURL(/\/schedule\?/);
 must((await page.content()).includes('Okonkwa-Lindqvist'), 'the day shows the appointment');
 await look('emr-day');
+// In the grid the entry lies at its time: 10:20 is 28 rows of five minutes below 08:00.
+await page.goto(`${input.desk.url}/schedule/grid?view=day&day=${day}`);
+const entry = page.locator('.appt', { hasText: 'Okonkwa-Lindqvist' });
+const row = await entry.evaluate((e) => getComputedStyle(e).gridRowStart);
+must(row === '29', `the entry lies in row ${row}`);
+await look('emr-grid');
+// Moved by the keyboard alone.
+await entry.focus();
+await page.keyboard.press('Alt+ArrowDown');
+await page.keyboard.press('Alt+ArrowDown');
+await page.keyboard.press('Enter');
+await page.locator('.appt', { hasText: '10:30 Okonkwa-Lindqvist' }).waitFor();
+await page.goto(`${input.desk.url}/schedule/grid?view=week&day=${day}`);
+await look('emr-week');
+await page.goto(input.desk.url + '/schedule/hours'); await look('emr-hours');
+await end();
+
+// The administrator writes a text, the desk has it signed.
+({ page, look, end } = await person(input.admin, '/login', emr));
+await page.goto(input.admin.url + '/consents/new');
+await page.getByLabel('Title').fill('Photographs');
+await page.getByLabel('Text', { exact: true }).fill('I agree to photographs of my skin for my record.');
+await page.getByRole('button', { name: 'Save' }).click();
+await page.waitForURL(/\/consents$/);
+await look('emr-consent-texts');
+await end();
+({ page, look, end } = await person(input.desk, '/login', emr));
+await page.goto(input.desk.url + chart + '/consents');
+await page.getByRole('link', { name: 'Show and sign' }).first().click();
+const pad = await page.locator('#pad').boundingBox();
+await page.mouse.move(pad.x + 40, pad.y + 60);
+await page.mouse.down();
+for (let n = 1; n < 16; n++) await page.mouse.move(pad.x + 40 + n * 20, pad.y + 60 + (n % 2) * 60);
+await page.mouse.up();
+await look('emr-consent');
+await page.getByRole('button', { name: 'I agree and sign' }).click();
+await page.waitForURL(/\/consents\/[0-9a-f-]{36}$/);
+must(await page.locator('svg.signature polyline').count() === 1, 'the signature is shown as it was drawn');
+await look('emr-consent-signed');
 await end();
 
 // The clinician searches while typing, writes a note, signs it, uploads a document.
@@ -140,6 +193,35 @@ await page.getByRole('button', { name: 'Save and sign' }).click();
 await page.waitForURL(/\/encounters\/(?!new)[^/]+$/);
 must((await page.content()).includes('no fever'), 'the signed note is shown');
 await look('emr-signed');
+// A template becomes a form that is saved while it is written, calculates and is signed.
+await page.goto(input.doctor.url + '/templates/new');
+await page.getByLabel('Title').fill('Check-up');
+await look('emr-template');
+await page.getByRole('button', { name: 'Save' }).click();
+await page.waitForURL(/\/templates$/);
+await page.goto(input.doctor.url + chart + '/forms/new');
+await page.getByRole('button', { name: 'Begin Check-up' }).click();
+await page.waitForURL(/\/forms\/[0-9a-f-]{36}$/);
+must(!(await page.getByLabel('Pack years').isVisible()), 'what is not asked is hidden');
+await page.getByLabel('Weight in kg').fill('80');
+await page.getByLabel('Height in cm').fill('200');
+await page.getByLabel('Reason for the visit').fill('Cough');
+await page.getByLabel('yes', { exact: true }).check();
+must(await page.getByLabel('Pack years').isVisible(), 'what is asked is shown');
+await page.waitForFunction(() => document.querySelector('[name="a.bmi"]').value === '20.0');
+await look('emr-form');
+await page.getByRole('button', { name: 'Save and sign' }).click();
+await page.getByText('Signed by').waitFor();
+await look('emr-form-signed');
+await page.goto(input.doctor.url + chart + '/vitals');
+await page.getByLabel('Systolic, mmHg').fill('142');
+await page.getByLabel('Diastolic, mmHg').fill('86');
+await page.getByRole('button', { name: 'Save' }).click();
+await page.locator('svg.curve').first().waitFor();
+await look('emr-vitals');
+await page.goto(input.doctor.url + chart + '/timeline?q=cough');
+must((await page.content()).includes('no fever'), 'the search finds words of a note');
+await look('emr-timeline');
 await page.goto(input.doctor.url + chart + '/documents/new');
 await page.locator('input[type=file]').setInputFiles({ name: 'letter.txt', mimeType: 'text/plain', buffer: Buffer.from('Dear colleague\n') });
 await look('emr-upload');

@@ -10,7 +10,9 @@ use std::process::Command;
 fn a_day_in_the_practice() -> Result<()> {
     let tools = std::env::var_os("HOLDFAST_TOOLS").map_or_else(|| root().join(".tools"), Into::into);
     let modules = tools.join("browser/node_modules");
-    ensure!(modules.join("playwright-core").exists(), "playwright-core is missing: run `./tests/run system`");
+    for tool in ["playwright-core", "axe-core"] {
+        ensure!(modules.join(tool).exists(), "{tool} is missing: run `./tests/run system`");
+    }
     let practice = Practice::start(10)?;
     let user = |name: &str| -> Result<serde_json::Value> {
         let user = practice.user(name)?;
