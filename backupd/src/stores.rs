@@ -17,6 +17,8 @@ const SERVICE_ACCOUNT_BYTES_MAX: u64 = 16 << 10;
 /// Opens a store of the settings; reads its key files, makes no request. Key files that are replaced later are taken when
 /// the store refuses the old ones.
 pub fn open(setting: &StoreSetting) -> backup_engine::Result<NamedStore> {
+    // A mistake in the settings says by itself which store it is about.
+    location(setting)?;
     let again = setting.clone();
     let store = RenewStore::open(move || location(&again), limits(setting))
         .map_err(|e| e.context(format!("store {}", setting.name)))?;

@@ -343,3 +343,44 @@ async fn the_command_line_restores_as_of_a_time() -> Result<()> {
     fails(folder, 2, &["--as-of needs a store with versions"])?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_practices_objects_are_locked_at_their_put_and_its_locks_are_extended() -> Result<()> {
+    let Some(url) = stores::ceph("a_practices_objects_are_locked_at_their_put_and_its_locks_are_extended") else {
+        return Ok(());
+    };
+    let location = locked_bucket(url, "practice").await?;
+    let place = Place::new()?;
+    std::fs::write(place.path("access"), stores::OWNER.0)?;
+    std::fs::write(place.path("secret"), stores::OWNER.1)?;
+    let serve = format!(
+        "practice = 'Example'\ntime_zone = 'UTC'\nsite = 'here'\nwriter_credential = 'writer.cred'\nstate_dir = 'state'\n\
+         socket = 's'\nquorum = 1\n[[source]]\nname = 'files'\nkind = 'folder'\npath = 'source'\nschedule = '0 * * * *'\n\
+         [[store]]\nname = 'locked'\nkind = 's3'\nendpoint = '{url}'\nbucket = 'practice'\nprefix = 'holdfast'\n\
+         access_key_file = 'access'\nsecret_key_file = 'secret'\nsite = 'away'\nprovider = 'ceph'\nlock_days = 1\n\
+         lock_mode = 'governance'\n"
+    );
+    std::fs::write(place.path("serve.toml"), serve)?;
+    let config = place.path("serve.toml").display().to_string();
+    let kit = place.path("kit").display().to_string();
+    ok(place.bare(&["init", "--config", &config, "--kit", &kit]))?;
+    let (store, plain) = (versions(&location), location.open()?);
+    let keyring = plain.list("keyring/").await?.pop().context("a keyring")?.name;
+    let lock = store.lock(&keyring, None).await?.context("a lock")?;
+    assert!(lock.mode == LockMode::Governance && lock.until_unix_ms > now_unix_ms() + 80_000_000, "{lock:?}");
+
+    let extend = || -> Result<(Option<i32>, serde_json::Value)> {
+        let output = place.bare(&["stores", "--extend-locks", "--json", "--config", &config]).output()?;
+        let line = output.stdout.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        Ok((output.status.code(), serde_json::from_slice(line).context("a line of JSON")?))
+    };
+    let (code, done) = extend()?;
+    assert_eq!((code, &done["extended"], &done["short"]), (Some(0), &0.into(), &0.into()), "{done}");
+    plain.put(&format!("index/{}", "cd".repeat(32)), Bytes::from_static(b"unlocked")).await?;
+    let (code, done) = extend()?;
+    assert_eq!((code, &done["extended"]), (Some(0), &1.into()), "{done}");
+    std::fs::write(place.path("access"), stores::WRITER.0)?;
+    std::fs::write(place.path("secret"), stores::WRITER.1)?;
+    assert_eq!(extend()?.0, Some(1), "a key that may not is told");
+    Ok(())
+}
