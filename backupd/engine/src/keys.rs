@@ -1,5 +1,6 @@
 //! Making a repository, opening its keyring, and writing a further keyring: another epoch, a slot more, a slot less.
 
+use crate::candidate::put_whole;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::NamedStore;
@@ -114,6 +115,12 @@ fn none_at(stores: &[NamedStore]) -> Error {
         ErrorKind::NotFound,
         format!("store {names} holds no keyring, so no repository: run init, check its place, or put the keyring back"),
     )
+}
+
+/// Puts a keyring that was kept elsewhere back into a store that lost its own, or holds it damaged.
+pub async fn put_back_keyring(store: &NamedStore, keyring: &Bytes) -> Result<()> {
+    let name = keyring_name(Keyring::parse(keyring)?.header().number, keyring);
+    put_whole(store, &name, keyring.clone(), true).await.map_err(|error| error.context(&store.name))
 }
 
 /// The keyring in force at a store.

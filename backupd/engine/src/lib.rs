@@ -73,7 +73,7 @@ pub use heads::{Heads, KnownHeads, SnapshotInfo, heads, heads_since, heads_with_
 pub use heal::{HealOutcome, Healed, HealedBy, heal};
 pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
-    keyring, newest_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,
+    keyring, newest_keyring, put_back_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,
 };
 pub use list::{Visit, kind_and_size, list};
 pub use locks::{LockOutcome, LockWish, extend_locks};

@@ -10,6 +10,7 @@ use crate::sources::PRACTICE_PART;
 use anyhow::{Context, ensure};
 use backup_engine::{Env, ErrorKind, NamedStore, OpenKey, RestoreRequest, SnapshotInfo, WriterCredential};
 use backup_report::ReportSigner;
+use bytes::Bytes;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,12 +76,29 @@ pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     let store = kit.store(&args.store)?.open(args.path.as_deref(), args.endpoint.as_deref())?;
     let env = Env::real();
     let with = args.unlock.find(Some(&args.kit))?;
+    let keyring = keyring(&env, &kit, &store).await?;
     let open = backup_engine::unlock(&env, &store, &with).await.context("the keyring")?;
     ensure!(open.repository().to_string() == kit.repository, "the store holds another repository than the kit's");
-    let keyring = backup_engine::keyring(&env, &store).await?;
     let writer = backup_engine::recover_writer(&env, keyring, &with).await?;
     let recovery = Recovery { env, kit, store, open, writer, dir, resumed, from: args.snapshot, json: args.json };
     recovery.run().await
+}
+
+/// The store's keyring, or where that is damaged or gone the kit's, which is then put back into the store.
+async fn keyring(env: &Env, kit: &Kit, store: &NamedStore) -> anyhow::Result<Bytes> {
+    match backup_engine::keyring(env, store).await {
+        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+            // A folder without snapshots is another one, in which nothing may be written.
+            if store.store.list("heads/").await?.is_empty() {
+                return Err(error.into());
+            }
+            eprintln!("backupd: {error}: going on with the keyring of the kit");
+            let kept = kit.keyring()?;
+            backup_engine::put_back_keyring(store, &kept).await?;
+            Ok(kept)
+        }
+        found => Ok(found.context("the keyring")?),
+    }
 }
 
 /// An empty folder, or one in which an earlier attempt was interrupted (`true`).

@@ -42,6 +42,12 @@ impl Daemon {
                 let found =
                     Found { missing: outcome.missing.first().cloned(), corrupt: outcome.corrupt.first().cloned() };
                 self.remember(&store.name, &found);
+                // The next snapshot then takes what is damaged here for absent, and heals it from another store.
+                let noted =
+                    backup_engine::note_damage(&self.env, &self.engine_state(), &store.name, &outcome.corrupt, &[]);
+                if let Err(error) = noted {
+                    log::warn!(reason:% = error; "state.write-failed");
+                }
                 outcome.is_ok()
             }
             Err(error) => {

@@ -35,6 +35,12 @@ impl View {
         info.stores.iter().filter(|name| counts(name)).count()
     }
 
+    /// What is known to be missing or corrupt at a store makes it no protection, whatever heads it holds.
+    fn is_damaged(&self, store: &str) -> bool {
+        use backupd_api::StoreCondition::{Corrupt, Missing};
+        self.stores.get(store).is_some_and(|seen| matches!(seen.condition(), Corrupt | Missing))
+    }
+
     pub fn is_durable(&self, info: &SnapshotInfo, daemon: &Daemon) -> bool {
         self.counts_at(info, daemon) >= daemon.settings.quorum as usize
     }
@@ -196,7 +202,7 @@ impl Daemon {
         let view = self.view();
         let newest = view.newest_durable(self);
         let sites: BTreeSet<&str> = newest
-            .map(|s| s.stores.iter().filter_map(|name| self.settings.store(name)))
+            .map(|s| s.stores.iter().filter(|name| !view.is_damaged(name)).filter_map(|name| self.settings.store(name)))
             .into_iter()
             .flatten()
             .map(|s| s.site.as_str())

@@ -154,12 +154,14 @@ impl Practice {
 
     fn certify(&mut self, layout: &Layout) -> anyhow::Result<()> {
         authority::ensure_ca(layout, &self.practice_name)?;
-        let age_days = ambient::unix_s().saturating_sub(self.done.certificates_unix_s) / 86_400;
+        // Certificates that were signed while the clock was ahead are not valid yet.
+        let age_days = ambient::unix_s().checked_sub(self.done.certificates_unix_s).map(|age| age / 86_400);
         let complete = authority::LEAVES.iter().all(|(stem, _)| {
             let (cert, key) = authority::leaf_files(layout, stem);
             cert.exists() && key.exists()
         });
-        if complete && age_days < authority::LEAF_RENEW_DAYS && self.done.certificates_for == self.names {
+        let young = age_days.is_some_and(|age| age < authority::LEAF_RENEW_DAYS);
+        if complete && young && self.done.certificates_for == self.names {
             return Ok(());
         }
         authority::issue_leaves(layout, &self.names)?;
