@@ -23,7 +23,7 @@ use backup_format::index::parse_catalog;
 use backup_format::manifest::{NAME_BYTES_MAX, UnreadableReason};
 use backup_format::pack::PackRecord;
 use backup_format::sealed::{PartsKind, seal_parts};
-use backup_format::{FormatError, ObjectHash, SnapshotId, SourceId, WriterCredential};
+use backup_format::{CatalogKey, FormatError, ObjectHash, SealKey, SnapshotId, SourceId, WriterCredential};
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ pub struct SnapshotOutcome {
 /// An index object is written after so many packs, or so much time.
 const INDEX_PACKS: usize = 16;
 const INDEX_EVERY_MS: u64 = 10_000;
-/// Attempts of one snapshot, the first included, when what it rests on turns out to be damaged.
+/// Attempts of one snapshot, the first included, when what it rests on turns out to be damaged, or a deletion plan comes.
 const ATTEMPTS_MAX: u32 = 3;
 /// How often progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -170,10 +170,15 @@ pub async fn snapshot(
         };
         // What this attempt rested on and found damaged counts as absent in the next.
         let found = missed && Damage::load(&state).count() > known;
-        if !found || attempt == ATTEMPTS_MAX || request.stop.is_stopped() {
+        let by_a_plan = |error: &Error| error.kind() == ErrorKind::Fenced;
+        let planned = match &taken {
+            Ok(outcome) => !outcome.durable && outcome.stores.iter().filter_map(|at| at.error.as_ref()).any(by_a_plan),
+            Err(error) => by_a_plan(error),
+        };
+        if !(found || planned) || attempt == ATTEMPTS_MAX || request.stop.is_stopped() {
             return taken;
         }
-        log::warn!(attempt = attempt; "snapshot.rests-on-damage");
+        log::warn!(attempt = attempt, damage = found, plan = planned; "snapshot.begins-again");
         attempt += 1;
     }
 }
@@ -223,7 +228,8 @@ async fn take(
     indexes.dedup();
     memo.finish(&indexes);
 
-    let sealing = Sealing { env, writer, request, walked: &walked, taken_unix_ms, added: sending.bytes_added };
+    let (added, plan_seen) = (sending.bytes_added, union.condemned.plan_seen());
+    let sealing = Sealing { env, writer, request, walked: &walked, taken_unix_ms, added, plan_seen };
     let mut link = chain::next(env, state, source, &union);
     let mut sealed = sealing.seal(source, &link)?;
     let recorded = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), false);
@@ -246,7 +252,9 @@ async fn take(
         started_ms: started,
     };
     let outcomes = commit(&plan).await;
-    if !outcomes.iter().any(|outcome| outcome.durable) {
+    let planned = outcomes.iter().filter_map(|outcome| outcome.error.as_ref()).any(|e| e.kind() == ErrorKind::Fenced);
+    // What a plan took out while this attempt ran must not be named again.
+    if !planned && !outcomes.iter().any(|outcome| outcome.durable) {
         sending.keep_what_was_sent().await;
     }
     let counting = outcomes.iter().filter(|outcome| outcome.durable && outcome.counts_for_quorum).count();
@@ -368,7 +376,8 @@ impl Sending<'_> {
         }
         self.indexed_ms = now;
         let records = std::mem::take(&mut self.unindexed);
-        for (name, bytes, catalog) in self.seal_index(&records)? {
+        let keys = (self.writer.catalog(), self.writer.seal_key());
+        for (name, bytes, catalog) in seal_index(self.env, keys, &records)? {
             self.bytes_added += bytes.len() as u64;
             let hash = ObjectHash::of(&bytes);
             if !self.gathered.is_full() {
@@ -397,21 +406,27 @@ impl Sending<'_> {
             let _ = lane.drained().await;
         }
     }
+}
 
-    /// Very many tiny chunks make an index too large for one object: then it is halved.
-    fn seal_index(&self, records: &[PackRecord]) -> Result<Vec<(String, Bytes, Vec<u8>)>> {
-        let (catalog, open) = backup_format::index::encode(records)?;
-        let keys = (self.writer.catalog(), self.writer.seal_key());
-        match seal_parts(&mut self.env.rng(), PartsKind::Index, keys, &catalog, &open) {
-            Ok(bytes) => Ok(vec![(index_name(&ObjectHash::of(&bytes)), Bytes::from(bytes), catalog)]),
-            Err(FormatError::Limit { .. }) if records.len() > 1 => {
-                let (first, second) = records.split_at(records.len() / 2);
-                let mut both = self.seal_index(first)?;
-                both.extend(self.seal_index(second)?);
-                Ok(both)
-            }
-            Err(error) => Err(error.into()),
+/// Index objects of these packs, each with its catalog part. Very many tiny chunks make one object too large: then it is
+/// halved.
+pub(crate) fn seal_index(
+    env: &Env,
+    keys: (&CatalogKey, &SealKey),
+    records: &[PackRecord],
+) -> Result<Vec<(String, Bytes, Vec<u8>)>> {
+    let sealed = backup_format::index::encode(records).and_then(|(catalog, open)| {
+        Ok((seal_parts(&mut env.rng(), PartsKind::Index, keys, &catalog, &open)?, catalog))
+    });
+    match sealed {
+        Ok((bytes, catalog)) => Ok(vec![(index_name(&ObjectHash::of(&bytes)), Bytes::from(bytes), catalog)]),
+        Err(FormatError::Limit { .. }) if records.len() > 1 => {
+            let (first, second) = records.split_at(records.len() / 2);
+            let mut both = seal_index(env, keys, first)?;
+            both.extend(seal_index(env, keys, second)?);
+            Ok(both)
         }
+        Err(error) => Err(error.into()),
     }
 }
 

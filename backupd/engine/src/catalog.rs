@@ -2,6 +2,7 @@
 //!
 //! A chunk counts as present only while its pack is held, in full, by some reachable store.
 
+use crate::condemned::Condemned;
 use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::run::{Run, RunPack, RunWriter, Spot, Tables, merge};
@@ -27,6 +28,7 @@ pub(crate) struct Catalog {
     state: Arc<State>,
     runs: Vec<OpenRun>,
     next_name: u64,
+    lacking: bool,
 }
 
 struct OpenRun {
@@ -39,7 +41,7 @@ struct OpenRun {
 impl Catalog {
     /// Opens the runs of the state. What is not whole is dropped: its index objects are read again.
     pub(crate) fn open(state: &Arc<State>) -> Self {
-        let mut catalog = Self { state: Arc::clone(state), runs: Vec::new(), next_name: 0 };
+        let mut catalog = Self { state: Arc::clone(state), runs: Vec::new(), next_name: 0, lacking: false };
         for name in state.file_names().into_iter().filter(|name| name.starts_with(RUN_FILE)) {
             let number = name.strip_prefix(RUN_FILE).and_then(|hex| u64::from_str_radix(hex, 16).ok());
             catalog.next_name = catalog.next_name.max(number.unwrap_or(0) + 1);
@@ -176,16 +178,25 @@ impl Catalog {
         }
     }
 
-    /// Compares every pack with what the stores hold; gives the packs that are held.
-    pub(crate) fn mark_held(&mut self, held: &HashMap<&str, HashSet<u64>>) -> BTreeMap<String, u64> {
+    /// Compares every pack with what the stores hold; gives the packs that are held. A pack that is to be deleted counts
+    /// as absent.
+    pub(crate) fn mark_held(
+        &mut self,
+        held: &HashMap<&str, HashSet<u64>>,
+        condemned: &Condemned,
+    ) -> BTreeMap<String, u64> {
         let mut packs = BTreeMap::new();
+        let absent = condemned.packs();
+        self.lacking = false;
         for open in &mut self.runs {
             open.held.clear();
             for pack in &open.run.tables().packs {
                 let name = pack_name(&pack.name);
                 let bytes = u64::from(pack.bytes);
                 let there = held.get(name.as_str()).is_some_and(|sizes| sizes.contains(&bytes));
-                open.held.push(there);
+                let going = absent.contains(&pack.name);
+                self.lacking |= !there && !going;
+                open.held.push(there && !condemned.unreadable && !going);
                 if there {
                     packs.insert(name, bytes);
                 }
@@ -194,9 +205,9 @@ impl Catalog {
         packs
     }
 
-    /// Whether some pack of the runs is held by nobody.
+    /// Whether some pack of the runs is held by nobody, and not because it is to be deleted.
     pub(crate) fn lacks_packs(&self) -> bool {
-        self.runs.iter().any(|open| open.held.iter().any(|held| !held))
+        self.lacking
     }
 
     /// Whether all packs of these index objects are known and held: then every chunk that they named is present.

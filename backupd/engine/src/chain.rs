@@ -45,6 +45,9 @@ pub(crate) fn begin(env: &Env, union: &Union) -> Link {
 
 fn continued(state: &State, source: SourceId, union: &Union) -> Option<Link> {
     let record = parse(&state.load(source.as_bytes())?)?;
+    if union.condemned.retired_at(source, record.incarnation).is_some() {
+        return None;
+    }
     let mine = |name: &&HeadName| name.source == source && name.incarnation == record.incarnation;
     let newest = union.heads.iter().filter(mine).map(|name| name.counter).max().unwrap_or(0);
     if newest > record.counter {

@@ -2,6 +2,7 @@
 
 use crate::ahead::is_loss;
 use crate::backup::StoreOutcome;
+use crate::condemned::nothing_new;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KEYRINGS;
@@ -108,7 +109,11 @@ async fn commit_at(plan: &Commit<'_>, at: usize, gate: &Gate) -> Result<()> {
         }
     }
     put(store, lane, &plan.snapshot.0, &plan.snapshot.1).await?;
-    put(store, lane, &plan.head.0, &plan.head.1).await
+    // What was taken for present may be deleted by a plan that was not known. After the head too: this machine may have
+    // slept between looking and writing.
+    nothing_new(store, &plan.union.condemned.names).await?;
+    put(store, lane, &plan.head.0, &plan.head.1).await?;
+    nothing_new(store, &plan.union.condemned.names).await
 }
 
 /// Brings all packs to the store, those of earlier snapshots first; gives what must follow them.

@@ -215,8 +215,12 @@ impl Reached {
 
     /// Whether the chunk was noted.
     pub(crate) fn is_reached(&self, locations: &Locations, id: &ChunkId) -> bool {
-        let word = |first| self.copies.get(first as usize / 64).is_some_and(|word| word & (1u64 << (first % 64)) != 0);
-        locations.copies(id).next().is_some_and(word)
+        locations.copies(id).next().is_some_and(|first| self.has(first))
+    }
+
+    /// The same, by the chunk's first copy.
+    pub(crate) fn has(&self, first: u32) -> bool {
+        self.copies.get(first as usize / 64).is_some_and(|word| word & (1u64 << (first % 64)) != 0)
     }
 
     /// Notes a chunk and every pack that holds it; whether it is new.

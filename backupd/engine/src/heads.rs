@@ -1,11 +1,12 @@
 //! The union of heads over stores, sources and incarnations.
 
+use crate::condemned::{CONDEMNED, Condemned};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gaps::{Gap, gaps};
 use crate::order::{Linked, newest_first};
 use crate::store::NamedStore;
-use crate::survey::{FETCHES, HEADS, View, fetch, snapshot_name, views};
+use crate::survey::{self, FETCHES, HEADS, View, fetch, snapshot_name, views};
 use backup_format::head::{Head, HeadName};
 use backup_format::manifest::{InnerManifest, OuterManifest};
 use backup_format::sealed::{PartsKind, open_parts};
@@ -32,6 +33,10 @@ pub struct SnapshotInfo {
     pub stores: Vec<String>,
     /// Another head claims the same counter of the same chain. An alarm; both are kept.
     pub forked: bool,
+    /// Its head's name.
+    pub head: HeadName,
+    /// The newest deletion plan that its writer had seen.
+    pub plan_seen: Option<[u8; 32]>,
 }
 
 /// What the stores say together.
@@ -39,6 +44,10 @@ pub struct SnapshotInfo {
 pub struct Heads {
     /// Newest first.
     pub snapshots: Vec<SnapshotInfo>,
+    /// Heads that came after a deletion that their writer had not seen, or after the end of their chain: they do not count.
+    pub uncommitted: Vec<SnapshotInfo>,
+    /// Heads that the newest order takes out and that are still there.
+    pub going: Vec<SnapshotInfo>,
     /// Stores that did not answer.
     pub unreachable: Vec<(String, Error)>,
     /// Heads and manifests that are there and not valid: store and object name.
@@ -63,13 +72,7 @@ impl KnownHeads {
         let there: HashSet<&HeadName> = names.iter().collect();
         known.retain(|name, _| there.contains(name));
         for link in links {
-            let name = HeadName {
-                source: link.head.source,
-                incarnation: link.head.incarnation,
-                counter: link.head.counter,
-                hash: link.hash,
-            };
-            known.entry(name).or_insert_with(|| (link.info.clone(), link.head.clone()));
+            known.entry(link.name()).or_insert_with(|| (link.info.clone(), link.head.clone()));
         }
     }
 }
@@ -86,6 +89,11 @@ pub async fn heads_since(_env: &Env, catalog: &CatalogKey, stores: &[NamedStore]
 
 /// The same with tags, for a holder of the open key.
 pub async fn heads_with_tags(_env: &Env, open: &OpenKey, stores: &[NamedStore]) -> Result<Heads> {
+    union_of_heads(open.catalog(), Some(open), stores, None).await
+}
+
+/// The same with tags, for a pruner: what is being taken out is told apart.
+pub(crate) async fn heads_everywhere(open: &OpenKey, stores: &[NamedStore]) -> Result<Heads> {
     union_of_heads(open.catalog(), Some(open), stores, None).await
 }
 
@@ -139,12 +147,24 @@ async fn union_of_heads(
     if let Some(known) = known {
         known.keep(&names, &linked);
     }
-    let (snapshots, links): (Vec<SnapshotInfo>, Vec<Head>) =
-        newest_first(linked).into_iter().map(|link| (link.info, link.head)).unzip();
+    let plans = survey::views(stores, CONDEMNED).await;
+    let condemned = Condemned::read(catalog, stores, &plans, None).await;
+    let (mut snapshots, mut uncommitted, mut going, mut links) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for link in newest_first(linked) {
+        let name = link.name();
+        if condemned.takes_out(&name) {
+            going.push(link.info);
+        } else if condemned.is_late(&link.head, link.info.plan_seen) {
+            uncommitted.push(link.info);
+        } else {
+            snapshots.push(link.info);
+        }
+        links.push(link.head);
+    }
     // A head may lie only at a store that does not answer.
     let gaps =
         if unreachable.is_empty() { gaps(catalog, stores, names.into_iter(), &links).await? } else { Vec::new() };
-    Ok(Heads { snapshots, unreachable, rejected, gaps })
+    Ok(Heads { snapshots, uncommitted, going, unreachable, rejected, gaps })
 }
 
 fn unreachable(stores: &[NamedStore], views: Vec<View>) -> Result<Vec<(String, Error)>> {
@@ -203,6 +223,8 @@ async fn read_head_at(
         tag: inner.and_then(|inner| inner.tag),
         stores: Vec::new(),
         forked: false,
+        head: name,
+        plan_seen: outer.plan_seen,
     };
     Ok((info, head))
 }

@@ -8,8 +8,8 @@ use crate::survey::{View, fetch_any, views};
 use backup_format::features::{Features, Purpose};
 use backup_format::keyring::{Header, Keyring, seal};
 use backup_format::{
-    CatalogKey, FormatError, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, RepositoryId, RepositorySecrets,
-    Share, Slot, SlotId, SlotKind, Unlock, WriterCredential,
+    CatalogKey, FormatError, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, PrunerCredential, RepositoryId,
+    RepositorySecrets, Share, Slot, SlotId, SlotKind, Unlock, WriterCredential,
 };
 use bytes::Bytes;
 
@@ -242,6 +242,12 @@ pub async fn unlock(env: &Env, store: &NamedStore, with: &UnlockWith) -> Result<
 pub async fn recover_writer(env: &Env, keyring: Bytes, with: &UnlockWith) -> Result<WriterCredential> {
     let secrets = secrets(env, keyring, with, Purpose::Read).await?;
     Ok(WriterCredential::issue(&mut env.rng(), &secrets))
+}
+
+/// A new pruner, for whoever maintains the stores. The open key alone cannot make one.
+pub async fn issue_pruner(env: &Env, keyring: Bytes, with: &UnlockWith) -> Result<PrunerCredential> {
+    let secrets = secrets(env, keyring, with, Purpose::Read).await?;
+    Ok(PrunerCredential::issue(&mut env.rng(), &secrets))
 }
 
 impl UnlockWith {

@@ -13,6 +13,7 @@ mod catalog;
 mod chain;
 mod chunker;
 mod commit;
+mod condemned;
 mod damage;
 mod descend;
 mod diff;
@@ -33,6 +34,7 @@ mod order;
 mod owners;
 mod pack;
 mod progress;
+pub mod prune;
 mod read;
 mod recent;
 mod remembered;
@@ -57,8 +59,8 @@ pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop, StoreOu
 pub use backup_format::manifest::{Owners, UnreadableReason};
 pub use backup_format::tree::{Node, NodeKind, Page};
 pub use backup_format::{
-    CatalogKey, FormatError, IncarnationId, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, RepositoryId, Share,
-    SlotId, SlotKind, SnapshotId, WriterCredential,
+    CatalogKey, FormatError, IncarnationId, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, PrunerCredential,
+    RepositoryId, Share, SlotId, SlotKind, SnapshotId, WriterCredential,
 };
 pub use candidate::candidate_of;
 pub use damage::note_damage;
@@ -73,7 +75,8 @@ pub use heads::{Heads, KnownHeads, SnapshotInfo, heads, heads_since, heads_with_
 pub use heal::{HealOutcome, Healed, HealedBy, heal};
 pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
-    keyring, newest_keyring, put_back_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock,
+    issue_pruner, keyring, newest_keyring, put_back_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate,
+    unlock,
 };
 pub use list::{Visit, kind_and_size, list};
 pub use locks::{LockOutcome, LockWish, extend_locks};

@@ -22,6 +22,7 @@ pub(crate) struct Sealing<'a> {
     pub(crate) taken_unix_ms: i64,
     /// Sealed bytes of packs and index objects.
     pub(crate) added: u64,
+    pub(crate) plan_seen: Option<[u8; 32]>,
 }
 
 /// A snapshot object and its head, ready to be written.
@@ -61,7 +62,7 @@ impl Sealing<'_> {
             files: self.walked.files,
             bytes_source: self.walked.bytes_source,
             bytes_added: self.added,
-            plan_seen: None,
+            plan_seen: self.plan_seen,
         };
         let part = |part: &Part| PartRecord {
             name: part.name.as_bytes().to_vec(),

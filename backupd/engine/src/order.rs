@@ -5,7 +5,7 @@
 
 use crate::heads::SnapshotInfo;
 use backup_format::ObjectHash;
-use backup_format::head::Head;
+use backup_format::head::{Head, HeadName};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -14,6 +14,14 @@ pub(crate) struct Linked {
     pub(crate) info: SnapshotInfo,
     pub(crate) head: Head,
     pub(crate) hash: ObjectHash,
+}
+
+impl Linked {
+    /// The name of its head.
+    pub(crate) fn name(&self) -> HeadName {
+        let Head { source, incarnation, counter, .. } = self.head;
+        HeadName { source, incarnation, counter, hash: self.hash }
+    }
 }
 
 /// Time not before that of any head that it follows, and how many heads stand before it on the longest way.

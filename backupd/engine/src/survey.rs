@@ -2,6 +2,7 @@
 
 use crate::candidate::{candidate_of, whole_candidate};
 use crate::catalog::Catalog;
+use crate::condemned::{CONDEMNED, Condemned};
 use crate::damage::Damage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KEYRINGS;
@@ -43,7 +44,9 @@ pub(crate) fn snapshot_name(hash: &[u8; 32]) -> String {
 
 /// The hash that ends an object's name; `None` for objects that are not the engine's.
 pub(crate) fn hash_in_name(name: &str) -> Option<ObjectHash> {
-    let ours = [PACKS, INDEXES, SNAPSHOTS, HEADS, TOMBSTONES, KEYRINGS].iter().any(|prefix| name.starts_with(prefix));
+    let ours = [PACKS, INDEXES, SNAPSHOTS, HEADS, TOMBSTONES, CONDEMNED, KEYRINGS]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
     let last = name.rsplit(['/', '-']).next()?;
     if ours { last.parse().ok() } else { None }
 }
@@ -176,6 +179,8 @@ pub(crate) struct Union {
     pub(crate) damage: Damage,
     /// Some pack that an index object names, or some object that was found damaged, is held by no reachable store.
     absent: bool,
+    /// What is being deleted, and by which plan.
+    pub(crate) condemned: Condemned,
 }
 
 impl Union {
@@ -227,11 +232,13 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
     drop_damaged(&mut views);
     compare_sizes(stores, &views, &damage).await;
     drop_damaged(&mut views);
+    let condemned = Condemned::read(key, stores, &views, Some(state)).await;
+    let going = condemned.going();
     let indexes: HashSet<ObjectHash> = views
         .iter()
         .filter_map(View::objects)
         .flat_map(BTreeMap::keys)
-        .filter(|name| name.starts_with(INDEXES))
+        .filter(|name| name.starts_with(INDEXES) && !going.contains(*name))
         .filter_map(|name| hash_in_name(name))
         .collect();
     let mut catalog = Catalog::open(state);
@@ -239,7 +246,7 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
     drop_damaged(&mut views);
     let mut others = BTreeMap::new();
     let mut held: HashMap<&str, HashSet<u64>> = HashMap::new();
-    for (name, size) in views.iter().filter_map(View::objects).flatten() {
+    for (name, size) in views.iter().filter_map(View::objects).flatten().filter(|(name, _)| !going.contains(*name)) {
         if name.starts_with(PACKS) {
             held.entry(name).or_default().insert(*size);
         } else if hash_in_name(name).is_some() {
@@ -247,11 +254,11 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
         }
     }
     // A chunk that lies only in packs that nobody holds is absent, and will be read and written again.
-    let packs = catalog.mark_held(&held);
-    let gone = |name: &String| !packs.contains_key(name) && !others.contains_key(name);
+    let packs = catalog.mark_held(&held, &condemned);
+    let gone = |name: &String| !packs.contains_key(name) && !others.contains_key(name) && !going.contains(name);
     let absent = catalog.lacks_packs() || damage.names().iter().any(gone);
     let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
-    Ok((Union { views, packs, others, heads, damage, absent }, catalog))
+    Ok((Union { views, packs, others, heads, damage, absent, condemned }, catalog))
 }
 
 /// An object of which two stores show different sizes is damaged at one of them: it is read at each.

@@ -2,6 +2,7 @@
 
 use crate::ahead::{Ahead, Window, Worker, is_loss, run};
 use crate::candidate::candidate_of;
+use crate::condemned::{CONDEMNED, Condemned};
 use crate::descend::{Descent, Extents, Reached};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -13,10 +14,11 @@ use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::read::Reader;
 use crate::store::NamedStore;
 use crate::survey::{
-    FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, by_object, fetch, hash_in_name, pack_name, snapshot_name,
+    FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, View, by_object, fetch, hash_in_name, pack_name,
+    snapshot_name,
 };
 use backup_format::features::Purpose;
-use backup_format::head::HeadName;
+use backup_format::head::{Head, HeadName};
 use backup_format::pack::open_pack;
 use backup_format::segment::SegmentDecoder;
 use backup_format::tree::{Extent, NodeKind};
@@ -75,7 +77,7 @@ pub async fn verify(
     let listed = store.store.list("").await?;
     let again = listed.iter().filter_map(|object| candidate_of(&object.name)).map(str::to_owned).collect();
     let mut listed = by_object(listed);
-    let small = |name: &&String| [KEYRINGS, TOMBSTONES].iter().any(|prefix| name.starts_with(prefix));
+    let small = |name: &&String| [KEYRINGS, TOMBSTONES, CONDEMNED].iter().any(|prefix| name.starts_with(prefix));
     hash_all(store, listed.keys().filter(small).cloned().collect(), &mut outcome, progress).await?;
     let before = (outcome.missing.clone(), outcome.corrupt.clone());
     let heads = heads(open, store, &listed, &mut outcome).await?;
@@ -136,17 +138,33 @@ async fn heads(
         outcome.objects += 1;
         outcome.bytes_read += listed.get(&name).copied().unwrap_or(0);
         match head {
-            Ok(head) => {
-                ids.insert(head.snapshot);
-                heads.push(head);
-            }
+            Ok(head) => heads.push((name, head)),
             Err(error) => outcome.note(name, error)?,
         }
     }
+    let plans = listed.iter().filter(|(name, _)| name.starts_with(CONDEMNED));
+    let views = [View { listing: Ok(plans.map(|(name, size)| (name.clone(), *size)).collect()) }];
+    let condemned = Condemned::read(open.catalog(), std::slice::from_ref(store), &views, None).await;
+    for (name, head) in &heads {
+        // What is being taken out, or never counted, need not be whole.
+        if !name.parse().is_ok_and(|name| condemned.takes_out(&name)) && !is_late(open, store, &condemned, head).await {
+            ids.insert(head.snapshot);
+        }
+    }
+    let heads: Vec<Head> = heads.into_iter().map(|(_, head)| head).collect();
     let names = listed.keys().filter_map(|name| name.parse().ok());
     let missing = gaps(open.catalog(), std::slice::from_ref(store), names, &heads).await?;
     outcome.missing.extend(missing.iter().map(ToString::to_string));
     Ok(ids)
+}
+
+async fn is_late(open: &OpenKey, store: &NamedStore, condemned: &Condemned, head: &Head) -> bool {
+    if !condemned.is_late(head, None) {
+        return false;
+    }
+    // One that cannot be read is looked at like any other, and found to be damaged.
+    let read = read_manifest(open.catalog(), None, head.snapshot, store).await;
+    read.is_ok_and(|(outer, _)| condemned.is_late(head, outer.plan_seen))
 }
 
 impl VerifyOutcome {

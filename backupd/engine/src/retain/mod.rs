@@ -146,6 +146,10 @@ pub enum Reason {
     Forked,
     /// Nobody can say when it came: a person has to look first.
     DoubtfulDate,
+    /// One plan has no room for more.
+    NextPlan,
+    /// Nobody has agreed that it goes.
+    NotApproved,
 }
 
 /// A snapshot and why it is kept; without a reason it may go.

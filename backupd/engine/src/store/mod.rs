@@ -14,6 +14,7 @@ mod removable;
 mod renew;
 mod retry;
 pub mod s3;
+mod together;
 pub mod versions;
 
 pub use as_of::AsOfStore;
@@ -26,6 +27,7 @@ pub use probe::Protection;
 pub use removable::mark_removable;
 pub use renew::RenewStore;
 pub use retry::RetryStore;
+pub(crate) use together::TogetherStore;
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,0 +1,195 @@
+//! What lies under `condemned/`: deletion plans, the orders to execute them, retirements of chains.
+//!
+//! Writers read it at the start and again around the head; readers tell by it which heads count.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::state::State;
+use crate::store::NamedStore;
+use crate::survey::{View, fetch_any, index_name, pack_name, snapshot_name};
+use backup_format::condemned::{Plan, PlanName};
+use backup_format::head::{Head, HeadName};
+use backup_format::retirement::{Retirement, RetirementName};
+use backup_format::{CatalogKey, IncarnationId, ObjectHash, SourceId};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+
+pub(crate) const CONDEMNED: &str = "condemned/";
+/// A plan that was read once is kept in the state under this name and its hash.
+const KEPT: &str = "plan-";
+
+/// What the stores say together of deletions.
+#[derive(Default)]
+pub(crate) struct Condemned {
+    /// Every name under `condemned/`, valid or not.
+    pub(crate) names: BTreeSet<String>,
+    /// The announced plan in force.
+    pub(crate) announced: Option<(PlanName, Plan)>,
+    /// The newest order.
+    pub(crate) order: Option<(PlanName, Plan)>,
+    /// Announced plans after the one that the order executes.
+    later: BTreeSet<ObjectHash>,
+    retired: BTreeMap<(SourceId, IncarnationId), u64>,
+    /// A plan that every reachable store lists and none gives back whole: nobody knows which packs it is about.
+    pub(crate) unreadable: bool,
+}
+
+impl Condemned {
+    /// Reads what the listings name. A plan that no pruner of this repository signed is passed over: a store must not
+    /// stop deduplication by a forged one.
+    pub(crate) async fn read(
+        catalog: &CatalogKey,
+        stores: &[NamedStore],
+        views: &[View],
+        state: Option<&State>,
+    ) -> Self {
+        let listed = views.iter().filter_map(View::objects).flat_map(BTreeMap::keys);
+        let names: BTreeSet<String> = listed.filter(|name| name.starts_with(CONDEMNED)).cloned().collect();
+        let mut found = Self { names, ..Self::default() };
+        let mut plans: Vec<PlanName> = found.names.iter().filter_map(|name| name.parse().ok()).collect();
+        plans.sort_unstable_by(|a, b| b.cmp(a));
+        for name in plans {
+            let everywhere = views.iter().filter(|view| view.listing.is_ok()).all(|view| view.holds(&name.to_string()));
+            match read_plan(catalog, stores, views, (name, state)).await {
+                Ok(plan) if plan.executes.is_some() => {
+                    found.order = Some((name, plan));
+                    break;
+                }
+                Ok(plan) => {
+                    found.later.insert(name.hash);
+                    found.announced.get_or_insert((name, plan));
+                }
+                Err(error) => {
+                    log::warn!(object:% = name, error:% = error; "plan.passed-over");
+                    // One that is not everywhere is not executed.
+                    found.unreadable |= everywhere && error.source_format().is_none();
+                }
+            }
+        }
+        if let Some((_, order)) = &found.order
+            && let Some(executed) = order.executes
+        {
+            found.later.insert(executed);
+        }
+        found.keep_only_what_is_in_force(state);
+        found.read_retirements(catalog, stores, views).await;
+        found
+    }
+
+    fn keep_only_what_is_in_force(&self, state: Option<&State>) {
+        let Some(state) = state else { return };
+        let mine: BTreeSet<String> =
+            self.announced.iter().chain(&self.order).map(|(name, _)| format!("{KEPT}{}", name.hash)).collect();
+        let old = |name: &&String| name.starts_with(KEPT) && !mine.contains(*name);
+        state.file_names().iter().filter(old).for_each(|name| state.remove_file(name));
+    }
+
+    async fn read_retirements(&mut self, catalog: &CatalogKey, stores: &[NamedStore], views: &[View]) {
+        let names: Vec<RetirementName> = self.names.iter().filter_map(|name| name.parse().ok()).collect();
+        for name in names {
+            let read = fetch_any(stores, views, &name.to_string()).await;
+            let valid = read.and_then(|bytes| {
+                let retirement = Retirement::open(&bytes, catalog)?;
+                if retirement.name(&bytes) == name { Ok(retirement) } else { Err(misplaced()) }
+            });
+            match valid {
+                Ok(retirement) => {
+                    let chain = (retirement.source, retirement.incarnation);
+                    let last = self.retired.entry(chain).or_insert(retirement.counter);
+                    *last = (*last).min(retirement.counter);
+                }
+                Err(error) => log::warn!(object:% = name, error:% = error; "retirement.passed-over"),
+            }
+        }
+    }
+
+    /// Packs that count as absent.
+    pub(crate) fn packs(&self) -> HashSet<ObjectHash> {
+        self.announced.iter().chain(&self.order).flat_map(|(_, plan)| plan.packs.iter().copied()).collect()
+    }
+
+    /// What the manifest says was seen.
+    pub(crate) fn plan_seen(&self) -> Option<[u8; 32]> {
+        let executed = || self.order.as_ref().and_then(|(_, order)| order.executes);
+        self.announced.as_ref().map(|(name, _)| name.hash).or_else(executed).map(|plan| plan.0)
+    }
+
+    /// Names of objects that are being taken out: nobody copies them to a store that lacks them.
+    pub(crate) fn going(&self) -> HashSet<String> {
+        let Some((_, order)) = &self.order else { return HashSet::new() };
+        let heads = order.heads.iter().flat_map(|gone| [gone.head.to_string(), snapshot_name(&gone.snapshot.0)]);
+        let (indexes, packs) = (order.indexes.iter().map(index_name), order.packs.iter().map(pack_name));
+        heads.chain(indexes).chain(packs).collect()
+    }
+
+    /// The last counter of a chain that has ended.
+    pub(crate) fn retired_at(&self, source: SourceId, incarnation: IncarnationId) -> Option<u64> {
+        self.retired.get(&(source, incarnation)).copied()
+    }
+
+    /// Whether a head does not count: its writer had not seen what was deleted, or its chain had ended.
+    pub(crate) fn is_late(&self, head: &Head, plan_seen: Option<[u8; 32]>) -> bool {
+        if self.retired_at(head.source, head.incarnation).is_some_and(|last| head.counter > last) {
+            return true;
+        }
+        let Some((_, order)) = &self.order else { return false };
+        let seen = plan_seen.is_some_and(|seen| self.later.contains(&ObjectHash(seen)));
+        !seen && !order.covers(head.source, head.incarnation, head.counter)
+    }
+
+    /// Whether the newest order takes a head out.
+    pub(crate) fn takes_out(&self, name: &HeadName) -> bool {
+        let order = self.order.as_ref().map(|(_, order)| order);
+        order.is_some_and(|order| order.heads.binary_search_by_key(name, |gone| gone.head).is_ok())
+    }
+}
+
+fn misplaced() -> Error {
+    Error::new(ErrorKind::Damaged, "it stands under another's name")
+}
+
+async fn read_plan(
+    catalog: &CatalogKey,
+    stores: &[NamedStore],
+    views: &[View],
+    (name, state): (PlanName, Option<&State>),
+) -> Result<Plan> {
+    let file = format!("{KEPT}{}", name.hash);
+    let kept = state.and_then(|state| {
+        let file = state.open_file(&file).ok()?;
+        let bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
+        (ObjectHash::of(&bytes) == name.hash).then(|| Bytes::from(bytes))
+    });
+    let (bytes, new) = match kept {
+        Some(bytes) => (bytes, false),
+        None => (fetch_any(stores, views, &name.to_string()).await?, true),
+    };
+    let plan = Plan::open(&bytes, catalog)?;
+    if plan.name(&bytes) != name {
+        return Err(misplaced());
+    }
+    if let Some(state) = state.filter(|_| new) {
+        let keep = || -> io::Result<()> {
+            let mut out = state.create_file(&file)?;
+            out.write(&bytes)?;
+            out.finish()
+        };
+        // It is only read again.
+        if let Err(error) = keep() {
+            log::warn!(error:% = error; "state.write-failed");
+        }
+    }
+    Ok(plan)
+}
+
+/// Refuses when a store lists a plan or a retirement that was not known at the start.
+pub(crate) async fn nothing_new(store: &NamedStore, known: &BTreeSet<String>) -> Result<()> {
+    let listed = match store.store.list(CONDEMNED).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        listed => listed?,
+    };
+    if listed.iter().all(|object| known.contains(&object.name)) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Fenced, "a deletion plan came while this backup ran: it begins again with the plan"))
+}

@@ -1,0 +1,304 @@
+//! Execution: wait until every writer has seen the plan, mark anew, put the order everywhere, delete.
+
+use super::land::Land;
+use super::mark::Mark;
+use super::{PruneRequest, put_everywhere, sweep, together};
+use crate::candidate::candidate_of;
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::heads::SnapshotInfo;
+use crate::read::{Reader, read_index};
+use crate::store::{NamedMaintenanceStore, NamedStore};
+use crate::survey::{FETCHES, fetch_any, index_name, pack_name, snapshot_name};
+use backup_format::condemned::{CondemnedHead, Plan, PlanName};
+use backup_format::head::HeadName;
+use backup_format::tombstone::Tombstone;
+use backup_format::{IncarnationId, ObjectHash, OpenKey, PrunerCredential, SnapshotId};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// Why nothing is deleted yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waiting {
+    /// The grace is not over.
+    Grace { until_unix_ms: i64 },
+    /// Writers that have made no snapshot since the plan: source and incarnation.
+    Writers(Vec<(String, IncarnationId)>),
+}
+
+/// What was deleted at a store.
+#[derive(Debug)]
+pub struct StorePruned {
+    pub store: String,
+    pub objects: u64,
+    pub bytes: u64,
+    /// Objects that a lock keeps: they are tried again by the next run.
+    pub locked: u64,
+    pub locked_bytes: u64,
+    /// Why it ended early; the next run goes on.
+    pub error: Option<Error>,
+}
+
+impl StorePruned {
+    /// Nothing of the order is left there.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.locked == 0 && self.error.is_none()
+    }
+}
+
+/// What came of an execution.
+#[derive(Debug, Default)]
+pub struct Execution {
+    /// The plan that it was about.
+    pub plan: Option<u64>,
+    pub waiting: Option<Waiting>,
+    /// Heads and packs of the order.
+    pub snapshots: u64,
+    pub packs: u64,
+    /// Packs that were announced and that something reaches again.
+    pub rescued: u64,
+    pub stores: Vec<StorePruned>,
+}
+
+/// Executes the plan that is announced, or goes on with the newest order.
+pub async fn execute(
+    env: &Env,
+    open: &OpenKey,
+    pruner: &PrunerCredential,
+    stores: &[NamedMaintenanceStore],
+    request: &PruneRequest<'_>,
+) -> Result<Execution> {
+    let plain: Vec<NamedStore> = stores.iter().map(NamedMaintenanceStore::as_store).collect();
+    let mut land = Land::read(open, &plain).await?;
+    let all = together(&plain);
+    let mut execution = Execution::default();
+    let announced = land.condemned.announced.clone();
+    let (order, needed) = match (announced, land.condemned.order.clone()) {
+        (Some((name, plan)), _) => {
+            execution.plan = Some(plan.number);
+            let complete = publish(&plain, &land, name).await?;
+            execution.waiting = if complete { waiting(env, &land, (name, &plan)) } else { Some(grace(env, &plan)) };
+            if execution.waiting.is_some() {
+                return Ok(execution);
+            }
+            let (order, needed) = make_order(env, open, (&all, &mut land), (name, &plan), request).await?;
+            execution.rescued = plan.packs.len().saturating_sub(order.packs.len()) as u64;
+            let bytes = order.sign(pruner)?;
+            put_everywhere(&plain, &order.name(&bytes).to_string(), &Bytes::from(bytes)).await?;
+            log::info!(plan = plan.number, snapshots = order.heads.len(), packs = order.packs.len(); "prune.ordered");
+            (order, needed)
+        }
+        (None, Some((name, order))) => {
+            execution.plan = Some(order.number);
+            publish(&plain, &land, name).await?;
+            let needed = needed(env, open, &all, &land, &order.packs).await?;
+            (order, needed)
+        }
+        (None, None) => return Ok(execution),
+    };
+    execution.snapshots = order.heads.len() as u64;
+    execution.packs = order.packs.len() as u64;
+    let stones = stones(pruner, &order)?;
+    let deletion = Deletion { land: &land, order: &order, needed: &needed, stones: &stones };
+    let at = |at: usize| deletion.at(stores, at).boxed();
+    execution.stores = futures::future::join_all((0..stores.len()).map(at)).await;
+    for done in &execution.stores {
+        log::info!(
+            store = done.store.as_str(), objects = done.objects, bytes = done.bytes, locked = done.locked;
+            "prune.deleted"
+        );
+    }
+    Ok(execution)
+}
+
+/// Puts a plan or an order to stores that lack it; whether none did.
+async fn publish(stores: &[NamedStore], land: &Land, name: PlanName) -> Result<bool> {
+    let name = name.to_string();
+    let missing: Vec<NamedStore> =
+        stores.iter().zip(&land.views).filter(|(_, view)| !view.holds(&name)).map(|(store, _)| store.clone()).collect();
+    if !missing.is_empty() {
+        let bytes = fetch_any(stores, &land.views, &name).await?;
+        put_everywhere(&missing, &name, &bytes).await?;
+    }
+    Ok(missing.is_empty())
+}
+
+fn grace(env: &Env, plan: &Plan) -> Waiting {
+    Waiting::Grace { until_unix_ms: env.now_unix_ms().saturating_add_unsigned(plan.grace_ms) }
+}
+
+/// What must happen first. The grace must be over by this clock and by that of a writer: one clock alone may be wrong.
+fn waiting(env: &Env, land: &Land, (name, plan): (PlanName, &Plan)) -> Option<Waiting> {
+    let until_unix_ms = plan.time_unix_ms.saturating_add_unsigned(plan.grace_ms);
+    if env.now_unix_ms() < until_unix_ms {
+        return Some(Waiting::Grace { until_unix_ms });
+    }
+    let writers = land.writers();
+    let seen = |info: &&&SnapshotInfo| info.plan_seen == Some(name.hash.0);
+    let blind: Vec<(String, IncarnationId)> =
+        writers.iter().filter(|info| !seen(info)).map(|info| (info.source.clone(), info.incarnation)).collect();
+    if !blind.is_empty() {
+        return Some(Waiting::Writers(blind));
+    }
+    let by_writers = writers.iter().map(|info| info.taken_unix_ms).max().is_none_or(|newest| newest >= until_unix_ms);
+    if by_writers || plan.grace_ms == 0 { None } else { Some(Waiting::Grace { until_unix_ms }) }
+}
+
+/// The order: of what was announced, all that nothing reaches and no rule, hold or proof keeps by now.
+async fn make_order(
+    env: &Env,
+    open: &OpenKey,
+    (all, land): (&NamedStore, &mut Land),
+    (name, plan): (PlanName, &Plan),
+    request: &PruneRequest<'_>,
+) -> Result<(Plan, HashSet<ObjectHash>)> {
+    land.decide(request);
+    let announced: BTreeSet<SnapshotId> = plan.heads.iter().map(|gone| gone.snapshot).collect();
+    land.keep_all_but(&announced);
+    let still: HashSet<HeadName> = land.condemned_heads().into_iter().map(|gone| gone.head).collect();
+    // Late heads never counted: they need no announcement.
+    let mut heads: Vec<CondemnedHead> = plan.heads.iter().filter(|gone| still.contains(&gone.head)).copied().collect();
+    heads.extend(land.condemned_heads().into_iter().filter(|gone| land.late.iter().any(|info| info.head == gone.head)));
+    heads.sort_unstable_by_key(|gone| gone.head);
+    heads.dedup_by_key(|gone| gone.head);
+    let needed = needed(env, open, all, land, &plan.packs).await?;
+    let mut indexes = Vec::new();
+    for index in &plan.indexes {
+        let index_is_there = land.size_of(&index_name(index)) > 0;
+        let names_needed = !needed.is_empty()
+            && index_is_there
+            && read_index(open, all, &index_name(index)).await?.iter().any(|record| needed.contains(&record.name));
+        if !names_needed {
+            indexes.push(*index);
+        }
+    }
+    let order = Plan {
+        number: land.next_number(),
+        executes: Some(name.hash),
+        time_unix_ms: env.now_unix_ms(),
+        grace_ms: 0,
+        chains: land.chains(),
+        heads,
+        indexes,
+        replacements: plan.replacements.clone(),
+        packs: plan.packs.iter().filter(|pack| !needed.contains(pack)).copied().collect(),
+    };
+    Ok((order, needed))
+}
+
+/// Of these packs those that hold the only copy, in some store, of a chunk that is reached.
+async fn needed(
+    env: &Env,
+    open: &OpenKey,
+    all: &NamedStore,
+    land: &Land,
+    packs: &[ObjectHash],
+) -> Result<HashSet<ObjectHash>> {
+    let reader = Reader::load(env, open, all).await?;
+    let mark = Mark::of(&reader, &land.kept()).await?;
+    Ok(sweep::needed(&reader.locations, &mark, land, packs))
+}
+
+/// The tombstones of an order. They are the same however often it is executed by one pruner.
+fn stones(pruner: &PrunerCredential, order: &Plan) -> Result<Vec<(String, Bytes)>> {
+    let stone = |gone: &CondemnedHead| {
+        let tombstone = Tombstone {
+            source: gone.head.source,
+            incarnation: gone.head.incarnation,
+            counter: gone.head.counter,
+            head: gone.head.hash,
+            snapshot: gone.snapshot,
+            plan: order.executes.unwrap_or(ObjectHash([0; 32])).0,
+            time_unix_ms: order.time_unix_ms,
+            reason: gone.reason,
+        };
+        let bytes = tombstone.sign(pruner)?;
+        Ok((tombstone.name(&bytes).to_string(), Bytes::from(bytes)))
+    };
+    order.heads.iter().map(stone).collect()
+}
+
+struct Deletion<'d> {
+    land: &'d Land,
+    order: &'d Plan,
+    needed: &'d HashSet<ObjectHash>,
+    stones: &'d [(String, Bytes)],
+}
+
+impl Deletion<'_> {
+    async fn at(&self, stores: &[NamedMaintenanceStore], at: usize) -> StorePruned {
+        let mut done = StorePruned {
+            store: stores.get(at).map(|store| store.name.clone()).unwrap_or_default(),
+            objects: 0,
+            bytes: 0,
+            locked: 0,
+            locked_bytes: 0,
+            error: None,
+        };
+        if let Some(store) = stores.get(at) {
+            done.error = self.run(store, at, &mut done).await.err();
+        }
+        done
+    }
+
+    async fn run(&self, store: &NamedMaintenanceStore, at: usize, done: &mut StorePruned) -> Result<()> {
+        let objects = self.land.views.get(at).and_then(|view| view.objects());
+        let objects = objects.ok_or_else(|| Error::new(ErrorKind::Unreachable, "the store does not answer"))?;
+        let mut copies: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
+        for listed in store.store.list("").await? {
+            // What was written beside a damaged object goes with it.
+            let object = candidate_of(&listed.name).unwrap_or(&listed.name).to_owned();
+            copies.entry(object).or_default().push((listed.name, listed.size));
+        }
+        for (name, bytes) in self.stones.iter().filter(|(name, _)| !objects.contains_key(name)) {
+            store.store.put(name, bytes.clone()).await?;
+        }
+        let kept: HashSet<SnapshotId> = self.land.kept().iter().map(|info| info.id).collect();
+        let heads = self.order.heads.iter().map(|gone| gone.head.to_string()).collect();
+        let gone = self.order.heads.iter().map(|gone| gone.snapshot).filter(|id| !kept.contains(id));
+        let snapshots = gone.map(|id| snapshot_name(&id.0)).collect();
+        let replaced = self.order.replacements.iter().all(|index| objects.contains_key(&index_name(index)));
+        let indexes = if replaced { self.order.indexes.iter().map(index_name).collect() } else { Vec::new() };
+        let free = self.order.packs.iter().filter(|pack| !self.needed.contains(pack));
+        let packs = if replaced { free.map(pack_name).collect() } else { Vec::new() };
+        // The order of deletion is that of writing, backwards: a crash leaves what nothing names.
+        for names in [heads, snapshots, indexes, packs, self.older_plans()] {
+            let there = names.iter().filter_map(|name| copies.get(name)).flatten().cloned().collect();
+            self.delete(store, there, done).await?;
+        }
+        Ok(())
+    }
+
+    /// Plans and orders before this one.
+    fn older_plans(&self) -> Vec<String> {
+        let names = self.land.condemned.names.iter().filter_map(|name| name.parse::<PlanName>().ok());
+        names.filter(|name| name.number < self.order.number).map(|name| name.to_string()).collect()
+    }
+
+    async fn delete(
+        &self,
+        store: &NamedMaintenanceStore,
+        names: Vec<(String, u64)>,
+        done: &mut StorePruned,
+    ) -> Result<()> {
+        let one = |(name, size): (String, u64)| async move { (size, store.store.delete(&name).await) }.boxed();
+        let mut running = futures::stream::iter(names.into_iter().map(one)).buffer_unordered(FETCHES);
+        let mut failed = None;
+        while let Some((size, deleted)) = running.next().await {
+            match deleted {
+                Ok(()) => {
+                    done.objects += 1;
+                    done.bytes += size;
+                }
+                Err(error) if error.kind() == ErrorKind::Denied => {
+                    done.locked += 1;
+                    done.locked_bytes += size;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}

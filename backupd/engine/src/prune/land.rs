@@ -1,0 +1,179 @@
+//! How things stand: what every store lists, which heads there are, what is being deleted already.
+
+use super::{PruneRequest, Retire};
+use crate::condemned::Condemned;
+use crate::error::{Error, ErrorKind, Result};
+use crate::heads::{SnapshotInfo, heads_everywhere};
+use crate::retain::{Candidate, Reason, Verdict, decide};
+use crate::store::NamedStore;
+use crate::survey::{HEADS, View, views};
+use backup_format::condemned::{ChainMark, CondemnedHead, PLAN_HEADS_MAX, PlanName};
+use backup_format::head::HeadName;
+use backup_format::tombstone::TombstoneReason;
+use backup_format::{IncarnationId, OpenKey, SnapshotId, SourceId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was listed and read.
+pub(super) struct Land {
+    pub(super) views: Vec<View>,
+    pub(super) condemned: Condemned,
+    /// Newest first.
+    pub(super) snapshots: Vec<(SnapshotInfo, Verdict)>,
+    pub(super) late: Vec<SnapshotInfo>,
+    pub(super) going: Vec<SnapshotInfo>,
+}
+
+impl Land {
+    /// Reads every store. One that does not answer may hold a head that reaches what would be deleted.
+    pub(super) async fn read(open: &OpenKey, stores: &[NamedStore]) -> Result<Self> {
+        let views = views(stores, "").await;
+        for (store, view) in stores.iter().zip(&views) {
+            if let Err(error) = &view.listing {
+                let message = "every store must answer before anything is deleted";
+                return Err(error.duplicate().context(format!("{}: {message}", store.name)));
+            }
+        }
+        let condemned = Condemned::read(open.catalog(), stores, &views, None).await;
+        if condemned.unreadable {
+            return Err(Error::new(ErrorKind::Damaged, "a deletion plan cannot be read: heal it before pruning"));
+        }
+        let heads = heads_everywhere(open, stores).await?;
+        let read: BTreeSet<HeadName> =
+            heads.snapshots.iter().chain(&heads.uncommitted).chain(&heads.going).map(|info| info.head).collect();
+        let listed = views.iter().filter_map(View::objects).flat_map(BTreeMap::keys).filter(|n| n.starts_with(HEADS));
+        for name in listed {
+            if !name.parse().is_ok_and(|name| read.contains(&name)) {
+                // What it reaches is not known. One that was put since the listing of heads is read next time.
+                let message = format!("{name} or its snapshot cannot be read: heal it before pruning");
+                return Err(Error::new(ErrorKind::Damaged, message));
+            }
+        }
+        let unjudged = |info: SnapshotInfo| {
+            let verdict = Verdict { id: info.id, reasons: BTreeSet::from([Reason::NoRule]) };
+            (info, verdict)
+        };
+        let snapshots = heads.snapshots.into_iter().map(unjudged).collect();
+        Ok(Self { views, condemned, snapshots, late: heads.uncommitted, going: heads.going })
+    }
+
+    /// Judges every snapshot by the rules.
+    pub(super) fn decide(&mut self, request: &PruneRequest<'_>) {
+        let candidate = |info: &SnapshotInfo| {
+            let mut candidate = Candidate::of(info);
+            if let Some(received) = request.received.get(&info.id) {
+                candidate.received = *received;
+            }
+            let proved = request.proved.iter().filter(|(_, id)| **id == info.id);
+            candidate.proved_at = proved.map(|(store, _)| store.clone()).collect();
+            candidate
+        };
+        let candidates: Vec<Candidate> = self.snapshots.iter().map(|(info, _)| candidate(info)).collect();
+        let verdicts = decide(&candidates, &request.policy, request.zone);
+        for ((_, verdict), judged) in self.snapshots.iter_mut().zip(verdicts) {
+            *verdict = judged;
+        }
+        // One plan has room for so many; the oldest go first.
+        let over =
+            self.snapshots.iter().filter(|(_, verdict)| !verdict.is_kept()).count().saturating_sub(PLAN_HEADS_MAX / 2);
+        for (_, verdict) in self.snapshots.iter_mut().filter(|(_, verdict)| !verdict.is_kept()).take(over) {
+            verdict.reasons.insert(Reason::NextPlan);
+        }
+    }
+
+    /// Whatever is not among these stays.
+    pub(super) fn keep_all_but(&mut self, approved: &BTreeSet<SnapshotId>) {
+        for (info, verdict) in &mut self.snapshots {
+            if !verdict.is_kept() && !approved.contains(&info.id) {
+                verdict.reasons.insert(Reason::NotApproved);
+            }
+        }
+    }
+
+    /// Snapshots that stay, oldest first.
+    pub(super) fn kept(&self) -> Vec<&SnapshotInfo> {
+        self.snapshots.iter().rev().filter(|(_, verdict)| verdict.is_kept()).map(|(info, _)| info).collect()
+    }
+
+    /// Heads that go, in order of their names: by the rules, because they are late, or because a lock kept them so far.
+    pub(super) fn condemned_heads(&self) -> Vec<CondemnedHead> {
+        let gone = self.snapshots.iter().filter(|(_, verdict)| !verdict.is_kept());
+        let by_rule = gone.map(|(info, _)| condemned(info, TombstoneReason::Retention));
+        let late = self.late.iter().map(|info| condemned(info, TombstoneReason::Late));
+        let left = self.going.iter().map(|info| condemned(info, self.reason_of(&info.head)));
+        let mut heads: Vec<CondemnedHead> = by_rule.chain(late).chain(left).collect();
+        heads.sort_unstable_by_key(|gone| gone.head);
+        heads.dedup_by_key(|gone| gone.head);
+        heads.truncate(PLAN_HEADS_MAX);
+        heads
+    }
+
+    fn reason_of(&self, head: &HeadName) -> TombstoneReason {
+        let order = self.condemned.order.as_ref().map(|(_, order)| order.heads.as_slice()).unwrap_or_default();
+        let at = order.binary_search_by_key(head, |gone| gone.head).ok();
+        at.and_then(|at| order.get(at)).map_or(TombstoneReason::Retention, |gone| gone.reason)
+    }
+
+    /// How far every chain goes.
+    pub(super) fn chains(&self) -> Vec<ChainMark> {
+        let mut chains: BTreeMap<(SourceId, IncarnationId), u64> = BTreeMap::new();
+        for info in self.snapshots.iter().map(|(info, _)| info).chain(&self.late).chain(&self.going) {
+            let counter = chains.entry((info.head.source, info.head.incarnation)).or_default();
+            *counter = (*counter).max(info.counter);
+        }
+        chains.into_iter().map(|((source, incarnation), counter)| ChainMark { source, incarnation, counter }).collect()
+    }
+
+    /// The newest head of every chain that has not ended.
+    pub(super) fn writers(&self) -> Vec<&SnapshotInfo> {
+        let mut newest: BTreeMap<(SourceId, IncarnationId), &SnapshotInfo> = BTreeMap::new();
+        for info in self.snapshots.iter().map(|(info, _)| info).chain(&self.late).chain(&self.going) {
+            let chain = (info.head.source, info.head.incarnation);
+            let last = newest.entry(chain).or_insert(info);
+            if info.counter > last.counter {
+                *last = info;
+            }
+        }
+        let ended = |info: &&SnapshotInfo| self.condemned.retired_at(info.head.source, info.head.incarnation).is_some();
+        newest.into_values().filter(|info| !ended(info)).collect()
+    }
+
+    pub(super) fn to_retire(&self, which: Retire<'_>) -> Vec<(SourceId, IncarnationId, u64)> {
+        let silent = |info: &SnapshotInfo| match which {
+            Retire::None => false,
+            Retire::All => true,
+            Retire::Chains(chains) => chains.contains(&info.incarnation),
+            Retire::Silent(limit) => {
+                let mine = self.snapshots.iter().map(|(other, _)| other).filter(|other| other.source == info.source);
+                let newest = mine.map(|other| other.taken_unix_ms).max().unwrap_or(info.taken_unix_ms);
+                i128::from(newest) - i128::from(info.taken_unix_ms) > limit.as_millis() as i128
+            }
+        };
+        let ended = self.writers().into_iter().filter(|info| silent(info));
+        ended.map(|info| (info.head.source, info.head.incarnation, info.counter)).collect()
+    }
+
+    pub(super) fn next_number(&self) -> u64 {
+        let numbers = self.condemned.names.iter().filter_map(|name| name.parse::<PlanName>().ok());
+        numbers.map(|name| name.number).max().unwrap_or(0).saturating_add(1)
+    }
+
+    /// An object's size at whichever store lists it.
+    pub(super) fn size_of(&self, name: &str) -> u64 {
+        self.views.iter().filter_map(View::objects).find_map(|objects| objects.get(name).copied()).unwrap_or(0)
+    }
+
+    /// Whether every store lists an object with this size.
+    pub(super) fn everywhere(&self, name: &str, size: u64) -> bool {
+        self.views.iter().all(|view| view.objects().is_some_and(|objects| objects.get(name) == Some(&size)))
+    }
+
+    /// Every object of a kind that any store lists, with its size.
+    pub(super) fn listed(&self, prefix: &str) -> BTreeMap<&str, u64> {
+        let all = self.views.iter().filter_map(View::objects).flatten();
+        all.filter(|(name, _)| name.starts_with(prefix)).map(|(name, size)| (name.as_str(), *size)).collect()
+    }
+}
+
+fn condemned(info: &SnapshotInfo, reason: TombstoneReason) -> CondemnedHead {
+    CondemnedHead { head: info.head, snapshot: info.id, reason }
+}

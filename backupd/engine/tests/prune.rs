@@ -1,0 +1,656 @@
+//! Prune beside everything else: nothing that a snapshot reaches is ever lost, whatever stops, sleeps or comes late.
+
+mod practice;
+
+use backup_engine::prune::{
+    Approved, PruneRequest, Retire, StorePruned, TripKind, Tripwire, Waiting, announce, execute, propose,
+    retire_writers,
+};
+use backup_engine::retain::{Hold, HoldScope, Keep, Policy, Reason, Rule};
+use backup_engine::store::{Fault, FaultStore, MaintenanceStore};
+use backup_engine::{
+    Env, ErrorKind, Initialized, NamedMaintenanceStore, NamedStore, NoProgress, OpenKey, PaperKey, PrunerCredential,
+    SnapshotId, SnapshotOutcome, StoreLimits, StoreLocation, UnlockWith, VerifyRequest, WriterCredential, heads,
+    issue_pruner, replicate, snapshot, verify, verify_keyless,
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use practice::{Practice, describe, folder_store, noise, settle};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A file that all snapshots share, and one that is another in each.
+const SHARED_BYTES: usize = 40_000;
+const NOW_BYTES: usize = 60_000;
+
+struct Pruning {
+    practice: Practice,
+    stores: Vec<NamedMaintenanceStore>,
+    pruner: PrunerCredential,
+}
+
+fn last(count: u32) -> PruneRequest<'static> {
+    PruneRequest {
+        policy: Policy { rules: vec![Rule::new(Keep::Last(count))], holds: Vec::new() },
+        grace: Duration::ZERO,
+        tripwire: Tripwire { files_min: u64::MAX, size_drop_percent: 100, ..Tripwire::default() },
+        ..PruneRequest::default()
+    }
+}
+
+fn maintained(dir: &Path, name: &str) -> NamedMaintenanceStore {
+    let location = StoreLocation::Folder { path: dir.join(name) };
+    NamedMaintenanceStore::new(name, location.open_for_maintenance(StoreLimits::default()).unwrap(), true)
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+impl Pruning {
+    async fn new(stores: usize) -> Self {
+        let practice = Practice::new(stores).await;
+        let stores = practice.stores.iter().map(|store| maintained(practice.dir.path(), &store.name)).collect();
+        let keyring = practice.made.keyring.clone();
+        let paper = PaperKey::from_text(&practice.made.paper_key.to_text()).unwrap();
+        let pruner = issue_pruner(&practice.env, keyring, &UnlockWith::PaperKey(paper)).await.unwrap();
+        Self { practice, stores, pruner }
+    }
+
+    /// The same stores, source and state in another folder.
+    fn copied(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        copy_folder(self.practice.dir.path(), dir.path());
+        let made = &self.practice.made;
+        let made = Initialized {
+            repository: made.repository,
+            writer: WriterCredential::from_bytes(&made.writer.to_bytes()).unwrap(),
+            open: OpenKey::from_bytes(&made.open.to_bytes()).unwrap(),
+            keyring: made.keyring.clone(),
+            paper_key: PaperKey::from_text(&made.paper_key.to_text()).unwrap(),
+        };
+        let names = self.stores.iter().map(|store| store.name.as_str());
+        let stores = names.clone().map(|name| folder_store(dir.path(), name)).collect();
+        let maintained = names.map(|name| maintained(dir.path(), name)).collect();
+        let pruner = PrunerCredential::from_bytes(&self.pruner.to_bytes()).unwrap();
+        Self { practice: Practice { dir, env: Env::real(), made, stores }, stores: maintained, pruner }
+    }
+
+    /// A file that only this snapshot has beside one that all share.
+    async fn history(&self, count: u64) -> Vec<SnapshotOutcome> {
+        let mut taken = Vec::new();
+        fs::write(self.practice.source().join("always"), noise(99, SHARED_BYTES)).unwrap();
+        for at in 0..count {
+            fs::write(self.practice.source().join("now"), noise(at, NOW_BYTES)).unwrap();
+            taken.push(self.practice.snapshot().await);
+        }
+        taken
+    }
+
+    async fn announce(&self, request: &PruneRequest<'_>) -> Option<backup_engine::prune::Announced> {
+        self.try_announce(&self.stores, request).await.unwrap()
+    }
+
+    async fn try_announce(
+        &self,
+        stores: &[NamedMaintenanceStore],
+        request: &PruneRequest<'_>,
+    ) -> backup_engine::Result<Option<backup_engine::prune::Announced>> {
+        let plain: Vec<NamedStore> = stores.iter().map(NamedMaintenanceStore::as_store).collect();
+        let open = &self.practice.made.open;
+        let proposal = propose(&self.practice.env, open, &plain, request).await?;
+        let approved = Approved { snapshots: proposal.approval(), trips: true };
+        announce(&self.practice.env, open, &self.pruner, stores, request, &approved).await
+    }
+
+    async fn execute(&self, request: &PruneRequest<'_>) -> backup_engine::prune::Execution {
+        self.try_execute(&self.stores, request).await.unwrap()
+    }
+
+    async fn try_execute(
+        &self,
+        stores: &[NamedMaintenanceStore],
+        request: &PruneRequest<'_>,
+    ) -> backup_engine::Result<backup_engine::prune::Execution> {
+        execute(&self.practice.env, &self.practice.made.open, &self.pruner, stores, request).await
+    }
+
+    async fn retire(&self, which: Retire<'_>) -> u64 {
+        let (env, open) = (&self.practice.env, &self.practice.made.open);
+        retire_writers(env, open, &self.pruner, &self.stores, which).await.unwrap()
+    }
+
+    /// Every store by itself holds all that its heads reach.
+    async fn assert_whole(&self) {
+        let all = VerifyRequest { read_data: true, snapshot: None };
+        for store in &self.practice.stores {
+            let found =
+                verify(&self.practice.env, &self.practice.made.open, store, all.clone(), &NoProgress).await.unwrap();
+            assert!(found.is_ok(), "{}: missing {:?}, corrupt {:?}", store.name, found.missing, found.corrupt);
+            assert!(verify_keyless(&self.practice.env, store, &NoProgress).await.unwrap().is_ok());
+        }
+        let known = heads(&self.practice.env, self.practice.made.open.catalog(), &self.practice.stores).await.unwrap();
+        assert!(known.gaps.is_empty(), "{:?}", known.gaps);
+    }
+
+    async fn snapshots(&self) -> Vec<SnapshotId> {
+        let known = heads(&self.practice.env, self.practice.made.open.catalog(), &self.practice.stores).await.unwrap();
+        known.snapshots.iter().map(|info| info.id).collect()
+    }
+
+    fn bytes(&self, store: &str) -> u64 {
+        self.practice.objects(store).values().map(|path| fs::metadata(path).unwrap().len()).sum()
+    }
+
+    fn count(&self, store: &str, prefix: &str) -> usize {
+        self.practice.objects(store).keys().filter(|name| name.starts_with(prefix)).count()
+    }
+
+    /// Another machine's writer: its own state, and a source of its own.
+    async fn other_writer(&self, state: &str, content: u64) -> backup_engine::Result<SnapshotOutcome> {
+        self.other_writer_at(&self.practice.stores, state, content).await
+    }
+
+    async fn other_writer_at(
+        &self,
+        stores: &[NamedStore],
+        state: &str,
+        content: u64,
+    ) -> backup_engine::Result<SnapshotOutcome> {
+        let source = self.practice.dir.path().join(format!("source-{state}"));
+        fs::create_dir_all(&source).unwrap();
+        fs::write(source.join("now"), noise(content, NOW_BYTES)).unwrap();
+        settle().await;
+        let mut request = self.practice.request(1);
+        request.source = state.to_owned();
+        request.parts[0].path = source;
+        request.state_dir = Some(self.practice.dir.path().join(format!("state-{state}")));
+        snapshot(&self.practice.env, &self.practice.made.writer, stores, request, &NoProgress).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_rule_keeps_goes_and_the_rest_is_restored_from_every_store() {
+    let pruning = Pruning::new(2).await;
+    let taken = pruning.history(5).await;
+    let before = pruning.bytes("store-0");
+    let request = last(2);
+    let plain = &pruning.practice.stores;
+    let proposal = propose(&pruning.practice.env, &pruning.practice.made.open, plain, &request).await.unwrap();
+    assert_eq!((proposal.going().count(), proposal.snapshots.len()), (3, 5));
+    assert!(proposal.packs > 0 && proposal.cost.puts > 0 && proposal.cost.dollars > 0.0);
+    assert!(proposal.snapshots[0].1.reasons.contains(&Reason::Rule(0)));
+    assert_eq!(pruning.bytes("store-0"), before, "a proposal changes nothing");
+
+    let announced = pruning.announce(&request).await.unwrap();
+    assert_eq!(announced.snapshots, 3);
+    assert_eq!(pruning.count("store-0", "heads/"), 5, "an announcement deletes nothing");
+    let waiting = pruning.execute(&request).await.waiting;
+    assert!(matches!(&waiting, Some(Waiting::Writers(blind)) if blind.len() == 1), "{waiting:?}");
+
+    let seen = pruning.practice.snapshot().await;
+    let execution = pruning.execute(&request).await;
+    assert_eq!((execution.waiting, execution.snapshots), (None, 3));
+    assert!(execution.stores.iter().all(StorePruned::is_done));
+    pruning.assert_whole().await;
+    assert_eq!(pruning.snapshots().await, [seen.id, taken[4].id, taken[3].id]);
+    for store in ["store-0", "store-1"] {
+        assert_eq!((pruning.count(store, "heads/"), pruning.count(store, "tombstones/")), (3, 3));
+        assert!(pruning.bytes(store) < before, "{} before, {} after", before, pruning.bytes(store));
+    }
+    let back = pruning.practice.restore_from(&pruning.practice.stores[1], taken[3].id).await;
+    assert_eq!(fs::read(back.join("now")).unwrap(), noise(3, NOW_BYTES));
+    // What is done is not done again, and the next run finds nothing.
+    assert!(pruning.execute(&request).await.stores.iter().all(|done| done.objects == 0));
+    let next = pruning.practice.snapshot().await;
+    let back = pruning.practice.restore_from(&pruning.practice.stores[0], next.id).await;
+    assert_eq!(describe(&back), describe(&pruning.practice.source()));
+    assert_eq!(next.bytes_added, 0, "the writer still knows what is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_and_proofs_keep_a_snapshot_also_between_plan_and_execution() {
+    let pruning = Pruning::new(1).await;
+    let taken = pruning.history(4).await;
+    let mut request = last(1);
+    request.proved.insert("store-0".to_owned(), taken[1].id);
+    assert_eq!(pruning.announce(&request).await.unwrap().snapshots, 2, "the newest proved one stays");
+    pruning.practice.snapshot().await;
+    request.policy.holds.push(Hold {
+        scope: HoldScope::Snapshot(taken[0].id),
+        reason: "matter-12".to_owned(),
+        placed_by: "owner".to_owned(),
+        placed_unix_ms: 0,
+    });
+    let execution = pruning.execute(&request).await;
+    assert_eq!((execution.snapshots, execution.waiting), (1, None));
+    assert!(execution.rescued > 0, "what the held one reaches stays");
+    pruning.assert_whole().await;
+    let left = pruning.snapshots().await;
+    assert!(left.contains(&taken[0].id) && left.contains(&taken[1].id) && !left.contains(&taken[2].id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_that_nobody_approved_or_while_a_store_is_down() {
+    let pruning = Pruning::new(2).await;
+    let taken = pruning.history(4).await;
+    let request = last(1);
+    let approved = Approved { snapshots: BTreeSet::from([taken[0].id]), trips: true };
+    let dead: Arc<dyn MaintenanceStore> = Arc::new(FaultStore::new(Arc::clone(&pruning.stores[1].store), Fault::Dead));
+    let down = [pruning.stores[0].clone(), NamedMaintenanceStore::new("store-1", dead, true)];
+    let error = pruning.try_announce(&down, &request).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unreachable && error.to_string().contains("every store must answer"), "{error}");
+    let (env, open) = (&pruning.practice.env, &pruning.practice.made.open);
+    let announced = announce(env, open, &pruning.pruner, &pruning.stores, &request, &approved).await.unwrap().unwrap();
+    assert_eq!(announced.snapshots, 1);
+    pruning.practice.snapshot().await;
+    assert!(pruning.try_execute(&down, &request).await.is_err());
+    assert_eq!(pruning.execute(&request).await.snapshots, 1);
+    pruning.assert_whole().await;
+    assert_eq!(pruning.snapshots().await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_has_not_seen_the_plan_holds_it_up_until_it_is_retired() {
+    let pruning = Pruning::new(1).await;
+    pruning.history(3).await;
+    let asleep = pruning.other_writer("asleep", 7).await.unwrap();
+    let mut request = last(1);
+    pruning.announce(&request).await.unwrap();
+    pruning.practice.snapshot().await;
+    let waiting = pruning.execute(&request).await.waiting;
+    assert!(
+        matches!(&waiting, Some(Waiting::Writers(blind)) if blind == &[("asleep".to_owned(), incarnation(&pruning, asleep.id).await)])
+    );
+    // A person decides that the machine is gone: its chain is retired with the next plan.
+    pruning.practice.snapshot().await;
+    request.retire = Retire::Silent(Duration::ZERO);
+    let error = pruning.try_announce(&pruning.stores, &request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fenced, "one plan at a time");
+    let chain = [incarnation(&pruning, asleep.id).await];
+    assert_eq!(pruning.retire(Retire::Chains(&chain)).await, 1);
+    let execution = pruning.execute(&request).await;
+    assert_eq!((execution.waiting, execution.snapshots), (None, 2));
+    // It wakes up: a new chain, complete.
+    let awake = pruning.other_writer("asleep", 8).await.unwrap();
+    assert_eq!(awake.counter, 1);
+    pruning.assert_whole().await;
+    assert!(pruning.snapshots().await.contains(&awake.id));
+}
+
+async fn incarnation(pruning: &Pruning, id: SnapshotId) -> backup_engine::IncarnationId {
+    let catalog = pruning.practice.made.open.catalog();
+    let known = heads(&pruning.practice.env, catalog, &pruning.practice.stores).await.unwrap();
+    known.snapshots.iter().find(|info| info.id == id).unwrap().incarnation
+}
+
+/// A store that does something right before a put of some kind.
+struct Before {
+    inner: Arc<dyn backup_engine::Store>,
+    prefix: &'static str,
+    work: tokio::sync::Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl backup_engine::Store for Before {
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
+        Box::pin(async move {
+            if name.starts_with(self.prefix)
+                && let Some(work) = self.work.lock().await.take()
+            {
+                work.await;
+            }
+            self.inner.put(name, bytes).await
+        })
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        self.inner.get(name)
+    }
+
+    fn get_range<'a>(
+        &'a self,
+        name: &'a str,
+        range: std::ops::Range<u64>,
+    ) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        self.inner.get_range(name, range)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, backup_engine::Result<Vec<backup_engine::ListedObject>>> {
+        self.inner.list(prefix)
+    }
+}
+
+/// The whole life of a plan while a writer is stopped before it puts something of `prefix`. The writer's snapshot rests
+/// on a file that only snapshots which go had.
+async fn a_plan_comes_and_goes_before(prefix: &'static str, first_backup: bool) {
+    let pruning = Arc::new(Pruning::new(1).await);
+    pruning.history(3).await;
+    if !first_backup {
+        pruning.other_writer("slow", 70).await.unwrap();
+    }
+    let inside = Arc::clone(&pruning);
+    let work = async move {
+        let request = last(1);
+        inside.announce(&request).await.unwrap();
+        inside.practice.snapshot().await;
+        // The writer is asleep for longer than anybody waits.
+        inside.retire(Retire::All).await;
+        let execution = inside.execute(&request).await;
+        assert_eq!((execution.waiting, execution.snapshots), (None, 2));
+        assert!(execution.packs > 0);
+    };
+    let slow = Before {
+        inner: Arc::clone(&pruning.practice.stores[0].store),
+        prefix,
+        work: tokio::sync::Mutex::new(Some(Box::pin(work))),
+    };
+    let store = NamedStore::new("store-0", Arc::new(slow), true);
+    // Content 0 was in the oldest snapshot alone: it is taken for present, and deleted while this backup runs.
+    let outcome = pruning.other_writer_at(std::slice::from_ref(&store), "slow", 0).await.unwrap();
+    assert!(outcome.durable);
+    pruning.assert_whole().await;
+    assert!(pruning.snapshots().await.contains(&outcome.id));
+    let back = pruning.practice.restore_from(&pruning.practice.stores[0], outcome.id).await;
+    assert_eq!(fs::read(back.join("now")).unwrap(), noise(0, NOW_BYTES));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_first_backup_begins_again_with_the_plan() {
+    a_plan_comes_and_goes_before("snapshots/", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_paused_for_a_week_begins_again_on_a_new_chain() {
+    a_plan_comes_and_goes_before("snapshots/", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_arrives_late_does_not_count() {
+    // The writer falls asleep between its last look and its head.
+    a_plan_comes_and_goes_before("heads/", true).await;
+    a_plan_comes_and_goes_before("heads/", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_change_loses_nothing_and_the_next_run_finishes() {
+    let template = Pruning::new(2).await;
+    let taken = template.history(3).await;
+    let request = last(1);
+    let mut crashed = 0;
+    for n in 0..200_u64 {
+        let pruning = template.copied();
+        // Change number `step` at one of the stores fails, before or after it took effect.
+        let (at, step) = ((n % 2) as usize, n / 2);
+        let mut stores = pruning.stores.clone();
+        let fault = Fault::CrashAtPut { n: step, lands: (n + step) % 2 == 0 };
+        let inner: Arc<dyn MaintenanceStore> = Arc::new(FaultStore::new(Arc::clone(&stores[at].store), fault));
+        stores[at] = NamedMaintenanceStore::new(stores[at].name.clone(), inner, true);
+        let announced = pruning.try_announce(&stores, &request).await;
+        pruning.practice.snapshot().await;
+        let executed = pruning.try_execute(&stores, &request).await;
+        pruning.assert_whole().await;
+        let clean = announced.is_ok_and(|announced| announced.is_some())
+            && executed.is_ok_and(|done| !done.stores.is_empty() && done.stores.iter().all(StorePruned::is_done));
+        if clean {
+            break;
+        }
+        crashed += 1;
+        // The writer went on beside the wreck; the next runs finish.
+        for _ in 0..2 {
+            let again = pruning.try_announce(&pruning.stores, &request).await;
+            assert!(again.is_ok() || again.is_err_and(|error| error.kind() == ErrorKind::Fenced));
+            pruning.practice.snapshot().await;
+            pruning.execute(&request).await;
+        }
+        pruning.assert_whole().await;
+        let left = pruning.snapshots().await;
+        assert!(!left.contains(&taken[0].id) && !left.contains(&taken[1].id), "step {n}: {}", left.len());
+        let newest = pruning.practice.restore_from(&pruning.practice.stores[at], left[0]).await;
+        assert_eq!(describe(&newest), describe(&pruning.practice.source()));
+    }
+    assert!((10..200).contains(&crashed), "{crashed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pruners_do_not_get_in_each_others_way() {
+    let pruning = Arc::new(Pruning::new(2).await);
+    pruning.history(4).await;
+    let (request, other) = (last(2), last(1));
+    let both =
+        futures::join!(pruning.try_announce(&pruning.stores, &request), pruning.try_announce(&pruning.stores, &other));
+    assert!(both.0.is_ok() || both.1.is_ok());
+    for _ in 0..3 {
+        pruning.practice.snapshot().await;
+        let both = futures::join!(
+            pruning.try_execute(&pruning.stores, &request),
+            pruning.try_execute(&pruning.stores, &request)
+        );
+        both.0.unwrap();
+        both.1.unwrap();
+        pruning.assert_whole().await;
+    }
+    assert!(pruning.snapshots().await.len() < 7);
+    assert!(pruning.count("store-0", "condemned/") <= 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn catch_up_brings_nothing_back_that_is_being_deleted() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(3).await;
+    let request = last(1);
+    pruning.announce(&request).await.unwrap();
+    pruning.practice.snapshot().await;
+    // The second store fails in the middle of its deletions.
+    let inner: Arc<dyn MaintenanceStore> =
+        Arc::new(FaultStore::new(Arc::clone(&pruning.stores[1].store), Fault::CrashAtPut { n: 3, lands: false }));
+    let stores = [pruning.stores[0].clone(), NamedMaintenanceStore::new("store-1", inner, true)];
+    let execution = pruning.try_execute(&stores, &request).await.unwrap();
+    assert!(execution.stores[0].is_done() && execution.stores[1].error.is_some());
+    let (first, second) = (pruning.bytes("store-0"), pruning.bytes("store-1"));
+    assert!(first < second);
+    let practice = &pruning.practice;
+    for done in replicate(&practice.env, &practice.made.writer, &practice.stores, None).await.unwrap() {
+        assert!(done.complete, "{:?}", done.error);
+    }
+    let packs = pruning.count("store-0", "packs/");
+    practice.snapshot().await;
+    assert_eq!(pruning.count("store-0", "packs/"), packs, "nothing came back");
+    assert_eq!(pruning.count("store-0", "heads/"), 3);
+    pruning.assert_whole().await;
+    pruning.execute(&request).await;
+    assert_eq!(pruning.count("store-1", "packs/"), packs);
+    pruning.assert_whole().await;
+}
+
+/// A store that keeps packs under a lock.
+struct Locked(Arc<dyn MaintenanceStore>);
+
+impl backup_engine::Store for Locked {
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
+        self.0.put(name, bytes)
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        self.0.get(name)
+    }
+
+    fn get_range<'a>(
+        &'a self,
+        name: &'a str,
+        range: std::ops::Range<u64>,
+    ) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        self.0.get_range(name, range)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, backup_engine::Result<Vec<backup_engine::ListedObject>>> {
+        self.0.list(prefix)
+    }
+}
+
+impl MaintenanceStore for Locked {
+    fn replace<'a>(&'a self, _name: &'a str, _bytes: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
+        Box::pin(async { Err(backup_engine::Error::new(ErrorKind::Denied, "it is locked")) })
+    }
+
+    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, backup_engine::Result<()>> {
+        if name.starts_with("condemned/") {
+            return self.0.delete(name);
+        }
+        Box::pin(async { Err(backup_engine::Error::new(ErrorKind::Denied, "it is locked")) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lock_keeps_is_counted_and_tried_again() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(3).await;
+    let request = last(1);
+    pruning.announce(&request).await.unwrap();
+    pruning.practice.snapshot().await;
+    let locked: Arc<dyn MaintenanceStore> = Arc::new(Locked(Arc::clone(&pruning.stores[1].store)));
+    let stores = [pruning.stores[0].clone(), NamedMaintenanceStore::new("store-1", locked, true)];
+    let execution = pruning.try_execute(&stores, &request).await.unwrap();
+    let done = &execution.stores[1];
+    assert!(done.error.is_none() && done.locked > 4 && done.locked_bytes > 0, "{done:?}");
+    // The heads are locked too, and count no longer.
+    assert_eq!(pruning.snapshots().await.len(), 2);
+    pruning.practice.snapshot().await;
+    pruning.assert_whole().await;
+    // A further plan takes over what is left.
+    pruning.try_announce(&stores, &request).await.unwrap().unwrap();
+    pruning.practice.snapshot().await;
+    pruning.try_execute(&stores, &request).await.unwrap();
+    assert_eq!(pruning.snapshots().await.len(), 2 + 1 - 1 + 1 - 1);
+    // The lock ends.
+    pruning.execute(&request).await;
+    pruning.assert_whole().await;
+    assert_eq!(pruning.count("store-0", "packs/"), pruning.count("store-1", "packs/"));
+    assert_eq!(pruning.count("store-0", "heads/"), pruning.count("store-1", "heads/"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_empty_packs_are_rewritten_and_index_objects_merged() {
+    let pruning = Pruning::new(1).await;
+    let source = pruning.practice.source();
+    // Forty snapshots make forty small packs of data, as many of trees, and as many index objects.
+    for at in 0..40u64 {
+        fs::write(source.join(format!("letter-{at}")), noise(at, 20_000)).unwrap();
+        pruning.practice.snapshot().await;
+    }
+    fs::write(source.join("large-gone"), noise(77, 9 << 20)).unwrap();
+    fs::write(source.join("large-kept"), noise(78, 1 << 20)).unwrap();
+    pruning.practice.snapshot().await;
+    fs::remove_file(source.join("large-gone")).unwrap();
+    pruning.practice.snapshot().await;
+    let (packs, indexes) = (pruning.count("store-0", "packs/"), pruning.count("store-0", "index/"));
+    let request = last(1);
+    let announced = pruning.announce(&request).await.unwrap();
+    assert!(announced.packs_written >= 1 && announced.indexes_written == 1, "{announced:?}");
+    pruning.practice.snapshot().await;
+    pruning.execute(&request).await;
+    pruning.assert_whole().await;
+    let after = (pruning.count("store-0", "packs/"), pruning.count("store-0", "index/"));
+    assert!(after.0 <= 6 && after.1 <= 2, "{packs} packs and {indexes} index objects became {after:?}");
+    let newest = pruning.snapshots().await[0];
+    let back = pruning.practice.restore_from(&pruning.practice.stores[0], newest).await;
+    assert_eq!(describe(&back), describe(&source));
+    // Without a budget nothing is rewritten.
+    let mut frugal = last(1);
+    frugal.rewrite_bytes_max = 0;
+    fs::remove_file(source.join("letter-3")).unwrap();
+    pruning.practice.snapshot().await;
+    let plain = &pruning.practice.stores;
+    let proposal = propose(&pruning.practice.env, &pruning.practice.made.open, plain, &frugal).await.unwrap();
+    assert_eq!(proposal.packs_rewritten, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_looks_like_an_attack_stops_it_until_people_agree() {
+    let pruning = Pruning::new(1).await;
+    let source = pruning.practice.source();
+    let text = |at: u64| format!("Dear patient {at}, your next appointment is on day {at}.\n").repeat(1000);
+    for at in 0..60 {
+        fs::write(source.join(format!("letter-{at}.txt")), text(at)).unwrap();
+    }
+    for _ in 0..3 {
+        pruning.practice.snapshot().await;
+    }
+    let request = PruneRequest { tripwire: Tripwire::default(), ..last(3) };
+    let (env, open) = (&pruning.practice.env, &pruning.practice.made.open);
+    let plain = &pruning.practice.stores;
+    assert_eq!(propose(env, open, plain, &request).await.unwrap().trips, []);
+    // Every file is replaced by noise under another name.
+    for at in 0..60 {
+        fs::remove_file(source.join(format!("letter-{at}.txt"))).unwrap();
+        fs::write(source.join(format!("letter-{at}.locked")), noise(at, text(at).len())).unwrap();
+    }
+    pruning.practice.snapshot().await;
+    let proposal = propose(env, open, plain, &request).await.unwrap();
+    let kinds: BTreeSet<TripKind> = proposal.trips.iter().map(|trip| trip.kind).collect();
+    assert_eq!(kinds, BTreeSet::from([TripKind::Entropy, TripKind::MassRename]), "{:?}", proposal.trips);
+    let mut approved = Approved { snapshots: proposal.approval(), trips: false };
+    let refused = announce(env, open, &pruning.pruner, &pruning.stores, &request, &approved).await.unwrap_err();
+    assert!(refused.kind() == ErrorKind::Denied && refused.to_string().contains("two persons"), "{refused}");
+    assert_eq!(pruning.count("store-0", "condemned/"), 0);
+    // All but one are deleted: the source is small now.
+    for at in 1..60 {
+        fs::remove_file(source.join(format!("letter-{at}.locked"))).unwrap();
+    }
+    pruning.practice.snapshot().await;
+    let proposal = propose(env, open, plain, &request).await.unwrap();
+    assert!(proposal.trips.iter().any(|trip| trip.kind == TripKind::SizeDrop));
+    approved = Approved { snapshots: proposal.approval(), trips: true };
+    assert!(announce(env, open, &pruning.pruner, &pruning.stores, &request, &approved).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_ended_backup_left_goes_too_and_a_lost_state_loses_nothing() {
+    let pruning = Pruning::new(1).await;
+    pruning.history(2).await;
+    let stray: PathBuf = pruning.practice.dir.path().join("store-0/packs/ab");
+    fs::create_dir_all(&stray).unwrap();
+    let bytes = noise(5, 65_536);
+    fs::write(stray.join(blake3::hash(&bytes).to_hex().as_str()), &bytes).unwrap();
+    let request = last(9);
+    assert_eq!(pruning.announce(&request).await.unwrap().packs, 1);
+    fs::remove_dir_all(pruning.practice.state()).unwrap();
+    pruning.practice.snapshot().await;
+    // The old chain cannot say any more that it has seen the plan.
+    assert!(matches!(pruning.execute(&request).await.waiting, Some(Waiting::Writers(_))));
+    assert_eq!(pruning.retire(Retire::Silent(Duration::from_millis(1))).await, 1);
+    assert_eq!(pruning.execute(&request).await.waiting, None);
+    assert!(!stray.join(blake3::hash(&bytes).to_hex().as_str()).exists());
+    pruning.assert_whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grace_is_waited_for() {
+    let pruning = Pruning::new(1).await;
+    pruning.history(3).await;
+    let (env, clock) = Env::seeded(3, 4_000_000_000_000);
+    let mut request = last(1);
+    request.grace = Duration::from_secs(3600);
+    let open = &pruning.practice.made.open;
+    let proposal = propose(&env, open, &pruning.practice.stores, &request).await.unwrap();
+    let approved = Approved { snapshots: proposal.approval(), trips: true };
+    announce(&env, open, &pruning.pruner, &pruning.stores, &request, &approved).await.unwrap().unwrap();
+    pruning.practice.snapshot().await;
+    let waiting = execute(&env, open, &pruning.pruner, &pruning.stores, &request).await.unwrap().waiting;
+    assert_eq!(waiting, Some(Waiting::Grace { until_unix_ms: 4_000_000_000_000 + 3_600_000 }));
+    // This clock jumps; the writer's does not agree.
+    clock.advance(Duration::from_secs(7200));
+    let waiting = execute(&env, open, &pruning.pruner, &pruning.stores, &request).await.unwrap().waiting;
+    assert!(matches!(waiting, Some(Waiting::Grace { .. })));
+}
