@@ -105,11 +105,61 @@ pub enum Command {
     /// Look for damaged and missing objects now, and bring them back from another store (asks `backupd maintain`)
     #[command(after_help = "Example: backupd heal --store provider-north --all")]
     Heal(HealArgs),
-    #[command(hide = true)]
-    Prune {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        rest: Vec<OsString>,
-    },
+    /// Delete snapshots that no rule keeps, and what only they need; says first what and why (asks no daemon)
+    #[command(
+        after_help = "A first run announces, a later one deletes: backups that run meanwhile lose nothing. Days begin at midnight UTC.\n\
+                      Example: backupd prune --repo /mnt/backup --keep-daily 14 --keep-monthly 12 --dry-run"
+    )]
+    Prune(PruneArgs),
+}
+
+#[derive(Args)]
+pub struct PruneArgs {
+    /// The repository: a folder, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
+    #[arg(long, value_name = "DIR|URL")]
+    pub repo: String,
+    /// Keep the newest N snapshots. Rules add up; without any, every snapshot stays
+    #[arg(long, value_name = "N")]
+    pub keep_last: Option<u32>,
+    /// Keep the last snapshot of each of N hours
+    #[arg(long, value_name = "N")]
+    pub keep_hourly: Option<u32>,
+    /// Keep the last snapshot of each of N days
+    #[arg(long, value_name = "N")]
+    pub keep_daily: Option<u32>,
+    /// Keep the last snapshot of each of N weeks
+    #[arg(long, value_name = "N")]
+    pub keep_weekly: Option<u32>,
+    /// Keep the last snapshot of each of N months
+    #[arg(long, value_name = "N")]
+    pub keep_monthly: Option<u32>,
+    /// Keep the last snapshot of each of N years
+    #[arg(long, value_name = "N")]
+    pub keep_yearly: Option<u32>,
+    /// Keep what is at most so much older than the newest: 90m, 12h, 7d, 3w
+    #[arg(long, value_name = "TIME")]
+    pub keep_within: Option<String>,
+    /// Keep every snapshot with this tag; may be given often
+    #[arg(long, value_name = "TAG")]
+    pub keep_tag: Vec<String>,
+    /// Only say what would go and why
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Time between announcing and deleting
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub grace: String,
+    /// Delete at once: a backup or restore that runs now has to begin again
+    #[arg(long)]
+    pub now: bool,
+    /// Write at most so much anew to free half-empty packs
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub rewrite_max: String,
+    /// Where new snapshots look like an attack: who has looked and says they are right; two are needed
+    #[arg(long, value_name = "NAME")]
+    pub agreed_by: Vec<String>,
+    /// Answer in lines of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Where to ask, and how to answer.

@@ -9,6 +9,7 @@ mod location;
 mod locks;
 mod mark;
 mod mount;
+mod prune;
 mod render;
 mod repo;
 mod standalone;
@@ -141,9 +142,7 @@ async fn one(command: Command, signals: &Signals) -> anyhow::Result<ExitCode> {
         },
         Command::Status(args) => ask::status(args).await,
         Command::Heal(args) => ask::heal(args).await,
-        Command::Prune { .. } => {
-            Err(Usage("prune is not in this release: nothing is ever deleted from a repository".to_owned()).into())
-        }
+        Command::Prune(args) => prune::prune(args).await,
     }
 }
 
@@ -155,6 +154,7 @@ fn left_by(command: &Command) -> &'static str {
         Command::Init(_) => "what was made so far is incomplete; begin again in an empty place",
         Command::Recover(_) => "the same command again goes on from here",
         Command::Heal(_) => "it goes on in the daemon, and `backupd status` will show what came of it",
+        Command::Prune(_) => "what was deleted is no longer needed; the same command goes on from here",
         Command::Drill(_) => "the drill goes on in the daemon, and `backupd report` will list it",
         _ => "nothing was changed",
     }
@@ -162,7 +162,8 @@ fn left_by(command: &Command) -> &'static str {
 
 fn wants_json(command: &Command) -> bool {
     match command {
-        Command::Serve { .. } | Command::Verifier { .. } | Command::Maintain { .. } | Command::Prune { .. } => false,
+        Command::Serve { .. } | Command::Verifier { .. } | Command::Maintain { .. } => false,
+        Command::Prune(args) => args.json,
         Command::Init(args) => args.json,
         Command::Keys(args) => args.json(),
         Command::Recover(args) => args.json,
@@ -221,6 +222,7 @@ mod tests {
             "backupd stats --repo /r",
             "backupd mount --repo /r --foreground /d",
             "backupd prune --repo /r --dry-run",
+            "backupd prune --repo /r --keep-last 3 --keep-daily 7 --keep-within 30d --keep-tag t --now --json",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
@@ -231,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_not_in_the_help() {
         let help = Cli::command().render_long_help().to_string();
-        for absent in ["prune", "az://", "gs://"] {
+        for absent in ["az://", "gs://"] {
             assert!(!help.contains(absent), "{absent}");
         }
     }

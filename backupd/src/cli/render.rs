@@ -47,7 +47,7 @@ fn word<T: serde::Serialize>(value: T) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table(head: &[&str], rows: &[Vec<String>]) {
+pub fn table(head: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count());
         cells.chain(head.get(column).map(|h| h.chars().count())).max().unwrap_or(0)

@@ -9,7 +9,8 @@ use crate::secret;
 use anyhow::{Context, ensure};
 use backup_engine::store::AsOfStore;
 use backup_engine::{
-    Env, Error, ErrorKind, NamedStore, OpenKey, Passphrase, RepositoryId, SnapshotInfo, StoreLimits, WriterCredential,
+    Env, Error, ErrorKind, NamedStore, OpenKey, Passphrase, PrunerCredential, RepositoryId, SnapshotInfo, StoreLimits,
+    WriterCredential,
 };
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -68,6 +69,14 @@ impl Repository {
     pub async fn unlock(&self) -> anyhow::Result<OpenKey> {
         let with = UnlockArgs::default().find(None)?;
         Ok(backup_engine::unlock(&self.env, &self.store, &with).await?)
+    }
+
+    /// The read key, and a new pruner of the repository: both come from the keyring, so an open key file is not enough.
+    pub async fn unlock_to_prune(&self) -> anyhow::Result<(OpenKey, PrunerCredential)> {
+        let with = UnlockArgs::default().find(None)?;
+        let open = backup_engine::unlock(&self.env, &self.store, &with).await?;
+        let keyring = backup_engine::keyring(&self.env, &self.store).await?;
+        Ok((open, backup_engine::issue_pruner(&self.env, keyring, &with).await?))
     }
 
     /// The writer's keys from the state folder, so that a snapshot derives nothing slowly; made anew when they are gone.

@@ -58,7 +58,7 @@ async fn seal_batch(
     batch: Vec<(ChunkKind, Vec<u8>)>,
     stores: &[NamedStore],
 ) -> Result<Vec<PackRecord>> {
-    let (packs, mut sealed) = mpsc::channel(BATCH_PACKS);
+    let (packs, mut sealed) = mpsc::unbounded_channel();
     let sealer = Sealer::new(env.clone(), seal_key(open)?, open.repository(), (packs, Room::new(BATCH_PACKS)));
     let id_key = open.id_key().clone();
     env.blocking(move || {
