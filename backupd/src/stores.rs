@@ -244,6 +244,13 @@ mod tests {
             tag: None,
             stores: Vec::new(),
             forked: false,
+            head: backup_engine::HeadName {
+                source: backup_engine::SourceId([0; 16]),
+                incarnation: backup_engine::IncarnationId([0; 16]),
+                counter: 1,
+                hash: backup_engine::ObjectHash([0; 32]),
+            },
+            plan_seen: None,
         };
         let lacked = [snapshot(9_000, 70), snapshot(5_000, 30)];
         let mut view = StoreView { complete_unix_ms: Some(2_000), ..StoreView::default() };

@@ -56,11 +56,12 @@ mod view;
 mod walk;
 
 pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop, StoreOutcome, UnreadableCounts, snapshot};
+pub use backup_format::head::HeadName;
 pub use backup_format::manifest::{Owners, UnreadableReason};
 pub use backup_format::tree::{Node, NodeKind, Page};
 pub use backup_format::{
     CatalogKey, FormatError, IncarnationId, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, PrunerCredential,
-    RepositoryId, Share, SlotId, SlotKind, SnapshotId, WriterCredential,
+    RepositoryId, Share, SlotId, SlotKind, SnapshotId, SourceId, WriterCredential,
 };
 pub use candidate::candidate_of;
 pub use damage::note_damage;
@@ -75,8 +76,8 @@ pub use heads::{Heads, KnownHeads, SnapshotInfo, heads, heads_since, heads_with_
 pub use heal::{HealOutcome, Healed, HealedBy, heal};
 pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
-    issue_pruner, keyring, newest_keyring, put_back_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate,
-    unlock,
+    issue_pruner, keyring, newest_keyring, put_back_keyring, recover_writer, rehearse, remove_slot, repository_of,
+    rotate, unlock,
 };
 pub use list::{Visit, kind_and_size, list};
 pub use locks::{LockOutcome, LockWish, extend_locks};
