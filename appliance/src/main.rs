@@ -1,6 +1,7 @@
 //! The EMR's program: the service and the commands around it.
 
 use anyhow::{Context, bail};
+use appliance::access::app_cli::{self, AppCommand};
 use appliance::access::cli::UserCommand;
 use appliance::clock::Clock;
 use appliance::import::{self, FileOutcome};
@@ -54,6 +55,11 @@ enum Command {
         #[arg(long, value_name = "UID")]
         allow_uid: Vec<u32>,
     },
+    /// Programs that may read and write records by themselves
+    App {
+        #[command(subcommand)]
+        command: AppCommand,
+    },
     /// Users of the records
     User {
         #[command(subcommand)]
@@ -86,6 +92,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Seed { patients, seed } => seed_practice(&cli.config, patients, seed),
         Command::Probe { dir, socket, allow_uid, .. } => {
             serve::run_probe(&dir, &socket, allow_uid).map(|()| ExitCode::SUCCESS)
+        }
+        Command::App { command } => {
+            let store = Store::open(&Settings::load(&cli.config)?.data_dir, Clock::system(), Mode::Beside)?;
+            app_cli::run(&store, command, &mut std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::User { command } => user(&cli.config, command),
     }

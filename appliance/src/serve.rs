@@ -66,7 +66,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             idle_lock_s: settings.idle_lock_s,
         },
     );
-    let app = web::app(&pages, fhir::http::routes(&store));
+    let routes = [fhir::http::routes(&store), fhir::smart::routes(&store, bases(&settings))].concat();
+    let app = web::app(&pages, routes);
     let mut tasks = vec![
         tokio::spawn(operations.serve(ops_listener)),
         tokio::spawn(canaries(store.clone())),
@@ -111,6 +112,14 @@ fn messages(store: &Store, settings: &Settings) -> anyhow::Result<impl Future<Ou
     }
     let plan = Plan { hours: settings.reminder_hours };
     Ok(crate::messages::work(store.clone(), channels, settings.time_zone, settings.practice_name.clone(), plan))
+}
+
+/// The addresses under which programs reach the service.
+fn bases(settings: &Settings) -> Vec<String> {
+    let names = settings.public_names.iter().cloned();
+    let port = settings.listen.port();
+    let address = |host: String| if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
+    names.chain([settings.listen.ip().to_string()]).map(address).collect()
 }
 
 /// Tells the audit of the start, writes the first canary and notes the zone in which days begin here.

@@ -47,7 +47,7 @@ async function useKit() {
   const patched = await kit.patch({
     resourceType: "Patient",
     id: made.id,
-    JSONPatch: [{ op: "replace", path: "/gender", value: "other" }],
+    jsonPatch: [{ op: "replace", path: "/gender", value: "other" }],
   });
   assert.equal(patched.gender, "other");
   assert.equal((await kit.vread({ resourceType: "Patient", id: made.id, version: "1" })).gender, undefined);
@@ -82,6 +82,8 @@ async function useKit() {
 }
 
 async function useMedplum() {
+  // The client's module names it while it loads; Node before 22 has none, and nothing here opens one.
+  globalThis.WebSocket ??= class {};
   const { MedplumClient } = await client("@medplum/core");
   const plum = new MedplumClient({
     baseUrl: new URL(base).origin,

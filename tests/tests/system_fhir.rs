@@ -159,12 +159,20 @@ async fn clients_of_other_people_work_with_it() -> Result<()> {
     let settings = web::Settings { practice_name: "Clients".into(), zone: chrono_tz::UTC, idle_lock_s: 40_000 };
     let app = web::app(&Web::new(store.clone(), settings), appliance::fhir::http::routes(&store));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let base = format!("http://{}/fhir/R4", listener.local_addr()?);
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let base = format!("https://{}/fhir/R4", listener.local_addr()?);
+    let pair = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()])?;
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, pair.cert.pem())?;
+    std::fs::write(&key, pair.signing_key.serialize_pem())?;
+    let tls = service::tls::server_config(&cert, &key, None)?;
+    let limits = service::http::Limits::default();
+    let server = tokio::spawn(service::http::serve(listener, Some(tls), app, limits, std::future::pending()));
     let out = tokio::process::Command::new("node")
         .arg(root().join("tests/fhir/clients.mjs"))
         .args([&base, &format!("{}={token}", sessions::COOKIE), "csrf-of-the-clients"])
         .arg(modules)
+        // The certificate is this test's own.
+        .env("NODE_TLS_REJECT_UNAUTHORIZED", "0")
         .output()
         .await
         .context("node")?;

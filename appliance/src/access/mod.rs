@@ -7,11 +7,15 @@
 //! Rules are a table ([`policy`]): a deny rule wins over any allow rule, and what no rule allows is refused.
 
 pub mod accounts;
+pub mod app_cli;
 pub mod cli;
 pub mod emergency;
+pub mod grant;
 pub mod policy;
 pub mod sessions;
+pub mod smart;
 
+pub use grant::Grant;
 pub use policy::{Action, Denied, Object, authorize};
 
 /// The tables of accounts and sessions. The store's first migration applies them to its own database; the functions of
@@ -22,6 +26,7 @@ pub const SCHEMA_2: &str = include_str!("schema-2.sql");
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// What a member of staff does in the practice. One user has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +89,8 @@ pub enum Program {
     OnlineBooking,
     /// Reminders and what else leaves by mail.
     Messages,
+    /// A registered program of somebody else's, within its grant.
+    App,
 }
 
 impl Program {
@@ -97,6 +104,7 @@ impl Program {
             Program::Feed => "calendar-feed",
             Program::OnlineBooking => "online-booking",
             Program::Messages => "messages",
+            Program::App => "app",
         }
     }
 }
@@ -120,20 +128,28 @@ pub struct Actor {
     /// The login name, for the audit page; equal to `id` for programs.
     pub name: String,
     pub capacity: Capacity,
+    /// What a program was granted: it narrows what the capacity permits, and never widens it.
+    pub grant: Option<Arc<Grant>>,
 }
 
 impl Actor {
     pub fn staff(id: impl Into<String>, name: impl Into<String>, role: Role) -> Self {
-        Self { id: id.into(), name: name.into(), capacity: Capacity::Staff(role) }
+        Self { id: id.into(), name: name.into(), capacity: Capacity::Staff(role), grant: None }
     }
 
     pub fn program(program: Program) -> Self {
         let name = program.as_str().to_owned();
-        Self { id: name.clone(), name, capacity: Capacity::Program(program) }
+        Self { id: name.clone(), name, capacity: Capacity::Program(program), grant: None }
+    }
+
+    /// The same actor, held to a grant.
+    #[must_use]
+    pub fn with_grant(self, grant: Grant) -> Self {
+        Self { grant: Some(Arc::new(grant)), ..self }
     }
 
     pub fn anonymous() -> Self {
-        Self { id: "anonymous".into(), name: "anonymous".into(), capacity: Capacity::Anonymous }
+        Self { id: "anonymous".into(), name: "anonymous".into(), capacity: Capacity::Anonymous, grant: None }
     }
 
     /// The role of a member of staff.

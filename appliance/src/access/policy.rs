@@ -175,6 +175,12 @@ fn class_of(kind: &str) -> Option<Class> {
     })
 }
 
+/// Whether resources of a type are the same for every patient, so that reading one tells nothing about any.
+pub fn is_shared(kind: &str) -> bool {
+    matches!(class_of(kind), Some(Class::Directory | Class::Definitions))
+        || matches!(kind, "Medication" | "Questionnaire")
+}
+
 /// Rules that no allow rule can overrule.
 fn denied(role: Role, action: Action, class: Class) -> bool {
     match (role, class) {
@@ -221,6 +227,9 @@ fn allowed(role: Role, action: Action, class: Class) -> bool {
 /// # Errors
 /// [`Denied::NotLoggedIn`] for the anonymous actor, [`Denied::NotPermitted`] for everybody else.
 pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<(), Denied> {
+    if let Some(grant) = &actor.grant {
+        grant.check(action, object)?;
+    }
     let role = match actor.capacity {
         _ if object == Object::Public => return Ok(()),
         Capacity::Anonymous => return Err(Denied::NotLoggedIn),
@@ -261,6 +270,12 @@ fn authorize_program(program: Program, action: Action, object: Object<'_>) -> Re
         },
         (Program::Messages, Object::Resource { kind, .. }) => {
             action == Action::Read && matches!(kind, "Patient" | "Appointment")
+        }
+        // Its scopes were asked above; what no role may do, no program does.
+        (Program::App, Object::OwnSession) => true,
+        (Program::App, Object::Resource { kind, .. }) => {
+            let writes = !matches!(action, Action::Delete | Action::Sign);
+            class_of(kind).is_some_and(|class| class != Class::Audit) && writes
         }
         (Program::Operations | Program::Probe, Object::Resource { .. } | Object::AuditLog) => action.is_read(),
         _ => false,

@@ -47,6 +47,8 @@ pub fn routes(store: &Store) -> Vec<Route> {
         Route::fhir(Method::Get, "/fhir/R4/metadata", Policy::Public, metadata, store()),
         Route::fhir(Method::Get, "/fhir/R4/openapi.json", Policy::Public, description, store()),
         Route::fhir(Method::Post, "/fhir/R4", Policy::PerResource, transaction, store()),
+        // Some clients end the base with a slash.
+        Route::fhir(Method::Post, "/fhir/R4/", Policy::PerResource, transaction, store()),
         Route::fhir(Method::Post, "/fhir/R4/Binary", Policy::PerResource, create_binary, store()),
         Route::fhir(Method::Get, "/fhir/R4/Binary/{id}", Policy::PerResource, read_binary, store()),
         Route::fhir(Method::Get, "/fhir/R4/{kind}", Policy::PerResource, search, store()),

@@ -15,6 +15,7 @@ pub mod params;
 mod patch;
 mod searchset;
 mod shape;
+pub mod smart;
 pub mod transaction;
 pub mod types;
 pub mod validate;

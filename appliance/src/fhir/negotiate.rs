@@ -21,7 +21,8 @@ pub async fn check(request: Request, next: Next) -> Response {
     let below = |rest: &str| rest == "/Binary" || rest.starts_with("/Binary/") || rest.starts_with("/$export/");
     let binary = path.strip_prefix(BASE).is_some_and(below);
     let has_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-    let form = path.ends_with("/_search");
+    // Search by form, and the endpoints of OAuth.
+    let form = path.ends_with("/_search") || path.starts_with("/oauth/");
     if !binary && has_body && !sends(request.headers(), form) {
         let wanted = if form { FORM } else { "application/fhir+json" };
         let text = format!("the body's content type must be {wanted}");

@@ -6,6 +6,7 @@
 //!   *before* it returns the result: a read whose audit cannot be written fails.
 //! - [`Store::internal`] reads tables that hold no records (accounts, sessions) without an audit entry.
 
+mod bound;
 mod chart;
 mod error;
 mod everything;

@@ -5,7 +5,7 @@ use super::ledger::{self, Posting};
 use super::query::Query;
 use super::resource::{self, Expect, Resource};
 use super::search::{self, Page};
-use super::{StoreError, Version, everything, history, outbox};
+use super::{StoreError, Version, bound, everything, history, outbox};
 use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{self, Action, Event};
@@ -85,6 +85,7 @@ impl<'a> Tx<'a> {
         }
         let Version { resource: current, deleted } =
             history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
+        bound::check(self.connection, self.actor, access::Action::Delete, kind, current.patient)?;
         if version.is_some_and(|version| version != current.version) {
             return Err(StoreError::VersionConflict { current: current.version });
         }
@@ -111,21 +112,28 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// [`StoreError::Several`] when there is more than one.
-    pub fn matching(&self, kind: &str, pairs: &[(String, String)]) -> Result<Option<Resource>, StoreError> {
+    pub fn matching(&mut self, kind: &str, pairs: &[(String, String)]) -> Result<Option<Resource>, StoreError> {
         if pairs.is_empty() {
             return Err(StoreError::invalid("is not a query", "condition"));
         }
         let mut found = self.search(&Query::parse(kind, pairs)?.limit(2))?.resources;
-        match found.len() {
-            0 | 1 => Ok(found.pop()),
-            _ => Err(StoreError::Several),
+        if found.len() > 1 {
+            return Err(StoreError::Several);
         }
+        let found = found.pop();
+        if let Some(found) = &found {
+            // Who asks by a condition is told what met it.
+            self.note_change(Action::Read, found)?;
+        }
+        Ok(found)
     }
 
     /// The current version, to decide what to write; audited by the write that follows.
     pub fn read(&self, kind: &str, id: &str) -> Result<Resource, StoreError> {
         access::authorize(self.actor, access::Action::Read, Object::resource(kind))?;
-        resource::load(self.connection, kind, id)?.ok_or(StoreError::NotFound)
+        let found = resource::load(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
+        bound::may_read(self.connection, self.actor, &found)?;
+        Ok(found)
     }
 
     /// A search to decide what to write, e.g. whether an appointment overlaps another.
@@ -133,7 +141,10 @@ impl<'a> Tx<'a> {
         let permit = |kind: &str| access::authorize(self.actor, access::Action::Search, Object::resource(kind));
         permit(query.kind())?;
         query.chained_kinds().try_for_each(permit)?;
-        search::run(self.connection, self.params, query)
+        match bound::search(self.actor, query)? {
+            Some(narrowed) => search::run(self.connection, self.params, &narrowed),
+            None => search::run(self.connection, self.params, query),
+        }
     }
 
     /// Appointments that begin in `[from_ms, until_ms)`, by start, then id: for the overlap check of a booking.
@@ -160,6 +171,7 @@ impl<'a> Tx<'a> {
             Some(patient) => resource::patient_rid(self.connection, patient)?.ok_or(StoreError::NotFound)?,
             None => 0,
         };
+        bound::check(self.connection, self.actor, access::Action::Create, "Binary", rid)?;
         let row = AttachmentRow::insert(self.connection, id, staged, rid, self.now_ms)?;
         self.note(Event::new(Action::Attach, "Binary", id).of_patient(patient.unwrap_or_default()));
         Ok(row)
@@ -215,6 +227,7 @@ impl<'a> Tx<'a> {
         self.connection.prepare_cached(sql)?.execute((type_id, id, self.now_ms, &body.1, digest))?;
         let rid = self.connection.last_insert_rowid();
         let patient = self.compartment(kind, rid, &value)?;
+        bound::check(self.connection, self.actor, access::Action::Create, kind, patient)?;
         self.connection
             .prepare_cached("UPDATE resource SET patient = ?2 WHERE rid = ?1 AND patient <> ?2")?
             .execute((rid, patient))?;
@@ -245,6 +258,10 @@ impl<'a> Tx<'a> {
         let body = encode(element, &current.id, version, self.now_ms)?;
         let value = Value::Object(body.0);
         let patient = self.compartment(&current.kind, current.rid, &value)?;
+        // Neither out of the compartment nor into it.
+        for compartment in [current.patient, patient] {
+            bound::check(self.connection, self.actor, action, &current.kind, compartment)?;
+        }
         self.supersede(&current)?;
         let sql = "UPDATE resource SET version = ?2, updated_ms = ?3, patient = ?4, body = ?5, digest = ?6, deleted = 0 \
                    WHERE rid = ?1";

@@ -5,7 +5,7 @@ use super::history::{self, Before, Version, Versions};
 use super::index::ParamIds;
 use super::query::Query;
 use super::search::Page;
-use super::{Chart, Resource, StoreError, chart, include, resource, search};
+use super::{Chart, Resource, StoreError, bound, chart, include, resource, search};
 use crate::access::{self, Actor, Object};
 use crate::attachments::AttachmentRow;
 use crate::audit::{self, Action, Event, Outcome};
@@ -41,6 +41,7 @@ impl<'a> View<'a> {
         self.permit(access::Action::Read, kind, id)?;
         let Version { resource: found, deleted } =
             history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
+        bound::may_read(self.connection, self.actor, &found)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&found)?));
         if deleted { Err(StoreError::Gone { version: found.version }) } else { Ok(found) }
     }
@@ -49,6 +50,7 @@ impl<'a> View<'a> {
     pub fn version(&self, kind: &str, id: &str, version: u32) -> Result<Resource, StoreError> {
         self.permit(access::Action::Read, kind, id)?;
         let current = history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?.resource;
+        bound::may_read(self.connection, self.actor, &current)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&current)?));
         let found = match current.version == version {
             true => current,
@@ -64,7 +66,12 @@ impl<'a> View<'a> {
         let patient = match &asked.id {
             Some(id) => {
                 let current = history::current(self.connection, &asked.kind, id)?.ok_or(StoreError::NotFound)?;
+                bound::may_read(self.connection, self.actor, &current.resource)?;
                 self.patient_of(&current.resource)?
+            }
+            // Versions of all patients together are not for who is bound to one.
+            None if bound::patient(self.actor, access::Action::Search, &asked.kind).is_some() => {
+                return Err(access::Denied::NotPermitted.into());
             }
             None => String::new(),
         };
@@ -78,7 +85,8 @@ impl<'a> View<'a> {
     pub fn everything(&self, patient: &str, asked: &Everything) -> Result<Page, StoreError> {
         let root = self.read("Patient", patient)?;
         let may = |kind: &str| self.may(access::Action::Read, kind);
-        let page = everything::page(self.connection, root.rid, asked, &may)?;
+        let mut page = everything::page(self.connection, root.rid, asked, &may)?;
+        page.included.retain(|found| bound::may_read(self.connection, self.actor, found).is_ok());
         let mut matches = BTreeMap::<&str, u64>::new();
         page.resources.iter().chain(&page.included).for_each(|found| *matches.entry(&found.kind).or_default() += 1);
         for (kind, count) in matches {
@@ -113,6 +121,7 @@ impl<'a> View<'a> {
     ) -> Result<Vec<Resource>, StoreError> {
         self.permit(access::Action::Search, kind, "")?;
         let Some(current) = history::current(self.connection, "Patient", patient)? else { return Ok(Vec::new()) };
+        bound::check(self.connection, self.actor, access::Action::Search, kind, current.resource.rid)?;
         let found = history::as_of(self.connection, kind, (current.resource.rid, after), between, count)?;
         if !found.is_empty() {
             self.note(Event::new(Action::Export, kind, "").of_patient(patient).matches(found.len() as u64));
@@ -125,8 +134,12 @@ impl<'a> View<'a> {
         self.permit(access::Action::Search, query.kind(), "")?;
         // A condition on another type's content tells as much as reading it.
         query.chained_kinds().try_for_each(|kind| self.permit(access::Action::Search, kind, ""))?;
+        let narrowed = bound::search(self.actor, query)?;
+        let query = narrowed.as_ref().unwrap_or(query);
         let mut page = search::run(self.connection, self.params, query)?;
-        let may = |found: &Resource| self.may(access::Action::Read, &found.kind);
+        let may = |found: &Resource| {
+            self.may(access::Action::Read, &found.kind) && bound::may_read(self.connection, self.actor, found).is_ok()
+        };
         include::add(self.connection, self.params, query, &mut page, &may)?;
         let patient = query.patient().unwrap_or_default();
         let mut matches = BTreeMap::from([(query.kind(), page.resources.len() as u64)]);
@@ -155,6 +168,7 @@ impl<'a> View<'a> {
     pub fn attachment(&self, id: &str) -> Result<AttachmentRow, StoreError> {
         self.permit(access::Action::Read, "Binary", id)?;
         let row = AttachmentRow::load(self.connection, id)?.ok_or(StoreError::NotFound)?;
+        bound::check(self.connection, self.actor, access::Action::Read, "Binary", row.patient)?;
         let patient = resource::patient_id(self.connection, row.patient)?;
         self.note(Event::new(Action::Download, "Binary", id).of_patient(&patient));
         Ok(row)

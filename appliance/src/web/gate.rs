@@ -94,7 +94,7 @@ enum Refusal {
 
 pub async fn gate(State(rule): State<Rule>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let visit = visit(&rule.web, &parts).await;
+    let visit = visit(&rule.web, rule.surface, &parts).await;
     // A body cannot be shared between threads, so it is kept apart while the session is looked up.
     let mut request = Request::from_parts(parts, body);
     let visit = match visit {
@@ -113,8 +113,20 @@ pub async fn gate(State(rule): State<Rule>, request: Request, next: Next) -> Res
     finish(response)
 }
 
-async fn visit(web: &Web, request: &Parts) -> Result<Visit, StoreError> {
+/// A request of a registered program: its token is all that it has, cookies are not looked at.
+async fn app_visit(web: &Web, token: String, request: &Parts) -> Result<Visit, StoreError> {
+    let now_ms = web.store().clock().unix_ms();
+    let actor = web.store().internal(move |db| crate::access::smart::actor(db, &token, now_ms)).await?;
+    let actor = actor.unwrap_or_else(Actor::anonymous);
+    let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    Ok(Visit { session: None, actor, csrf: String::new(), address, fragment: false, here: String::new() })
+}
+
+async fn visit(web: &Web, surface: Surface, request: &Parts) -> Result<Visit, StoreError> {
     let headers = &request.headers;
+    if let Some(token) = crate::fhir::smart::bearer(headers).filter(|_| surface == Surface::Fhir) {
+        return app_visit(web, token.to_owned(), request).await;
+    }
     let session = match cookie(headers, sessions::COOKIE) {
         Some(token) => find_session(web, token.to_owned()).await?,
         None => None,
