@@ -15,7 +15,7 @@ use std::time::Duration;
 fn a_flipped_byte_is_named_and_another_store_restores() -> Result<()> {
     let practice = Practice::start(8)?;
     let store = practice.dir.join("stores/local-folder");
-    let objects: Vec<_> = files(&store).into_iter().filter(|f| !f.starts_with(store.join("log"))).collect();
+    let objects = files(&store);
     ensure!(objects.len() >= 5, "{objects:?}");
     let verify = || practice.backupd_output(&["verify", "--store", "local-folder", "--read-data"]);
     ensure!(verify()?.status.success(), "an undamaged store verifies");

@@ -26,6 +26,7 @@ mod note;
 mod proof;
 mod render;
 mod report;
+mod salvage;
 mod verdict;
 mod verify;
 mod view;
@@ -45,6 +46,7 @@ pub use report::{
     HeadsSeen, Integrity, OtherHeads, Program, Reason, Report, ResourceCompared, Restored, Rpo, Rto, Schema, Snapshot,
     SourceStore, StoreKind, Timing, Verdict,
 };
+pub use salvage::{Reach, damaged};
 pub use verdict::{Finding, ReportError, check, findings, verdict};
 pub use verify::{Bundle, Outcome, Verified, VerifyError, verify};
 pub use view::{Disagreement, Seen, View, compare_checkpoints};

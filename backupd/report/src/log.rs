@@ -21,6 +21,7 @@ use crate::key::ReportSigner;
 use crate::merkle::{Hash, consistency_path, inclusion_path, leaf_hash, root_of};
 use crate::note::{Checkpoint, NoteError, Origin};
 use crate::proof::Proof;
+use crate::salvage::salvage;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -179,7 +180,8 @@ impl Log {
         for (index, leaf) in (0..).zip(&self.leaves) {
             let name = entry_object(index, leaf);
             if !holds(&name) {
-                objects.push((name, self.entry(index)?));
+                let bytes = if self.is_lost(index) { Vec::new() } else { self.entry(index)? };
+                objects.push((name, bytes));
             }
         }
         if let Some(checkpoint) = &self.checkpoint {
@@ -220,6 +222,39 @@ impl Log {
             write_once(dir, &checkpoint_file(size), note)?;
         }
         Self::open(dir, origin, signer)
+    }
+
+    /// Writes what the objects of all stores together still prove into an empty folder and opens it; for when no store
+    /// shows its log whole. An entry whose bytes are damaged everywhere keeps its place, without content.
+    pub fn salvage(
+        dir: &Path,
+        origin: Origin,
+        signer: &ReportSigner,
+        objects: impl IntoIterator<Item = (String, Vec<u8>)>,
+    ) -> Result<Self, LogError> {
+        if dir.exists() && fs::read_dir(dir)?.next().is_some() {
+            return Err(LogError::NotEmpty);
+        }
+        let found = salvage(objects, &signer.public_key(), &origin)?;
+        make_folders(dir)?;
+        for (index, (leaf, bytes)) in (0..).zip(&found.entries) {
+            write_once(&dir.join(ENTRIES), &entry_file(index, leaf), bytes)?;
+        }
+        if let Some((size, note)) = &found.checkpoint {
+            write_once(dir, &checkpoint_file(*size), note)?;
+        }
+        Self::open(dir, origin, signer)
+    }
+
+    /// The entries whose content is lost: their place in the history is proved all the same.
+    pub fn lost(&self) -> Vec<u64> {
+        (0..self.size()).filter(|index| self.is_lost(*index)).collect()
+    }
+
+    fn is_lost(&self, index: u64) -> bool {
+        let leaf = usize::try_from(index).ok().and_then(|i| self.leaves.get(i));
+        let file = leaf.map(|leaf| self.dir.join(ENTRIES).join(entry_file(index, leaf)));
+        file.and_then(|file| fs::metadata(file).ok()).is_some_and(|found| found.len() == 0)
     }
 
     fn index_of(&self, leaf: &Hash) -> Option<u64> {
@@ -270,6 +305,7 @@ impl Log {
         for index in covered.saturating_sub(1)..self.size() {
             match self.entry(index) {
                 Ok(_) => {}
+                Err(LogError::Damaged { .. }) if index < covered && self.is_lost(index) => {}
                 Err(LogError::Damaged { .. }) if index >= covered && index + 1 == self.size() => {
                     if let Some(leaf) = self.leaves.pop() {
                         fs::remove_file(self.dir.join(ENTRIES).join(entry_file(index, &leaf)))?;

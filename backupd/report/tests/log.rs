@@ -252,3 +252,67 @@ fn rollback_and_split_views_are_found() {
     bent[30] ^= 1;
     assert_eq!(compare(&[seen("a", bent)], Some(log.leaves())), [Disagreement::NotSigned(place("a"))]);
 }
+
+/// The objects of a store that holds all of a log, with the reports' signatures.
+fn in_store(log: &Log) -> BTreeMap<String, Vec<u8>> {
+    let mut objects: BTreeMap<String, Vec<u8>> = log.objects_missing(|_| false).unwrap().into_iter().collect();
+    for (_, entry, bytes) in log.entries().map(Result::unwrap) {
+        if let Entry::Report(report) = entry {
+            let name = format!("log/signatures/{}.sig", report.report_id);
+            objects.insert(name, signer().sign(&bytes).to_vec());
+        }
+    }
+    objects
+}
+
+/// A recovery from a store whose log has one damaged or missing object goes on with the same history, or refuses.
+#[test]
+fn one_damaged_object_never_begins_a_second_history() {
+    let dir = TempDir::new().unwrap();
+    let log = filled(dir.path(), 6);
+    let whole = in_store(&log);
+    let (leaves, head) = (log.leaves().to_vec(), log.checkpoint().unwrap().to_vec());
+    let salvaged = |objects: BTreeMap<String, Vec<u8>>| {
+        let place = TempDir::new().unwrap();
+        let log = Log::salvage(&place.path().join("log"), origin(), &signer(), objects);
+        (log, place)
+    };
+    for name in whole.keys() {
+        let mut flipped = whole.clone();
+        let bytes = flipped.get_mut(name).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let objects: Vec<_> = flipped.clone().into_iter().collect();
+        let named = damaged(&objects, &signer().public_key(), &origin());
+        assert!(named.contains(name), "{name}: {named:?}");
+        let (log, _place) = salvaged(flipped);
+        let mut log = log.unwrap();
+        assert_eq!((log.leaves(), log.checkpoint()), (&leaves[..], Some(&head[..])), "{name}");
+        assert_eq!(log.lost().len(), usize::from(name.contains("entries")), "{name}");
+        assert_eq!(log.append(&signer(), &report(6).to_bytes()).unwrap(), 6);
+        // What is copied to the stores from now on shows the same history, the lost entry without content.
+        let lost = log.lost();
+        let view = View::of_objects(in_store_without_lost(&log), &signer().public_key(), &origin()).unwrap();
+        assert_eq!((view.leaves().len(), view.lost()), (7, lost));
+        let mut missing = whole.clone();
+        missing.remove(name);
+        let (log, _place) = salvaged(missing);
+        match log {
+            Ok(log) => assert_eq!((log.leaves(), log.checkpoint()), (&leaves[..], Some(&head[..])), "{name}"),
+            Err(LogError::Damaged { .. }) => assert!(name.contains("entries"), "{name}"),
+            Err(other) => panic!("{name}: {other}"),
+        }
+    }
+    // What a store invents is not taken: nothing vouches for it.
+    let mut invented = whole.clone();
+    let bytes = report(77).to_bytes();
+    invented.insert(format!("log/entries/000000000006-{}.json", hex::encode(leaf_hash(&bytes))), bytes);
+    let (log, _place) = salvaged(invented);
+    assert_eq!(log.unwrap().size(), 6);
+    let reach = Reach::of(&whole.into_iter().collect::<Vec<_>>(), &signer().public_key(), &origin());
+    assert_eq!(reach, Reach { signed: 6, named: 6 });
+}
+
+fn in_store_without_lost(log: &Log) -> Vec<(String, Vec<u8>)> {
+    log.objects_missing(|_| false).unwrap()
+}

@@ -3,7 +3,7 @@
 use super::{Verifier, drill};
 use crate::failure;
 use crate::serve::{LOG_PREFIX, drill_verdict, log_objects};
-use backup_report::{Approval, Digest, Entry, Log, Report, approvals_of};
+use backup_report::{Approval, Digest, Entry, Log, Reach, Report, approvals_of};
 use backupd_api::{Client, DrillDone, Event, Failure, FailureKind, ReportRow, Request};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -17,6 +17,18 @@ const ASK_SERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Objects of a store's log by name.
 type Objects = Vec<(String, Vec<u8>)>;
+
+#[derive(Default)]
+struct LogsInStores {
+    /// The longest log that one store holds whole, and its size.
+    whole: Option<(u64, Objects)>,
+    /// The objects of all stores together.
+    all: Objects,
+    /// How far any of them went.
+    reach: Reach,
+    /// Stores that answer and hold nothing of a log.
+    without: usize,
+}
 
 impl Verifier {
     fn log_dir(&self) -> PathBuf {
@@ -35,30 +47,16 @@ impl Verifier {
     async fn find_log(&self) -> Result<Log, Failure> {
         let failed =
             |e: &dyn std::fmt::Display| failure::new(FailureKind::Misconfigured, format!("the log of reports: {e}"));
-        let key = self.signer.public_key();
-        let mut longest: Option<(usize, Objects)> = None;
-        let mut answered = 0;
-        for store in &self.stores {
-            let Ok(objects) = log_objects(store).await else { continue };
-            answered += 1;
-            match backup_report::View::of_objects(objects.clone(), &key, &self.origin) {
-                Ok(view) if longest.as_ref().is_none_or(|(n, _)| *n < view.leaves().len()) => {
-                    longest = Some((view.leaves().len(), objects));
-                }
-                Ok(_) => {}
-                Err(error) => log::warn!(store = store.name.as_str(), reason:% = error; "store.log-not-valid"),
-            }
-        }
+        let found = self.logs_in_stores().await;
         let dir = self.log_dir();
-        let local = Log::open(&dir, self.origin.clone(), &self.signer);
-        let in_stores = longest.as_ref().map_or(0, |(n, _)| *n as u64);
-        match local {
-            Ok(log) if log.size() >= in_stores && (log.size() > 0 || answered * 2 > self.stores.len()) => {
-                return Ok(log);
-            }
+        let Reach { signed, named } = found.reach;
+        match Log::open(&dir, self.origin.clone(), &self.signer) {
+            Ok(log) if log.size() > 0 && log.size() >= signed => return Ok(log),
+            // A new log is begun only where most stores show that there is none yet.
+            Ok(log) if log.size() == 0 && named == 0 && found.without * 2 > self.stores.len() => return Ok(log),
             // Nothing here and nothing found while most stores are silent: a new log might begin a second history. A log
             // that one store gives back is used, as a recovery from one store must be able to go on.
-            Ok(log) if log.size() == 0 && in_stores == 0 => {
+            Ok(log) if log.size() == 0 && named == 0 => {
                 return Err(failure::new(
                     FailureKind::Retry,
                     "the log of reports is not here and most stores do not answer: try again when they do",
@@ -67,15 +65,49 @@ impl Verifier {
             Ok(log) => drop(log),
             Err(error) => log::error!(reason:% = error; "log.not-readable"),
         }
-        let Some((_, objects)) = longest else { return Err(failed(&"it is damaged here, and no store holds a copy")) };
+        if named == 0 {
+            return Err(failed(&"it is damaged here, and no store holds a copy"));
+        }
         let aside = self.settings.state_dir.join("log.aside");
         let _ = std::fs::remove_dir_all(&aside);
         if dir.exists() {
             std::fs::rename(&dir, &aside).map_err(|e| failed(&e))?;
         }
-        let log = Log::rebuild(&dir, self.origin.clone(), &self.signer, objects).map_err(|e| failed(&e))?;
-        log::info!(entries = log.size(); "log.rebuilt");
+        let origin = self.origin.clone();
+        let log = match found.whole.filter(|(size, _)| *size >= signed) {
+            Some((_, objects)) => Log::rebuild(&dir, origin, &self.signer, objects),
+            None => Log::salvage(&dir, origin, &self.signer, found.all),
+        };
+        let log = log.map_err(|e| {
+            failed(&format!(
+                "{e}. No store holds it whole, and a new one under the same key would show two histories: put the missing \
+                 object back under log/ from another copy of a store"
+            ))
+        })?;
+        log::info!(entries = log.size(), lost = log.lost().len(); "log.rebuilt");
         Ok(log)
+    }
+
+    /// What the stores that answer hold of the log.
+    async fn logs_in_stores(&self) -> LogsInStores {
+        let key = self.signer.public_key();
+        let mut found = LogsInStores::default();
+        for store in &self.stores {
+            let Ok(objects) = log_objects(store).await else { continue };
+            let reach = Reach::of(&objects, &key, &self.origin);
+            found.without += usize::from(reach.named == 0);
+            found.reach.signed = found.reach.signed.max(reach.signed);
+            found.reach.named = found.reach.named.max(reach.named);
+            match backup_report::View::of_objects(objects.clone(), &key, &self.origin) {
+                Ok(view) if found.whole.as_ref().is_none_or(|(n, _)| *n < view.leaves().len() as u64) => {
+                    found.whole = Some((view.leaves().len() as u64, objects.clone()));
+                }
+                Ok(_) => {}
+                Err(error) => log::warn!(store = store.name.as_str(), reason:% = error; "store.log-not-valid"),
+            }
+            found.all.extend(objects);
+        }
+        found
     }
 
     /// Signs a report into the log and copies it to every store.

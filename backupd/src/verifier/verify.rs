@@ -3,11 +3,13 @@
 use super::Verifier;
 use crate::clock::Stopwatch;
 use crate::failure;
+use crate::serve::log_objects;
 use backup_engine::{ErrorKind, NamedStore, VerifyOutcome, VerifyRequest};
 use backupd_api::{
     Alert, AlertKind, DrillVerdict, Failure, FailureKind, Severity, StoreCondition, VerifyDone, VerifyStore,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Ids of damaged objects in one answer; a destroyed store would name every one it ever held.
 const DAMAGED_MAX: usize = 1000;
@@ -53,7 +55,10 @@ impl Verifier {
         let watch = Stopwatch::start();
         let request = VerifyRequest { read_data, snapshot: None };
         match backup_engine::verify(&self.env, &self.open_key(), store, request, &self.activity).await {
-            Ok(outcome) => {
+            Ok(mut outcome) => {
+                if read_data {
+                    self.verify_log(store, &mut outcome).await;
+                }
                 self.remember_verify(&store.name, outcome.missing.first(), outcome.corrupt.first());
                 for object in outcome.missing.iter().chain(&outcome.corrupt).take(DAMAGED_MAX) {
                     log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
@@ -66,6 +71,20 @@ impl Verifier {
                 Ok(VerifyStore { condition: StoreCondition::Unreachable, ..silent })
             }
             Err(error) => Err(failure::from_engine(&error.context(&store.name))),
+        }
+    }
+
+    /// The log of reports in a store: every object against its name or signature, and whether all of it is there.
+    async fn verify_log(&self, store: &NamedStore, outcome: &mut VerifyOutcome) {
+        let Ok(objects) = log_objects(store).await else { return };
+        outcome.objects += objects.len() as u64;
+        outcome.bytes_read += objects.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+        outcome.corrupt.extend(backup_report::damaged(&objects, &self.signer.public_key(), &self.origin));
+        let held: BTreeSet<&str> = objects.iter().map(|(name, _)| name.as_str()).collect();
+        if let Ok(guard) = self.open_log().await
+            && let Some(missing) = guard.as_ref().and_then(|log| log.objects_missing(|name| held.contains(name)).ok())
+        {
+            outcome.missing.extend(missing.into_iter().map(|(name, _)| name));
         }
     }
 

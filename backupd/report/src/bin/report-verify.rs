@@ -256,6 +256,9 @@ fn check_log(args: &CheckLog) -> anyhow::Result<u8> {
         let seen = view.checkpoints().map(|(_, note)| Seen { place: place.clone(), checkpoint: note.to_vec() });
         disagreements.extend(compare_checkpoints(&seen.collect::<Vec<_>>(), Some(longest), &key, &origin));
         let mut counts = [0u64; 3];
+        if let Some(index) = view.lost().first() {
+            bail!("{}: entry {index} has no content: it was lost, or somebody has emptied it", folder.display());
+        }
         for bytes in view.entries() {
             counts[Entry::parse(bytes).with_context(|| folder.display().to_string())?.kind() as usize] += 1;
         }
