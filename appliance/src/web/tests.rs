@@ -185,7 +185,14 @@ async fn call(site: &Site, route: &Route, browser: &Browser) -> Answer {
 #[tokio::test]
 async fn every_route_that_is_not_public_refuses_strangers() {
     let site = Site::new();
-    let public = ["/login", "/invite/{token}", "/assets/{file}", "/fhir/R4/metadata", "/fhir/R4/openapi.json", "/calendar/{token}"];
+    let public = [
+        "/login",
+        "/invite/{token}",
+        "/assets/{file}",
+        "/fhir/R4/metadata",
+        "/fhir/R4/openapi.json",
+        "/calendar/{token}",
+    ];
     let door =
         ["/book", "/book/{visit}", "/book/{visit}/{start}", "/book/code", "/book/cancel/{token}", "/assets/{file}"];
     for route in public_routes(&site.web) {
