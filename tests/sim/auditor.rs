@@ -21,6 +21,8 @@ struct Truth {
     /// Where the engine said that it is durable.
     claims: BTreeSet<String>,
     partial: Option<bool>,
+    /// What happened to the source meanwhile is known.
+    ended: bool,
 }
 
 pub struct Auditor {
@@ -58,7 +60,7 @@ impl Auditor {
     }
 
     pub fn begins(&self, tag: &str, tree: Tree) {
-        let truth = Truth { tree, hurt: Hurt::default(), claims: BTreeSet::new(), partial: None };
+        let truth = Truth { tree, hurt: Hurt::default(), claims: BTreeSet::new(), partial: None, ended: false };
         self.truths().insert(tag.to_owned(), truth);
     }
 
@@ -66,7 +68,7 @@ impl Auditor {
     pub fn ended(&self, tag: &str, hurt: Hurt, alone: bool, outcome: Option<&SnapshotOutcome>) -> Verdict<()> {
         let mut truths = self.truths();
         let Some(truth) = truths.get_mut(tag) else { return Err(format!("{tag} was never begun")) };
-        truth.hurt = hurt;
+        (truth.hurt, truth.ended) = (hurt, true);
         let Some(outcome) = outcome else { return Ok(()) };
         if alone && truth.hurt.must_be_partial && !outcome.partial {
             return Err(format!("I1: {tag} says that it is whole, and files could not be read"));
@@ -164,7 +166,12 @@ impl Auditor {
         let Ok(found) = heads_with_tags(&self.env, &self.open, std::slice::from_ref(store)).await else {
             return Ok(());
         };
-        for info in found.snapshots.iter().take(3) {
+        // The head of a snapshot stands before its writer has told what changed under it.
+        let ended = |info: &&SnapshotInfo| {
+            let tag = info.tag.clone().unwrap_or_default();
+            self.truths().get(&tag).is_none_or(|truth| truth.ended)
+        };
+        for info in found.snapshots.iter().filter(ended).take(3) {
             if let Err(Flaw::Wrong(what)) = self.restores(store, info).await {
                 return Err(format!("I2: from {} over a bad line: {what}", store.name));
             }

@@ -619,10 +619,12 @@ async fn what_looks_like_an_attack_stops_it_until_people_agree() {
 async fn what_an_ended_backup_left_goes_too_and_a_lost_state_loses_nothing() {
     let pruning = Pruning::new(1).await;
     pruning.history(2).await;
-    let stray: PathBuf = pruning.practice.dir.path().join("store-0/packs/ab");
-    fs::create_dir_all(&stray).unwrap();
     let bytes = noise(5, 65_536);
-    fs::write(stray.join(blake3::hash(&bytes).to_hex().as_str()), &bytes).unwrap();
+    let name = blake3::hash(&bytes).to_hex();
+    let folder: PathBuf = pruning.practice.dir.path().join("store-0/packs").join(&name[..2]);
+    fs::create_dir_all(&folder).unwrap();
+    let stray = folder.join(name.as_str());
+    fs::write(&stray, &bytes).unwrap();
     let request = last(9);
     assert_eq!(pruning.announce(&request).await.unwrap().packs, 1);
     fs::remove_dir_all(pruning.practice.state()).unwrap();
@@ -631,7 +633,7 @@ async fn what_an_ended_backup_left_goes_too_and_a_lost_state_loses_nothing() {
     assert!(matches!(pruning.execute(&request).await.waiting, Some(Waiting::Writers(_))));
     assert_eq!(pruning.retire(Retire::Silent(Duration::from_millis(1))).await, 1);
     assert_eq!(pruning.execute(&request).await.waiting, None);
-    assert!(!stray.join(blake3::hash(&bytes).to_hex().as_str()).exists());
+    assert!(!stray.exists());
     pruning.assert_whole().await;
 }
 
