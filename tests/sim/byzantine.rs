@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// How many manipulations; the nightly run asks for more.
 fn manipulations() -> u64 {
-    std::env::var("HOLDFAST_MANIPULATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)
+    std::env::var("HOLDFAST_MANIPULATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000)
 }
 
 struct Practice {

@@ -14,10 +14,24 @@ pub struct Server {
 
 /// What a script says when what it needs is not installed.
 const MISSING: i32 = 77;
+/// How often a server is started at most.
+const STARTS: u32 = 3;
 
 impl Server {
-    /// Starts a script of `tests/servers`; `None` where what it needs is not installed.
+    /// Starts a script of `tests/servers`; `None` where what it needs is not installed. A cluster that does not form (Ceph's
+    /// daemons do not wait for each other) is begun anew.
     pub fn script(name: &str, args: &[&str]) -> Result<Option<Self>> {
+        let mut tries = STARTS;
+        loop {
+            tries -= 1;
+            match Self::try_script(name, args) {
+                Err(error) if tries > 0 => eprintln!("{error}: once more"),
+                started => return started,
+            }
+        }
+    }
+
+    fn try_script(name: &str, args: &[&str]) -> Result<Option<Self>> {
         let mut command = Command::new(root().join("tests/servers").join(name));
         let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
