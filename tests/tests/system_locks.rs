@@ -171,9 +171,9 @@ async fn practice_at(location: &StoreLocation, rule: LockRule) -> Result<Practic
     Ok(Practice { dir, env, made, stores })
 }
 
-/// How many snapshots a day has at one every five minutes, and how long locks last; a few and a minute by day.
+/// How many snapshots a day has at one every five minutes, and how long locks last; a few, and two minutes, by day.
 fn day() -> (u64, i64) {
-    let (count, ms) = if std::env::var_os("HOLDFAST_NIGHTLY").is_some() { (288, 600_000) } else { (24, 60_000) };
+    let (count, ms) = if std::env::var_os("HOLDFAST_NIGHTLY").is_some() { (288, 600_000) } else { (12, 120_000) };
     println!("a day of {count} snapshots");
     (count, ms)
 }

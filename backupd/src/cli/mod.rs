@@ -229,12 +229,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn what_is_not_there_yet_is_not_in_the_help() {
-        let help = Cli::command().render_long_help().to_string();
-        for absent in ["az://", "gs://"] {
-            assert!(!help.contains(absent), "{absent}");
-        }
-    }
 }
