@@ -63,9 +63,8 @@ fn one_file_is_a_snapshot_too() -> Result<()> {
 fn wrong_usage_is_told_in_one_sentence_with_its_remedy() -> Result<()> {
     let place = Place::made()?;
     for (args, words) in [
-        (vec!["snapshot", "--repo", "az://box/x", "."], "az:// is not supported"),
-        (vec!["verify", "--repo", "gs://box/x"], "gs:// is not supported"),
-        (vec!["prune", "--repo", "x", "--dry-run"], "prune is not in this release"),
+        (vec!["snapshot", "--repo", "az://box/x", "."], "AZURE_STORAGE_KEY"),
+        (vec!["verify", "--repo", "gs://box/x"], "GOOGLE_APPLICATION_CREDENTIALS"),
         (vec!["ls", "--repo", "s3://"], "bucket is missing"),
         (vec!["ls", "--repo", "s3://bucket/x"], "AWS_ACCESS_KEY_ID"),
         (vec!["snapshots", "--repo", "/no/such/place"], "backupd init"),
@@ -78,9 +77,8 @@ fn wrong_usage_is_told_in_one_sentence_with_its_remedy() -> Result<()> {
     }
     fails(place.backupd(&["snapshot", "no-such-folder"]), 2, &["check the path"])?;
     fails(place.backupd(&["init"]), 2, &["already holds a repository"])?;
-    let help = ok(place.bare(&["--help"]))?;
-    ensure!(!help.contains("prune") && !help.contains("az://") && !help.contains("gs://"), "{help}");
-    for verb in ["init", "snapshot", "snapshots", "ls", "diff", "find", "restore", "verify", "stats", "mount"] {
+    for verb in ["init", "snapshot", "snapshots", "ls", "diff", "find", "restore", "verify", "stats", "mount", "prune"]
+    {
         let help = ok(place.bare(&[verb, "--help"]))?;
         ensure!(help.contains(&format!("Example: backupd {verb}")), "{help}");
     }
