@@ -146,7 +146,7 @@ fn a_partial_snapshot_has_its_own_exit_code_and_tells_no_names() -> Result<()> {
     fs::write(place.source().join("the-secret-diary"), b"not readable")?;
     fs::create_dir(place.source().join("the-closed-folder"))?;
     for name in ["the-secret-diary", "the-closed-folder"] {
-        fs::set_permissions(place.source().join(name), fs::Permissions::from_mode(0))?;
+        fs::set_permissions(place.source().join(name), fs::Permissions::from_mode(0o0))?;
     }
     for dir in [place.dir.path(), &place.source()] {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;

@@ -36,11 +36,14 @@ pub struct Seen<'a> {
 
 type Plan = Box<dyn FnMut(&Seen<'_>) -> Act + Send>;
 
+/// Answers by what was asked.
+type Answers = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// A proxy with a plan. It ends with the test's runtime.
 pub struct Proxy {
     pub url: String,
     plan: Arc<Mutex<Plan>>,
-    answers: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    answers: Answers,
 }
 
 impl Proxy {
@@ -97,7 +100,7 @@ async fn one(
         Act::Silence => {
             // Until the client gives up.
             let mut nothing = [0; 1];
-            client.read(&mut nothing).await?;
+            let _read = client.read(&mut nothing).await?;
             return Ok(());
         }
         _ => {}
