@@ -251,7 +251,7 @@ async fn ransomware_with_all_of_the_writers_credentials_loses_nothing_that_is_lo
     assert!(refused.is_err());
 
     // The alarm: where a repository was there is none, and the next snapshot says so instead of beginning anew.
-    let next = snapshot(&practice.env, &practice.made.writer, &practice.stores, practice.request(2), &NoProgress).await;
+    let next = snapshot(&practice.env, &practice.made.writer, &practice.stores, practice.request(1), &NoProgress).await;
     assert!(next.is_err_and(|error| error.kind() == ErrorKind::NotFound && error.to_string().contains("keyring")));
 
     // The locks were all that held: after their day the same attack takes everything.
