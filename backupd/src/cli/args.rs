@@ -107,7 +107,7 @@ pub enum Command {
     Heal(HealArgs),
     /// Delete snapshots that no rule keeps, and what only they need; says first what and why (asks no daemon)
     #[command(
-        after_help = "A first run announces, a later one deletes: backups that run meanwhile lose nothing. Days begin at midnight UTC.\n\
+        after_help = "A first run announces, a later one deletes: backups that run meanwhile lose nothing. Days begin at midnight UTC. A practice's store (one that holds restore reports) is only shown with --dry-run: one person alone does not shrink its history.\n\
                       Example: backupd prune --repo /mnt/backup --keep-daily 14 --keep-monthly 12 --dry-run"
     )]
     Prune(PruneArgs),
@@ -148,7 +148,7 @@ pub struct PruneArgs {
     /// Time between announcing and deleting
     #[arg(long, value_name = "TIME", default_value = "24h")]
     pub grace: String,
-    /// Delete at once: a backup or restore that runs now has to begin again
+    /// Announce without a grace and delete at once: a backup or restore that runs now has to begin again
     #[arg(long)]
     pub now: bool,
     /// Write at most so much anew to free half-empty packs

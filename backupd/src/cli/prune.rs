@@ -33,6 +33,9 @@ pub async fn prune(args: PruneArgs) -> anyhow::Result<ExitCode> {
     let (open, pruner) = repository.unlock_to_prune().await?;
     let store = location(&args.repo)?.open_for_maintenance(StoreLimits::default())?;
     let store = NamedMaintenanceStore::new(REPO, store, true);
+    if !args.dry_run {
+        refuse_a_practice(&store).await?;
+    }
     let run = Run { repository: &repository, open, pruner, store, json: args.json };
     if !args.dry_run && !run.execute(&request, args.now).await? {
         return Ok(ExitCode::SUCCESS);
@@ -56,6 +59,20 @@ pub async fn prune(args: PruneArgs) -> anyhow::Result<ExitCode> {
         run.execute(&request, true).await?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One person alone must not shrink a practice's history, and its maintenance, which holds no key and so reads no plan,
+/// would bring back from the other stores what was deleted here. Restore reports lie only in the stores of a practice.
+async fn refuse_a_practice(store: &NamedMaintenanceStore) -> anyhow::Result<()> {
+    ensure!(
+        store.as_store().store.list("log/").await?.is_empty(),
+        Usage(
+            "this is a store of a practice (it holds restore reports), whose history is not pruned from the command line: \
+             --dry-run shows what would go"
+                .to_owned()
+        )
+    );
+    Ok(())
 }
 
 fn request(args: &PruneArgs) -> anyhow::Result<PruneRequest<'static>> {
@@ -239,7 +256,7 @@ impl Run<'_> {
         } else if !now {
             say!(
                 "\nPlan {} is announced: nothing is deleted yet. After the grace, and after the next snapshot of every machine that \
-                 writes here, the same command deletes it. Where no other machine writes, --now does it at once.",
+                 writes here, the same command deletes it. No later --now shortens the grace of a plan that is announced.",
                 announced.name.number
             );
         }
@@ -271,7 +288,10 @@ impl Run<'_> {
         }
         match &done.waiting {
             Some(Waiting::Grace { until_unix_ms }) => {
-                say!("Plan {plan} waits until {} and for a snapshot after that.", table_time(*until_unix_ms));
+                say!(
+                    "Plan {plan} waits until {} and for a snapshot after that. Nothing shortens the grace that was announced.",
+                    table_time(*until_unix_ms)
+                );
             }
             Some(Waiting::Writers(blind)) => {
                 say!(
