@@ -109,17 +109,18 @@ impl Daemon {
             view.history_gap = !heads.gaps.is_empty();
         }
         for store in &self.stores {
-            let held: Vec<&SnapshotInfo> = heads.snapshots.iter().filter(|s| s.stores.contains(&store.name)).collect();
+            // Snapshots stand newest first by their links: a clock that was ahead for a day decides nothing here.
+            let last_held = view.snapshots.iter().find(|s| s.stores.contains(&store.name)).map(|s| s.id);
+            let mut held = heads.snapshots.iter().filter(|s| s.stores.contains(&store.name));
             let entry = view.stores.entry(store.name.clone()).or_default();
             let reachable = !heads.unreachable.iter().any(|(name, _)| name == &store.name);
             entry.reachable = Some(reachable);
             if !reachable {
                 // What an unreachable store holds stays as it was last seen, but it misses what came since.
-                let known = entry.complete_unix_ms.unwrap_or(0);
-                entry.behind(heads.snapshots.iter().filter(|s| s.taken_unix_ms > known));
+                entry.behind(heads.snapshots.iter().take_while(|s| Some(s.id) != last_held));
                 continue;
             }
-            entry.complete_unix_ms = held.iter().map(|s| s.taken_unix_ms).max();
+            entry.complete_unix_ms = held.next().map(|s| s.taken_unix_ms);
             entry.behind(heads.snapshots.iter().filter(|s| !s.stores.contains(&store.name)));
             let rejected = heads.rejected.iter().find(|(name, _)| name == &store.name);
             if let Some((_, object)) = rejected {
