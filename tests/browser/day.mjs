@@ -1,5 +1,5 @@
 // A day in the practice, driven as its people would drive it: by labels and buttons, not by selectors of ours.
-// usage: node day.mjs INPUT.json     (written by tests/tests/system_browser.rs)
+// usage: node day.mjs INPUT.json     (written by tests/tests/system/browser.rs)
 import { createHmac } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';

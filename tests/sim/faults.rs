@@ -1,6 +1,6 @@
 //! The catalog of faults, by the numbers that the reliability plan gives them. What is not here is not the engine's or the
 //! stores' own, or needs real processes: F25 (the engine asks for no ETag), F30 and F35 (nothing is deleted or locked here
-//! yet), F39 and F50 (real processes: `system_kill`, `system_fidelity`), F42 (golden repositories), F46 (the verifier's log).
+//! yet), F39 and F50 (real processes: tests/tests/system), F42 (golden repositories), F46 (the verifier's log).
 
 macro_rules! faults {
     ($($(#[doc = $what:literal])+ $name:ident = $number:literal,)+) => {

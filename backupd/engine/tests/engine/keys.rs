@@ -1,7 +1,6 @@
 //! Key slots, epochs, feature flags, and chains that somebody cut.
 
-mod practice;
-
+use crate::practice::{Practice, describe, fill, noise, settle};
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
     ErrorKind, NamedStore, NoProgress, OpenKey, RestoreRequest, SnapshotId, SnapshotOutcome, UnlockWith, VerifyRequest,
@@ -15,7 +14,6 @@ use backup_format::tombstone::{Tombstone, TombstoneReason};
 use backup_format::{
     MachineKey, ObjectHash, PaperKey, Passphrase, PrunerCredential, RepositorySecrets, Share, SlotKind, Unlock,
 };
-use practice::{Practice, describe, fill, noise, settle};
 use std::fs;
 use std::sync::Arc;
 

@@ -1,9 +1,7 @@
 //! Versions, locks and the way back to a time, on a gateway that enforces them.
 
-#[path = "../../backupd/engine/tests/practice/mod.rs"]
-mod practice;
-mod stores;
-
+use crate::practice::{Practice, describe, fill, noise};
+use crate::stores;
 use anyhow::{Context, Result};
 use backup_engine::store::versions::{Lock, LockMode, VersionedStore};
 use backup_engine::store::{AsOfStore, LockRule, Protection};
@@ -13,7 +11,6 @@ use backup_engine::{
 };
 use bytes::Bytes;
 use holdfast_tests::place::{Place, awkward, describe as tree, fails, ok};
-use practice::{Practice, describe, fill, noise};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;

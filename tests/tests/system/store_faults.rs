@@ -1,10 +1,9 @@
 //! Faults of networks and services, injected before a real gateway. Each ends in a whole snapshot or in one of the four
 //! words, never in wrong bytes, a fork or a hang.
 
-#[path = "../../backupd/engine/tests/practice/mod.rs"]
-mod practice;
-mod stores;
-
+use crate::practice::{Practice, describe, fill, noise};
+use crate::stores;
+use crate::stores::proxy::{Act, Proxy, Seen};
 use anyhow::{Context, Result};
 use backup_engine::store::RenewStore;
 use backup_engine::{
@@ -13,12 +12,10 @@ use backup_engine::{
 };
 use bytes::Bytes;
 use http::Method;
-use practice::{Practice, describe, fill, noise};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use stores::proxy::{Act, Proxy, Seen};
 
 /// A bucket of its own on the one gateway, behind a proxy.
 async fn behind_proxy(test: &str, bucket: &str) -> Result<Option<(Proxy, StoreLocation)>> {

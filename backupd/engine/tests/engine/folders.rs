@@ -1,9 +1,7 @@
 //! The conformance suite on folders.
 
-mod conformance;
-
+use crate::conformance::{Shape, conforms};
 use backup_engine::{StoreLocation, mark_removable};
-use conformance::{Shape, conforms};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_is_a_store() {

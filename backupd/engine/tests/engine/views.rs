@@ -1,11 +1,9 @@
 //! Looking into snapshots: by path, by what differs, by what fits, by range of bytes.
 
-mod practice;
-
+use crate::practice::{Practice, fill, noise, settle};
 use backup_engine::{
     Change, DiffSummary, EntryKind, ErrorKind, Glob, Page, SnapshotId, Tree, View, Wanted, diff, find, list, stats,
 };
-use practice::{Practice, fill, noise, settle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};

@@ -1,14 +1,12 @@
 //! Scrub with memory and budget, and heal, over real folders.
 
-mod practice;
-
+use crate::practice::{Practice, fill, noise};
 use backup_engine::{
     Env, ErrorKind, HealedBy, MaintenanceStore, NamedMaintenanceStore, NamedStore, NoProgress, ScrubRequest, Stop,
     Store, StoreLimits, StoreLocation, StoreScrub, heal, scrub, verify_keyless,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use practice::{Practice, fill, noise};
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;

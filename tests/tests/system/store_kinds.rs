@@ -1,17 +1,14 @@
 //! The conformance suite on real servers: every kind of store answers alike.
 
-#[path = "../../backupd/engine/tests/conformance/mod.rs"]
-mod conformance;
-mod stores;
-
+use crate::conformance::{Shape, conforms};
+use crate::stores;
+use crate::stores::proxy::{Act, Proxy};
 use anyhow::{Result, ensure};
 use backup_engine::{AzureAccess, StoreLocation};
 use bytes::Bytes;
-use conformance::{Shape, conforms};
 use holdfast_tests::servers::{S3_KEY, S3Server, Server};
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::HttpRequest;
-use stores::proxy::{Act, Proxy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_server_is_a_store() -> Result<()> {

@@ -1,9 +1,7 @@
 //! Restoring over what is there: only what differs is written, and a restore that was killed is simply run again.
 
-mod practice;
-
+use crate::practice::{Practice, describe, fill, noise};
 use backup_engine::{ErrorKind, NoProgress, RestoreOutcome, RestoreRequest, Result, SnapshotId, restore};
-use practice::{Practice, describe, fill, noise};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;

@@ -1,7 +1,6 @@
 //! A holder of all keys writes what it likes: a restore fails or restores, and never writes outside of its target.
 
-mod practice;
-
+use crate::practice::Practice;
 use backup_engine::{ErrorKind, NoProgress, RestoreOutcome, RestoreRequest, Result, SnapshotId, restore};
 use backup_format::manifest::{InnerManifest, OuterManifest};
 use backup_format::pack::seal_pack;
@@ -11,7 +10,6 @@ use backup_format::segment::{EncodedSegment, SegmentEncoder};
 use backup_format::tree::{Content, Extent, Node, NodeKind};
 use backup_format::wire::{put_bytes, put_varint};
 use backup_format::{ChunkId, ChunkKind, FormatError, IncarnationId, ObjectHash, index};
-use practice::Practice;
 use std::fs;
 use std::path::PathBuf;
 
@@ -258,7 +256,7 @@ async fn a_segment_that_expands_beyond_its_length_is_damage() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_is_damaged_in_one_pack_is_taken_from_another() {
     let mut forge = Forge::new().await;
-    let content = practice::noise(5, 100_000);
+    let content = crate::practice::noise(5, 100_000);
     let id = forge.chunk(&content);
     let segment = || vec![Forge::segment(&[(id, content.clone())])];
     let packs = [forge.pack(ChunkKind::Data, segment()).await, forge.pack(ChunkKind::Data, segment()).await];

@@ -1,7 +1,6 @@
 //! Prune beside everything else: nothing that a snapshot reaches is ever lost, whatever stops, sleeps or comes late.
 
-mod practice;
-
+use crate::practice::{Practice, describe, folder_store, noise, settle};
 use backup_engine::prune::{
     Approved, PruneRequest, Retire, StorePruned, TripKind, Tripwire, Waiting, announce, execute, propose,
     retire_writers,
@@ -15,7 +14,6 @@ use backup_engine::{
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use practice::{Practice, describe, folder_store, noise, settle};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,7 @@
 //! Damage never blocks: what is damaged is found, never spreads, is healed where another store has it whole, and where none
 //! has, the next snapshot does without it and is whole everywhere.
 
-mod practice;
-
+use crate::practice::{Practice, describe, fill, noise, settle};
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
     Error, ErrorKind, ListedObject, NamedStore, NoProgress, RestoreRequest, Result, SnapshotId, SnapshotOutcome, Store,
@@ -10,7 +9,6 @@ use backup_engine::{
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use practice::{Practice, describe, fill, noise, settle};
 use std::fs;
 use std::ops::Range;
 use std::path::Path;

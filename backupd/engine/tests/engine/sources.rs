@@ -1,10 +1,8 @@
 //! Sources that misbehave: unreadable, vanishing and changing files.
 
-mod practice;
-
+use crate::practice::{Practice, fill, settle};
 use backup_engine::source::{RealFs, SourceDir, SourceFile, SourceFs, SourceRoot, Stat, Xattrs};
 use backup_engine::{Env, ErrorKind, NoProgress, Part, PartKind, SnapshotOutcome, VerifyRequest, snapshot, verify};
-use practice::{Practice, fill, settle};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -199,7 +197,7 @@ async fn a_seeded_run_replays_exactly() {
         fs::File::options().write(true).open(source.join("scan.bin")).unwrap().set_modified(fixed).unwrap();
         let (env, _clock) = Env::seeded(42, 1_780_000_000_000);
         fs::create_dir(dir.path().join("store")).unwrap();
-        let stores = [practice::folder_store(dir.path(), "store")];
+        let stores = [crate::practice::folder_store(dir.path(), "store")];
         let made = backup_engine::init(&env, &stores, backup_engine::InitOptions::default()).await.unwrap();
         let request = backup_engine::SnapshotRequest {
             source: "emr".to_owned(),

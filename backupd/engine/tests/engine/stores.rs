@@ -1,13 +1,11 @@
 //! Several stores, dead stores, crashes, damage, lost state.
 
-mod practice;
-
+use crate::practice::{Practice, describe, fill, noise, settle};
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
     Env, ErrorKind, KnownHeads, NamedStore, NoProgress, Stop, UnlockWith, VerifyRequest, heads, heads_since, keyring,
     recover_writer, replicate, replicate_until, snapshot, unlock, verify, verify_keyless,
 };
-use practice::{Practice, describe, fill, noise, settle};
 use std::fs;
 use std::sync::Arc;
 

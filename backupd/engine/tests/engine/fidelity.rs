@@ -1,12 +1,10 @@
 //! What was taken comes back as it was.
 
-mod practice;
-
+use crate::practice::{Practice, describe, fill, noise, settle};
 use backup_engine::{
     EntryKind, ErrorKind, NoProgress, Part, PartKind, RestoreRequest, facts, heads, heads_with_tags, ls, restore,
     snapshot,
 };
-use practice::{Practice, describe, fill, noise, settle};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{Seek, SeekFrom, Write};

@@ -1,9 +1,7 @@
 //! Files longer than 32 bits count, paths longer than the kernel takes at once, names of any bytes.
 
-mod practice;
-
+use crate::practice::{Practice, noise};
 use backup_engine::{EntryKind, NoProgress, RestoreRequest, SnapshotId, ls, restore};
-use practice::{Practice, noise};
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -8,9 +8,9 @@ use rusqlite::Connection;
 
 /// The schemas as they were released; a released step is never changed.
 const STEPS: [&str; 3] = [
-    include_str!("../src/store/schema-1.sql"),
-    include_str!("../src/store/schema-2.sql"),
-    include_str!("../src/store/schema-3.sql"),
+    include_str!("../../src/store/schema-1.sql"),
+    include_str!("../../src/store/schema-2.sql"),
+    include_str!("../../src/store/schema-3.sql"),
 ];
 
 /// A database as a release of schema `version` left it, with one patient, one superseded version and one condition.

@@ -1,7 +1,6 @@
 //! What the writer's secrets give away: no content, no name, no size, before and after a rotation.
 
-mod practice;
-
+use crate::practice::{Practice, settle};
 use backup_engine::env::OwnerNames;
 use backup_engine::{NoProgress, OpenKey, UnlockWith, WriterCredential, rotate, snapshot};
 use backup_format::aead::{SlotCipher, SlotKey};
@@ -14,7 +13,6 @@ use backup_format::pack::open_pack;
 use backup_format::seal::OpenSeeds;
 use backup_format::sealed::{CLASSES, PartsKind, open_parts};
 use backup_format::{MachineKey, PaperKey, Unlock};
-use practice::{Practice, settle};
 use std::fs;
 use std::sync::Arc;
 

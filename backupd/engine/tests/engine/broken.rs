@@ -1,14 +1,12 @@
 //! Restores from stores that break: what is said, what is left behind, and how it goes on.
 
-mod practice;
-
+use crate::practice::{Practice, describe, fill, folder_store, noise};
 use backup_engine::{
     Error, ErrorKind, ListedObject, NamedStore, NoProgress, RestoreOutcome, RestoreRequest, Result, SnapshotId, Store,
     VerifyRequest, restore, verify,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use practice::{Practice, describe, fill, folder_store, noise};
 use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;

@@ -1,10 +1,8 @@
 //! What only root may make and set comes back: owners, devices, access lists, capabilities, attributes of everything.
 
-mod practice;
-
+use crate::practice::{Practice, describe, fill, is_root};
 use backup_engine::env::OwnerNames;
 use backup_engine::{NoProgress, OwnersBy, RestoreOutcome, RestoreRequest, SnapshotId, restore};
-use practice::{Practice, describe, fill, is_root};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, makedev};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,0 +1,19 @@
+//! The engine's integration tests: one program, because linking one for each file costs more than running them.
+
+mod broken;
+mod conformance;
+mod damage;
+mod extremes;
+mod fidelity;
+mod folders;
+mod heal;
+mod hostile;
+mod in_place;
+mod keys;
+mod posix;
+mod practice;
+mod prune;
+mod secrecy;
+mod sources;
+mod stores;
+mod views;

@@ -1,0 +1,23 @@
+//! Whole-system tests: one program, because linking one for each file costs more than running them.
+
+mod browser;
+mod chain;
+mod cli;
+#[path = "../../../backupd/engine/tests/engine/conformance/mod.rs"]
+mod conformance;
+mod faults;
+mod fhir;
+mod fidelity;
+mod kill;
+mod locks;
+mod maintain;
+mod mount;
+mod netns;
+#[path = "../../../backupd/engine/tests/engine/practice/mod.rs"]
+mod practice;
+mod prune;
+mod reader;
+mod recover;
+mod store_faults;
+mod store_kinds;
+mod stores;
