@@ -33,6 +33,7 @@ mod memory_state;
 mod order;
 mod owners;
 mod pack;
+mod plan;
 mod progress;
 pub mod prune;
 mod read;

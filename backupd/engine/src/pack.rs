@@ -3,7 +3,8 @@
 use crate::catalog::Known;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use backup_format::pack::{CHUNK_RECORD_BYTES, PackRecord, SealedPack, plan_pack, seal_pack_into, segment_cost};
+use crate::plan::plan_pack;
+use backup_format::pack::{CHUNK_RECORD_BYTES, PackRecord, SealedPack, seal_pack_into, segment_cost};
 use backup_format::sealed::OBJECT_BYTES_MAX;
 use backup_format::segment::{EncodedSegment, SegmentDecoder, SegmentEncoder};
 use backup_format::{ChunkId, ChunkKind, IdKey, RepositoryId, SealKey};
@@ -15,7 +16,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// Plain bytes of a segment of content that compresses: longer ones compress better, shorter ones read faster alone.
 const SEGMENT_BYTES: usize = 2 << 20;
-/// Of one that does not compress, of tree pages, and of the last ones: even raw it fits a pack of 1 MiB.
+/// Of one that does not compress: nothing is gained by length, and small ones leave little room at the end of a pack.
+const RAW_SEGMENT_BYTES: usize = 320 << 10;
+/// Of tree pages, and of the last ones: even one that does not compress fits a pack of 1 MiB.
 const SMALL_SEGMENT_BYTES: usize = 960 << 10;
 /// On segments of this size level 2 is as small as level 3 on segments of 1 MiB, for two thirds of the time.
 const COMPRESSION_LEVEL: i32 = 2;
@@ -41,7 +44,8 @@ impl Class {
     fn bytes_max(self) -> usize {
         match self {
             Self::Packed => SEGMENT_BYTES,
-            Self::Raw | Self::Tree => SMALL_SEGMENT_BYTES,
+            Self::Raw => RAW_SEGMENT_BYTES,
+            Self::Tree => SMALL_SEGMENT_BYTES,
         }
     }
 }
@@ -201,10 +205,14 @@ impl Sealer {
                 if !last && costs.iter().sum::<usize>() < OBJECT_BYTES_MAX / 2 {
                     return Ok(());
                 }
-                match plan_pack(&costs, last) {
-                    Some(count) => pending.drain(..count.min(costs.len())).collect(),
-                    None => return Ok(()),
+                let mut chosen = plan_pack(&costs, last).into_iter().peekable();
+                if chosen.peek().is_none() {
+                    return Ok(());
                 }
+                let all = std::mem::take(&mut *pending).into_iter().enumerate();
+                let (taken, left): (Vec<_>, Vec<_>) = all.partition(|(at, _)| chosen.next_if_eq(at).is_some());
+                *pending = left.into_iter().map(|(_, segment)| segment).collect();
+                taken.into_iter().map(|(_, segment)| segment).collect()
             };
             let (permit, buffer) = Room::enter(&self.room);
             let keys = (&self.seal, self.repository);

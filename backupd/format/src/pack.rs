@@ -82,39 +82,10 @@ pub fn segment_cost(segment: &EncodedSegment) -> usize {
     segment.body.len() + TAG_BYTES + SEGMENT_RECORD_BYTES + segment.chunks.len() * CHUNK_RECORD_BYTES
 }
 
-/// How many of the first segments go into the next pack, and its class; `None` while more segments should come first.
-/// A tail (`last`) is split over smaller classes, so that above 1 MiB no more than about a quarter is padding.
+/// What the segments of a pack of this class may cost together; see [`segment_cost`].
 #[must_use]
-pub fn plan_pack(costs: &[usize], last: bool) -> Option<usize> {
-    let capacity = |class: usize| class.saturating_sub(FIXED_BYTES + SEGMENT_RECORD_BYTES);
-    let fitting = |class: usize| {
-        let mut room = capacity(class);
-        costs
-            .iter()
-            .take(PACK_SEGMENTS_MAX)
-            .take_while(|cost| {
-                let fits = **cost <= room;
-                room = room.saturating_sub(**cost);
-                fits
-            })
-            .count()
-    };
-    if costs.is_empty() {
-        return None;
-    }
-    let total: usize = costs.iter().sum();
-    if total > capacity(OBJECT_BYTES_MAX) {
-        return Some(fitting(OBJECT_BYTES_MAX).max(1));
-    }
-    if !last {
-        return None;
-    }
-    let class = class_for(total + FIXED_BYTES + SEGMENT_RECORD_BYTES)?;
-    if class <= 1 << 20 || total * 4 >= class * 3 {
-        return Some(costs.len());
-    }
-    let smaller = CLASSES.into_iter().rev().find(|candidate| *candidate < class && fitting(*candidate) > 0);
-    Some(smaller.map_or(costs.len(), fitting))
+pub fn capacity(class: usize) -> usize {
+    class.saturating_sub(FIXED_BYTES + SEGMENT_RECORD_BYTES)
 }
 
 /// Seals segments into one pack of the smallest class that holds them, under a key of its own.
