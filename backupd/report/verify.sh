@@ -52,7 +52,11 @@ printf %s "${note##* }" | base64 -d 2>/dev/null | tail -c +5 > "$tmp/sig"
 } | cmp -s - "$proof" || wrong "the proof does not lead from this report to the checkpoint"
 signed "$tmp/body" "$tmp/sig" || wrong "the log's checkpoint is not signed by this key"
 
-echo "report signed by key $(printf %s "$have" | sed 's/..../&-/g; s/-$//')"
+# A report under another report's name would be taken for that one.
+said=$(sed -n 's/^  "report_id": "\([0-9a-f-]*\)",$/\1/p' "$report") name=${base##*/}
+if [[ $name =~ ^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$ && $name != "$said" ]]; then wrong "the file is named $name and holds report $said"; fi
+
+echo "report $said, signed by key $(printf %s "$have" | sed 's/..../&-/g; s/-$//')"
 echo "entry $index of $size in the log $origin"
 echo "stated verdict: $(sed -n 's/^  "verdict": "\([a-z]*\)",$/\1/p' "$report")"
 [ "$(printf %s "$want" | tr -d ':\- ' | tr A-F a-f)" = "$have" ] && { echo VERIFIED; exit 0; }

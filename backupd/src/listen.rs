@@ -13,6 +13,9 @@ const CONNECTIONS_MAX: usize = 64;
 /// After a failed `accept` (no descriptors left) the loop waits, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether the socket file is still there.
+pub const SOCKET_LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// Binds the Unix socket, and the TLS listener when there is one. Makes the socket's folder.
 pub async fn bind(socket: &Path, tls: Option<&TlsListen>) -> anyhow::Result<Vec<Listener>> {
     make_run_dir(socket)?;
@@ -40,7 +43,7 @@ pub fn make_run_dir(socket: &Path) -> anyhow::Result<()> {
 
 /// Greets every client in a task of its own and hands those over that may ask.
 pub async fn accept<F>(
-    listener: Listener,
+    mut listener: Listener,
     allowed_uids: Vec<u32>,
     serve: impl Fn(Connection) -> F + Send + Sync + 'static,
 ) where
@@ -51,7 +54,15 @@ pub async fn accept<F>(
     let allowed = Arc::new(allowed_uids);
     let mut clients = tokio::task::JoinSet::new();
     while let Ok(slot) = slots.clone().acquire_owned().await {
-        match listener.accept().await {
+        let Ok(accepted) = tokio::time::timeout(SOCKET_LOOK_EVERY, listener.accept()).await else {
+            match listener.renew_if_lost() {
+                Ok(true) => log::warn!("socket.renewed"),
+                Ok(false) => {}
+                Err(error) => log::error!(reason:% = error; "socket.lost"),
+            }
+            continue;
+        };
+        match accepted {
             Ok(incoming) => {
                 let (serve, allowed) = (serve.clone(), allowed.clone());
                 clients.spawn(async move {

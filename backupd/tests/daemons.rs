@@ -197,6 +197,50 @@ fn what_could_not_be_run_is_inconclusive_and_damage_fails_with_a_report() {
     assert_eq!(p.ask("verifier", &["report"]), before);
 }
 
+fn flip(file: &std::path::Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn damage_that_the_verifier_finds_is_healed_without_a_person_or_a_snapshot() {
+    let p = Practice::new("");
+    let verifier = p.at("p/verifier.toml");
+    let text = fs::read_to_string(&verifier).unwrap();
+    let serve = format!("sandbox_dir = \"sandbox\"\nserve = \"unix:{}\"", p.at("s"));
+    fs::write(&verifier, text.replace("sandbox_dir = \"sandbox\"", &serve)).unwrap();
+    p.open_emr();
+    let (_serve, _verifier) = (p.start("serve"), p.start("verifier"));
+    p.ask("serve", &["snapshot"]);
+    p.ask("verifier", &["drill", "--store", "one"]);
+    for folder in ["two/packs", "two/log/entries"] {
+        flip(&walk(p.at(folder).as_ref()).pop().unwrap());
+    }
+    fs::remove_file(walk(p.at("two/index").as_ref()).pop().unwrap()).unwrap();
+    let verify = p.ask("verifier", &["verify", "--store", "two", "--read-data"]);
+    let damaged = verify["stores"][0]["damaged"].as_array().unwrap();
+    assert!(damaged.iter().any(|object| object.as_str().unwrap().starts_with("log/")), "{verify}");
+    wait_until(|| p.ask("verifier", &["verify", "--store", "two", "--read-data"])["stores"][0]["condition"] == "ok");
+    wait_until(|| p.ask("serve", &["stores"])["stores"].as_array().unwrap().iter().all(|s| s["condition"] == "ok"));
+    let snapshots = p.ask("serve", &["snapshots"]);
+    assert_eq!(snapshots["snapshots"].as_array().unwrap().len(), 1, "no snapshot was needed: {snapshots}");
+}
+
+#[test]
+fn a_socket_that_a_cleaner_removed_is_bound_anew() {
+    let p = Practice::new("");
+    let mut serve = p.start("serve");
+    for socket in ["s", "h"] {
+        fs::remove_file(p.at(socket)).unwrap();
+    }
+    wait_until(|| ["s", "h"].iter().all(|socket| std::path::Path::new(&p.at(socket)).exists()));
+    assert_eq!(p.ask("serve", &["status"])["practice"], "P");
+    assert_eq!(serve.stop(), Some(0));
+    assert!(!std::path::Path::new(&p.at("s")).exists());
+}
+
 /// Reads the u32 of the epoch in the clear header of every snapshot object of a store.
 fn epochs_of(store: &std::path::Path) -> std::collections::BTreeSet<u8> {
     walk(&store.join("snapshots")).iter().map(|path| std::fs::read(path).unwrap()[8]).collect()

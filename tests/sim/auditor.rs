@@ -137,8 +137,8 @@ impl Auditor {
             Err(error) if clean => return Err(format!("I1: the heads of {}: {error}", shelf.name)),
             Err(_) => return Ok(Vec::new()),
         };
-        if clean && let Some((_, name)) = found.rejected.first() {
-            return Err(format!("I1: {name} at {} is as it was written, and is refused", shelf.name));
+        if clean && let Some(rejected) = found.rejected.first() {
+            return Err(format!("I1: {} at {} is as it was written, and is refused", rejected.object, shelf.name));
         }
         let mut failed = Vec::new();
         for info in &found.snapshots {

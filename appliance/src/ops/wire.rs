@@ -10,6 +10,8 @@ use tokio_util::codec::{Framed, LinesCodec};
 
 /// A connection that says nothing for this long, and holds nothing, is closed.
 const IDLE_MAX: Duration = Duration::from_secs(600);
+/// How often it is looked whether the socket file is still there.
+const SOCKET_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What answers the requests of one connection. Dropped with the connection, and with it what it holds.
 pub trait Answering: Send + 'static {
@@ -41,11 +43,29 @@ pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// A socket that somebody removed, as a cleaner of old files does, takes no connection any more: it is bound anew.
+fn renew_if_lost(listener: &mut UnixListener) {
+    let Some(path) = listener.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned)) else { return };
+    if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        match bind(&path) {
+            Ok(renewed) => {
+                log::warn!("ops.socket-renewed");
+                *listener = renewed;
+            }
+            Err(error) => log::error!(kind = error.kind().to_string().as_str(); "ops.socket-lost"),
+        }
+    }
+}
+
 /// Accepts connections for ever; each is answered by a fresh `A`.
-pub async fn serve<A: Answering>(listener: UnixListener, allowed_uids: Vec<u32>, mut fresh: impl FnMut() -> A) {
+pub async fn serve<A: Answering>(mut listener: UnixListener, allowed_uids: Vec<u32>, mut fresh: impl FnMut() -> A) {
     let own = rustix::process::geteuid().as_raw();
     loop {
-        let stream = match listener.accept().await {
+        let Ok(accepted) = tokio::time::timeout(SOCKET_LOOK_EVERY, listener.accept()).await else {
+            renew_if_lost(&mut listener);
+            continue;
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 log::warn!(kind = error.kind().to_string().as_str(); "ops.accept-failed");

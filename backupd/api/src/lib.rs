@@ -36,6 +36,10 @@ pub enum Request {
     Stores,
     Schedule,
     Duties,
+    /// Damage was found in this store: look at all of it, and heal what another store has whole.
+    LookAt {
+        store: String,
+    },
     // both
     Snapshots,
     // verifier
@@ -127,6 +131,10 @@ pub enum Event {
     Duties {
         duties: Vec<Duty>,
         sha256: String,
+    },
+    LookedAt {
+        /// The store holds everything, and all of it is what was written.
+        whole: bool,
     },
     Snapshots {
         snapshots: Vec<SnapshotRow>,

@@ -141,9 +141,22 @@ impl Listener {
         if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
             std::fs::remove_file(path)?;
         }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+        let listener = unix_listener(path)?;
         Ok(Self(Inner::Unix { listener, path: path.to_owned() }))
+    }
+
+    /// A socket file that somebody removed, as a cleaner of old files does, takes no connection any more: it is bound anew.
+    /// Whether that was so.
+    pub fn renew_if_lost(&mut self) -> Result<bool, WireError> {
+        let Inner::Unix { listener, path } = &mut self.0 else { return Ok(false) };
+        if !std::fs::symlink_metadata(&*path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return Ok(false);
+        }
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        *listener = unix_listener(path)?;
+        Ok(true)
     }
 
     /// Listens for mutual TLS: a client must show a certificate that `ca_pem` signed.
@@ -178,6 +191,12 @@ impl Listener {
             Inner::Tls { listener, acceptor } => Incoming::Tls(listener.accept().await?.0, acceptor.clone()),
         })
     }
+}
+
+fn unix_listener(path: &Path) -> Result<UnixListener, WireError> {
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
 }
 
 impl Drop for Listener {

@@ -58,6 +58,12 @@ pub(crate) async fn put_whole(store: &NamedStore, name: &str, bytes: Bytes, dama
     put_candidate(store.store.as_ref(), name, bytes).await
 }
 
+/// Puts whole bytes where an object is damaged or gone that is not the engine's own, so that it is read whole again under
+/// its name or as a further candidate.
+pub async fn put_over_damage(store: &NamedStore, name: &str, bytes: Bytes) -> Result<()> {
+    put_whole(store, name, bytes, true).await
+}
+
 /// Writes whole bytes as the next candidate, and reads them again.
 pub(crate) async fn put_candidate<S: Store + ?Sized>(store: &S, name: &str, bytes: Bytes) -> Result<()> {
     for number in 1..=CANDIDATES_MAX {

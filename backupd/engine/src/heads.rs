@@ -1,5 +1,6 @@
 //! The union of heads over stores, sources and incarnations.
 
+use crate::ahead::is_loss;
 use crate::condemned::{CONDEMNED, Condemned};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,10 +51,19 @@ pub struct Heads {
     pub going: Vec<SnapshotInfo>,
     /// Stores that did not answer.
     pub unreachable: Vec<(String, Error)>,
-    /// Heads and manifests that are there and not valid: store and object name.
-    pub rejected: Vec<(String, String)>,
+    /// Heads whose word does not count at a store, because they or their manifests are damaged or gone there.
+    pub rejected: Vec<Rejected>,
     /// Counters of a chain without a head and without a tombstone: an alarm. Known only when every store answered.
     pub gaps: Vec<Gap>,
+}
+
+/// An object that makes a head not count at a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    pub store: String,
+    pub object: String,
+    /// The head is there, and what it names is not.
+    pub missing: bool,
 }
 
 /// Heads that were read before, with what their manifests say. A head's name holds its hash, so it is read once; that
@@ -110,7 +120,9 @@ async fn union_of_heads(
         for name in view.objects().into_iter().flat_map(BTreeMap::keys) {
             match name.parse::<HeadName>() {
                 Ok(parsed) => found.entry(parsed).or_default().push(at),
-                Err(_) => rejected.push((store.name.clone(), name.clone())),
+                Err(_) => {
+                    rejected.push(Rejected { store: store.name.clone(), object: name.clone(), missing: false });
+                }
             }
         }
     }
@@ -180,7 +192,7 @@ fn unreachable(stores: &[NamedStore], views: Vec<View>) -> Result<Vec<(String, E
     Ok(down)
 }
 
-type ReadHead = (Option<(SnapshotInfo, Head)>, Vec<(String, String)>);
+type ReadHead = (Option<(SnapshotInfo, Head)>, Vec<Rejected>);
 
 async fn read_head(
     catalog: &CatalogKey,
@@ -195,7 +207,12 @@ async fn read_head(
                 info.stores = holders.iter().map(|store| store.name.clone()).collect();
                 return (Some((info, head)), rejected);
             }
-            Err((object, _)) => rejected.push((store.name.clone(), object)),
+            // A store that went silent in between is neither damaged nor lacks anything.
+            Err((object, error)) if is_loss(&error) => {
+                let missing = error.kind() == ErrorKind::NotFound;
+                rejected.push(Rejected { store: store.name.clone(), object, missing });
+            }
+            Err(_) => {}
         }
     }
     (None, rejected)

@@ -64,7 +64,7 @@ pub use backup_format::{
     CatalogKey, FormatError, IncarnationId, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, PrunerCredential,
     RepositoryId, Share, SlotId, SlotKind, SnapshotId, SourceId, WriterCredential,
 };
-pub use candidate::candidate_of;
+pub use candidate::{candidate_of, put_over_damage};
 pub use damage::note_damage;
 pub use diff::{Change, DiffSummary, Difference, VisitDifference, diff};
 pub use env::Env;
@@ -73,7 +73,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use find::{Found, VisitFound, Wanted, find};
 pub use gaps::Gap;
 pub use glob::Glob;
-pub use heads::{Heads, KnownHeads, SnapshotInfo, heads, heads_since, heads_with_tags};
+pub use heads::{Heads, KnownHeads, Rejected, SnapshotInfo, heads, heads_since, heads_with_tags};
 pub use heal::{HealOutcome, Healed, HealedBy, heal};
 pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,

@@ -16,6 +16,7 @@
 //! No type in this crate can carry free text: every string is a closed word or a validated id.
 
 mod approval;
+mod damaged;
 mod entry;
 mod evidence;
 mod id;
@@ -32,6 +33,7 @@ mod verify;
 mod view;
 
 pub use approval::{ActionSchema, Approval, ApprovalError, CorrectiveAction, Decision, OwnerRole};
+pub use damaged::{damaged, first_whole};
 pub use entry::{Entry, EntryError, EntryKind};
 pub use evidence::{EvidenceError, approvals_of, evidence};
 pub use id::{Digest, IdError, Label, OpaqueId, ReportId, ResourceType, Version};
@@ -46,7 +48,7 @@ pub use report::{
     HeadsSeen, Integrity, OtherHeads, Program, Reason, Report, ResourceCompared, Restored, Rpo, Rto, Schema, Snapshot,
     SourceStore, StoreKind, Timing, Verdict,
 };
-pub use salvage::{Reach, damaged};
+pub use salvage::Reach;
 pub use verdict::{Finding, ReportError, check, findings, verdict};
 pub use verify::{Bundle, Outcome, Verified, VerifyError, verify};
 pub use view::{Disagreement, Seen, View, compare_checkpoints};

@@ -40,27 +40,6 @@ impl Reach {
     }
 }
 
-/// The names of those objects of a log that do not hold what they must: an entry that does not hash to its name, a
-/// checkpoint or a report's signature that the key has not made.
-pub fn damaged(objects: &[(String, Vec<u8>)], key: &PublicKey, origin: &Origin) -> Vec<String> {
-    let reports: BTreeMap<String, &[u8]> = objects
-        .iter()
-        .filter_map(|(name, bytes)| match (Object::of_name(name)?, Entry::parse(bytes)) {
-            (Object::Entry(..), Ok(Entry::Report(report))) => Some((report.report_id.to_string(), bytes.as_slice())),
-            _ => None,
-        })
-        .collect();
-    let is_whole = |name: &str, bytes: &[u8]| match Object::of_name(name) {
-        Some(Object::Entry(_, leaf)) => leaf_hash(bytes) == leaf,
-        Some(Object::Checkpoint(size)) => Checkpoint::verify_of(bytes, key, origin).is_ok_and(|h| h.size == size),
-        None => {
-            let id = name.rsplit('/').next().and_then(|file| file.strip_suffix(".sig"));
-            id.and_then(|id| reports.get(id)).is_none_or(|report| key.verify(report, bytes).is_ok())
-        }
-    };
-    objects.iter().filter(|(name, bytes)| !is_whole(name, bytes)).map(|(name, _)| name.clone()).collect()
-}
-
 /// What can be proved: leaves in order, bytes where they are whole, and the newest checkpoint.
 pub(crate) struct Salvaged {
     pub(crate) entries: Vec<(Hash, Vec<u8>)>,

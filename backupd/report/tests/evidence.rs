@@ -93,6 +93,22 @@ fn a_sound_bundle_is_verified_only_with_the_fingerprint_known_from_elsewhere() {
 }
 
 #[test]
+fn a_report_under_the_name_of_another_is_wrong() {
+    let made = made(2, 1);
+    let other = report(0).report_id.to_string();
+    for (named, code) in [(other.as_str(), 1), ("the-one-of-march", 2)] {
+        for end in ["json", "sig", "pub", "proof"] {
+            fs::copy(made.path(end), made.dir.path().join(format!("{named}.{end}"))).unwrap();
+        }
+        let file = made.dir.path().join(format!("{named}.json"));
+        for (got, text) in [script(&made, &file, &[]), program(&[file.to_str().unwrap()])] {
+            assert_eq!(got, code, "{text}");
+            assert!(text.contains(&made.id), "{text}");
+        }
+    }
+}
+
+#[test]
 fn the_script_agrees_for_every_entry_of_logs_of_every_small_size() {
     for size in 1..=9u32 {
         for nth in 0..size {

@@ -267,6 +267,24 @@ fn in_store(log: &Log) -> BTreeMap<String, Vec<u8>> {
 
 /// A recovery from a store whose log has one damaged or missing object goes on with the same history, or refuses.
 #[test]
+fn whole_bytes_beside_damaged_ones_stand_in_for_them() {
+    let dir = TempDir::new().unwrap();
+    let whole = in_store(&filled(dir.path(), 3));
+    let key = signer().public_key();
+    for name in whole.keys() {
+        let mut held: Vec<(String, Vec<u8>)> = whole.clone().into_iter().collect();
+        let at = held.iter().position(|(held, _)| held == name).unwrap();
+        held[at].1[0] ^= 1;
+        assert_eq!(damaged(&first_whole(held.clone(), &key, &origin()), &key, &origin()), [name.clone()]);
+        held.push((format!("{name}.1"), b"damaged too".to_vec()));
+        held.push((format!("{name}.2"), whole[name].clone()));
+        let settled = first_whole(held, &key, &origin());
+        assert_eq!(settled, whole.clone().into_iter().collect::<Vec<_>>());
+        assert!(View::of_objects(settled, &key, &origin()).is_ok_and(|view| view.leaves().len() == 3));
+    }
+}
+
+#[test]
 fn one_damaged_object_never_begins_a_second_history() {
     let dir = TempDir::new().unwrap();
     let log = filled(dir.path(), 6);

@@ -145,8 +145,9 @@ impl Repository {
 
     pub async fn snapshots(&self, open: &OpenKey) -> anyhow::Result<Vec<SnapshotInfo>> {
         let heads = backup_engine::heads_with_tags(&self.env, open, std::slice::from_ref(&self.store)).await?;
-        for (_, object) in &heads.rejected {
-            eprintln!("backupd: {object} is damaged and left out: `backupd verify` tells more");
+        for rejected in &heads.rejected {
+            let what = if rejected.missing { "missing" } else { "damaged" };
+            eprintln!("backupd: {} is {what}, its snapshot is left out: `backupd verify` tells more", rejected.object);
         }
         Ok(heads.snapshots)
     }

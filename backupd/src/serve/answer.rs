@@ -37,6 +37,22 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
             let duties = daemon.duties();
             Event::Duties { sha256: duties::sha256(&duties), duties }
         }
+        Request::LookAt { store } => {
+            let worker = daemon.clone();
+            let work = offload(move || async move {
+                tokio::select! {
+                    () = worker.stop.cancelled() => None,
+                    whole = worker.look_at(&store) => Some(whole),
+                }
+            });
+            match progress::follow(connection, &daemon.activity, work).await?.flatten() {
+                Some(Some(whole)) => Event::LookedAt { whole },
+                Some(None) => {
+                    Event::Failed(failure::new(FailureKind::NotFound, "serve.toml has no store of this name"))
+                }
+                None => Event::Failed(failure::new(FailureKind::Retry, "the daemon is stopping")),
+            }
+        }
         Request::Snapshots => Event::Snapshots { snapshots: daemon.snapshot_rows() },
         Request::Ls { .. }
         | Request::Unreadable { .. }

@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use crate::clock;
-use crate::listen::make_run_dir;
+use crate::listen::{SOCKET_LOOK_EVERY, make_run_dir};
 use agent_api::{Activity, BackupHealth, DrillResult, StoreHealth, StoreState};
 use anyhow::Context;
 use backupd_api::{DrillVerdict, StoreCondition, StoreProtection};
@@ -29,9 +29,17 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-pub async fn serve(daemon: Arc<Daemon>, listener: UnixListener) {
+pub async fn serve(daemon: Arc<Daemon>, mut listener: UnixListener) {
     loop {
-        let Ok((mut stream, _)) = listener.accept().await else {
+        let Ok(accepted) = tokio::time::timeout(SOCKET_LOOK_EVERY, listener.accept()).await else {
+            let lost = daemon.settings.health_socket.as_deref().filter(|path| !path.exists());
+            if let Some(renewed) = lost.and_then(|path| bind(path).ok()) {
+                log::warn!("socket.renewed");
+                listener = renewed;
+            }
+            continue;
+        };
+        let Ok((mut stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };

@@ -4,7 +4,7 @@
 use super::Daemon;
 use crate::stores::Proof;
 use backup_engine::NamedStore;
-use backup_report::{Entry, OpaqueId, Origin, Report, Verdict, View};
+use backup_report::{Entry, OpaqueId, Origin, PublicKey, Report, Verdict, View};
 use backupd_api::{DrillVerdict, StoreCondition};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,11 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const LOG_PREFIX: &str = "log/";
 
 impl Daemon {
+    /// Which log the reports of this repository stand in.
+    pub(super) fn log_origin(&self) -> Option<Origin> {
+        let repository = OpaqueId::parse(&self.writer().repository().to_string()).ok()?;
+        Some(Origin::of_repository(&repository))
+    }
+
     /// Reads the longest valid log that a store holds and notes the drills in it. `names_before`: the names at the last
     /// look; when they are the same, nothing is read.
     pub async fn read_proofs(&self, names_before: &mut Option<BTreeSet<String>>) {
         let Some(key) = &self.report_key else { return };
-        let Ok(repository) = OpaqueId::parse(&self.writer().repository().to_string()) else { return };
+        let Some(origin) = self.log_origin() else { return };
         let mut names = BTreeSet::new();
         for store in &self.stores {
             names.extend(store.store.list(LOG_PREFIX).await.unwrap_or_default().into_iter().map(|o| o.name));
@@ -25,10 +31,9 @@ impl Daemon {
             return;
         }
         *names_before = Some(names);
-        let origin = Origin::of_repository(&repository);
         let mut longest: Option<View> = None;
         for store in &self.stores {
-            let Ok(objects) = objects(store).await else { continue };
+            let Ok(objects) = objects(store, key, &origin).await else { continue };
             match View::of_objects(objects, key, &origin) {
                 Ok(view) if longest.as_ref().is_none_or(|l| l.leaves().len() < view.leaves().len()) => {
                     longest = Some(view)
@@ -53,14 +58,18 @@ impl Daemon {
     }
 }
 
-/// Every object of the log in a store.
-pub async fn objects(store: &NamedStore) -> backup_engine::Result<Vec<(String, Vec<u8>)>> {
+/// Every object of the log in a store; of one that was damaged and healed, what is whole.
+pub async fn objects(
+    store: &NamedStore,
+    key: &PublicKey,
+    origin: &Origin,
+) -> backup_engine::Result<Vec<(String, Vec<u8>)>> {
     let mut out = Vec::new();
     for object in store.store.list(LOG_PREFIX).await? {
         let bytes = store.store.get(&object.name).await?;
         out.push((object.name, bytes.to_vec()));
     }
-    Ok(out)
+    Ok(backup_report::first_whole(out, key, origin))
 }
 
 pub fn drill_verdict(verdict: Verdict) -> DrillVerdict {

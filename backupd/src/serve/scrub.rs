@@ -1,7 +1,7 @@
 //! Scrub: every object of every store against the hash in its name, without any key. What it finds is remembered.
 
-use super::Daemon;
 use super::schedule::SCRUB_JOB;
+use super::{Daemon, LOG_PREFIX, log_objects};
 use crate::clock;
 use backup_engine::NamedStore;
 use serde::{Deserialize, Serialize};
@@ -35,12 +35,13 @@ impl Daemon {
     async fn scrub_store(&self, store: &NamedStore) -> bool {
         match backup_engine::verify_keyless(&self.env, store, &self.activity).await {
             Ok(outcome) => {
-                for object in outcome.missing.iter().chain(&outcome.corrupt) {
+                let damaged_reports = self.damaged_reports(store).await;
+                for object in outcome.missing.iter().chain(&outcome.corrupt).chain(&damaged_reports) {
                     log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
                 }
                 log::info!(store = store.name.as_str(), objects = outcome.objects, bytes = outcome.bytes_read; "store.scrubbed");
-                let found =
-                    Found { missing: outcome.missing.first().cloned(), corrupt: outcome.corrupt.first().cloned() };
+                let corrupt = outcome.corrupt.first().or(damaged_reports.first()).cloned();
+                let found = Found { missing: outcome.missing.first().cloned(), corrupt };
                 self.remember(&store.name, &found);
                 // The next snapshot then takes what is damaged here for absent, and heals it from another store.
                 let noted =
@@ -48,12 +49,41 @@ impl Daemon {
                 if let Err(error) = noted {
                     log::warn!(reason:% = error; "state.write-failed");
                 }
-                outcome.is_ok()
+                outcome.is_ok() && damaged_reports.is_empty()
             }
             Err(error) => {
                 log::warn!(store = store.name.as_str(), reason:% = error; "store.scrub-failed");
                 false
             }
+        }
+    }
+
+    /// Looks at one store because somebody else found damage there: re-hashes it, heals what another store has whole, and
+    /// looks again. Whether it is whole now.
+    pub async fn look_at(&self, name: &str) -> Option<bool> {
+        let store = self.stores.iter().find(|store| store.name == name)?;
+        self.catching_up().stop();
+        let _engine = self.engine.lock().await;
+        let was_whole = {
+            let _busy = self.activity.begin("scrub");
+            self.scrub_store(store).await
+        };
+        // What is missing shows in no store alone: catch-up compares them all.
+        let complete = self.bring_up_to_date().await.contains(&store.name);
+        let whole = was_whole || {
+            let _busy = self.activity.begin("scrub");
+            self.scrub_store(store).await
+        };
+        Some(whole && complete)
+    }
+
+    /// Objects of the log of reports that do not hold what they must. A store that does not list them now is told as
+    /// unreachable elsewhere.
+    async fn damaged_reports(&self, store: &NamedStore) -> Vec<String> {
+        let (Some(key), Some(origin)) = (&self.report_key, self.log_origin()) else { return Vec::new() };
+        match log_objects(store, key, &origin).await {
+            Ok(objects) => backup_report::damaged(&objects, key, &origin),
+            Err(_) => Vec::new(),
         }
     }
 
@@ -63,7 +93,11 @@ impl Daemon {
         for store in &self.stores {
             let damaged = self.view().stores.get(&store.name).and_then(|seen| seen.damaged_object().cloned());
             let Some(object) = damaged else { continue };
-            if !backup_engine::is_whole(store, &object).await.unwrap_or(false) {
+            let whole = match object.starts_with(LOG_PREFIX) {
+                true => !self.damaged_reports(store).await.contains(&object),
+                false => backup_engine::is_whole(store, &object).await.unwrap_or(false),
+            };
+            if !whole {
                 continue;
             }
             let Ok(_engine) = self.engine.try_lock() else { continue };

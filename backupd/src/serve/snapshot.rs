@@ -189,6 +189,12 @@ impl Daemon {
     /// Brings every reachable store up to what the others hold. Whether anything was tried.
     pub async fn catch_up(&self) -> bool {
         let Ok(_engine) = self.engine.try_lock() else { return false };
+        self.bring_up_to_date().await;
+        true
+    }
+
+    /// The same for whoever holds the engine already. The stores that now hold all that the others hold.
+    pub(super) async fn bring_up_to_date(&self) -> Vec<String> {
         let _busy = self.activity.begin(CATCH_UP);
         let state = self.engine_state();
         let stop = Stop::default();
@@ -202,10 +208,13 @@ impl Daemon {
                         healed = store.objects_healed, complete = store.complete; "store.caught-up"
                     );
                 }
+                stores.into_iter().filter(|s| s.complete).map(|s| s.store).collect()
             }
-            Err(error) => log::warn!(reason:% = error; "store.catch-up-failed"),
+            Err(error) => {
+                log::warn!(reason:% = error; "store.catch-up-failed");
+                Vec::new()
+            }
         }
-        true
     }
 }
 

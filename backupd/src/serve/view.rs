@@ -30,9 +30,11 @@ pub struct View {
 }
 
 impl View {
+    /// Which snapshots a damaged object belongs to only a holder of the open key can tell, so a store with damage counts
+    /// for none until it is healed.
     fn counts_at(&self, info: &SnapshotInfo, daemon: &Daemon) -> usize {
         let counts = |name: &String| daemon.settings.store(name).is_some_and(crate::settings::StoreSetting::counts);
-        info.stores.iter().filter(|name| counts(name)).count()
+        info.stores.iter().filter(|name| counts(name) && !self.is_damaged(name)).count()
     }
 
     /// What is known to be missing or corrupt at a store makes it no protection, whatever heads it holds.
@@ -50,7 +52,7 @@ impl View {
         let proved = self.stores.values().any(|s| s.proof.as_ref().is_some_and(|p| p.proved.contains(&id)));
         if proved {
             SnapshotState::Proved
-        } else if info.stores.len() >= daemon.settings.stores.len() {
+        } else if info.stores.iter().filter(|name| !self.is_damaged(name)).count() >= daemon.settings.stores.len() {
             SnapshotState::Full
         } else if self.is_durable(info, daemon) {
             SnapshotState::Durable
@@ -122,10 +124,10 @@ impl Daemon {
             }
             entry.complete_unix_ms = held.next().map(|s| s.taken_unix_ms);
             entry.behind(heads.snapshots.iter().filter(|s| !s.stores.contains(&store.name)));
-            let rejected = heads.rejected.iter().find(|(name, _)| name == &store.name);
-            if let Some((_, object)) = rejected {
-                log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-corrupt");
-                entry.corrupt = Some(object.clone());
+            for rejected in heads.rejected.iter().filter(|rejected| rejected.store == store.name) {
+                log::error!(store = store.name.as_str(), object = rejected.object.as_str(); "store.object-damaged");
+                let known = if rejected.missing { &mut entry.missing } else { &mut entry.corrupt };
+                *known = Some(rejected.object.clone());
             }
         }
         let mut snapshots = heads.snapshots;

@@ -81,7 +81,12 @@ impl Verifier {
                     "this is `backupd verifier`, which changes no store: ask `backupd maintain`",
                 ));
             }
-            Request::Snapshot { .. } | Request::Status | Request::Stores | Request::Schedule | Request::Duties => {
+            Request::Snapshot { .. }
+            | Request::Status
+            | Request::Stores
+            | Request::Schedule
+            | Request::Duties
+            | Request::LookAt { .. } => {
                 return Err(failure::new(
                     FailureKind::WrongDaemon,
                     "this is `backupd verifier`, which takes no snapshots: ask `backupd serve`",

@@ -71,7 +71,7 @@ impl Verifier {
         let reason = match own {
             Ok(heads) => {
                 let answered = heads.unreachable.is_empty();
-                let rejected = !heads.rejected.is_empty();
+                let rejected = heads.rejected.iter().any(|rejected| !rejected.missing);
                 match self.with_facts(store, newest_by_source(heads)).await {
                     Some(info) => return Ok((info, Ok(()))),
                     None if !answered => Reason::StoreUnreachable,
@@ -385,6 +385,7 @@ impl Drill<'_> {
                 // One snapshot without damage does not clear what a look at all of them found.
                 if missing + corrupt > 0 {
                     v.remember_verify(&self.store.name, outcome.missing.first(), outcome.corrupt.first());
+                    v.damaged().insert(self.store.name.clone());
                 }
                 if corrupt > 0 {
                     self.set(Check::Integrity, CheckResult::Failed, Some(Reason::ObjectCorrupt));

@@ -3,6 +3,7 @@
 use super::{Verifier, drill};
 use crate::failure;
 use crate::serve::{LOG_PREFIX, drill_verdict, log_objects};
+use backup_engine::NamedStore;
 use backup_report::{Approval, Digest, Entry, Log, Reach, Report, approvals_of};
 use backupd_api::{Client, DrillDone, Event, Failure, FailureKind, ReportRow, Request};
 use bytes::Bytes;
@@ -93,7 +94,7 @@ impl Verifier {
         let key = self.signer.public_key();
         let mut found = LogsInStores::default();
         for store in &self.stores {
-            let Ok(objects) = log_objects(store).await else { continue };
+            let Ok(objects) = log_objects(store, &key, &self.origin).await else { continue };
             let reach = Reach::of(&objects, &key, &self.origin);
             found.without += usize::from(reach.named == 0);
             found.reach.signed = found.reach.signed.max(reach.signed);
@@ -144,14 +145,7 @@ impl Verifier {
                 let mut objects = log
                     .objects_missing(|name| held.contains(name))
                     .map_err(|e| backup_engine::Error::new(backup_engine::ErrorKind::Damaged, e.to_string()))?;
-                for (_, entry, bytes) in log.entries().flatten() {
-                    if let Entry::Report(report) = entry {
-                        let name = format!("{SIGNATURES}{}.sig", report.report_id);
-                        if !held.contains(&name) {
-                            objects.push((name, self.signer.sign(&bytes).to_vec()));
-                        }
-                    }
-                }
+                objects.extend(self.signatures(log).filter(|(name, _)| !held.contains(name)));
                 for (name, bytes) in objects {
                     store.store.put(&name, Bytes::from(bytes)).await?;
                 }
@@ -163,7 +157,35 @@ impl Verifier {
         }
     }
 
-    /// Brings the log in the stores up to date, for example after one came back.
+    /// Puts right what is damaged or missing of the log in one store.
+    pub(super) async fn heal_log(&self, store: &NamedStore) -> Result<(), Failure> {
+        let guard = self.open_log().await?;
+        let Some(log) = guard.as_ref() else { return Ok(()) };
+        let failed = |e: &backup_engine::Error| failure::from_engine(&e.duplicate().context(&store.name));
+        let key = self.signer.public_key();
+        let objects = log_objects(store, &key, &self.origin).await.map_err(|e| failed(&e))?;
+        let damaged = backup_report::damaged(&objects, &key, &self.origin);
+        let whole = |name: &str| objects.iter().any(|(n, bytes)| n == name && !bytes.is_empty());
+        let whole = |name: &str| whole(name) && !damaged.iter().any(|bad| bad == name);
+        let mut wanted = log.objects_missing(whole).map_err(|e| failure::new(FailureKind::Damaged, e.to_string()))?;
+        wanted.extend(self.signatures(log).filter(|(name, _)| !whole(name)));
+        for (name, bytes) in wanted.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            backup_engine::put_over_damage(store, &name, Bytes::from(bytes)).await.map_err(|e| failed(&e))?;
+            log::info!(store = store.name.as_str(), object = name.as_str(); "log.object-healed");
+        }
+        Ok(())
+    }
+
+    /// The detached signatures of all reports, as objects.
+    fn signatures(&self, log: &Log) -> impl Iterator<Item = (String, Vec<u8>)> {
+        log.entries().flatten().filter_map(|(_, entry, bytes)| match entry {
+            Entry::Report(report) => {
+                Some((format!("{SIGNATURES}{}.sig", report.report_id), self.signer.sign(&bytes).to_vec()))
+            }
+            _ => None,
+        })
+    }
+
     pub(super) async fn report_rows(&self) -> Result<Vec<ReportRow>, Failure> {
         let guard = self.open_log().await?;
         let Some(log) = guard.as_ref() else { return Ok(Vec::new()) };

@@ -53,6 +53,8 @@ pub struct Verifier {
     sandbox: tokio::sync::Mutex<()>,
     /// Stores that were found whole after a drill had failed: they are proved next, out of turn.
     healed: Mutex<BTreeSet<String>>,
+    /// Stores that were found damaged: `serve` is asked to heal them, and they are verified again.
+    damaged: Mutex<BTreeSet<String>>,
     pub activity: Activity,
     pub stop: CancellationToken,
 }
@@ -90,6 +92,14 @@ async fn run_jobs(verifier: Arc<Verifier>) {
     loop {
         let now = clock::unix_ms();
         let due = verifier.next_drill_ms(now);
+        let damaged = verifier.damaged().pop_first();
+        if let Some(store) = damaged {
+            tokio::select! {
+                () = verifier.stop.cancelled() => return,
+                () = verifier.have_healed(&store) => {}
+            }
+            continue;
+        }
         let healed = verifier.healed().pop_first();
         if healed.is_some() || due.is_some_and(|at| at <= now) {
             tokio::select! {
@@ -127,6 +137,7 @@ impl Verifier {
             repository,
             sandbox: tokio::sync::Mutex::new(()),
             healed: Mutex::default(),
+            damaged: Mutex::default(),
             activity: Activity::default(),
             stop: CancellationToken::new(),
             env: Env::real(),
@@ -143,6 +154,10 @@ impl Verifier {
 
     fn healed(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.healed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn jobs(&self) -> MutexGuard<'_, Jobs> {

@@ -6,7 +6,8 @@ use crate::failure;
 use crate::serve::log_objects;
 use backup_engine::{ErrorKind, NamedStore, VerifyOutcome, VerifyRequest};
 use backupd_api::{
-    Alert, AlertKind, DrillVerdict, Failure, FailureKind, Severity, StoreCondition, VerifyDone, VerifyStore,
+    Alert, AlertKind, Client, DrillVerdict, Event, Failure, FailureKind, Request, Severity, StoreCondition, VerifyDone,
+    VerifyStore,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -33,8 +34,36 @@ impl Verifier {
         for store in chosen {
             stores.push(self.verify_store(store, read_data).await?);
         }
+        let hurt = |row: &&VerifyStore| matches!(row.condition, StoreCondition::Corrupt | StoreCondition::Missing);
+        self.damaged().extend(stores.iter().filter(hurt).map(|row| row.store.clone()));
         self.note_healed(&stores).await?;
         Ok(VerifyDone { stores })
+    }
+
+    /// Has a store healed in which damage was found, and verifies it again. The verifier itself changes no store but for
+    /// the log of reports: `serve`, which holds no read key, looks and heals.
+    pub(super) async fn have_healed(&self, store: &str) {
+        let Some(named) = self.store(store) else { return };
+        if let Err(failure) = self.heal_log(named).await {
+            log::warn!(store = store, reason = failure.message.as_str(); "log.not-healed");
+        }
+        let Some(endpoint) = self.settings.serve() else { return };
+        let request = Request::LookAt { store: store.to_owned() };
+        let ask = async { Client::connect(&endpoint).await?.request(&request, |_| ()).await };
+        match ask.await {
+            Ok(Event::LookedAt { whole: true }) => {}
+            Ok(Event::LookedAt { whole: false }) => return log::error!(store = store; "store.not-healed"),
+            Ok(_) => return log::warn!(store = store; "serve.did-not-look"),
+            Err(error) => return log::warn!(store = store, reason:% = error; "serve.did-not-look"),
+        }
+        match self.verify_store(named, true).await {
+            Ok(row) => {
+                if let Err(failure) = self.note_healed(&[row]).await {
+                    log::warn!(reason = failure.message.as_str(); "log.not-readable");
+                }
+            }
+            Err(failure) => log::warn!(store = store, reason = failure.message.as_str(); "store.not-verified"),
+        }
     }
 
     /// Only a passed drill ends what a failed one began: whoever has healed a store need not wait for its turn.
@@ -76,15 +105,18 @@ impl Verifier {
 
     /// The log of reports in a store: every object against its name or signature, and whether all of it is there.
     async fn verify_log(&self, store: &NamedStore, outcome: &mut VerifyOutcome) {
-        let Ok(objects) = log_objects(store).await else { return };
+        let key = self.signer.public_key();
+        let Ok(objects) = log_objects(store, &key, &self.origin).await else { return };
         outcome.objects += objects.len() as u64;
         outcome.bytes_read += objects.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-        outcome.corrupt.extend(backup_report::damaged(&objects, &self.signer.public_key(), &self.origin));
-        let held: BTreeSet<&str> = objects.iter().map(|(name, _)| name.as_str()).collect();
+        outcome.corrupt.extend(backup_report::damaged(&objects, &key, &self.origin));
+        let held = objects.iter().filter(|(_, bytes)| !bytes.is_empty());
+        let held: BTreeSet<&str> = held.map(|(name, _)| name.as_str()).collect();
         if let Ok(guard) = self.open_log().await
             && let Some(missing) = guard.as_ref().and_then(|log| log.objects_missing(|name| held.contains(name)).ok())
         {
-            outcome.missing.extend(missing.into_iter().map(|(name, _)| name));
+            // What is lost in the log itself is missed in no store.
+            outcome.missing.extend(missing.into_iter().filter(|(_, bytes)| !bytes.is_empty()).map(|(name, _)| name));
         }
     }
 

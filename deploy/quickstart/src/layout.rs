@@ -74,6 +74,11 @@ impl Layout {
         self.at("recovery-kit")
     }
 
+    /// What `backupd serve` keeps beside the stores; made at its first start.
+    pub fn serve_state(&self) -> PathBuf {
+        self.at("backupd/state/serve")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.at("logs")
     }

@@ -66,18 +66,43 @@ pub fn run(dir: &Path, recover: &Recover, binaries: &Binaries) -> anyhow::Result
         recover.store_folder.display()
     );
     let layout = Layout::new(dir)?;
-    // An interrupted attempt left its staging folder: `backupd recover` goes on there.
-    let begun = layout.at(".recovering").is_dir();
-    let occupied = !begun && std::fs::read_dir(layout.dir()).is_ok_and(|mut entries| entries.next().is_some());
-    anyhow::ensure!(!occupied, "--dir {}: it is not empty: name a new folder", layout.dir().display());
+    let reached = Reached::of(&layout)?;
     let programs = chain::obtain_programs(binaries, steps)?;
-    chain::runtime()?.block_on(bring_back(&layout, recover, store, programs.clone(), steps))?;
+    if reached == Reached::Nothing {
+        chain::runtime()?.block_on(bring_back(&layout, recover, store, programs.clone(), steps))?;
+    }
 
     let _lock = Lock::take(&layout.lock())?;
     take_over_store(&layout, store, &recover.store_folder)?;
     let practice = Practice::prepare(&layout, Wishes::default())?;
     anyhow::ensure!(practice.done.backup, "the recovered folder lacks quickstart.toml: it was not made by quickstart");
     chain::supervised(&layout, practice, programs, steps, async |chain| into_service(chain).await)
+}
+
+/// How far an attempt that was interrupted came: the same command goes on from there.
+#[derive(Debug, PartialEq, Eq)]
+enum Reached {
+    /// An empty folder, or one with the staging folder in which `backupd recover` goes on.
+    Nothing,
+    /// Settings, keys and records are back, and no daemon has run on them yet.
+    Back,
+}
+
+impl Reached {
+    fn of(layout: &Layout) -> anyhow::Result<Self> {
+        let empty = std::fs::read_dir(layout.dir()).map_or(true, |mut entries| entries.next().is_none());
+        if empty || layout.at(".recovering").is_dir() {
+            return Ok(Self::Nothing);
+        }
+        let dir = layout.dir().display();
+        anyhow::ensure!(layout.settings().is_file(), "--dir {dir}: it is not empty: name a new folder");
+        anyhow::ensure!(
+            !layout.serve_state().exists(),
+            "--dir {dir}: a practice is in it already, this one or another. Start it with: quickstart --dir {dir}; to recover \
+             it anew, name a new folder"
+        );
+        Ok(Self::Back)
+    }
 }
 
 /// Runs `backupd recover` with the store that is left. Its server and its log live in a short-lived folder, because the
@@ -227,6 +252,23 @@ mod tests {
         assert_eq!(paper_key(&kit, None).unwrap(), key);
         assert_eq!(paper_key(folder.path(), None).unwrap(), key);
         assert!(paper_key(&kit, Some(Path::new("/nonexistent"))).is_err());
+    }
+
+    #[test]
+    fn an_interrupted_attempt_goes_on_and_a_practice_is_never_recovered_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path()).unwrap();
+        assert_eq!(Reached::of(&Layout::new(&folder.path().join("new")).unwrap()).unwrap(), Reached::Nothing);
+        assert_eq!(Reached::of(&layout).unwrap(), Reached::Nothing);
+        std::fs::write(layout.at("letter.txt"), "x").unwrap();
+        assert!(Reached::of(&layout).unwrap_err().to_string().contains("not empty"));
+        std::fs::create_dir(layout.at(".recovering")).unwrap();
+        assert_eq!(Reached::of(&layout).unwrap(), Reached::Nothing);
+        std::fs::remove_dir(layout.at(".recovering")).unwrap();
+        std::fs::write(layout.settings(), "").unwrap();
+        assert_eq!(Reached::of(&layout).unwrap(), Reached::Back);
+        std::fs::create_dir_all(layout.serve_state()).unwrap();
+        assert!(Reached::of(&layout).unwrap_err().to_string().contains("quickstart --dir"));
     }
 
     #[test]

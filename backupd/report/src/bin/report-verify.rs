@@ -159,6 +159,11 @@ fn check_report(path: &Path, args: &Check) -> anyhow::Result<u8> {
         approvals: approvals.iter().map(|p| read_approval(p)).collect::<anyhow::Result<_>>()?,
     };
     let verified = verify(&bundle, args.key_fingerprint)?;
+    // A report under another report's name would be taken for that one.
+    let named = path.file_stem().and_then(|stem| ReportId::parse(&stem.to_string_lossy()).ok());
+    if let Some(named) = named.filter(|named| *named != verified.report.report_id) {
+        bail!("the file is named {named} and holds report {}", verified.report.report_id);
+    }
     if let Some(wanted) = args.approver_fingerprint
         && !verified.approvals.iter().any(|(a, _)| a.fingerprint() == wanted)
     {
@@ -246,7 +251,7 @@ fn check_log(args: &CheckLog) -> anyhow::Result<u8> {
     let origin = Origin::parse(&args.origin)?;
     let mut views = Vec::new();
     for folder in &args.folders {
-        let view = View::of_objects(objects_in(folder)?, &key, &origin);
+        let view = View::of_objects(first_whole(objects_in(folder)?, &key, &origin), &key, &origin);
         views.push((folder, view.with_context(|| folder.display().to_string())?));
     }
     let longest = views.iter().max_by_key(|(_, v)| v.leaves().len()).map(|(_, v)| v.leaves()).unwrap_or_default();
