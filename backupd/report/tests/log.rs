@@ -275,7 +275,8 @@ fn whole_bytes_beside_damaged_ones_stand_in_for_them() {
         let mut held: Vec<(String, Vec<u8>)> = whole.clone().into_iter().collect();
         let at = held.iter().position(|(held, _)| held == name).unwrap();
         held[at].1[0] ^= 1;
-        assert_eq!(damaged(&first_whole(held.clone(), &key, &origin()), &key, &origin()), [name.clone()]);
+        let named = damaged(&first_whole(held.clone(), &key, &origin()), &key, &origin());
+        assert!(named.len() == 1 && named[0] == *name, "{name}: {named:?}");
         held.push((format!("{name}.1"), b"damaged too".to_vec()));
         held.push((format!("{name}.2"), whole[name].clone()));
         let settled = first_whole(held, &key, &origin());
