@@ -10,9 +10,10 @@ use crate::target::{Handle, Handles, Standing, Target, remove_handed_on, remove_
 use backup_format::segment::SegmentDecoder;
 use backup_format::{ChunkKind, IdKey, RepositoryId};
 use bytes::Bytes;
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags};
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Files that stay open because more pieces of them are to come.
 const OPEN_FILES_MAX: usize = 32;
+
+/// Shorter runs are left to the kernel's own time: writing each of many small files alone costs more than it saves.
+const WRITE_SOON_BYTES_MIN: usize = 128 << 10;
 
 /// A piece of a pack, fetched; without bytes when the store could not give it whole.
 pub(super) struct Fetched {
@@ -251,6 +255,11 @@ impl Writer {
         for run in runs {
             let bytes = self.plain.get(run.start..run.start + run.len).unwrap_or_default();
             file.write_all_at(bytes, run.offset)?;
+            if run.len >= WRITE_SOON_BYTES_MIN {
+                // The kernel begins to write these pages to the disk now, beside the decoding of what comes next; at the
+                // end, when everything is flushed, little is left to do. Only advice: whether it is taken is no matter.
+                let _ = rustix::fs::fadvise(file, run.offset, NonZeroU64::new(run.len as u64), Advice::DontNeed);
+            }
         }
         Ok(())
     }
