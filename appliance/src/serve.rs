@@ -64,6 +64,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             practice_name: settings.practice_name.clone(),
             zone: settings.time_zone,
             idle_lock_s: settings.idle_lock_s,
+            bases: bases(&settings),
         },
     );
     let routes = [fhir::http::routes(&store), fhir::smart::routes(&store, bases(&settings))].concat();

@@ -1,6 +1,7 @@
 // A day in the practice, driven as its people would drive it: by labels and buttons, not by selectors of ours.
 // usage: node day.mjs INPUT.json     (written by tests/tests/system/browser.rs)
-import { createHmac } from 'node:crypto';
+import { createHash, createHmac, randomBytes } from 'node:crypto';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -28,6 +29,48 @@ async function freshCode(user) {
     if (!used.has(user.name + now)) { used.add(user.name + now); return now; }
     await new Promise((done) => setTimeout(done, 500));
   }
+}
+// A program of somebody else's (SMART on FHIR): launched from a chart, it finds the addresses itself, proves itself by PKCE
+// and shows what its token opens.
+async function startApp() {
+  // The practice's certificates are its own authority's.
+  process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';
+  const app = { clientId: '', token: '', server: '' };
+  const waiting = new Map();
+  const answer = async (url) => {
+    const own = app.url + '/back';
+    if (url.pathname === '/launch') {
+      app.server = url.searchParams.get('iss');
+      const { authorization_endpoint } = await (await fetch(app.server + '/.well-known/smart-configuration')).json();
+      const [state, verifier] = [randomBytes(16).toString('hex'), randomBytes(32).toString('base64url')];
+      waiting.set(state, verifier);
+      const query = new URLSearchParams({ response_type: 'code', client_id: app.clientId, redirect_uri: own, state,
+        scope: 'launch patient/*.rs online_access', aud: app.server, launch: url.searchParams.get('launch'),
+        code_challenge: createHash('sha256').update(verifier).digest('base64url'), code_challenge_method: 'S256' });
+      return { status: 302, location: `${authorization_endpoint}?${query}` };
+    }
+    const verifier = waiting.get(url.searchParams.get('state'));
+    if (url.pathname !== '/back' || !verifier) return { status: 404, text: 'nothing here' };
+    waiting.delete(url.searchParams.get('state'));
+    const { token_endpoint } = await (await fetch(app.server + '/.well-known/smart-configuration')).json();
+    const given = await (await fetch(token_endpoint, { method: 'POST', body: new URLSearchParams({
+      grant_type: 'authorization_code', code: url.searchParams.get('code'), redirect_uri: own, client_id: app.clientId,
+      code_verifier: verifier }) })).json();
+    app.token = given.access_token;
+    const all = await (await fetch(`${app.server}/Patient`, { headers: { authorization: `Bearer ${app.token}` } })).json();
+    const names = all.entry.map((entry) => entry.resource.name[0].family);
+    return { status: 200, text: `The app sees ${names.join(', ')} and nobody else` };
+  };
+  const server = createServer((request, response) => {
+    answer(new URL(request.url, app.url)).catch((error) => ({ status: 500, text: String(error) })).then((told) => {
+      response.writeHead(told.status, told.location ? { location: told.location } : { 'content-type': 'text/plain' });
+      response.end(told.text);
+    });
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  app.url = `http://127.0.0.1:${server.address().port}`;
+  app.end = () => new Promise((done) => { server.closeAllConnections(); server.close(done); });
+  return app;
 }
 function must(condition, what) { if (!condition) throw new Error(what); }
 
@@ -75,9 +118,9 @@ async function person(user, path, labels) {
   must(!page.url().includes(path), `${user.name} could not sign in`);
   return {
     page,
-    look: async (name) => {
-      await accessible(page, name);
-      await page.screenshot({ path: join(input.shots, `${String(++shot).padStart(2, '0')}-${name}.png`), fullPage: true });
+    look: async (name, shown = page) => {
+      await accessible(shown, name);
+      await shown.screenshot({ path: join(input.shots, `${String(++shot).padStart(2, '0')}-${name}.png`), fullPage: true });
     },
     end: async () => {
       must(foreign.length === 0, `requests to elsewhere: ${foreign}`);
@@ -232,6 +275,43 @@ await page.waitForURL(new RegExp(chart));
 await look('emr-chart');
 await page.emulateMedia({ media: 'print' });
 await look('emr-chart-print');
+await end();
+
+// The administrator registers a program, the clinician starts it from the chart and lets it act, and ends it again.
+const app = await startApp();
+({ page, look, end } = await person(input.admin, '/login', emr));
+await page.goto(input.admin.url + '/users');
+await page.getByRole('link', { name: 'Apps' }).click();
+await page.getByRole('link', { name: 'Register an app' }).click();
+await page.getByLabel('Name').fill('Growth charts');
+await page.getByLabel('Kind').selectOption('public');
+await page.getByLabel(/^Answers go to/).fill(app.url + '/back');
+await page.getByLabel(/^Starts from a chart at/).fill(app.url + '/launch');
+await look('emr-app-register');
+await page.getByRole('button', { name: 'Register' }).click();
+app.clientId = await page.locator('dt:has-text("Client id") + dd').innerText();
+await look('emr-app-registered');
+await end();
+({ page, look, end } = await person(input.doctor, '/login', emr));
+await page.goto(input.doctor.url + chart);
+await page.getByRole('link', { name: 'Apps' }).click();
+await look('emr-apps');
+const opened = page.context().waitForEvent('page');
+await page.getByRole('button', { name: 'Open Growth charts' }).click();
+const popup = await opened;
+popup.setDefaultTimeout(20000);
+await popup.getByRole('heading', { name: 'Let this app act for you?' }).waitFor();
+must((await popup.content()).includes('Okonkwa-Lindqvist'), 'the page says for whom');
+await look('emr-app-consent', popup);
+await popup.getByRole('button', { name: 'Allow' }).press('Enter');
+await popup.getByText('The app sees Okonkwa-Lindqvist and nobody else').waitFor();
+await page.goto(input.doctor.url + '/account/apps');
+await look('emr-account-apps');
+await page.getByRole('button', { name: 'End Growth charts' }).click();
+await page.getByText('No app acts for you').waitFor();
+const refused = await fetch(app.server + '/Patient', { headers: { authorization: `Bearer ${app.token}` } });
+must(refused.status === 401, `a token that was ended is answered ${refused.status}`);
+await app.end();
 await end();
 
 ({ page, look, end } = await person(input.admin, '/login', emr));

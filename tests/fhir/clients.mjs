@@ -1,6 +1,7 @@
 // Two clients of other people use the API: fhir-kit-client and @medplum/core.
 // usage: node clients.mjs BASE_URL COOKIE CSRF MODULES
 import { strict as assert } from "node:assert";
+import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
@@ -110,6 +111,46 @@ async function useMedplum() {
   await assert.rejects(plum.createResource(wrong), (error) => error.outcome.issue[0].expression[0] === "Patient.gender");
 }
 
+// A person lets a program act: discovery by the client, consent as in a browser, then the client with its token alone.
+async function letAppAct() {
+  const module = await client("fhir-kit-client");
+  const Client = module.default ?? module.Client;
+  const staff = new Client({ baseUrl: base, customHeaders: headers });
+  const [own, other] = [await staff.create({ resourceType: "Patient", body: patient("Own") }),
+    await staff.create({ resourceType: "Patient", body: patient("Other") })];
+  for (const one of [own, other]) await staff.create({ resourceType: "Observation", body: observation(one.id, 1) });
+  const { authorizeUrl, tokenUrl } = await new Client({ baseUrl: base }).smartAuthMetadata();
+  const verifier = randomBytes(32).toString("base64url");
+  const asked = new URLSearchParams({
+    response_type: "code", client_id: "kit", redirect_uri: "https://kit.example/back", state: "s",
+    scope: "launch/patient patient/*.rs offline_access", aud: base, code_challenge_method: "S256",
+    code_challenge: createHash("sha256").update(verifier).digest("base64url"), chosen: own.id,
+  });
+  const page = await (await fetch(`${authorizeUrl}?${asked}`, { headers: { cookie } })).text();
+  assert.match(page, /A client/);
+  const body = new URLSearchParams([...asked, ["csrf", csrf], ["do", "allow"]]);
+  const allowed = await fetch(authorizeUrl, { method: "POST", headers: { cookie }, body, redirect: "manual" });
+  const back = new URL(allowed.headers.get("location"));
+  assert.equal(back.origin + back.pathname, "https://kit.example/back");
+  assert.deepEqual([back.searchParams.get("state"), back.searchParams.get("iss")], ["s", base]);
+  const ask = async (form) => (await fetch(tokenUrl, { method: "POST", body: new URLSearchParams(form) })).json();
+  const form = { grant_type: "authorization_code", code: back.searchParams.get("code"),
+    redirect_uri: "https://kit.example/back", client_id: "kit", code_verifier: verifier };
+  const first = await ask(form);
+  assert.equal(first.patient, own.id);
+  const told = await ask({ grant_type: "refresh_token", refresh_token: first.refresh_token, client_id: "kit" });
+  const app = new Client({ baseUrl: base, bearerToken: told.access_token });
+  const seen = await app.search({ resourceType: "Observation" });
+  assert.deepEqual(seen.entry.map((entry) => entry.resource.subject.reference), [`Patient/${own.id}`]);
+  assert.equal((await app.read({ resourceType: "Patient", id: own.id })).id, own.id);
+  const is = (status) => (error) => error.response.status === status;
+  await assert.rejects(app.read({ resourceType: "Patient", id: other.id }), is(404));
+  await assert.rejects(app.create({ resourceType: "Observation", body: observation(own.id, 2) }), is(403));
+  assert.equal((await ask(form)).error, "invalid_grant");
+  await assert.rejects(app.read({ resourceType: "Patient", id: own.id }), is(401));
+}
+
 await useKit();
 await useMedplum();
+await letAppAct();
 console.log("both clients are content");

@@ -162,7 +162,7 @@ pub fn credentials(db: &Connection, name: &str) -> Result<Option<Credentials>, A
     Ok(found)
 }
 
-/// Disables or enables an account; disabling ends its sessions at once.
+/// Disables or enables an account; disabling ends its sessions and what it allowed programs at once.
 pub fn set_disabled(db: &Connection, name: &str, disabled: bool, now: i64) -> Result<(), AccountError> {
     let at = disabled.then_some(now);
     let changed = db.execute("UPDATE account SET disabled = ?2 WHERE name = ?1", params![login_name(name)?, at])?;
@@ -170,6 +170,11 @@ pub fn set_disabled(db: &Connection, name: &str, disabled: bool, now: i64) -> Re
         return Err(AccountError::UnknownUser);
     }
     db.execute("DELETE FROM session WHERE account IN (SELECT id FROM account WHERE disabled IS NOT NULL)", [])?;
+    if disabled {
+        let id: String =
+            db.query_row("SELECT id FROM account WHERE name = ?1", [login_name(name)?], |row| row.get(0))?;
+        super::smart::end_of_account(db, &id, now * 1000)?;
+    }
     Ok(())
 }
 
@@ -269,6 +274,8 @@ pub(crate) mod tests {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch(crate::access::SCHEMA).unwrap();
         db.execute_batch(crate::access::SCHEMA_2).unwrap();
+        db.execute_batch(include_str!("../store/schema-4.sql")).unwrap();
+        db.execute_batch(crate::access::SCHEMA_3).unwrap();
         db
     }
 

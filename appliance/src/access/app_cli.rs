@@ -1,4 +1,5 @@
-//! `appliance app ...`: the programs that the practice registered.
+//! `appliance app ...`: the programs that the practice registered. Those that act for a person are registered in the browser,
+//! under Users, Apps.
 
 use super::{Actor, Program, smart};
 use crate::audit::{Action, Event};
@@ -58,14 +59,17 @@ pub fn run(store: &Store, command: AppCommand, out: &mut impl Write) -> Result<(
             let keys = std::fs::read_to_string(&jwks).map_err(|error| file(error.kind()))?;
             let id = clock::new_id().map_err(StoreError::io("randomness"))?;
             let (own, scope) = (id.clone(), scope.join(" "));
-            change(store, move |tx| smart::register(tx.connection(), &own, &name, &keys, &scope, tx.now_ms()))?;
+            change(store, move |tx| {
+                let new = smart::Registration::backend(&own, &name, &keys, &scope);
+                smart::register(tx.connection(), &new, tx.now_ms())
+            })?;
             writeln!(out, "client_id {id}")?;
         }
         AppCommand::List => {
             for app in store.internal_blocking(smart::list)? {
                 let state = if app.disabled { "disabled" } else { "active" };
-                let scopes: Vec<String> = app.scopes.iter().map(ToString::to_string).collect();
-                writeln!(out, "{} {state:<9} {} ({})", app.id, app.name, scopes.join(" "))?;
+                let (kind, scopes) = (app.kind.as_str(), smart::scopes_text(&app.scopes));
+                writeln!(out, "{} {state:<9} {kind:<10} {} ({scopes})", app.id, app.name)?;
             }
         }
         AppCommand::Disable { id } => {

@@ -63,6 +63,20 @@ impl Scope {
         self.level == Level::System
     }
 
+    pub fn is_patient(&self) -> bool {
+        self.level == Level::Patient
+    }
+
+    /// The resource type; `None` for all.
+    pub fn kind(&self) -> Option<&str> {
+        self.kind.as_deref()
+    }
+
+    /// The letters of `cruds` that it permits.
+    pub fn letters(&self) -> &str {
+        &self.may
+    }
+
     /// Whether everything that `asked` permits is permitted by this scope.
     pub fn covers(&self, asked: &Scope) -> bool {
         self.level == asked.level

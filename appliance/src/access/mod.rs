@@ -23,6 +23,8 @@ pub use policy::{Action, Denied, Object, authorize};
 pub const SCHEMA: &str = include_str!("schema.sql");
 /// Recovery codes and emergency access; applied by a later migration.
 pub const SCHEMA_2: &str = include_str!("schema-2.sql");
+/// Programs that act for a person; applied by a later migration.
+pub const SCHEMA_3: &str = include_str!("schema-3.sql");
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,11 +1,26 @@
 //! The capability statement, drawn from the tables that the server itself works by.
 
-use super::{params, types};
+use super::{params, smart, types};
 use crate::clock;
 use serde_json::{Value, json};
 
-/// The statement, dated `now_ms`.
-pub fn statement(now_ms: i64) -> Value {
+/// How one comes in: by SMART for programs, at the addresses below `base`, and by the staff's own session.
+fn security(base: &str) -> Value {
+    const URIS: &str = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris";
+    const SERVICES: &str = "http://terminology.hl7.org/CodeSystem/restful-security-service";
+    let uris: Vec<Value> =
+        smart::addresses(base).into_iter().map(|(url, value)| json!({ "url": url, "valueUri": value })).collect();
+    json!({
+        "extension": [{ "url": URIS, "extension": uris }],
+        "cors": true,
+        "service": [{ "coding": [{ "system": SERVICES, "code": "SMART-on-FHIR" }], "text": "OAuth2 using SMART-on-FHIR profile" }],
+        "description": "Programs: SMART on FHIR (.well-known/smart-configuration). The staff's session: writes need the header \
+            x-csrf-token. Origins of registered public programs may ask across sites, with tokens alone.",
+    })
+}
+
+/// The statement, dated `now_ms`, of the service at `base`.
+pub fn statement(now_ms: i64, base: &str) -> Value {
     let resources: Vec<Value> = types::TYPES.iter().map(|kind| resource(kind)).collect();
     json!({
         "resourceType": "CapabilityStatement",
@@ -21,7 +36,7 @@ pub fn statement(now_ms: i64) -> Value {
             "documentation": "Search results are ordered by creation unless `_sort` says otherwise, and paged with `_count` \
                 and the `next` link; `_include`, `_revinclude` and chains go one step. Unknown parameters are refused unless \
                 `Prefer: handling=lenient` is sent. An update must name the version it replaces in `If-Match`.",
-            "security": { "cors": false, "description": "Staff session; writes need the header x-csrf-token." },
+            "security": security(base),
             "resource": resources,
             "interaction": [{ "code": "transaction" }, { "code": "batch" }],
             "searchParam": [

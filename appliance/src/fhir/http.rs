@@ -91,8 +91,8 @@ pub fn routes(store: &Store) -> Vec<Route> {
     ]
 }
 
-async fn metadata(State(store): State<Store>) -> Response {
-    json_response(StatusCode::OK, capability::statement(store.clock().unix_ms()).to_string())
+async fn metadata(State(store): State<Store>, headers: HeaderMap) -> Response {
+    json_response(StatusCode::OK, capability::statement(store.clock().unix_ms(), &base_url(&headers)).to_string())
 }
 
 async fn description(State(store): State<Store>) -> Response {

@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod capability;
+pub mod cors;
 pub mod date;
 pub mod definition;
 mod export;

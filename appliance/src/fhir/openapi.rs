@@ -34,6 +34,7 @@ pub fn document(routes: &[Route]) -> Value {
             "securitySchemes": {
                 "session": { "type": "apiKey", "in": "cookie", "name": crate::access::sessions::COOKIE },
                 "form": { "type": "apiKey", "in": "header", "name": crate::web::CSRF_HEADER },
+                "program": { "type": "http", "scheme": "bearer" },
             },
         },
     })
@@ -53,8 +54,8 @@ fn operation(route: &Route) -> Value {
     }
     operation["security"] = match (route.policy, changes) {
         (Policy::Public, _) => json!([]),
-        (_, false) => json!([{ "session": [] }]),
-        (_, true) => json!([{ "session": [], "form": [] }]),
+        (_, false) => json!([{ "session": [] }, { "program": [] }]),
+        (_, true) => json!([{ "session": [], "form": [] }, { "program": [] }]),
     };
     operation
 }

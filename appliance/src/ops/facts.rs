@@ -161,33 +161,32 @@ fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
         }
     }
     drop(rows);
-    beside(db, &mut hasher)?;
+    beside(db, schema, &mut hasher)?;
     found.digest = hasher.finalize().to_hex().to_string();
     Ok(found)
 }
 
-/// What a practice keeps beside its resources, with the column that orders it. Sessions, holds and failed logins end by
+/// What a practice keeps beside its resources, with the column that orders it and the schema from which on it is told: data
+/// of an older schema is told as the older release told it. Sessions, holds, codes, tokens and failed logins end by
 /// themselves and prove nothing; who is busy is drawn from the appointments.
-const BESIDE: [(&str, &str); 10] = [
-    ("account", "id"),
-    ("appointment_link", "token_hash"),
-    ("break_glass", "id"),
-    ("calendar_feed", "token_hash"),
-    ("consent_record", "seq"),
-    ("consent_text", "id, version"),
-    ("outbox", "id"),
-    ("phrase", "account, name"),
-    ("practice_setting", "key"),
-    ("recovery_code", "account, code_hash"),
+const BESIDE: [(&str, &str, u32); 12] = [
+    ("account", "id", 6),
+    ("appointment_link", "token_hash", 6),
+    ("break_glass", "id", 6),
+    ("calendar_feed", "token_hash", 6),
+    ("consent_record", "seq", 6),
+    ("consent_text", "id, version", 6),
+    ("outbox", "id", 6),
+    ("phrase", "account, name", 6),
+    ("practice_setting", "key", 6),
+    ("recovery_code", "account, code_hash", 6),
+    ("smart_client", "id", 8),
+    ("smart_grant", "id", 8),
 ];
 
-/// Hashes every row of the tables beside the resources. Data of an older schema is told as the older release told it.
-fn beside(db: &Connection, hasher: &mut blake3::Hasher) -> Result<(), StoreError> {
-    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'practice_setting'";
-    if db.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
-        return Ok(());
-    }
-    for (table, order) in BESIDE {
+/// Hashes every row of the tables beside the resources.
+fn beside(db: &Connection, schema: u32, hasher: &mut blake3::Hasher) -> Result<(), StoreError> {
+    for (table, order, _) in BESIDE.into_iter().filter(|(_, _, since)| *since <= schema) {
         let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY {order}"))?;
         let columns = statement.column_count();
         let mut rows = statement.query([])?;

@@ -7,7 +7,7 @@ use super::layout::{self, Section};
 use super::login::redirect;
 use super::{Method, PageError, Policy, Route, Target, Web};
 use crate::access::accounts::{self, AccountError};
-use crate::access::{Action, Capacity, emergency};
+use crate::access::{Action, Capacity, emergency, smart};
 use crate::audit::{self, Event};
 use crate::dates;
 use crate::messages::{self, Channel, Message};
@@ -55,7 +55,8 @@ async fn show(web: &Web, visit: &Visit, problems: &Problems, codes: &[String]) -
         "Your account",
         None,
         &html! {
-            div.head { h1 { "Your account" } a.button href="/emergency" { "Emergency access" } }
+            div.head { h1 { "Your account" } div.tools {
+                a.button href="/account/apps" { "Apps that act for you" } a.button href="/emergency" { "Emergency access" } } }
             (problems.summary())
             div.grid {
                 section.panel { h2 { "Change the password" }
@@ -65,7 +66,7 @@ async fn show(web: &Web, visit: &Visit, problems: &Problems, codes: &[String]) -
                             .hint("At least 12 characters; several words make a good one").show(problems))
                         (Field::new("New password again", "again", "").kind("password").required().autocomplete("new-password").show(problems))
                         p.actions { button.primary type="submit" { "Change" } }
-                        p.hint { "Your other sessions end." }
+                        p.hint { "Your other sessions end, and apps that act for you have to ask again." }
                     }
                 }
                 section.panel { h2 { "Recovery codes" }
@@ -127,6 +128,7 @@ async fn change_password(State(web): State<Web>, visit: Visit, form: Form) -> Re
         // Whoever knew the old password is out everywhere else.
         tx.connection()
             .execute("DELETE FROM session WHERE account = ?1 AND token_hash <> ?2", (&id, kept.as_slice()))?;
+        smart::end_of_account(tx.connection(), &id, tx.now_ms())?;
         tx.note(Event::new(audit::Action::UserChange, "password", &id));
         Ok::<_, AccountError>(())
     };

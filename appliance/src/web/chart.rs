@@ -25,13 +25,14 @@ const ALLERGY_VERIFIED: &str = "http://terminology.hl7.org/CodeSystem/allergyint
 const ROWS_SHOWN: usize = 8;
 
 /// Pages of a chart, with what a role must be permitted to see them.
-const PARTS: [(&str, &str, Action, &str); 6] = [
+const PARTS: [(&str, &str, Action, &str); 7] = [
     ("timeline", "Timeline", Action::Search, "DocumentReference"),
     ("vitals", "Vital signs", Action::Search, "Observation"),
     ("results", "Results", Action::Search, "DiagnosticReport"),
     ("immunizations", "Immunizations", Action::Search, "Immunization"),
     ("referrals/new", "Refer", Action::Create, "ServiceRequest"),
     ("consents", "Consents", Action::Search, "Consent"),
+    ("apps", "Apps", Action::Read, "Patient"),
 ];
 
 /// One kind of entry that is added from the chart.

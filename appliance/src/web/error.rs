@@ -20,6 +20,8 @@ pub enum PageError {
     Forged,
     #[error("the query string cannot be read")]
     Query,
+    #[error("a program that is not registered, or an address that is not its own")]
+    UnknownApp,
     #[error("the form belongs to another patient")]
     WrongPatient,
     #[error(transparent)]
@@ -60,6 +62,13 @@ impl PageError {
                 "This form is out of date",
                 "The page was opened in another session, or the request came from elsewhere. Nothing was saved. Go back, \
                  reload the page and repeat."
+                    .into(),
+            ),
+            Self::UnknownApp => (
+                StatusCode::BAD_REQUEST,
+                "This app is not known here",
+                "The app, or the address to which it wants the answer, is not registered with this practice. Nothing was sent to it. \
+                 A practice administrator registers apps under Users, Apps."
                     .into(),
             ),
             Self::WrongPatient => (

@@ -172,7 +172,9 @@ async fn admit(rule: &Rule, visit: &Visit, request: Request) -> Result<Request, 
         return if locked { Err(Refusal::Locked(None)) } else { Ok(request) };
     }
     let token = request.headers().get(CSRF_HEADER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    if !same_origin(request.headers()) {
+    // A program's page elsewhere has a token, and no cookie that it could abuse.
+    let program = rule.surface == Surface::Fhir && visit.session.is_none();
+    if !program && !same_origin(request.headers()) {
         return Err(Refusal::Forged);
     }
     if rule.surface == Surface::Fhir {
@@ -249,14 +251,20 @@ fn refuse_fhir(refusal: Refusal) -> Response {
     (status, [(header::CONTENT_TYPE, "application/fhir+json")], outcome.to_string()).into_response()
 }
 
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+                              form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The policy of a page whose forms lead on to these registered programs: browsers ask it about the whole way of a form.
+pub fn content_policy_to(programs: &[&str]) -> Option<HeaderValue> {
+    let sources: Vec<&str> = programs.iter().map(|url| crate::access::smart::origin(url)).collect();
+    let with = format!("form-action 'self' {};", sources.join(" "));
+    HeaderValue::from_str(&CONTENT_POLICY.replace("form-action 'self';", &with)).ok()
+}
+
 /// The headers of every answer. Handlers of static files have set their own caching before.
 pub(super) fn finish(mut response: Response) -> Response {
     const HEADERS: [(HeaderName, &str); 8] = [
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-             form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-        ),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "same-origin"),

@@ -61,6 +61,24 @@ pub fn card(practice: &str, title: &str, body: &Markup) -> Markup {
     )
 }
 
+/// A page that leads on by itself, to an address of ours.
+pub fn hop(practice: &str, to: &str, body: &Markup) -> Markup {
+    let title = format!("One moment · {practice}");
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="refresh" content={ "0; url=" (to) };
+                title { (title) }
+                link rel="stylesheet" href=(ASSETS.css.path);
+            }
+            body { main.lone #main { div.card { p.brand { (logo()) span { (practice) } } h1 { "One moment" } (body) } } }
+        }
+    }
+}
+
 /// A page for patients and strangers: the practice's name, and nothing of the staff's navigation.
 pub fn public(web: &Web, title: &str, body: &Markup) -> Markup {
     let practice = &web.settings().practice_name;

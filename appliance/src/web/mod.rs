@@ -3,6 +3,7 @@
 //! [`app`] builds the whole router from tables of [`Route`]s: the pages' own and those of the FHIR API.
 
 mod account;
+mod apps;
 mod assets;
 mod audit;
 mod chart;
@@ -43,6 +44,7 @@ use crate::dates;
 use crate::fhir::outcome::Outcome;
 use crate::store::Store;
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri};
 use std::sync::Arc;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub zone: chrono_tz::Tz,
     /// Seconds without a request after which a session locks.
     pub idle_lock_s: i64,
+    /// The addresses (`https://name:port`) under which the service is reached, the first in links.
+    pub bases: Vec<String>,
 }
 
 /// The state of the pages. Cheap to clone.
@@ -138,6 +142,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         consents::routes(web),
         users::routes(web),
         account::routes(web),
+        apps::routes(web),
         practice::routes(web),
         export::routes(web),
         audit::routes(web),
@@ -151,6 +156,7 @@ pub fn app(web: &Web, more: Vec<Route>) -> Router {
     route::router(web, table)
         .fallback(|uri: Uri| async move { lost(&uri, PageError::NotFound) })
         .method_not_allowed_fallback(|uri: Uri| async move { lost(&uri, PageError::Method) })
+        .layer(from_fn_with_state(web.store().clone(), crate::fhir::cors::allow))
 }
 
 /// The public pages' route table.

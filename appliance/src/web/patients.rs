@@ -48,7 +48,7 @@ struct ListQuery {
 
 /// What a person typed into the search field, as FHIR parameters: dates are birth dates, numbers record numbers, the
 /// rest are parts of names, all of which must fit.
-fn search_parameters(typed: &str) -> Vec<(String, String)> {
+pub fn search_parameters(typed: &str) -> Vec<(String, String)> {
     let words = typed.split([' ', ',', ';']).filter(|w| !w.is_empty()).take(8);
     words
         .map(|word| {

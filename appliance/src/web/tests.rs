@@ -55,8 +55,16 @@ impl Site {
         let clock = Clock::manual(NOW_S * 1000);
         let store = Store::open(dir.path(), clock.clone(), Mode::Exclusive).unwrap();
         let zone = chrono_tz::America::New_York;
-        let web = Web::new(store, Settings { practice_name: "Test practice".into(), zone, idle_lock_s: IDLE_S });
-        let app = app(&web, crate::fhir::http::routes(web.store()));
+        let web = Web::new(
+            store,
+            Settings {
+                practice_name: "Test practice".into(),
+                zone,
+                idle_lock_s: IDLE_S,
+                bases: vec!["https://emr.example".into()],
+            },
+        );
+        let app = app(&web, programs(&web));
         Self { web, app, clock, _dir: dir }
     }
 
@@ -158,8 +166,14 @@ pub(in crate::web) fn hidden<'a>(page: &'a str, name: &str) -> &'a str {
     &value[start..start + end]
 }
 
+/// What programs ask: the API, and the endpoints of OAuth.
+fn programs(web: &Web) -> Vec<Route> {
+    let oauth = crate::fhir::smart::routes(web.store(), web.settings().bases.clone());
+    [crate::fhir::http::routes(web.store()), oauth].concat()
+}
+
 fn all_routes(site: &Site) -> Vec<Route> {
-    [routes(&site.web), crate::fhir::http::routes(site.web.store())].concat()
+    [routes(&site.web), programs(&site.web)].concat()
 }
 
 /// A concrete address of a route.
@@ -186,7 +200,9 @@ async fn call(site: &Site, route: &Route, browser: &Browser) -> Answer {
 async fn every_route_that_is_not_public_refuses_strangers() {
     let site = Site::new();
     let public = ["/login", "/invite/{token}", "/assets/{file}", "/calendar/{token}"];
-    let described = ["/fhir/R4/metadata", "/fhir/R4/openapi.json"];
+    let described = ["/fhir/R4/metadata", "/fhir/R4/openapi.json", "/fhir/R4/.well-known/smart-configuration"];
+    // Each asks for a proof of its own, and the page leads to the login: `apps/tests.rs`.
+    let oauth = ["/oauth/authorize", "/oauth/token", "/oauth/introspect", "/oauth/revoke"];
     let door =
         ["/book", "/book/{visit}", "/book/{visit}/{start}", "/book/code", "/book/cancel/{token}", "/assets/{file}"];
     for route in public_routes(&site.web) {
@@ -194,7 +210,7 @@ async fn every_route_that_is_not_public_refuses_strangers() {
     }
     for route in all_routes(&site) {
         if route.policy == Policy::Public {
-            let listed = public.contains(&route.path) || described.contains(&route.path);
+            let listed = [&public[..], &described, &oauth].iter().any(|list| list.contains(&route.path));
             assert!(listed, "{} is public without being on the list", route.path);
             continue;
         }

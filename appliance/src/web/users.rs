@@ -37,7 +37,7 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         "Users",
         None,
         &html! {
-            div.head { h1 { "Users" } div.tools { a.button href="/practice" { "Practice" } a.button href="/emergency/review" { "Emergency access" } } }
+            div.head { h1 { "Users" } div.tools { a.button href="/practice" { "Practice" } a.button href="/apps" { "Apps" } a.button href="/emergency/review" { "Emergency access" } } }
             table.list {
                 (layout::columns(&["Name", "User name", "Role", "Since", "Access"]))
                 tbody { @for user in &all {

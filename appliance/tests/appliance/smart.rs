@@ -42,10 +42,17 @@ impl App {
         let (x, y) = point.split_at(48);
         let jwks = json!({ "keys": [{ "kty": "EC", "crv": "P-384", "kid": "k", "x": base64(x), "y": base64(y) }] });
         let register = move |tx: &mut Tx<'_>| {
-            smart::register(tx.connection(), "lab", "The laboratory", &jwks.to_string(), scopes, tx.now_ms())
+            let jwks = jwks.to_string();
+            let lab = smart::Registration::backend("lab", "The laboratory", &jwks, scopes);
+            smart::register(tx.connection(), &lab, tx.now_ms())
         };
         store.write::<_, StoreError, _>(&Actor::program(Program::CommandLine), register).await.unwrap();
-        let settings = web::Settings { practice_name: "x".into(), zone: chrono_tz::UTC, idle_lock_s: 600 };
+        let settings = web::Settings {
+            practice_name: "x".into(),
+            zone: chrono_tz::UTC,
+            idle_lock_s: 600,
+            bases: vec![BASE.to_owned()],
+        };
         let routes = [fhir::http::routes(&store), fhir::smart::routes(&store, vec![BASE.to_owned()])].concat();
         let router = web::app(&Web::new(store.clone(), settings), routes);
         App { _dir: dir, store, clock, router, key, number: std::cell::Cell::new(0) }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use appliance::access::accounts::{self, AccountError, NewAccount};
-use appliance::access::{Actor, Program, Role, sessions};
+use appliance::access::{Actor, Program, Role, sessions, smart};
 use appliance::clock::Clock;
 use appliance::store::{Expect, Mode, Store, StoreError, Tx, View};
 use appliance::web::{self, Web};
@@ -149,17 +149,44 @@ fn log_in(store: &Store, token: &str, csrf: &str) -> Result<()> {
     store.write_blocking::<_, AccountError, _>(&Actor::anonymous(), job).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
+/// The program that asks for a token on somebody's behalf.
+fn register(store: &Store) -> Result<()> {
+    let job = |tx: &mut Tx<'_>| {
+        let app = smart::Registration {
+            id: "kit",
+            name: "A client",
+            kind: smart::Kind::Public,
+            jwks: "",
+            secret: "",
+            scopes: "patient/*.cruds offline_access",
+            redirects: "https://kit.example/back",
+            launch_url: "",
+        };
+        smart::register(tx.connection(), &app, tx.now_ms())
+    };
+    Ok(store.write_blocking::<_, StoreError, _>(&Actor::program(Program::CommandLine), job)?)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_other_people_work_with_it() -> Result<()> {
     let modules = tools("fhir-clients/node_modules")?;
     let dir = tempfile::tempdir()?;
     let store = Store::open(dir.path(), Clock::system(), Mode::Exclusive)?;
     let (opened, token) = (store.clone(), "token-of-the-clients");
-    tokio::task::spawn_blocking(move || log_in(&opened, token, "csrf-of-the-clients")).await??;
-    let settings = web::Settings { practice_name: "Clients".into(), zone: chrono_tz::UTC, idle_lock_s: 40_000 };
-    let app = web::app(&Web::new(store.clone(), settings), appliance::fhir::http::routes(&store));
+    let begin = move || log_in(&opened, token, "csrf-of-the-clients").and_then(|()| register(&opened));
+    tokio::task::spawn_blocking(begin).await??;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let base = format!("https://{}/fhir/R4", listener.local_addr()?);
+    let address = format!("https://{}", listener.local_addr()?);
+    let bases = vec![address.clone()];
+    let settings = web::Settings {
+        practice_name: "Clients".into(),
+        zone: chrono_tz::UTC,
+        idle_lock_s: 40_000,
+        bases: bases.clone(),
+    };
+    let routes = [appliance::fhir::http::routes(&store), appliance::fhir::smart::routes(&store, bases)].concat();
+    let app = web::app(&Web::new(store.clone(), settings), routes);
+    let base = format!("{address}/fhir/R4");
     let pair = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()])?;
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     std::fs::write(&cert, pair.cert.pem())?;
