@@ -3,6 +3,7 @@
 use anyhow::{Context, bail};
 use appliance::access::app_cli::{self, AppCommand};
 use appliance::access::cli::UserCommand;
+use appliance::access::portal_cli::{self, PortalCommand};
 use appliance::clock::Clock;
 use appliance::import::{self, FileOutcome};
 use appliance::settings::Settings;
@@ -60,6 +61,11 @@ enum Command {
         #[command(subcommand)]
         command: AppCommand,
     },
+    /// Patients' access to their own record
+    Portal {
+        #[command(subcommand)]
+        command: PortalCommand,
+    },
     /// Users of the records
     User {
         #[command(subcommand)]
@@ -96,6 +102,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::App { command } => {
             let store = Store::open(&Settings::load(&cli.config)?.data_dir, Clock::system(), Mode::Beside)?;
             app_cli::run(&store, command, &mut std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Portal { command } => {
+            let settings = Settings::load(&cli.config)?;
+            let store = Store::open(&settings.data_dir, Clock::system(), Mode::Beside)?;
+            portal_cli::run(&store, command, &settings.practice_name, &mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::User { command } => user(&cli.config, command),

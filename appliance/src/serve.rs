@@ -64,21 +64,29 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             practice_name: settings.practice_name.clone(),
             zone: settings.time_zone,
             idle_lock_s: settings.idle_lock_s,
-            bases: bases(&settings),
+            bases: bases(&settings, settings.listen.port()),
+            portal: settings.portal_listen.and_then(|at| bases(&settings, at.port()).into_iter().next()),
+            has_mail: settings.mail.is_some(),
         },
     );
-    let routes = [fhir::http::routes(&store), fhir::smart::routes(&store, bases(&settings))].concat();
+    let routes =
+        [fhir::http::routes(&store), fhir::smart::routes(&store, bases(&settings, settings.listen.port()))].concat();
     let app = web::app(&pages, routes);
     let mut tasks = vec![
         tokio::spawn(operations.serve(ops_listener)),
         tokio::spawn(canaries(store.clone())),
         tokio::spawn(messages(&store, &settings)?),
     ];
-    if let Some(address) = settings.booking_listen {
-        let listener = TcpListener::bind(address).await.context(
-            "booking_listen in appliance.toml: the address cannot be used; choose a free one of this machine",
-        )?;
-        let (app, tls) = (web::public_app(&pages), Some(Arc::clone(&tls)));
+    let doors = [
+        ("booking_listen", settings.booking_listen, web::public_app(&pages)),
+        ("portal_listen", settings.portal_listen, web::portal_app(&pages)),
+    ];
+    for (key, address, app) in doors {
+        let Some(address) = address else { continue };
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("{key} in appliance.toml: the address cannot be used; choose a free one of this machine")
+        })?;
+        let tls = Some(Arc::clone(&tls));
         tasks.push(tokio::spawn(async move {
             service::http::serve(listener, tls, app, service::http::Limits::default(), service::shutdown()).await;
         }));
@@ -115,10 +123,9 @@ fn messages(store: &Store, settings: &Settings) -> anyhow::Result<impl Future<Ou
     Ok(crate::messages::work(store.clone(), channels, settings.time_zone, settings.practice_name.clone(), plan))
 }
 
-/// The addresses under which programs reach the service.
-fn bases(settings: &Settings) -> Vec<String> {
+/// The addresses under which programs and browsers reach the listener of this port, the first in links.
+fn bases(settings: &Settings, port: u16) -> Vec<String> {
     let names = settings.public_names.iter().cloned();
-    let port = settings.listen.port();
     let address = |host: String| if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
     names.chain([settings.listen.ip().to_string()]).map(address).collect()
 }

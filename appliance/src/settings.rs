@@ -25,6 +25,8 @@ pub struct Settings {
     pub idle_lock_s: i64,
     /// Where strangers book appointments; `None` for nowhere.
     pub booking_listen: Option<SocketAddr>,
+    /// Where patients see their record; `None` for nowhere.
+    pub portal_listen: Option<SocketAddr>,
     /// How mail leaves; `None` for not at all.
     pub mail: Option<MailSettings>,
     /// The program that turns requests into short messages, and the one that hears of reminders.
@@ -101,6 +103,7 @@ struct Written {
     #[serde(default = "default_idle_lock")]
     idle_lock_s: i64,
     booking_listen: Option<String>,
+    portal_listen: Option<String>,
     mail: Option<MailSettings>,
     sms: Option<GatewaySettings>,
     webhook: Option<GatewaySettings>,
@@ -156,9 +159,13 @@ impl Settings {
         if !(60..=43_200).contains(&written.idle_lock_s) {
             return Err(wrong("idle_lock_s", "is out of range", "choose 60 to 43200 seconds"));
         }
-        let booking_listen = written.booking_listen.as_deref().map(str::parse).transpose().map_err(|_| {
-            wrong("booking_listen", "is not an address with a port", "write it like \"0.0.0.0:8444\", or leave it out")
-        })?;
+        let door = |key, written: &Option<String>| {
+            let remedy = "write it like \"0.0.0.0:8444\", or leave it out";
+            let parsed = written.as_deref().map(str::parse).transpose();
+            parsed.map_err(|_| wrong(key, "is not an address with a port", remedy))
+        };
+        let booking_listen = door("booking_listen", &written.booking_listen)?;
+        let portal_listen = door("portal_listen", &written.portal_listen)?;
         if !(0..=336).contains(&written.reminder_hours) {
             return Err(wrong("reminder_hours", "is out of range", "choose 1 to 336 hours, or 0 for no reminders"));
         }
@@ -195,6 +202,7 @@ impl Settings {
             practice_name: written.practice_name,
             idle_lock_s: written.idle_lock_s,
             booking_listen,
+            portal_listen,
             mail: written.mail.map(|m| MailSettings {
                 credentials: m.credentials.map(|p| folder.join(p)),
                 ca: m.ca.map(|p| folder.join(p)),
@@ -240,6 +248,7 @@ mod tests {
             ("time_zone", "time_zone = \"Mars/North\""),
             ("idle_lock_s", "idle_lock_s = 1"),
             ("booking_listen", "booking_listen = \"everywhere\""),
+            ("portal_listen", "portal_listen = \"everywhere\""),
             ("mail", "[mail]\nhost = \"mail.example.org\"\nport = 25\ntls = \"none\"\nfrom = \"a@example.org\""),
             ("reminder_hours", "reminder_hours = 1000"),
         ] {

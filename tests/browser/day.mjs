@@ -97,8 +97,9 @@ process.on('uncaughtException', async (error) => {
   console.error(error);
   process.exit(1);
 });
-async function person(user, path, labels) {
-  const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1180, height: 820 } });
+// A browser of somebody's, watched: what it asks for elsewhere, and what its pages break.
+async function watched(user, viewport = { width: 1180, height: 820 }) {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport });
   const page = await context.newPage();
   page.setDefaultTimeout(20000);
   current = page;
@@ -106,16 +107,6 @@ async function person(user, path, labels) {
   page.on('request', (r) => { if (!r.url().startsWith(user.url) && !r.url().startsWith('data:')) foreign.push(r.url()); });
   const broken = [];
   page.on('console', (m) => { if (m.type() === 'error') broken.push(m.text()); });
-  await page.goto(user.url + path);
-  for (let tries = 0; tries < 3; tries++) {
-    await page.getByLabel(labels.name).fill(user.name);
-    await page.getByLabel(labels.password).fill(user.password);
-    await page.getByLabel('Code').fill(await freshCode(user));
-    await page.getByRole('button', { name: labels.button }).click();
-    await page.waitForLoadState();
-    if (!page.url().includes(path)) break;
-  }
-  must(!page.url().includes(path), `${user.name} could not sign in`);
   return {
     page,
     look: async (name, shown = page) => {
@@ -129,6 +120,36 @@ async function person(user, path, labels) {
       await context.close();
     },
   };
+}
+async function person(user, path, labels) {
+  const own = await watched(user);
+  const { page } = own;
+  await page.goto(user.url + path);
+  for (let tries = 0; tries < 3; tries++) {
+    await page.getByLabel(labels.name).fill(user.name);
+    await page.getByLabel(labels.password).fill(user.password);
+    await page.getByLabel('Code').fill(await freshCode(user));
+    await page.getByRole('button', { name: labels.button }).click();
+    await page.waitForLoadState();
+    if (!page.url().includes(path)) break;
+  }
+  must(!page.url().includes(path), `${user.name} could not sign in`);
+  return own;
+}
+// A patient logs in: address and password, then the code.
+async function patient(user) {
+  const own = await watched(user, { width: 820, height: 1180 });
+  await own.page.goto(user.url);
+  await own.page.waitForURL(/\/login$/);
+  await own.look('emr-portal-login');
+  await own.page.getByLabel('E-mail').fill(user.name);
+  await own.page.getByLabel('Password').fill(user.password);
+  await own.page.keyboard.press('Enter');
+  await own.page.getByLabel('Code').fill(await freshCode(user));
+  await own.look('emr-portal-code');
+  await own.page.keyboard.press('Enter');
+  await own.page.getByRole('heading', { name: /^Welcome/ }).waitFor();
+  return own;
 }
 const emr = { name: 'User name', password: 'Password', button: 'Log in' };
 const con = { name: 'Name', password: 'Password', button: /sign in/i };
@@ -312,6 +333,63 @@ await page.getByText('No app acts for you').waitFor();
 const refused = await fetch(app.server + '/Patient', { headers: { authorization: `Bearer ${app.token}` } });
 must(refused.status === 401, `a token that was ended is answered ${refused.status}`);
 await app.end();
+await end();
+
+// A patient looks at the own record, writes, and gets an answer and a form.
+({ page, look, end } = await patient(input.patient));
+await look('emr-portal-start');
+await page.keyboard.press('Tab');
+must(await page.evaluate(() => document.activeElement.className === 'skip'), 'the first stop of the keyboard leads past the menu');
+for (const [name, heading, shot] of [['My record', 'My record', 'record'], ['Documents', 'Documents', 'documents'],
+  ['Appointments', 'Appointments', 'appointments'], ['Forms', 'Forms', 'forms'], ['Who looked', 'Who looked at my record', 'access']]) {
+  await page.getByRole('navigation').getByRole('link', { name }).click();
+  await page.getByRole('heading', { name: heading, level: 1 }).waitFor();
+  await look(`emr-portal-${shot}`);
+}
+await page.getByRole('navigation').getByRole('link', { name: 'Documents' }).click();
+const file = page.locator('a[href$="/file"]').first();
+if (await file.count()) {
+  const [download] = await Promise.all([page.waitForEvent('download'), file.click()]);
+  must((await download.failure()) === null, 'a document is taken home');
+}
+await page.goto(input.patient.url + '/messages');
+await page.getByLabel('Your message').fill('May I take the tablets in the evening?');
+await page.getByRole('button', { name: 'Send' }).click();
+await page.getByText('May I take the tablets in the evening?').waitFor();
+await look('emr-portal-messages');
+const atHome = { page, look, end };
+({ page, look, end } = await person(input.doctor, '/login', emr));
+await page.goto(input.doctor.url + '/tasks?show=all');
+await page.getByRole('link', { name: 'A patient wrote a message' }).click();
+await page.getByRole('link', { name: 'Read and answer the message' }).click();
+await page.getByLabel('Message to the patient').fill('Yes, with a glass of water.');
+await look('emr-messages');
+await page.getByRole('button', { name: 'Send to the patient' }).click();
+await page.getByText('Yes, with a glass of water.').waitFor();
+await page.goto(page.url().replace('/messages', '/portal'));
+await look('emr-portal-desk');
+await page.getByRole('button', { name: 'Give Check-up' }).click();
+await page.getByText('with the patient').waitFor();
+await end();
+({ page, look, end } = atHome);
+current = page;
+await page.goto(input.patient.url + '/messages');
+await page.getByText('Yes, with a glass of water.').waitFor();
+await page.getByRole('navigation').getByRole('link', { name: 'Forms' }).click();
+await page.getByRole('link', { name: 'Check-up' }).click();
+await page.getByLabel('Weight in kg').fill('70');
+await page.getByLabel('Height in cm').fill('170');
+await page.getByLabel('Reason for the visit').fill('The tablets');
+const no = page.getByLabel('no', { exact: true });
+if (await no.count()) await no.first().check();
+await look('emr-portal-form');
+await page.getByRole('button', { name: 'Send to the practice' }).click();
+await page.getByText('sent', { exact: true }).waitFor();
+await page.getByRole('navigation').getByRole('link', { name: 'Who looked' }).click();
+await page.getByRole('row', { name: /Dana Doctor/ }).first().waitFor();
+await look('emr-portal-looked');
+await page.getByRole('button', { name: 'Log out' }).click();
+await page.waitForURL(/\/login$/);
 await end();
 
 ({ page, look, end } = await person(input.admin, '/login', emr));

@@ -161,7 +161,7 @@ impl Practice {
         let user = list.iter().find(|u| u["name"].as_str() == Some(name)).with_context(|| format!("user {name}"))?;
         let field = |key: &str| Ok::<_, anyhow::Error>(user[key].as_str().context("a text")?.to_owned());
         let program = field("program")?;
-        let port = self.port(if program == "emr" { "appliance" } else { "console" })?;
+        let port = self.port(if program == "emr" { "appliance" } else { program.as_str() })?;
         Ok(User {
             name: name.to_owned(),
             password: field("password")?,

@@ -37,6 +37,12 @@ pub enum AccountError {
     BadDisplay,
     #[error("this invitation is unknown, used or expired; ask for a new one (`appliance user invite`)")]
     BadInvite,
+    #[error("this is not an e-mail address")]
+    BadMail,
+    #[error("another patient's account has this address; choose another one")]
+    MailTaken,
+    #[error("this link is unknown, used or too old; please ask the practice for a new one")]
+    BadLink,
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
 }
@@ -274,7 +280,7 @@ pub(crate) mod tests {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch(crate::access::SCHEMA).unwrap();
         db.execute_batch(crate::access::SCHEMA_2).unwrap();
-        db.execute_batch(include_str!("../store/schema-4.sql")).unwrap();
+        db.execute_batch(include_str!("../store/schema-5.sql")).unwrap();
         db.execute_batch(crate::access::SCHEMA_3).unwrap();
         db
     }

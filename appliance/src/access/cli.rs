@@ -198,11 +198,11 @@ fn command_line() -> Actor {
     Actor::program(Program::CommandLine)
 }
 
-fn file_error(path: &Path, error: &std::io::Error) -> UserCommandError {
+pub(super) fn file_error(path: &Path, error: &std::io::Error) -> UserCommandError {
     UserCommandError::File { path: path.display().to_string(), what: error.to_string() }
 }
 
-fn read_password(path: &Path) -> Result<Zeroizing<String>, UserCommandError> {
+pub(super) fn read_password(path: &Path) -> Result<Zeroizing<String>, UserCommandError> {
     let length = std::fs::metadata(path).map_err(|e| file_error(path, &e))?.len();
     if length > PASSWORD_FILE_BYTES_MAX {
         let what = "too large for a password file".to_owned();
@@ -212,7 +212,7 @@ fn read_password(path: &Path) -> Result<Zeroizing<String>, UserCommandError> {
     Ok(Zeroizing::new(text.lines().next().unwrap_or("").to_owned()))
 }
 
-fn new_private_file(path: &Path) -> Result<std::fs::File, UserCommandError> {
+pub(super) fn new_private_file(path: &Path) -> Result<std::fs::File, UserCommandError> {
     let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     opened.map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => UserCommandError::File {

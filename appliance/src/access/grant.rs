@@ -113,8 +113,12 @@ impl Grant {
             Object::Resource { kind, .. } if self.scopes.iter().any(|scope| scope.permits(letter(action), kind)) => {
                 Ok(())
             }
+            // Whether there is somebody who may read it, the policy says.
+            Object::AccessRecord { patient } if self.patient.as_deref() == Some(patient) => Ok(()),
             // Accounts, the audit record and everything unnamed are no business of a program's.
-            Object::Resource { .. } | Object::AuditLog | Object::Users => Err(Denied::NotPermitted),
+            Object::Resource { .. } | Object::AccessRecord { .. } | Object::AuditLog | Object::Users => {
+                Err(Denied::NotPermitted)
+            }
         }
     }
 

@@ -12,6 +12,8 @@ pub mod cli;
 pub mod emergency;
 pub mod grant;
 pub mod policy;
+pub mod portal;
+pub mod portal_cli;
 pub mod sessions;
 pub mod smart;
 
@@ -25,6 +27,8 @@ pub const SCHEMA: &str = include_str!("schema.sql");
 pub const SCHEMA_2: &str = include_str!("schema-2.sql");
 /// Programs that act for a person; applied by a later migration.
 pub const SCHEMA_3: &str = include_str!("schema-3.sql");
+/// Accounts of patients; applied by a later migration.
+pub const SCHEMA_4: &str = include_str!("schema-4.sql");
 
 use std::fmt;
 use std::str::FromStr;
@@ -117,6 +121,8 @@ pub enum Capacity {
     Staff(Role),
     /// A member of staff who has broken the glass: reads the clinical record as well.
     Emergency(Role),
+    /// A patient in the portal: bound to their own compartment by the actor's grant, and to nothing without one.
+    Patient,
     Program(Program),
     /// Nobody has logged in: may only log in.
     Anonymous,
@@ -144,6 +150,20 @@ impl Actor {
         Self { id: name.clone(), name, capacity: Capacity::Program(program), grant: None }
     }
 
+    /// A patient in the portal, bound to the compartment of `patient`.
+    pub fn of_patient(account: &str, patient: &str) -> Self {
+        let scopes = grant::Scope::parse("patient/*.cruds").into_iter().collect();
+        let grant = Grant { client: "portal".into(), scopes, patient: Some(patient.to_owned()) };
+        let actor = Self { id: account.to_owned(), name: "patient".into(), capacity: Capacity::Patient, grant: None };
+        actor.with_grant(grant)
+    }
+
+    /// The patient whose own session this is.
+    pub fn patient(&self) -> Option<&str> {
+        let own = self.grant.as_ref().filter(|_| self.capacity == Capacity::Patient);
+        own.and_then(|grant| grant.patient.as_deref())
+    }
+
     /// The same actor, held to a grant.
     #[must_use]
     pub fn with_grant(self, grant: Grant) -> Self {
@@ -158,7 +178,7 @@ impl Actor {
     pub fn role(&self) -> Option<Role> {
         match self.capacity {
             Capacity::Staff(role) | Capacity::Emergency(role) => Some(role),
-            Capacity::Program(_) | Capacity::Anonymous => None,
+            Capacity::Patient | Capacity::Program(_) | Capacity::Anonymous => None,
         }
     }
 
@@ -167,6 +187,7 @@ impl Actor {
         match self.capacity {
             Capacity::Staff(role) => role.as_str(),
             Capacity::Emergency(_) => "break-glass",
+            Capacity::Patient => "patient",
             Capacity::Program(program) => program.as_str(),
             Capacity::Anonymous => "anonymous",
         }

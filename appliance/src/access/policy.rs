@@ -31,6 +31,8 @@ pub enum Object<'a> {
     Resource { kind: &'a str, patient: Option<&'a str> },
     /// The record of who looked.
     AuditLog,
+    /// Who looked at one patient's record, for that patient.
+    AccessRecord { patient: &'a str },
     /// Accounts of the staff.
     Users,
     /// The actor's own session and password.
@@ -233,11 +235,14 @@ pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<()
     let role = match actor.capacity {
         _ if object == Object::Public => return Ok(()),
         Capacity::Anonymous => return Err(Denied::NotLoggedIn),
+        Capacity::Patient => return authorize_patient(actor, action, object),
         Capacity::Program(program) => return authorize_program(program, action, object),
         Capacity::Staff(role) | Capacity::Emergency(role) => role,
     };
     let class = match object {
         Object::Public | Object::OwnSession => return Ok(()),
+        // The staff reads the record of everybody, or not at all.
+        Object::AccessRecord { .. } => return Err(Denied::NotPermitted),
         Object::AuditLog => Class::Audit,
         Object::Users => Class::Users,
         Object::Resource { kind, .. } => class_of(kind).ok_or(Denied::NotPermitted)?,
@@ -251,6 +256,35 @@ pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<()
     } else {
         Err(Denied::NotPermitted)
     }
+}
+
+/// What patients may do in their own compartment: read what was recorded and concluded, answer, write, cancel. Whose
+/// compartment it is, the store asks of the grant; here nothing is permitted without one.
+fn authorize_patient(actor: &Actor, action: Action, object: Object<'_>) -> Result<(), Denied> {
+    let own = actor.patient().ok_or(Denied::NotPermitted)?;
+    let permitted = match object {
+        Object::Public | Object::OwnSession => true,
+        Object::AccessRecord { patient } => action.is_read() && patient == own,
+        Object::Resource { patient: Some(patient), .. } if patient != own => false,
+        Object::Resource { kind, .. } => match (action, kind) {
+            (Action::Read | Action::Search, "Patient" | "Appointment" | "Communication" | "Medication") => true,
+            (
+                Action::Read | Action::Search,
+                "Questionnaire" | "QuestionnaireResponse" | "DocumentReference" | "Binary",
+            ) => true,
+            (
+                Action::Read | Action::Search,
+                "AllergyIntolerance" | "Condition" | "MedicationRequest" | "Immunization" | "Observation"
+                | "DiagnosticReport",
+            ) => true,
+            (Action::Create, "Communication" | "Task") => true,
+            (Action::Update, "Appointment" | "QuestionnaireResponse") => true,
+            (Action::Read, kind) => class_of(kind) == Some(Class::Directory),
+            _ => false,
+        },
+        Object::AuditLog | Object::Users => false,
+    };
+    if permitted { Ok(()) } else { Err(Denied::NotPermitted) }
 }
 
 fn authorize_program(program: Program, action: Action, object: Object<'_>) -> Result<(), Denied> {
@@ -337,6 +371,39 @@ mod tests {
                 assert!(authorize(&staff(role), action, Object::resource("AuditEvent")).is_err());
             }
             assert_eq!(authorize(&staff(role), Action::Read, Object::AuditLog).is_ok(), role == Role::PracticeAdmin);
+        }
+    }
+
+    #[test]
+    fn a_patient_reads_answers_and_cancels_and_no_more() {
+        let patient = Actor::of_patient("account", "own");
+        let may = |action, kind| authorize(&patient, action, Object::resource(kind)).is_ok();
+        for kind in
+            ["Patient", "Condition", "Observation", "DocumentReference", "Binary", "Appointment", "Communication"]
+        {
+            assert!(may(Action::Read, kind), "{kind}");
+            assert_eq!(authorize(&patient, Action::Read, Object::of_patient(kind, "other")), Err(Denied::NotPermitted));
+            for action in [Action::Delete, Action::Sign] {
+                assert!(!may(action, kind), "{kind}");
+            }
+        }
+        // What the staff says to each other, money, consents and definitions of others are not a patient's to read or write.
+        for kind in ["Task", "Claim", "Account", "Consent", "AuditEvent", "Schedule", "Provenance", "Basic", "Group"] {
+            assert!(!may(Action::Read, kind) && !may(Action::Search, kind) && !may(Action::Update, kind), "{kind}");
+        }
+        for kind in ["Patient", "Condition", "Observation", "DocumentReference", "Practitioner", "Questionnaire"] {
+            assert!(!may(Action::Create, kind) && !may(Action::Update, kind), "{kind}");
+        }
+        assert!(authorize(&patient, Action::Read, Object::AccessRecord { patient: "own" }).is_ok());
+        for object in [Object::AccessRecord { patient: "other" }, Object::AuditLog, Object::Users] {
+            assert_eq!(authorize(&patient, Action::Read, object), Err(Denied::NotPermitted), "{object:?}");
+        }
+        // Without its grant the capacity opens nothing.
+        let unbound = Actor { grant: None, ..patient };
+        assert!(authorize(&unbound, Action::Read, Object::resource("Patient")).is_err());
+        assert!(authorize(&unbound, Action::Read, Object::OwnSession).is_err());
+        for role in Role::ALL {
+            assert!(authorize(&staff(role), Action::Read, Object::AccessRecord { patient: "own" }).is_err());
         }
     }
 

@@ -33,6 +33,17 @@ pub enum State {
 }
 
 impl Session {
+    /// A patient's session; `times` are when it was opened and last used. It has no lock: it ends when it is idle.
+    pub(super) fn of_patient(
+        token_hash: [u8; 32],
+        actor: Actor,
+        display: String,
+        csrf: String,
+        (created, seen): (i64, i64),
+    ) -> Self {
+        Self { token_hash, actor, display, practitioner: None, csrf, state: State::Open, created, seen }
+    }
+
     /// Whether [`touch`] would write anything.
     pub fn touch_due(&self, now: i64) -> bool {
         self.state == State::Open && now - self.seen >= SEEN_GRAIN_S

@@ -84,6 +84,12 @@ impl Channels {
     }
 }
 
+/// Six digits, without bias.
+pub fn new_code() -> Result<String, std::io::Error> {
+    let bytes: [u8; 8] = crate::clock::random()?;
+    Ok(format!("{:06}", u64::from_le_bytes(bytes) % 1_000_000))
+}
+
 /// Queues a message inside a transaction. `reference` says what it is about; of one reference and channel only one is ever
 /// queued, so that a reminder is not sent twice.
 pub fn queue(

@@ -185,6 +185,15 @@ impl<'a> View<'a> {
         Ok(entries)
     }
 
+    /// Up to `count` entries of the audit about one patient, newest first: for that patient.
+    pub fn access_record(&self, patient: &str, count: u32) -> Result<Vec<audit::Entry>, StoreError> {
+        access::authorize(self.actor, access::Action::Read, Object::AccessRecord { patient })?;
+        let filter = audit::Filter { patient: patient.to_owned(), ..audit::Filter::default() };
+        let entries = audit::search(self.connection, &filter, count)?;
+        self.note(Event::new(Action::Read, "AuditEvent", "").of_patient(patient).matches(entries.len() as u64));
+        Ok(entries)
+    }
+
     /// The entry where the audit's chain breaks, if it does. Walks the whole chain.
     pub fn audit_broken_at(&self) -> Result<Option<u64>, StoreError> {
         access::authorize(self.actor, access::Action::Read, Object::AuditLog)?;

@@ -25,13 +25,15 @@ const ALLERGY_VERIFIED: &str = "http://terminology.hl7.org/CodeSystem/allergyint
 const ROWS_SHOWN: usize = 8;
 
 /// Pages of a chart, with what a role must be permitted to see them.
-const PARTS: [(&str, &str, Action, &str); 7] = [
+const PARTS: [(&str, &str, Action, &str); 9] = [
     ("timeline", "Timeline", Action::Search, "DocumentReference"),
     ("vitals", "Vital signs", Action::Search, "Observation"),
     ("results", "Results", Action::Search, "DiagnosticReport"),
     ("immunizations", "Immunizations", Action::Search, "Immunization"),
     ("referrals/new", "Refer", Action::Create, "ServiceRequest"),
     ("consents", "Consents", Action::Search, "Consent"),
+    ("messages", "Messages", Action::Search, "Communication"),
+    ("portal", "Portal", Action::Update, "Patient"),
     ("apps", "Apps", Action::Read, "Patient"),
 ];
 

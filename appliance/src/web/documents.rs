@@ -7,7 +7,7 @@ use super::layout::{self, Section};
 use super::login::redirect;
 use super::reading::{PatientFacts, concept, reference_id, text};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates, reading};
-use crate::access::{Action, Object, authorize};
+use crate::access::{Action, Actor, Object, authorize};
 use crate::attachments::Staged;
 use crate::store::{StoreError, Tx, View};
 use axum::extract::{Path, State};
@@ -53,7 +53,7 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, files: &[Value]
     chart::section("Documents", may.then_some((add.as_str(), "Upload")), &chart::folded(&rows, "No documents."))
 }
 
-fn title(document: &Value) -> &str {
+pub fn title(document: &Value) -> &str {
     ["/description", "/content/0/attachment/title"]
         .into_iter()
         .map(|pointer| text(document, pointer))
@@ -62,7 +62,7 @@ fn title(document: &Value) -> &str {
         .unwrap_or("Document")
 }
 
-fn kind_word(media_type: &str) -> &str {
+pub fn kind_word(media_type: &str) -> &str {
     match media_type.split(';').next().unwrap_or("") {
         "application/pdf" => "PDF",
         "image/png" | "image/jpeg" | "image/tiff" => "image",
@@ -178,10 +178,21 @@ async fn download(
     visit: Visit,
     Path((patient, id)): Path<(String, String)>,
 ) -> Result<Response, PageError> {
+    send(&web, &visit.actor, (&patient, &id), |_| true).await
+}
+
+/// The file of a patient's document, where it is one that `may` leave.
+pub async fn send(
+    web: &Web,
+    actor: &Actor,
+    (patient, id): (&str, &str),
+    may: fn(&Value) -> bool,
+) -> Result<Response, PageError> {
+    let (patient, id) = (patient.to_owned(), id.to_owned());
     let read = move |view: &View<'_>| {
         let resource = view.read("DocumentReference", &id)?;
         let document = resource.json()?;
-        if reading::subject(&document) != Some(patient.as_str()) {
+        if reading::subject(&document) != Some(patient.as_str()) || !may(&document) {
             return Err(StoreError::NotFound);
         }
         let row = match reference_id(&document, "/content/0/attachment/url", "Binary") {
@@ -193,7 +204,7 @@ async fn download(
         };
         Ok((document, row))
     };
-    let (document, row) = web.store().view(&visit.actor, read).await?;
+    let (document, row) = web.store().view(actor, read).await?;
     let name = safe_name(match text(&document, "/content/0/attachment/title") {
         "" => title(&document),
         name => name,

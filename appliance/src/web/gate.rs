@@ -6,7 +6,7 @@ use super::route::{Policy, Surface};
 use super::{PageError, Web, login};
 use crate::access::accounts::AccountError;
 use crate::access::sessions::{self, Session, State as SessionState};
-use crate::access::{Actor, Denied};
+use crate::access::{Actor, Denied, portal};
 use crate::store::StoreError;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::middleware::Next;
@@ -24,9 +24,20 @@ pub const FORM_COOKIE: &str = "__Host-holdfast-form";
 /// FHIR transactions carry whole charts.
 const FHIR_BYTES_MAX: usize = 32 << 20;
 
+/// Which listener a request came by, and so which cookie is looked at: a browser sends the cookies of one host to all its
+/// ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Staff,
+    /// Strangers: no session at all.
+    Public,
+    Patients,
+}
+
 #[derive(Clone)]
 pub struct Rule {
     pub web: Web,
+    pub door: Door,
     pub policy: Policy,
     pub surface: Surface,
 }
@@ -94,7 +105,7 @@ enum Refusal {
 
 pub async fn gate(State(rule): State<Rule>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let visit = visit(&rule.web, rule.surface, &parts).await;
+    let visit = visit(&rule, &parts).await;
     // A body cannot be shared between threads, so it is kept apart while the session is looked up.
     let mut request = Request::from_parts(parts, body);
     let visit = match visit {
@@ -122,12 +133,18 @@ async fn app_visit(web: &Web, token: String, request: &Parts) -> Result<Visit, S
     Ok(Visit { session: None, actor, csrf: String::new(), address, fragment: false, here: String::new() })
 }
 
-async fn visit(web: &Web, surface: Surface, request: &Parts) -> Result<Visit, StoreError> {
-    let headers = &request.headers;
-    if let Some(token) = crate::fhir::smart::bearer(headers).filter(|_| surface == Surface::Fhir) {
+async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
+    let (web, headers) = (&rule.web, &request.headers);
+    if let Some(token) = crate::fhir::smart::bearer(headers).filter(|_| rule.surface == Surface::Fhir) {
         return app_visit(web, token.to_owned(), request).await;
     }
-    let session = match cookie(headers, sessions::COOKIE) {
+    let name = match rule.door {
+        Door::Staff => Some(sessions::COOKIE),
+        Door::Patients => Some(portal::COOKIE),
+        Door::Public => None,
+    };
+    let session = match name.and_then(|name| cookie(headers, name)) {
+        Some(token) if rule.door == Door::Patients => find_patient(web, token.to_owned()).await?,
         Some(token) => find_session(web, token.to_owned()).await?,
         None => None,
     };
@@ -149,6 +166,17 @@ async fn find_session(web: &Web, token: String) -> Result<Option<Session>, Store
     if let Some(session) = session.as_ref().filter(|s| s.touch_due(now)) {
         let seen = session.clone();
         web.write_accounts(&session.actor, move |db| sessions::touch(db, &seen, now)).await.map_err(store_error)?;
+    }
+    Ok(session)
+}
+
+async fn find_patient(web: &Web, token: String) -> Result<Option<Session>, StoreError> {
+    let now = web.now();
+    let find = move |db: &rusqlite::Connection| portal::find(db, &token, now);
+    let session = web.store().internal(find).await.map_err(store_error)?;
+    if let Some(session) = session.as_ref().filter(|s| s.touch_due(now)) {
+        let seen = session.clone();
+        web.write_accounts(&session.actor, move |db| portal::touch(db, &seen, now)).await.map_err(store_error)?;
     }
     Ok(session)
 }

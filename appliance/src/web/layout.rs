@@ -93,6 +93,48 @@ pub fn public(web: &Web, title: &str, body: &Markup) -> Markup {
     )
 }
 
+/// The sections of the portal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Portal {
+    Start,
+    Record,
+    Documents,
+    Appointments,
+    Forms,
+    Messages,
+    Access,
+}
+
+/// A page for a patient who has logged in.
+pub fn portal(web: &Web, visit: &Visit, section: Portal, title: &str, body: &Markup) -> Markup {
+    const SECTIONS: [(Portal, &str, &str); 7] = [
+        (Portal::Start, "/", "Start"),
+        (Portal::Record, "/record", "My record"),
+        (Portal::Documents, "/documents", "Documents"),
+        (Portal::Appointments, "/appointments", "Appointments"),
+        (Portal::Forms, "/forms", "Forms"),
+        (Portal::Messages, "/messages", "Messages"),
+        (Portal::Access, "/access", "Who looked"),
+    ];
+    let practice = &web.settings().practice_name;
+    let display = visit.session.as_ref().map_or("", |s| s.display.as_str());
+    document(
+        &format!("{title} · {practice}"),
+        None,
+        &html! {
+            a.skip href="#main" { "Skip to content" }
+            header.top {
+                a.brand href="/" { (logo()) span { (practice) } }
+                nav aria-label="Main" { @for (to, href, label) in SECTIONS {
+                    a href=(href) aria-current=[(section == to).then_some("page")] { (label) }
+                } }
+                div.who { span.me { (display) } form method="post" action="/logout" { (csrf(visit)) button.quiet type="submit" { "Log out" } } }
+            }
+            main #main tabindex="-1" { (body) }
+        },
+    )
+}
+
 /// A page that says what happened and what to do.
 pub fn message(title: &str, text: &str) -> Markup {
     document(

@@ -23,6 +23,7 @@ mod layout;
 mod login;
 mod online;
 mod patients;
+mod portal;
 mod practice;
 mod reading;
 pub mod route;
@@ -46,6 +47,7 @@ use crate::store::Store;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
+use gate::Door;
 use http::{StatusCode, Uri};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -63,6 +65,10 @@ pub struct Settings {
     pub idle_lock_s: i64,
     /// The addresses (`https://name:port`) under which the service is reached, the first in links.
     pub bases: Vec<String>,
+    /// The address of the patient portal; `None` where it is off.
+    pub portal: Option<String>,
+    /// Whether mail can leave.
+    pub has_mail: bool,
 }
 
 /// The state of the pages. Cheap to clone.
@@ -132,6 +138,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         assets::routes(web),
         login::routes(web),
         patients::routes(web),
+        portal::desk::routes(web),
         duplicates::routes(web),
         chart::routes(web),
         encounters::routes(web),
@@ -153,7 +160,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
 /// The service's whole router: the pages and `more` (the FHIR API), every handler behind the gate of its policy.
 pub fn app(web: &Web, more: Vec<Route>) -> Router {
     let table = [routes(web), more].concat();
-    route::router(web, table)
+    route::router(web, Door::Staff, table)
         .fallback(|uri: Uri| async move { lost(&uri, PageError::NotFound) })
         .method_not_allowed_fallback(|uri: Uri| async move { lost(&uri, PageError::Method) })
         .layer(from_fn_with_state(web.store().clone(), crate::fhir::cors::allow))
@@ -166,8 +173,20 @@ pub fn public_routes(web: &Web) -> Vec<Route> {
 
 /// The router of the public listener: online booking and static files, nothing of the staff's.
 pub fn public_app(web: &Web) -> Router {
-    route::router(web, public_routes(web))
+    route::router(web, Door::Public, public_routes(web))
         .route("/", axum::routing::get(|| async { login::redirect("/book") }))
+        .fallback(|uri: Uri| async move { lost(&uri, PageError::NotFound) })
+        .method_not_allowed_fallback(|uri: Uri| async move { lost(&uri, PageError::Method) })
+}
+
+/// The portal's route table.
+pub fn portal_routes(web: &Web) -> Vec<Route> {
+    [assets::routes(web), portal::routes(web)].concat()
+}
+
+/// The router of the patients' listener.
+pub fn portal_app(web: &Web) -> Router {
+    route::router(web, Door::Patients, portal_routes(web))
         .fallback(|uri: Uri| async move { lost(&uri, PageError::NotFound) })
         .method_not_allowed_fallback(|uri: Uri| async move { lost(&uri, PageError::Method) })
 }

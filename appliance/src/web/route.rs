@@ -130,10 +130,10 @@ impl Route {
     }
 }
 
-/// The router of a table: every handler behind its own gate.
-pub(super) fn router(web: &Web, routes: Vec<Route>) -> Router {
+/// The router of a table on one listener: every handler behind its own gate.
+pub(super) fn router(web: &Web, door: gate::Door, routes: Vec<Route>) -> Router {
     routes.into_iter().fold(Router::new(), |router, route| {
-        let rule = gate::Rule { web: web.clone(), policy: route.policy, surface: route.surface };
+        let rule = gate::Rule { web: web.clone(), door, policy: route.policy, surface: route.surface };
         let handler = match route.surface {
             Surface::Page => route.handler,
             Surface::Fhir => route.handler.layer(from_fn(crate::fhir::negotiate::check)),

@@ -62,6 +62,8 @@ impl Site {
                 zone,
                 idle_lock_s: IDLE_S,
                 bases: vec!["https://emr.example".into()],
+                portal: Some("https://portal.example".into()),
+                has_mail: true,
             },
         );
         let app = app(&web, programs(&web));

@@ -34,8 +34,14 @@ impl Api {
             let job = move |tx: &mut Tx<'_>| log_in(tx.connection(), role);
             store.write(&Actor::anonymous(), job).await.unwrap();
         }
-        let settings =
-            web::Settings { practice_name: "x".into(), zone: chrono_tz::UTC, idle_lock_s: 40_000, bases: Vec::new() };
+        let settings = web::Settings {
+            practice_name: "x".into(),
+            zone: chrono_tz::UTC,
+            idle_lock_s: 40_000,
+            bases: Vec::new(),
+            portal: None,
+            has_mail: true,
+        };
         let app = web::app(&Web::new(store.clone(), settings), http::routes(&store));
         Api { _dir: dir, clock, store, app, role: Role::Clinician }
     }

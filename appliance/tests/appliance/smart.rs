@@ -52,6 +52,8 @@ impl App {
             zone: chrono_tz::UTC,
             idle_lock_s: 600,
             bases: vec![BASE.to_owned()],
+            portal: None,
+            has_mail: true,
         };
         let routes = [fhir::http::routes(&store), fhir::smart::routes(&store, vec![BASE.to_owned()])].concat();
         let router = web::app(&Web::new(store.clone(), settings), routes);

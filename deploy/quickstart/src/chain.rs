@@ -305,7 +305,9 @@ impl Chain<'_> {
     /// The new account's second factor, base32.
     async fn create_account(&self, user: &User) -> anyhow::Result<String> {
         let (log, program, config) = match user.program {
-            Program::Emr => ("appliance-user", "appliance", self.layout.at("appliance/appliance.toml")),
+            Program::Emr | Program::Portal => {
+                ("appliance-user", "appliance", self.layout.at("appliance/appliance.toml"))
+            }
             Program::Console => ("console-user", "console", self.layout.at("console/console.toml")),
         };
         let password = self.practice.run_dir.join("password");
@@ -316,8 +318,14 @@ impl Chain<'_> {
         }
         std::fs::remove_file(&totp).ok();
         files::write_private(&password, user.password.as_bytes())?;
-        let mut arguments = arguments!["user", "create", "--config", config, "--name", &user.name].to_vec();
-        arguments.extend(arguments!["--role", &user.role, "--password-file", &password, "--totp-out", &totp].to_vec());
+        let mut arguments = match user.program {
+            // Of the first patient.
+            Program::Portal => arguments!["portal", "create", "--config", config, "--mail", &user.name].to_vec(),
+            Program::Emr | Program::Console => {
+                arguments!["user", "create", "--config", config, "--name", &user.name, "--role", &user.role].to_vec()
+            }
+        };
+        arguments.extend(arguments!["--password-file", &password, "--totp-out", &totp].to_vec());
         if user.program == Program::Emr {
             arguments.extend(arguments!["--display", &user.display].to_vec());
         }

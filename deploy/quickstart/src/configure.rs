@@ -59,6 +59,7 @@ fn appliance(practice: &Practice) -> String {
          practice_name = {}\n\
          time_zone = {}\n\
          listen = {}\n\
+         portal_listen = {}\n\
          public_names = [{}]\n\
          data_dir = \"data\"\n\
          staging_dir = \"staging\"\n\
@@ -70,6 +71,7 @@ fn appliance(practice: &Practice) -> String {
         text(&practice.practice_name),
         text(&practice.time_zone),
         text(&practice.listen_on(practice.ports.appliance).to_string()),
+        text(&practice.listen_on(practice.ports.portal).to_string()),
         names.join(", "),
         path(&practice.socket("ops")),
         rustix::process::geteuid().as_raw(),

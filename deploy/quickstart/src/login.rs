@@ -37,7 +37,7 @@ pub fn code_at(totp_secret: &str, unix_s: u64) -> anyhow::Result<String> {
 pub fn one(layout: &Layout, practice: &Practice, user: &User) -> anyhow::Result<String> {
     let mut text = card(layout, practice, user)?;
     let issuer = match user.program {
-        Program::Emr => practice.practice_name.as_str(),
+        Program::Emr | Program::Portal => practice.practice_name.as_str(),
         Program::Console => "Holdfast console",
     };
     let url = otpauth(issuer, &user.name, &user.totp_secret);
@@ -51,6 +51,7 @@ fn card(layout: &Layout, practice: &Practice, user: &User) -> anyhow::Result<Str
     let (title, stem, port) = match user.program {
         Program::Emr => ("EMR", "appliance", practice.ports.appliance),
         Program::Console => ("Console", "console", practice.ports.console),
+        Program::Portal => ("Patient portal", "appliance", practice.ports.portal),
     };
     let (code, good_s) = code_now(&user.totp_secret)?;
     Ok(format!(
@@ -64,15 +65,18 @@ fn card(layout: &Layout, practice: &Practice, user: &User) -> anyhow::Result<Str
     ))
 }
 
-/// EMR, console and health page, each with one user, and the names of the others.
+/// EMR, patient portal, console and health page, each with one user, and the names of the others.
 pub fn all(layout: &Layout, practice: &Practice, users: &Users) -> anyhow::Result<String> {
     let mut text = String::new();
-    for program in [Program::Emr, Program::Console] {
+    for program in [Program::Emr, Program::Portal, Program::Console] {
         let mut enrolled = users.all.iter().filter(|user| user.program == program && user.enrolled());
         let Some(first) = enrolled.next() else { continue };
         text.push_str(&one(layout, practice, first)?);
         let others: Vec<String> = enrolled.map(|user| format!("{} ({})", user.name, user.role)).collect();
-        let _ = writeln!(text, "  other users: {}\n", others.join(", "));
+        if !others.is_empty() {
+            let _ = writeln!(text, "  other users: {}", others.join(", "));
+        }
+        text.push('\n');
     }
     let _ = write!(
         text,

@@ -42,13 +42,27 @@ pub struct Ports {
     pub appliance: u16,
     pub console: u16,
     pub agent: u16,
+    /// Later than the others: a folder of an earlier release has none yet.
+    #[serde(default = "portal_port")]
+    pub portal: u16,
     pub provider_north: u16,
     pub provider_south: u16,
 }
 
+fn portal_port() -> u16 {
+    8446
+}
+
 impl Default for Ports {
     fn default() -> Self {
-        Self { appliance: 8443, console: 8444, agent: 8445, provider_north: 9001, provider_south: 9002 }
+        Self {
+            appliance: 8443,
+            console: 8444,
+            agent: 8445,
+            portal: portal_port(),
+            provider_north: 9001,
+            provider_south: 9002,
+        }
     }
 }
 
@@ -147,6 +161,7 @@ impl Practice {
         ports.appliance = chosen.free_port(listen, ports.appliance)?;
         ports.console = chosen.free_port(listen, ports.console)?;
         ports.agent = chosen.free_port(listen, ports.agent)?;
+        ports.portal = chosen.free_port(listen, ports.portal)?;
         ports.provider_north = chosen.free_port(local, ports.provider_north)?;
         ports.provider_south = chosen.free_port(local, ports.provider_south)?;
         Ok(())

@@ -15,13 +15,16 @@ const HEAD: &str =
 pub enum Program {
     Emr,
     Console,
+    /// The patients' own pages.
+    Portal,
 }
 
 /// Who is made at the first start: program, role, login name, display name.
-const PEOPLE: [(Program, &str, &str, &str); 7] = [
+const PEOPLE: [(Program, &str, &str, &str); 8] = [
     (Program::Emr, "practice-admin", "admin", "Alex Admin"),
     (Program::Emr, "clinician", "doctor", "Dana Doctor"),
     (Program::Emr, "front-desk", "desk", "Devon Desk"),
+    (Program::Portal, "patient", "patient@example.org", "A patient"),
     (Program::Console, "owner", "owner", "Oakley Owner"),
     (Program::Console, "practice-it", "it", "Ira Tech"),
     (Program::Console, "data-center", "hands", "Harper Hands"),

@@ -183,6 +183,8 @@ async fn clients_of_other_people_work_with_it() -> Result<()> {
         zone: chrono_tz::UTC,
         idle_lock_s: 40_000,
         bases: bases.clone(),
+        portal: None,
+        has_mail: true,
     };
     let routes = [appliance::fhir::http::routes(&store), appliance::fhir::smart::routes(&store, bases)].concat();
     let app = web::app(&Web::new(store.clone(), settings), routes);

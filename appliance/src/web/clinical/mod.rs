@@ -3,7 +3,7 @@
 
 mod immunizations;
 mod referrals;
-mod results;
+pub mod results;
 mod tasks;
 mod timeline;
 mod vitals;
@@ -28,7 +28,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
 }
 
 /// When something was, as precisely as it says.
-fn moment(resource: &Value) -> &str {
+pub fn moment(resource: &Value) -> &str {
     [
         "/effectiveDateTime",
         "/effectivePeriod/start",

@@ -220,6 +220,7 @@ async fn one(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> Re
             div.head { h1 { (text(&task, "/description")) } a.button href="/tasks" { "All tasks" } }
             p.soft { "For " b { (text(&task, "/owner/display")) } ", from " (text(&task, "/requester/display")) ", " (dates::show(text(&task, "/authoredOn"), zone))
                 @if !due(&task).is_empty() { ", due " (dates::show_day(due(&task), zone)) } }
+            @if let Some(patient) = &facts { (came_from_patient(&task, &patient.id)) }
             @for said in list(&task, "note") { article.note {
                 header { b { (text(said, "/authorString")) } span.soft { " · " (dates::show(text(said, "/time"), zone)) } }
                 div.text { (text(said, "/text")) }
@@ -232,6 +233,18 @@ async fn one(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> Re
             }
         },
     ))
+}
+
+/// A link to what a patient sent.
+fn came_from_patient(task: &Value, patient: &str) -> Markup {
+    let focus = text(task, "/focus/reference");
+    html! {
+        @if focus.starts_with("Communication/") {
+            p { a.button href={ "/patients/" (patient) "/messages" } { "Read and answer the message" } }
+        } @else if let Some(form) = focus.strip_prefix("QuestionnaireResponse/") {
+            p { a.button href={ "/patients/" (patient) "/forms/" (form) } { "Open the form" } }
+        }
+    }
 }
 
 async fn change(

@@ -22,7 +22,8 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-type Told = BTreeMap<(String, usize), String>;
+/// What is wrong with single questions, by question and repetition.
+pub type Told = BTreeMap<(String, usize), String>;
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -48,7 +49,7 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, forms: &[Value]
         .map(|form| {
             html! {
                 span.what { a href={ "/patients/" (patient.id) "/forms/" (text(form, "/id")) } { (title(form)) }
-                    @if is_draft(form) { " " span.tag.warn { "draft" } } }
+                    @if is_draft(form) { " " span.tag.warn { (if text(form, "/source/reference").is_empty() { "draft" } else { "with the patient" }) } } }
                 span.when { (dates::show_day(text(form, "/authored"), zone)) }
             }
         })
@@ -58,7 +59,7 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, forms: &[Value]
     chart::section("Forms", may.then_some((add.as_str(), "Fill in")), &chart::folded(&rows, "No forms yet."))
 }
 
-fn title(response: &Value) -> &str {
+pub fn title(response: &Value) -> &str {
     match text(response, "/text/div") {
         _ if !text(response, "/_questionnaire/extension/0/valueString").is_empty() => {
             text(response, "/_questionnaire/extension/0/valueString")
@@ -107,7 +108,7 @@ fn author(visit: &Visit) -> Value {
     author
 }
 
-fn new_response(template: &Value, patient: &str, author: Value, now: &str) -> Value {
+pub fn new_response(template: &Value, patient: &str, author: Value, now: &str) -> Value {
     // The template as it was at this version: a later change of the template changes no form.
     let asked = format!("Questionnaire/{}|{}", text(template, "/id"), version(template));
     let title = json!({"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/display", "valueString": text(template, "/title")}]});
@@ -147,7 +148,7 @@ struct Opened {
     template: Template,
 }
 
-fn template_of(view: &View<'_>, response: &Value) -> Result<Template, StoreError> {
+pub fn template_of(view: &View<'_>, response: &Value) -> Result<Template, StoreError> {
     let asked = text(response, "/questionnaire").strip_prefix("Questionnaire/").unwrap_or_default();
     let (id, version) = asked.split_once('|').unwrap_or((asked, ""));
     let found = match version.parse() {
@@ -327,7 +328,7 @@ fn read_only(web: &Web, visit: &Visit, opened: &Opened, answers: &Answers) -> Ma
     )
 }
 
-fn answered(template: &Template, answers: &Answers) -> Markup {
+pub fn answered(template: &Template, answers: &Answers) -> Markup {
     let row = |item: &Item, index: usize| {
         let said = answers.text(&item.id, index);
         html! { @if !said.is_empty() { div { dt { (item.text) } dd.text { (said) } } } }
@@ -374,7 +375,7 @@ async fn store(
     web.store().write(&visit.actor, save).await
 }
 
-fn push_extension(body: &mut Value, extension: Value) {
+pub fn push_extension(body: &mut Value, extension: Value) {
     if !body["extension"].is_array() {
         body["extension"] = json!([]);
     }

@@ -2,13 +2,13 @@
 
 mod fill;
 mod phrases;
-mod prefill;
-mod templates;
+pub mod prefill;
+pub mod templates;
 
 #[cfg(test)]
 mod tests;
 
-pub use fill::section;
+pub use fill::{Told, answered, new_response, push_extension, questions, section, template_of, title};
 
 use super::reading::text;
 use super::{Route, Web};
@@ -17,23 +17,25 @@ use crate::scheduling::extension;
 use serde_json::{Value, json};
 
 /// Who signed a form and when; the same for who co-signed it.
-const SIGNED: &str = "urn:holdfast:signed";
+pub const SIGNED: &str = "urn:holdfast:signed";
 const COSIGNED: &str = "urn:holdfast:cosigned";
 /// The form that an amendment replaces.
 const AMENDS: &str = "urn:holdfast:amends";
+/// How a patient who signed or wrote is named.
+pub const PATIENT: &str = "the patient";
 /// The identifier system of our accounts.
-const ACCOUNT: &str = "urn:holdfast:account";
+pub const ACCOUNT: &str = "urn:holdfast:account";
 
 pub fn routes(web: &Web) -> Vec<Route> {
     [templates::routes(web), fill::routes(web), phrases::routes(web)].concat()
 }
 
-fn is_draft(response: &Value) -> bool {
+pub fn is_draft(response: &Value) -> bool {
     text(response, "/status") == "in-progress"
 }
 
 /// A signature as an extension's parts.
-fn signature(url: &str, actor: &Actor, display: &str, now: &str) -> Value {
+pub fn signature(url: &str, actor: &Actor, display: &str, now: &str) -> Value {
     json!({"url": url, "extension": [
         {"url": "who", "valueReference": {"identifier": {"system": ACCOUNT, "value": actor.id}, "display": display}},
         {"url": "when", "valueInstant": now},

@@ -178,12 +178,6 @@ fn check(web: &Web, form: &Form, visit: &str, start_s: i64) -> Result<Request, P
     }
 }
 
-/// Six digits, without bias.
-fn new_code() -> Result<String, PageError> {
-    let bytes: [u8; 8] = crate::clock::random().map_err(|_| PageError::Internal("randomness"))?;
-    Ok(format!("{:06}", u64::from_le_bytes(bytes) % 1_000_000))
-}
-
 async fn ask_for_code(
     State(web): State<Web>,
     visit: Visit,
@@ -198,7 +192,8 @@ async fn ask_for_code(
             return Ok(again(StatusCode::UNPROCESSABLE_ENTITY, pages::details(&web, &visit, &shown, &form, &problems)));
         }
     };
-    let (token, code, now) = (service::auth::random_token(), new_code()?, web.now());
+    let code = messages::new_code().map_err(|_| PageError::Internal("randomness"))?;
+    let (token, now) = (service::auth::random_token(), web.now());
     let address = visit.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string());
     let span = Span { from: start, until: start + offer.minutes * 60 };
     let (holder, practice) = (token.clone(), web.settings().practice_name.clone());

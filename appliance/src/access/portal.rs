@@ -1,0 +1,395 @@
+//! Accounts of patients: invitation, login in two steps, session. Their own tables and their own cookie: nothing of the staff's
+//! opens them, and they open nothing of the staff's.
+//!
+//! ```text
+//! chart -> invitation (one-time link, birth date asked) -> account: password + authenticator or code by mail
+//! mail address + password -> step -> code -> session -> Actor bound to one patient -> authorize(...)
+//! ```
+//!
+//! Every function works inside a transaction of the store; times are Unix seconds given by the caller.
+
+use super::Actor;
+use super::accounts::AccountError;
+use super::sessions::{ABSOLUTE_S, Session};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+/// The cookie of a patient's session.
+pub const COOKIE: &str = "__Host-holdfast-portal";
+/// A patient's session ends after so long without a request, seconds: it may be a borrowed computer.
+pub const IDLE_S: i64 = 20 * 60;
+/// How long an invitation is good.
+pub const INVITE_S: i64 = 7 * 86_400;
+/// How long the second step of a login may take.
+const STEP_S: i64 = 15 * 60;
+/// Wrong answers before an invitation or a step is over.
+const WRONG_MAX: u32 = 5;
+
+/// A patient's account, without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub id: String,
+    pub patient: String,
+    pub mail: String,
+    /// Whether the second factor is an authenticator; a code by mail otherwise.
+    pub authenticator: bool,
+    pub created: i64,
+    pub disabled: bool,
+}
+
+/// What is needed to check a login. No Debug: it carries the password hash and the TOTP secret.
+pub struct Credentials {
+    pub account: Account,
+    pub password_hash: String,
+    pub totp_secret: Option<String>,
+    pub totp_step: Option<u64>,
+}
+
+const COLUMNS: &str = "a.id, a.patient, a.mail, a.totp_secret IS NOT NULL, a.created, a.disabled";
+
+fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+    Ok(Account {
+        id: row.get(0)?,
+        patient: row.get(1)?,
+        mail: row.get(2)?,
+        authenticator: row.get(3)?,
+        created: row.get(4)?,
+        disabled: row.get::<_, Option<i64>>(5)?.is_some(),
+    })
+}
+
+/// The form of a mail address that is stored and compared; `None` for what is none.
+pub fn mail_address(typed: &str) -> Option<String> {
+    let mail = typed.trim().to_lowercase();
+    let plain = mail.len() <= 200 && !mail.chars().any(|c| c.is_whitespace() || c.is_control());
+    let whole =
+        mail.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.') && !host.contains('@'));
+    (plain && whole).then_some(mail)
+}
+
+/// The account of a patient.
+pub fn of_patient(db: &Connection, patient: &str) -> Result<Option<Account>, AccountError> {
+    let sql = format!("SELECT {COLUMNS} FROM portal_account a WHERE a.patient = ?1");
+    Ok(db.prepare_cached(&sql)?.query_row([patient], account).optional()?)
+}
+
+/// The account and its secrets by mail address; one that was ended is found too, the caller refuses it.
+pub fn credentials(db: &Connection, typed: &str) -> Result<Option<Credentials>, AccountError> {
+    let Some(mail) = mail_address(typed) else { return Ok(None) };
+    load(db, "a.mail", &mail)
+}
+
+fn load(db: &Connection, column: &str, value: &str) -> Result<Option<Credentials>, AccountError> {
+    let sql =
+        format!("SELECT {COLUMNS}, a.password, a.totp_secret, a.totp_step FROM portal_account a WHERE {column} = ?1");
+    let row = |row: &Row<'_>| {
+        Ok(Credentials {
+            account: account(row)?,
+            password_hash: row.get(6)?,
+            totp_secret: row.get(7)?,
+            totp_step: row.get::<_, Option<i64>>(8)?.and_then(|step| u64::try_from(step).ok()),
+        })
+    };
+    Ok(db.prepare_cached(&sql)?.query_row([value], row).optional()?)
+}
+
+/// An account as it is set up; the password is already hashed.
+pub struct NewAccount<'a> {
+    pub id: &'a str,
+    pub patient: &'a str,
+    pub mail: &'a str,
+    pub password_hash: &'a str,
+    /// `None`: the second factor is a code by mail.
+    pub totp_secret: Option<&'a str>,
+    pub totp_step: Option<u64>,
+}
+
+/// Sets up a patient's account, or anew where there is one: then its sessions end.
+///
+/// # Errors
+/// [`AccountError::MailTaken`] when another patient's account has this address.
+pub fn set_up(db: &Connection, new: &NewAccount<'_>, now: i64) -> Result<(), AccountError> {
+    let mail = mail_address(new.mail).ok_or(AccountError::BadMail)?;
+    let sql = "SELECT count(*) FROM portal_account WHERE mail = ?1 AND patient <> ?2";
+    if db.query_row(sql, (&mail, new.patient), |row| row.get::<_, i64>(0))? > 0 {
+        return Err(AccountError::MailTaken);
+    }
+    end_sessions(db, new.patient)?;
+    let step = new.totp_step.and_then(|step| i64::try_from(step).ok());
+    let sql = "INSERT INTO portal_account (id, patient, mail, password, totp_secret, totp_step, created) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (patient) DO UPDATE SET mail = excluded.mail, \
+               password = excluded.password, totp_secret = excluded.totp_secret, totp_step = excluded.totp_step, disabled = NULL";
+    db.execute(sql, params![new.id, new.patient, mail, new.password_hash, new.totp_secret, step, now])?;
+    Ok(())
+}
+
+fn end_sessions(db: &Connection, patient: &str) -> Result<(), AccountError> {
+    for table in ["portal_session", "portal_step"] {
+        let sql = format!("DELETE FROM {table} WHERE account IN (SELECT id FROM portal_account WHERE patient = ?1)");
+        db.execute(&sql, [patient])?;
+    }
+    Ok(())
+}
+
+/// Ends a patient's access, with its sessions and open invitations.
+pub fn end(db: &Connection, patient: &str, now: i64) -> Result<(), AccountError> {
+    end_sessions(db, patient)?;
+    db.execute(
+        "UPDATE portal_account SET disabled = ?2 WHERE patient = ?1 AND disabled IS NULL",
+        params![patient, now],
+    )?;
+    db.execute("UPDATE portal_invite SET used = ?2 WHERE patient = ?1 AND used IS NULL", params![patient, now])?;
+    Ok(())
+}
+
+/// An open invitation.
+pub struct Invite {
+    pub patient: String,
+    pub mail: String,
+    pub totp_secret: String,
+}
+
+/// Invites a patient; an older open invitation ends.
+pub fn invite(
+    db: &Connection,
+    (token, patient, mail): (&str, &str, &str),
+    totp_secret: &str,
+    now: i64,
+) -> Result<(), AccountError> {
+    let mail = mail_address(mail).ok_or(AccountError::BadMail)?;
+    db.execute("DELETE FROM portal_invite WHERE expires < ?1 OR patient = ?2", params![now, patient])?;
+    let sql = "INSERT INTO portal_invite (token_hash, patient, mail, totp_secret, expires) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let hash = service::auth::token_hash(token);
+    db.execute(sql, params![hash.as_slice(), patient, mail, totp_secret, now + INVITE_S])?;
+    Ok(())
+}
+
+/// Until when a patient's invitation is open.
+pub fn invited_until(db: &Connection, patient: &str, now: i64) -> Result<Option<i64>, AccountError> {
+    let sql = "SELECT expires FROM portal_invite WHERE patient = ?1 AND used IS NULL AND expires >= ?2 AND wrong < ?3";
+    Ok(db.prepare_cached(sql)?.query_row(params![patient, now, WRONG_MAX], |row| row.get(0)).optional()?)
+}
+
+const INVITE_OPEN: &str = "token_hash = ?1 AND used IS NULL AND expires >= ?2 AND wrong < ?3";
+
+/// The invitation of a link.
+///
+/// # Errors
+/// [`AccountError::BadLink`] when it is unknown, used, over or was answered wrongly too often.
+pub fn open_invite(db: &Connection, token: &str, now: i64) -> Result<Invite, AccountError> {
+    let sql = format!("SELECT patient, mail, totp_secret FROM portal_invite WHERE {INVITE_OPEN}");
+    let row = |row: &Row<'_>| Ok(Invite { patient: row.get(0)?, mail: row.get(1)?, totp_secret: row.get(2)? });
+    let hash = service::auth::token_hash(token);
+    let found = db.query_row(&sql, params![hash.as_slice(), now, WRONG_MAX], row).optional()?;
+    found.ok_or(AccountError::BadLink)
+}
+
+/// Uses the invitation up; fails when somebody else did so first.
+pub fn take_invite(db: &Connection, token: &str, now: i64) -> Result<(), AccountError> {
+    let hash = service::auth::token_hash(token);
+    let sql = format!("UPDATE portal_invite SET used = ?2 WHERE {INVITE_OPEN}");
+    let taken = db.execute(&sql, params![hash.as_slice(), now, WRONG_MAX])?;
+    if taken == 1 { Ok(()) } else { Err(AccountError::BadLink) }
+}
+
+/// Notes that an invitation was answered with another birth date.
+pub fn wrong_invite(db: &Connection, token: &str) -> Result<(), AccountError> {
+    let hash = service::auth::token_hash(token);
+    db.execute("UPDATE portal_invite SET wrong = wrong + 1 WHERE token_hash = ?1", [hash.as_slice()])?;
+    Ok(())
+}
+
+/// Begins the second step of a login whose password was right; `code` is what was mailed.
+pub fn begin_step(
+    db: &Connection,
+    account: &str,
+    token: &str,
+    code: Option<&str>,
+    now: i64,
+) -> Result<(), AccountError> {
+    db.execute("DELETE FROM portal_step WHERE expires < ?1 OR account = ?2", params![now, account])?;
+    let sql = "INSERT INTO portal_step (token_hash, account, code_hash, expires) VALUES (?1, ?2, ?3, ?4)";
+    let hash = service::auth::token_hash(token);
+    // With the step's own token: six digits alone would be found from their hash.
+    let code = code.map(|code| service::auth::token_hash(&format!("{token}{code}")).to_vec());
+    db.execute(sql, params![hash.as_slice(), account, code, now + STEP_S])?;
+    Ok(())
+}
+
+/// What the second step expects.
+pub struct Step {
+    pub credentials: Credentials,
+    code_hash: Option<Vec<u8>>,
+}
+
+impl Step {
+    /// Whether this is the code that was mailed; for an authenticator the caller asks [`service::auth::Totp`].
+    pub fn is_mailed(&self, token: &str, code: &str) -> bool {
+        let own = service::auth::token_hash(&format!("{token}{code}"));
+        self.code_hash.as_deref().is_some_and(|hash| service::auth::constant_time_eq(hash, &own))
+    }
+
+    pub fn by_mail(&self) -> bool {
+        self.code_hash.is_some()
+    }
+}
+
+/// An open second step.
+pub fn step(db: &Connection, token: &str, now: i64) -> Result<Option<Step>, AccountError> {
+    let sql = "SELECT account, code_hash FROM portal_step WHERE token_hash = ?1 AND expires >= ?2 AND wrong < ?3";
+    let hash = service::auth::token_hash(token);
+    let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let found: Option<(String, Option<Vec<u8>>)> =
+        db.query_row(sql, params![hash.as_slice(), now, WRONG_MAX], row).optional()?;
+    let Some((account, code_hash)) = found else { return Ok(None) };
+    let credentials = load(db, "a.id", &account)?.filter(|found| !found.account.disabled);
+    Ok(credentials.map(|credentials| Step { credentials, code_hash }))
+}
+
+pub fn wrong_step(db: &Connection, token: &str) -> Result<(), AccountError> {
+    let hash = service::auth::token_hash(token);
+    db.execute("UPDATE portal_step SET wrong = wrong + 1 WHERE token_hash = ?1", [hash.as_slice()])?;
+    Ok(())
+}
+
+/// Uses the step up, and the TOTP step where there is one: each is good once, also when two requests race.
+pub fn finish_step(db: &Connection, account: &str, token: &str, totp_step: Option<u64>) -> Result<bool, AccountError> {
+    let hash = service::auth::token_hash(token);
+    if db
+        .execute("DELETE FROM portal_step WHERE token_hash = ?1 AND wrong < ?2", params![hash.as_slice(), WRONG_MAX])?
+        != 1
+    {
+        return Ok(false);
+    }
+    let Some(step) = totp_step else { return Ok(true) };
+    let Ok(step) = i64::try_from(step) else { return Ok(false) };
+    let sql = "UPDATE portal_account SET totp_step = ?2 WHERE id = ?1 AND (totp_step IS NULL OR totp_step < ?2)";
+    Ok(db.execute(sql, params![account, step])? == 1)
+}
+
+/// Opens a session under a new token.
+pub fn open(db: &Connection, account: &str, token: &str, csrf: &str, now: i64) -> Result<(), AccountError> {
+    let sql = "DELETE FROM portal_session WHERE created <= ?1 OR seen < ?2";
+    db.execute(sql, params![now - ABSOLUTE_S, now - IDLE_S])?;
+    let sql = "INSERT INTO portal_session (token_hash, account, csrf, created, seen) VALUES (?1, ?2, ?3, ?4, ?4)";
+    db.execute(sql, params![service::auth::token_hash(token).as_slice(), account, csrf, now])?;
+    Ok(())
+}
+
+/// The session of a cookie's token; `None` when there is none, it is over, or its account was ended.
+pub fn find(db: &Connection, token: &str, now: i64) -> Result<Option<Session>, AccountError> {
+    let token_hash = service::auth::token_hash(token);
+    let mut statement = db.prepare_cached(
+        "SELECT s.csrf, s.created, s.seen, a.id, a.patient, a.mail FROM portal_session s \
+         JOIN portal_account a ON a.id = s.account \
+         WHERE s.token_hash = ?1 AND s.created > ?2 AND s.seen >= ?3 AND a.disabled IS NULL",
+    )?;
+    let row = |row: &Row<'_>| {
+        let (id, patient): (String, String) = (row.get(3)?, row.get(4)?);
+        let times = (row.get(1)?, row.get(2)?);
+        Ok(Session::of_patient(token_hash, Actor::of_patient(&id, &patient), row.get(5)?, row.get(0)?, times))
+    };
+    Ok(statement.query_row(params![token_hash.as_slice(), now - ABSOLUTE_S, now - IDLE_S], row).optional()?)
+}
+
+/// Notes that the patient was here.
+pub fn touch(db: &Connection, session: &Session, now: i64) -> Result<(), AccountError> {
+    let sql = "UPDATE portal_session SET seen = max(seen, ?2) WHERE token_hash = ?1";
+    db.prepare_cached(sql)?.execute(params![session.token_hash.as_slice(), now])?;
+    Ok(())
+}
+
+pub fn close(db: &Connection, token_hash: &[u8; 32]) -> Result<(), AccountError> {
+    db.execute("DELETE FROM portal_session WHERE token_hash = ?1", [token_hash.as_slice()])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: NewAccount<'static> = NewAccount {
+        id: "account",
+        patient: "p",
+        mail: " Ada@Example.org ",
+        password_hash: "x",
+        totp_secret: None,
+        totp_step: None,
+    };
+
+    fn database() -> Connection {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(super::super::SCHEMA_4).unwrap();
+        db
+    }
+
+    #[test]
+    fn one_address_is_one_patients() {
+        let db = database();
+        set_up(&db, &NEW, 1000).unwrap();
+        assert_eq!(credentials(&db, "ADA@example.org").unwrap().unwrap().account.patient, "p");
+        let other = NewAccount { id: "other", patient: "q", ..NEW };
+        assert!(matches!(set_up(&db, &other, 1000), Err(AccountError::MailTaken)));
+        for bad in ["", "ada", "@example.org", "ada@host", "a b@example.org", "a@b@example.org"] {
+            assert!(mail_address(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_bound_to_its_patient_and_ends_when_idle_or_ended() {
+        let db = database();
+        set_up(&db, &NEW, 1000).unwrap();
+        open(&db, "account", "token", "csrf", 1000).unwrap();
+        let session = find(&db, "token", 1000 + IDLE_S).unwrap().unwrap();
+        assert_eq!(session.actor.patient(), Some("p"));
+        assert!(find(&db, "token", 1001 + IDLE_S).unwrap().is_none());
+        touch(&db, &session, 1500).unwrap();
+        assert!(find(&db, "token", 1500 + IDLE_S).unwrap().is_some());
+        assert!(find(&db, "csrf", 1000).unwrap().is_none());
+        end(&db, "p", 1600).unwrap();
+        assert!(find(&db, "token", 1600).unwrap().is_none());
+        // Set up anew: nobody's old session comes back.
+        set_up(&db, &NEW, 1700).unwrap();
+        assert!(find(&db, "token", 1700).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_invitation_is_good_once_and_not_for_guessing() {
+        let db = database();
+        invite(&db, ("first", "p", "ada@example.org"), "SECRET", 1000).unwrap();
+        invite(&db, ("token", "p", "ada@example.org"), "SECRET", 1000).unwrap();
+        assert!(open_invite(&db, "first", 1000).is_err(), "the newer one ends the older one");
+        assert!(open_invite(&db, "token", 1001 + INVITE_S).is_err());
+        take_invite(&db, "token", 1000).unwrap();
+        assert!(take_invite(&db, "token", 1000).is_err() && open_invite(&db, "token", 1000).is_err());
+        invite(&db, ("guessed", "p", "ada@example.org"), "SECRET", 1000).unwrap();
+        for _ in 0..WRONG_MAX {
+            open_invite(&db, "guessed", 1000).unwrap();
+            wrong_invite(&db, "guessed").unwrap();
+        }
+        assert!(open_invite(&db, "guessed", 1000).is_err() && take_invite(&db, "guessed", 1000).is_err());
+    }
+
+    #[test]
+    fn a_code_is_good_once_for_its_own_step() {
+        let db = database();
+        set_up(&db, &NEW, 1000).unwrap();
+        begin_step(&db, "account", "one", Some("123456"), 1000).unwrap();
+        let found = step(&db, "one", 1000).unwrap().unwrap();
+        assert!(
+            found.is_mailed("one", "123456") && !found.is_mailed("one", "123457") && !found.is_mailed("two", "123456")
+        );
+        assert!(finish_step(&db, "account", "one", None).unwrap());
+        assert!(!finish_step(&db, "account", "one", None).unwrap());
+        begin_step(&db, "account", "two", Some("123456"), 1000).unwrap();
+        for _ in 0..WRONG_MAX {
+            wrong_step(&db, "two").unwrap();
+        }
+        assert!(step(&db, "two", 1000).unwrap().is_none() && !finish_step(&db, "account", "two", None).unwrap());
+        begin_step(&db, "account", "three", None, 1000).unwrap();
+        assert!(!step(&db, "three", 1000).unwrap().unwrap().is_mailed("three", ""));
+        assert!(step(&db, "three", 1001 + STEP_S).unwrap().is_none());
+        assert!(finish_step(&db, "account", "three", Some(7)).unwrap());
+        begin_step(&db, "account", "four", None, 1000).unwrap();
+        assert!(!finish_step(&db, "account", "four", Some(7)).unwrap(), "a TOTP step is good once");
+    }
+}

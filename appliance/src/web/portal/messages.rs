@@ -1,0 +1,146 @@
+//! Messages between a patient and the practice: `Communication`s in the patient's compartment. What the staff says to each other
+//! stays in tasks, which no patient reads.
+
+use super::super::fields::{Problems, area};
+use super::super::form::Form;
+use super::super::gate::Visit;
+use super::super::layout::{self, Portal};
+use super::super::login::redirect;
+use super::super::reading::{reference_id, text};
+use super::super::{Method, PageError, Policy, Route, Target, Web, dates};
+use super::{patient, record};
+use crate::access::{Action, Role};
+use crate::store::{StoreError, Tx, View};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use maud::{Markup, html};
+use serde_json::{Value, json};
+
+pub const TEXT_CHARS_MAX: usize = 5000;
+/// Messages of one patient within a day.
+const DAILY_MAX: usize = 20;
+const ROLE: &str = "urn:holdfast:role";
+
+pub fn routes(web: &Web) -> Vec<Route> {
+    let w = || web.clone();
+    let may = |action| Policy::Permits(action, Target::Resource("Communication"));
+    vec![
+        Route::new(Method::Get, "/messages", may(Action::Search), page, w()),
+        Route::new(Method::Post, "/messages", may(Action::Create), send, w()),
+    ]
+}
+
+/// One message as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Written by the patient.
+    pub own: bool,
+    pub from: String,
+    pub sent: String,
+    pub text: String,
+}
+
+/// The messages between a patient and the practice, oldest first. Other communications about the patient are none.
+pub fn conversation(all: &[Value], patient: &str) -> Vec<Told> {
+    let own = |message: &Value| reference_id(message, "/sender/reference", "Patient") == Some(patient);
+    let to = |message: &Value| reference_id(message, "/recipient/0/reference", "Patient") == Some(patient);
+    let mut found: Vec<Told> = all
+        .iter()
+        .filter(|message| text(message, "/status") == "completed" && (own(message) || to(message)))
+        .map(|message| Told {
+            own: own(message),
+            from: text(message, "/sender/display").to_owned(),
+            sent: text(message, "/sent").to_owned(),
+            text: text(message, "/payload/0/contentString").to_owned(),
+        })
+        .collect();
+    found.sort_by_key(|told| dates::unix_s(&told.sent));
+    found
+}
+
+/// A conversation as both sides see it.
+pub fn shown(told: &[Told], zone: chrono_tz::Tz, own_name: &str) -> Markup {
+    html! {
+        @for one in told { article.note {
+            header { b { (if one.own { own_name } else { one.from.as_str() }) } span.soft { " · " (dates::show(&one.sent, zone)) } }
+            div.text { (one.text) }
+        } }
+    }
+}
+
+/// A task for a role, about a patient and what came from them.
+pub fn task(patient: &str, what: &str, role: Role, focus: &str, now: &str) -> Value {
+    let name = if role == Role::FrontDesk { "Front desk" } else { "Clinicians" };
+    json!({
+        "resourceType": "Task", "status": "requested", "intent": "order", "description": what, "authoredOn": now,
+        "for": {"reference": format!("Patient/{patient}")}, "focus": {"reference": focus},
+        "owner": {"identifier": {"system": ROLE, "value": role.as_str()}, "display": name},
+        "requester": {"reference": format!("Patient/{patient}"), "display": "the patient"},
+    })
+}
+
+async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
+    show(&web, &visit, "", &Problems::default()).await
+}
+
+async fn show(web: &Web, visit: &Visit, typed: &str, problems: &Problems) -> Result<Markup, PageError> {
+    let id = patient(visit)?;
+    let read =
+        move |view: &View<'_>| Ok::<_, StoreError>(conversation(&record::all_of(view, "Communication", &id)?, &id));
+    let told = web.store().view(&visit.actor, read).await?;
+    Ok(layout::portal(
+        web,
+        visit,
+        Portal::Messages,
+        "Messages",
+        &html! {
+            h1 { "Messages" }
+            (problems.summary())
+            (shown(&told, web.settings().zone, "You"))
+            @if told.is_empty() { p.empty { "No messages yet." } }
+            form.sheet method="post" action="/messages" { (layout::csrf(visit))
+                (area("Your message", "text", typed, 5, problems))
+                p.actions { button.primary type="submit" { "Send" } }
+                p.hint { "Not for emergencies: somebody reads it on the next working day." }
+            }
+        },
+    ))
+}
+
+async fn send(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
+    let words = form.raw("text").trim().to_owned();
+    let mut problems = Problems::default();
+    if words.is_empty() || words.chars().count() > TEXT_CHARS_MAX {
+        problems.add("text", "Please write up to 5000 characters.");
+        return Ok(
+            (StatusCode::UNPROCESSABLE_ENTITY, show(&web, &visit, form.raw("text"), &problems).await?).into_response()
+        );
+    }
+    let (id, now, now_s) = (patient(&visit)?, web.now_fhir(), web.now());
+    let store = move |tx: &mut Tx<'_>| {
+        let all = super::super::chart::jsons(
+            &tx.search(&crate::store::Query::all("Communication")?.of_patient(&id).limit(500))?.resources,
+        )?;
+        let of_today = |told: &&Told| told.own && dates::unix_s(&told.sent).is_some_and(|at| at > now_s - 86_400);
+        if conversation(&all, &id).iter().filter(of_today).count() >= DAILY_MAX {
+            return Ok(false);
+        }
+        let reference = format!("Patient/{id}");
+        let message = json!({
+            "resourceType": "Communication", "status": "completed", "subject": {"reference": reference},
+            "sender": {"reference": reference, "display": "Patient"}, "sent": now, "payload": [{"contentString": words}],
+        });
+        let stored = tx.create("Communication", message)?;
+        let focus = format!("Communication/{}", stored.id);
+        tx.create("Task", task(&id, "A patient wrote a message", Role::FrontDesk, &focus, &now))?;
+        Ok::<_, StoreError>(true)
+    };
+    if !web.store().write(&visit.actor, store).await? {
+        problems.add("", "These are very many messages for one day. Please call us.");
+        return Ok(
+            (StatusCode::TOO_MANY_REQUESTS, show(&web, &visit, form.raw("text"), &problems).await?).into_response()
+        );
+    }
+    Ok(redirect("/messages"))
+}

@@ -1,0 +1,177 @@
+//! What stands in the record: the start page, and the summary.
+
+use super::super::gate::Visit;
+use super::super::layout::{self, Portal};
+use super::super::reading::{self, PatientFacts, code, concept, text};
+use super::super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
+use super::{is_valid, patient, visits};
+use crate::access::Action;
+use crate::store::{Query, StoreError, View};
+use crate::web::clinical::{moment, results};
+use axum::extract::State;
+use maud::{Markup, html};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+const READ_MAX: u32 = 500;
+
+pub fn routes(web: &Web) -> Vec<Route> {
+    let w = || web.clone();
+    let may = |kind| Policy::Permits(Action::Search, Target::Resource(kind));
+    vec![
+        Route::new(Method::Get, "/", may("Appointment"), start, w()),
+        Route::new(Method::Get, "/record", may("Condition"), record, w()),
+    ]
+}
+
+/// All of a kind in the patient's own compartment.
+pub fn all_of(view: &View<'_>, kind: &str, patient: &str) -> Result<Vec<Value>, StoreError> {
+    chart::jsons(&view.search(&Query::all(kind)?.of_patient(patient).limit(READ_MAX))?.resources)
+}
+
+async fn start(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
+    let (id, now) = (patient(&visit)?, web.now());
+    let read = move |view: &View<'_>| {
+        let facts = PatientFacts::read(&view.read("Patient", &id)?.json()?);
+        let ahead = visits::ahead(&all_of(view, "Appointment", &id)?, now);
+        let forms = all_of(view, "QuestionnaireResponse", &id)?;
+        let waiting = forms.iter().filter(|form| super::forms::is_waiting(form, &id)).count();
+        let told = super::messages::conversation(&all_of(view, "Communication", &id)?, &id);
+        Ok::<_, StoreError>((facts, ahead, waiting, told))
+    };
+    let (facts, ahead, waiting, told) = web.store().view(&visit.actor, read).await?;
+    let zone = web.settings().zone;
+    Ok(layout::portal(
+        &web,
+        &visit,
+        Portal::Start,
+        "Welcome",
+        &html! {
+            h1 { "Welcome, " (facts.given) " " (facts.family) }
+            div.grid {
+                section.panel { h2 { "Next appointment" }
+                    @match ahead.first() {
+                        Some(next) => p.chosen { (dates::show(text(next, "/start"), zone)) br; (visits::what(next)) },
+                        None => p.empty { "None is booked." },
+                    }
+                    p { a.button href="/appointments" { "Appointments" } }
+                }
+                section.panel { h2 { "To fill in before your visit" }
+                    @if waiting == 0 { p.empty { "Nothing waits for you." } }
+                    @else { p { b { (waiting) } @if waiting == 1 { " form waits for you." } @else { " forms wait for you." } } }
+                    p { a.button href="/forms" { "Forms" } }
+                }
+                section.panel { h2 { "Messages" }
+                    @match told.last() {
+                        Some(last) => p { "The last one is from " b { (if last.own { "you" } else { last.from.as_str() }) } ", " (dates::show(&last.sent, zone)) "." },
+                        None => p.empty { "No messages." },
+                    }
+                    p { a.button href="/messages" { "Messages" } }
+                }
+            }
+            p.hint { "In an emergency call the emergency number. This page is not watched around the clock." }
+        },
+    ))
+}
+
+/// What the summary shows.
+struct Summary {
+    facts: PatientFacts,
+    allergies: Vec<Value>,
+    problems: Vec<Value>,
+    medications: Vec<Value>,
+    immunizations: Vec<Value>,
+    observations: Vec<Value>,
+    reports: Vec<Value>,
+}
+
+async fn record(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
+    let id = patient(&visit)?;
+    let read = move |view: &View<'_>| {
+        let valid = |kind: &str| {
+            let mut all = all_of(view, kind, &id)?;
+            all.retain(is_valid);
+            all.sort_by_key(|one| std::cmp::Reverse(newest(one).to_owned()));
+            Ok::<_, StoreError>(all)
+        };
+        Ok::<_, StoreError>(Summary {
+            facts: PatientFacts::read(&view.read("Patient", &id)?.json()?),
+            allergies: valid("AllergyIntolerance")?,
+            problems: valid("Condition")?,
+            medications: valid("MedicationRequest")?,
+            immunizations: valid("Immunization")?,
+            observations: valid("Observation")?,
+            reports: valid("DiagnosticReport")?,
+        })
+    };
+    let summary = web.store().view(&visit.actor, read).await?;
+    Ok(layout::portal(&web, &visit, Portal::Record, "My record", &shown(&web, &summary)))
+}
+
+fn newest(resource: &Value) -> &str {
+    let dated = ["/onsetDateTime", "/authoredOn", "/occurrenceDateTime", "/recordedDate"];
+    let own = dated.into_iter().map(|pointer| text(resource, pointer)).find(|date| !date.is_empty());
+    own.unwrap_or_else(|| moment(resource))
+}
+
+fn shown(web: &Web, summary: &Summary) -> Markup {
+    let (zone, facts) = (web.settings().zone, &summary.facts);
+    let section = |title: &str, rows: Vec<Markup>, empty: &str| {
+        html! { section.panel { h2 { (title) } (chart::folded(&rows, empty)) } }
+    };
+    let row = |what: &str, tag: &str, when: &str| {
+        html! { span.what { (what) @if !tag.is_empty() { " " span.tag { (tag) } } } span.when { (dates::show_day(when, zone)) } }
+    };
+    let dated = |all: &[Value], name: &str| -> Vec<Markup> {
+        all.iter().map(|one| row(concept(one.get(name)), "", newest(one))).collect()
+    };
+    let problems = summary.problems.iter().map(|p| {
+        let state = code(p, "clinicalStatus");
+        row(concept(p.get("code")), if state == "active" { "" } else { state }, newest(p))
+    });
+    let medications = summary.medications.iter().map(|m| {
+        let (name, state) = (concept(m.get("medicationCodeableConcept")), code(m, "status"));
+        let name = if name.is_empty() { text(m, "/medicationReference/display") } else { name };
+        let taken = text(m, "/dosageInstruction/0/text");
+        let what = if taken.is_empty() { name.to_owned() } else { format!("{name} · {taken}") };
+        row(&what, if state == "active" { "" } else { state }, newest(m))
+    });
+    let allergies = reading::active_allergies(&summary.allergies);
+    let allergies = allergies.iter().map(|a| html! { span.what { span class={ "tag " (a.weight()) } { (a.text) } } });
+    html! {
+        div.head { h1 { "My record" } div.tools { button type="button" data-print="" { "Print" } } }
+        p { b { (facts.given) " " (facts.family) } @if let Some(birth) = facts.birth { ", born " (dates::long_day(birth)) } ", record no. " (facts.short_number()) }
+        div.grid {
+            (section("Allergies", allergies.collect(), "None recorded."))
+            (section("Problems", problems.collect(), "None recorded."))
+            (section("Medications", medications.collect(), "None recorded."))
+            (section("Immunizations", dated(&summary.immunizations, "vaccineCode"), "None recorded."))
+            (section("Reports", dated(&summary.reports, "code"), "No reports yet."))
+        }
+        section.panel { h2 { "Results" } (values(web, &summary.observations)) }
+        p.hint { "Is something wrong or unclear? Please write to us under Messages." }
+    }
+}
+
+/// The newest value of each test, and how many there were before.
+fn values(web: &Web, observations: &[Value]) -> Markup {
+    let zone = web.settings().zone;
+    let mut tests: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for observation in observations.iter().filter(|o| !results::value(o).is_empty()) {
+        tests.entry(concept(observation.get("code"))).or_default().push(observation);
+    }
+    html! {
+        @if tests.is_empty() { p.empty { "No results yet." } }
+        @else { table.list {
+            (layout::columns(&["Test", "Newest", "Usual range", "When", "Before"]))
+            tbody { @for (name, all) in &tests { @if let Some(last) = all.first() { tr {
+                th scope="row" { (name) }
+                td { b { (results::value(last)) } }
+                td { (text(last, "/referenceRange/0/text")) }
+                td { (dates::show_day(moment(last), zone)) }
+                td { @if all.len() > 1 { details { summary { (all.len() - 1) " earlier" }
+                    ul.rows { @for earlier in all.iter().skip(1).take(20) { li { span.what { (results::value(earlier)) } span.when { (dates::show_day(moment(earlier), zone)) } } } } } } }
+            } } } }
+        } }
+    }
+}
