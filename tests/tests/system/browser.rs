@@ -22,7 +22,7 @@ fn a_day_in_the_practice() -> Result<()> {
     std::fs::create_dir_all(&shots)?;
     let input = json!({
         "desk": user("desk")?, "doctor": user("doctor")?, "admin": user("admin")?,
-        "owner": user("owner")?, "it": user("it")?, "hands": user("hands")?, "auditor": user("auditor")?,
+        "patient": user("patient@example.org")?, "owner": user("owner")?, "it": user("it")?, "hands": user("hands")?, "auditor": user("auditor")?,
         "health": format!("https://localhost:{}", practice.port("agent")?),
         "shots": shots, "modules": modules,
     });
