@@ -178,8 +178,9 @@ async fn the_probe_finds_a_flipped_byte_anywhere() {
         fs::write(&database, &bad).unwrap();
         unnoticed += usize::from(!differs());
     }
-    // Free space inside pages, counters of the file's header and the redundant index rows are not the records' content.
-    assert!(unnoticed < 25, "{unnoticed} of 60 flips were not noticed");
+    // Free space inside pages, tables without a row, counters of the file's header and the redundant index rows are not the
+    // records' content.
+    assert!(unnoticed < 30, "{unnoticed} of 60 flips were not noticed");
     let body = b"\"resourceType\":\"Condition\"";
     let at = good.windows(body.len()).position(|window| window == body).unwrap();
     let mut bad = good.clone();
