@@ -168,13 +168,14 @@ fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
 
 /// What a practice keeps beside its resources, with the column that orders it. Sessions, holds and failed logins end by
 /// themselves and prove nothing; who is busy is drawn from the appointments.
-const BESIDE: [(&str, &str); 10] = [
+const BESIDE: [(&str, &str); 11] = [
     ("account", "id"),
     ("appointment_link", "token_hash"),
     ("break_glass", "id"),
     ("calendar_feed", "token_hash"),
     ("consent_record", "seq"),
     ("consent_text", "id, version"),
+    ("imported_row", "source, kind, number"),
     ("outbox", "id"),
     ("phrase", "account, name"),
     ("practice_setting", "key"),
@@ -183,11 +184,15 @@ const BESIDE: [(&str, &str); 10] = [
 
 /// Hashes every row of the tables beside the resources. Data of an older schema is told as the older release told it.
 fn beside(db: &Connection, hasher: &mut blake3::Hasher) -> Result<(), StoreError> {
-    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'practice_setting'";
-    if db.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+    let holds = |table: &str| db.query_row(sql, [table], |row| row.get::<_, bool>(0));
+    if !holds("practice_setting")? {
         return Ok(());
     }
     for (table, order) in BESIDE {
+        if !holds(table)? {
+            continue;
+        }
         let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY {order}"))?;
         let columns = statement.column_count();
         let mut rows = statement.query([])?;
