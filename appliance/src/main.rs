@@ -3,7 +3,9 @@
 use anyhow::Context;
 use appliance::access::app_cli::{self, AppCommand};
 use appliance::access::cli::UserCommand;
+use appliance::access::{Actor, Program};
 use appliance::clock::Clock;
+use appliance::export;
 use appliance::import::{self, ImportCommand};
 use appliance::settings::Settings;
 use appliance::store::{Mode, Store};
@@ -30,6 +32,11 @@ enum Command {
     Import {
         #[command(subcommand)]
         command: ImportCommand,
+    },
+    /// Write everything that the practice has into a new folder; the service may run meanwhile
+    Export {
+        /// The folder, which is made
+        dir: PathBuf,
     },
     /// Fill an empty practice with made-up records while the service is stopped
     Seed {
@@ -93,6 +100,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let whole = import::run(&store, command, settings.time_zone)?;
             Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Command::Export { dir } => export_all(&Settings::load(&cli.config)?, &dir),
         Command::Seed { patients, seed } => seed_practice(&cli.config, patients, seed),
         Command::Probe { dir, socket, allow_uid, .. } => {
             serve::run_probe(&dir, &socket, allow_uid).map(|()| ExitCode::SUCCESS)
@@ -104,6 +112,24 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::User { command } => user(&cli.config, command),
     }
+}
+
+fn export_all(settings: &Settings, dir: &Path) -> anyhow::Result<ExitCode> {
+    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Beside)?;
+    let progress = indicatif::ProgressBar::no_length();
+    let mut folder =
+        export::Folder::create(dir).context("the folder of the export: choose one that does not exist yet")?;
+    let actor = Actor::program(Program::CommandLine);
+    let made =
+        export::everything(&store, &actor, &settings.practice_name, &mut folder, |done| progress.set_position(done))?;
+    progress.finish_and_clear();
+    println!("{} resources and {} files", made.facts.resources.values().sum::<u64>(), made.facts.attachments);
+    println!("the folder is not encrypted: keep it as you keep the records");
+    if made.damaged_attachments > 0 {
+        eprintln!("{} files are missing or damaged and are not in the export", made.damaged_attachments);
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn seed_practice(config: &Path, patients: u32, number: u64) -> anyhow::Result<ExitCode> {

@@ -11,7 +11,7 @@ use crate::ops::{Operations, golden, wire};
 use crate::probe::{self, Restored};
 use crate::settings::{GatewaySettings, Settings};
 use crate::store::{Mode, Store, StoreError, Tx};
-use crate::{fhir, web};
+use crate::{downtime, fhir, web};
 use anyhow::Context;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,6 +64,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             practice_name: settings.practice_name.clone(),
             zone: settings.time_zone,
             idle_lock_s: settings.idle_lock_s,
+            downtime: settings.downtime.clone(),
         },
     );
     let routes = [fhir::http::routes(&store), fhir::smart::routes(&store, bases(&settings))].concat();
@@ -73,6 +74,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tokio::spawn(canaries(store.clone())),
         tokio::spawn(messages(&store, &settings)?),
     ];
+    if let Some(plan) = &settings.downtime {
+        let (practice, zone) = (settings.practice_name.clone(), settings.time_zone);
+        tasks.push(tokio::spawn(downtime::work(store.clone(), plan.clone(), practice, zone)));
+    }
     if let Some(address) = settings.booking_listen {
         let listener = TcpListener::bind(address).await.context(
             "booking_listen in appliance.toml: the address cannot be used; choose a free one of this machine",

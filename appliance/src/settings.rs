@@ -1,5 +1,6 @@
 //! `appliance.toml`: every key, its default, and errors that name file, key and remedy.
 
+use crate::downtime;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub webhook: Option<GatewaySettings>,
     /// Hours before an appointment at which a reminder leaves; 0 for none.
     pub reminder_hours: i64,
+    /// What the office works with while it is cut off; `None` for nothing.
+    pub downtime: Option<downtime::Plan>,
     /// The TLS files as written, for their place in a snapshot's `config` part.
     pub(crate) tls_as_written: [PathBuf; 2],
 }
@@ -70,6 +73,29 @@ pub struct GatewaySettings {
     pub secret: PathBuf,
 }
 
+/// `[downtime]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DowntimeSettings {
+    #[serde(default = "default_every_minutes")]
+    every_minutes: u32,
+    #[serde(default)]
+    patients: DowntimePatients,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DowntimePatients {
+    /// Those on the schedule of the next days.
+    #[default]
+    Scheduled,
+    All,
+}
+
+fn default_every_minutes() -> u32 {
+    30
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     #[error("{file}: cannot be read ({kind}): give the path of appliance.toml with --config")]
@@ -106,6 +132,7 @@ struct Written {
     webhook: Option<GatewaySettings>,
     #[serde(default)]
     reminder_hours: i64,
+    downtime: Option<DowntimeSettings>,
 }
 
 fn default_listen() -> String {
@@ -162,6 +189,10 @@ impl Settings {
         if !(0..=336).contains(&written.reminder_hours) {
             return Err(wrong("reminder_hours", "is out of range", "choose 1 to 336 hours, or 0 for no reminders"));
         }
+        let data_dir = folder.join(&written.data_dir);
+        if written.downtime.as_ref().is_some_and(|downtime| !(5..=240).contains(&downtime.every_minutes)) {
+            return Err(wrong("downtime", "has every_minutes out of range", "choose 5 to 240 minutes"));
+        }
         if written
             .mail
             .as_ref()
@@ -183,7 +214,12 @@ impl Settings {
         }
         Ok(Settings {
             file: absolute.clone(),
-            data_dir: folder.join(&written.data_dir),
+            downtime: written.downtime.map(|downtime| downtime::Plan {
+                every_minutes: downtime.every_minutes,
+                all_patients: downtime.patients == DowntimePatients::All,
+                file: data_dir.join("downtime/pack.html"),
+            }),
+            data_dir,
             listen,
             public_names: written.public_names,
             tls_cert: folder.join(&written.tls_cert),
@@ -242,6 +278,8 @@ mod tests {
             ("booking_listen", "booking_listen = \"everywhere\""),
             ("mail", "[mail]\nhost = \"mail.example.org\"\nport = 25\ntls = \"none\"\nfrom = \"a@example.org\""),
             ("reminder_hours", "reminder_hours = 1000"),
+            ("downtime", "[downtime]\nevery_minutes = 1"),
+            ("patients", "[downtime]\npatients = \"some\""),
         ] {
             let told = parse(&format!("{LEAST}{line}\n")).unwrap_err().to_string();
             assert!(told.contains("appliance.toml") && told.contains(&format!("`{key}`")), "{told}");

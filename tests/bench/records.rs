@@ -95,7 +95,8 @@ async fn serve(store: Store, span: Duration) -> Result<()> {
     let asked = store.clone();
     let (reads, searches) = tokio::task::spawn_blocking(move || addresses(&asked)).await??;
     ensure!(!reads.is_empty(), "the bundles hold no observations");
-    let settings = web::Settings { practice_name: "Bench".into(), zone: chrono_tz::UTC, idle_lock_s: 40_000 };
+    let settings =
+        web::Settings { practice_name: "Bench".into(), zone: chrono_tz::UTC, idle_lock_s: 40_000, downtime: None };
     let app = web::app(&Web::new(store.clone(), settings), appliance::fhir::http::routes(&store));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let base: Arc<str> = format!("http://{}/fhir/R4", listener.local_addr()?).into();

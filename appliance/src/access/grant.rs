@@ -100,7 +100,7 @@ impl Grant {
                 Ok(())
             }
             // Accounts, the audit record and everything unnamed are no business of a program's.
-            Object::Resource { .. } | Object::AuditLog | Object::Users => Err(Denied::NotPermitted),
+            Object::Resource { .. } | Object::AuditLog | Object::Users | Object::Practice => Err(Denied::NotPermitted),
         }
     }
 

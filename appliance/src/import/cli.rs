@@ -3,6 +3,7 @@
 use super::bundles::{self, FileOutcome};
 use super::{Dates, Encoding, Flaw, Input, Options, Report, Table, plan};
 use crate::access::{Actor, Program};
+use crate::export::adopt::adopt;
 use crate::store::Store;
 use anyhow::bail;
 use chrono_tz::Tz;
@@ -16,6 +17,14 @@ pub enum ImportCommand {
     Fhir {
         /// Folder of bundles
         dir: PathBuf,
+    },
+    /// Read what `appliance export` wrote into an empty practice, whole or not at all
+    Export {
+        /// Folder of the export, unpacked
+        dir: PathBuf,
+        /// Leave out files that were missing or damaged where the export was made
+        #[arg(long)]
+        without_damaged: bool,
     },
     /// Bring in patients.csv, appointments.csv and documents.csv with the files in documents/
     Csv {
@@ -40,6 +49,14 @@ pub enum ImportCommand {
 pub fn run(store: &Store, command: ImportCommand, zone: Tz) -> anyhow::Result<bool> {
     match command {
         ImportCommand::Fhir { dir } => import_bundles(store, &dir),
+        ImportCommand::Export { dir, without_damaged } => {
+            let read = adopt(store, &Actor::program(Program::Import), &dir, without_damaged)?;
+            println!(
+                "{} resources, {} earlier versions, {} files and {} postings: all that the export holds",
+                read.resources, read.versions, read.attachments, read.postings
+            );
+            Ok(true)
+        }
         ImportCommand::Csv { dir, dry_run, source, encoding, dates } => {
             import_tables(store, &dir, dry_run, &Options { source, encoding, dates, zone })
         }

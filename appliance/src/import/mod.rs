@@ -15,7 +15,7 @@ mod rows;
 mod sheet;
 
 pub use carry::{Counts, Report};
-pub use cli::{ImportCommand, run};
+pub use cli::{ImportCommand, run, sentence};
 pub use rows::{Dates, Table};
 pub use sheet::{Encoding, Flaw};
 

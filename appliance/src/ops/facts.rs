@@ -168,13 +168,14 @@ fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
 
 /// What a practice keeps beside its resources, with the column that orders it. Sessions, holds and failed logins end by
 /// themselves and prove nothing; who is busy is drawn from the appointments.
-const BESIDE: [(&str, &str); 11] = [
+const BESIDE: [(&str, &str); 12] = [
     ("account", "id"),
     ("appointment_link", "token_hash"),
     ("break_glass", "id"),
     ("calendar_feed", "token_hash"),
     ("consent_record", "seq"),
     ("consent_text", "id, version"),
+    ("downtime_access", "token_hash"),
     ("imported_row", "source, kind, number"),
     ("outbox", "id"),
     ("phrase", "account, name"),

@@ -8,8 +8,10 @@ mod audit;
 mod chart;
 mod clinical;
 mod consents;
+mod coverage;
 
 mod documents;
+mod downtime;
 mod duplicates;
 mod encounters;
 mod error;
@@ -20,16 +22,22 @@ mod forms;
 mod gate;
 mod layout;
 mod login;
+mod merge;
+mod moving;
 mod online;
 mod patients;
 mod practice;
-mod reading;
+pub(crate) mod reading;
 pub mod route;
 mod schedule;
 mod users;
 
 #[cfg(test)]
 mod account_tests;
+#[cfg(test)]
+mod moving_tests;
+#[cfg(test)]
+mod safety_tests;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +67,8 @@ pub struct Settings {
     pub zone: chrono_tz::Tz,
     /// Seconds without a request after which a session locks.
     pub idle_lock_s: i64,
+    /// The downtime pack; `None` for none.
+    pub downtime: Option<crate::downtime::Plan>,
 }
 
 /// The state of the pages. Cheap to clone.
@@ -139,6 +149,9 @@ pub fn routes(web: &Web) -> Vec<Route> {
         users::routes(web),
         account::routes(web),
         practice::routes(web),
+        moving::routes(web),
+        coverage::routes(web),
+        downtime::routes(web),
         export::routes(web),
         audit::routes(web),
     ]

@@ -35,6 +35,7 @@ pub(in crate::web) struct Answer {
     pub(in crate::web) status: StatusCode,
     pub(in crate::web) headers: http::HeaderMap,
     pub(in crate::web) body: String,
+    pub(in crate::web) bytes: bytes::Bytes,
 }
 
 impl Answer {
@@ -55,7 +56,14 @@ impl Site {
         let clock = Clock::manual(NOW_S * 1000);
         let store = Store::open(dir.path(), clock.clone(), Mode::Exclusive).unwrap();
         let zone = chrono_tz::America::New_York;
-        let web = Web::new(store, Settings { practice_name: "Test practice".into(), zone, idle_lock_s: IDLE_S });
+        let downtime = crate::downtime::Plan {
+            every_minutes: 30,
+            all_patients: false,
+            file: dir.path().join("downtime/pack.html"),
+        };
+        let settings =
+            Settings { practice_name: "Test practice".into(), zone, idle_lock_s: IDLE_S, downtime: Some(downtime) };
+        let web = Web::new(store, settings);
         let app = app(&web, crate::fhir::http::routes(web.store()));
         Self { web, app, clock, _dir: dir }
     }
@@ -107,7 +115,8 @@ impl Site {
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&bytes).into_owned() }
+        let body = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { status: parts.status, headers: parts.headers, body, bytes }
     }
 
     pub(in crate::web) async fn get(&self, browser: &Browser, path: &str) -> Answer {
@@ -185,7 +194,7 @@ async fn call(site: &Site, route: &Route, browser: &Browser) -> Answer {
 #[tokio::test]
 async fn every_route_that_is_not_public_refuses_strangers() {
     let site = Site::new();
-    let public = ["/login", "/invite/{token}", "/assets/{file}", "/calendar/{token}"];
+    let public = ["/login", "/invite/{token}", "/assets/{file}", "/calendar/{token}", "/downtime/pack"];
     let described = ["/fhir/R4/metadata", "/fhir/R4/openapi.json"];
     let door =
         ["/book", "/book/{visit}", "/book/{visit}/{start}", "/book/code", "/book/cancel/{token}", "/assets/{file}"];

@@ -70,7 +70,8 @@ async fn sixty_four_clients_want_the_same_times_and_nobody_is_booked_twice() {
             create(&store, "Patient", json!({"resourceType": "Patient", "name": [{"family": format!("P{n}")}]})).await,
         );
     }
-    let settings = web::Settings { practice_name: "Test".into(), zone: chrono_tz::UTC, idle_lock_s: 600 };
+    let settings =
+        web::Settings { practice_name: "Test".into(), zone: chrono_tz::UTC, idle_lock_s: 600, downtime: None };
     let app = web::app(&web::Web::new(store.clone(), settings), fhir::http::routes(&store));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

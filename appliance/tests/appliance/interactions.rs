@@ -34,7 +34,8 @@ impl Api {
             let job = move |tx: &mut Tx<'_>| log_in(tx.connection(), role);
             store.write(&Actor::anonymous(), job).await.unwrap();
         }
-        let settings = web::Settings { practice_name: "x".into(), zone: chrono_tz::UTC, idle_lock_s: 40_000 };
+        let settings =
+            web::Settings { practice_name: "x".into(), zone: chrono_tz::UTC, idle_lock_s: 40_000, downtime: None };
         let app = web::app(&Web::new(store.clone(), settings), http::routes(&store));
         Api { _dir: dir, clock, store, app, role: Role::Clinician }
     }

@@ -45,7 +45,8 @@ impl App {
             smart::register(tx.connection(), "lab", "The laboratory", &jwks.to_string(), scopes, tx.now_ms())
         };
         store.write::<_, StoreError, _>(&Actor::program(Program::CommandLine), register).await.unwrap();
-        let settings = web::Settings { practice_name: "x".into(), zone: chrono_tz::UTC, idle_lock_s: 600 };
+        let settings =
+            web::Settings { practice_name: "x".into(), zone: chrono_tz::UTC, idle_lock_s: 600, downtime: None };
         let routes = [fhir::http::routes(&store), fhir::smart::routes(&store, vec![BASE.to_owned()])].concat();
         let router = web::app(&Web::new(store.clone(), settings), routes);
         App { _dir: dir, store, clock, router, key, number: std::cell::Cell::new(0) }

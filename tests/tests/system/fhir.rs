@@ -156,7 +156,8 @@ async fn clients_of_other_people_work_with_it() -> Result<()> {
     let store = Store::open(dir.path(), Clock::system(), Mode::Exclusive)?;
     let (opened, token) = (store.clone(), "token-of-the-clients");
     tokio::task::spawn_blocking(move || log_in(&opened, token, "csrf-of-the-clients")).await??;
-    let settings = web::Settings { practice_name: "Clients".into(), zone: chrono_tz::UTC, idle_lock_s: 40_000 };
+    let settings =
+        web::Settings { practice_name: "Clients".into(), zone: chrono_tz::UTC, idle_lock_s: 40_000, downtime: None };
     let app = web::app(&Web::new(store.clone(), settings), appliance::fhir::http::routes(&store));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("https://{}/fhir/R4", listener.local_addr()?);
