@@ -166,8 +166,21 @@ await two.waitForURL(/\/patients\/[^/]+$/);
 const chart = await two.content();
 must(chart.includes('+1 555 010 9999') && chart.includes('Elm Town'), 'both changes are kept');
 await look(two, 'chart');
+// Who pays, with the card.
+await two.getByRole('link', { name: 'Coverage' }).click();
+const dot = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==', 'base64');
+await two.getByLabel('Insurance').fill('Elm Health');
+await two.getByLabel('Member number').fill('A-17');
+for (const side of ['Front', 'Back']) {
+  await two.getByLabel(`${side} of the card`).first().setInputFiles({ name: `${side}.png`, mimeType: 'image/png', buffer: dot });
+}
+await two.getByRole('button', { name: 'Save' }).click();
+await two.getByAltText('Front of the card of Elm Health').waitFor();
+await look(two, 'coverage');
+await two.goto(`${input.url}/patients/${input.id}`);
 // The whole record of the patient, to take along.
 const [archive] = await Promise.all([two.waitForEvent('download'), two.getByRole('link', { name: 'Export' }).click()]);
 must(readFileSync(await archive.path()).subarray(0, 2).toString() === 'PK', 'an archive');
 await browser.close();
 console.log('the line is back');
+process.exit(0);

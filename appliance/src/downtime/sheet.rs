@@ -176,7 +176,7 @@ impl Sheet {
                     }
                 }
             }
-            p.soft { (self.people.len()) " patients of " (practice) }
+            p.soft { "Patients in this pack: " (self.people.len()) ", " (practice) }
         }
         .into_string()
     }

@@ -295,7 +295,7 @@ fn ledger(db: &Connection, parts: &mut Parts<'_>) -> Result<(), StoreError> {
 fn rows(db: &Connection, table: &str, parts: &mut Parts<'_>) -> Result<(), StoreError> {
     let only = if table == "practice_setting" { SECRET_SETTINGS } else { "true" };
     let mut statement = db.prepare(&format!("SELECT * FROM {table} WHERE {only}"))?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut found = statement.query([])?;
     let name = format!("tables/{table}");
     while let Some(row) = found.next()? {

@@ -44,6 +44,8 @@ enum Standing {
     Same,
     Changed(Known),
     Kept,
+    /// The number came in before with somebody of another name and another birth date.
+    Another,
 }
 
 impl Report {
@@ -59,6 +61,10 @@ impl Report {
             Standing::New => counts.new += 1,
             Standing::Same => counts.same += 1,
             Standing::Changed(_) => counts.changed += 1,
+            Standing::Another => {
+                let sentence = "came in before with somebody of another name and birth date: correct the number, or give the rows of another system another name (source)";
+                self.flaws.push((entry.table, Flaw::new(entry.line, "number", sentence)));
+            }
             Standing::Kept => {
                 counts.kept += 1;
                 let sentence =
@@ -186,17 +192,25 @@ fn standing(db: &Connection, source: &str, entry: &Entry) -> Result<Standing, St
     if known.digest == entry.digest {
         return Ok(Standing::Same);
     }
-    let current = load_resource(db, kind, &known.id)?;
-    Ok(match current.is_some_and(|current| current.version == known.version) {
-        true => Standing::Changed(known),
-        false => Standing::Kept,
-    })
+    let Some(current) = load_resource(db, kind, &known.id)? else { return Ok(Standing::Kept) };
+    if let Content::Patient { body } = &entry.content
+        && is_another(body, &current.json()?)
+    {
+        return Ok(Standing::Another);
+    }
+    Ok(if current.version == known.version { Standing::Changed(known) } else { Standing::Kept })
+}
+
+/// A row never turns one person into another: a name changes by marriage and a birth date by a correction, not both at once.
+fn is_another(row: &Value, stored: &Value) -> bool {
+    let family = |patient: &Value| patient["name"][0]["family"].as_str().map(str::to_lowercase);
+    family(row) != family(stored) && row["birthDate"] != stored["birthDate"]
 }
 
 fn carry(tx: &mut Tx<'_>, plan: &Plan, entry: &Entry, staged: Option<&Staged>) -> Result<Standing, StoreError> {
     let kind = entry.table.kind();
     let standing = standing(tx.connection(), &plan.source, entry)?;
-    if matches!(standing, Standing::Same | Standing::Kept) {
+    if matches!(standing, Standing::Same | Standing::Kept | Standing::Another) {
         return Ok(standing);
     }
     let patient = match entry.table {

@@ -5,7 +5,7 @@ use super::form::Form;
 use super::gate::Visit;
 use super::layout::{self, Section};
 use super::{Method, PageError, Policy, Route, Target, Web, practice};
-use crate::access::accounts::{self, AccountError};
+use crate::access::accounts;
 use crate::access::{self, Action};
 use crate::export::{self, Zip, patient};
 use crate::messages::{self, Channel, Message};
@@ -90,14 +90,14 @@ fn show(web: &Web, visit: &Visit, problems: &Problems) -> Markup {
                 (layout::save_or_cancel("Export", "/practice"))
             }
             p.soft.foot { "A ZIP of FHIR resources (a line each), earlier versions, files, money, consents and the access record, with a \
-                manifest of hashes. `appliance export` does the same on the server, `appliance import export` reads it into an empty practice." }
+                manifest of hashes. " code { "appliance export" } " does the same on the server, " code { "appliance import export" } " reads it into an empty practice." }
         },
     )
 }
 
 async fn everything(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
     let name = visit.actor.name.clone();
-    let found = web.store().internal(move |db| Ok::<_, AccountError>(accounts::credentials(db, &name)?)).await?;
+    let found = web.store().internal(move |db| accounts::credentials(db, &name)).await?;
     if !web.check_password(form.raw("password").to_owned(), found.map(|found| found.password_hash)).await {
         let mut problems = Problems::default();
         problems.add("password", "The password is not right.");

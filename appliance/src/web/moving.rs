@@ -72,7 +72,7 @@ fn show(web: &Web, visit: &Visit, form: &Form, problems: &Problems, told: Option
             }
             p.soft.foot { "The first line names the columns; those in brackets may be left out. Patients: " (columns(Table::Patients))
                 ". Appointments: " (columns(Table::Appointments))
-                ". Bringing the same table in again adds nothing twice. Documents and FHIR bundles are brought in with `appliance import`." }
+                ". Bringing the same table in again adds nothing twice. Documents and FHIR bundles are brought in with " code { "appliance import" } "." }
         },
     )
 }

@@ -54,7 +54,7 @@ fn show(web: &Web, visit: &Visit, form: &Form, problems: &Problems) -> Markup {
             } }
             (problems.summary())
             form.sheet method="post" action="/practice" { (layout::csrf(visit))
-                (Field::new("Alerts go to", ALERTS, form.text(ALERTS)).kind("email").hint("Emergency access is told there at once").show(problems))
+                (Field::new("Alerts go to", ALERTS, form.text(ALERTS)).kind("email").hint("Emergency access and exports of everything are told there at once").show(problems))
                 (layout::save_or_cancel("Save", "/users"))
             }
             p.soft.foot { "Name, time zone, idle lock, mail server and reminders stand in appliance.toml." }

@@ -575,7 +575,7 @@ async fn two_editors_never_overwrite_each_other() {
     assert_eq!(save("First").await.status, StatusCode::SEE_OTHER);
     let second = save("Second").await;
     assert_eq!(second.status, StatusCode::CONFLICT);
-    assert!(second.body.contains("Somebody else changed this"));
+    assert!(second.body.contains("Changed by two people"));
     assert_eq!(site.read("Patient", &patient).await["name"][0]["family"], "First");
 }
 

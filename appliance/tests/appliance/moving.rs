@@ -145,6 +145,20 @@ fn a_corrected_row_changes_what_it_became_and_never_what_a_person_wrote() {
 }
 
 #[test]
+fn a_number_never_turns_one_person_into_another() {
+    let moving = good();
+    moving.run(false);
+    moving.put("patients.csv", PATIENTS.replace("17,Abel,\"Jo Ann\",1960-05-06", "17,Zimmer,Eva,1991-01-01"));
+    for dry in [true, false] {
+        let report = moving.run(dry);
+        let told: Vec<(u64, &str)> = report.flaws.iter().map(|(_, flaw)| (flaw.line, flaw.column)).collect();
+        assert_eq!(told, [(2, "number")], "{report:?}");
+        assert_eq!(report.tables[&Table::Patients].refused, 1);
+    }
+    assert!(moving.all("Patient").iter().all(|patient| patient["name"][0]["family"] != "Zimmer"));
+}
+
+#[test]
 fn every_kind_of_bad_row_is_told_and_costs_nothing_but_itself() {
     let moving = good();
     moving.put(
