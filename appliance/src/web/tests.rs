@@ -560,26 +560,6 @@ async fn a_form_of_one_patient_never_saves_to_another() {
 }
 
 #[tokio::test]
-async fn two_editors_never_overwrite_each_other() {
-    let site = Site::new();
-    let browser = site.session(Role::FrontDesk).await;
-    let patient = site.patient("Doe").await;
-    let path = format!("/patients/{patient}/edit");
-    let fields = |family: &'static str| {
-        [("family", family), ("given", "Jo"), ("birth", "1960-05-06"), ("gender", "female"), ("version", "1")]
-    };
-    let save = async |family| {
-        let own = [("patient", patient.as_str())];
-        site.post(&browser, &path, &[&own[..], &fields(family)[..]].concat()).await
-    };
-    assert_eq!(save("First").await.status, StatusCode::SEE_OTHER);
-    let second = save("Second").await;
-    assert_eq!(second.status, StatusCode::CONFLICT);
-    assert!(second.body.contains("Changed by two people"));
-    assert_eq!(site.read("Patient", &patient).await["name"][0]["family"], "First");
-}
-
-#[tokio::test]
 async fn the_same_person_is_not_registered_twice_by_accident() {
     let site = Site::new();
     let browser = site.session(Role::FrontDesk).await;
