@@ -37,7 +37,7 @@ impl Practice {
         fs::create_dir_all(&leftover).unwrap();
         let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive).unwrap();
         let (filled, zone) = (store.clone(), settings.time_zone);
-        let plan = seed::Plan { patients: 20, seed: 3, zone, practice_name: "Practice".into() };
+        let plan = seed::Plan { patients: 40, seed: 3, zone, practice_name: "Practice".into() };
         let seeded = tokio::task::spawn_blocking(move || seed::run(&filled, &plan, |_| ())).await.unwrap().unwrap();
         assert!(seeded.attachments > 0);
         let operations = Arc::new(Operations::new(store.clone(), &settings).unwrap());
