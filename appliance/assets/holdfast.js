@@ -1,8 +1,9 @@
-// Four small things that HTML alone cannot do; every page works without them.
+// Five small things that HTML alone cannot do; every page works without them.
 // 1. The screen locks when nobody has touched it for the practice's idle time; typed text survives behind the cover.
 // 2. While a person types, the server is told at most once a minute, so that a long note does not lock the session.
 // 3. A page with unsaved input asks before it is left.
 // 4. A button prints.
+// 5. A form leaves only while the server answers: without a connection what was typed stays, and is sent once when it is back.
 "use strict";
 
 (() => {
@@ -22,11 +23,70 @@
     if (guarded(event.target)) changed = true;
   });
   document.addEventListener("submit", (event) => {
-    if (event.target.method === "post") leaving = true;
+    if (event.target.method !== "post" || event.defaultPrevented) return;
+    if (csrf && guarded({ form: event.target })) send(event); else leaving = true;
   });
   window.addEventListener("beforeunload", (event) => {
     if (changed && !leaving) event.preventDefault();
   });
+
+  const RETRY_MS = 2000;
+  const ANSWER_MS = 5000;
+  const sending = new WeakSet();
+  const cleared = new WeakSet();
+  const stamped = new WeakMap();
+
+  const answers = () =>
+    fetch("/alive", { redirect: "manual", headers: { "hx-request": "true" }, signal: AbortSignal.timeout(ANSWER_MS) })
+      .then(() => true, () => false);
+
+  // Says who is being sent: the same words again are the same sending, other words another.
+  function stamp(form, button) {
+    let field = form.querySelector("input[name=once]");
+    if (!field) {
+      field = document.createElement("input");
+      field.type = "hidden";
+      field.name = "once";
+      form.append(field);
+    }
+    const filled = [...new FormData(form)].filter(([name]) => name !== "once")
+      .map(([name, value]) => [name, typeof value === "string" ? value : `${value.name} ${value.size}`]);
+    const words = JSON.stringify([...filled, [button?.name, button?.value]]);
+    if (stamped.get(form) !== words) {
+      stamped.set(form, words);
+      field.value = crypto.randomUUID();
+    }
+  }
+
+  function lost() {
+    const note = document.createElement("div");
+    note.className = "lost";
+    note.setAttribute("role", "alert");
+    note.textContent = "Connection lost. What you entered stays on this page and is sent, once, when the connection is back.";
+    body.append(note);
+    return note;
+  }
+
+  async function send(event) {
+    const form = event.target;
+    if (cleared.delete(form)) { leaving = true; return; }
+    event.preventDefault();
+    if (sending.has(form)) return;
+    sending.add(form);
+    const button = event.submitter;
+    let note = null;
+    while (!(await answers())) {
+      note ||= lost();
+      await new Promise((done) => setTimeout(done, RETRY_MS));
+    }
+    if (note) note.remove();
+    stamp(form, button);
+    sending.delete(form);
+    cleared.add(form);
+    form.requestSubmit(button);
+    // A field that became invalid while we waited keeps the form here.
+    cleared.delete(form);
+  }
 
   for (const button of document.querySelectorAll("[data-print]")) {
     button.addEventListener("click", () => window.print());

@@ -5,7 +5,7 @@
 use anyhow::{Context, bail};
 use appliance::access::{Actor, Role};
 use appliance::clock::{self, Clock};
-use appliance::import::{self, FileOutcome};
+use appliance::import::bundles::{self, FileOutcome};
 use appliance::ops::{Operations, wire};
 use appliance::settings::Settings;
 use appliance::store::{Mode, Query, Store, StoreError, Tx, View};
@@ -41,11 +41,11 @@ fn settings(dir: &Path) -> anyhow::Result<Settings> {
 }
 
 fn import_all(store: &Store, bundles: &Path) -> anyhow::Result<()> {
-    let files = import::files(bundles)?;
+    let files = bundles::files(bundles)?;
     let started = clock::monotonic();
     let mut resources = 0;
     for file in &files {
-        match import::load(store, file) {
+        match bundles::load(store, file) {
             FileOutcome::Loaded(counts) => resources += counts.values().sum::<u64>(),
             FileOutcome::AlreadyLoaded => {}
             FileOutcome::Failed(error) => bail!(error),

@@ -42,11 +42,13 @@ pub struct AttachmentRow {
 }
 
 impl Attachments {
-    pub(crate) fn open(root: &Path) -> Result<Attachments, StoreError> {
+    /// `alone`: no other process writes files here.
+    pub(crate) fn open(root: &Path, alone: bool) -> Result<Attachments, StoreError> {
         let temporary = incoming(root);
         fs::create_dir_all(root).map_err(StoreError::io("attachments folder"))?;
         fs::create_dir_all(&temporary).map_err(StoreError::io("attachments folder"))?;
-        for leftover in fs::read_dir(&temporary).map_err(StoreError::io("attachments folder"))?.flatten() {
+        let leftovers = fs::read_dir(&temporary).map_err(StoreError::io("attachments folder"))?.flatten();
+        for leftover in leftovers.filter(|_| alone) {
             // Of an upload that a crash interrupted; no row can point to it.
             let _ = fs::remove_file(leftover.path());
         }

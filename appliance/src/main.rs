@@ -1,16 +1,17 @@
 //! The EMR's program: the service and the commands around it.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use appliance::access::app_cli::{self, AppCommand};
 use appliance::access::cli::UserCommand;
 use appliance::access::portal_cli::{self, PortalCommand};
+use appliance::access::{Actor, Program};
 use appliance::clock::Clock;
-use appliance::import::{self, FileOutcome};
+use appliance::export;
+use appliance::import::{self, ImportCommand};
 use appliance::settings::Settings;
 use appliance::store::{Mode, Store};
 use appliance::{probe, seed, serve};
 use clap::{Parser, Subcommand};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -28,9 +29,14 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve,
-    /// Load FHIR R4 transaction bundles (*.json) while the service is stopped
+    /// Move in: bring in what another system wrote, while the service is stopped
     Import {
-        /// Folder of bundles; each is carried out as one transaction
+        #[command(subcommand)]
+        command: ImportCommand,
+    },
+    /// Write everything that the practice has into a new folder; the service may run meanwhile
+    Export {
+        /// The folder, which is made
         dir: PathBuf,
     },
     /// Fill an empty practice with made-up records while the service is stopped
@@ -94,7 +100,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     service::log::init("appliance");
     match cli.command {
         Command::Serve => serve::run(Settings::load(&cli.config)?).map(|()| ExitCode::SUCCESS),
-        Command::Import { dir } => import_folder(&open(&cli.config)?, &dir),
+        Command::Import { command } => {
+            let settings = Settings::load(&cli.config)?;
+            let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive)?;
+            let whole = import::run(&store, command, settings.time_zone)?;
+            Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Export { dir } => export_all(&Settings::load(&cli.config)?, &dir),
         Command::Seed { patients, seed } => seed_practice(&cli.config, patients, seed),
         Command::Probe { dir, socket, allow_uid, .. } => {
             serve::run_probe(&dir, &socket, allow_uid).map(|()| ExitCode::SUCCESS)
@@ -114,39 +126,22 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn open(config: &Path) -> anyhow::Result<Store> {
-    let settings = Settings::load(config)?;
-    Ok(Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive)?)
-}
-
-fn import_folder(store: &Store, dir: &Path) -> anyhow::Result<ExitCode> {
-    let files = import::files(dir)?;
-    if files.is_empty() {
-        bail!("the folder holds no *.json file: give the folder of the bundles");
-    }
-    let progress = indicatif::ProgressBar::new(files.len() as u64);
-    let mut counts = BTreeMap::<String, u64>::new();
-    let (mut failed, mut known) = (0, 0);
-    for (number, file) in (1..).zip(&files) {
-        match import::load(store, file) {
-            FileOutcome::Loaded(loaded) => {
-                loaded.into_iter().for_each(|(kind, n)| *counts.entry(kind).or_default() += n)
-            }
-            FileOutcome::AlreadyLoaded => known += 1,
-            FileOutcome::Failed(error) => {
-                failed += 1;
-                progress.suspend(|| eprintln!("file {number} of {}: {error}", files.len()));
-            }
-        }
-        progress.inc(1);
-    }
+fn export_all(settings: &Settings, dir: &Path) -> anyhow::Result<ExitCode> {
+    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Beside)?;
+    let progress = indicatif::ProgressBar::no_length();
+    let mut folder =
+        export::Folder::create(dir).context("the folder of the export: choose one that does not exist yet")?;
+    let actor = Actor::program(Program::CommandLine);
+    let made =
+        export::everything(&store, &actor, &settings.practice_name, &mut folder, |done| progress.set_position(done))?;
     progress.finish_and_clear();
-    for (kind, count) in &counts {
-        println!("{count:>8}  {kind}");
+    println!("{} resources and {} files", made.facts.resources.values().sum::<u64>(), made.facts.attachments);
+    println!("the folder is not encrypted: keep it as you keep the records");
+    if made.damaged_attachments > 0 {
+        eprintln!("{} files are missing or damaged and are not in the export", made.damaged_attachments);
+        return Ok(ExitCode::FAILURE);
     }
-    let (resources, loaded) = (counts.values().sum::<u64>(), files.len() - failed - known);
-    println!("{resources} resources from {loaded} bundles; {known} bundles were there before; {failed} failed");
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(ExitCode::SUCCESS)
 }
 
 fn seed_practice(config: &Path, patients: u32, number: u64) -> anyhow::Result<ExitCode> {

@@ -11,7 +11,7 @@ use crate::ops::{Operations, golden, wire};
 use crate::probe::{self, Restored};
 use crate::settings::{GatewaySettings, Settings};
 use crate::store::{Mode, Store, StoreError, Tx};
-use crate::{fhir, web};
+use crate::{downtime, fhir, web};
 use anyhow::Context;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,6 +67,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             bases: bases(&settings, settings.listen.port()),
             portal: settings.portal_listen.and_then(|at| bases(&settings, at.port()).into_iter().next()),
             has_mail: settings.mail.is_some(),
+            downtime: settings.downtime.clone(),
         },
     );
     let routes =
@@ -77,6 +78,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tokio::spawn(canaries(store.clone())),
         tokio::spawn(messages(&store, &settings)?),
     ];
+    if let Some(plan) = &settings.downtime {
+        let (practice, zone) = (settings.practice_name.clone(), settings.time_zone);
+        tasks.push(tokio::spawn(downtime::work(store.clone(), plan.clone(), practice, zone)));
+    }
     let doors = [
         ("booking_listen", settings.booking_listen, web::public_app(&pages)),
         ("portal_listen", settings.portal_listen, web::portal_app(&pages)),

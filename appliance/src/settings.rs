@@ -1,5 +1,6 @@
 //! `appliance.toml`: every key, its default, and errors that name file, key and remedy.
 
+use crate::downtime;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub struct Settings {
     pub webhook: Option<GatewaySettings>,
     /// Hours before an appointment at which a reminder leaves; 0 for none.
     pub reminder_hours: i64,
+    /// What the office works with while it is cut off; `None` for nothing.
+    pub downtime: Option<downtime::Plan>,
     /// The TLS files as written, for their place in a snapshot's `config` part.
     pub(crate) tls_as_written: [PathBuf; 2],
 }
@@ -70,6 +73,29 @@ pub struct GatewaySettings {
     pub url: String,
     /// A file with the secret that signs each request.
     pub secret: PathBuf,
+}
+
+/// `[downtime]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DowntimeSettings {
+    #[serde(default = "default_every_minutes")]
+    every_minutes: u32,
+    #[serde(default)]
+    patients: DowntimePatients,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DowntimePatients {
+    /// Those on the schedule of the next days.
+    #[default]
+    Scheduled,
+    All,
+}
+
+fn default_every_minutes() -> u32 {
+    30
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +135,7 @@ struct Written {
     webhook: Option<GatewaySettings>,
     #[serde(default)]
     reminder_hours: i64,
+    downtime: Option<DowntimeSettings>,
 }
 
 fn default_listen() -> String {
@@ -169,6 +196,10 @@ impl Settings {
         if !(0..=336).contains(&written.reminder_hours) {
             return Err(wrong("reminder_hours", "is out of range", "choose 1 to 336 hours, or 0 for no reminders"));
         }
+        let data_dir = folder.join(&written.data_dir);
+        if written.downtime.as_ref().is_some_and(|downtime| !(5..=240).contains(&downtime.every_minutes)) {
+            return Err(wrong("downtime", "has every_minutes out of range", "choose 5 to 240 minutes"));
+        }
         if written
             .mail
             .as_ref()
@@ -190,7 +221,12 @@ impl Settings {
         }
         Ok(Settings {
             file: absolute.clone(),
-            data_dir: folder.join(&written.data_dir),
+            downtime: written.downtime.map(|downtime| downtime::Plan {
+                every_minutes: downtime.every_minutes,
+                all_patients: downtime.patients == DowntimePatients::All,
+                file: data_dir.join("downtime/pack.html"),
+            }),
+            data_dir,
             listen,
             public_names: written.public_names,
             tls_cert: folder.join(&written.tls_cert),
@@ -251,6 +287,8 @@ mod tests {
             ("portal_listen", "portal_listen = \"everywhere\""),
             ("mail", "[mail]\nhost = \"mail.example.org\"\nport = 25\ntls = \"none\"\nfrom = \"a@example.org\""),
             ("reminder_hours", "reminder_hours = 1000"),
+            ("downtime", "[downtime]\nevery_minutes = 1"),
+            ("patients", "[downtime]\npatients = \"some\""),
         ] {
             let told = parse(&format!("{LEAST}{line}\n")).unwrap_err().to_string();
             assert!(told.contains("appliance.toml") && told.contains(&format!("`{key}`")), "{told}");

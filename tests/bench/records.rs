@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use appliance::access::accounts::{self, AccountError, NewAccount};
 use appliance::access::{Actor, Role, sessions};
 use appliance::clock::Clock;
-use appliance::import::{self, FileOutcome};
+use appliance::import::bundles::{self, FileOutcome};
 use appliance::store::{DATABASE_FILE, Mode, Store, StoreError, Tx};
 use appliance::web::{self, Web};
 use serde_json::json;
@@ -46,8 +46,8 @@ fn now() -> Instant {
 
 fn load(store: &Store, folder: &Path) -> Result<u64> {
     let (began, mut resources) = (now(), 0);
-    for file in import::files(folder)? {
-        match import::load(store, &file) {
+    for file in bundles::files(folder)? {
+        match bundles::load(store, &file) {
             FileOutcome::Loaded(counts) => resources += counts.values().sum::<u64>(),
             other => anyhow::bail!("{other:?}"),
         }
@@ -102,6 +102,7 @@ async fn serve(store: Store, span: Duration) -> Result<()> {
         bases: Vec::new(),
         portal: None,
         has_mail: true,
+        downtime: None,
     };
     let app = web::app(&Web::new(store.clone(), settings), appliance::fhir::http::routes(&store));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

@@ -116,9 +116,11 @@ impl Grant {
             // Whether there is somebody who may read it, the policy says.
             Object::AccessRecord { patient } if self.patient.as_deref() == Some(patient) => Ok(()),
             // Accounts, the audit record and everything unnamed are no business of a program's.
-            Object::Resource { .. } | Object::AccessRecord { .. } | Object::AuditLog | Object::Users => {
-                Err(Denied::NotPermitted)
-            }
+            Object::Resource { .. }
+            | Object::AccessRecord { .. }
+            | Object::AuditLog
+            | Object::Users
+            | Object::Practice => Err(Denied::NotPermitted),
         }
     }
 

@@ -95,6 +95,8 @@ pub enum Program {
     OnlineBooking,
     /// Reminders and what else leaves by mail.
     Messages,
+    /// The downtime pack, and the office computers that pull it.
+    Downtime,
     /// A registered program of somebody else's, within its grant.
     App,
 }
@@ -110,6 +112,7 @@ impl Program {
             Program::Feed => "calendar-feed",
             Program::OnlineBooking => "online-booking",
             Program::Messages => "messages",
+            Program::Downtime => "downtime",
             Program::App => "app",
         }
     }
@@ -138,23 +141,35 @@ pub struct Actor {
     pub capacity: Capacity,
     /// What a program was granted: it narrows what the capacity permits, and never widens it.
     pub grant: Option<Arc<Grant>>,
+    /// Which sending of a form this is; `None` outside of forms.
+    pub once: Option<Once>,
+}
+
+/// One sending of a form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// Who sends, and what the browser drew for the form as it is filled in.
+    pub form: [u8; 32],
+    /// This request.
+    pub request: [u8; 16],
 }
 
 impl Actor {
     pub fn staff(id: impl Into<String>, name: impl Into<String>, role: Role) -> Self {
-        Self { id: id.into(), name: name.into(), capacity: Capacity::Staff(role), grant: None }
+        Self { id: id.into(), name: name.into(), capacity: Capacity::Staff(role), grant: None, once: None }
     }
 
     pub fn program(program: Program) -> Self {
         let name = program.as_str().to_owned();
-        Self { id: name.clone(), name, capacity: Capacity::Program(program), grant: None }
+        Self { id: name.clone(), name, capacity: Capacity::Program(program), grant: None, once: None }
     }
 
     /// A patient in the portal, bound to the compartment of `patient`.
     pub fn of_patient(account: &str, patient: &str) -> Self {
         let scopes = grant::Scope::parse("patient/*.cruds").into_iter().collect();
         let grant = Grant { client: "portal".into(), scopes, patient: Some(patient.to_owned()) };
-        let actor = Self { id: account.to_owned(), name: "patient".into(), capacity: Capacity::Patient, grant: None };
+        let id = account.to_owned();
+        let actor = Self { id, name: "patient".into(), capacity: Capacity::Patient, grant: None, once: None };
         actor.with_grant(grant)
     }
 
@@ -170,8 +185,20 @@ impl Actor {
         Self { grant: Some(Arc::new(grant)), ..self }
     }
 
+    /// The same actor while reading, which saves nothing.
+    #[must_use]
+    pub fn reading(&self) -> Self {
+        Self { once: None, ..self.clone() }
+    }
+
     pub fn anonymous() -> Self {
-        Self { id: "anonymous".into(), name: "anonymous".into(), capacity: Capacity::Anonymous, grant: None }
+        Self {
+            id: "anonymous".into(),
+            name: "anonymous".into(),
+            capacity: Capacity::Anonymous,
+            grant: None,
+            once: None,
+        }
     }
 
     /// The role of a member of staff.

@@ -35,6 +35,8 @@ pub enum Object<'a> {
     AccessRecord { patient: &'a str },
     /// Accounts of the staff.
     Users,
+    /// All that the practice has, taken along at once.
+    Practice,
     /// The actor's own session and password.
     OwnSession,
     /// Login, invitation, static files, capability statement: what anybody may ask for.
@@ -85,6 +87,9 @@ enum Class {
     /// `AuditEvent`: read-only for everybody, written by the store alone.
     Audit,
     Users,
+    /// An export of everything: the owner's right to leave, which an administrator exercises. It is a grave thing, so it is
+    /// read only, asked for with the password again, in the access record, and told to whom alerts go.
+    Practice,
 }
 
 fn class_of(kind: &str) -> Option<Class> {
@@ -207,17 +212,17 @@ fn allowed(role: Role, action: Action, class: Class) -> bool {
             Registration | Scheduling => action != Action::Delete,
             Directory | Safety | Definitions => action.is_read(),
             Finance | Tasks | Consents => action != Action::Delete,
-            Clinical | Notes | Audit | Users => false,
+            Clinical | Notes | Audit | Users | Practice => false,
         },
         Role::Clinician => match class {
             Registration | Scheduling | Safety | Clinical | Tasks | Consents => action != Action::Delete,
             Notes => true,
             Directory | Finance | Definitions => action.is_read(),
-            Audit | Users => false,
+            Audit | Users | Practice => false,
         },
         Role::PracticeAdmin => match class {
             Registration | Scheduling | Directory | Definitions | Users => true,
-            Safety | Audit => action.is_read(),
+            Safety | Audit | Practice => action.is_read(),
             Finance | Consents => action.is_read(),
             Clinical | Notes | Tasks => false,
         },
@@ -245,6 +250,7 @@ pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<()
         Object::AccessRecord { .. } => return Err(Denied::NotPermitted),
         Object::AuditLog => Class::Audit,
         Object::Users => Class::Users,
+        Object::Practice => Class::Practice,
         Object::Resource { kind, .. } => class_of(kind).ok_or(Denied::NotPermitted)?,
     };
     // The glass is broken for reading what is needed to treat, and for nothing else.
@@ -282,7 +288,7 @@ fn authorize_patient(actor: &Actor, action: Action, object: Object<'_>) -> Resul
             (Action::Read, kind) => class_of(kind) == Some(Class::Directory),
             _ => false,
         },
-        Object::AuditLog | Object::Users => false,
+        Object::Practice | Object::AuditLog | Object::Users => false,
     };
     if permitted { Ok(()) } else { Err(Denied::NotPermitted) }
 }
@@ -290,6 +296,7 @@ fn authorize_patient(actor: &Actor, action: Action, object: Object<'_>) -> Resul
 fn authorize_program(program: Program, action: Action, object: Object<'_>) -> Result<(), Denied> {
     let permitted = match (program, object) {
         (Program::CommandLine, Object::Users) => true,
+        (Program::CommandLine, Object::Practice) => action.is_read(),
         (Program::Import | Program::Seed, Object::Resource { kind, .. }) => class_of(kind) != Some(Class::Audit),
         // The canary is the one resource that the operations side writes.
         (Program::Operations, Object::Resource { kind: "Basic", patient: None }) => true,
@@ -304,6 +311,10 @@ fn authorize_program(program: Program, action: Action, object: Object<'_>) -> Re
         },
         (Program::Messages, Object::Resource { kind, .. }) => {
             action == Action::Read && matches!(kind, "Patient" | "Appointment")
+        }
+        (Program::Downtime, Object::Resource { kind, .. }) => {
+            action.is_read()
+                && matches!(kind, "Patient" | "Appointment" | "AllergyIntolerance" | "Condition" | "MedicationRequest")
         }
         // Its scopes were asked above; what no role may do, no program does.
         (Program::App, Object::OwnSession) => true,

@@ -88,6 +88,7 @@ pub fn find(db: &Connection, token: &str, idle_lock_s: i64, now: i64) -> Result<
                         name: row.get(5)?,
                         capacity: if row.get(9)? { Capacity::Emergency(role) } else { Capacity::Staff(role) },
                         grant: None,
+                        once: None,
                     },
                     display: row.get(7)?,
                     practitioner: row.get(8)?,

@@ -44,7 +44,7 @@ impl From<StoreError> for Outcome {
             StoreError::Referred => (StatusCode::CONFLICT, "conflict"),
             StoreError::Several => (StatusCode::PRECONDITION_FAILED, "multiple-matches"),
             StoreError::VersionConflict { .. } => (StatusCode::PRECONDITION_FAILED, "conflict"),
-            StoreError::Taken => (StatusCode::CONFLICT, "conflict"),
+            StoreError::Taken | StoreError::Repeated => (StatusCode::CONFLICT, "conflict"),
             StoreError::VersionRequired => (StatusCode::BAD_REQUEST, "required"),
             StoreError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
             StoreError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no-store"),

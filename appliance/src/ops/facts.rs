@@ -169,13 +169,15 @@ fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
 /// What a practice keeps beside its resources, with the column that orders it and the schema from which on it is told: data
 /// of an older schema is told as the older release told it. Sessions, holds, codes, tokens and failed logins end by
 /// themselves and prove nothing; who is busy is drawn from the appointments.
-const BESIDE: [(&str, &str, u32); 13] = [
+const BESIDE: [(&str, &str, u32); 15] = [
     ("account", "id", 6),
     ("appointment_link", "token_hash", 6),
     ("break_glass", "id", 6),
     ("calendar_feed", "token_hash", 6),
     ("consent_record", "seq", 6),
     ("consent_text", "id, version", 6),
+    ("downtime_access", "token_hash", 11),
+    ("imported_row", "source, kind, number", 10),
     ("outbox", "id", 6),
     ("phrase", "account, name", 6),
     ("portal_account", "id", 9),

@@ -43,7 +43,7 @@ pub(super) fn load(view: &View<'_>, patient: Resource) -> Result<Chart, StoreErr
 }
 
 /// Resources of one kind in a patient's compartment, last created first.
-fn newest_of(connection: &Connection, patient: i64, kind: &str) -> Result<Vec<Resource>, StoreError> {
+pub(super) fn newest_of(connection: &Connection, patient: i64, kind: &str) -> Result<Vec<Resource>, StoreError> {
     let sql = format!(
         "SELECT {} FROM {} WHERE r.patient = ?1 AND t.name = ?2 AND r.deleted = 0 ORDER BY r.rid DESC LIMIT ?3",
         resource::COLUMNS,

@@ -21,6 +21,8 @@ pub enum StoreError {
         "somebody in this appointment is busy at that time: choose another, or give the reason for booking all the same"
     )]
     Taken,
+    #[error("this was sent twice and is saved once")]
+    Repeated,
     #[error("{what}")]
     Invalid { what: Reason },
     #[error("the data folder is in use by another appliance: stop `appliance serve` first")]

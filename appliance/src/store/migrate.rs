@@ -1,7 +1,7 @@
 //! Numbered, forward-only migrations. The number that a file has reached is its `user_version`.
 
 use super::StoreError;
-use crate::{access, consents, forms, scheduling};
+use crate::{access, consents, downtime, forms, scheduling};
 use rusqlite::Connection;
 
 /// The schema that this release writes.
@@ -11,7 +11,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 const APPLICATION_ID: i32 = 0x4866_454d;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
-const MIGRATIONS: [&[&str]; 9] = [
+const MIGRATIONS: [&[&str]; 11] = [
     &[include_str!("schema-1.sql"), access::SCHEMA],
     &[include_str!("schema-2.sql")],
     &[include_str!("schema-3.sql")],
@@ -21,6 +21,8 @@ const MIGRATIONS: [&[&str]; 9] = [
     &[include_str!("schema-5.sql")],
     &[access::SCHEMA_3],
     &[access::SCHEMA_4],
+    &[include_str!("schema-10.sql")],
+    &[downtime::SCHEMA, include_str!("schema-11.sql")],
 ];
 
 /// Brings the file to [`SCHEMA_VERSION`]; each step commits with its number or not at all.

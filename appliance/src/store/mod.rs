@@ -6,6 +6,7 @@
 //!   *before* it returns the result: a read whose audit cannot be written fails.
 //! - [`Store::internal`] reads tables that hold no records (accounts, sessions) without an audit entry.
 
+mod adopt;
 mod bound;
 mod chart;
 mod error;
@@ -16,6 +17,7 @@ mod index;
 mod ledger;
 mod lock;
 mod migrate;
+mod once;
 mod order;
 mod outbox;
 mod query;
@@ -25,6 +27,7 @@ mod tx;
 mod view;
 mod writer;
 
+pub use adopt::Adopted;
 pub use chart::Chart;
 pub use error::{Reason, StoreError};
 pub use everything::Everything;
@@ -105,7 +108,7 @@ impl Store {
         migrate::migrate(&mut connection, clock.unix_ms())?;
         let params = Arc::new(index::ParamIds::load(&connection)?);
         index::rebuild_if_outdated(&connection, &params)?;
-        let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR))?;
+        let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), mode == Mode::Exclusive)?;
         let writer = writer::Writer::start(connection)?;
         Ok(Store {
             inner: Arc::new(Inner {
@@ -172,7 +175,7 @@ impl Store {
         };
         let (result, events) = self.internal(run).await?;
         if !events.is_empty() {
-            self.write(actor, move |tx: &mut Tx<'_>| tx.audit_all(&events)).await?;
+            self.write(&actor.reading(), move |tx: &mut Tx<'_>| tx.audit_all(&events)).await?;
         }
         result
     }
@@ -189,7 +192,7 @@ impl Store {
             Ok::<_, StoreError>((result, view.into_events()))
         })?;
         if !events.is_empty() {
-            self.write_blocking(actor, move |tx: &mut Tx<'_>| tx.audit_all(&events))?;
+            self.write_blocking(&actor.reading(), move |tx: &mut Tx<'_>| tx.audit_all(&events))?;
         }
         result
     }
@@ -228,7 +231,11 @@ impl Store {
     {
         let (params, actor, clock) = (Arc::clone(&self.inner.params), actor.clone(), self.inner.clock.clone());
         self.inner.writer.submit(move |connection| {
-            let mut tx = Tx::new(connection, &params, &actor, clock.unix_ms());
+            let now_ms = clock.unix_ms();
+            if let Some(once) = &actor.once {
+                once::claim(connection, once, now_ms)?;
+            }
+            let mut tx = Tx::new(connection, &params, &actor, now_ms);
             let value = job(&mut tx)?;
             tx.finish()?;
             Ok(value)

@@ -13,6 +13,10 @@ use crate::{clock, fhir};
 use rusqlite::Connection;
 use serde_json::{Map, Value};
 
+/// How the ids of insurance cards begin. By it registration reads them and nothing else of a record's files, whatever a
+/// coverage says that it points to.
+pub(super) const CARD: &str = "card-";
+
 /// One transaction. Everything done through it commits together with its audit entries, or not at all.
 pub struct Tx<'a> {
     pub(super) connection: &'a Connection,
@@ -174,6 +178,17 @@ impl<'a> Tx<'a> {
         bound::check(self.connection, self.actor, access::Action::Create, "Binary", rid)?;
         let row = AttachmentRow::insert(self.connection, id, staged, rid, self.now_ms)?;
         self.note(Event::new(Action::Attach, "Binary", id).of_patient(patient.unwrap_or_default()));
+        Ok(row)
+    }
+
+    /// Makes a staged picture a side of an insurance card: for registration, which may write no other file.
+    pub fn attach_card(&mut self, staged: &Staged, patient: &str) -> Result<AttachmentRow, StoreError> {
+        access::authorize(self.actor, access::Action::Create, Object::resource("Coverage"))?;
+        let rid = resource::patient_rid(self.connection, patient)?.ok_or(StoreError::NotFound)?;
+        bound::check(self.connection, self.actor, access::Action::Create, "Coverage", rid)?;
+        let id = format!("{CARD}{}", clock::new_id().map_err(StoreError::io("randomness"))?);
+        let row = AttachmentRow::insert(self.connection, &id, staged, rid, self.now_ms)?;
+        self.note(Event::new(Action::Attach, "Coverage", &id).of_patient(patient));
         Ok(row)
     }
 

@@ -5,6 +5,7 @@ use super::history::{self, Before, Version, Versions};
 use super::index::ParamIds;
 use super::query::Query;
 use super::search::Page;
+use super::tx::CARD;
 use super::{Chart, Resource, StoreError, bound, chart, include, resource, search};
 use crate::access::{self, Actor, Object};
 use crate::attachments::AttachmentRow;
@@ -164,6 +165,19 @@ impl<'a> View<'a> {
         Ok(found)
     }
 
+    /// Resources of one kind in the compartments of many patients, as one look: one entry in the access record.
+    pub fn of_patients(&self, kind: &str, patients: &[String]) -> Result<Vec<Resource>, StoreError> {
+        self.permit(access::Action::Search, kind, "")?;
+        let mut found = Vec::new();
+        for patient in patients {
+            let Some(rid) = resource::patient_rid(self.connection, patient)? else { continue };
+            bound::check(self.connection, self.actor, access::Action::Search, kind, rid)?;
+            found.extend(chart::newest_of(self.connection, rid, kind)?);
+        }
+        self.note(Event::new(Action::Export, kind, "").matches(found.len() as u64));
+        Ok(found)
+    }
+
     /// The row of an attachment (`Binary/{id}`); its bytes are then read with [`crate::attachments::Attachments::read`].
     pub fn attachment(&self, id: &str) -> Result<AttachmentRow, StoreError> {
         self.permit(access::Action::Read, "Binary", id)?;
@@ -172,6 +186,27 @@ impl<'a> View<'a> {
         let patient = resource::patient_id(self.connection, row.patient)?;
         self.note(Event::new(Action::Download, "Binary", id).of_patient(&patient));
         Ok(row)
+    }
+
+    /// The row of a side of an insurance card, which whoever may read the coverage may see.
+    pub fn card(&self, id: &str, patient: &str) -> Result<AttachmentRow, StoreError> {
+        self.permit(access::Action::Read, "Coverage", id)?;
+        let rid = resource::patient_rid(self.connection, patient)?.ok_or(StoreError::NotFound)?;
+        bound::check(self.connection, self.actor, access::Action::Read, "Coverage", rid)?;
+        let row = AttachmentRow::load(self.connection, id)?.filter(|row| row.patient == rid && id.starts_with(CARD));
+        self.note(Event::new(Action::Download, "Coverage", id).of_patient(patient));
+        row.ok_or(StoreError::NotFound)
+    }
+
+    /// The files of a patient; each counts as one that was downloaded.
+    pub fn attachments_of(&self, patient: &str) -> Result<Vec<AttachmentRow>, StoreError> {
+        self.permit(access::Action::Read, "Binary", "")?;
+        let rid = resource::patient_rid(self.connection, patient)?.ok_or(StoreError::NotFound)?;
+        bound::check(self.connection, self.actor, access::Action::Read, "Binary", rid)?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT id FROM attachment WHERE patient = ?1 ORDER BY created_ms, id")?;
+        let ids = statement.query_map([rid], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+        ids.iter().map(|id| self.attachment(id)).collect()
     }
 
     /// Up to `count` audit entries older than `before`, newest first.

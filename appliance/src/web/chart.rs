@@ -6,6 +6,7 @@ use super::form::{Form, FormError};
 use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
+use super::merge::Merge;
 use super::reading::{self, PatientFacts, code, concept, subject, text, version};
 use super::{Method, PageError, Policy, Route, Target, Web};
 use crate::access::{Action, Object, authorize};
@@ -25,7 +26,7 @@ const ALLERGY_VERIFIED: &str = "http://terminology.hl7.org/CodeSystem/allergyint
 const ROWS_SHOWN: usize = 8;
 
 /// Pages of a chart, with what a role must be permitted to see them.
-const PARTS: [(&str, &str, Action, &str); 9] = [
+const PARTS: [(&str, &str, Action, &str); 10] = [
     ("timeline", "Timeline", Action::Search, "DocumentReference"),
     ("vitals", "Vital signs", Action::Search, "Observation"),
     ("results", "Results", Action::Search, "DiagnosticReport"),
@@ -35,6 +36,7 @@ const PARTS: [(&str, &str, Action, &str); 9] = [
     ("messages", "Messages", Action::Search, "Communication"),
     ("portal", "Portal", Action::Update, "Patient"),
     ("apps", "Apps", Action::Read, "Patient"),
+    ("coverage", "Coverage", Action::Search, "Coverage"),
 ];
 
 /// One kind of entry that is added from the chart.
@@ -560,14 +562,57 @@ async fn save_entry(
     if status != "entered-in-error" && !entry.states().iter().any(|(key, _)| *key == status) {
         return Err(PageError::Form(FormError::Malformed));
     }
-    let owner = patient.clone();
+    let (owner, target) = (patient.clone(), id.clone());
     let save = move |tx: &mut Tx<'_>| {
         let mut body = read_of_tx(tx, entry.kind(), &id, &owner)?;
         set_state(entry, &mut body, &status);
         tx.update(entry.kind(), &id, body, Expect::Version(version))
     };
-    web.store().write(&visit.actor, save).await?;
-    Ok(redirect(&format!("/patients/{patient}")))
+    match web.store().write(&visit.actor, save).await {
+        Ok(_) => Ok(redirect(&format!("/patients/{patient}"))),
+        Err(StoreError::VersionConflict { .. }) => {
+            merge_entry(&web, &visit, entry, (&patient, &target), (&form, version)).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Somebody else changed the entry meanwhile.
+async fn merge_entry(
+    web: &Web,
+    visit: &Visit,
+    entry: Entry,
+    (patient, id): (&str, &str),
+    (form, opened): (&Form, u32),
+) -> Result<Response, PageError> {
+    let (site, owner, target) = (web.clone(), patient.to_owned(), id.to_owned());
+    let read = move |view: &View<'_>| {
+        let current = read_of(view, entry.kind(), &target, &owner)?;
+        let base = belongs(view.version(entry.kind(), &target, opened)?.json()?, &owner)?;
+        Ok::<_, StoreError>((banner_in(&site, view, &owner)?.0, base, current))
+    };
+    let (banner, base, current) = web.store().view(&visit.actor, read).await?;
+    let state = |resource: &Value| match code(resource, "verificationStatus") {
+        "entered-in-error" => "entered-in-error".to_owned(),
+        _ => entry.state(resource).to_owned(),
+    };
+    let mut words = fields::pairs(entry.states());
+    words.push(("entered-in-error".into(), "Entered in error".into()));
+    let status = super::merge::Field::new("status", "Status", &state(&base), form.text("status"), &state(&current));
+    let (back, what) = (format!("/patients/{patient}"), format!("the {} “{}”", entry.noun(), entry_label(&current)));
+    let merge = Merge {
+        section: Section::Patients,
+        banner: Some(&banner),
+        what: &what,
+        action: &format!("{back}/{}/{id}", entry.segment()),
+        back: &back,
+        patient,
+        version: version(&current),
+        saved: text(&current, "/meta/lastUpdated"),
+        fields: vec![status.words(words)],
+        hidden: Vec::new(),
+    };
+    Ok(if merge.is_same() { redirect(&back) } else { merge.page(web, visit) })
 }
 
 fn set_state(entry: Entry, body: &mut Value, status: &str) {

@@ -118,7 +118,7 @@ async fn upload(
     if form.text("description").is_empty() || form.text("description").chars().count() > 200 {
         problems.add("description", "Please describe the document in at most 200 characters.");
     }
-    let file = form.upload.clone().filter(|f| !f.bytes.is_empty());
+    let file = form.upload("file").cloned();
     if file.is_none() {
         problems.add("file", "Please choose a file.");
     }

@@ -87,6 +87,11 @@ impl PageError {
                  repeat your change if it is still needed."
                     .into(),
             ),
+            Self::Store(StoreError::Repeated) => (
+                StatusCode::CONFLICT,
+                "This is saved already",
+                "It was sent twice, as happens when a connection is lost, and was saved once. Nothing is missing.".into(),
+            ),
             Self::Store(error @ StoreError::Taken) => {
                 (StatusCode::CONFLICT, "This time is taken", format!("{error}. Nothing was saved."))
             }

@@ -10,6 +10,8 @@ pub const FORM_BYTES_MAX: usize = 512 << 10;
 /// Largest upload, bytes: a scanned letter has 1 to 10 MB.
 pub const UPLOAD_BYTES_MAX: usize = 25 << 20;
 const FIELDS_MAX: usize = 400;
+/// Files that one form sends: the two sides of a card.
+const FILES_MAX: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
@@ -22,6 +24,8 @@ pub enum FormError {
 /// A file that was sent with a form. The name is the client's word: it is shown, never used as a path.
 #[derive(Clone, Default)]
 pub struct Upload {
+    /// The field of the form.
+    pub field: String,
     pub name: String,
     pub bytes: Bytes,
 }
@@ -30,7 +34,7 @@ pub struct Upload {
 #[derive(Clone, Default)]
 pub struct Form {
     fields: Vec<(String, String)>,
-    pub upload: Option<Upload>,
+    uploads: Vec<Upload>,
 }
 
 impl Form {
@@ -62,7 +66,7 @@ impl Form {
             let value = percent_decode(halves.next().unwrap_or_default()).ok_or(FormError::Malformed)?;
             fields.push((name, normalized(&value)));
         }
-        Ok(Self { fields, upload: None })
+        Ok(Self { fields, uploads: Vec::new() })
     }
 
     async fn read_multipart(request: Request) -> Result<Self, FormError> {
@@ -87,7 +91,8 @@ impl Form {
             let bytes = part.bytes().await.map_err(|e| multipart_error(&e))?;
             match file {
                 Some(_) if bytes.len() > UPLOAD_BYTES_MAX => return Err(FormError::TooLarge),
-                Some(file) => form.upload = Some(Upload { name: file, bytes }),
+                Some(_) if form.uploads.len() >= FILES_MAX => return Err(FormError::Malformed),
+                Some(file) => form.uploads.push(Upload { field: name, name: file, bytes }),
                 None => {
                     let value = String::from_utf8(bytes.to_vec()).map_err(|_| FormError::Malformed)?;
                     form.fields.push((name, normalized(&value)));
@@ -106,6 +111,11 @@ impl Form {
         self.fields.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
     }
 
+    /// The file that was chosen for a field; `None` where none was.
+    pub fn upload(&self, field: &str) -> Option<&Upload> {
+        self.uploads.iter().find(|upload| upload.field == field && !upload.bytes.is_empty())
+    }
+
     /// All fields except those named: what a locked page carries over the unlock.
     pub fn fields_without<'a>(&'a self, left_out: &'a [&str]) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.fields.iter().filter(|(n, _)| !left_out.contains(&n.as_str())).map(|(n, v)| (n.as_str(), v.as_str()))
@@ -113,7 +123,7 @@ impl Form {
 
     /// A form as it would have come from a browser.
     pub fn from_fields(fields: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { fields: fields.into_iter().collect(), upload: None }
+        Self { fields: fields.into_iter().collect(), uploads: Vec::new() }
     }
 }
 

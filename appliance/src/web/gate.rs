@@ -6,7 +6,8 @@ use super::route::{Policy, Surface};
 use super::{PageError, Web, login};
 use crate::access::accounts::AccountError;
 use crate::access::sessions::{self, Session, State as SessionState};
-use crate::access::{Actor, Denied, portal};
+use crate::access::{Actor, Denied, Once, portal};
+use crate::clock;
 use crate::store::StoreError;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::middleware::Next;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 pub const CSRF_HEADER: &str = "x-csrf-token";
 /// The double-submit cookie of forms that are shown before anybody has logged in.
 pub const FORM_COOKIE: &str = "__Host-holdfast-form";
+/// The field with which a browser tells one filling-in of a form from another.
+const ONCE: &str = "once";
 /// FHIR transactions carry whole charts.
 const FHIR_BYTES_MAX: usize = 32 << 20;
 
@@ -226,8 +229,22 @@ async fn admit(rule: &Rule, visit: &Visit, request: Request) -> Result<Request, 
     if locked {
         return Err(Refusal::Locked(Some(form)));
     }
+    if let Some(visit) = parts.extensions.get_mut::<Visit>() {
+        visit.actor.once = once(&visit.actor, form.text(ONCE)).map_err(Refusal::Store)?;
+    }
     parts.extensions.insert(form);
     Ok(Request::from_parts(parts, axum::body::Body::empty()))
+}
+
+/// What makes this sending of a form different from every other form, and from the same one sent again.
+fn once(actor: &Actor, drawn: &str) -> Result<Option<Once>, StoreError> {
+    if drawn.is_empty() || drawn.len() > 64 {
+        return Ok(None);
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("holdfast appliance form sent v1");
+    hasher.update(actor.id.as_bytes()).update(&[0]).update(drawn.as_bytes());
+    let request = clock::random().map_err(StoreError::io("randomness"))?;
+    Ok(Some(Once { form: *hasher.finalize().as_bytes(), request }))
 }
 
 fn limited(request: Request) -> Request {

@@ -193,11 +193,11 @@ fn top_bar(settings: &Settings, visit: &Visit, section: Section) -> Markup {
             }
             div.who {
                 a.me href="/account" { b { (session.display) } span.role { (visit.actor.capacity_str()) } }
-                form method="post" action="/lock" {
+                form method="post" action="/lock" data-no-guard {
                     (csrf(visit)) input type="hidden" name="to" value=(visit.here);
                     button.quiet type="submit" title="Lock the screen; your password unlocks it" { "Lock" }
                 }
-                form method="post" action="/logout" { (csrf(visit)) button.quiet type="submit" { "Log out" } }
+                form method="post" action="/logout" data-no-guard { (csrf(visit)) button.quiet type="submit" { "Log out" } }
             }
         }
     }

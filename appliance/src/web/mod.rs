@@ -9,8 +9,10 @@ mod audit;
 mod chart;
 mod clinical;
 mod consents;
+mod coverage;
 
 mod documents;
+mod downtime;
 mod duplicates;
 mod encounters;
 mod error;
@@ -21,17 +23,23 @@ mod forms;
 mod gate;
 mod layout;
 mod login;
+mod merge;
+mod moving;
 mod online;
 mod patients;
 mod portal;
 mod practice;
-mod reading;
+pub(crate) mod reading;
 pub mod route;
 mod schedule;
 mod users;
 
 #[cfg(test)]
 mod account_tests;
+#[cfg(test)]
+mod moving_tests;
+#[cfg(test)]
+mod safety_tests;
 #[cfg(test)]
 mod tests;
 
@@ -69,6 +77,8 @@ pub struct Settings {
     pub portal: Option<String>,
     /// Whether mail can leave.
     pub has_mail: bool,
+    /// The downtime pack; `None` for none.
+    pub downtime: Option<crate::downtime::Plan>,
 }
 
 /// The state of the pages. Cheap to clone.
@@ -151,6 +161,9 @@ pub fn routes(web: &Web) -> Vec<Route> {
         account::routes(web),
         apps::routes(web),
         practice::routes(web),
+        moving::routes(web),
+        coverage::routes(web),
+        downtime::routes(web),
         export::routes(web),
         audit::routes(web),
     ]

@@ -5,6 +5,7 @@ use super::form::{Form, percent_encode};
 use super::gate::{UrlQuery, Visit};
 use super::layout::{self, Section};
 use super::login::redirect;
+use super::merge::Merge;
 use super::reading::{PatientFacts, RECORD_NUMBER, list, reference_id, text};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
 use crate::access::{Action, Object, authorize};
@@ -428,21 +429,63 @@ async fn edit_patient(
     Path(patient): Path<String>,
 ) -> Result<Response, PageError> {
     let (banner, facts) = chart::banner(&web, &visit, &patient).await?;
-    let fields = [
-        ("family", facts.family.clone()),
-        ("given", facts.given.clone()),
-        ("birth", facts.birth.map(|d| d.to_string()).unwrap_or_default()),
-        ("gender", facts.gender.clone()),
-        ("phone", facts.phone.clone()),
-        ("email", facts.email.clone()),
-        ("line", facts.line.clone()),
-        ("city", facts.city.clone()),
-        ("state", facts.state.clone()),
-        ("postal", facts.postal.clone()),
-        ("version", facts.version.to_string()),
-    ];
-    let form = Form::from_fields(fields.map(|(n, v)| (n.to_owned(), v)));
+    let version = ("version".to_owned(), facts.version.to_string());
+    let fields = demographics_of(&facts).map(|(name, _, value)| (name.to_owned(), value));
+    let form = Form::from_fields(fields.into_iter().chain([version]));
     Ok(edit_page(&web, &visit, &banner, &facts, &form, &Problems::default()).into_response())
+}
+
+/// The form's fields with their labels and what is stored.
+fn demographics_of(facts: &PatientFacts) -> [(&'static str, &'static str, String); 10] {
+    [
+        ("family", "Family name", facts.family.clone()),
+        ("given", "Given names", facts.given.clone()),
+        ("birth", "Birth date", facts.birth.map(|d| d.to_string()).unwrap_or_default()),
+        ("gender", "Sex", facts.gender.clone()),
+        ("phone", "Phone", facts.phone.clone()),
+        ("email", "E-mail", facts.email.clone()),
+        ("line", "Street and number", facts.line.clone()),
+        ("city", "City", facts.city.clone()),
+        ("state", "State or region", facts.state.clone()),
+        ("postal", "Postal code", facts.postal.clone()),
+    ]
+}
+
+/// Somebody else saved the registration meanwhile.
+async fn merge_patient(
+    web: &Web,
+    visit: &Visit,
+    patient: &str,
+    (form, opened): (&Form, u32),
+) -> Result<Response, PageError> {
+    let (site, id) = (web.clone(), patient.to_owned());
+    let read = move |view: &View<'_>| {
+        let (banner, _) = chart::banner_in(&site, view, &id)?;
+        Ok::<_, StoreError>((banner, view.version("Patient", &id, opened)?.json()?, view.read("Patient", &id)?.json()?))
+    };
+    let (banner, base, current) = web.store().view(&visit.actor, read).await?;
+    let (base, now) = (PatientFacts::read(&base), PatientFacts::read(&current));
+    let fields = demographics_of(&base).into_iter().zip(demographics_of(&now));
+    let fields = fields
+        .map(|((name, label, base), (_, _, theirs))| {
+            let words = if name == "gender" { fields::pairs(&GENDERS) } else { Vec::new() };
+            super::merge::Field::new(name, label, &base, form.text(name), &theirs).words(words)
+        })
+        .collect();
+    let (action, back) = (format!("/patients/{patient}/edit"), format!("/patients/{patient}"));
+    let merge = Merge {
+        section: Section::Patients,
+        banner: Some(&banner),
+        what: "this registration",
+        action: &action,
+        back: &back,
+        patient,
+        version: now.version,
+        saved: text(&current, "/meta/lastUpdated"),
+        fields,
+        hidden: Vec::new(),
+    };
+    Ok(if merge.is_same() { redirect(&back) } else { merge.page(web, visit) })
 }
 
 fn edit_page(
@@ -492,8 +535,11 @@ async fn save_patient(
         apply(&mut body, &filled, birth);
         tx.update("Patient", &id, body.into(), Expect::Version(version))
     };
-    web.store().write(&visit.actor, save).await?;
-    Ok(redirect(&format!("/patients/{patient}")))
+    match web.store().write(&visit.actor, save).await {
+        Ok(_) => Ok(redirect(&format!("/patients/{patient}"))),
+        Err(StoreError::VersionConflict { .. }) => merge_patient(&web, &visit, &patient, (&form, version)).await,
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The ids of all patients that appointments speak of.

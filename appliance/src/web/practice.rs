@@ -47,10 +47,14 @@ fn show(web: &Web, visit: &Visit, form: &Form, problems: &Problems) -> Markup {
         "Practice",
         None,
         &html! {
-            div.head { h1 { "Practice" } }
+            div.head { h1 { "Practice" } div.tools {
+                a.button href="/practice/downtime" { "Downtime pack" }
+                a.button href="/practice/import" { "Moving in" }
+                a.button href="/practice/export" { "Export everything" }
+            } }
             (problems.summary())
             form.sheet method="post" action="/practice" { (layout::csrf(visit))
-                (Field::new("Alerts go to", ALERTS, form.text(ALERTS)).kind("email").hint("Emergency access is told there at once").show(problems))
+                (Field::new("Alerts go to", ALERTS, form.text(ALERTS)).kind("email").hint("Emergency access and exports of everything are told there at once").show(problems))
                 (layout::save_or_cancel("Save", "/users"))
             }
             p.soft.foot { "Name, time zone, idle lock, mail server and reminders stand in appliance.toml." }

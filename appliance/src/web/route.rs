@@ -46,6 +46,8 @@ pub enum Target {
     Resource(&'static str),
     AuditLog,
     Users,
+    /// All that the practice has.
+    Practice,
 }
 
 impl Target {
@@ -54,6 +56,7 @@ impl Target {
             Target::Resource(kind) => Object::resource(kind),
             Target::AuditLog => Object::AuditLog,
             Target::Users => Object::Users,
+            Target::Practice => Object::Practice,
         }
     }
 }

@@ -41,6 +41,7 @@ impl Api {
             bases: Vec::new(),
             portal: None,
             has_mail: true,
+            downtime: None,
         };
         let app = web::app(&Web::new(store.clone(), settings), http::routes(&store));
         Api { _dir: dir, clock, store, app, role: Role::Clinician }

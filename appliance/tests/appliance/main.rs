@@ -3,8 +3,10 @@
 mod booking;
 mod interactions;
 mod migrations;
+mod moving;
 mod ops;
 mod oracle;
 mod search;
 mod smart;
 mod store;
+mod taking;

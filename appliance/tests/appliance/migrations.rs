@@ -1,25 +1,31 @@
 //! Records of every released schema are migrated forward, whole, and found again.
 
-use appliance::access::{Actor, Role, SCHEMA};
+use appliance::access::{self, Actor, Role};
 use appliance::clock::Clock;
 use appliance::probe::Restored;
 use appliance::store::{DATABASE_FILE, Mode, Query, SCHEMA_VERSION, Store, View};
+use appliance::{consents, forms, scheduling};
 use rusqlite::Connection;
 
-/// The schemas as they were released; a released step is never changed.
-const STEPS: [&str; 3] = [
-    include_str!("../../src/store/schema-1.sql"),
-    include_str!("../../src/store/schema-2.sql"),
-    include_str!("../../src/store/schema-3.sql"),
+/// The schemas as they were released, up to the last before this one; a released step is never changed.
+const STEPS: [&[&str]; 10] = [
+    &[include_str!("../../src/store/schema-1.sql"), access::SCHEMA],
+    &[include_str!("../../src/store/schema-2.sql")],
+    &[include_str!("../../src/store/schema-3.sql")],
+    &[include_str!("../../src/store/schema-4.sql")],
+    &[scheduling::SCHEMA],
+    &[forms::SCHEMA, consents::SCHEMA, access::SCHEMA_2],
+    &[include_str!("../../src/store/schema-5.sql")],
+    &[access::SCHEMA_3],
+    &[access::SCHEMA_4],
+    &[include_str!("../../src/store/schema-10.sql")],
 ];
 
 /// A database as a release of schema `version` left it, with one patient, one superseded version and one condition.
 fn written_by(version: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let db = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
-    db.execute_batch(STEPS[0]).unwrap();
-    db.execute_batch(SCHEMA).unwrap();
-    STEPS[1..version].iter().for_each(|step| db.execute_batch(step).unwrap());
+    STEPS[..version].iter().copied().flatten().for_each(|step| db.execute_batch(step).unwrap());
     db.pragma_update(None, "application_id", 0x4866_454d).unwrap();
     db.pragma_update(None, "user_version", u32::try_from(version).unwrap()).unwrap();
     let body = |version: u32, family: &str| {

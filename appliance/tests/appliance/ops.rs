@@ -37,7 +37,7 @@ impl Practice {
         fs::create_dir_all(&leftover).unwrap();
         let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive).unwrap();
         let (filled, zone) = (store.clone(), settings.time_zone);
-        let plan = seed::Plan { patients: 12, seed: 3, zone, practice_name: "Practice".into() };
+        let plan = seed::Plan { patients: 40, seed: 3, zone, practice_name: "Practice".into() };
         let seeded = tokio::task::spawn_blocking(move || seed::run(&filled, &plan, |_| ())).await.unwrap().unwrap();
         assert!(seeded.attachments > 0);
         let operations = Arc::new(Operations::new(store.clone(), &settings).unwrap());
@@ -288,7 +288,7 @@ async fn another_user_is_refused() {
     let program = practice.dir.path().join("test");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut child = std::process::Command::new(program);
-    child.args(["--exact", "as_another_user"]).env("OPS_TEST_SOCKET", &practice.settings.ops_socket);
+    child.args(["--exact", "ops::as_another_user"]).env("OPS_TEST_SOCKET", &practice.settings.ops_socket);
     child.uid(65_534).gid(65_534).current_dir("/");
     let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -3,7 +3,7 @@
 
 use appliance::access::{Actor, Role};
 use appliance::clock::Clock;
-use appliance::import::{self, FileOutcome};
+use appliance::import::bundles::{self, FileOutcome};
 use appliance::store::{Mode, Query, Resource, Store, StoreError, View};
 use chrono::{DateTime, NaiveDate};
 use proptest::prelude::*;
@@ -84,8 +84,8 @@ struct Sample {
 static SAMPLE: LazyLock<Sample> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
-    for file in import::files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
-        assert!(matches!(import::load(&store, &file), FileOutcome::Loaded(_)));
+    for file in bundles::files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
+        assert!(matches!(bundles::load(&store, &file), FileOutcome::Loaded(_)));
     }
     let sql = "SELECT t.name, r.id, r.body FROM resource r JOIN resource_type t ON t.id = r.type ORDER BY r.rid";
     let rows = store.internal_blocking(|db| {

@@ -2,7 +2,7 @@
 
 use appliance::access::{Actor, Role};
 use appliance::clock::Clock;
-use appliance::import::{self, FileOutcome};
+use appliance::import::bundles::{self, FileOutcome};
 use appliance::store::{Mode, Query, Store, StoreError, View};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +12,14 @@ fn fixtures() -> (tempfile::TempDir, Store, BTreeMap<String, u64>) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Clock::system(), Mode::Exclusive).unwrap();
     let mut counts = BTreeMap::new();
-    for file in import::files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
-        match import::load(&store, &file) {
+    for file in bundles::files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
+        match bundles::load(&store, &file) {
             FileOutcome::Loaded(loaded) => {
                 loaded.into_iter().for_each(|(kind, n)| *counts.entry(kind).or_default() += n)
             }
             other => panic!("{other:?}"),
         }
-        assert!(matches!(import::load(&store, &file), FileOutcome::AlreadyLoaded));
+        assert!(matches!(bundles::load(&store, &file), FileOutcome::AlreadyLoaded));
     }
     (dir, store, counts)
 }
@@ -181,7 +181,7 @@ fn a_file_that_fails_changes_nothing() {
     for bytes in [bundle.to_string().into_bytes(), cut, b"[]".to_vec(), Vec::new()] {
         let file = dir.path().join("bundle.json");
         std::fs::write(&file, bytes).unwrap();
-        assert!(matches!(import::load(&store, &file), FileOutcome::Failed(_)));
+        assert!(matches!(bundles::load(&store, &file), FileOutcome::Failed(_)));
         assert_eq!(everything(&store).len(), 0);
     }
 }

@@ -54,6 +54,7 @@ impl App {
             bases: vec![BASE.to_owned()],
             portal: None,
             has_mail: true,
+            downtime: None,
         };
         let routes = [fhir::http::routes(&store), fhir::smart::routes(&store, vec![BASE.to_owned()])].concat();
         let router = web::app(&Web::new(store.clone(), settings), routes);

@@ -226,7 +226,7 @@ impl Chain<'_> {
                 let folder = std::path::absolute(folder)?;
                 let step = self.steps.begin("loading the bundles into the EMR");
                 self.supervisor
-                    .run("appliance-import", "appliance", arguments!["import", "--config", config, folder])
+                    .run("appliance-import", "appliance", arguments!["import", "fhir", "--config", config, folder])
                     .await?;
                 step.done("the EMR holds the records of the bundles");
             }

@@ -67,7 +67,9 @@ fn appliance(practice: &Practice) -> String {
          tls_key = \"../tls/appliance.key.pem\"\n\
          ops_socket = {}\n\
          ops_allowed_uids = [{}]\n\
-         idle_lock_s = 900\n",
+         idle_lock_s = 900\n\
+         \n[downtime]\n\
+         every_minutes = 30\n",
         text(&practice.practice_name),
         text(&practice.time_zone),
         text(&practice.listen_on(practice.ports.appliance).to_string()),

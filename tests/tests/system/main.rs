@@ -5,6 +5,7 @@ mod chain;
 mod cli;
 #[path = "../../../backupd/engine/tests/engine/conformance/mod.rs"]
 mod conformance;
+mod downtime;
 mod faults;
 mod fhir;
 mod fidelity;

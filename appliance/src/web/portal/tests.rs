@@ -118,7 +118,12 @@ impl Practice {
     async fn send(&self, request: Request<Body>) -> Answer {
         let (parts, body) = portal_app(&self.site.web).oneshot(request).await.unwrap().into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&bytes).into_owned() }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes,
+        }
     }
 
     async fn get(&self, browser: &Browser, path: &str) -> Answer {

@@ -15,6 +15,7 @@ use crate::web::form::{Form, FormError};
 use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
+use crate::web::merge::Merge;
 use crate::web::reading::{PatientFacts, code, list, text, version};
 use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
 use axum::extract::{Path, State};
@@ -185,7 +186,8 @@ async fn reschedule(
     form: Form,
 ) -> Result<Response, PageError> {
     let zone = web.settings().zone;
-    let version = form.text("version").parse().map_err(|_| PageError::Form(FormError::Malformed))?;
+    let version: u32 = form.text("version").parse().map_err(|_| PageError::Form(FormError::Malformed))?;
+    let opened = version;
     let patient = form.text("patient").to_owned();
     let mut problems = Problems::default();
     let day = dates::parse_day(form.text("day"));
@@ -210,15 +212,58 @@ async fn reschedule(
             .map(drop)
             .map_err(|refusal: Refusal| refusal_words(&book, &refusal)))
     };
-    match web.store().write(&visit.actor, store).await? {
-        Ok(()) if visit.fragment => Ok(StatusCode::NO_CONTENT.into_response()),
-        Ok(()) => Ok(redirect(&format!("/schedule?day={day}"))),
-        Err(words) if visit.fragment => Ok((StatusCode::CONFLICT, words).into_response()),
-        Err(words) => {
+    match web.store().write(&visit.actor, store).await {
+        Err(PageError::Store(StoreError::VersionConflict { .. })) if !visit.fragment => {
+            merge_move(&web, &visit, &id, (&form, opened)).await
+        }
+        Err(error) => Err(error),
+        Ok(Ok(())) if visit.fragment => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(Ok(())) => Ok(redirect(&format!("/schedule?day={day}"))),
+        Ok(Err(words)) if visit.fragment => Ok((StatusCode::CONFLICT, words).into_response()),
+        Ok(Err(words)) => {
             problems.add("time", words);
             again(&web, &visit, &id, &form, &problems).await
         }
     }
+}
+
+/// Somebody else moved the appointment meanwhile.
+async fn merge_move(web: &Web, visit: &Visit, id: &str, (form, opened): (&Form, u32)) -> Result<Response, PageError> {
+    let (zone, site, own) = (web.settings().zone, web.clone(), id.to_owned());
+    let read = move |view: &View<'_>| {
+        let current = view.read("Appointment", &own)?.json()?;
+        let base = view.version("Appointment", &own, opened)?.json()?;
+        let banner = participant(&current, "Patient").map(|p| chart::banner_in(&site, view, p)).transpose()?;
+        Ok::<_, StoreError>((Book::load(view, zone)?, banner, base, current))
+    };
+    let (book, banner, base, current) = web.store().view(&visit.actor, read).await?;
+    let (banner, _) = banner.unzip();
+    let when = |appointment: &Value| {
+        let local = dates::local(dates::unix_s(text(appointment, "/start")).unwrap_or(0), zone);
+        (local.date_naive().to_string(), local.format("%H:%M").to_string())
+    };
+    let ((base_day, base_time), (day, time)) = (when(&base), when(&current));
+    let field = crate::web::merge::Field::new;
+    let fields = vec![
+        field("day", "Day", &base_day, form.text("day"), &day),
+        field("time", "Time", &base_time, form.text("time"), &time),
+        field("with", "Practitioner", &with(&base), form.text("with"), &with(&current))
+            .words(options(&book, Kind::Practitioner)),
+    ];
+    let (action, back) = (format!("/schedule/{id}/move"), format!("/schedule/{id}"));
+    let merge = Merge {
+        section: Section::Schedule,
+        banner: banner.as_ref(),
+        what: "this appointment",
+        action: &action,
+        back: &back,
+        patient: participant(&current, "Patient").unwrap_or(""),
+        version: version(&current),
+        saved: text(&current, "/meta/lastUpdated"),
+        fields,
+        hidden: vec![("from", with(&current)), ("all_the_same", form.text("all_the_same").to_owned())],
+    };
+    Ok(if merge.is_same() { redirect(&format!("/schedule?day={day}")) } else { merge.page(web, visit) })
 }
 
 async fn again(web: &Web, visit: &Visit, id: &str, form: &Form, problems: &Problems) -> Result<Response, PageError> {
@@ -235,7 +280,7 @@ async fn cancel(
     let version = form.text("version").parse().map_err(|_| PageError::Form(FormError::Malformed))?;
     let (patient, reason) =
         (form.text("patient").to_owned(), form.text("reason").chars().take(300).collect::<String>());
-    let rest = form.text("rest") == "yes";
+    let (rest, own) = (form.text("rest") == "yes", id.clone());
     let store = move |tx: &mut Tx<'_>| {
         let body = tx.read("Appointment", &id)?.json()?;
         if participant(&body, "Patient").unwrap_or("") != patient {
@@ -248,7 +293,15 @@ async fn cancel(
         }
         Ok(dates::unix_s(text(&body, "/start")))
     };
-    let start = web.store().write(&visit.actor, store).await?;
+    let start = match web.store().write(&visit.actor, store).await {
+        Ok(start) => start,
+        Err(PageError::Store(StoreError::VersionConflict { .. })) => {
+            let mut problems = Problems::default();
+            problems.add("", "Somebody else changed this appointment while you had it open. Look at it again, and cancel it if that is still right.");
+            return again(&web, &visit, &own, &Form::default(), &problems).await;
+        }
+        Err(error) => return Err(error),
+    };
     let day = start.map(|at| dates::local(at, web.settings().zone).date_naive().to_string()).unwrap_or_default();
     Ok(redirect(&format!("/schedule?day={day}")))
 }

@@ -1,4 +1,4 @@
-//! `appliance import DIR`: FHIR R4 transaction bundles from files, each carried out as one transaction.
+//! `appliance import fhir DIR`: FHIR R4 transaction bundles from files, each carried out as one transaction.
 
 use crate::access::{Actor, Program};
 use crate::audit::{Action, Event};
