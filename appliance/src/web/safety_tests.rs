@@ -17,7 +17,8 @@ const BOUND: [(&str, &[(&str, &str)]); 7] = [
     ("/schedule/waiting/new", &[("reason", "x"), ("back", "x")]),
 ];
 /// Forms that are about no patient, or in which the patient is what is entered.
-const FREE: [&str; 28] = [
+const FREE: [&str; 29] = [
+    "/oauth/authorize",
     "/login",
     "/unlock",
     "/lock",
