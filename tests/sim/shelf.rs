@@ -200,7 +200,7 @@ impl Store for Direct {
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
-        let listed = self.0.list(prefix).into_iter().map(|(name, size)| ListedObject { name, size });
+        let listed = self.0.list(prefix).into_iter().map(|(name, size)| ListedObject::undated(name, size));
         Box::pin(std::future::ready(Ok(listed.collect())))
     }
 }

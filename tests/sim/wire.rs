@@ -294,7 +294,7 @@ impl Store for Wire {
                 }
                 Fate::Serve | Fate::Spoil(_) => {}
             }
-            Ok(listed.into_iter().map(|(name, size)| ListedObject { name, size }).collect())
+            Ok(listed.into_iter().map(|(name, size)| ListedObject::undated(name, size)).collect())
         })
     }
 }

@@ -5,7 +5,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::State;
 use crate::store::NamedStore;
-use crate::survey::{View, fetch_any, index_name, pack_name, snapshot_name};
+use crate::survey::{View, fetch_any, index_name, pack_name, snapshot_name, views};
 use backup_format::condemned::{Plan, PlanName};
 use backup_format::head::{Head, HeadName};
 use backup_format::retirement::{Retirement, RetirementName};
@@ -180,6 +180,17 @@ async fn read_plan(
         }
     }
     Ok(plan)
+}
+
+/// Names of objects that the newest order takes out: that one of them is gone is no damage, and none of them needs a lock
+/// any more. What is only announced may be needed again, and is not among them.
+pub async fn condemned_objects(catalog: &CatalogKey, stores: &[NamedStore]) -> Result<BTreeSet<String>> {
+    let views = views(stores, CONDEMNED).await;
+    if let Some(error) = views.iter().find_map(|view| view.listing.as_ref().err()) {
+        return Err(error.duplicate());
+    }
+    let condemned = Condemned::read(catalog, stores, &views, None).await;
+    Ok(condemned.going().into_iter().collect())
 }
 
 /// Refuses when a store lists a plan or a retirement that was not known at the start.

@@ -1,6 +1,7 @@
 //! Locks that hold as long as what they lock is wanted: every object that a retained snapshot may reach is locked at
 //! least until `wanted`. Retained is what no deletion plan condemns, so this needs no key.
 
+use crate::candidate::candidate_of;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::versions::{Lock, Version, VersionedStore};
@@ -94,7 +95,8 @@ pub async fn extend_locks(
 
 /// Objects of the repository and of the log of proofs; the probe's own object is free to go.
 fn must_stay(name: &str, condemned: &BTreeSet<String>) -> bool {
-    (hash_in_name(name).is_some() || name.starts_with("log/")) && !condemned.contains(name)
+    let object = candidate_of(name).unwrap_or(name);
+    (hash_in_name(object).is_some() || name.starts_with("log/")) && !condemned.contains(object)
 }
 
 struct Extended {

@@ -8,6 +8,7 @@ use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, by_object, fetch, hash_in_name};
+use backup_format::condemned::PlanName;
 use backup_format::wire::{Reader, put_varint};
 use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,12 +214,15 @@ impl Seen {
     }
 
     /// Takes a listing in; gives what was here before and is gone. That stays remembered until it comes back or is
-    /// condemned.
+    /// condemned. A deletion plan goes when a later one is executed.
     fn audit(&mut self, listed: &BTreeMap<String, u64>, condemned: &BTreeSet<String>, now: i64) -> Vec<String> {
         for name in listed.keys() {
             self.objects.entry(name.clone()).or_insert(Look { first: now, whole: 0 });
         }
-        self.objects.retain(|name, _| listed.contains_key(name) || !condemned.contains(name));
+        let number = |name: &String| name.parse::<PlanName>().ok().map(|plan| plan.number);
+        let newest = listed.keys().filter_map(number).max();
+        let gone = |name: &String| condemned.contains(name) || number(name).is_some_and(|old| Some(old) < newest);
+        self.objects.retain(|name, _| listed.contains_key(name) || !gone(name));
         self.objects.keys().filter(|name| !listed.contains_key(*name)).cloned().collect()
     }
 

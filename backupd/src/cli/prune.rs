@@ -5,6 +5,7 @@ use super::listing;
 use super::location::location;
 use super::render::{Usage, table, table_time};
 use super::repo::{REPO, Repository};
+use crate::settings::span;
 use anyhow::ensure;
 use backup_engine::prune::{
     Announced, Approved, Execution, Proposal, PruneRequest, Retire, Trip, TripKind, Waiting, announce, execute,
@@ -27,11 +28,18 @@ struct Run<'r> {
 }
 
 pub async fn prune(args: PruneArgs) -> anyhow::Result<ExitCode> {
+    let place = args.repo.as_deref().ok_or_else(|| {
+        Usage(
+            "say which: `plan`, `show`, `approve`, `refuse`, `decide` or `execute` ask `backupd maintain`; --repo is one \
+             repository without a daemon"
+                .to_owned(),
+        )
+    })?;
     let request = request(&args)?;
     let agreed: BTreeSet<&String> = args.agreed_by.iter().collect();
-    let repository = Repository::open(&args.repo).await?;
+    let repository = Repository::open(place).await?;
     let (open, pruner) = repository.unlock_to_prune().await?;
-    let store = location(&args.repo)?.open_for_maintenance(StoreLimits::default())?;
+    let store = location(place)?.open_for_maintenance(StoreLimits::default())?;
     let store = NamedMaintenanceStore::new(REPO, store, true);
     if !args.dry_run {
         refuse_a_practice(&store).await?;
@@ -50,7 +58,7 @@ pub async fn prune(args: PruneArgs) -> anyhow::Result<ExitCode> {
         let message = "nothing is deleted: look at the newest snapshots first; if they are right, two persons say so with --agreed-by NAME --agreed-by NAME";
         anyhow::bail!(message);
     }
-    let approved = Approved { snapshots: proposal.approval(), trips: !proposal.trips.is_empty() };
+    let approved = Approved { snapshots: proposal.approval(), trips: proposal.trips.clone() };
     let stores = std::slice::from_ref(&run.store);
     let announced = announce(&repository.env, &run.open, &run.pruner, stores, &request, &approved).await?;
     let Some(announced) = announced else { return Ok(ExitCode::SUCCESS) };
@@ -67,8 +75,8 @@ async fn refuse_a_practice(store: &NamedMaintenanceStore) -> anyhow::Result<()> 
     ensure!(
         store.as_store().store.list("log/").await?.is_empty(),
         Usage(
-            "this is a store of a practice (it holds restore reports), whose history is not pruned from the command line: \
-             --dry-run shows what would go"
+            "this is a store of a practice (it holds restore reports), whose history two persons prune together with \
+             `backupd prune plan` and `approve`: --dry-run shows what would go"
                 .to_owned()
         )
     );
@@ -98,22 +106,8 @@ fn request(args: &PruneArgs) -> anyhow::Result<PruneRequest<'static>> {
     })
 }
 
-/// `90m`, `12h`, `7d`, `3w`.
 fn duration(text: &str) -> anyhow::Result<Duration> {
-    let wrong = || Usage(format!("{text} is no length of time: write it as 90m, 12h, 7d or 3w"));
-    let split = text.len().saturating_sub(1);
-    let (number, unit) = text.split_at_checked(split).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        "w" => 7 * 24 * 3600,
-        _ => return Err(wrong().into()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    ensure!(number <= 1_000_000, wrong());
-    Ok(Duration::from_secs(number * seconds))
+    Ok(span::parse(text).ok_or_else(|| Usage(format!("{text} is no length of time: {}", span::REMEDY)))?)
 }
 
 /// How a rule is typed.
@@ -306,20 +300,6 @@ impl Run<'_> {
         }
         if let Some(error) = store.and_then(|store| store.error.as_ref()) {
             say!("It ended early, the same command goes on: {error}");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_of_time_are_read_as_people_write_them() {
-        assert_eq!(duration("90m").unwrap(), Duration::from_secs(5400));
-        assert_eq!(duration("3w").unwrap(), Duration::from_secs(21 * 86_400));
-        for wrong in ["", "d", "7", "7y", "-1d", "9999999d", "é"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
 }

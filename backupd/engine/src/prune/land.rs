@@ -4,7 +4,7 @@ use super::{PruneRequest, Retire};
 use crate::condemned::Condemned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::{SnapshotInfo, heads_everywhere};
-use crate::retain::{Candidate, Reason, Verdict, decide};
+use crate::retain::{Candidate, Reason, Received, Verdict, decide, received};
 use crate::store::NamedStore;
 use crate::survey::{HEADS, View, views};
 use backup_format::condemned::{ChainMark, CondemnedHead, PLAN_HEADS_MAX, PlanName};
@@ -21,6 +21,10 @@ pub(super) struct Land {
     pub(super) snapshots: Vec<(SnapshotInfo, Verdict)>,
     pub(super) late: Vec<SnapshotInfo>,
     pub(super) going: Vec<SnapshotInfo>,
+    /// When each snapshot came; filled by [`Land::decide`].
+    pub(super) received: BTreeMap<SnapshotId, Received>,
+    /// The dates that stores give to heads.
+    dates: BTreeMap<String, Vec<i64>>,
 }
 
 impl Land {
@@ -38,6 +42,7 @@ impl Land {
             return Err(Error::new(ErrorKind::Damaged, "a deletion plan cannot be read: heal it before pruning"));
         }
         let heads = heads_everywhere(open, stores).await?;
+        let dates = head_dates(stores).await?;
         let read: BTreeSet<HeadName> =
             heads.snapshots.iter().chain(&heads.uncommitted).chain(&heads.going).map(|info| info.head).collect();
         let listed = views.iter().filter_map(View::objects).flat_map(BTreeMap::keys).filter(|n| n.starts_with(HEADS));
@@ -53,21 +58,23 @@ impl Land {
             (info, verdict)
         };
         let snapshots = heads.snapshots.into_iter().map(unjudged).collect();
-        Ok(Self { views, condemned, snapshots, late: heads.uncommitted, going: heads.going })
+        let received = BTreeMap::new();
+        Ok(Self { views, condemned, snapshots, late: heads.uncommitted, going: heads.going, received, dates })
     }
 
     /// Judges every snapshot by the rules.
     pub(super) fn decide(&mut self, request: &PruneRequest<'_>) {
         let candidate = |info: &SnapshotInfo| {
             let mut candidate = Candidate::of(info);
-            if let Some(received) = request.received.get(&info.id) {
-                candidate.received = *received;
-            }
+            let dates = self.dates.get(&info.head.to_string()).filter(|_| request.store_dates);
+            let first_seen = request.first_seen.get(&info.id).copied();
+            candidate.received = received(info.taken_unix_ms, first_seen, dates.map(Vec::as_slice).unwrap_or_default());
             let proved = request.proved.iter().filter(|(_, id)| **id == info.id);
             candidate.proved_at = proved.map(|(store, _)| store.clone()).collect();
             candidate
         };
         let candidates: Vec<Candidate> = self.snapshots.iter().map(|(info, _)| candidate(info)).collect();
+        self.received = candidates.iter().map(|candidate| (candidate.id, candidate.received)).collect();
         let verdicts = decide(&candidates, &request.policy, request.zone);
         for ((_, verdict), judged) in self.snapshots.iter_mut().zip(verdicts) {
             *verdict = judged;
@@ -172,6 +179,17 @@ impl Land {
         let all = self.views.iter().filter_map(View::objects).flatten();
         all.filter(|(name, _)| name.starts_with(prefix)).map(|(name, size)| (name.as_str(), *size)).collect()
     }
+}
+
+/// When each store took each head, by its own clock.
+async fn head_dates(stores: &[NamedStore]) -> Result<BTreeMap<String, Vec<i64>>> {
+    let mut dates: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for store in stores {
+        for object in store.store.list(HEADS).await.map_err(|error| error.context(&store.name))? {
+            dates.entry(object.name).or_default().extend(object.modified_unix_ms);
+        }
+    }
+    Ok(dates)
 }
 
 fn condemned(info: &SnapshotInfo, reason: TombstoneReason) -> CondemnedHead {

@@ -52,8 +52,11 @@ pub struct PruneRequest<'z> {
     pub zone: Zone<'z>,
     /// The snapshot that was last proved of each store.
     pub proved: BTreeMap<String, SnapshotId>,
-    /// When snapshots came, where more is known than their writers say.
-    pub received: BTreeMap<SnapshotId, Received>,
+    /// When the log first named a snapshot.
+    pub first_seen: BTreeMap<SnapshotId, i64>,
+    /// Whether the dates that stores give to heads count beside those of their writers. Not for a folder that may be a
+    /// copy with new dates.
+    pub store_dates: bool,
     /// Time between announcement and execution.
     pub grace: Duration,
     pub retire: Retire<'z>,
@@ -71,7 +74,8 @@ impl Default for PruneRequest<'_> {
             policy: Policy::default(),
             zone: &utc,
             proved: BTreeMap::new(),
-            received: BTreeMap::new(),
+            first_seen: BTreeMap::new(),
+            store_dates: false,
             grace: Duration::from_secs(24 * 3600),
             retire: Retire::None,
             rewrite_bytes_max: 1 << 30,
@@ -104,6 +108,8 @@ pub struct Proposal {
     pub trips: Vec<Trip>,
     /// A plan that is announced already.
     pub announced: Option<PlanName>,
+    /// When each snapshot came, as it was judged.
+    pub received: BTreeMap<SnapshotId, Received>,
 }
 
 impl Proposal {
@@ -129,8 +135,8 @@ impl Proposal {
 pub struct Approved {
     /// Snapshots that may go; others stay whatever the rules say.
     pub snapshots: BTreeSet<SnapshotId>,
-    /// Two persons have looked at what tripped.
-    pub trips: bool,
+    /// What tripped, as two persons have looked at it. Anything else stops the plan again.
+    pub trips: Vec<Trip>,
 }
 
 /// An announced plan.
@@ -200,6 +206,7 @@ fn proposal(found: Found<'_>, trips: Vec<Trip>, request: &PruneRequest<'_>) -> P
         announced: land.condemned.announced.as_ref().map(|(name, _)| *name),
         late: land.late,
         left: land.going,
+        received: land.received,
         snapshots: land.snapshots,
     }
 }
@@ -221,8 +228,8 @@ pub async fn announce(
         let message = format!("deletion plan {} is announced already: execute it first", name.number);
         return Err(Error::new(ErrorKind::Fenced, message));
     }
-    if !approved.trips && !tripwire::look(&found.reader, &found.land, &found.mark, &request.tripwire).await?.is_empty()
-    {
+    let trips = tripwire::look(&found.reader, &found.land, &found.mark, &request.tripwire).await?;
+    if !trips.iter().all(|trip| approved.trips.iter().any(|seen| trip.is_covered_by(seen))) {
         let message = "new snapshots look like an attack: nothing is deleted until two persons agree";
         return Err(Error::new(ErrorKind::Denied, message));
     }

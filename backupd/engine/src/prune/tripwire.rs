@@ -37,6 +37,24 @@ pub struct Trip {
     pub after: u64,
 }
 
+impl Trip {
+    /// Whether somebody who looked at `seen` has looked at this: the same finding of the same source, and since then no
+    /// worse by more than a tenth. The newest snapshot is another every few minutes.
+    #[must_use]
+    pub fn is_covered_by(&self, seen: &Self) -> bool {
+        let tenth = seen.after / 10;
+        let as_bad = match self.kind {
+            TripKind::SizeDrop => self.after >= seen.after.saturating_sub(tenth),
+            // What was sealed does not change: it must be the same snapshot.
+            TripKind::Entropy => self.snapshot == seen.snapshot,
+            TripKind::MassRemoval | TripKind::MassRename | TripKind::MassChange => {
+                self.after <= seen.after.saturating_add(tenth)
+            }
+        };
+        self.kind == seen.kind && self.source == seen.source && as_bad
+    }
+}
+
 /// Limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tripwire {

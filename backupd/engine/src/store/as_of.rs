@@ -57,7 +57,7 @@ impl Store for AsOfStore {
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
         let from = self.objects.range(prefix.to_owned()..);
         let under = from.take_while(|(name, _)| name.starts_with(prefix));
-        let listed = under.map(|(name, (_, size))| ListedObject { name: name.clone(), size: *size }).collect();
+        let listed = under.map(|(name, (_, size))| ListedObject::undated(name.clone(), *size)).collect();
         Box::pin(std::future::ready(Ok(listed)))
     }
 }

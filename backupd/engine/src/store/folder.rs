@@ -301,7 +301,11 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<ListedObject>, leftovers: &m
             leftovers.push(PathBuf::from(name));
         } else if kind.is_file() && name != MARKER {
             match entry.metadata() {
-                Ok(metadata) => found.push(ListedObject { name: name.to_owned(), size: metadata.len() }),
+                Ok(metadata) => found.push(ListedObject {
+                    name: name.to_owned(),
+                    size: metadata.len(),
+                    modified_unix_ms: Some(metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000),
+                }),
                 // It vanished between the two calls.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

@@ -45,6 +45,16 @@ use versions::VersionedStore;
 pub struct ListedObject {
     pub name: String,
     pub size: u64,
+    /// When the store took it, by the store's own clock; `None`: it does not tell.
+    pub modified_unix_ms: Option<i64>,
+}
+
+impl ListedObject {
+    /// Without a date.
+    #[must_use]
+    pub fn undated(name: impl Into<String>, size: u64) -> Self {
+        Self { name: name.into(), size, modified_unix_ms: None }
+    }
 }
 
 /// A store. Names are slash-separated opaque ids; an object, once written, never changes.

@@ -164,9 +164,11 @@ impl Store for ObjectStoreStore {
                 .map(|meta| meta.map_err(|error| translate(error, what)))
                 .try_filter_map(|meta| async move {
                     let full = meta.location.as_ref();
-                    Ok(full
-                        .strip_prefix(&self.prefix)
-                        .map(|name| ListedObject { name: name.to_owned(), size: meta.size }))
+                    Ok(full.strip_prefix(&self.prefix).map(|name| ListedObject {
+                        name: name.to_owned(),
+                        size: meta.size,
+                        modified_unix_ms: Some(meta.last_modified.timestamp_millis()),
+                    }))
                 })
                 .try_collect()
                 .await?;

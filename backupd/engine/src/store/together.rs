@@ -59,7 +59,7 @@ impl Store for TogetherStore {
                 let listed = store.store.list(prefix).await?;
                 found.extend(listed.into_iter().map(|object| (object.name, object.size)));
             }
-            Ok(found.into_iter().map(|(name, size)| ListedObject { name, size }).collect())
+            Ok(found.into_iter().map(|(name, size)| ListedObject::undated(name, size)).collect())
         })
     }
 }

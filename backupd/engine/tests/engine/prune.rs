@@ -109,7 +109,7 @@ impl Pruning {
         let plain: Vec<NamedStore> = stores.iter().map(NamedMaintenanceStore::as_store).collect();
         let open = &self.practice.made.open;
         let proposal = propose(&self.practice.env, open, &plain, request).await?;
-        let approved = Approved { snapshots: proposal.approval(), trips: true };
+        let approved = Approved { snapshots: proposal.approval(), trips: proposal.trips.clone() };
         announce(&self.practice.env, open, &self.pruner, stores, request, &approved).await
     }
 
@@ -245,7 +245,7 @@ async fn nothing_goes_that_nobody_approved_or_while_a_store_is_down() {
     let pruning = Pruning::new(2).await;
     let taken = pruning.history(4).await;
     let request = last(1);
-    let approved = Approved { snapshots: BTreeSet::from([taken[0].id]), trips: true };
+    let approved = Approved { snapshots: BTreeSet::from([taken[0].id]), trips: Vec::new() };
     let dead: Arc<dyn MaintenanceStore> = Arc::new(FaultStore::new(Arc::clone(&pruning.stores[1].store), Fault::Dead));
     let down = [pruning.stores[0].clone(), NamedMaintenanceStore::new("store-1", dead, true)];
     let error = pruning.try_announce(&down, &request).await.unwrap_err();
@@ -598,7 +598,7 @@ async fn what_looks_like_an_attack_stops_it_until_people_agree() {
     let proposal = propose(env, open, plain, &request).await.unwrap();
     let kinds: BTreeSet<TripKind> = proposal.trips.iter().map(|trip| trip.kind).collect();
     assert_eq!(kinds, BTreeSet::from([TripKind::Entropy, TripKind::MassRename]), "{:?}", proposal.trips);
-    let mut approved = Approved { snapshots: proposal.approval(), trips: false };
+    let mut approved = Approved { snapshots: proposal.approval(), trips: Vec::new() };
     let refused = announce(env, open, &pruning.pruner, &pruning.stores, &request, &approved).await.unwrap_err();
     assert!(refused.kind() == ErrorKind::Denied && refused.to_string().contains("two persons"), "{refused}");
     assert_eq!(pruning.count("store-0", "condemned/"), 0);
@@ -609,7 +609,7 @@ async fn what_looks_like_an_attack_stops_it_until_people_agree() {
     pruning.practice.snapshot().await;
     let proposal = propose(env, open, plain, &request).await.unwrap();
     assert!(proposal.trips.iter().any(|trip| trip.kind == TripKind::SizeDrop));
-    approved = Approved { snapshots: proposal.approval(), trips: true };
+    approved = Approved { snapshots: proposal.approval(), trips: proposal.trips.clone() };
     assert!(announce(env, open, &pruning.pruner, &pruning.stores, &request, &approved).await.unwrap().is_some());
 }
 
@@ -644,7 +644,7 @@ async fn the_grace_is_waited_for() {
     request.grace = Duration::from_secs(3600);
     let open = &pruning.practice.made.open;
     let proposal = propose(&env, open, &pruning.practice.stores, &request).await.unwrap();
-    let approved = Approved { snapshots: proposal.approval(), trips: true };
+    let approved = Approved { snapshots: proposal.approval(), trips: proposal.trips.clone() };
     announce(&env, open, &pruning.pruner, &pruning.stores, &request, &approved).await.unwrap().unwrap();
     pruning.practice.snapshot().await;
     let waiting = execute(&env, open, &pruning.pruner, &pruning.stores, &request).await.unwrap().waiting;
@@ -653,4 +653,33 @@ async fn the_grace_is_waited_for() {
     clock.advance(Duration::from_secs(7200));
     let waiting = execute(&env, open, &pruning.pruner, &pruning.stores, &request).await.unwrap().waiting;
     assert!(matches!(waiting, Some(Waiting::Grace { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn age_is_by_the_dates_of_the_stores_where_that_is_asked() {
+    let pruning = Pruning::new(2).await;
+    let taken = pruning.history(3).await;
+    let (env, open) = (&pruning.practice.env, &pruning.practice.made.open);
+    let heads = heads(env, open.catalog(), &pruning.practice.stores).await.unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    // The stores took one a day; their writer says that all came at once.
+    for (at, outcome) in (1..).zip(&taken) {
+        let info = heads.snapshots.iter().find(|info| info.id == outcome.id).unwrap();
+        for store in ["store-0", "store-1"] {
+            let file = fs::File::open(pruning.practice.dir.path().join(store).join(info.head.to_string())).unwrap();
+            let written = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(written + day * at).unwrap();
+        }
+    }
+    let daily = |store_dates| {
+        let policy = Policy { rules: vec![Rule::new(Keep::Daily(2))], holds: Vec::new() };
+        PruneRequest { policy, store_dates, ..last(1) }
+    };
+    let going = async |store_dates| {
+        let plain = &pruning.practice.stores;
+        let proposal = propose(env, open, plain, &daily(store_dates)).await.unwrap();
+        proposal.going().map(|info| info.id).collect::<Vec<_>>()
+    };
+    assert!(going(false).await.len() >= 1, "the writer's own date: one day, or two at midnight");
+    assert_eq!(going(true).await, [taken[0].id]);
 }
