@@ -22,6 +22,9 @@ pub enum ApprovalError {
     /// It approves another report.
     #[error("the approval belongs to another report")]
     OtherReport,
+    /// It is about another deletion plan.
+    #[error("the decision belongs to another deletion plan")]
+    OtherPlan,
     /// The verifier's own key approved its own report.
     #[error("the approval is signed with the report's own key: an approval needs a second person")]
     SamePerson,
@@ -84,7 +87,17 @@ struct Signed {
 /// A 64-byte signature, lower-case hex.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-struct SignatureHex([u8; 64]);
+pub(crate) struct SignatureHex([u8; 64]);
+
+impl SignatureHex {
+    pub(crate) fn of(signature: [u8; 64]) -> Self {
+        Self(signature)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+}
 
 impl TryFrom<String> for SignatureHex {
     type Error = KeyError;
@@ -129,7 +142,7 @@ impl Approval {
             signed_unix_ms,
             public_key: Digest::of(signer.public_key().as_bytes()),
         };
-        let signature = SignatureHex(signer.sign(&to_canonical(&statement)));
+        let signature = SignatureHex::of(signer.sign(&to_canonical(&statement)));
         Ok(to_canonical(&Signed { schema: SignedSchema::V1, statement, signature }))
     }
 

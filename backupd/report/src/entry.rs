@@ -1,6 +1,7 @@
-//! What may stand in the log: three kinds of entry, each with its own closed schema.
+//! What may stand in the log: six kinds of entry, each with its own closed schema.
 
 use crate::approval::{Approval, ApprovalError, CorrectiveAction};
+use crate::deletion::{DeletionDone, DeletionPlan, SignedDecision};
 use crate::report::Report;
 use crate::verdict::{ReportError, check, read_canonical};
 use serde::Deserialize;
@@ -31,6 +32,15 @@ pub enum EntryKind {
     /// What is done about a report that did not pass.
     #[serde(rename = "corrective-action/1")]
     CorrectiveAction,
+    /// What of the history is to go.
+    #[serde(rename = "deletion-plan/1")]
+    DeletionPlan,
+    /// A person's decision about a deletion plan.
+    #[serde(rename = "signed-deletion-decision/1")]
+    DeletionDecision,
+    /// What became of a deletion plan.
+    #[serde(rename = "deletion-done/1")]
+    DeletionDone,
 }
 
 /// One entry, read and checked.
@@ -42,6 +52,12 @@ pub enum Entry {
     Approval(Box<Approval>),
     /// A corrective action.
     CorrectiveAction(CorrectiveAction),
+    /// A deletion plan.
+    DeletionPlan(Box<DeletionPlan>),
+    /// A decision whose signature is that of the key in it.
+    DeletionDecision(Box<SignedDecision>),
+    /// What became of a plan.
+    DeletionDone(Box<DeletionDone>),
 }
 
 impl Entry {
@@ -59,6 +75,9 @@ impl Entry {
                 action.well_formed()?;
                 Ok(Self::CorrectiveAction(action))
             }
+            EntryKind::DeletionPlan => Ok(Self::DeletionPlan(Box::new(DeletionPlan::parse(bytes)?))),
+            EntryKind::DeletionDecision => Ok(Self::DeletionDecision(Box::new(SignedDecision::parse(bytes)?))),
+            EntryKind::DeletionDone => Ok(Self::DeletionDone(Box::new(DeletionDone::parse(bytes)?))),
         }
     }
 
@@ -68,6 +87,9 @@ impl Entry {
             Self::Report(_) => EntryKind::Report,
             Self::Approval(_) => EntryKind::Approval,
             Self::CorrectiveAction(_) => EntryKind::CorrectiveAction,
+            Self::DeletionPlan(_) => EntryKind::DeletionPlan,
+            Self::DeletionDecision(_) => EntryKind::DeletionDecision,
+            Self::DeletionDone(_) => EntryKind::DeletionDone,
         }
     }
 }

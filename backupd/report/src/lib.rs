@@ -17,6 +17,7 @@
 
 mod approval;
 mod damaged;
+mod deletion;
 mod entry;
 mod evidence;
 mod id;
@@ -34,6 +35,10 @@ mod view;
 
 pub use approval::{ActionSchema, Approval, ApprovalError, CorrectiveAction, Decision, OwnerRole};
 pub use damaged::{damaged, first_whole};
+pub use deletion::{
+    APPROVALS_NEEDED, DeletionDecision, DeletionDone, DeletionPlan, DoneSchema, GoingSnapshot, KeepKind, PlanFigures,
+    PlanRule, PlanSchema, PlanTrip, SignedDecision, StoreDone, TripWord,
+};
 pub use entry::{Entry, EntryError, EntryKind};
 pub use evidence::{EvidenceError, approvals_of, evidence};
 pub use id::{Digest, IdError, Label, OpaqueId, ReportId, ResourceType, Version};

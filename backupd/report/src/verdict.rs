@@ -197,7 +197,15 @@ pub(crate) fn read_canonical<T>(bytes: &[u8]) -> Result<T, ReportError>
 where
     T: serde::Serialize + serde::de::DeserializeOwned,
 {
-    if bytes.len() > REPORT_BYTES_MAX {
+    read_canonical_upto(bytes, REPORT_BYTES_MAX)
+}
+
+/// As [`read_canonical`], of at most so many bytes.
+pub(crate) fn read_canonical_upto<T>(bytes: &[u8], bytes_max: usize) -> Result<T, ReportError>
+where
+    T: serde::Serialize + serde::de::DeserializeOwned,
+{
+    if bytes.len() > bytes_max {
         return Err(ReportError::TooLong);
     }
     let value: T =

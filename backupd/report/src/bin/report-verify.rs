@@ -66,6 +66,8 @@ struct Check {
 enum Command {
     /// Sign a decision about a report with your own key.
     Approve(Approve),
+    /// Sign a decision about a deletion plan with your own key.
+    Decide(Decide),
     /// Show the fingerprint of a key file, public or private.
     Fingerprint {
         /// The key file.
@@ -89,6 +91,26 @@ struct Approve {
     /// Where to write the approval; hand it to the console or to `backupd` so that it enters the log.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+}
+
+#[derive(Args)]
+struct Decide {
+    /// The plan, as the console or `backupd prune show --out` gives it.
+    plan: PathBuf,
+    /// Your private key: a file of `openssl genpkey -algorithm ed25519`, readable by you alone.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    #[arg(long, value_enum)]
+    decision: PlanDecisionArg,
+    /// Where to write the decision; hand it to the console or to `backupd prune decide`.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PlanDecisionArg {
+    Approved,
+    Refused,
 }
 
 #[derive(Args)]
@@ -131,6 +153,7 @@ fn main() -> ExitCode {
     };
     let done = match (cli.command, &cli.check.report) {
         (Some(Command::Approve(args)), _) => approve(&args),
+        (Some(Command::Decide(args)), _) => decide(&args),
         (Some(Command::Fingerprint { key }), _) => fingerprint(&key),
         (Some(Command::Log(args)), _) => check_log(&args),
         (None, Some(report)) => check_report(report, &cli.check),
@@ -239,6 +262,27 @@ fn approve(args: &Approve) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+fn decide(args: &Decide) -> anyhow::Result<u8> {
+    let bytes = read(&args.plan)?;
+    let plan = DeletionPlan::parse(&bytes).with_context(|| args.plan.display().to_string())?;
+    let key = zeroize::Zeroizing::new(read(&args.key)?);
+    let signer = ReportSigner::from_key_file(&key).with_context(|| args.key.display().to_string())?;
+    let (decision, word) = match args.decision {
+        PlanDecisionArg::Approved => (DeletionDecision::Approved, "approved"),
+        PlanDecisionArg::Refused => (DeletionDecision::Refused, "refused"),
+    };
+    let signed = SignedDecision::create(&signer, &bytes, decision, now_unix_ms())?;
+    std::fs::write(&args.out, signed).with_context(|| format!("cannot write {}", args.out.display()))?;
+    let (going, all) = (plan.going.len(), plan.snapshots);
+    say(&format!("plan       {}, made {}", plan.plan_id, time_text(plan.made_unix_ms)));
+    say(&format!("deletes    {going} of {all} snapshots, {} bytes over all stores", plan.figures.bytes_freed));
+    for trip in &plan.trips {
+        say(&format!("ATTACK?    {:?} of {}: {} before, {} after", trip.kind, trip.source, trip.before, trip.after));
+    }
+    say(&format!("{}: {word}, signed by key {}", args.out.display(), signer.public_key().fingerprint()));
+    Ok(0)
+}
+
 fn fingerprint(path: &Path) -> anyhow::Result<u8> {
     let bytes = zeroize::Zeroizing::new(read(path)?);
     let key = PublicKey::from_pem(&bytes).or_else(|_| ReportSigner::from_key_file(&bytes).map(|s| s.public_key()));
@@ -260,16 +304,17 @@ fn check_log(args: &CheckLog) -> anyhow::Result<u8> {
         let place = Label::slug(&folder.display().to_string());
         let seen = view.checkpoints().map(|(_, note)| Seen { place: place.clone(), checkpoint: note.to_vec() });
         disagreements.extend(compare_checkpoints(&seen.collect::<Vec<_>>(), Some(longest), &key, &origin));
-        let mut counts = [0u64; 3];
+        let mut counts = [0u64; 6];
         if let Some(index) = view.lost().first() {
             bail!("{}: entry {index} has no content: it was lost, or somebody has emptied it", folder.display());
         }
         for bytes in view.entries() {
             counts[Entry::parse(bytes).with_context(|| folder.display().to_string())?.kind() as usize] += 1;
         }
-        let [reports, approvals, actions] = counts;
+        let [reports, approvals, actions, plans, decisions, _] = counts;
         say(&format!(
-            "{}: {reports} reports, {approvals} approvals, {actions} corrective actions, every byte checked",
+            "{}: {reports} reports, {approvals} approvals, {actions} corrective actions, {plans} deletion plans, \
+             {decisions} decisions about them, every byte checked",
             folder.display()
         ));
     }
