@@ -302,6 +302,31 @@ async fn every_object_that_a_kept_snapshot_reaches_stays_locked_and_a_condemned_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_waits_for_the_lock_and_then_leaves_no_version_behind() -> Result<()> {
+    let test = "a_deletion_waits_for_the_lock_and_then_leaves_no_version_behind";
+    let Some(url) = stores::ceph(test) else { return Ok(()) };
+    let location = locked_bucket(url, "deletion").await?;
+    let rule = LockRule { mode: LockMode::Governance, ms: 5_000 };
+    let store = location.open_for_maintenance(StoreLimits { lock: Some(rule), ..StoreLimits::default() })?;
+    let (name, neighbour) = (format!("packs/ab/{}", "ab".repeat(32)), format!("packs/ab/{}.1", "ab".repeat(32)));
+    for name in [&name, &neighbour] {
+        store.put(name, Bytes::from_static(b"first")).await?;
+    }
+    store.replace(&name, Bytes::from_static(b"second")).await?;
+    let locked_until = now_unix_ms() + rule.ms;
+    denied(store.delete(&name).await, "it is locked");
+    assert_eq!(store.get(&name).await?, "second", "and nothing hides it");
+    until(locked_until + 1_000).await;
+    store.delete(&name).await?;
+    assert_eq!(store.get(&name).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let left = versions(&location).versions("").await?;
+    let names: Vec<&str> = left.iter().map(|version| version.name.as_str()).collect();
+    assert_eq!(names, [neighbour.as_str()], "every version of the one, and no other object");
+    store.delete(&name).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_restores_as_of_a_time() -> Result<()> {
     let Some(url) = stores::ceph("the_command_line_restores_as_of_a_time") else { return Ok(()) };
     let location = locked_bucket(url, "as-of").await?;

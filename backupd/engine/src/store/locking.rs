@@ -3,7 +3,7 @@
 use super::versions::{Lock, LockMode, VersionedStore};
 use super::{ListedObject, MaintenanceStore, Store};
 use crate::env::Env;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::ops::Range;
@@ -79,7 +79,23 @@ impl MaintenanceStore for LockingStore {
         self.put(name, bytes)
     }
 
+    /// For good, every version of it: a deletion by name would only hide what goes on being stored and paid for. While one of
+    /// them is locked nothing is hidden either, so that whoever lists the store sees what it keeps.
     fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
-        self.inner.delete(name)
+        Box::pin(async move {
+            let all = self.versions.versions(name).await?;
+            let now = self.env.now_unix_ms();
+            let mine: Vec<_> = all.into_iter().filter(|version| version.name == name).collect();
+            for version in mine.iter().filter(|version| !version.is_delete_marker) {
+                let lock = self.versions.lock(name, Some(&version.id)).await?;
+                if lock.is_some_and(|lock| lock.until_unix_ms > now) {
+                    return Err(Error::new(ErrorKind::Denied, format!("a lock keeps {name}")));
+                }
+            }
+            for version in &mine {
+                self.versions.delete_version(name, Some(&version.id), false).await?;
+            }
+            Ok(())
+        })
     }
 }
