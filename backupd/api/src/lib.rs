@@ -7,11 +7,13 @@
 
 mod client;
 mod names;
+mod prune;
 mod status;
 mod wire;
 
 pub use client::{Client, ClientError, Endpoint, EndpointError, PROGRESS_EVERY, TlsIdentity};
 pub use names::*;
+pub use prune::*;
 pub use status::*;
 pub use wire::{ACCESS_REFUSED, Connection, Incoming, Listener, Peer, WireError};
 
@@ -93,6 +95,15 @@ pub enum Request {
         id: String,
         approval: Vec<u8>,
     },
+    /// Adds a deletion plan and a person's signed decision about it to the log.
+    RecordDecision {
+        plan: String,
+        decision: String,
+    },
+    /// Adds what became of a deletion plan, which stands in the log with two persons' approvals.
+    RecordDeletion {
+        done: String,
+    },
     VerifierStatus,
     // maintain
     MaintainStatus,
@@ -102,6 +113,16 @@ pub enum Request {
         /// Every object, not only what is due.
         all: bool,
     },
+    /// What is planned to be deleted, and how far that has come.
+    PruneStatus,
+    /// Make a new deletion plan now. Changes no store.
+    PrunePlan,
+    /// A person's signed decision about the plan, as `report-verify decide` makes it.
+    PruneDecide {
+        decision: String,
+    },
+    /// Go on with the approved plan now.
+    PruneExecute,
 }
 
 impl Request {
@@ -164,6 +185,9 @@ pub enum Event {
         files: Vec<EvidenceFile>,
     },
     Approved,
+    /// The entries stand in the log.
+    Recorded,
+    Prune(Box<PruneStatus>),
     VerifierStatus(VerifierStatus),
     MaintainStatus(MaintainStatus),
     HealDone {

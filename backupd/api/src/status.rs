@@ -20,6 +20,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use {message, words};
+
 words! {
     /// The phase that a long request is in.
     Phase { Quiesce, Read, Send, Commit, Fetch, Start, Compare, Sign }
@@ -170,6 +172,8 @@ words! {
         StoreUnprotected,
         /// Something at a store that must stay is not locked as long as the settings ask for.
         LocksShort,
+        /// New snapshots look like an attack: a deletion plan waits until two persons have looked.
+        PruneStopped,
         /// The business associate agreement of a store is past its last day.
         BaaExpired,
         HeadFork,

@@ -105,9 +105,14 @@ pub enum Command {
     /// Look for damaged and missing objects now, and bring them back from another store (asks `backupd maintain`)
     #[command(after_help = "Example: backupd heal --store provider-north --all")]
     Heal(HealArgs),
-    /// Delete snapshots that no rule keeps, and what only they need; says first what and why (asks no daemon)
+    /// Delete snapshots that no rule keeps, and what only they need (asks `backupd maintain`; with --repo, no daemon)
     #[command(
-        after_help = "A first run announces, a later one deletes: backups that run meanwhile lose nothing. Days begin at midnight UTC. A practice's store (one that holds restore reports) is only shown with --dry-run: one person alone does not shrink its history.\n\
+        args_conflicts_with_subcommands = true,
+        after_help = "A practice: `plan`, `show`, `approve` by two persons with a key of their own each; the rules stand in [prune] of maintain.toml.\n\
+                      One repository with --repo: a first run says what goes and why and announces it, a later one deletes: backups that run\n\
+                      meanwhile lose nothing. Days begin at midnight UTC. A practice's store (one that holds restore reports) is only shown\n\
+                      with --dry-run: one person alone does not shrink its history.\n\
+                      Example: backupd prune show --config cli.toml\n\
                       Example: backupd prune --repo /mnt/backup --keep-daily 14 --keep-monthly 12 --dry-run"
     )]
     Prune(PruneArgs),
@@ -115,9 +120,11 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct PruneArgs {
+    #[command(subcommand)]
+    pub action: Option<PlanAction>,
     /// The repository: a folder, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; passphrase in BACKUPD_PASSPHRASE
     #[arg(long, value_name = "DIR|URL")]
-    pub repo: String,
+    pub repo: Option<String>,
     /// Keep the newest N snapshots. Rules add up; without any, every snapshot stays
     #[arg(long, value_name = "N")]
     pub keep_last: Option<u32>,
@@ -160,6 +167,59 @@ pub struct PruneArgs {
     /// Answer in lines of JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What to do with a practice's deletion plan.
+#[derive(Subcommand)]
+pub enum PlanAction {
+    /// Make a new plan by the rules of maintain.toml, and show it; changes no store
+    #[command(after_help = "Example: backupd prune plan --config cli.toml")]
+    Plan(Plain),
+    /// Show the plan: what goes, why the rest stays, what it costs, who has approved, how far it has come
+    #[command(after_help = "Example: backupd prune show --config cli.toml --out plan.json")]
+    Show(ShowPlan),
+    /// Approve the plan with your own key, which stays on this machine
+    #[command(after_help = "Example: backupd prune approve 019ab3f2-77c1 --key owner.pem --config cli.toml")]
+    Approve(SignPlan),
+    /// Refuse the plan with your own key: it ends
+    #[command(after_help = "Example: backupd prune refuse 019ab3f2-77c1 --key owner.pem --config cli.toml")]
+    Refuse(SignPlan),
+    /// Hand in a decision that was signed elsewhere with `report-verify decide`
+    #[command(after_help = "Example: backupd prune decide decision.json --config cli.toml")]
+    Decide(Decide),
+    /// Go on with the approved plan now, as far as its grace and the writers let it
+    #[command(after_help = "Example: backupd prune execute --config cli.toml")]
+    Execute(Plain),
+}
+
+#[derive(Args)]
+pub struct ShowPlan {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// Also write the exact text that is signed here, for `report-verify decide`
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct SignPlan {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// The plan's id, or its beginning
+    #[arg(value_name = "PLAN")]
+    pub plan: String,
+    /// Your private key: a file of `openssl genpkey -algorithm ed25519`, readable by you alone
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Decide {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// The file that `report-verify decide` wrote
+    #[arg(value_name = "FILE")]
+    pub decision: PathBuf,
 }
 
 /// Where to ask, and how to answer.

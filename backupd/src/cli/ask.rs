@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 /// A daemon to ask.
 #[derive(Clone, Copy)]
-enum Daemon {
+pub enum Daemon {
     Serve,
     Verifier,
     Maintain,
@@ -55,7 +55,7 @@ impl Ask {
     }
 
     /// Asks and shows progress; with --json every event is a line.
-    async fn request(&self, daemon: Daemon, request: &Request) -> anyhow::Result<Event> {
+    pub async fn request(&self, daemon: Daemon, request: &Request) -> anyhow::Result<Event> {
         let endpoint = self.endpoint(daemon)?;
         let mut client = Client::connect(&endpoint).await?;
         let bars = Bars::new(self.json);
@@ -69,7 +69,7 @@ impl Ask {
     }
 }
 
-fn unexpected() -> anyhow::Error {
+pub fn unexpected() -> anyhow::Error {
     anyhow::anyhow!("the daemon answered something else: install the same release on both sides")
 }
 

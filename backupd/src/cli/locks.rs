@@ -2,9 +2,9 @@
 
 use super::render::{self, Usage};
 use crate::settings::ServeSettings;
-use crate::stores;
+use crate::{secret, stores};
 use anyhow::Context;
-use backup_engine::Env;
+use backup_engine::{Env, WriterCredential};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,10 +12,11 @@ use std::process::ExitCode;
 pub async fn extend(config: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
     let settings = ServeSettings::load(config.context("--config")?)?;
     let (env, mut locking, mut all_hold) = (Env::real(), 0, true);
+    let condemned = condemned(&settings).await;
     for setting in &settings.stores {
         let Some(stores::Locking { store, versions, wish }) = stores::locks(setting)? else { continue };
         locking += 1;
-        let done = backup_engine::extend_locks(&env, &store, &*versions, wish, &BTreeSet::new()).await;
+        let done = backup_engine::extend_locks(&env, &store, &*versions, wish, &condemned).await;
         all_hold &= done.holds();
         let reason = done.error.as_ref().map(ToString::to_string);
         if json {
@@ -41,4 +42,17 @@ pub async fn extend(config: Option<&Path>, json: bool) -> anyhow::Result<ExitCod
         return Err(Usage("no store of these settings has `lock_days`: there are no locks to extend".to_owned()).into());
     }
     Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What goes on purpose needs no lock any more. Where that cannot be read, everything is locked further.
+async fn condemned(settings: &ServeSettings) -> BTreeSet<String> {
+    let read = async {
+        let writer = secret::load(settings.writer_credential.as_deref(), "writer")?;
+        let writer = WriterCredential::from_bytes(&writer)?;
+        anyhow::Ok(backup_engine::condemned_objects(writer.catalog(), &stores::open_all(&settings.stores)?).await?)
+    };
+    read.await.unwrap_or_else(|error: anyhow::Error| {
+        eprintln!("backupd: what is being deleted is locked further too: {error:#}");
+        BTreeSet::new()
+    })
 }

@@ -9,6 +9,7 @@ mod location;
 mod locks;
 mod mark;
 mod mount;
+mod plan;
 mod prune;
 mod render;
 mod repo;
@@ -142,7 +143,10 @@ async fn one(command: Command, signals: &Signals) -> anyhow::Result<ExitCode> {
         },
         Command::Status(args) => ask::status(args).await,
         Command::Heal(args) => ask::heal(args).await,
-        Command::Prune(args) => prune::prune(args).await,
+        Command::Prune(args) => match args.action {
+            Some(action) => plan::act(action).await,
+            None => prune::prune(args).await,
+        },
     }
 }
 

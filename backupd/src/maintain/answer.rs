@@ -3,7 +3,7 @@
 use super::Maintain;
 use crate::offload::offload;
 use crate::{clock, failure, listen, progress};
-use backupd_api::{Connection, Event, Failure, FailureKind, Listener, MaintainStatus, Request, WireError};
+use backupd_api::{Connection, Event, Failure, FailureKind, Listener, MaintainStatus, PruneStatus, Request, WireError};
 use std::sync::Arc;
 
 /// Healed objects that a status tells.
@@ -41,9 +41,22 @@ impl Maintain {
             Request::Heal { store, all } => {
                 Ok(Event::HealDone { stores: self.look_and_heal(store.as_deref(), all).await? })
             }
+            Request::PruneStatus => self.prune_status().map(prune),
+            Request::PrunePlan => {
+                self.make_plan(false).await?;
+                self.prune_status().map(prune)
+            }
+            Request::PruneDecide { decision } => {
+                self.decide(&decision).await?;
+                self.prune_status().map(prune)
+            }
+            Request::PruneExecute => {
+                self.prune_step(true).await?;
+                self.prune_status().map(prune)
+            }
             _ => Err(failure::new(
                 FailureKind::WrongDaemon,
-                "this is `backupd maintain`, which looks for damage and heals it: ask `backupd serve` or the verifier",
+                "this is `backupd maintain`, which heals and prunes the stores: ask `backupd serve` or the verifier",
             )),
         }
     }
@@ -59,4 +72,8 @@ impl Maintain {
             healed: self.records.healed(HEALED_TOLD).unwrap_or_default(),
         }
     }
+}
+
+fn prune(status: PruneStatus) -> Event {
+    Event::Prune(Box::new(status))
 }

@@ -12,15 +12,14 @@ use std::sync::{MutexGuard, PoisonError};
 pub type ShortLocks = BTreeMap<String, i64>;
 
 impl Maintain {
-    /// Moves the locks of one store, or of all.
-    pub async fn extend_locks(&self, only: Option<&str>) {
+    /// Moves the locks of one store, or of all; those of what goes on purpose run out.
+    pub async fn extend_locks(&self, only: Option<&str>, condemned: &BTreeSet<String>) {
         let wanted = |setting: &&StoreSetting| only.is_none_or(|only| setting.name == only);
         for setting in self.settings.stores.iter().filter(wanted) {
             match stores::locks(setting) {
                 Ok(None) => {}
                 Ok(Some(stores::Locking { store, versions, wish })) => {
-                    let none = BTreeSet::new();
-                    let done = backup_engine::extend_locks(&self.env, &store, &*versions, wish, &none).await;
+                    let done = backup_engine::extend_locks(&self.env, &store, &*versions, wish, condemned).await;
                     self.note_locks(&done);
                 }
                 Err(error) => log::error!(store = setting.name.as_str(), reason:% = error; "locks.not-extended"),

@@ -1,14 +1,18 @@
 //! What was seen and healed: kept in a small database in the state folder. One line for each object that was put right,
-//! and the last look at each store. Losing it loses this history and nothing else.
+//! the last look at each store, the newest deletion plan. Losing it loses this history and a plan that nobody has decided about.
 
+use super::prune::Held;
 use backupd_api::{HealedRow, MaintainStore};
 use rusqlite::{Connection, params};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SCHEMA: &str = "
     create table if not exists healed (id integer primary key, store text not null, row text not null) strict;
     create table if not exists looked (store text primary key, row text not null) strict;
+    create table if not exists held (one integer primary key check (one = 1), row text not null) strict;
+    create table if not exists condemned (name text primary key) strict;
     pragma user_version = 1;";
 
 pub struct Records(Mutex<Connection>);
@@ -61,6 +65,35 @@ impl Records {
         let text = serde_json::to_string(row).unwrap_or_default();
         let sql = "insert or replace into looked (store, row) values (?1, ?2)";
         self.db().execute(sql, params![row.store, text]).map(drop)
+    }
+
+    /// The newest deletion plan.
+    pub fn held(&self) -> Option<Held> {
+        let text: String = self.db().query_row("select row from held", [], |row| row.get(0)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Keeps a deletion plan in place of the one before.
+    pub fn hold(&self, held: &Held) -> rusqlite::Result<()> {
+        let text = serde_json::to_string(held).unwrap_or_default();
+        self.db().execute("insert or replace into held (one, row) values (1, ?1)", params![text]).map(drop)
+    }
+
+    /// Notes objects that go on purpose.
+    pub fn add_condemned(&self, names: &BTreeSet<String>) -> rusqlite::Result<()> {
+        let mut db = self.db();
+        let change = db.transaction()?;
+        for name in names {
+            change.execute("insert or ignore into condemned (name) values (?1)", [name])?;
+        }
+        change.commit()
+    }
+
+    pub fn condemned(&self) -> rusqlite::Result<BTreeSet<String>> {
+        let db = self.db();
+        let mut query = db.prepare("select name from condemned")?;
+        let rows = query.query_map([], |row| row.get(0))?;
+        rows.collect()
     }
 
     pub fn last_look(&self, store: &str) -> Option<MaintainStore> {

@@ -6,7 +6,6 @@ use backup_engine::{HealOutcome, ScrubRequest, StoreScrub};
 use backupd_api::{
     Alert, AlertKind, Failure, FailureKind, HealedBy, HealedRow, MaintainStore, Severity, StoreCondition,
 };
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +40,7 @@ impl Maintain {
     }
 
     async fn run_now(&self, only: Option<&str>, all: bool) -> Result<Vec<MaintainStore>, Failure> {
+        let condemned = self.condemned().await;
         let mut found = Vec::new();
         for store in self.stores.iter().filter(|store| only.is_none_or(|only| store.name == only)) {
             let everything = Duration::from_millis(1);
@@ -49,16 +49,20 @@ impl Maintain {
                 max_age: if all { everything } else { self.settings.max_age },
                 bytes_max: if all { u64::MAX } else { self.settings.bytes_for(&store.name) },
                 time_max: if all { Duration::MAX } else { self.settings.time_max },
-                condemned: BTreeSet::new(),
+                condemned: condemned.clone(),
                 stop: self.engine_stop.clone(),
             };
             let looked = backup_engine::scrub(&self.env, &[store.as_store()], &request, &self.activity).await;
             found.extend(looked.map_err(|e| failure::from_engine(&e))?);
         }
+        // What goes on purpose is not brought back, nor put right while a lock keeps it.
+        for seen in &mut found {
+            seen.corrupt.retain(|name| !condemned.contains(name));
+        }
         let healed = backup_engine::heal(&self.env, &self.stores, &found, &self.engine_state()).await;
         let healed = healed.map_err(|e| failure::from_engine(&e))?;
         self.record(&healed);
-        self.extend_locks(only).await;
+        self.extend_locks(only, &condemned).await;
         Ok(found.iter().map(|seen| self.note(seen, &healed)).collect())
     }
 
@@ -168,6 +172,6 @@ impl Maintain {
             let subject = Some(row.store.clone());
             Some(Alert { kind, severity, subject, since_unix_ms: row.looked_unix_ms.unwrap_or(0) })
         };
-        rows.iter().filter_map(alert).chain(self.lock_alerts()).collect()
+        rows.iter().filter_map(alert).chain(self.lock_alerts()).chain(self.prune_alerts()).collect()
     }
 }

@@ -5,10 +5,14 @@ use super::layout;
 use super::unlock::UnlockArgs;
 use crate::cli::{Bars, Usage};
 use crate::secret;
-use crate::settings::{AzureAccessFile, ServeSettings, Source, SourceKind, StoreKind, StoreSetting, VerifierSettings};
+use crate::settings::{
+    AzureAccessFile, MaintainSettings, ServeSettings, Source, SourceKind, StoreKind, StoreSetting, VerifierSettings,
+};
 use crate::sources::PRACTICE_PART;
 use anyhow::{Context, ensure};
-use backup_engine::{Env, ErrorKind, NamedStore, OpenKey, RestoreRequest, SnapshotInfo, WriterCredential};
+use backup_engine::{
+    Env, ErrorKind, NamedStore, OpenKey, PrunerCredential, RestoreRequest, SnapshotInfo, WriterCredential,
+};
 use backup_report::ReportSigner;
 use bytes::Bytes;
 use clap::Args;
@@ -55,6 +59,8 @@ struct Recovery {
     store: NamedStore,
     open: OpenKey,
     writer: WriterCredential,
+    /// For a maintenance that prunes.
+    pruner: PrunerCredential,
     dir: PathBuf,
     /// An earlier attempt was interrupted.
     resumed: bool,
@@ -79,8 +85,10 @@ pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     let keyring = keyring(&env, &kit, &store).await?;
     let open = backup_engine::unlock(&env, &store, &with).await.context("the keyring")?;
     ensure!(open.repository().to_string() == kit.repository, "the store holds another repository than the kit's");
+    let pruner = backup_engine::issue_pruner(&env, keyring.clone(), &with).await?;
     let writer = backup_engine::recover_writer(&env, keyring, &with).await?;
-    let recovery = Recovery { env, kit, store, open, writer, dir, resumed, from: args.snapshot, json: args.json };
+    let recovery =
+        Recovery { env, kit, store, open, writer, pruner, dir, resumed, from: args.snapshot, json: args.json };
     recovery.run().await
 }
 
@@ -288,6 +296,17 @@ impl Recovery {
         secret::replace(&place(serve.writer_credential.as_ref(), "writer.cred"), &self.writer.to_bytes())?;
         secret::replace(&open, &self.open.to_bytes())?;
         secret::replace(&report, self.kit.report_key.as_bytes())?;
+        let maintain = beside("maintain.toml");
+        if let Some(prune) =
+            maintain.is_file().then(|| MaintainSettings::load(&maintain)).transpose()?.and_then(|m| m.prune)
+        {
+            if let Some(path) = prune.open_key {
+                secret::replace(&path, &self.open.to_bytes())?;
+            }
+            if let Some(path) = prune.pruner_credential {
+                secret::replace(&path, &self.pruner.to_bytes())?;
+            }
+        }
         let public = signer.public_key().to_pem();
         secret::replace(&place(serve.report_key.as_ref(), "report.pub"), public.as_bytes())?;
         for setting in &serve.stores {

@@ -3,10 +3,10 @@
 use super::kit::{Kit, KitStore, Place, SavedFile};
 use super::unlock::UnlockArgs;
 use crate::cli::Usage;
-use crate::settings::{ServeSettings, VerifierSettings};
+use crate::settings::{MaintainSettings, ServeSettings, VerifierSettings};
 use crate::{clock, secret, stores};
 use anyhow::{Context, ensure};
-use backup_engine::{Env, InitOptions, Initialized};
+use backup_engine::{Env, InitOptions, Initialized, PaperKey, UnlockWith, issue_pruner};
 use backup_report::ReportSigner;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -46,6 +46,9 @@ struct Files {
     open: PathBuf,
     report: PathBuf,
     report_public: PathBuf,
+    /// Where the maintain.toml beside prunes: its credential, and the open key where that is another file than the verifier's.
+    pruner: Option<PathBuf>,
+    maintain_open: Option<PathBuf>,
     kit: PathBuf,
     paper_key: Option<PathBuf>,
 }
@@ -62,7 +65,14 @@ pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     let beside = config.with_file_name("verifier.toml");
     let verifier_config = args.verifier_config.clone().or_else(|| beside.is_file().then_some(beside));
     let verifier = verifier_config.as_deref().map(VerifierSettings::load).transpose()?;
-    let files = files(&serve, verifier.as_ref(), kit, args.write_paper_key.clone())?;
+    let mut files = files(&serve, verifier.as_ref(), kit, args.write_paper_key.clone())?;
+    let maintain = config.with_file_name("maintain.toml");
+    if let Some(prune) =
+        maintain.is_file().then(|| MaintainSettings::load(&maintain)).transpose()?.and_then(|m| m.prune)
+    {
+        files.maintain_open = prune.open_key.filter(|path| *path != files.open);
+        files.pruner = prune.pruner_credential;
+    }
     files.check_absent()?;
     files.check_places()?;
     let named = stores::open_all(&serve.stores)?;
@@ -78,6 +88,14 @@ pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     let kit = assemble(&serve, verifier.as_ref(), &made, slots, &seed, &files)?;
     secret::write_new(&files.writer, &made.writer.to_bytes())?;
     secret::write_new(&files.open, &made.open.to_bytes())?;
+    if let Some(path) = &files.maintain_open {
+        secret::write_new(path, &made.open.to_bytes())?;
+    }
+    if let Some(path) = &files.pruner {
+        let paper = UnlockWith::PaperKey(PaperKey::from_text(&made.paper_key.to_text())?);
+        let pruner = issue_pruner(&Env::real(), made.keyring.clone(), &paper).await?;
+        secret::write_new(path, &pruner.to_bytes())?;
+    }
     secret::write_new(&files.report, seed.as_bytes())?;
     secret::write_new(&files.report_public, signer.public_key().to_pem().as_bytes())?;
     kit.write(&files.kit)?;
@@ -104,16 +122,22 @@ fn files(
         open: key(verifier.and_then(|v| v.open_key.as_ref()), "open.key"),
         report: key(verifier.and_then(|v| v.report_key.as_ref()), "report.key"),
         report_public: key(serve.report_key.as_ref(), "report.pub"),
+        pruner: None,
+        maintain_open: None,
         kit: place.file,
         paper_key: paper_key.or(place.paper_key),
     })
 }
 
 impl Files {
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        let always = [&self.writer, &self.open, &self.report, &self.report_public, &self.kit];
+        always.into_iter().chain(&self.paper_key).chain(&self.pruner).chain(&self.maintain_open)
+    }
+
     /// Before anything is made: init never replaces a key.
     fn check_absent(&self) -> anyhow::Result<()> {
-        let all = [&self.writer, &self.open, &self.report, &self.report_public, &self.kit];
-        for path in all.into_iter().chain(&self.paper_key) {
+        for path in self.all() {
             ensure!(
                 !path.exists(),
                 Usage(format!(
@@ -127,8 +151,7 @@ impl Files {
 
     /// Before anything is made: a file that cannot be written would leave half a practice.
     fn check_places(&self) -> anyhow::Result<()> {
-        let all = [&self.writer, &self.open, &self.report, &self.report_public, &self.kit];
-        for path in all.into_iter().chain(&self.paper_key) {
+        for path in self.all() {
             secret::check_place(path).map_err(|error| {
                 Usage(format!("{error:#}: choose a folder that can be written; nothing was changed"))
             })?;

@@ -65,11 +65,20 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
         | Request::Report { .. }
         | Request::Evidence { .. }
         | Request::Approve { .. }
-        | Request::VerifierStatus
-        | Request::MaintainStatus
-        | Request::Heal { .. } => Event::Failed(failure::new(
+        | Request::RecordDecision { .. }
+        | Request::RecordDeletion { .. }
+        | Request::VerifierStatus => Event::Failed(failure::new(
             FailureKind::WrongDaemon,
             "this is `backupd serve`, which cannot read snapshots: ask `backupd verifier`",
+        )),
+        Request::MaintainStatus
+        | Request::Heal { .. }
+        | Request::PruneStatus
+        | Request::PrunePlan
+        | Request::PruneDecide { .. }
+        | Request::PruneExecute => Event::Failed(failure::new(
+            FailureKind::WrongDaemon,
+            "this is `backupd serve`, which neither heals nor prunes a store: ask `backupd maintain`",
         )),
     })
 }

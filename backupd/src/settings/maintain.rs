@@ -1,8 +1,11 @@
 //! `maintain.toml`.
 
+use super::prune::PruneToml;
 use super::store::{StoreToml, stores};
-use super::{File, SettingsError, StoreSetting, TlsListen};
+use super::{File, PruneSettings, SettingsError, StoreSetting, TlsListen};
 use crate::schedule::Schedule;
+use anyhow::Context;
+use backupd_api::{Endpoint, TlsIdentity};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +25,11 @@ pub struct MaintainSettings {
     /// The longest that one run spends on one store.
     pub time_max: Duration,
     pub stores: Vec<StoreSetting>,
+    pub file: PathBuf,
+    /// Where days of the rules begin.
+    pub zone: chrono_tz::Tz,
+    /// `None`: nothing is ever deleted.
+    pub prune: Option<PruneSettings>,
     bytes_max: Option<u64>,
     money_max: Option<f64>,
     egress_per_gb: BTreeMap<String, f64>,
@@ -46,6 +54,7 @@ struct MaintainToml {
     #[serde(default)]
     egress_per_gb: BTreeMap<String, f64>,
     tls: Option<TlsListen>,
+    prune: Option<PruneToml>,
     #[serde(default)]
     store: Vec<StoreToml>,
 }
@@ -79,6 +88,8 @@ impl MaintainSettings {
         if toml.money_max.is_some_and(|money| !is_amount(money)) {
             return Err(file.error("money_max", "is no amount of money", "give 0 or more, or leave the key out"));
         }
+        let has_tls = toml.tls.is_some();
+        let prune = toml.prune.map(|prune| PruneSettings::resolve(&file, prune, zone, has_tls)).transpose()?;
         Ok(Self {
             practice: toml.practice,
             state_dir: file.path(&toml.state_dir),
@@ -89,10 +100,30 @@ impl MaintainSettings {
             max_age: Duration::from_secs(u64::from(toml.max_age_days) * 86_400),
             time_max: Duration::from_secs(toml.time_max_s),
             stores,
+            file: file.path,
+            zone,
+            prune,
             bytes_max: toml.bytes_max,
             money_max: toml.money_max,
             egress_per_gb: toml.egress_per_gb,
         })
+    }
+
+    /// Another daemon's endpoint, with this one's certificate as it is now.
+    pub fn endpoint(&self, text: &str) -> anyhow::Result<Endpoint> {
+        let identity = match &self.tls {
+            Some(tls) => {
+                let read =
+                    |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+                Some(TlsIdentity {
+                    ca_pem: read(&tls.ca)?,
+                    cert_pem: read(&tls.cert)?,
+                    key_pem: read(&tls.key)?.into(),
+                })
+            }
+            None => None,
+        };
+        Ok(Endpoint::parse_with(text, identity)?)
     }
 
     /// Bytes that one run may read from a store: its own limit, and what the money buys there.
@@ -133,6 +164,32 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_data_and_without_them_everything_stays() {
+        let prune = load(|text| text).unwrap().prune.unwrap();
+        let rules: Vec<String> = prune.policy.rules.iter().map(crate::settings::rule_text).collect();
+        assert_eq!(rules[..3], ["hourly 48", "daily 35", "weekly 13"]);
+        assert_eq!(rules[4], "within 1w");
+        assert_eq!(rules[5], "yearly 11 of emr (medicare-advantage, 42 CFR 422.504(d))");
+        assert_eq!(rules[6], "yearly 30 of emr (minors, Cal. Health & Safety Code 123145)");
+        let hold = &prune.policy.holds[0];
+        assert_eq!(
+            (hold.reason.as_str(), hold.placed_unix_ms),
+            ("matter-2026-17", 1_793_574_000_000),
+            "midnight there"
+        );
+        assert_eq!((prune.grace.as_secs(), prune.approvers.len()), (86_400, 2));
+        let bare = load(|text| {
+            let (before, prune) = text.split_once("[[prune.keep]]").unwrap();
+            assert!(prune.contains("[[prune.hold]]"));
+            before.to_owned()
+        });
+        let bare = bare.unwrap().prune.unwrap();
+        assert!(bare.policy.rules.is_empty() && bare.policy.holds.is_empty() && bare.approvers.is_empty());
+        let none = load(|text| text.split_once("[prune]").unwrap().0.to_owned()).unwrap();
+        assert!(none.prune.is_none());
+    }
+
+    #[test]
     fn wrong_settings_name_their_key() {
         for (from, to, key) in [
             ("money_max = 2.0", "money_max = -1.0", "money_max"),
@@ -141,9 +198,26 @@ mod tests {
             ("max_age_days = 30", "max_age_days = 0", "max_age_days"),
             ("time_max_s = 3600", "time_max_s = 0", "time_max_s"),
             ("practice =", "unknown = 1\npractice =", "unknown"),
+            ("grace = \"24h\"", "grace = \"soon\"", "prune.grace"),
+            ("\"0 4 * * SUN\"", "\"weekly\"", "prune.plan_schedule"),
+            ("unix:run/verifier.sock", "run/verifier.sock", "prune.verifier"),
+            ("unix:run/verifier.sock", "tls://verifier:9442", "prune.verifier"),
+            ("hourly = 48", "hourly = 0", "prune.keep.hourly"),
+            ("within = \"7d\"", "within = \"7y\"", "prune.keep.within"),
+            ("within = \"7d\"", "tags = [\"\"]", "prune.keep.tags"),
+            ("\"medicare-advantage\"", "\"some-class\"", "prune.keep"),
+            ("record_class = \"minors\"\n", "", "prune.keep.statute"),
+            ("since = \"2026-11-02\"", "since = \"recently\"", "prune.hold.since"),
+            ("id = \"matter-2026-17\"", "id = \"Doe v. practice\"", "prune.hold.id"),
+            ("placed_by = \"Dr. Oakley Owner\"", "placed_by = \" \"", "prune.hold.placed_by"),
+            ("source = \"emr\"\nplaced", "source = \"emr\"\ntag = \"t\"\nplaced", "prune.hold"),
+            ("source = \"emr\"\nplaced", "snapshot = \"3f\"\nplaced", "prune.hold.snapshot"),
+            ("name = \"Ira Tech\"", "name = \"Dr. Oakley Owner\"", "prune.approver"),
+            ("fingerprint = \"0f1e", "fingerprint = \"0f", "prune.approver.fingerprint"),
         ] {
-            let error = load(|text| text.replace(from, to)).unwrap_err().to_string();
-            assert!(error.contains(key), "{key}: {error}");
+            assert!(include_str!("maintain.example.toml").contains(from), "the example lost {from}");
+            let error = load(|text| text.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.contains("maintain.toml") && error.contains(&format!("`{key}`")), "{key}: {error}");
         }
     }
 }

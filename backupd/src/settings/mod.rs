@@ -3,7 +3,9 @@
 mod client;
 mod error;
 mod maintain;
+mod prune;
 mod serve;
+pub mod span;
 mod store;
 mod tls;
 mod verifier;
@@ -11,6 +13,7 @@ mod verifier;
 pub use client::{ClientSettings, Endpoints};
 pub use error::SettingsError;
 pub use maintain::MaintainSettings;
+pub use prune::{Approver, PruneSettings, record_class, rule_text};
 pub use serve::{DutySetting, ServeSettings, Source, SourceKind};
 pub use store::{AzureAccessFile, StoreKind, StoreSetting};
 pub use tls::TlsListen;

@@ -26,7 +26,13 @@ async fn requests(verifier: Arc<Verifier>, mut connection: Connection) -> Result
         } else {
             // A task of its own: a client that goes away does not leave a drill half done. Everything else ends with it: nobody
             // wants to find records where a restore was given up.
-            let goes_on = matches!(request, Request::Drill { .. } | Request::Approve { .. });
+            let goes_on = matches!(
+                request,
+                Request::Drill { .. }
+                    | Request::Approve { .. }
+                    | Request::RecordDecision { .. }
+                    | Request::RecordDeletion { .. }
+            );
             let (worker, stop) = (verifier.clone(), verifier.stop.child_token());
             let _end = (!goes_on).then(|| stop.clone().drop_guard());
             let work = offload(move || async move {
@@ -74,8 +80,21 @@ impl Verifier {
                 self.approve(&id, &approval).await?;
                 Event::Approved
             }
+            Request::RecordDecision { plan, decision } => {
+                self.record_decision(&plan, &decision).await?;
+                Event::Recorded
+            }
+            Request::RecordDeletion { done } => {
+                self.record_deletion(&done).await?;
+                Event::Recorded
+            }
             Request::VerifierStatus => Event::VerifierStatus(self.status().await?),
-            Request::MaintainStatus | Request::Heal { .. } => {
+            Request::MaintainStatus
+            | Request::Heal { .. }
+            | Request::PruneStatus
+            | Request::PrunePlan
+            | Request::PruneDecide { .. }
+            | Request::PruneExecute => {
                 return Err(failure::new(
                     FailureKind::WrongDaemon,
                     "this is `backupd verifier`, which changes no store: ask `backupd maintain`",

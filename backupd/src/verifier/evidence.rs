@@ -121,7 +121,7 @@ impl Verifier {
         Ok(drill::done(&report))
     }
 
-    async fn append(&self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn append(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut guard = self.open_log().await?;
         if let Some(log) = guard.as_mut()
             && let Err(error) = log.append(&self.signer, bytes)

@@ -2,6 +2,7 @@
 
 mod answer;
 mod compare;
+mod deletions;
 mod drill;
 mod evidence;
 mod heads;

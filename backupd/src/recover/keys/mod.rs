@@ -3,6 +3,7 @@
 
 mod epochs;
 mod list;
+mod pruner;
 mod slots;
 mod target;
 
@@ -53,6 +54,9 @@ enum KeysCommand {
         after_help = "Example, on the verifier's machine after a rotation: backupd keys refresh --config verifier.toml"
     )]
     Refresh(Unlocking),
+    /// Make the credential with which `backupd maintain` signs deletion plans
+    #[command(after_help = "Example: backupd keys pruner --config serve.toml --kit recovery-kit --out pruner.cred")]
+    Pruner(pruner::Pruner),
     /// Show which epoch covers which bytes
     #[command(after_help = "Example: backupd keys epochs --repo /mnt/backup")]
     Epochs(Unlocking),
@@ -87,6 +91,7 @@ pub async fn keys(args: KeysArgs) -> anyhow::Result<ExitCode> {
         KeysCommand::RemoveSlot(args) => slots::remove(&args, json).await,
         KeysCommand::Rotate(args) => epochs::rotate(&args.target, &args.unlock, json).await,
         KeysCommand::Refresh(args) => epochs::refresh(&args.target, &args.unlock, json).await,
+        KeysCommand::Pruner(args) => pruner::make(&args, json).await,
         KeysCommand::Epochs(args) => epochs::epochs(&args.target, &args.unlock, json).await,
     }
 }

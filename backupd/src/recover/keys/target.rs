@@ -4,7 +4,7 @@ use super::super::kit::Kit;
 use super::super::kit::Place;
 use crate::cli::{Repository, Usage};
 use crate::secret;
-use crate::settings::{ServeSettings, VerifierSettings};
+use crate::settings::{MaintainSettings, ServeSettings, VerifierSettings};
 use crate::stores;
 use anyhow::{Context, ensure};
 use backup_engine::{Env, FormatError, NamedStore, Rewritten, WriterCredential};
@@ -33,6 +33,8 @@ pub struct Target {
     repository: Option<Repository>,
     pub writer: Option<PathBuf>,
     pub open: Option<PathBuf>,
+    /// That of `backupd maintain`, where it prunes.
+    maintain_open: Option<PathBuf>,
 }
 
 impl TargetArgs {
@@ -41,8 +43,15 @@ impl TargetArgs {
             Some(path) => Some((Place::of(&std::path::absolute(path)?).file, Kit::read(path)?)),
             None => None,
         };
-        let mut target =
-            Target { env: Env::real(), stores: Vec::new(), kit, repository: None, writer: None, open: None };
+        let mut target = Target {
+            env: Env::real(),
+            stores: Vec::new(),
+            kit,
+            repository: None,
+            writer: None,
+            open: None,
+            maintain_open: None,
+        };
         if let Some(repo) = &self.repo {
             let repository = Repository::open(repo).await?;
             target.stores.push(repository.store.clone());
@@ -65,22 +74,31 @@ fn settings_file(path: &Path) -> anyhow::Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    ["serve.toml", "backupd/serve.toml", "verifier.toml", "backupd/verifier.toml"]
+    ["serve.toml", "backupd/serve.toml", "verifier.toml", "backupd/verifier.toml", "maintain.toml"]
         .into_iter()
         .map(|name| path.join(name))
         .find(|file| file.is_file())
-        .ok_or_else(|| Usage(format!("{} holds neither serve.toml nor verifier.toml", path.display())).into())
+        .ok_or_else(|| Usage(format!("{} holds no serve.toml, verifier.toml or maintain.toml", path.display())).into())
 }
 
 impl Target {
     fn practice(&mut self, file: &Path) -> anyhow::Result<()> {
+        let beside = |name: &str| Some(file.with_file_name(name)).filter(|beside| beside.is_file());
+        let maintain_file = beside("maintain.toml");
+        if let Some(maintain) = maintain_file.as_deref().map(MaintainSettings::load).transpose()? {
+            self.maintain_open = maintain.prune.and_then(|prune| prune.open_key);
+            if file.ends_with("maintain.toml") {
+                self.stores = stores::open_all(&maintain.stores)?;
+                return Ok(());
+            }
+        }
         let verifier_file = if file.ends_with("verifier.toml") {
             Some(file.to_owned())
         } else {
             let serve = ServeSettings::load(file)?;
             self.stores = stores::open_all(&serve.stores)?;
             self.writer = serve.writer_credential;
-            Some(file.with_file_name("verifier.toml")).filter(|beside| beside.is_file())
+            beside("verifier.toml")
         };
         if let Some(file) = verifier_file {
             let verifier = VerifierSettings::load(&file)?;
@@ -116,7 +134,8 @@ impl Target {
                 }
             }
         }
-        if let Some(path) = self.open.as_ref().filter(|path| path.exists()) {
+        let maintain_open = self.maintain_open.as_ref().filter(|path| Some(*path) != self.open.as_ref());
+        for path in [self.open.as_ref(), maintain_open].into_iter().flatten().filter(|path| path.exists()) {
             secret::replace(path, &written.open_key().to_bytes())?;
             done.push(format!("open key {}", path.display()));
         }

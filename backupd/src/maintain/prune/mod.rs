@@ -1,0 +1,189 @@
+//! Prune by the daemon: a plan by the rules of the settings, two persons who sign that they agree, then announcement, grace
+//! and deletion beside running backups.
+//!
+//! The keys are read for each step and forgotten after it. What was announced stands in the stores, what was decided in the
+//! log of reports: a lost state folder loses a plan that nobody has decided about, and nothing else.
+
+mod decide;
+mod held;
+mod history;
+mod plan;
+mod step;
+
+pub use held::Held;
+
+use super::Maintain;
+use crate::settings::{PruneSettings, rule_text};
+use crate::{clock, failure, secret};
+use anyhow::Context;
+use backup_engine::retain::HoldScope;
+use backup_engine::{NamedMaintenanceStore, NamedStore, OpenKey, PrunerCredential};
+use backup_report::{OpaqueId, Origin, PublicKey};
+use backupd_api::{Alert, AlertKind, Failure, FailureKind, PruneApprover, PruneState, PruneStatus, Severity};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub const PLAN_JOB: &str = "prune-plan";
+const OPEN_CREDENTIAL: &str = "open";
+const PRUNER_CREDENTIAL: &str = "pruner";
+
+/// What pruning needs besides the stores.
+pub struct Pruning {
+    pub settings: PruneSettings,
+    /// The verifier's key: only what it signed is proved.
+    report_key: PublicKey,
+    repository: OpaqueId,
+    origin: Origin,
+    /// After a lost state folder the log is looked at once by itself.
+    looked: AtomicBool,
+}
+
+/// The keys of one step.
+struct Keys {
+    open: OpenKey,
+    pruner: PrunerCredential,
+}
+
+impl Pruning {
+    /// Checks at the start that everything is there; the keys are not kept.
+    pub fn open(settings: PruneSettings) -> anyhow::Result<Self> {
+        let keys = Keys::read(&settings)?;
+        let pem = std::fs::read(&settings.report_key)
+            .with_context(|| format!("`prune.report_key` {} cannot be read", settings.report_key.display()))?;
+        let report_key = PublicKey::from_pem(&pem).context("`prune.report_key`")?;
+        let repository = OpaqueId::parse(&keys.open.repository().to_string())?;
+        let origin = Origin::of_repository(&repository);
+        Ok(Self { report_key, origin, repository, settings, looked: AtomicBool::new(false) })
+    }
+
+    fn keys(&self) -> Result<Keys, Failure> {
+        Keys::read(&self.settings).map_err(|error| failure::new(FailureKind::Misconfigured, format!("{error:#}")))
+    }
+
+    /// Who has this key.
+    fn approver(&self, fingerprint: &str) -> Option<&str> {
+        let found = self.settings.approvers.iter().find(|approver| approver.fingerprint.to_string() == fingerprint);
+        found.map(|approver| approver.name.as_str())
+    }
+}
+
+impl Keys {
+    fn read(settings: &PruneSettings) -> anyhow::Result<Self> {
+        let open = secret::load(settings.open_key.as_deref(), OPEN_CREDENTIAL).context("`prune.open_key`")?;
+        let open = OpenKey::from_bytes(&open).context("`prune.open_key`")?;
+        let pruner = secret::load(settings.pruner_credential.as_deref(), PRUNER_CREDENTIAL)
+            .context("`prune.pruner_credential`: `backupd keys pruner` makes one")?;
+        let pruner = PrunerCredential::from_bytes(&pruner).context("`prune.pruner_credential`")?;
+        anyhow::ensure!(
+            open.repository() == pruner.repository(),
+            "`prune.open_key` and `prune.pruner_credential` belong to two repositories: make the credential with `backupd keys pruner`"
+        );
+        Ok(Self { open, pruner })
+    }
+}
+
+impl Maintain {
+    fn pruning(&self) -> Result<&Pruning, Failure> {
+        self.pruning.as_ref().ok_or_else(|| {
+            let message = format!(
+                "{} has no [prune]: nothing is ever deleted; say there what is kept and who must agree",
+                self.settings.file.display()
+            );
+            failure::new(FailureKind::Misconfigured, message)
+        })
+    }
+
+    fn plain_stores(&self) -> Vec<NamedStore> {
+        self.stores.iter().map(NamedMaintenanceStore::as_store).collect()
+    }
+
+    /// What there is to show: the rules in force and the newest plan.
+    pub fn prune_status(&self) -> Result<PruneStatus, Failure> {
+        let now_unix_ms = clock::unix_ms();
+        let Some(pruning) = &self.pruning else {
+            return Ok(PruneStatus {
+                now_unix_ms,
+                enabled: false,
+                rules: Vec::new(),
+                holds: Vec::new(),
+                approvers: Vec::new(),
+                plan: None,
+                next_plan_unix_ms: None,
+            });
+        };
+        let policy = &pruning.settings.policy;
+        let hold = |hold: &backup_engine::retain::Hold| {
+            let what = match &hold.scope {
+                HoldScope::Source(source) => format!("source {source}"),
+                // A tag is record content.
+                HoldScope::Tag(_) => "a tag".to_owned(),
+                HoldScope::Snapshot(id) => format!("snapshot {id}"),
+            };
+            format!("{}: {what}, ordered by {} on {}", hold.reason, hold.placed_by, clock::day(hold.placed_unix_ms))
+        };
+        let approver = |approver: &crate::settings::Approver| PruneApprover {
+            name: approver.name.clone(),
+            fingerprint: approver.fingerprint.to_string(),
+        };
+        Ok(PruneStatus {
+            now_unix_ms,
+            enabled: true,
+            rules: policy.rules.iter().map(rule_text).collect(),
+            holds: policy.holds.iter().map(hold).collect(),
+            approvers: pruning.settings.approvers.iter().map(approver).collect(),
+            plan: self.records.held().map(|held| held.plan),
+            next_plan_unix_ms: self.next_plan_ms(now_unix_ms),
+        })
+    }
+
+    pub fn next_plan_ms(&self, now: i64) -> Option<i64> {
+        let pruning = self.pruning.as_ref()?;
+        self.jobs().due_ms(PLAN_JOB, &pruning.settings.schedule, now).ok().flatten()
+    }
+
+    /// When the plan that is under way is looked at again.
+    pub fn next_step_ms(&self) -> Option<i64> {
+        let pruning = self.pruning.as_ref()?;
+        match self.records.held() {
+            Some(held) => held.next_unix_ms,
+            None => (!pruning.looked.load(Ordering::Relaxed)).then_some(0),
+        }
+    }
+
+    /// Objects that are gone, or go, on purpose: those of the newest order and of every order before.
+    pub async fn condemned(&self) -> BTreeSet<String> {
+        if let Some(pruning) = &self.pruning {
+            let named = match pruning.keys() {
+                Ok(keys) => backup_engine::condemned_objects(keys.open.catalog(), &self.plain_stores())
+                    .await
+                    .map_err(|error| error.to_string()),
+                Err(failure) => Err(failure.message),
+            };
+            match named {
+                Ok(names) => self.note_condemned(&names),
+                Err(reason) => log::warn!(reason = reason.as_str(); "prune.order-not-read"),
+            }
+        }
+        self.records.condemned().unwrap_or_default()
+    }
+
+    fn note_condemned(&self, names: &BTreeSet<String>) {
+        if let Err(error) = self.records.add_condemned(names) {
+            log::error!(reason:% = error; "maintain.not-recorded");
+        }
+    }
+
+    /// What looks like an attack stops a plan until two persons have looked.
+    pub fn prune_alerts(&self) -> Vec<Alert> {
+        let Some(held) = self.records.held() else { return Vec::new() };
+        let stopped =
+            held.plan.state == PruneState::Proposed && held.document().is_ok_and(|document| !document.trips.is_empty());
+        let alert = Alert {
+            kind: AlertKind::PruneStopped,
+            severity: Severity::Critical,
+            subject: None,
+            since_unix_ms: held.plan.made_unix_ms,
+        };
+        if stopped { vec![alert] } else { Vec::new() }
+    }
+}
