@@ -409,6 +409,12 @@ for (const path of ['snapshots', 'reports', 'hosts', 'alerts', 'record', 'accoun
 }
 await end();
 ({ page, look, end } = await person(input.owner, '/sign-in', con));
+await page.goto(input.owner.url + '/deletions');
+await page.getByRole('button', { name: 'Make a new plan now' }).click();
+await page.getByText('would go').waitFor({ timeout: 90000 });
+await page.goto(input.owner.url + '/deletions');
+must(/What is kept/.test(await page.locator('main').innerText()), 'the rules are shown');
+await look('console-deletions');
 await page.goto(input.owner.url + '/reports');
 await page.locator('a[href^="/reports/"]').first().click();
 await page.waitForURL(/\/reports\/.+/);

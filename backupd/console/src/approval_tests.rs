@@ -4,10 +4,8 @@
 use crate::audit;
 use crate::poll;
 use crate::roles::Role;
-use crate::testing::{Console, Person, text};
+use crate::testing::{Console, text};
 use crate::web::Refusal;
-use axum::body::Body;
-use axum::http::{Request as HttpRequest, Response, header};
 use backup_report::{Approval, Decision, Log, Origin, OwnerRole, ReportSigner, evidence};
 use backupd_api::{Connection, DrillVerdict, Event, EvidenceFile, Listener, ReportRow, Request, VerifierStatus};
 use base64::Engine;
@@ -94,21 +92,6 @@ async fn converse(mut connection: Connection, verifier: &Mutex<Verifier>) {
     }
 }
 
-async fn upload(console: &Console, person: &Person, path: &str, field: &str, bytes: &[u8]) -> Response<Body> {
-    let mut body = format!(
-        "--b\r\ncontent-disposition: form-data; name=\"_csrf\"\r\n\r\n{}\r\n\
-         --b\r\ncontent-disposition: form-data; name=\"{field}\"; filename=\"f\"\r\n\r\n",
-        person.csrf
-    )
-    .into_bytes();
-    body.extend_from_slice(bytes);
-    body.extend_from_slice(b"\r\n--b--\r\n");
-    let request = HttpRequest::post(path)
-        .header(header::COOKIE, &person.cookie)
-        .header(header::CONTENT_TYPE, "multipart/form-data; boundary=b");
-    console.send(request.body(Body::from(body)).unwrap()).await
-}
-
 fn approval(key: &ReportSigner, role: OwnerRole) -> Vec<u8> {
     Approval::create(key, REPORT, Decision::Certified, role, 1_795_330_900_000).unwrap()
 }
@@ -122,21 +105,21 @@ async fn only_the_owner_with_the_enrolled_key_approves() {
     let (path, good) = (format!("/reports/{ID}/approval"), approval(&key, OwnerRole::Owner));
     let size = || verifier.lock().unwrap().log.size();
 
-    assert_eq!(upload(&console, &it, &path, "approval", &good).await.status(), 403);
-    assert_eq!(upload(&console, &owner, &path, "approval", &good).await.status(), 422, "no key is enrolled");
+    assert_eq!(console.upload(&it, &path, "approval", &good).await.status(), 403);
+    assert_eq!(console.upload(&owner, &path, "approval", &good).await.status(), 422, "no key is enrolled");
     let pem = key.public_key().to_pem();
-    assert_eq!(upload(&console, &owner, "/approval-key", "key", b"nonsense").await.status(), 422);
-    assert_eq!(upload(&console, &it, "/approval-key", "key", pem.as_bytes()).await.status(), 403);
-    assert_eq!(upload(&console, &owner, "/approval-key", "key", pem.as_bytes()).await.status(), 303);
+    assert_eq!(console.upload(&owner, "/approval-key", "key", b"nonsense").await.status(), 422);
+    assert_eq!(console.upload(&it, "/approval-key", "key", pem.as_bytes()).await.status(), 403);
+    assert_eq!(console.upload(&owner, "/approval-key", "key", pem.as_bytes()).await.status(), 303);
     let second = other.public_key().to_pem();
-    assert_eq!(upload(&console, &owner, "/approval-key", "key", second.as_bytes()).await.status(), 422, "once");
+    assert_eq!(console.upload(&owner, "/approval-key", "key", second.as_bytes()).await.status(), 422, "once");
     for bad in [approval(&other, OwnerRole::Owner), approval(&key, OwnerRole::PracticeIt), b"{}".to_vec()] {
-        assert_eq!(upload(&console, &owner, &path, "approval", &bad).await.status(), 422);
+        assert_eq!(console.upload(&owner, &path, "approval", &bad).await.status(), 422);
     }
-    assert_eq!(upload(&console, &owner, "/reports/another/approval", "approval", &good).await.status(), 422);
+    assert_eq!(console.upload(&owner, "/reports/another/approval", "approval", &good).await.status(), 422);
     assert_eq!(size(), 1, "nothing that was refused reached the log");
 
-    assert_eq!(upload(&console, &owner, &path, "approval", &good).await.status(), 303);
+    assert_eq!(console.upload(&owner, &path, "approval", &good).await.status(), 303);
     assert_eq!(size(), 2);
     let page = text(console.get(&format!("/reports/{ID}"), Some(&it)).await).await;
     assert!(

@@ -23,6 +23,10 @@ pub enum Act {
     ApprovalKeyEnrolled,
     ReportApproved,
     ApprovalRefused,
+    PlanStarted,
+    PlanEnded,
+    DeletionDecided,
+    DecisionRefused,
 }
 
 impl Act {
@@ -44,6 +48,10 @@ impl Act {
             Self::ApprovalKeyEnrolled => "approval-key-enrolled",
             Self::ReportApproved => "report-approved",
             Self::ApprovalRefused => "approval-refused",
+            Self::PlanStarted => "plan-started",
+            Self::PlanEnded => "plan-ended",
+            Self::DeletionDecided => "deletion-decided",
+            Self::DecisionRefused => "decision-refused",
         }
     }
 }

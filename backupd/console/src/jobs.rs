@@ -1,4 +1,4 @@
-//! Backups and drills that people start from the console. They go on when the browser is closed.
+//! Backups, drills and deletion plans that people start from the console. They go on when the browser is closed.
 
 use backupd_api::{ClientError, DrillDone, DrillVerdict, Event, Progress, SnapshotDone};
 use std::collections::VecDeque;
@@ -10,6 +10,8 @@ const KEPT_MAX: usize = 20;
 pub enum JobKind {
     Backup,
     Drill,
+    /// A deletion plan, which changes nothing.
+    Plan,
 }
 
 #[derive(Debug, Clone)]
@@ -28,6 +30,8 @@ pub enum JobState {
     Running(Option<Progress>),
     Backup(i64, Box<SnapshotDone>),
     Drill(i64, Box<DrillDone>),
+    /// When it ended, and how many snapshots would go.
+    Planned(i64, u64),
     Failed(i64, String),
 }
 
@@ -39,7 +43,9 @@ impl Job {
     pub fn ended_ms(&self) -> Option<i64> {
         match self.state {
             JobState::Running(_) => None,
-            JobState::Backup(at, _) | JobState::Drill(at, _) | JobState::Failed(at, _) => Some(at),
+            JobState::Backup(at, _) | JobState::Drill(at, _) | JobState::Planned(at, _) | JobState::Failed(at, _) => {
+                Some(at)
+            }
         }
     }
 }
@@ -70,6 +76,10 @@ impl Jobs {
         let state = match result {
             Ok(Event::SnapshotDone(done)) => JobState::Backup(now_ms, Box::new(done)),
             Ok(Event::DrillDone(done)) => JobState::Drill(now_ms, Box::new(done)),
+            Ok(Event::Prune(status)) => {
+                let rows = status.plan.iter().flat_map(|plan| &plan.rows);
+                JobState::Planned(now_ms, rows.filter(|row| row.goes).count() as u64)
+            }
             Ok(_) => JobState::Failed(now_ms, ClientError::Malformed.to_string()),
             Err(error) => JobState::Failed(now_ms, error.to_string()),
         };
@@ -97,7 +107,7 @@ impl Jobs {
 /// How it ended, for the record of actions.
 pub fn ending(result: &Result<Event, ClientError>) -> &'static str {
     match result {
-        Ok(Event::SnapshotDone(_)) => "done",
+        Ok(Event::SnapshotDone(_) | Event::Prune(_)) => "done",
         Ok(Event::DrillDone(done)) => match done.verdict {
             DrillVerdict::Pass => "pass",
             DrillVerdict::Fail => "fail",

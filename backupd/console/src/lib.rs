@@ -29,6 +29,8 @@ mod approval_tests;
 #[cfg(test)]
 mod channel_tests;
 #[cfg(test)]
+mod deletion_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod web_tests;

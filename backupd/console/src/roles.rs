@@ -11,7 +11,7 @@ pub enum Role {
     DataCenter,
     /// Reads reports and evidence; changes nothing.
     Auditor,
-    /// The practice's owner, the only one who approves reports.
+    /// The practice's owner, the only one who approves reports and deletions.
     Owner,
 }
 
@@ -30,6 +30,11 @@ pub enum Action {
     SeeAudit,
     SeeAccounts,
     ApproveReport,
+    SeeDeletions,
+    /// Make a plan, which changes nothing.
+    PlanDeletion,
+    /// Approve or refuse a plan.
+    DecideDeletion,
 }
 
 impl Role {
@@ -76,8 +81,9 @@ impl Role {
                     | SeeAlerts
                     | SeeAudit
                     | SeeAccounts
+                    | SeeDeletions
             ),
-            Self::PracticeIt => !matches!(action, ApproveReport),
+            Self::PracticeIt => !matches!(action, ApproveReport | DecideDeletion),
             Self::Owner => true,
         }
     }
@@ -91,9 +97,13 @@ mod tests {
     fn only_the_owner_approves_and_an_auditor_changes_nothing() {
         use Action::*;
         for role in Role::ALL {
-            assert_eq!(role.may(ApproveReport), role == Role::Owner, "{role:?}");
+            for decision in [ApproveReport, DecideDeletion] {
+                assert_eq!(role.may(decision), role == Role::Owner, "{role:?}");
+            }
         }
-        for change in [StartBackup, StartDrill, AcknowledgeAlert, TestAlert, ApproveReport] {
+        for change in
+            [StartBackup, StartDrill, AcknowledgeAlert, TestAlert, ApproveReport, PlanDeletion, DecideDeletion]
+        {
             assert!(!Role::Auditor.may(change), "{change:?}");
         }
     }
@@ -114,6 +124,9 @@ mod tests {
             SeeAudit,
             SeeAccounts,
             ApproveReport,
+            SeeDeletions,
+            PlanDeletion,
+            DecideDeletion,
         ] {
             assert!(!Role::DataCenter.may(action), "{action:?}");
         }

@@ -2,7 +2,7 @@
 //! nothing else in this crate adds a handler to the server.
 
 use crate::app::App;
-use crate::pages::{alerts, assets, hosts, invite, posture, record, reports, sign_in, snapshots, start};
+use crate::pages::{alerts, assets, deletions, hosts, invite, posture, record, reports, sign_in, snapshots, start};
 use crate::roles::Action;
 use crate::web::{Answer, Call, dispatch, not_found};
 use axum::Router;
@@ -66,6 +66,10 @@ pub const ROUTES: &[Route] = routes! {
     Get "/reports/{id}/evidence.tar" May(DownloadEvidence) => reports::tar;
     Post "/reports/{id}/approval" May(ApproveReport) => reports::approve;
     Post "/approval-key" May(ApproveReport) => reports::enrol;
+    Get "/deletions" May(SeeDeletions) => deletions::show;
+    Get "/deletions/plan.json" May(SeeDeletions) => deletions::document;
+    Post "/deletions/plan" May(PlanDeletion) => start::plan;
+    Post "/deletions/decision" May(DecideDeletion) => deletions::decide;
     Get "/hosts" May(SeeHealth) => hosts::show;
     Get "/alerts" May(SeeAlerts) => alerts::show;
     Post "/alerts/{id}/acknowledge" May(AcknowledgeAlert) => alerts::acknowledge;

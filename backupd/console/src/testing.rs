@@ -81,6 +81,22 @@ impl Console {
         self.send(request.body(Body::from(body.to_owned())).unwrap()).await
     }
 
+    /// A form with a file, as a browser sends it.
+    pub async fn upload(&self, person: &Person, path: &str, field: &str, bytes: &[u8]) -> Response<Body> {
+        let mut body = format!(
+            "--b\r\ncontent-disposition: form-data; name=\"_csrf\"\r\n\r\n{}\r\n\
+             --b\r\ncontent-disposition: form-data; name=\"{field}\"; filename=\"f\"\r\n\r\n",
+            person.csrf
+        )
+        .into_bytes();
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n--b--\r\n");
+        let request = Request::post(path)
+            .header(header::COOKIE, &person.cookie)
+            .header(header::CONTENT_TYPE, "multipart/form-data; boundary=b");
+        self.send(request.body(Body::from(body)).unwrap()).await
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Response<Body> {
         self.router.clone().oneshot(request).await.unwrap()
     }

@@ -242,6 +242,7 @@ async fn every_page_works_in_words_while_all_daemons_are_down() {
         ("/", "backupd verifier does not answer"),
         ("/snapshots", "backupd serve does not answer"),
         ("/reports", "No drill runs while it is down"),
+        ("/deletions", "Nothing is known of deletions now"),
         ("/hosts", "The agent has not answered"),
         ("/alerts", "A program of the backup system does not answer"),
         ("/record", "Unbroken"),

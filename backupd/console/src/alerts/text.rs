@@ -28,6 +28,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         DutyOverdue => "A duty's review date has passed",
         StoreUnprotected => "A store does not keep backups from whoever gets the server's credentials",
         LocksShort => "A store keeps something for a shorter time than it should",
+        PruneStopped => "Nothing is deleted: new backups look like an attack",
         BaaExpired => "The agreement with a store's provider has run out",
         HeadFork => "Two different histories of the backup exist",
         HeadGap => "A backup is missing from the history, and nobody signed for it",
@@ -88,6 +89,10 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         LocksShort => {
             "The journal of backupd maintain names the objects. Check that its key may extend locks (PutObjectRetention) and \
              that the bucket was made with object lock."
+        }
+        PruneStopped => {
+            "Look at what changed in the EMR before anything else: much was encrypted, renamed or removed. Keep every older \
+             snapshot: refuse the plan on the deletions page unless two persons know the reason and approve it."
         }
         BaaExpired => {
             "Records may lie at the provider only under a business associate agreement that is in force. Call the \

@@ -69,6 +69,13 @@ pub fn block(app: &App, picture: &Picture) -> Markup {
     }
 }
 
+/// The last job of a kind, while it is worth a word.
+pub fn of_kind(app: &App, kind: JobKind) -> Markup {
+    let recent = |job: &Job| job.ended_ms().is_none_or(|ended| app.now_ms() - ended < SHOWN_MS);
+    let last = app.jobs.list().into_iter().find(|job| job.kind == kind).filter(recent);
+    html! { @if let Some(job) = last { (one(app, &job)) } }
+}
+
 fn schedule(app: &App, jobs: &[ScheduledJob]) -> Markup {
     html! {
         @if !jobs.is_empty() {
@@ -104,6 +111,7 @@ fn one(app: &App, job: &Job) -> Markup {
         (JobKind::Backup, _) => "Backup".to_owned(),
         (JobKind::Drill, Some(store)) => format!("Restore drill from {store}"),
         (JobKind::Drill, None) => "Restore drill from the store whose turn it is".to_owned(),
+        (JobKind::Plan, _) => "Deletion plan".to_owned(),
     };
     html! {
         div.job role="status" {
@@ -121,6 +129,13 @@ fn one(app: &App, job: &Job) -> Markup {
                         ", ended " (when(app, *at))
                     }
                     p { (sentence(reason)) }
+                }
+                JobState::Planned(at, going) => {
+                    p {
+                        (badge(Mood::Good, "Done")) " " strong { (name) } ", started by " (job.started_by) ", ended "
+                        (when(app, *at)) ": " (count(*going, "snapshot", "snapshots")) " would go. "
+                        a href="/deletions" { "Look at it" }
+                    }
                 }
                 JobState::Backup(at, done) => { (backup(app, job, *at, done)) }
                 JobState::Drill(at, done) => {

@@ -50,10 +50,11 @@ impl From<Severity> for Mood {
     }
 }
 
-const PAGES: [(&str, &str, Action); 7] = [
+const PAGES: [(&str, &str, Action); 8] = [
     ("/", "Posture", Action::SeePosture),
     ("/snapshots", "Snapshots", Action::SeeSnapshots),
     ("/reports", "Restore reports", Action::SeeReports),
+    ("/deletions", "Deletions", Action::SeeDeletions),
     ("/hosts", "Hosts", Action::SeeHealth),
     ("/alerts", "Alerts", Action::SeeAlerts),
     ("/record", "Record", Action::SeeAudit),

@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod alerts;
 pub mod assets;
+pub mod deletions;
 pub mod hosts;
 pub mod invite;
 pub mod layout;

@@ -365,7 +365,7 @@ fn record_download(call: &Call) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn attachment(name: &str, kind: &'static str, bytes: Vec<u8>) -> Answer {
+pub fn attachment(name: &str, kind: &'static str, bytes: Vec<u8>) -> Answer {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     let name = if plain { name } else { "evidence" };
     let disposition =
@@ -387,7 +387,11 @@ pub async fn enrol(call: Call) -> Answer {
     }
     let back = call.field("back");
     let fits = !back.is_empty() && back.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if fits { see(&format!("/reports/{back}#approve")) } else { see("/reports") }
+    match (back, fits) {
+        ("deletions", _) => see("/deletions#decide"),
+        (_, true) => see(&format!("/reports/{back}#approve")),
+        (_, false) => see("/reports"),
+    }
 }
 
 pub async fn approve(call: Call) -> Answer {

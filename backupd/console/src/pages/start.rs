@@ -1,4 +1,4 @@
-//! Starting a backup or a drill by button.
+//! Starting a backup, a drill or a deletion plan by button.
 
 use crate::app::App;
 use crate::audit::{self, Act};
@@ -27,6 +27,14 @@ pub async fn drill(call: Call) -> Answer {
     see("/#activity")
 }
 
+pub async fn plan(call: Call) -> Answer {
+    if call.app.settings.maintain.is_none() {
+        return Err(Refusal::Bad("this console is not told where backupd maintain listens".into()));
+    }
+    begin(&call, JobKind::Plan, None)?;
+    see("/deletions")
+}
+
 fn begin(call: &Call, kind: JobKind, store: Option<String>) -> Result<(), Refusal> {
     let who = call.caller()?.name.clone();
     let app = call.app.clone();
@@ -36,6 +44,7 @@ fn begin(call: &Call, kind: JobKind, store: Option<String>) -> Result<(), Refusa
     let (started, daemon, request) = match kind {
         JobKind::Backup => (Act::BackupStarted, Daemon::Serve, Request::Snapshot { tag: None }),
         JobKind::Drill => (Act::DrillStarted, Daemon::Verifier, Request::Drill { store: store.clone() }),
+        JobKind::Plan => (Act::PlanStarted, Daemon::Maintain, Request::PrunePlan),
     };
     let subject = store.unwrap_or_default();
     if let Err(error) = app.db.write(|tx| audit::append(tx, app.now_ms(), &who, started, &subject)) {
@@ -51,6 +60,7 @@ async fn follow(app: Arc<App>, id: u64, kind: JobKind, who: String, daemon: Daem
     let act = match kind {
         JobKind::Backup => Act::BackupEnded,
         JobKind::Drill => Act::DrillEnded,
+        JobKind::Plan => Act::PlanEnded,
     };
     // Recorded before it shows.
     if let Err(error) = app.db.write(|tx| audit::append(tx, app.now_ms(), &who, act, ending(&result))) {
