@@ -14,6 +14,7 @@ const HEAD: &str = "# Written by quickstart at every start from ../quickstart.to
 const BACKUP_SCHEDULE: &str = "*/5 * * * *";
 const DRILL_SCHEDULE: &str = "*/30 * * * *";
 const MAINTAIN_SCHEDULE: &str = "17 * * * *";
+const PLAN_SCHEDULE: &str = "41 * * * *";
 /// A snapshot is late after three missed ones.
 const LATE_AFTER_S: u32 = 20 * 60;
 
@@ -43,7 +44,9 @@ pub fn write(layout: &Layout, practice: &Practice, programs: &Programs) -> anyho
     put("appliance/appliance.toml", appliance(practice))?;
     put("backupd/serve.toml", serve(practice))?;
     put("backupd/verifier.toml", verifier(practice, &programs.path("appliance")))?;
-    put("backupd/maintain.toml", maintain(practice))?;
+    // A practice that was begun before maintenance could prune has no credential for it: `backupd keys pruner` makes one.
+    let prunes = layout.at("backupd/pruner.cred").exists() || !layout.at("backupd/writer.cred").exists();
+    put("backupd/maintain.toml", maintain(practice, prunes))?;
     put("backupd/cli.toml", cli(practice))?;
     put("console/console.toml", console(practice))?;
     put("agent/agent.toml", agent(practice))
@@ -141,7 +144,7 @@ fn verifier(practice: &Practice, appliance: &Path) -> String {
     toml
 }
 
-fn maintain(practice: &Practice) -> String {
+fn maintain(practice: &Practice, prunes: bool) -> String {
     let mut toml = format!(
         "{HEAD}\
          practice = {}\n\
@@ -154,6 +157,37 @@ fn maintain(practice: &Practice) -> String {
         path(&practice.socket("maintain")),
     );
     stores(&mut toml, practice, MAINTAIN);
+    if prunes {
+        toml += &prune(practice);
+    }
+    toml
+}
+
+/// What the demonstration keeps: with a backup every five minutes a plan has something to show after an hour. Nothing goes
+/// before two persons are named as approvers in quickstart.toml and have signed.
+fn prune(practice: &Practice) -> String {
+    let mut toml = format!(
+        "\n[prune]\n\
+         open_key = \"open.key\"\n\
+         pruner_credential = \"pruner.cred\"\n\
+         report_key = \"report.pub\"\n\
+         verifier = {}\n\
+         plan_schedule = \"{PLAN_SCHEDULE}\"\n\
+         grace = \"1h\"\n\n\
+         [[prune.keep]]\n\
+         last = 12\n\
+         hourly = 24\n\
+         daily = 35\n\
+         monthly = 13\n\n\
+         [[prune.keep]]\n\
+         source = \"emr\"\n\
+         record_class = \"medicare-advantage\"\n",
+        text(&format!("unix:{}", practice.socket("verifier").display())),
+    );
+    for approver in &practice.approver {
+        // A table of TOML can always be written as TOML.
+        toml += &format!("\n[[prune.approver]]\n{}", toml::to_string(approver).unwrap_or_default());
+    }
     toml
 }
 
@@ -276,7 +310,8 @@ fn agent(practice: &Practice) -> String {
 }
 
 /// Two access keys per provider. That of the backup can neither delete nor overwrite: what the backup cannot do, malware on
-/// its machine cannot do either. That of maintenance may put a new version over a damaged object.
+/// its machine cannot do either. That of maintenance may put a new version over a damaged object, and delete what two persons
+/// agreed on.
 ///
 /// The pairs of files that backupd reads are made once, or come back from the recovery kit; the file of the provider's
 /// server follows from them.
@@ -294,7 +329,7 @@ fn credentials(layout: &Layout, store: StoreName) -> anyhow::Result<()> {
 }
 
 pub const BACKUP_MAY: &[&str] = &["read", "create"];
-const MAINTAIN_MAY: &[&str] = &["read", "create", "overwrite"];
+const MAINTAIN_MAY: &[&str] = &["read", "create", "overwrite", "delete"];
 
 /// One entry of the access-key file of a provider's server.
 pub fn server_key(access: &str, secret: &str, may: &[&str]) -> String {
@@ -324,13 +359,29 @@ mod tests {
         credentials(&layout, StoreName::North).unwrap();
         let secret = files::read(&layout.at("stores/provider-north.secret")).unwrap();
         let program = Path::new("/opt/appliance");
-        let all = [appliance(&practice), serve(&practice), verifier(&practice, program), maintain(&practice)];
+        let all = [appliance(&practice), serve(&practice), verifier(&practice, program), maintain(&practice, true)];
         for text in all.into_iter().chain([cli(&practice), console(&practice), agent(&practice)]) {
             toml::from_str::<toml::Table>(&text).expect(&text);
             assert!(!text.contains(&secret));
         }
         let serve: toml::Table = toml::from_str(&serve(&practice)).unwrap();
         assert_eq!(serve["store"].as_array().unwrap().len(), 3);
+        std::fs::remove_dir_all(practice.run_dir).unwrap();
+    }
+
+    #[test]
+    fn maintenance_prunes_by_rules_and_with_the_practices_approvers() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path()).unwrap();
+        let mut practice = Practice::prepare(&layout, Wishes::default()).unwrap();
+        practice.approver = vec![toml::from_str("name = \"A. Owner\"\nfingerprint = \"ab\"").unwrap()];
+        practice.save(&layout).unwrap();
+        let again = Practice::load(&layout).unwrap().unwrap();
+        let with: toml::Table = toml::from_str(&maintain(&again, true)).unwrap();
+        assert_eq!(with["prune"]["keep"].as_array().unwrap().len(), 2);
+        assert_eq!(with["prune"]["approver"][0]["name"].as_str(), Some("A. Owner"));
+        let without: toml::Table = toml::from_str(&maintain(&again, false)).unwrap();
+        assert!(!without.contains_key("prune"), "an older practice has no credential for it");
         std::fs::remove_dir_all(practice.run_dir).unwrap();
     }
 

@@ -14,7 +14,8 @@ use std::path::PathBuf;
 
 const HEAD: &str = "# Written by quickstart at every start. Ports, addresses and names may be edited while it is stopped;\n\
                     # the configuration files of the programs are made from this one. [alerts.mail] and\n\
-                    # [alerts.webhook] take the keys of [mail] and [webhook] in console.toml, with absolute paths.\n";
+                    # [alerts.webhook] take the keys of [mail] and [webhook] in console.toml, with absolute paths. Each [[approver]],\n\
+                    # with name and fingerprint, may approve deletions: two different persons are needed.\n";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +35,9 @@ pub struct Practice {
     /// How the console sends alerts: copied into console.toml, whose program checks it.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     pub alerts: toml::Table,
+    /// Who may approve deletions: copied into maintain.toml, whose program checks it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approver: Vec<toml::Table>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -125,6 +129,7 @@ impl Practice {
             chosen: Chosen::default(),
             done: Done::default(),
             alerts: toml::Table::new(),
+            approver: Vec::new(),
         });
         practice.run_dir = run_dir;
         practice.apply(wishes);
