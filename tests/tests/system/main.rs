@@ -17,6 +17,7 @@ mod netns;
 #[path = "../../../backupd/engine/tests/engine/practice/mod.rs"]
 mod practice;
 mod prune;
+mod prune_practice;
 mod reader;
 mod recover;
 mod store_faults;
