@@ -46,10 +46,10 @@ impl Verifier {
         for (_, entry, bytes) in guard.iter().flat_map(backup_report::Log::entries).flatten() {
             match entry {
                 Entry::DeletionPlan(_) => known |= Digest::sha256(&bytes) == *plan_sha256,
-                Entry::DeletionDecision(decision) if decision.plan_sha256() == plan_sha256 => {
-                    if decision.decision() == DeletionDecision::Approved {
-                        keys.insert(decision.fingerprint().to_string());
-                    }
+                Entry::DeletionDecision(decision)
+                    if decision.plan_sha256() == plan_sha256 && decision.decision() == DeletionDecision::Approved =>
+                {
+                    keys.insert(decision.fingerprint().to_string());
                 }
                 _ => {}
             }

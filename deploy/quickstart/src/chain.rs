@@ -2,7 +2,7 @@
 
 use crate::configure;
 use crate::files;
-use crate::layout::{BUCKET, Layout, StoreName};
+use crate::layout::{Layout, StoreName};
 use crate::lock::Lock;
 use crate::login;
 use crate::practice::{Practice, Wishes};
@@ -205,8 +205,17 @@ impl Chain<'_> {
     pub async fn start_provider(&self, store: StoreName, root: &Path, keys: &Path) -> anyhow::Result<()> {
         let endpoint = configure::endpoint(&self.practice, store).context("a folder has no server")?;
         let listen = endpoint.trim_start_matches("http://");
-        let arguments =
-            arguments!["--listen", listen, "--bucket", BUCKET, "--root", root, "--access-key-file", keys].to_vec();
+        let arguments = arguments![
+            "--listen",
+            listen,
+            "--bucket",
+            &self.practice.bucket,
+            "--root",
+            root,
+            "--access-key-file",
+            keys
+        ]
+        .to_vec();
         self.daemon(store.id(), "s3-server", arguments).await
     }
 
@@ -249,8 +258,8 @@ impl Chain<'_> {
         }
         let step = self.steps.begin("making the backup's keys, the stores and the recovery kit");
         for store in StoreName::PROVIDERS {
-            remove_folder(&self.layout.store(store).join(BUCKET))?;
-            files::private_folder(&self.layout.store(store).join(BUCKET))?;
+            remove_folder(&self.layout.store(store).join(&self.practice.bucket))?;
+            files::private_folder(&self.layout.store(store).join(&self.practice.bucket))?;
         }
         remove_folder(&self.layout.store(StoreName::Local))?;
         files::private_folder(&self.layout.store(StoreName::Local))?;

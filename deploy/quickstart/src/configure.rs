@@ -1,7 +1,7 @@
 //! The configuration files of the programs, made from the practice at every start.
 
 use crate::files;
-use crate::layout::{BUCKET, Layout, StoreName};
+use crate::layout::{Layout, StoreName};
 use crate::practice::Practice;
 use crate::programs::Programs;
 use crate::secrets;
@@ -205,11 +205,12 @@ fn stores(toml: &mut String, practice: &Practice, who: &str) {
                  name = \"{id}\"\n\
                  kind = \"s3\"\n\
                  endpoint = \"{endpoint}\"\n\
-                 bucket = \"{BUCKET}\"\n\
+                 bucket = {}\n\
                  access_key_file = \"../stores/{id}{who}.access\"\n\
                  secret_key_file = \"../stores/{id}{who}.secret\"\n\
                  site = \"demo-{id}\"\n\
-                 provider = \"demo-{id}\"\n"
+                 provider = \"demo-{id}\"\n",
+                text(&practice.bucket)
             ),
             None => write!(
                 toml,

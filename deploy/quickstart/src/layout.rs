@@ -2,9 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-/// The bucket of both providers.
-pub const BUCKET: &str = "practice-backup";
-
 /// A store of the practice: two providers and one folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreName {

@@ -28,6 +28,9 @@ pub struct Practice {
     pub names: Vec<String>,
     /// Folder of the sockets.
     pub run_dir: PathBuf,
+    /// The bucket of both providers.
+    #[serde(default = "older_bucket")]
+    pub bucket: String,
     pub ports: Ports,
     #[serde(skip)]
     chosen: Chosen,
@@ -38,6 +41,15 @@ pub struct Practice {
     /// Who may approve deletions: copied into maintain.toml, whose program checks it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approver: Vec<toml::Table>,
+}
+
+/// Short, because s3-server keeps the names of an object and its bucket in one file name, and the tombstone of a deleted
+/// snapshot has the longest name of all.
+const BUCKET: &str = "practice";
+
+/// That of practices which do not say.
+fn older_bucket() -> String {
+    "practice-backup".to_owned()
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -125,6 +137,7 @@ impl Practice {
             listen: Ipv4Addr::LOCALHOST.into(),
             names: Vec::new(),
             run_dir: PathBuf::new(),
+            bucket: BUCKET.to_owned(),
             ports: Ports::default(),
             chosen: Chosen::default(),
             done: Done::default(),

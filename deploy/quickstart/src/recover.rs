@@ -7,7 +7,7 @@ use crate::Binaries;
 use crate::chain::{self, Chain, arguments};
 use crate::configure;
 use crate::files;
-use crate::layout::{BUCKET, Layout, StoreName};
+use crate::layout::{Layout, StoreName};
 use crate::lock::Lock;
 use crate::ports::Chosen;
 use crate::practice::{Practice, Wishes};
@@ -52,6 +52,7 @@ struct KitStore {
 
 #[derive(Deserialize)]
 struct KitS3 {
+    bucket: String,
     access_key: String,
     secret_key: String,
 }
@@ -154,7 +155,7 @@ async fn ask_backupd(
             let listen = format!("127.0.0.1:{port}");
             arguments.extend(arguments!["--endpoint", format!("http://{listen}")].to_vec());
             let server =
-                arguments!["--listen", listen, "--bucket", BUCKET, "--root", folder, "--access-key-file", keys]
+                arguments!["--listen", listen, "--bucket", &s3.bucket, "--root", folder, "--access-key-file", keys]
                     .to_vec();
             let program = supervisor.programs().path("s3-server");
             supervisor.start(Daemon { name: store.id(), program, arguments: server }).await?;

@@ -240,6 +240,14 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_name_of_a_repository_fits_into_a_bucket_of_a_short_name() {
+        let tombstone = format!("tombstones/{0}/{0}/{1}-{2}", "a".repeat(32), "0".repeat(16), "b".repeat(64));
+        let root = Path::new("/srv");
+        assert!(require_short(root, "practice", &tombstone).is_ok());
+        assert!(require_short(root, "practice-backup", &tombstone).is_err());
+    }
+
+    #[test]
     fn buckets_have_names_that_s3_allows() {
         let folder = tempfile::tempdir().unwrap();
         for bad in ["ab", "UPPER", "a/b", "../x"] {

@@ -143,9 +143,10 @@ impl Practice {
         all.filter(|path| !path.components().any(|part| part.as_os_str() == "log")).collect()
     }
 
-    /// Ids of the snapshots that are there.
+    /// Ids of the snapshots that are there. The verifier looks; what `backupd serve` tells is from its last look.
     fn snapshots(&self) -> Result<Vec<String>> {
-        let listed = last(json_lines(&self.backupd(&["snapshots", "--json"]).output()?)?, "snapshots")?;
+        let asked = with_config(&self.place, &self.dir, &["snapshots", "--json"], "verifier.toml").output()?;
+        let listed = last(json_lines(&asked)?, "snapshots")?;
         let rows = listed["snapshots"].as_array().context("snapshots")?;
         Ok(rows.iter().filter_map(|row| row["id"].as_str().map(str::to_owned)).collect())
     }

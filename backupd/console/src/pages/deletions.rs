@@ -90,7 +90,7 @@ pub async fn show(call: Call) -> Answer {
 
 fn policy(status: &PruneStatus) -> Markup {
     html! {
-        section {
+        section.policy {
             h2 { "What is kept" }
             @if status.rules.is_empty() { p { "No rule is set: every snapshot stays." } }
             @else {
