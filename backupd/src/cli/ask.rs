@@ -6,7 +6,7 @@ use super::args::{
 };
 use super::bars::Bars;
 use super::render::{self, Usage};
-use super::{EXIT_PARTIAL, listing, views};
+use super::{EXIT_PARTIAL, listing, plan, views};
 use crate::settings::{ClientSettings, Endpoints};
 use anyhow::{Context, bail};
 use backupd_api::{Client, DrillVerdict, Endpoint, Event, Request, SnapshotRow, SnapshotState, StoreCondition};
@@ -279,6 +279,11 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
             Ok(_) => return Err(unexpected()),
             // What serve says stands, whatever becomes of this.
             Err(error) => eprintln!("backupd maintain does not answer: {error}"),
+        }
+        if let Ok(Event::Prune(status)) = args.ask.request(Daemon::Maintain, &Request::PruneStatus).await
+            && !args.ask.json
+        {
+            plan::in_one_line(&status);
         }
     }
     Ok(ExitCode::SUCCESS)

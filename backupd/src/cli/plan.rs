@@ -126,6 +126,20 @@ fn status_text(status: &PruneStatus) {
     plan_text(plan);
 }
 
+/// For whoever looks at everything: whether a plan waits for somebody.
+pub fn in_one_line(status: &PruneStatus) {
+    let Some(plan) = &status.plan else { return };
+    let going = plan.rows.iter().filter(|row| row.goes).count();
+    let state = match plan.state {
+        PruneState::Proposed => "waits for two persons' approval",
+        PruneState::Approved => "is approved",
+        PruneState::Announced => "is announced",
+        PruneState::Deleting => "is carried out, locks keep something",
+        PruneState::Done | PruneState::Refused | PruneState::Empty => return,
+    };
+    say!("Deletion plan {}: {going} snapshots, {state} (`backupd prune show`)", plan.id);
+}
+
 fn plan_text(plan: &PrunePlan) {
     let rows: Vec<Vec<String>> = plan.rows.iter().map(row).collect();
     table(&["", "SNAPSHOT", "SOURCE", "TAKEN", "CAME", "WHY"], &rows);
