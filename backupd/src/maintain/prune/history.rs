@@ -77,7 +77,8 @@ impl Maintain {
     pub(super) async fn history(&self, pruning: &Pruning) -> Result<History, Failure> {
         let (mut longest, mut any): (Option<View>, bool) = (None, false);
         for store in self.plain_stores() {
-            let objects = log_objects(&store).await.map_err(|e| failure::from_engine(&e.context(&store.name)))?;
+            let objects = log_objects(&store, &pruning.report_key, &pruning.origin).await;
+            let objects = objects.map_err(|e| failure::from_engine(&e.context(&store.name)))?;
             any |= !objects.is_empty();
             match View::of_objects(objects, &pruning.report_key, &pruning.origin) {
                 Ok(view) if longest.as_ref().is_none_or(|l| l.leaves().len() < view.leaves().len()) => {
