@@ -210,7 +210,38 @@ impl StoreView {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Some snapshot of the source `emr`, of this age and with so many bytes, all of them new.
+    pub(crate) fn snapshot(taken_unix_ms: i64, bytes: u64) -> SnapshotInfo {
+        SnapshotInfo {
+            id: backup_engine::SnapshotId([0; 32]),
+            source: "emr".to_owned(),
+            incarnation: backup_engine::IncarnationId([0; 16]),
+            counter: 1,
+            taken_unix_ms,
+            partial: false,
+            files: 1,
+            bytes_source: bytes,
+            bytes_added: bytes,
+            tag: None,
+            stores: Vec::new(),
+            forked: false,
+            head: backup_engine::HeadName {
+                source: backup_engine::SourceId([0; 16]),
+                incarnation: backup_engine::IncarnationId([0; 16]),
+                counter: 1,
+                hash: backup_engine::ObjectHash([0; 32]),
+            },
+            plan_seen: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use super::testing::snapshot;
     use super::*;
     use backupd_api::StoreCondition;
 
@@ -231,27 +262,6 @@ mod tests {
 
     #[test]
     fn how_far_a_store_is_behind_is_a_number_of_snapshots_bytes_and_time() {
-        let snapshot = |taken_unix_ms, bytes_added| SnapshotInfo {
-            id: backup_engine::SnapshotId([0; 32]),
-            source: "emr".to_owned(),
-            incarnation: backup_engine::IncarnationId([0; 16]),
-            counter: 1,
-            taken_unix_ms,
-            partial: false,
-            files: 1,
-            bytes_source: 1,
-            bytes_added,
-            tag: None,
-            stores: Vec::new(),
-            forked: false,
-            head: backup_engine::HeadName {
-                source: backup_engine::SourceId([0; 16]),
-                incarnation: backup_engine::IncarnationId([0; 16]),
-                counter: 1,
-                hash: backup_engine::ObjectHash([0; 32]),
-            },
-            plan_seen: None,
-        };
         let lacked = [snapshot(9_000, 70), snapshot(5_000, 30)];
         let mut view = StoreView { complete_unix_ms: Some(2_000), ..StoreView::default() };
         view.behind(lacked.iter());

@@ -50,9 +50,11 @@ impl From<StoreError> for Outcome {
             StoreError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no-store"),
             StoreError::Busy | StoreError::InUse => (StatusCode::SERVICE_UNAVAILABLE, "lock-error"),
             StoreError::Closed | StoreError::Audit => (StatusCode::SERVICE_UNAVAILABLE, "transient"),
-            StoreError::Newer { .. } | StoreError::Damaged(_) | StoreError::Io { .. } | StoreError::Database(_) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "exception")
-            }
+            StoreError::Newer { .. }
+            | StoreError::Damaged(_)
+            | StoreError::Lost
+            | StoreError::Io { .. }
+            | StoreError::Database(_) => (StatusCode::INTERNAL_SERVER_ERROR, "exception"),
         };
         let expression = match &error {
             StoreError::Invalid { what } if !what.path.is_empty() => Some(what.path.clone()),

@@ -33,6 +33,12 @@ pub enum StoreError {
     Newer { found: u32, known: u32 },
     #[error("the records are damaged: restore them from a snapshot ({0})")]
     Damaged(&'static str),
+    #[error(
+        "the database records.sqlite is gone or empty, and this folder held a practice's records: nothing was touched. Bring \
+         it back from a snapshot (`backupd restore`, or `backupd recover` when all is lost); to begin a new practice, take an \
+         empty data folder"
+    )]
+    Lost,
     #[error("the disk is full: free some room; nothing was changed")]
     Full,
     #[error("the records are busy for longer than expected: try again")]

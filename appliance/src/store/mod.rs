@@ -58,6 +58,9 @@ pub const DATABASE_FILE: &str = "records.sqlite";
 /// The attachments' folder in the data folder, and its name in a snapshot.
 pub const ATTACHMENTS_DIR: &str = "attachments";
 
+/// Says that the database was made once.
+const MADE_FILE: &str = "records.made";
+
 /// Readers at the same time; more wait. A practice has tens of users and a page takes a few milliseconds.
 const READERS_MAX: usize = 8;
 /// How long a statement waits for another process's write, e.g. `appliance user invite` beside the service.
@@ -91,11 +94,31 @@ struct Inner {
     _lock: Option<lock::DataLock>,
 }
 
+/// SQLite makes a database that is not there. One that was there and is gone must not be made anew: the practice would
+/// look empty, and the backups of it too.
+fn refuse_lost(data_dir: &Path, database: &Path) -> Result<(), StoreError> {
+    let is_there = std::fs::metadata(database).is_ok_and(|found| found.len() > 0);
+    if is_there || !data_dir.join(MADE_FILE).exists() { Ok(()) } else { Err(StoreError::Lost) }
+}
+
+fn note_made(data_dir: &Path) -> std::io::Result<()> {
+    let path = data_dir.join(MADE_FILE);
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::write(
+        &path,
+        "records.sqlite beside this file holds the records of a practice. Where it is gone, it is restored.\n",
+    )?;
+    std::fs::File::open(&path)?.sync_all()?;
+    std::fs::File::open(data_dir)?.sync_all()
+}
+
 impl Store {
     /// Opens the records in `data_dir`, creating and migrating them as needed.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] when another process holds the folder, [`StoreError::Newer`] when a newer release wrote it.
+    /// [`StoreError::Lost`] when the database was here and is gone, [`StoreError::InUse`] when another process holds the folder, [`StoreError::Newer`] when a newer release wrote it.
     pub fn open(data_dir: &Path, clock: Clock, mode: Mode) -> Result<Store, StoreError> {
         std::fs::create_dir_all(data_dir).map_err(StoreError::io("data folder"))?;
         let lock = match mode {
@@ -103,11 +126,13 @@ impl Store {
             Mode::Beside => None,
         };
         let database = data_dir.join(DATABASE_FILE);
+        refuse_lost(data_dir, &database)?;
         let mut connection = Connection::open(&database)?;
         configure_writer(&connection)?;
         migrate::migrate(&mut connection, clock.unix_ms())?;
         let params = Arc::new(index::ParamIds::load(&connection)?);
         index::rebuild_if_outdated(&connection, &params)?;
+        note_made(data_dir).map_err(StoreError::io("data folder"))?;
         let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), mode == Mode::Exclusive)?;
         let writer = writer::Writer::start(connection)?;
         Ok(Store {

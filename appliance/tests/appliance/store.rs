@@ -340,6 +340,22 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn a_database_that_is_gone_is_never_begun_anew() {
+    for lose in [|file: &Path| std::fs::remove_file(file), |file: &Path| std::fs::write(file, "")] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()));
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(dir.path().join(format!("{DATABASE_FILE}{suffix}")));
+        }
+        lose(&dir.path().join(DATABASE_FILE)).unwrap();
+        let before = std::fs::metadata(dir.path().join(DATABASE_FILE)).is_ok();
+        let opened = Store::open(dir.path(), Clock::manual(0), Mode::Beside);
+        assert!(matches!(opened, Err(StoreError::Lost)));
+        assert_eq!(std::fs::metadata(dir.path().join(DATABASE_FILE)).is_ok(), before, "nothing is touched");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

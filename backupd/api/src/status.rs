@@ -165,6 +165,8 @@ words! {
         DiskAlmostFull,
         SourceUnreachable,
         SourceDamaged,
+        /// The newest snapshot is much smaller than those before it.
+        SourceShrunk,
         SnapshotPartial,
         DutyUnassigned,
         DutyOverdue,

@@ -272,10 +272,24 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
     if !args.ask.json {
         render::status(&status);
     }
-    if args.ask.endpoints()?.maintain.is_some() {
+    let endpoints = args.ask.endpoints()?;
+    let mut alerts = status.alerts;
+    // One JSON line for each daemon that scripts know; what the verifier says they ask of itself.
+    if endpoints.verifier.is_some() && !args.ask.json {
+        match args.ask.request(Daemon::Verifier, &Request::VerifierStatus).await {
+            Ok(Event::VerifierStatus(status)) => alerts.extend(status.alerts),
+            Ok(_) => return Err(unexpected()),
+            Err(error) => eprintln!("backupd verifier does not answer: {error}"),
+        }
+    }
+    if endpoints.maintain.is_some() {
         match args.ask.request(Daemon::Maintain, &Request::MaintainStatus).await {
-            Ok(Event::MaintainStatus(status)) if !args.ask.json => render::maintain_status(&status),
-            Ok(Event::MaintainStatus(_)) => {}
+            Ok(Event::MaintainStatus(status)) => {
+                if !args.ask.json {
+                    render::maintain_status(&status);
+                }
+                alerts.extend(status.alerts);
+            }
             Ok(_) => return Err(unexpected()),
             // What serve says stands, whatever becomes of this.
             Err(error) => eprintln!("backupd maintain does not answer: {error}"),
@@ -285,6 +299,9 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
         {
             plan::in_one_line(&status);
         }
+    }
+    if !args.ask.json {
+        render::alerts(&alerts);
     }
     Ok(ExitCode::SUCCESS)
 }

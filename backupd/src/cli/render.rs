@@ -3,10 +3,11 @@
 use crate::clock;
 use backup_engine::SnapshotInfo;
 use backupd_api::{
-    DrillDone, Event, MaintainStatus, MaintainStore, ReportRow, RestoreDone, SnapshotDone, SnapshotRow, SnapshotState,
-    Status, StoreCondition, StoreProtection, StoreStatus, Unreadable, VerifyDone,
+    Alert, DrillDone, Event, MaintainStatus, MaintainStore, ReportRow, RestoreDone, SnapshotDone, SnapshotRow,
+    SnapshotState, Status, StoreCondition, StoreProtection, StoreStatus, Unreadable, VerifyDone,
 };
 use indicatif::HumanBytes;
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 
 /// The command was typed wrongly.
@@ -289,12 +290,17 @@ pub fn status(status: &Status) {
     }
     say!();
     stores(&status.stores);
-    if status.alerts.is_empty() {
+}
+
+/// The alerts of all daemons that were asked; what two of them say is told once.
+pub fn alerts(open: &[Alert]) {
+    if open.is_empty() {
         say!("\nNo alert is open.");
         return;
     }
     say!("\nOpen alerts:");
-    for alert in &status.alerts {
+    let mut told = BTreeSet::new();
+    for alert in open.iter().filter(|alert| told.insert((alert.kind, alert.subject.clone()))) {
         let subject = alert.subject.as_ref().map(|s| format!(" {s}")).unwrap_or_default();
         say!("  {}: {}{subject}, since {}", word(alert.severity), word(alert.kind), table_time(alert.since_unix_ms));
     }

@@ -3,10 +3,24 @@
 use super::{Daemon, duties};
 use crate::settings::{StoreKind, StoreSetting};
 use crate::{clock, disk};
+use backup_engine::SnapshotInfo;
 use backupd_api::{Alert, AlertKind, DrillVerdict, DutyKind, Severity, StoreCondition, StoreRole};
 use std::path::PathBuf;
 
 type Raised = (AlertKind, Severity, Option<String>);
+
+/// Snapshots that the newest one is compared with.
+const COMPARED: usize = 2000;
+/// A source below this size may halve at any time.
+const SHRUNK_BYTES_MIN: u64 = 1 << 20;
+
+/// Whether the newest snapshot holds less than half of what an earlier one held: a database begun anew, a disk that is not
+/// mounted, a mass deletion. Newest first.
+fn shrunk<'a>(mut snapshots: impl Iterator<Item = &'a SnapshotInfo>) -> bool {
+    let Some(newest) = snapshots.next() else { return false };
+    let largest = snapshots.take(COMPARED).map(|snapshot| snapshot.bytes_source).max().unwrap_or(0);
+    largest >= SHRUNK_BYTES_MIN && newest.bytes_source < largest / 2
+}
 
 impl Daemon {
     /// What is wrong now. An alert that was there at the last look keeps its beginning.
@@ -52,6 +66,9 @@ impl Daemon {
             raised.push((AlertKind::SourceDamaged, Severity::Critical, Some(source.clone())));
         }
         for source in &self.settings.sources {
+            if shrunk(view.snapshots.iter().filter(|s| s.source == source.name && !s.partial)) {
+                raised.push((AlertKind::SourceShrunk, Severity::Critical, Some(source.name.clone())));
+            }
             if view.snapshots.iter().find(|s| s.source == source.name).is_some_and(|s| s.partial) {
                 raised.push((AlertKind::SnapshotPartial, Severity::Warning, Some(source.name.clone())));
             }
@@ -142,5 +159,22 @@ impl Daemon {
         own.chain([self.settings.state_dir.clone()])
             .filter(|path| disk::free_bytes(path).is_ok_and(|free| free < self.settings.disk_reserve_bytes))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::testing::snapshot;
+
+    #[test]
+    fn a_source_that_lost_most_of_its_records_is_noticed_until_it_has_them_again() {
+        let sizes = |sizes: &[u64]| sizes.iter().map(|bytes| snapshot(0, *bytes)).collect::<Vec<_>>();
+        assert!(!shrunk(sizes(&[]).iter()) && !shrunk(sizes(&[5 << 20]).iter()));
+        assert!(!shrunk(sizes(&[3 << 20, 5 << 20, 5 << 20]).iter()), "it may shrink a little");
+        assert!(shrunk(sizes(&[2 << 20, 5 << 20]).iter()));
+        assert!(shrunk(sizes(&[2 << 20, 2 << 20, 5 << 20]).iter()), "a second small one does not make it right");
+        assert!(!shrunk(sizes(&[5 << 20, 2 << 20, 5 << 20]).iter()));
+        assert!(!shrunk(sizes(&[1, 1000]).iter()), "too small to tell");
     }
 }

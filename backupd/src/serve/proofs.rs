@@ -3,7 +3,7 @@
 
 use super::Daemon;
 use crate::stores::Proof;
-use backup_engine::NamedStore;
+use backup_engine::{ErrorKind, NamedStore};
 use backup_report::{Entry, OpaqueId, Origin, PublicKey, Report, Verdict, View};
 use backupd_api::{DrillVerdict, StoreCondition};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,8 +66,15 @@ pub async fn objects(
 ) -> backup_engine::Result<Vec<(String, Vec<u8>)>> {
     let mut out = Vec::new();
     for object in store.store.list(LOG_PREFIX).await? {
-        let bytes = store.store.get(&object.name).await?;
-        out.push((object.name, bytes.to_vec()));
+        let bytes = match store.store.get(&object.name).await {
+            Ok(bytes) => bytes.to_vec(),
+            // What cannot be read stands there as bytes that match nothing.
+            Err(error) if error.kind() == ErrorKind::Damaged => b"damaged".to_vec(),
+            // It went between the listing and now.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        out.push((object.name, bytes));
     }
     Ok(backup_report::first_whole(out, key, origin))
 }

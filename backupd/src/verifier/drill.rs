@@ -385,6 +385,9 @@ impl Drill<'_> {
                 // One snapshot without damage does not clear what a look at all of them found.
                 if missing + corrupt > 0 {
                     v.remember_verify(&self.store.name, outcome.missing.first(), outcome.corrupt.first());
+                }
+                // Also what an earlier look found and nobody has put right since: it is looked at again.
+                if v.is_damaged(&self.store.name) {
                     v.damaged().insert(self.store.name.clone());
                 }
                 if corrupt > 0 {

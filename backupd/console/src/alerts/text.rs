@@ -22,6 +22,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         DrillLate => "A restore drill is overdue",
         DiskAlmostFull => "The server's disk is almost full: backups wait",
         SourceUnreachable => "The EMR gives no copy to the backup: no new backup can be taken",
+        SourceShrunk => "The newest backup is much smaller than those before it",
         SourceDamaged => "The EMR's own records are damaged: the newest backup holds what is left",
         SnapshotPartial => "The newest backup is incomplete: some files could not be read",
         DutyUnassigned => "Nobody is named for a duty",
@@ -72,6 +73,11 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         DrillLate => "Start a drill from the posture page. Check that the verifier is running.",
         DiskAlmostFull => "Free or add space on the server's disk. The EMR goes on; backups resume by themselves.",
         SourceUnreachable => "Check that the EMR is running and that clinicians can work; then start a backup by hand.",
+        SourceShrunk => {
+            "Less than half of the records that an earlier backup held were there at the newest one: the EMR may have begun \
+             anew, a disk may not be mounted, or somebody deleted a great deal. Look at the EMR now; the earlier backups are \
+             kept. `backupd diff` shows what is gone."
+        }
         SourceDamaged => {
             "The journal of appliance names what is broken. Keep every older snapshot, find the newest whose drill passed, \
              and call your EMR engineer before anything is restored over the records."
@@ -210,6 +216,7 @@ mod tests {
             DrillLate,
             DiskAlmostFull,
             SourceUnreachable,
+            SourceShrunk,
             SourceDamaged,
             SnapshotPartial,
             DutyUnassigned,

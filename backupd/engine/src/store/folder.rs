@@ -5,7 +5,7 @@
 
 use super::direct::Pieces;
 use super::removable::{MARKER, Root};
-use super::{ListedObject, MaintenanceStore, Store};
+use super::{ListedObject, MaintenanceStore, READ_BYTES_MAX, Store};
 use crate::error::{Error, ErrorKind, Result, io_kind};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -77,7 +77,11 @@ impl Store for FolderStore {
             blocking(name, move || {
                 let root = root.hold()?;
                 let file = File::open(root.path().join(path))?;
-                let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+                let len = file.metadata()?.len();
+                if len > READ_BYTES_MAX {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than any object"));
+                }
+                let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidData)?;
                 read_exact(&file, len, 0, buffers).map_err(unreadable)
             })
             .await

@@ -135,6 +135,10 @@ pub enum AzureAccess {
     Signature(String),
 }
 
+/// No object is larger: what claims to be is damaged, and is not read into memory. A sealed plan is a little longer than
+/// the largest pack.
+pub(crate) const READ_BYTES_MAX: u64 = (backup_format::sealed::OBJECT_BYTES_MAX as u64) + (1 << 20);
+
 /// A store that does not list within this time counts as unreachable.
 pub(crate) const LISTING_LIMIT: Duration = Duration::from_secs(20);
 

@@ -1,6 +1,6 @@
 //! S3, Azure Blob and Google Cloud Storage through `object_store`.
 
-use super::{AzureAccess, ListedObject, MaintenanceStore, Store, StoreLimits, StoreLocation};
+use super::{AzureAccess, ListedObject, MaintenanceStore, READ_BYTES_MAX, Store, StoreLimits, StoreLocation};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -138,6 +138,9 @@ impl Store for ObjectStoreStore {
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {
         Box::pin(async move {
             let found = self.inner.get(&self.path(name)?).await.map_err(|error| translate(error, name))?;
+            if found.meta.size > READ_BYTES_MAX {
+                return Err(Error::new(ErrorKind::Damaged, format!("object {name} is larger than any object")));
+            }
             found.bytes().await.map_err(|error| translate(error, name))
         })
     }
@@ -206,6 +209,7 @@ fn translate(error: object_store::Error, what: &str) -> Error {
         | E::NotImplemented { .. }
         | E::InvalidPath { .. }
         | E::UnknownConfigurationKey { .. } => (ErrorKind::Misconfigured, "is not possible with these settings"),
+        _ if says(&error, &SHORTER) => (ErrorKind::Damaged, "is shorter than its index says"),
         _ if says(&error, &FULL) => (ErrorKind::NoSpace, "does not fit: the store is full"),
         _ if says(&error, &BUSY) => (ErrorKind::Busy, "has to wait: the store asks to slow down"),
         _ if says(&error, &REFUSED) => (ErrorKind::Denied, NOT_LET_IN),
@@ -219,6 +223,14 @@ fn translate(error: object_store::Error, what: &str) -> Error {
 const FULL: [&str; 3] = ["status code: 507", "No space left", "QuotaExceeded"];
 const REFUSED: [&str; 5] =
     ["status code: 401", "status code: 403", "SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied"];
+
+/// A range was asked for that the object does not have.
+const SHORTER: [&str; 4] = [
+    "status code: 416",
+    "Wanted range starting at",
+    "Requested ",
+    "Received non-partial response when range requested",
+];
 
 const EXPIRED: [&str; 2] = ["ExpiredToken", "RequestExpired"];
 const BUSY: [&str; 4] = ["status code: 429", "status code: 503", "SlowDown", "ServerBusy"];

@@ -55,6 +55,33 @@ fn flip(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_claims_to_be_huge_is_damaged_and_is_not_read_into_memory() {
+    let practice = Practice::new(2).await;
+    fill(&practice.source());
+    let done = practice.snapshot().await;
+    for prefix in ["heads/", "index/", "snapshots/", "packs/", "keyring"] {
+        let root = practice.dir.path().join("store-0");
+        let name = practice.objects("store-0").into_keys().find(|name| name.starts_with(prefix)).unwrap();
+        let whole = fs::read(root.join(&name)).unwrap();
+        // Sparse: it takes no room on the disk, and would take all of the memory.
+        fs::OpenOptions::new().write(true).open(root.join(&name)).unwrap().set_len(300 << 30).unwrap();
+        let found = verify_keyless(&practice.env, &practice.stores[0], &NoProgress).await.unwrap();
+        assert!(prefix == "keyring" || found.corrupt == [name.clone()], "{prefix}: {found:?}");
+        let into = practice.dir.path().join("into");
+        let request = RestoreRequest {
+            into: into.clone(),
+            others: vec![practice.stores[1].clone()],
+            ..RestoreRequest::default()
+        };
+        let restored =
+            restore(&practice.env, &practice.made.open, &practice.stores[0], done.id, request, &NoProgress).await;
+        assert!(restored.is_ok(), "{prefix}: {restored:?}");
+        fs::remove_dir_all(into).unwrap();
+        fs::write(root.join(&name), whole).unwrap();
+    }
+}
+
 /// Empties a store: what a new provider gives.
 fn empty(practice: &Practice, store: &str) {
     let root = practice.dir.path().join(store);

@@ -60,9 +60,11 @@ async fn bytes_come_back(store: &dyn Store) {
         assert_eq!(store.get_range("packs/aa/large", range.clone()).await.unwrap(), expected, "{range:?}");
     }
     for beyond in [len - 4..len + 4, len + 4..len + 8] {
-        assert!(store.get_range("packs/aa/large", beyond.clone()).await.is_err(), "{beyond:?} is not all there");
+        let kind = kind_of(store.get_range("packs/aa/large", beyond.clone()).await).await;
+        assert_eq!(kind, ErrorKind::Damaged, "{beyond:?} is not all there: that is no silent store");
     }
     store.put("packs/aa/empty", Bytes::new()).await.unwrap();
+    assert_eq!(kind_of(store.get_range("packs/aa/empty", 0..4).await).await, ErrorKind::Damaged);
     assert_eq!(store.get("packs/aa/empty").await.unwrap(), "");
     let there: Vec<(String, u64)> =
         store.list("packs/").await.unwrap().into_iter().map(|object| (object.name, object.size)).collect();
