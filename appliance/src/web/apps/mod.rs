@@ -50,8 +50,8 @@ fn words(scope: &Scope) -> String {
         .map(|(_, verb)| *verb)
         .collect();
     let what = scope.kind().unwrap_or("all kinds of records");
-    let whose = if scope.is_patient() { "of this patient" } else { "of all patients" };
-    format!("{}: {} {whose}", what, verbs.join(", "))
+    let whose = if scope.is_patient() { "this patient" } else { "all patients" };
+    format!("{}: {what} of {whose}", verbs.join(", "))
 }
 
 /// What this person allowed, with a way to end it.

@@ -105,7 +105,7 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         Portal::Access,
         "Who looked",
         &html! {
-            h1 { "Who looked at my record" }
+            div.head { h1 { "Who looked at my record" } }
             p.soft { "Every look and every change is recorded. If something surprises you, please write to us." }
             @if days.is_empty() { p.empty { "Nobody yet." } }
             @else { table.list {

@@ -40,7 +40,7 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         Portal::Documents,
         "Documents",
         &html! {
-            h1 { "Documents" }
+            div.head { h1 { "Documents" } }
             @if all.is_empty() { p.empty { "There are no documents yet." } }
             @else { table.list {
                 (layout::columns(&["Document", "Kind", "Date"]))

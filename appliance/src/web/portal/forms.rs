@@ -54,7 +54,7 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         Portal::Forms,
         "Forms",
         &html! {
-            h1 { "Forms" }
+            div.head { h1 { "Forms" } }
             @if all.is_empty() { p.empty { "Nothing waits for you." } }
             ul.rows { @for form in &all { li {
                 span.what { a href={ "/forms/" (text(form, "/id")) } { (forms::title(form)) }
@@ -118,7 +118,7 @@ fn editable(
         title,
         &html! {
             p.crumbs { a href="/forms" { "Forms" } }
-            h1 { (title) }
+            div.head { h1 { (title) } }
             (problems.summary())
             form.sheet method="post" action={ "/forms/" (text(&opened.response, "/id")) } { (layout::csrf(visit))
                 input type="hidden" name="version" value=(version(&opened.response));

@@ -95,7 +95,7 @@ async fn show(web: &Web, visit: &Visit, typed: &str, problems: &Problems) -> Res
         Portal::Messages,
         "Messages",
         &html! {
-            h1 { "Messages" }
+            div.head { h1 { "Messages" } }
             (problems.summary())
             (shown(&told, web.settings().zone, "You"))
             @if told.is_empty() { p.empty { "No messages yet." } }

@@ -47,7 +47,7 @@ async fn start(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError
         Portal::Start,
         "Welcome",
         &html! {
-            h1 { "Welcome, " (facts.given) " " (facts.family) }
+            div.head { h1 { "Welcome, " (facts.given) " " (facts.family) } }
             div.grid {
                 section.panel { h2 { "Next appointment" }
                     @match ahead.first() {

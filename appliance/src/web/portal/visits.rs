@@ -62,7 +62,7 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         Portal::Appointments,
         "Appointments",
         &html! {
-            h1 { "Appointments" }
+            div.head { h1 { "Appointments" } }
             @if ahead.is_empty() { p.empty { "No appointment is booked." } }
             @for appointment in &ahead {
                 @let when = dates::show(text(appointment, "/start"), zone);
