@@ -127,11 +127,9 @@ impl Condemned {
         self.retired.get(&(source, incarnation)).copied()
     }
 
-    /// Whether a head does not count: its writer had not seen what was deleted, or its chain had ended.
+    /// Whether a head does not count: its writer had not seen what was deleted. That its chain has ended says nothing: the
+    /// head may have been acknowledged while the retirement was on its way.
     pub(crate) fn is_late(&self, head: &Head, plan_seen: Option<[u8; 32]>) -> bool {
-        if self.retired_at(head.source, head.incarnation).is_some_and(|last| head.counter > last) {
-            return true;
-        }
         let Some((_, order)) = &self.order else { return false };
         let seen = plan_seen.is_some_and(|seen| self.later.contains(&ObjectHash(seen)));
         !seen && !order.covers(head.source, head.incarnation, head.counter)

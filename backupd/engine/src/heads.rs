@@ -45,7 +45,7 @@ pub struct SnapshotInfo {
 pub struct Heads {
     /// Newest first.
     pub snapshots: Vec<SnapshotInfo>,
-    /// Heads that came after a deletion that their writer had not seen, or after the end of their chain: they do not count.
+    /// Heads that came after a deletion that their writer had not seen: they do not count.
     pub uncommitted: Vec<SnapshotInfo>,
     /// Heads that the newest order takes out and that are still there.
     pub going: Vec<SnapshotInfo>,

@@ -161,6 +161,8 @@ async fn make_order(
     // Late heads never counted: they need no announcement.
     let mut heads: Vec<CondemnedHead> = plan.heads.iter().filter(|gone| still.contains(&gone.head)).copied().collect();
     heads.extend(land.condemned_heads().into_iter().filter(|gone| land.late.iter().any(|info| info.head == gone.head)));
+    // What the order before this one took out, and a lock kept, or somebody brought back.
+    heads.extend(land.left());
     heads.sort_unstable_by_key(|gone| gone.head);
     heads.dedup_by_key(|gone| gone.head);
     let needed = needed(env, open, all, land, &plan.packs).await?;

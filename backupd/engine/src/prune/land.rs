@@ -47,7 +47,8 @@ impl Land {
             heads.snapshots.iter().chain(&heads.uncommitted).chain(&heads.going).map(|info| info.head).collect();
         let listed = views.iter().filter_map(View::objects).flat_map(BTreeMap::keys).filter(|n| n.starts_with(HEADS));
         for name in listed {
-            if !name.parse().is_ok_and(|name| read.contains(&name)) {
+            // One that the newest order takes out may have lost its snapshot already, where a lock kept the head.
+            if !name.parse().is_ok_and(|name| read.contains(&name) || condemned.takes_out(&name)) {
                 // What it reaches is not known. One that was put since the listing of heads is read next time.
                 let message = format!("{name} or its snapshot cannot be read: heal it before pruning");
                 return Err(Error::new(ErrorKind::Damaged, message));
@@ -106,18 +107,17 @@ impl Land {
         let gone = self.snapshots.iter().filter(|(_, verdict)| !verdict.is_kept());
         let by_rule = gone.map(|(info, _)| condemned(info, TombstoneReason::Retention));
         let late = self.late.iter().map(|info| condemned(info, TombstoneReason::Late));
-        let left = self.going.iter().map(|info| condemned(info, self.reason_of(&info.head)));
-        let mut heads: Vec<CondemnedHead> = by_rule.chain(late).chain(left).collect();
+        let mut heads: Vec<CondemnedHead> = by_rule.chain(late).chain(self.left()).collect();
         heads.sort_unstable_by_key(|gone| gone.head);
         heads.dedup_by_key(|gone| gone.head);
         heads.truncate(PLAN_HEADS_MAX);
         heads
     }
 
-    fn reason_of(&self, head: &HeadName) -> TombstoneReason {
-        let order = self.condemned.order.as_ref().map(|(_, order)| order.heads.as_slice()).unwrap_or_default();
-        let at = order.binary_search_by_key(head, |gone| gone.head).ok();
-        at.and_then(|at| order.get(at)).map_or(TombstoneReason::Retention, |gone| gone.reason)
+    /// Heads of the newest order that some store has still.
+    pub(super) fn left(&self) -> impl Iterator<Item = CondemnedHead> {
+        let order = self.condemned.order.iter().flat_map(|(_, order)| &order.heads);
+        order.filter(|gone| self.size_of(&gone.head.to_string()) > 0).copied()
     }
 
     /// How far every chain goes.

@@ -472,8 +472,8 @@ async fn catch_up_brings_nothing_back_that_is_being_deleted() {
     pruning.assert_whole().await;
 }
 
-/// A store that keeps packs under a lock.
-struct Locked(Arc<dyn MaintenanceStore>);
+/// A store that keeps what begins so under a lock.
+struct Locked(Arc<dyn MaintenanceStore>, &'static str);
 
 impl backup_engine::Store for Locked {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
@@ -503,7 +503,7 @@ impl MaintenanceStore for Locked {
     }
 
     fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, backup_engine::Result<()>> {
-        if name.starts_with("condemned/") {
+        if name.starts_with("condemned/") || !name.starts_with(self.1) {
             return self.0.delete(name);
         }
         Box::pin(async { Err(backup_engine::Error::new(ErrorKind::Denied, "it is locked")) })
@@ -517,7 +517,7 @@ async fn what_a_lock_keeps_is_counted_and_tried_again() {
     let request = last(1);
     pruning.announce(&request).await.unwrap();
     pruning.practice.snapshot().await;
-    let locked: Arc<dyn MaintenanceStore> = Arc::new(Locked(Arc::clone(&pruning.stores[1].store)));
+    let locked: Arc<dyn MaintenanceStore> = Arc::new(Locked(Arc::clone(&pruning.stores[1].store), ""));
     let stores = [pruning.stores[0].clone(), NamedMaintenanceStore::new("store-1", locked, true)];
     let execution = pruning.try_execute(&stores, &request).await.unwrap();
     let done = &execution.stores[1];
@@ -536,6 +536,50 @@ async fn what_a_lock_keeps_is_counted_and_tried_again() {
     pruning.assert_whole().await;
     assert_eq!(pruning.count("store-0", "packs/"), pruning.count("store-1", "packs/"));
     assert_eq!(pruning.count("store-0", "heads/"), pruning.count("store-1", "heads/"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_locked_longer_than_its_snapshot_stops_no_later_prune() {
+    let pruning = Pruning::new(1).await;
+    pruning.history(3).await;
+    let request = last(1);
+    pruning.announce(&request).await.unwrap();
+    pruning.practice.snapshot().await;
+    let locked: Arc<dyn MaintenanceStore> = Arc::new(Locked(Arc::clone(&pruning.stores[0].store), "heads/"));
+    let stores = [NamedMaintenanceStore::new("store-0", locked, true)];
+    for _ in 0..2 {
+        let execution = pruning.try_execute(&stores, &request).await.unwrap();
+        assert_eq!(execution.stores[0].locked, 2, "their snapshots are gone, the heads stay and are tried again");
+        assert_eq!((pruning.count("store-0", "heads/"), pruning.count("store-0", "snapshots/")), (4, 2));
+    }
+    // The next plan takes over what is left.
+    pruning.practice.snapshot().await;
+    pruning.try_announce(&stores, &request).await.unwrap().unwrap();
+    pruning.practice.snapshot().await;
+    assert!(pruning.try_execute(&stores, &request).await.unwrap().stores[0].locked >= 2);
+    pruning.execute(&request).await;
+    pruning.assert_whole().await;
+    assert_eq!(pruning.count("store-0", "heads/"), pruning.snapshots().await.len(), "the lock has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_while_its_chain_is_being_retired_counts() {
+    let pruning = Pruning::new(1).await;
+    pruning.history(3).await;
+    let request = last(1);
+    pruning.announce(&request).await.unwrap();
+    // The pruner has read the chain and not yet put the retirement when the snapshot is taken.
+    let earlier = pruning.copied();
+    assert_eq!(earlier.retire(Retire::All).await, 1);
+    let taken = pruning.practice.snapshot().await;
+    assert!(taken.durable);
+    let condemned = |pruning: &Pruning| pruning.practice.dir.path().join("store-0/condemned");
+    copy_folder(&condemned(&earlier), &condemned(&pruning));
+    assert!(pruning.snapshots().await.contains(&taken.id));
+    assert_eq!(pruning.execute(&request).await.snapshots, 2);
+    pruning.assert_whole().await;
+    assert!(pruning.snapshots().await.contains(&taken.id));
+    assert_eq!(pruning.practice.snapshot().await.counter, 1, "the chain has ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
