@@ -7,7 +7,6 @@ use crate::damage::Damage;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::scrub::StoreScrub;
-use crate::state::State;
 use crate::store::{NamedMaintenanceStore, NamedStore};
 use crate::survey::{HEADS, fetch};
 use bytes::Bytes;
@@ -51,7 +50,7 @@ pub async fn heal(
     found: &[StoreScrub],
     state_dir: &Path,
 ) -> Result<HealOutcome> {
-    let damage = Damage::load(&Arc::new(State::open(state_dir, env.now_unix_ms())?));
+    let damage = Damage::load(&Arc::new(env.open_state(state_dir)?));
     let plain: Vec<NamedStore> = stores.iter().map(NamedMaintenanceStore::as_store).collect();
     let mut outcome = HealOutcome::default();
     for seen in found {

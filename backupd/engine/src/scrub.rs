@@ -60,7 +60,7 @@ pub async fn scrub(
     request: &ScrubRequest,
     progress: &dyn Progress,
 ) -> Result<Vec<StoreScrub>> {
-    let state = Arc::new(State::open(&request.state_dir, env.now_unix_ms())?);
+    let state = Arc::new(env.open_state(&request.state_dir)?);
     let damage = Damage::load(&state);
     let mut all = Vec::new();
     for store in stores {

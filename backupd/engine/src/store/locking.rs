@@ -32,7 +32,7 @@ impl LockRule {
 }
 
 /// A store whose puts are locked.
-pub(super) struct LockingStore {
+pub struct LockingStore {
     inner: Arc<dyn MaintenanceStore>,
     versions: Arc<dyn VersionedStore>,
     rule: LockRule,
@@ -40,12 +40,9 @@ pub(super) struct LockingStore {
 }
 
 impl LockingStore {
-    pub(super) fn new(
-        inner: Arc<dyn MaintenanceStore>,
-        versions: Arc<dyn VersionedStore>,
-        rule: LockRule,
-        env: Env,
-    ) -> Self {
+    /// `versions` is the same store once more.
+    #[must_use]
+    pub fn new(inner: Arc<dyn MaintenanceStore>, versions: Arc<dyn VersionedStore>, rule: LockRule, env: Env) -> Self {
         Self { inner, versions, rule, env }
     }
 }

@@ -20,7 +20,7 @@ pub mod versions;
 pub use as_of::AsOfStore;
 pub use fault::{Fault, FaultStore};
 pub use limit::LimitStore;
-pub use locking::LockRule;
+pub use locking::{LockRule, LockingStore};
 pub use maintain::{MaintenanceStore, NamedMaintenanceStore};
 pub use pace::PaceStore;
 pub use probe::Protection;
