@@ -115,7 +115,8 @@ fn check_target(dir: &Path) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let empty = match fs::read_dir(dir) {
-        Ok(mut entries) => entries.next().is_none(),
+        // A file system that was just made has its own folder already.
+        Ok(mut entries) => entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found")),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     ensure!(empty, Usage(format!("{} is not empty: recover into an empty folder", dir.display())));
@@ -380,5 +381,21 @@ impl Recovery {
             say!("  {command}");
         }
         say!("The next snapshot continues the history; other stores are brought up to date by themselves.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_is_new_or_empty_or_a_file_system_that_was_just_made() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!check_target(&dir.path().join("new")).unwrap());
+        let target = dir.path().join("mount");
+        fs::create_dir_all(target.join("lost+found")).unwrap();
+        assert!(!check_target(&target).unwrap());
+        fs::write(target.join("letter"), "x").unwrap();
+        assert!(check_target(&target).unwrap_err().to_string().contains("not empty"));
     }
 }

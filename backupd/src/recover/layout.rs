@@ -82,7 +82,8 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 pub fn data_dir_of(dir: &Path, ops_socket: &Path) -> Option<PathBuf> {
     let mut work = vec![dir.to_owned()];
     while let Some(folder) = work.pop() {
-        for entry in fs::read_dir(folder).ok()?.flatten() {
+        // One folder that cannot be read, such as the file system's lost+found, hides no other.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
                 work.push(path);

@@ -5,6 +5,7 @@ use crate::files;
 use crate::layout::{Layout, StoreName};
 use crate::lock::Lock;
 use crate::login;
+use crate::place;
 use crate::practice::{Practice, Wishes};
 use crate::programs::{self, Programs};
 use crate::steps::{Step, Steps};
@@ -43,8 +44,9 @@ pub fn run(dir: &Path, start: Start) -> anyhow::Result<ExitCode> {
             format!("--import {}: the folder cannot be read: name a folder with *.json bundles", folder.display())
         })?;
     }
-    let programs = obtain_programs(&start.binaries, steps)?;
     let layout = Layout::new(dir)?;
+    place::require(&layout)?;
+    let programs = obtain_programs(&start.binaries, steps)?;
     files::private_folder(layout.dir())?;
     let _lock = Lock::take(&layout.lock())?;
     supervise::require_room(layout.dir())?;

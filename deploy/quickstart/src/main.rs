@@ -12,6 +12,7 @@ mod files;
 mod layout;
 mod lock;
 mod login;
+mod place;
 mod ports;
 mod practice;
 mod programs;

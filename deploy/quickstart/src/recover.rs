@@ -9,6 +9,7 @@ use crate::configure;
 use crate::files;
 use crate::layout::{Layout, StoreName};
 use crate::lock::Lock;
+use crate::place;
 use crate::ports::Chosen;
 use crate::practice::{Practice, Wishes};
 use crate::programs::Programs;
@@ -91,12 +92,16 @@ enum Reached {
 
 impl Reached {
     fn of(layout: &Layout) -> anyhow::Result<Self> {
-        let empty = std::fs::read_dir(layout.dir()).map_or(true, |mut entries| entries.next().is_none());
-        if empty || layout.at(".recovering").is_dir() {
+        if layout.at(".recovering").is_dir() {
             return Ok(Self::Nothing);
         }
         let dir = layout.dir().display();
-        anyhow::ensure!(layout.settings().is_file(), "--dir {dir}: it is not empty: name a new folder");
+        if !layout.settings().is_file() {
+            place::require(layout)?;
+            let empty = !layout.dir().exists() || place::is_empty(layout.dir())?;
+            anyhow::ensure!(empty, "--dir {dir}: it is not empty: name a new folder");
+            return Ok(Self::Nothing);
+        }
         anyhow::ensure!(
             !layout.serve_state().exists(),
             "--dir {dir}: a practice is in it already, this one or another. Start it with: quickstart --dir {dir}; to recover \
@@ -261,6 +266,8 @@ mod tests {
         let layout = Layout::new(folder.path()).unwrap();
         assert_eq!(Reached::of(&Layout::new(&folder.path().join("new")).unwrap()).unwrap(), Reached::Nothing);
         assert_eq!(Reached::of(&layout).unwrap(), Reached::Nothing);
+        std::fs::create_dir(layout.at("lost+found")).unwrap();
+        assert_eq!(Reached::of(&layout).unwrap(), Reached::Nothing, "a file system that was just made");
         std::fs::write(layout.at("letter.txt"), "x").unwrap();
         assert!(Reached::of(&layout).unwrap_err().to_string().contains("not empty"));
         std::fs::create_dir(layout.at(".recovering")).unwrap();
