@@ -6,7 +6,15 @@ use backup_engine::{
     UnreadableReason, kind_and_size,
 };
 use backupd_api::{DiffDone, DiffRow, FindWanted, FoundRow, LsRow, Name, Unreadable, UnreadableRow};
+use std::path::Path;
 use std::sync::Arc;
+
+/// A path as a shell takes it for one word, for commands that a person pastes.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
 
 pub fn kind_word(kind: EntryKind) -> &'static str {
     match kind {

@@ -21,11 +21,30 @@ pub fn load(path: Option<&Path>, name: &str) -> anyhow::Result<Zeroizing<Vec<u8>
 
 /// Reads a key file; refused when others than its owner may read it.
 pub fn read(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    read_checked(path, false)
+}
+
+/// The same for what lies on a stick or disc in a safe: on a read-only medium nobody can change a mode, and who recovers
+/// needs the key now. A warning says what protects it instead.
+pub fn read_kept(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    read_checked(path, is_read_only(path))
+}
+
+/// Whether the file system of the file cannot be written.
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+fn read_checked(path: &Path, read_only: bool) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let shown = path.display();
     let meta = std::fs::metadata(path).with_context(|| format!("{shown} cannot be read"))?;
     ensure!(meta.is_file() && meta.len() <= KEY_BYTES_MAX, "{shown} is no key file");
-    if meta.mode() & 0o077 != 0 {
-        bail!("{shown} may be read by others: chmod 600 {shown}");
+    match (meta.mode() & 0o077, read_only) {
+        (0, _) => {}
+        (_, true) => eprintln!(
+            "backupd: {shown} may be read by others, and its medium is read-only: keep the medium locked away"
+        ),
+        (_, false) => bail!("{shown} may be read by others: chmod 600 {}", crate::names::quoted(path)),
     }
     Ok(Zeroizing::new(std::fs::read(path).with_context(|| format!("{shown} cannot be read"))?))
 }
@@ -97,6 +116,8 @@ mod tests {
         assert!(write_new(&path, b"other").unwrap_err().to_string().contains("move it away"));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("chmod 600"));
+        assert!(read_kept(&path).unwrap_err().to_string().contains("chmod 600"), "this medium can be written");
+        assert_eq!(read_checked(&path, true).unwrap().as_slice(), b"secret");
         replace(&path, b"other").unwrap();
         assert_eq!(read(&path).unwrap().as_slice(), b"other");
     }

@@ -272,7 +272,7 @@ impl Kit {
     /// Reads a kit: its file, or the folder that holds it.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
-        let bytes = match secret::read(&file) {
+        let bytes = match secret::read_kept(&file) {
             Ok(bytes) => bytes,
             // No word on the permissions of a file that is no kit: nobody should change those.
             Err(_) if std::fs::read(&file).is_ok_and(|bytes| serde_json::from_slice::<Self>(&bytes).is_err()) => {

@@ -120,7 +120,7 @@ pub fn passphrase_variable() -> Option<Passphrase> {
 }
 
 fn text_of(file: &Path) -> anyhow::Result<Zeroizing<String>> {
-    let bytes = secret::read(file)?;
+    let bytes = secret::read_kept(file)?;
     let text = std::str::from_utf8(&bytes).with_context(|| format!("{} is no text", file.display()))?;
     Ok(Zeroizing::new(text.to_owned()))
 }

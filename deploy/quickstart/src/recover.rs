@@ -23,6 +23,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// The access keys of the server in front of the store that is left.
+const KEYS: &str = "keys.toml";
+
 #[derive(Debug, Args)]
 pub struct Recover {
     /// The recovery kit: its file, or the folder that holds it.
@@ -129,7 +132,11 @@ async fn bring_back(
         ended = supervisor.first_end() => Err(anyhow::anyhow!(supervisor.explain(&ended))),
     };
     supervisor.stop_all().await;
-    std::fs::remove_dir_all(&work).ok();
+    match &brought {
+        Ok(()) => std::fs::remove_dir_all(&work).ok(),
+        // The message names the log.
+        Err(_) => std::fs::remove_file(work.join(KEYS)).ok(),
+    };
     brought?;
     step.done("configuration, keys and records are back");
     Ok(())
@@ -144,6 +151,7 @@ async fn ask_backupd(
 ) -> anyhow::Result<()> {
     let (folder, kit) = (std::path::absolute(&recover.store_folder)?, std::path::absolute(&recover.kit)?);
     let paper_key = paper_key(&kit, recover.paper_key_file.as_deref())?;
+    warn_of_readable(&paper_key);
     let mut arguments = arguments!["recover", "--kit", &kit, "--store", store.id(), "--into", layout.dir()].to_vec();
     arguments.extend(arguments!["--paper-key-file", paper_key].to_vec());
     // Lives as long as the server.
@@ -151,7 +159,7 @@ async fn ask_backupd(
     match credentials(&kit, store)? {
         None => arguments.extend(arguments!["--path", folder].to_vec()),
         Some(s3) => {
-            let keys = work.join("keys.toml");
+            let keys = work.join(KEYS);
             files::write_private(
                 &keys,
                 configure::server_key(&s3.access_key, &s3.secret_key, configure::BACKUP_MAY).as_bytes(),
@@ -167,6 +175,19 @@ async fn ask_backupd(
         }
     }
     supervisor.run("backupd-recover", "backupd", &arguments).await
+}
+
+/// On a read-only medium the paper key's mode cannot be changed; `backupd recover` goes on, and its own warning is in a log.
+fn warn_of_readable(key: &Path) {
+    use rustix::fs::{StatVfsMountFlags, statvfs};
+    use std::os::unix::fs::MetadataExt;
+    let open = key.metadata().is_ok_and(|meta| meta.mode() & 0o077 != 0);
+    if open && statvfs(key).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        eprintln!(
+            "  !! {} may be read by others, and its medium is read-only: keep the medium locked away",
+            key.display()
+        );
+    }
 }
 
 fn paper_key(kit: &Path, named: Option<&Path>) -> anyhow::Result<PathBuf> {
