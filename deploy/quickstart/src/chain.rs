@@ -149,6 +149,12 @@ pub(crate) use arguments;
 impl Chain<'_> {
     async fn work(&mut self, start: &Start) -> anyhow::Result<bool> {
         let mut users = Users::prepare(self.layout)?;
+        if !self.layout.console_database().exists() && users.forget_console(self.layout)? {
+            eprintln!(
+                "  !! the console's data is gone: its accounts are made anew with new second factors; see them with \
+                 `quickstart login NAME`"
+            );
+        }
         configure::write(self.layout, &self.practice, self.supervisor.programs())?;
         self.start_providers().await?;
         self.fill(start).await?;

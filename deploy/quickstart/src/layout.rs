@@ -76,6 +76,16 @@ impl Layout {
         self.at("backupd/state/serve")
     }
 
+    /// The EMR's database.
+    pub fn records(&self) -> PathBuf {
+        self.at("appliance/data/records.sqlite")
+    }
+
+    /// The console's database, with its accounts.
+    pub fn console_database(&self) -> PathBuf {
+        self.at("console/data/console.db")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.at("logs")
     }

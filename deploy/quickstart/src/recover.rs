@@ -15,7 +15,7 @@ use crate::practice::{Practice, Wishes};
 use crate::programs::Programs;
 use crate::steps::Steps;
 use crate::supervise::{self, Daemon, Supervisor};
-use crate::users::{Program, Users};
+use crate::users::Users;
 use anyhow::Context;
 use clap::Args;
 use serde::Deserialize;
@@ -237,10 +237,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 /// and proves it.
 async fn into_service(chain: &mut Chain<'_>) -> anyhow::Result<bool> {
     let mut users = Users::prepare(chain.layout)?;
-    for user in users.all.iter_mut().filter(|user| user.program == Program::Console) {
-        user.totp_secret.clear();
-    }
-    users.save(chain.layout)?;
+    users.forget_console(chain.layout)?;
     chain.start_programs(&mut users).await?;
     let well = chain.prove().await?;
     println!(

@@ -89,6 +89,21 @@ impl Users {
             .map_err(|_| anyhow::anyhow!("{} is damaged: restore it, or remove it to make new users", path.display()))
     }
 
+    /// Forgets the second factors of the console's users, so that their accounts are made anew; whether there was one.
+    pub fn forget_console(&mut self, layout: &Layout) -> anyhow::Result<bool> {
+        let mut forgotten = false;
+        for user in self.all.iter_mut().filter(|user| user.program == Program::Console) {
+            forgotten |= user.enrolled();
+            user.totp_secret.clear();
+            // That of an account that is gone, too.
+            std::fs::remove_file(layout.second_factor(&user.name)).ok();
+        }
+        if forgotten {
+            self.save(layout)?;
+        }
+        Ok(forgotten)
+    }
+
     pub fn save(&self, layout: &Layout) -> anyhow::Result<()> {
         let text = format!("{HEAD}{}", toml::to_string(self).context("the users cannot be written as TOML")?);
         files::write_private(&layout.users(), text.as_bytes())
@@ -109,6 +124,20 @@ mod tests {
         assert_eq!(first.all.len(), PEOPLE.len());
         assert!(first.all.iter().zip(&second.all).all(|(a, b)| a.password == b.password && !a.enrolled()));
         assert_eq!(layout.users().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_consoles_users_are_made_anew_and_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path()).unwrap();
+        let mut users = Users::prepare(&layout).unwrap();
+        assert!(!users.forget_console(&layout).unwrap(), "there was nothing to forget");
+        users.all.iter_mut().for_each(|user| user.totp_secret = "SECRET".into());
+        std::fs::write(layout.second_factor("owner"), "{}").unwrap();
+        assert!(users.forget_console(&layout).unwrap());
+        let kept = Users::load(&layout).unwrap().unwrap();
+        assert!(kept.all.iter().all(|user| user.enrolled() == (user.program != Program::Console)));
+        assert!(!layout.second_factor("owner").exists());
     }
 
     #[test]
