@@ -5,6 +5,7 @@ use crate::files;
 use crate::layout::{Layout, StoreName};
 use crate::lock::Lock;
 use crate::login;
+use crate::output;
 use crate::place;
 use crate::practice::{Practice, Wishes};
 use crate::programs::{self, Programs};
@@ -102,7 +103,7 @@ pub fn supervised(
         let killed = supervisor.stop_all().await;
         step.done("every program has ended; the data is kept");
         for name in &killed {
-            eprintln!("  !! {name} did not end in time and was killed");
+            output::note(&format!("  !! {name} did not end in time and was killed"));
         }
         if !killed.is_empty() && end.is_ok() {
             return Ok(ExitCode::FAILURE);
@@ -135,7 +136,7 @@ impl Asked {
             _ = self.term.recv() => {}
             _ = self.hup.recv() => {}
         }
-        eprintln!();
+        output::note("");
         ExitCode::SUCCESS
     }
 }
@@ -150,9 +151,9 @@ impl Chain<'_> {
     async fn work(&mut self, start: &Start) -> anyhow::Result<bool> {
         let mut users = Users::prepare(self.layout)?;
         if !self.layout.console_database().exists() && users.forget_console(self.layout)? {
-            eprintln!(
+            output::note(
                 "  !! the console's data is gone: its accounts are made anew with new second factors; see them with \
-                 `quickstart login NAME`"
+                 `quickstart login NAME`",
             );
         }
         configure::write(self.layout, &self.practice, self.supervisor.programs())?;
@@ -161,15 +162,15 @@ impl Chain<'_> {
         self.make_backup().await?;
         self.start_daemons(&mut users).await?;
         let well = self.prove().await?;
-        println!("\n{}", login::all(self.layout, &self.practice, &users)?);
+        output::say(&format!("\n{}", login::all(self.layout, &self.practice, &users)?))?;
         if start.once {
             return Ok(well);
         }
-        println!("\nholdfast is running");
-        println!(
-            "It keeps going: a backup every 5 minutes, a restore drill every 30, from one store after the other.\n\
-             Ctrl-C ends every program and keeps the data; the same command continues with it."
-        );
+        output::say(
+            "\nholdfast is running\n\
+             It keeps going: a backup every 5 minutes, a restore drill every 30, from one store after the other.\n\
+             Ctrl-C ends every program and keeps the data; the same command continues with it.",
+        )?;
         self.watch_room().await
     }
 
@@ -183,9 +184,9 @@ impl Chain<'_> {
             let (mb, dir) = (free / 1_000_000, self.layout.dir().display());
             match (short, now) {
                 (false, true) => {
-                    eprintln!("  !! only {mb} MB are free at {dir}: backups pause until 2 GB are free again")
+                    output::note(&format!("  !! only {mb} MB are free at {dir}: backups pause until 2 GB are free again"))
                 }
-                (true, false) => println!("{mb} MB are free at {dir}: backups go on"),
+                (true, false) => output::note(&format!("{mb} MB are free at {dir}: backups go on")),
                 _ => {}
             }
             short = now;
@@ -368,8 +369,9 @@ impl Chain<'_> {
             let arguments = arguments!["report", "--config", config, &drill.report_id, "--out", into];
             self.supervisor.run("backupd-report", "backupd", arguments).await?;
         }
-        println!("\n{}\n", table::render(&rows));
-        println!("{}", answers::how_to_verify(&evidence, &rows[0].1.report_id, &self.layout.at("backupd/report.pub"))?);
+        let key = self.layout.at("backupd/report.pub");
+        let verify = answers::how_to_verify(&evidence, &rows[0].1.report_id, &key)?;
+        output::say(&format!("\n{}\n\n{verify}", table::render(&rows)))?;
         Ok(rows.iter().all(|(_, drill)| drill.verdict == Verdict::Pass))
     }
 

@@ -2,6 +2,8 @@
 //! in one folder, starts the programs as separate processes that talk only through their real interfaces, takes a
 //! backup, restores it from each store alone, and says what came back.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod ambient;
 mod answers;
 mod authority;
@@ -12,6 +14,7 @@ mod files;
 mod layout;
 mod lock;
 mod login;
+mod output;
 mod place;
 mod ports;
 mod practice;
@@ -114,15 +117,12 @@ fn main() -> ExitCode {
         Some(Command::RunChild { parent, command }) => child::run(parent, &command).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("quickstart: {error:#}");
+        output::note(&format!("quickstart: {error:#}"));
         ExitCode::FAILURE
     })
 }
 
 fn show_login(dir: &std::path::Path, user: &str) -> anyhow::Result<ExitCode> {
-    use std::io::Write;
-    let text = login::again(&layout::Layout::new(dir)?, user)?;
-    // Whoever reads it may have seen enough.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    output::say(&login::again(&layout::Layout::new(dir)?, user)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use crate::configure;
 use crate::files;
 use crate::layout::{Layout, StoreName};
 use crate::lock::Lock;
+use crate::output;
 use crate::place;
 use crate::ports::Chosen;
 use crate::practice::{Practice, Wishes};
@@ -183,10 +184,10 @@ fn warn_of_readable(key: &Path) {
     use std::os::unix::fs::MetadataExt;
     let open = key.metadata().is_ok_and(|meta| meta.mode() & 0o077 != 0);
     if open && statvfs(key).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) {
-        eprintln!(
+        output::note(&format!(
             "  !! {} may be read by others, and its medium is read-only: keep the medium locked away",
             key.display()
-        );
+        ));
     }
 }
 
@@ -240,12 +241,12 @@ async fn into_service(chain: &mut Chain<'_>) -> anyhow::Result<bool> {
     users.forget_console(chain.layout)?;
     chain.start_programs(&mut users).await?;
     let well = chain.prove().await?;
-    println!(
+    output::say(&format!(
         "\nThe practice is back in {}. Start it with: quickstart --dir {}\n\
          Users of the EMR keep their passwords; the console's users have new second factors: quickstart login NAME",
         chain.layout.dir().display(),
-        chain.layout.dir().display()
-    );
+        files::quoted(chain.layout.dir())
+    ))?;
     Ok(well)
 }
 

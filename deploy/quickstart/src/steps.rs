@@ -1,5 +1,6 @@
 //! What the person at the terminal sees while things happen: a spinner a step on a terminal, one line a step elsewhere.
 
+use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -26,7 +27,7 @@ impl Steps {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar.set_message(text.to_owned());
         } else {
-            eprintln!("  .. {text}");
+            output::note(&format!("  .. {text}"));
         }
         Step { bar, terminal: self.terminal }
     }
@@ -49,7 +50,7 @@ impl Step {
 
     pub fn done(self, text: &str) {
         self.bar.finish_and_clear();
-        eprintln!("  ok {text}");
+        output::note(&format!("  ok {text}"));
     }
 
     pub fn bar(&self) -> &ProgressBar {

@@ -172,3 +172,17 @@ fn find<'a>(value: &'a serde_json::Value, key: &str) -> Option<&'a serde_json::V
         _ => None,
     }
 }
+
+/// Output that cannot be written ends the programs in order and is told, like every other failure.
+#[test]
+fn an_output_that_cannot_be_written_is_a_failure() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
+    let mut run = quickstart(&temp.path().join("practice"));
+    let out = run.args(["--once", "--patients", "4"]).stdout(full).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.code() == Some(1), "{said}");
+    ensure!(said.contains("standard output cannot be written") && !said.contains("panicked"), "{said}");
+    ensure!(said.contains("every program has ended"), "{said}");
+    Ok(())
+}
