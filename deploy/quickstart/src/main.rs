@@ -25,6 +25,7 @@ mod secrets;
 mod steps;
 mod supervise;
 mod table;
+mod typed;
 mod users;
 
 use clap::{Args, Parser, Subcommand};
@@ -67,13 +68,13 @@ pub struct Start {
     #[arg(long, value_name = "ADDR")]
     listen: Option<IpAddr>,
     /// A further host name or address for the certificates; may be repeated.
-    #[arg(long = "name", value_name = "NAME")]
+    #[arg(long = "name", value_name = "NAME", value_parser = typed::host)]
     names: Vec<String>,
     /// The name of the practice.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = typed::practice_name)]
     practice_name: Option<String>,
     /// The practice's time zone, for example America/New_York.
-    #[arg(long, value_name = "ZONE")]
+    #[arg(long, value_name = "ZONE", value_parser = typed::time_zone)]
     time_zone: Option<String>,
     #[command(flatten)]
     binaries: Binaries,

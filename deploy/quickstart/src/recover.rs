@@ -258,7 +258,7 @@ mod tests {
     fn a_kit_tells_the_credentials_of_a_provider() {
         let folder = tempfile::tempdir().unwrap();
         let kit = folder.path().join("kit.json");
-        let text = r#"{"form":"x","stores":[{"name":"provider-north","path":null,"s3":{"endpoint":null,"access_key":"AK",
+        let text = r#"{"form":"x","stores":[{"name":"provider-north","path":null,"s3":{"endpoint":null,"bucket":"b","access_key":"AK",
             "secret_key":"SK"}},{"name":"local-folder","path":"/p","s3":null}]}"#;
         std::fs::write(&kit, text).unwrap();
         assert_eq!(credentials(&kit, StoreName::North).unwrap().unwrap().access_key, "AK");
