@@ -116,7 +116,8 @@ pub fn supervised(
 struct Asked {
     int: Signal,
     term: Signal,
-    hup: Signal,
+    /// `None` when whoever started this wants it to outlive the terminal (nohup).
+    hup: Option<Signal>,
 }
 
 impl Asked {
@@ -125,7 +126,7 @@ impl Asked {
         Ok(Self {
             int: on(SignalKind::interrupt())?,
             term: on(SignalKind::terminate())?,
-            hup: on(SignalKind::hangup())?,
+            hup: if ignores_hangup() { None } else { Some(on(SignalKind::hangup())?) },
         })
     }
 
@@ -134,10 +135,28 @@ impl Asked {
         tokio::select! {
             _ = self.int.recv() => {}
             _ = self.term.recv() => {}
-            _ = self.hup.recv() => {}
+            _ = hangup(self.hup.as_mut()) => {}
         }
         output::note("");
         ExitCode::SUCCESS
+    }
+}
+
+/// Whether hangups were ignored when this program was started: a handler would undo that.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let hangup = 1 << (SignalKind::hangup().as_raw_value() - 1);
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & hangup != 0)
+}
+
+/// Resolves at a hangup; never when hangups are ignored.
+async fn hangup(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -183,9 +202,9 @@ impl Chain<'_> {
             let now = free < supervise::RESERVE_BYTES;
             let (mb, dir) = (free / 1_000_000, self.layout.dir().display());
             match (short, now) {
-                (false, true) => {
-                    output::note(&format!("  !! only {mb} MB are free at {dir}: backups pause until 2 GB are free again"))
-                }
+                (false, true) => output::note(&format!(
+                    "  !! only {mb} MB are free at {dir}: backups pause until 2 GB are free again"
+                )),
                 (true, false) => output::note(&format!("{mb} MB are free at {dir}: backups go on")),
                 _ => {}
             }

@@ -179,7 +179,8 @@ fn an_output_that_cannot_be_written_is_a_failure() -> Result<()> {
     let temp = tempfile::tempdir()?;
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
     let mut run = quickstart(&temp.path().join("practice"));
-    let out = run.args(["--once", "--patients", "4"]).stdout(full).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
+    let out =
+        run.args(["--once", "--patients", "4"]).stdout(full).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
     let said = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.code() == Some(1), "{said}");
     ensure!(said.contains("standard output cannot be written") && !said.contains("panicked"), "{said}");
