@@ -98,7 +98,7 @@ pub fn all(layout: &Layout, practice: &Practice, users: &Users) -> anyhow::Resul
 }
 
 /// This program as a person at a terminal can start it again: it is on no PATH.
-fn own_program() -> String {
+pub fn own_program() -> String {
     std::env::current_exe().map_or_else(|_| "quickstart".into(), |own| files::quoted(&own))
 }
 

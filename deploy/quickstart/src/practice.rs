@@ -4,6 +4,7 @@ use crate::ambient;
 use crate::authority;
 use crate::files;
 use crate::layout::{Layout, StoreName};
+use crate::login;
 use crate::ports::Chosen;
 use crate::supervise;
 use anyhow::Context;
@@ -125,10 +126,13 @@ impl Practice {
     /// The practice of the folder, or a new one, with ports that are free now, a run folder and valid certificates.
     pub fn prepare(layout: &Layout, wishes: Wishes) -> anyhow::Result<Self> {
         refuse_orphans(layout)?;
+        let kept = Self::load(layout)?;
+        if kept.as_ref().is_some_and(|kept| kept.done.records) {
+            require_records(layout)?;
+        }
         for folder in layout.folders() {
             files::private_folder(&folder)?;
         }
-        let kept = Self::load(layout)?;
         let run_dir = supervise::run_folder(kept.as_ref().map(|kept| kept.run_dir.as_path()))?;
         supervise::clear_sockets(&run_dir)?;
         let mut practice = kept.unwrap_or_else(|| Self {
@@ -262,6 +266,27 @@ fn refuse_orphans(layout: &Layout) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An EMR whose database is gone would start with an empty one, and the practice would write on into that.
+fn require_records(layout: &Layout) -> anyhow::Result<()> {
+    let database = layout.records();
+    if std::fs::metadata(&database).is_ok_and(|meta| meta.len() > 0) {
+        return Ok(());
+    }
+    let (dir, store) = (layout.dir(), StoreName::Local);
+    let new = dir.with_file_name(format!("{}-recovered", dir.file_name().unwrap_or_default().display()));
+    anyhow::bail!(
+        "the EMR's database {} is gone, and this practice has records: nothing was touched, and the EMR is not started with \
+         an empty one. Put the file back, or bring the practice back from a store into a new folder (this one stays):\n  \
+         {} --dir {} recover --kit {} --store {} --store-folder {}",
+        database.display(),
+        login::own_program(),
+        files::quoted(&new),
+        files::quoted(&layout.kit()),
+        store.id(),
+        files::quoted(&layout.store(store)),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,5 +365,30 @@ mod tests {
             assert_eq!(std::fs::read(&kept).unwrap(), b"kept");
             std::fs::remove_file(&kept).unwrap();
         }
+    }
+
+    #[test]
+    fn a_practice_that_lost_its_records_does_not_start_empty() {
+        let _alone = alone();
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&folder.path().join("my practice")).unwrap();
+        let mut practice = Practice::prepare(&layout, Wishes::default()).unwrap();
+        practice.chosen = Chosen::default();
+        practice.done.records = true;
+        practice.save(&layout).unwrap();
+        let before = std::fs::read(layout.settings()).unwrap();
+        let refused = || {
+            let message = format!("{:#}", Practice::prepare(&layout, Wishes::default()).unwrap_err());
+            assert!(message.contains("gone") && message.contains("records.sqlite"), "{message}");
+            assert!(message.contains("my practice-recovered' recover --kit"), "{message}");
+        };
+        refused();
+        std::fs::create_dir_all(layout.records().parent().unwrap()).unwrap();
+        std::fs::write(layout.records(), "").unwrap();
+        refused();
+        assert_eq!(std::fs::read(layout.settings()).unwrap(), before);
+        std::fs::write(layout.records(), "records").unwrap();
+        Practice::prepare(&layout, Wishes::default()).unwrap();
+        std::fs::remove_dir_all(practice.run_dir).unwrap();
     }
 }
