@@ -27,6 +27,8 @@ pub enum ImportError {
     Folder(std::io::ErrorKind),
     #[error("the file cannot be read ({0})")]
     Read(std::io::ErrorKind),
+    #[error("it is a pipe, socket or device and no file: take it out of the folder")]
+    NoFile,
     #[error("the file is larger than 256 MiB: divide it")]
     TooLarge,
     #[error("the file is not JSON (line {line})")]
@@ -41,7 +43,8 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) && path.is_file() {
+        // What is no file is a failure of its own, not passed over: a link that leads nowhere stands for records.
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) && !path.is_dir() {
             files.push(path);
         }
     }
@@ -60,7 +63,11 @@ pub fn load(store: &Store, file: &Path) -> FileOutcome {
 
 fn try_load(store: &Store, file: &Path) -> Result<Option<BTreeMap<String, u64>>, ImportError> {
     let failed = |error: std::io::Error| ImportError::Read(error.kind());
-    if fs::metadata(file).map_err(failed)?.len() > FILE_BYTES_MAX {
+    let meta = fs::metadata(file).map_err(failed)?;
+    if !meta.is_file() {
+        return Err(ImportError::NoFile);
+    }
+    if meta.len() > FILE_BYTES_MAX {
         return Err(ImportError::TooLarge);
     }
     let bytes = fs::read(file).map_err(failed)?;

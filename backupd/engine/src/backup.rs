@@ -326,6 +326,10 @@ fn check(stores: &[NamedStore], request: &SnapshotRequest) -> Result<()> {
     if request.tag.as_ref().is_some_and(|tag| tag.len() > NAME_BYTES_MAX) {
         return wrong(format!("a tag may have {NAME_BYTES_MAX} bytes at most"));
     }
+    // It would change how lists of snapshots are shown.
+    if request.tag.as_ref().is_some_and(|tag| tag.chars().any(char::is_control)) {
+        return wrong("the tag has a line break or a control character: give one line of plain text".to_owned());
+    }
     Ok(())
 }
 

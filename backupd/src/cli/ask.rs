@@ -164,8 +164,8 @@ pub async fn find(args: FindArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    let into = listing::target(&args.into)?;
     let snapshot = resolve(&args.ask, &args.which).await?;
-    let into = std::path::absolute(&args.into).context("--into")?;
     let paths = args.paths.iter().map(|path| listing::text(path)).collect::<anyhow::Result<_>>()?;
     let request = Request::Restore { snapshot, store: args.store, into, paths, overwrite: args.overwrite };
     let Event::RestoreDone(done) = args.ask.request(Daemon::Verifier, &request).await? else {

@@ -8,6 +8,7 @@ use backupd_api::{DiffDone, DiffRow, FoundRow, LsRow, Name, UnreadableRow};
 use indicatif::HumanBytes;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// A path that a person typed, as the snapshot has it: no leading `./` or `/`, no trailing `/`; `.` is everything.
 pub fn plain(path: &OsStr) -> Vec<u8> {
@@ -19,6 +20,15 @@ pub fn plain(path: &OsStr) -> Vec<u8> {
 pub fn text(path: &OsStr) -> anyhow::Result<String> {
     let plain = String::from_utf8(plain(path)).ok();
     Ok(plain.context("").map_err(|_| Usage("a path that is not UTF-8 needs --repo".to_owned()))?)
+}
+
+/// Where a restore goes, absolute; what is there already has to be a folder.
+pub fn target(into: &Path) -> anyhow::Result<PathBuf> {
+    let into = std::path::absolute(into).context("--into")?;
+    let fits = into.is_dir() || into.symlink_metadata().is_err();
+    let refusal = || Usage(format!("--into {}: it is no folder: name one, or a new path", into.display()));
+    anyhow::ensure!(fits, refusal());
+    Ok(into)
 }
 
 /// Bytes as one line of text: what is not plainly printable is shown as `\n`, `\x1b`, `\u{202e}`; a backslash is `\\`.

@@ -137,6 +137,7 @@ pub async fn find(repository: &Repository, open: &OpenKey, which: &Which) -> any
 }
 
 pub async fn restore(place: &str, args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    let into = listing::target(&args.into)?;
     let repository = Repository::open_as_of(place, args.as_of.as_deref()).await?;
     let open = repository.unlock().await?;
     let info = find(&repository, &open, &args.which).await?;
@@ -144,7 +145,7 @@ pub async fn restore(place: &str, args: RestoreArgs) -> anyhow::Result<ExitCode>
     let bars = Bars::new(args.ask.json);
     let paths: Vec<Vec<u8>> = args.paths.iter().map(|path| listing::plain(path)).collect();
     let request = RestoreRequest {
-        into: std::path::absolute(&args.into)?,
+        into,
         // `.` is everything.
         paths: if paths.iter().any(Vec::is_empty) { Vec::new() } else { paths },
         overwrite: args.overwrite,

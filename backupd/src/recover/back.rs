@@ -4,6 +4,7 @@ use super::kit::{Kit, KitStore, SavedFile};
 use super::layout;
 use super::unlock::UnlockArgs;
 use crate::cli::{Bars, Usage};
+use crate::names::quoted;
 use crate::secret;
 use crate::settings::{
     AzureAccessFile, MaintainSettings, ServeSettings, Source, SourceKind, StoreKind, StoreSetting, VerifierSettings,
@@ -127,6 +128,11 @@ fn check_target(dir: &Path) -> anyhow::Result<bool> {
 fn time(info: &SnapshotInfo) -> String {
     let taken = chrono::DateTime::from_timestamp_millis(info.taken_unix_ms).unwrap_or_default();
     taken.format("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// What a person pastes to start a daemon.
+fn start_command(daemon: &str, settings: &Path) -> String {
+    format!("backupd {daemon} --config {}", quoted(settings))
 }
 
 fn remove_if_there(dir: &Path) -> anyhow::Result<()> {
@@ -358,8 +364,11 @@ impl Recovery {
 
     fn tell(&self, serve: &ServeSettings, verifier: Option<&VerifierSettings>, snapshots: &[SnapshotInfo], bytes: u64) {
         let newest = snapshots.iter().map(|s| s.taken_unix_ms).max().unwrap_or(0);
-        let mut commands = vec![format!("backupd serve --config {}", serve.file.display())];
-        commands.extend(verifier.map(|v| format!("backupd verifier --config {}", v.file.display())));
+        let maintain = Some(serve.file.with_file_name("maintain.toml")).filter(|file| file.is_file());
+        let daemons =
+            [("serve", Some(&serve.file)), ("verifier", verifier.map(|v| &v.file)), ("maintain", maintain.as_ref())];
+        let commands = daemons.into_iter().filter_map(|(name, file)| Some(start_command(name, file?)));
+        let commands: Vec<String> = commands.collect();
         if self.json {
             let line = serde_json::json!({
                 "event": "recovered",
@@ -397,5 +406,15 @@ mod tests {
         assert!(!check_target(&target).unwrap());
         fs::write(target.join("letter"), "x").unwrap();
         assert!(check_target(&target).unwrap_err().to_string().contains("not empty"));
+    }
+
+    #[test]
+    fn a_shell_takes_a_settings_file_for_one_word() {
+        assert_eq!(start_command("serve", Path::new("/srv/p/serve.toml")), "backupd serve --config /srv/p/serve.toml");
+        for file in ["/tmp/Praxis Dr. X/serve.toml", "/it's \"here\" $HOME `x`"] {
+            let script = format!("backupd() {{ printf %s \"$3\"; }}; {}", start_command("maintain", Path::new(file)));
+            let told = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(told.stdout).unwrap(), file);
+        }
     }
 }

@@ -54,6 +54,11 @@ impl ClientSettings {
         })
     }
 
+    /// Whether the file only says where the daemons are.
+    pub fn is(path: &Path) -> bool {
+        path.is_file() && File::read::<Self>(path).is_ok()
+    }
+
     fn identity(&self, file: &File) -> Result<Option<TlsIdentity>, SettingsError> {
         let (Some(ca), Some(cert), Some(key)) = (&self.ca, &self.cert, &self.key) else { return Ok(None) };
         let read = |name: &str, path: &Path| {

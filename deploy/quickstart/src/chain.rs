@@ -1,5 +1,6 @@
 //! The whole chain: from a folder that is not there yet to a table of proven restores.
 
+use crate::bundles;
 use crate::configure;
 use crate::files;
 use crate::layout::{Layout, StoreName};
@@ -40,10 +41,7 @@ pub struct Chain<'a> {
 pub fn run(dir: &Path, start: Start) -> anyhow::Result<ExitCode> {
     let steps = Steps::new();
     if let Some(folder) = &start.import {
-        // Before the programs are built and a practice is made.
-        std::fs::read_dir(folder).with_context(|| {
-            format!("--import {}: the folder cannot be read: name a folder with *.json bundles", folder.display())
-        })?;
+        bundles::require(folder)?;
     }
     let layout = Layout::new(dir)?;
     place::require(&layout)?;

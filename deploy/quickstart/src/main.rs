@@ -7,6 +7,7 @@
 mod ambient;
 mod answers;
 mod authority;
+mod bundles;
 mod chain;
 mod child;
 mod configure;

@@ -76,6 +76,9 @@ fn wrong_usage_is_told_in_one_sentence_with_its_remedy() -> Result<()> {
         ensure!(said.trim_end().lines().count() == 1, "{args:?} is told in more than a sentence: {said}");
     }
     fails(place.backupd(&["snapshot", "no-such-folder"]), 2, &["check the path"])?;
+    fails(place.backupd(&["restore", "--into", "/dev/null"]), 2, &["/dev/null", "is no folder"])?;
+    fs::write(place.source().join("file"), b"content")?;
+    fails(place.backupd(&["snapshot", "--tag", "two\nlines", "."]), 2, &["the tag", "one line"])?;
     fails(place.backupd(&["init"]), 2, &["already holds a repository"])?;
     for verb in ["init", "snapshot", "snapshots", "ls", "diff", "find", "restore", "verify", "stats", "mount", "prune"]
     {

@@ -4,7 +4,7 @@ use super::super::kit::Kit;
 use super::super::kit::Place;
 use crate::cli::{Repository, Usage};
 use crate::secret;
-use crate::settings::{MaintainSettings, ServeSettings, VerifierSettings};
+use crate::settings::{ClientSettings, MaintainSettings, ServeSettings, VerifierSettings};
 use crate::stores;
 use anyhow::{Context, ensure};
 use backup_engine::{Env, FormatError, NamedStore, Rewritten, WriterCredential};
@@ -69,8 +69,12 @@ impl TargetArgs {
     }
 }
 
-/// A folder stands for the settings in it.
+/// A folder stands for the settings in it, and so does the cli.toml of a folder, which itself names no store or key.
 fn settings_file(path: &Path) -> anyhow::Result<PathBuf> {
+    let path = match ClientSettings::is(path) {
+        true => &std::path::absolute(path)?.with_file_name(""),
+        false => path,
+    };
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
@@ -146,5 +150,22 @@ impl Target {
             done.push(format!("recovery kit {}", path.display()));
         }
         Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cli_toml_stands_for_the_settings_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cli, serve) = (dir.path().join("cli.toml"), dir.path().join("serve.toml"));
+        std::fs::write(&cli, "serve = \"unix:/s\"\nmaintain = \"unix:/m\"\n").unwrap();
+        assert!(settings_file(&cli).unwrap_err().to_string().contains("holds no serve.toml"));
+        std::fs::write(&serve, "quorum = 2\n").unwrap();
+        assert_eq!(settings_file(&cli).unwrap(), serve);
+        assert_eq!(settings_file(dir.path()).unwrap(), serve);
+        assert_eq!(settings_file(&serve).unwrap(), serve);
     }
 }
