@@ -157,11 +157,7 @@ pub(crate) async fn fetch(store: &NamedStore, name: &str) -> Result<Bytes> {
     let Some(hash) = hash_in_name(name) else { return got };
     let error = match got {
         Ok(bytes) if hash == ObjectHash::of(&bytes) => return Ok(bytes),
-        // Damaged on the way, or at the store? A second look tells: what is damaged at a store drops out of its view.
-        Ok(_) => match store.store.get(name).await {
-            Ok(bytes) if hash == ObjectHash::of(&bytes) => return Ok(bytes),
-            _ => damaged(store, name),
-        },
+        Ok(_) => damaged(store, name),
         Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => error,
         Err(error) => return Err(error),
     };
