@@ -184,12 +184,14 @@ pub fn set_disabled(db: &Connection, name: &str, disabled: bool, now: i64) -> Re
     Ok(())
 }
 
-/// Takes a TOTP step: succeeds once for each step and never for an older one, also when two requests race.
+/// Takes a TOTP step: succeeds once for each step and never for an older one, also when two requests race. A last step so
+/// far ahead that it came from a wrong clock does not count ([`service::auth::TOTP_STEPS_AHEAD_MAX`]).
 pub fn take_totp_step(db: &Connection, account_id: &str, step: u64) -> Result<bool, AccountError> {
     let Ok(step) = i64::try_from(step) else { return Ok(false) };
     let taken = db.execute(
-        "UPDATE account SET totp_step = ?2 WHERE id = ?1 AND (totp_step IS NULL OR totp_step < ?2)",
-        params![account_id, step],
+        "UPDATE account SET totp_step = ?2
+         WHERE id = ?1 AND (totp_step IS NULL OR totp_step < ?2 OR totp_step > ?2 + ?3)",
+        params![account_id, step, service::auth::TOTP_STEPS_AHEAD_MAX],
     )?;
     Ok(taken == 1)
 }
@@ -335,6 +337,16 @@ pub(crate) mod tests {
     #[test]
     fn failures_lock_the_name_and_the_address_for_a_while() {
         let db = database();
+    #[test]
+    fn a_step_of_a_clock_that_was_ahead_is_given_up() {
+        let db = database();
+        let id = add(&db, "anna", Role::Clinician);
+        assert!(take_totp_step(&db, &id, 3_000).unwrap());
+        assert!(!take_totp_step(&db, &id, 2_998).unwrap());
+        assert!(take_totp_step(&db, &id, 100).unwrap());
+        assert!(!take_totp_step(&db, &id, 100).unwrap(), "a code was accepted twice");
+    }
+
         let subjects = failure_subjects("anna", "192.0.2.1");
         for i in 0..FAILURES_PER_USER_MAX {
             assert!(!locked_out(&db, &subjects, 1000).unwrap(), "locked after {i}");

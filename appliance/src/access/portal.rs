@@ -262,8 +262,10 @@ pub fn finish_step(db: &Connection, account: &str, token: &str, totp_step: Optio
     }
     let Some(step) = totp_step else { return Ok(true) };
     let Ok(step) = i64::try_from(step) else { return Ok(false) };
-    let sql = "UPDATE portal_account SET totp_step = ?2 WHERE id = ?1 AND (totp_step IS NULL OR totp_step < ?2)";
-    Ok(db.execute(sql, params![account, step])? == 1)
+    // As for the staff: a step that a wrong clock stored far ahead does not count.
+    let sql = "UPDATE portal_account SET totp_step = ?2 \
+               WHERE id = ?1 AND (totp_step IS NULL OR totp_step < ?2 OR totp_step > ?2 + ?3)";
+    Ok(db.execute(sql, params![account, step, service::auth::TOTP_STEPS_AHEAD_MAX])? == 1)
 }
 
 /// Opens a session under a new token.
@@ -393,3 +395,5 @@ mod tests {
         assert!(!finish_step(&db, "account", "four", Some(7)).unwrap(), "a TOTP step is good once");
     }
 }
+        begin_step(&db, "account", "five", None, 1000).unwrap();
+        assert!(finish_step(&db, "account", "five", Some(4)).unwrap(), "a step of a clock that was ahead locks out");

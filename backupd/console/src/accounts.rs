@@ -4,7 +4,9 @@ use crate::audit::{self, Act};
 use crate::db::{Db, DbError};
 use crate::roles::Role;
 use rusqlite::{Connection, OptionalExtension};
-use service::auth::{Totp, constant_time_eq, hash_password, random_token, token_hash, verify_password};
+use service::auth::{
+    TOTP_STEPS_AHEAD_MAX, Totp, constant_time_eq, hash_password, random_token, token_hash, verify_password,
+};
 use std::sync::OnceLock;
 
 /// Failed attempts in a row after which an account locks.
@@ -194,8 +196,8 @@ pub fn sign_in(db: &Db, now_ms: i64, name: &str, password: &str, code: &str) -> 
         // The step is spent in the same statement that checks it: two requests with one code cannot both pass.
         let spent = tx.execute(
             "UPDATE users SET totp_step = ?2, failures = 0, locked_until_ms = 0
-             WHERE id = ?1 AND totp_step < ?2 AND disabled_ms IS NULL",
-            (user.id, step),
+             WHERE id = ?1 AND (totp_step < ?2 OR totp_step > ?2 + ?3) AND disabled_ms IS NULL",
+            (user.id, step, TOTP_STEPS_AHEAD_MAX),
         )?;
         if spent != 1 {
             return Ok(None);
@@ -398,6 +400,16 @@ mod tests {
         }
         assert!(sign_in(&db, 10 + LOCK_MS - 1, "anna", PASSWORD, &code(&secret)).is_err(), "locked");
         assert!(sign_in(&db, 10 + LOCK_MS, "anna", PASSWORD, &code(&secret)).is_ok(), "the lock ends");
+    }
+
+    #[test]
+    fn a_code_used_while_the_clock_was_ahead_locks_nobody_out() {
+        let (_folder, db) = db();
+        let secret = create(&db, 0, "anna", Role::Owner, PASSWORD).unwrap();
+        let ahead = |tx: &Connection| tx.execute("UPDATE users SET totp_step = totp_step + 100000000", []);
+        db.write_blocking(|tx| ahead(tx)).unwrap();
+        assert!(sign_in(&db, 1, "anna", PASSWORD, &code(&secret)).is_ok());
+        assert!(sign_in(&db, 1, "anna", PASSWORD, &code(&secret)).is_err(), "a code was accepted twice");
     }
 
     #[test]

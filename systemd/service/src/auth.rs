@@ -20,6 +20,16 @@ const SALT_BYTES: usize = 16;
 /// RFC 4226 recommends 160 bits.
 const TOTP_SECRET_BYTES: usize = 20;
 const TOTP_STEP_S: u64 = 30;
+/// A code is good so many steps before and after its own.
+const TOTP_SKEW_STEPS: u64 = 1;
+/// The last used step lies at most this far after the step of a code that fits now: one early code, then one late. What
+/// lies further ahead was stored while the clock was wrong, and locks nobody out until the time catches up.
+///
+/// This leaves a replay open: a code that was used while the clock was ahead is good once more when its real time comes,
+/// and codes used in the minutes by which a clock was set back are good once more in those minutes. Whoever uses that
+/// needs the password, must have seen the code, and must be there within its 90 seconds; only who rules the machine's
+/// clock can bring it about. A practice that cannot reach its records is the greater harm.
+pub const TOTP_STEPS_AHEAD_MAX: u32 = 2;
 /// A stored "hash" that no password fits, like `!` in /etc/shadow.
 const LOCKED: &str = "!";
 
@@ -60,7 +70,7 @@ impl Totp {
     }
 
     /// Checks a code of this moment, one step early or late. Returns the step that it belongs to: store it, and pass it
-    /// as `last_step` next time, so that no code is accepted twice.
+    /// as `last_step` next time, so that no code is accepted twice (but see [`TOTP_STEPS_AHEAD_MAX`]).
     pub fn verify(secret: &str, code: &str, last_step: Option<u64>) -> Option<u64> {
         Self::verify_at(secret, code, last_step, clock::unix_s())
     }
@@ -80,9 +90,10 @@ impl Totp {
         let now = unix_s / TOTP_STEP_S;
         // All three are compared every time: how long it takes says nothing about which one fitted.
         let mut found = None;
-        for step in now.saturating_sub(1)..=now.saturating_add(1) {
+        for step in now.saturating_sub(TOTP_SKEW_STEPS)..=now.saturating_add(TOTP_SKEW_STEPS) {
             let expected = Zeroizing::new(generator.generate(step.saturating_mul(TOTP_STEP_S)).to_string());
-            let fresh = last_step.is_none_or(|last| step > last);
+            let fresh =
+                last_step.is_none_or(|last| step > last || last > step.saturating_add(TOTP_STEPS_AHEAD_MAX.into()));
             if constant_time_eq(expected.as_bytes(), code.as_bytes()) && fresh {
                 found = found.or(Some(step));
             }
@@ -178,6 +189,21 @@ mod tests {
         assert_eq!(Totp::verify_at("", &code, None, now), None);
         let live = Totp::current_code(&secret).unwrap();
         assert!(Totp::verify(&secret, &live, None).is_some());
+    }
+
+    #[test]
+    fn a_step_from_a_clock_that_was_ahead_locks_nobody_out() {
+        let secret = Totp::generate_secret();
+        let now = 1_700_000_010;
+        let step = now / TOTP_STEP_S;
+        let code = Totp::code_at(&secret, now).unwrap();
+        for ahead in [3, 2_880, u64::MAX - step] {
+            assert_eq!(Totp::verify_at(&secret, &code, Some(step + ahead), now), Some(step), "{ahead} steps ahead");
+        }
+        // What a right clock can have stored still counts: an early code, and every code of this window.
+        for last in step..=step + 2 {
+            assert_eq!(Totp::verify_at(&secret, &code, Some(last), now), None);
+        }
     }
 
     #[test]
