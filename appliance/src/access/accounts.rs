@@ -4,6 +4,7 @@
 //! Slow password hashing never runs in here: a transaction must not wait 100 ms for argon2.
 
 use super::Role;
+use super::sessions::SKEW_S;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// Failed logins of one name within [`FAILURE_WINDOW_S`] before that name is locked out.
@@ -203,7 +204,8 @@ pub fn failure_subjects(typed_name: &str, address: &str) -> [String; 2] {
 }
 
 pub fn record_failure(db: &Connection, subjects: &[String; 2], now: i64) -> Result<(), AccountError> {
-    db.execute("DELETE FROM login_failure WHERE at < ?1", [now - FAILURE_WINDOW_S])?;
+    let sql = "DELETE FROM login_failure WHERE at < ?1 OR at > ?2";
+    db.execute(sql, [now - FAILURE_WINDOW_S, now + SKEW_S])?;
     for subject in subjects {
         db.execute("INSERT INTO login_failure (subject, at) VALUES (?1, ?2)", params![subject, now])?;
     }
@@ -215,12 +217,13 @@ pub fn clear_user_failures(db: &Connection, subjects: &[String; 2]) -> Result<()
     Ok(())
 }
 
-/// Whether a login may be tried at all; asked before any password is checked.
+/// Whether a login may be tried at all; asked before any password is checked. Failures that a wrong clock wrote into the
+/// future do not count: they would lock until the time caught up.
 pub fn locked_out(db: &Connection, subjects: &[String; 2], now: i64) -> Result<bool, AccountError> {
     for (subject, max) in subjects.iter().zip([FAILURES_PER_USER_MAX, FAILURES_PER_ADDRESS_MAX]) {
         let failures: u32 = db.query_row(
-            "SELECT count(*) FROM login_failure WHERE subject = ?1 AND at >= ?2",
-            params![subject, now - FAILURE_WINDOW_S],
+            "SELECT count(*) FROM login_failure WHERE subject = ?1 AND at BETWEEN ?2 AND ?3",
+            params![subject, now - FAILURE_WINDOW_S, now + SKEW_S],
             |row| row.get(0),
         )?;
         if failures >= max {
@@ -335,9 +338,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn failures_lock_the_name_and_the_address_for_a_while() {
-        let db = database();
-    #[test]
     fn a_step_of_a_clock_that_was_ahead_is_given_up() {
         let db = database();
         let id = add(&db, "anna", Role::Clinician);
@@ -347,6 +347,9 @@ pub(crate) mod tests {
         assert!(!take_totp_step(&db, &id, 100).unwrap(), "a code was accepted twice");
     }
 
+    #[test]
+    fn failures_lock_the_name_and_the_address_for_a_while() {
+        let db = database();
         let subjects = failure_subjects("anna", "192.0.2.1");
         for i in 0..FAILURES_PER_USER_MAX {
             assert!(!locked_out(&db, &subjects, 1000).unwrap(), "locked after {i}");
@@ -360,6 +363,19 @@ pub(crate) mod tests {
         }
         assert!(locked_out(&db, &failure_subjects("berta", "192.0.2.1"), 1000).unwrap());
         assert!(!locked_out(&db, &failure_subjects("berta", "192.0.2.1"), 1001 + FAILURE_WINDOW_S).unwrap());
+    }
+
+    #[test]
+    fn failures_of_a_clock_that_was_ahead_lock_nobody_out() {
+        let db = database();
+        let subjects = failure_subjects("anna", "192.0.2.1");
+        for _ in 0..FAILURES_PER_USER_MAX {
+            record_failure(&db, &subjects, 90_000).unwrap();
+        }
+        assert!(locked_out(&db, &subjects, 90_000).unwrap());
+        assert!(!locked_out(&db, &subjects, 1000).unwrap());
+        record_failure(&db, &subjects, 1000).unwrap();
+        assert!(!locked_out(&db, &subjects, 90_000).unwrap(), "nor when their time comes");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use super::Actor;
 use super::accounts::AccountError;
-use super::sessions::{ABSOLUTE_S, Session};
+use super::sessions::{ABSOLUTE_S, SKEW_S, Session};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// The cookie of a patient's session.
@@ -270,8 +270,8 @@ pub fn finish_step(db: &Connection, account: &str, token: &str, totp_step: Optio
 
 /// Opens a session under a new token.
 pub fn open(db: &Connection, account: &str, token: &str, csrf: &str, now: i64) -> Result<(), AccountError> {
-    let sql = "DELETE FROM portal_session WHERE created <= ?1 OR seen < ?2";
-    db.execute(sql, params![now - ABSOLUTE_S, now - IDLE_S])?;
+    let sql = "DELETE FROM portal_session WHERE created <= ?1 OR seen < ?2 OR max(created, seen) > ?3";
+    db.execute(sql, [now - ABSOLUTE_S, now - IDLE_S, now + SKEW_S])?;
     let sql = "INSERT INTO portal_session (token_hash, account, csrf, created, seen) VALUES (?1, ?2, ?3, ?4, ?4)";
     db.execute(sql, params![service::auth::token_hash(token).as_slice(), account, csrf, now])?;
     Ok(())
@@ -283,14 +283,16 @@ pub fn find(db: &Connection, token: &str, now: i64) -> Result<Option<Session>, A
     let mut statement = db.prepare_cached(
         "SELECT s.csrf, s.created, s.seen, a.id, a.patient, a.mail FROM portal_session s \
          JOIN portal_account a ON a.id = s.account \
-         WHERE s.token_hash = ?1 AND s.created > ?2 AND s.seen >= ?3 AND a.disabled IS NULL",
+         WHERE s.token_hash = ?1 AND s.created > ?2 AND s.seen >= ?3 AND max(s.created, s.seen) <= ?4 \
+         AND a.disabled IS NULL",
     )?;
     let row = |row: &Row<'_>| {
         let (id, patient): (String, String) = (row.get(3)?, row.get(4)?);
         let times = (row.get(1)?, row.get(2)?);
         Ok(Session::of_patient(token_hash, Actor::of_patient(&id, &patient), row.get(5)?, row.get(0)?, times))
     };
-    Ok(statement.query_row(params![token_hash.as_slice(), now - ABSOLUTE_S, now - IDLE_S], row).optional()?)
+    let limits = params![token_hash.as_slice(), now - ABSOLUTE_S, now - IDLE_S, now + SKEW_S];
+    Ok(statement.query_row(limits, row).optional()?)
 }
 
 /// Notes that the patient was here.
@@ -347,6 +349,8 @@ mod tests {
         touch(&db, &session, 1500).unwrap();
         assert!(find(&db, "token", 1500 + IDLE_S).unwrap().is_some());
         assert!(find(&db, "csrf", 1000).unwrap().is_none());
+        assert!(find(&db, "token", 1500 - SKEW_S).unwrap().is_some());
+        assert!(find(&db, "token", 1499 - SKEW_S).unwrap().is_none(), "used while the clock was ahead");
         end(&db, "p", 1600).unwrap();
         assert!(find(&db, "token", 1600).unwrap().is_none());
         // Set up anew: nobody's old session comes back.
@@ -393,7 +397,7 @@ mod tests {
         assert!(finish_step(&db, "account", "three", Some(7)).unwrap());
         begin_step(&db, "account", "four", None, 1000).unwrap();
         assert!(!finish_step(&db, "account", "four", Some(7)).unwrap(), "a TOTP step is good once");
-    }
-}
         begin_step(&db, "account", "five", None, 1000).unwrap();
         assert!(finish_step(&db, "account", "five", Some(4)).unwrap(), "a step of a clock that was ahead locks out");
+    }
+}

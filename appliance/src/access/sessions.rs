@@ -8,6 +8,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 pub const COOKIE: &str = "__Host-holdfast";
 /// A session ends this long after login, whatever happens in it.
 pub const ABSOLUTE_S: i64 = 12 * 3600;
+/// A session whose times lie further ahead than this was opened or used while the clock was wrong. It is over: until the
+/// time caught up it would neither lock nor end.
+pub(super) const SKEW_S: i64 = 60;
 /// `seen` is written at most this often, so that reading pages does not mean one write each.
 const SEEN_GRAIN_S: i64 = 15;
 
@@ -58,7 +61,9 @@ impl Session {
 /// Opens a session for an account that has proved itself. `token` is new for each login: a token planted in the browser
 /// before the login never becomes a session.
 pub fn open(db: &Connection, account: &Account, token: &str, csrf: &str, now: i64) -> Result<(), AccountError> {
-    db.execute("DELETE FROM session WHERE created <= ?1", [now - ABSOLUTE_S])?;
+    // Also those from the future, before their time comes and they are good again.
+    let sql = "DELETE FROM session WHERE created <= ?1 OR max(created, seen) > ?2";
+    db.execute(sql, [now - ABSOLUTE_S, now + SKEW_S])?;
     db.execute(
         "INSERT INTO session (token_hash, account, csrf, created, seen) VALUES (?1, ?2, ?3, ?4, ?4)",
         params![service::auth::token_hash(token).as_slice(), account.id, csrf, now],
@@ -73,10 +78,10 @@ pub fn find(db: &Connection, token: &str, idle_lock_s: i64, now: i64) -> Result<
         "SELECT s.csrf, s.created, s.seen, s.locked, a.id, a.name, a.role, a.display, a.practitioner,
             EXISTS (SELECT 1 FROM break_glass b WHERE b.account = a.id AND b.began <= ?3 AND b.ends > ?3)
          FROM session s JOIN account a ON a.id = s.account
-         WHERE s.token_hash = ?1 AND s.created > ?2 AND a.disabled IS NULL",
+         WHERE s.token_hash = ?1 AND s.created > ?2 AND max(s.created, s.seen) <= ?4 AND a.disabled IS NULL",
     )?;
     let found = statement
-        .query_row(params![token_hash.as_slice(), now - ABSOLUTE_S, now], |row| {
+        .query_row(params![token_hash.as_slice(), now - ABSOLUTE_S, now, now + SKEW_S], |row| {
             let (seen, locked): (i64, Option<i64>) = (row.get(2)?, row.get(3)?);
             let idle = now - seen > idle_lock_s;
             let role: Option<Role> = row.get::<_, String>(6)?.parse().ok();
@@ -178,6 +183,21 @@ mod tests {
         lock(&db, &session, 1000).unwrap();
         touch(&db, &session, 1020).unwrap();
         assert_eq!(find(&db, "token", IDLE, 1020).unwrap().unwrap().state, State::Locked);
+    }
+
+    #[test]
+    fn a_session_from_a_clock_that_was_ahead_is_over() {
+        let (db, account) = logged_in();
+        assert!(find(&db, "token", IDLE, 1000 - SKEW_S).unwrap().is_some(), "a small step back logs nobody out");
+        assert!(find(&db, "token", IDLE, 999 - SKEW_S).unwrap().is_none());
+        // Opened in time, used while the clock was ahead.
+        let session = find(&db, "token", IDLE, 1000).unwrap().unwrap();
+        touch(&db, &session, 9000).unwrap();
+        assert!(find(&db, "token", IDLE, 2000).unwrap().is_none());
+        // The next login ends it for good.
+        open(&db, &account, "fresh", "csrf", 2000).unwrap();
+        assert!(find(&db, "token", IDLE, 9000).unwrap().is_none());
+        assert!(find(&db, "fresh", IDLE, 2000).unwrap().is_some());
     }
 
     #[test]

@@ -20,6 +20,9 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 pub const INVITE_MS: i64 = 24 * 3_600_000;
 /// A session ends after this time even when it is used.
 pub const SESSION_MS_MAX: i64 = 12 * 3_600_000;
+/// A session whose times lie further ahead than this was opened or used while the clock was wrong. It is over: until the
+/// time caught up it would never be idle.
+const SKEW_MS: i64 = 60_000;
 /// The name under which people find the account in their authenticator program.
 pub const ISSUER: &str = "Holdfast console";
 
@@ -234,13 +237,19 @@ fn count_attempt(db: &Connection, now_ms: i64, name: &str) -> Result<Option<Atte
                 let (failures, locked_until_ms): (i64, i64) = (row.get(4)?, row.get(5)?);
                 let disabled: bool = row.get(6)?;
                 let open = !disabled && locked_until_ms <= now_ms;
+                let too_long = locked_until_ms > now_ms + LOCK_MS_MAX;
                 let attempt =
                     Attempt { id: row.get(0)?, password: row.get(1)?, totp: row.get(2)?, totp_step: row.get(3)?, open };
-                Ok((attempt, failures))
+                Ok((attempt, failures, too_long))
             },
         )
         .optional()?;
-    let Some((attempt, failures)) = found else { return Ok(None) };
+    let Some((attempt, failures, too_long)) = found else { return Ok(None) };
+    if too_long {
+        // The clock was ahead when it locked: from now it is the longest lock.
+        let sql = "UPDATE users SET locked_until_ms = ?2 WHERE id = ?1";
+        db.execute(sql, (attempt.id, now_ms + LOCK_MS_MAX))?;
+    }
     if attempt.open {
         let failures = failures + 1;
         let over = (failures - FAILURES_MAX).clamp(0, 20);
@@ -260,7 +269,8 @@ fn decoy() -> &'static str {
 
 fn start_session(db: &Connection, now_ms: i64, user: i64) -> rusqlite::Result<String> {
     let token = random_token();
-    db.execute("DELETE FROM sessions WHERE created_ms < ?1", [now_ms - SESSION_MS_MAX])?;
+    let sql = "DELETE FROM sessions WHERE created_ms < ?1 OR max(created_ms, seen_ms) > ?2";
+    db.execute(sql, [now_ms - SESSION_MS_MAX, now_ms + SKEW_MS])?;
     db.execute(
         "INSERT INTO sessions (token_hash, user, csrf, created_ms, seen_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
         (token_hash(&token), user, random_token(), now_ms),
@@ -280,8 +290,9 @@ pub fn session(
     let row: Option<(String, String, String)> = db
         .query_row(
             "SELECT u.name, u.role, s.csrf FROM sessions s JOIN users u ON u.id = s.user
-             WHERE s.token_hash = ?1 AND u.disabled_ms IS NULL AND s.seen_ms > ?2 AND s.created_ms > ?3",
-            (hash, now_ms - idle_ms, now_ms - SESSION_MS_MAX),
+             WHERE s.token_hash = ?1 AND u.disabled_ms IS NULL AND s.seen_ms > ?2 AND s.created_ms > ?3
+                AND max(s.created_ms, s.seen_ms) <= ?4",
+            (hash, now_ms - idle_ms, now_ms - SESSION_MS_MAX, now_ms + SKEW_MS),
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .optional()?;
@@ -400,6 +411,28 @@ mod tests {
         }
         assert!(sign_in(&db, 10 + LOCK_MS - 1, "anna", PASSWORD, &code(&secret)).is_err(), "locked");
         assert!(sign_in(&db, 10 + LOCK_MS, "anna", PASSWORD, &code(&secret)).is_ok(), "the lock ends");
+    }
+
+    #[test]
+    fn a_session_from_a_clock_that_was_ahead_is_over() {
+        let (_folder, db) = db();
+        let now = 1_000_000_000_000;
+        let secret = create(&db, now, "anna", Role::Owner, PASSWORD).unwrap();
+        let token = sign_in(&db, now + 90_000_000, "anna", PASSWORD, &code(&secret)).unwrap();
+        assert!(caller(&db, now + 90_000_000 - SKEW_MS, &token).is_some(), "a small step back signs nobody out");
+        assert!(caller(&db, now, &token).is_none());
+        assert!(caller(&db, now + 90_000_000, &token).is_none(), "an ended session does not come back");
+    }
+
+    #[test]
+    fn a_lock_from_a_clock_that_was_ahead_lasts_no_longer_than_the_longest() {
+        let (_folder, db) = db();
+        let secret = create(&db, 0, "anna", Role::Owner, PASSWORD).unwrap();
+        for _ in 0..FAILURES_MAX {
+            assert!(sign_in(&db, 90_000_000_000, "anna", "wrong wrong wrong", "1").is_err());
+        }
+        assert!(sign_in(&db, 10, "anna", PASSWORD, &code(&secret)).is_err(), "still locked");
+        assert!(sign_in(&db, 10 + LOCK_MS_MAX, "anna", PASSWORD, &code(&secret)).is_ok());
     }
 
     #[test]

@@ -17,13 +17,14 @@ impl Throttle {
     pub fn admit(&self, address: IpAddr, now_ms: i64) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= ADDRESSES_MAX {
-            seen.retain(|_, (since_ms, _)| now_ms - *since_ms < WINDOW_MS);
+            seen.retain(|_, (since_ms, _)| (0..WINDOW_MS).contains(&(now_ms - *since_ms)));
             if seen.len() >= ADDRESSES_MAX {
                 seen.clear();
             }
         }
         let entry = seen.entry(address).or_insert((now_ms, 0));
-        if now_ms - entry.0 >= WINDOW_MS {
+        // A window that begins in the future was opened while the clock was ahead.
+        if !(0..WINDOW_MS).contains(&(now_ms - entry.0)) {
             *entry = (now_ms, 0);
         }
         entry.1 += 1;
@@ -48,5 +49,7 @@ mod tests {
         assert!(!throttle.admit(one, 1));
         assert!(throttle.admit(two, 1));
         assert!(throttle.admit(one, WINDOW_MS));
+        assert!((1..ATTEMPTS_MAX).all(|_| throttle.admit(one, WINDOW_MS)) && !throttle.admit(one, WINDOW_MS));
+        assert!(throttle.admit(one, 0), "the clock was ahead");
     }
 }
