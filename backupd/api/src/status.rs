@@ -134,6 +134,8 @@ message! {
         now_unix_ms: i64,
         started_unix_ms: i64,
         last_snapshot: Option<SnapshotRow>,
+        /// Id and time of the newest snapshot that is whole and durable; the newest by the snapshots' links.
+        last_durable: Option<String>,
         last_durable_unix_ms: Option<i64>,
         stores: Vec<StoreStatus>,
         /// Distinct sites, apart from the server's, that hold the newest durable snapshot.

@@ -2,6 +2,7 @@
 //! the real log behind it; its fault is that it accepts any approval, so that what the console refuses shows.
 
 use crate::audit;
+use crate::channel_tests;
 use crate::poll;
 use crate::roles::Role;
 use crate::testing::{Console, text};
@@ -21,6 +22,8 @@ struct Verifier {
     log: Log,
     signer: ReportSigner,
     tampered: bool,
+    /// The reports, where a test sets them.
+    rows: Option<Vec<ReportRow>>,
 }
 
 impl Verifier {
@@ -34,7 +37,9 @@ impl Verifier {
                 next_drill_unix_ms: None,
                 alerts: Vec::new(),
             }),
-            Request::Reports => Event::Reports { reports: vec![row(self.log.size() > 1)] },
+            Request::Reports => {
+                Event::Reports { reports: self.rows.clone().unwrap_or_else(|| vec![row(self.log.size() > 1)]) }
+            }
             Request::Evidence { .. } => Event::Evidence { files: self.evidence() },
             Request::Approve { approval, .. } => {
                 self.log.append(&self.signer, &approval).unwrap();
@@ -73,7 +78,7 @@ fn fake_verifier(console: &Console) -> Arc<Mutex<Verifier>> {
     let origin = Origin::parse("holdfast/log/test").unwrap();
     let mut log = Log::open(&console.folder.path().join("log"), origin, &signer).unwrap();
     log.append(&signer, REPORT).unwrap();
-    let verifier = Arc::new(Mutex::new(Verifier { log, signer, tampered: false }));
+    let verifier = Arc::new(Mutex::new(Verifier { log, signer, tampered: false, rows: None }));
     let listener = Listener::bind_unix(&console.folder.path().join("verifier.sock")).unwrap();
     let shared = verifier.clone();
     tokio::spawn(async move {
@@ -94,6 +99,39 @@ async fn converse(mut connection: Connection, verifier: &Mutex<Verifier>) {
 
 fn approval(key: &ReportSigner, role: OwnerRole) -> Vec<u8> {
     Approval::create(key, REPORT, Decision::Certified, role, 1_795_330_900_000).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_from_the_future_hides_no_later_drill() {
+    let (url, beats, _) = channel_tests::web().await;
+    let console = Console::new(&format!("heartbeat_url = \"{url}\"\n"));
+    let verifier = fake_verifier(&console);
+    let future = console.app.now_ms() + 172_800_000;
+    let report = |index: u64, id: &str, at_unix_ms: i64, verdict| ReportRow {
+        id: id.into(),
+        at_unix_ms,
+        verdict,
+        log_index: index,
+        ..row(false)
+    };
+    let rows = vec![
+        report(0, "first", 1, DrillVerdict::Pass),
+        report(1, "ahead", future, DrillVerdict::Pass),
+        report(2, "failed", 2, DrillVerdict::Fail),
+    ];
+    verifier.lock().unwrap().rows = Some(rows);
+    poll::verifier(&console.app).await.unwrap();
+    let picture = console.app.pictures.now();
+    let ids: Vec<&str> = picture.verifier.value().unwrap().reports.iter().map(|report| report.id.as_str()).collect();
+    assert_eq!(ids, ["failed", "ahead", "first"]);
+    let it = console.person("it", Role::PracticeIt).await;
+    let page = text(console.get("/reports", Some(&it)).await).await;
+    assert!(page.contains("2 days in the future"), "{page}");
+    assert_eq!(beats.lock().unwrap().len(), 1, "the newest pass");
+    verifier.lock().unwrap().rows.as_mut().unwrap().push(report(3, "again", 3, DrillVerdict::Pass));
+    poll::verifier(&console.app).await.unwrap();
+    poll::verifier(&console.app).await.unwrap();
+    assert_eq!(beats.lock().unwrap().len(), 2, "a pass after the report from the future");
 }
 
 #[tokio::test(flavor = "multi_thread")]

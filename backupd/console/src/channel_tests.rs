@@ -30,6 +30,7 @@ pub fn status() -> Status {
         now_unix_ms: 1,
         started_unix_ms: 1,
         last_snapshot: None,
+        last_durable: None,
         last_durable_unix_ms: None,
         stores: Vec::new(),
         sites_apart: 0,
@@ -105,7 +106,7 @@ async fn converse(stream: TcpStream, mails: Arc<Mutex<Vec<String>>>) {
 }
 
 /// A web server that keeps what it was sent; `healthy` decides between 200 and 500.
-async fn web() -> (String, Arc<Mutex<Vec<(HeaderMap, Bytes)>>>, Arc<AtomicBool>) {
+pub async fn web() -> (String, Arc<Mutex<Vec<(HeaderMap, Bytes)>>>, Arc<AtomicBool>) {
     let (kept, healthy) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(true)));
     let (seen, fine) = (kept.clone(), healthy.clone());
     let router = Router::new().fallback(any(move |headers: HeaderMap, body: Bytes| {
@@ -217,12 +218,13 @@ async fn each_new_durable_snapshot_beats_once_and_failures_are_counted() {
     let count = || beats.lock().unwrap().len();
     poll::serve(&console.app).await.unwrap();
     assert_eq!(count(), 0, "nothing is durable yet");
-    state.lock().unwrap().last_durable_unix_ms = Some(10);
+    let durable = |id: &str| state.lock().unwrap().last_durable = Some(id.to_owned());
+    durable("one");
     poll::serve(&console.app).await.unwrap();
     poll::serve(&console.app).await.unwrap();
     assert_eq!(count(), 1);
     healthy.store(false, Ordering::SeqCst);
-    state.lock().unwrap().last_durable_unix_ms = Some(20);
+    durable("two");
     poll::serve(&console.app).await.unwrap();
     let beat = console.app.heartbeat.as_ref().unwrap().state();
     assert_eq!((beat.sent, beat.failed), (1, 1));
@@ -232,6 +234,9 @@ async fn each_new_durable_snapshot_beats_once_and_failures_are_counted() {
     console.clock.fetch_add(60_000, Ordering::SeqCst);
     poll::serve(&console.app).await.unwrap();
     assert_eq!(count(), 2, "it is told later");
+    durable("one");
+    poll::serve(&console.app).await.unwrap();
+    assert_eq!(count(), 2, "an older one is no news");
     daemon.abort();
 }
 

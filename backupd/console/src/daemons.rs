@@ -197,7 +197,9 @@ pub async fn look_at_verifier(daemons: &Daemons) -> Result<VerifierView, ClientE
     let Event::Reports { mut reports } = daemons.ask(Daemon::Verifier, &Request::Reports).await? else {
         return Err(ClientError::Malformed);
     };
-    reports.sort_by_key(|report| std::cmp::Reverse((report.at_unix_ms, report.log_index)));
+    // Newest first by the log, which only grows: the time in a report is that of a clock that may have been wrong, and a
+    // report from the future must not hide the drills after it.
+    reports.sort_by_key(|report| std::cmp::Reverse(report.log_index));
     Ok(VerifierView { status, reports })
 }
 
@@ -208,11 +210,11 @@ pub async fn look_at_maintain(daemons: &Daemons) -> Result<MaintainStatus, Clien
     }
 }
 
+/// Newest first as `serve` orders them, by their links and not by their times.
 pub async fn look_at_snapshots(daemons: &Daemons) -> Result<Vec<SnapshotRow>, ClientError> {
-    let Event::Snapshots { mut snapshots } = daemons.ask(Daemon::Serve, &Request::Snapshots).await? else {
+    let Event::Snapshots { snapshots } = daemons.ask(Daemon::Serve, &Request::Snapshots).await? else {
         return Err(ClientError::Malformed);
     };
-    snapshots.sort_by_key(|row| std::cmp::Reverse(row.taken_unix_ms));
     Ok(snapshots)
 }
 

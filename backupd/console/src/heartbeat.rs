@@ -11,6 +11,9 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_MS: i64 = 30_000;
+/// So many ids that were told are remembered: when the newest snapshot loses a store, an older one is the newest durable
+/// one again, and that is no news.
+const TOLD_MAX: usize = 32;
 
 pub struct Heartbeat {
     url: reqwest::Url,
@@ -29,7 +32,7 @@ pub struct HeartbeatState {
     pub last_error: Option<String>,
 }
 
-/// What is worth a beat; the text is compared with the one remembered.
+/// What is worth a beat: once for each snapshot and each report, by their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
     Durable,
@@ -61,12 +64,12 @@ impl Heartbeat {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Calls when `news` is not what was last told; a failed call is made again at the next look after a pause.
+    /// Calls when the id `news` was not told before; a failed call is made again at the next look after a pause.
     pub async fn tell(&self, app: &App, beat: Beat, news: &str) -> rusqlite::Result<()> {
         let _one_at_a_time = self.calling.lock().await;
-        let before = app.db.read(|db| remembered(db, beat.key()))?;
+        let before = app.db.read(|db| remembered(db, beat.key()))?.unwrap_or_default();
         let pause = self.state().last_failed_ms.is_some_and(|at| app.now_ms() - at < RETRY_MS);
-        if before.as_deref() == Some(news) || pause {
+        if before.split(' ').any(|told| told == news) || pause {
             return Ok(());
         }
         let result = match self.client.get(self.url.clone()).send().await {
@@ -76,7 +79,8 @@ impl Heartbeat {
         };
         let now_ms = app.now_ms();
         if result.is_ok() {
-            app.db.write(|tx| remember(tx, beat.key(), news))?;
+            let told: Vec<&str> = [news].into_iter().chain(before.split(' ')).take(TOLD_MAX).collect();
+            app.db.write(|tx| remember(tx, beat.key(), &told.join(" ")))?;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match result {

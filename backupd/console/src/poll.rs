@@ -50,7 +50,7 @@ pub async fn serve(app: &App) -> rusqlite::Result<()> {
     let facts = seen.value().map(serve_facts).unwrap_or_default();
     settle(app, "serve", &seen, &facts)?;
     if let (None, Some(view)) = (&seen.silent, seen.value()) {
-        beat(app, Beat::Durable, view.status.last_durable_unix_ms.map(|at| at.to_string())).await?;
+        beat(app, Beat::Durable, view.status.last_durable.clone()).await?;
     }
     Ok(())
 }
@@ -130,6 +130,7 @@ async fn beat(app: &App, beat: Beat, news: Option<String>) -> rusqlite::Result<(
     }
 }
 
+/// The report of the newest pass in the log's order, whatever times the reports carry.
 fn newest_pass(view: &VerifierView) -> Option<String> {
     view.reports.iter().find(|report| report.verdict == DrillVerdict::Pass).map(|report| report.id.clone())
 }

@@ -48,8 +48,19 @@ pub fn span(ms: i64) -> String {
     }
 }
 
-/// How long ago, or `just now`.
+/// Clocks of two machines may differ by so much that nobody needs to know.
+const SKEW_MS: i64 = 60_000;
+
+/// Whether a time lies so far ahead that a clock was wrong when it was written, or is wrong now.
+pub fn future(then_ms: i64, now_ms: i64) -> bool {
+    then_ms.saturating_sub(now_ms) > SKEW_MS
+}
+
+/// How long ago, or `just now`; a time in the future is called so.
 pub fn ago(then_ms: i64, now_ms: i64) -> String {
+    if future(then_ms, now_ms) {
+        return format!("{} in the future: a clock is or was wrong", span(then_ms.saturating_sub(now_ms)));
+    }
     if now_ms - then_ms < 2_000 { "just now".to_owned() } else { format!("{} ago", span(now_ms - then_ms)) }
 }
 
@@ -98,6 +109,8 @@ mod tests {
         assert_eq!(span(172_800_000), "2 days");
         assert_eq!(span(-5), "0 seconds");
         assert_eq!(ago(10_000, 11_000), "just now");
+        assert_eq!(ago(10_000, 9_000), "just now");
+        assert_eq!(ago(180_000_000, 0), "2 days in the future: a clock is or was wrong");
         assert_eq!(duration(12_450), "12.4 s");
         assert_eq!(duration(185_000), "3 min 5 s");
         assert_eq!(bytes(999), "999 B");

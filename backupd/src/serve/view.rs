@@ -217,6 +217,7 @@ impl Daemon {
             now_unix_ms: clock::unix_ms(),
             started_unix_ms: self.started_unix_ms,
             last_snapshot: view.snapshots.first().map(|s| view.row(s, self)),
+            last_durable: newest.map(|s| s.id.to_string()),
             last_durable_unix_ms: newest.map(|s| s.taken_unix_ms),
             stores,
             sites_apart: u32::try_from(sites.len()).unwrap_or(u32::MAX),

@@ -8,7 +8,7 @@ use crate::pages::layout::{Column, Mood, badge, columns, csrf, live, page as fra
 use crate::pages::{activity, alerts};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page};
-use crate::words::{bytes, count, duration, span};
+use crate::words::{bytes, count, duration, future, span};
 use backupd_api::{
     Baa, Duty, DutyKind, MaintainStore, ReportRow, StoreCondition, StoreProtection, StoreRole, StoreStatus,
 };
@@ -121,6 +121,13 @@ fn building(app: &App, serve: Option<&ServeView>) -> Markup {
                 Some(view) => {
                     @let apart: Vec<&StoreStatus> = view.status.stores.iter().filter(|store| store.apart).collect();
                     @match apart.iter().filter_map(|store| store.complete_unix_ms).max() {
+                        Some(at) if future(at, app.now_ms()) => {
+                            p.answer {
+                                (badge(Mood::Warn, "Not known"))
+                                " The newest complete copy away from this building carries a time "
+                                (when(app, at)) "."
+                            }
+                        }
                         Some(at) => {
                             p.answer {
                                 "You would lose at most the last " strong { (span(app.now_ms() - at)) } " of work."
