@@ -1,5 +1,6 @@
 //! The HTTP/1.1 loop of every daemon: hyper with our limits around an axum router.
 
+use crate::addresses::{Addresses, Entered};
 use crate::linger::Lingering;
 use axum::Router;
 use axum::body::Body;
@@ -9,11 +10,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,8 +36,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Open connections; further clients wait in the kernel's queue. Below the usual limit of 1024 open files.
     pub connections_max: u32,
-    /// Of these, connections of one address; further ones are closed at once, so that one client shuts out no other. A
-    /// whole practice may come from one address.
+    /// Of these, connections of one address, so that one client shuts out no other. For a further one the address's own
+    /// connection that waits longest for a request is closed; where all are being answered, the new one is closed at once.
+    /// A whole practice may come from one address.
     pub connections_per_address_max: u32,
     /// Header lines of one request.
     pub headers_max: usize,
@@ -87,7 +89,7 @@ pub async fn serve(
         };
         match addresses.enter(peer.ip(), loop_.limits.connections_per_address_max) {
             Some(entered) => {
-                let place = Place { _permit: permit, _entered: entered };
+                let place = Place { _permit: permit, entered };
                 tokio::spawn(loop_.clone().connection(stream, peer, ending.subscribe(), place));
             }
             None => log::debug!("http.address-has-too-many-connections"),
@@ -118,49 +120,10 @@ async fn next(
     }
 }
 
-/// Open connections by address.
-#[derive(Default)]
-struct Addresses(Mutex<HashMap<IpAddr, u32>>);
-
-impl Addresses {
-    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `None`: the address has as many as it may have.
-    fn enter(self: &Arc<Self>, address: IpAddr, max: u32) -> Option<Entered> {
-        let mut open = self.open();
-        let count = open.entry(address).or_insert(0);
-        if *count >= max.max(1) {
-            return None;
-        }
-        *count += 1;
-        Some(Entered { addresses: Arc::clone(self), address })
-    }
-}
-
-/// One connection of an address, until it is dropped.
-struct Entered {
-    addresses: Arc<Addresses>,
-    address: IpAddr,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let mut open = self.addresses.open();
-        if let Some(count) = open.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.address);
-            }
-        }
-    }
-}
-
 /// What a connection takes: a place among all, and one of its address.
 struct Place {
     _permit: OwnedSemaphorePermit,
-    _entered: Entered,
+    entered: Entered,
 }
 
 #[derive(Clone)]
@@ -171,27 +134,32 @@ struct Loop {
 }
 
 impl Loop {
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, ending: watch::Receiver<bool>, _place: Place) {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, ending: watch::Receiver<bool>, place: Place) {
         // Small answers should leave at once; a refusal changes nothing but speed.
         let _ = stream.set_nodelay(true);
-        match &self.acceptor {
-            None => self.requests(stream, peer, ending).await,
-            Some(acceptor) => match tokio::time::timeout(self.limits.header_timeout, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => self.requests(stream, peer, ending).await,
-                Ok(Err(error)) => log::debug!(kind:? = error.kind(); "http.handshake-failed"),
-                Err(_) => log::debug!("http.handshake-timeout"),
-            },
+        let Some(acceptor) = &self.acceptor else { return self.requests(stream, peer, ending, &place.entered).await };
+        let handshake = tokio::time::timeout(self.limits.header_timeout, acceptor.accept(stream));
+        let accepted = tokio::select! {
+            accepted = handshake => accepted,
+            () = place.entered.leave() => return log::debug!("http.idle-connection-made-room"),
+        };
+        match accepted {
+            Ok(Ok(stream)) => self.requests(stream, peer, ending, &place.entered).await,
+            Ok(Err(error)) => log::debug!(kind:? = error.kind(); "http.handshake-failed"),
+            Err(_) => log::debug!("http.handshake-timeout"),
         }
     }
 
-    async fn requests<S>(&self, stream: S, peer: SocketAddr, mut ending: watch::Receiver<bool>)
+    async fn requests<S>(&self, stream: S, peer: SocketAddr, mut ending: watch::Receiver<bool>, entered: &Entered)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
+            let turn = entered.turn();
             // A router is always ready: `call` needs no `poll_ready`.
-            self.router.clone().call(request.map(|body| Body::new(Lingering::new(body))))
+            let answer = self.router.clone().call(request.map(|body| Body::new(Lingering::new(body))));
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| turn.until_sent(body))) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -202,22 +170,39 @@ impl Loop {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = &mut connection => Some(ended),
+        let next = tokio::select! {
+            ended = &mut connection => Next::Ended(ended),
             // The one change of this value, or the loop's end.
-            _ = ending.changed() => None,
+            _ = ending.changed() => Next::Drain,
+            () = entered.leave() => Next::Leave,
         };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
+        let ended = match next {
+            Next::Ended(ended) => ended,
+            Next::Drain => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
+            }
+            Next::Leave => {
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(Duration::ZERO, connection.as_mut()).await {
+                    Ok(ended) => ended,
+                    // Its request came just now: it is answered before the connection ends.
+                    Err(_) if entered.is_busy() => connection.await,
+                    Err(_) => return log::debug!("http.idle-connection-made-room"),
+                }
             }
         };
         if let Err(error) = ended {
             log::debug!(timeout = error.is_timeout(), parse = error.is_parse(); "http.connection-ended");
         }
     }
+}
+
+/// What comes first to a connection.
+enum Next {
+    Ended(hyper::Result<()>),
+    Drain,
+    Leave,
 }
 
 #[cfg(test)]
@@ -315,6 +300,46 @@ mod tests {
             closed += usize::from(ended.is_ok());
         }
         assert_eq!(closed, 18);
+    }
+
+    #[tokio::test]
+    async fn idle_connections_of_an_address_shut_out_nobody_behind_it() {
+        let (addr, _stop, _task) = start(Limits::default()).await;
+        let mut idle = Vec::new();
+        for _ in 0..256 {
+            idle.push(TcpStream::connect(addr).await.unwrap());
+        }
+        // The first one has been answered since, so it has not waited longest; a begun head is no request yet.
+        idle[0].write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        idle[0].read_exact(&mut [0; 12]).await.unwrap();
+        idle[1].write_all(b"GET / HT").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for _ in 0..3 {
+            let answer = tokio::time::timeout(Duration::from_secs(5), ask(addr, REQUEST)).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(5), idle[1].read_to_end(&mut rest)).await;
+        assert!(closed.is_ok() && rest.is_empty(), "the one that waited longest is still open");
+        let next = tokio::time::timeout(Duration::from_millis(50), idle[2].read(&mut [0; 1])).await;
+        assert!(next.is_err(), "more were closed than needed");
+    }
+
+    #[tokio::test]
+    async fn a_connection_between_two_requests_makes_room_and_one_being_answered_does_not() {
+        let limits = Limits { connections_per_address_max: 1, ..Limits::default() };
+        let (addr, _stop, _task) = start(limits).await;
+        let mut kept = TcpStream::connect(addr).await.unwrap();
+        kept.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        kept.read_exact(&mut [0; 12]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let running = tokio::spawn(ask(addr, b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"));
+        let closed = tokio::time::timeout(Duration::from_secs(5), kept.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "the idle one is still open");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut refused = TcpStream::connect(addr).await.unwrap();
+        assert!(matches!(refused.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        assert!(running.await.unwrap().ends_with("done"));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! service manager, credentials, TLS settings, the HTTP loop and the mechanisms of signing in. No policy and no storage:
 //! who may sign in, and where that is kept, belongs to the program.
 
+mod addresses;
 pub mod auth;
 mod clock;
 pub mod http;
