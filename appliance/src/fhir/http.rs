@@ -18,7 +18,7 @@
 use super::outcome::Outcome;
 use super::searchset::{self, Asked};
 use super::shape::Shape;
-use super::{batch, capability, etag, etag_version, export, interact, negotiate, openapi, query_pairs};
+use super::{batch, capability, etag, etag_version, export, interact, json, negotiate, openapi, query_pairs};
 use crate::access::{Action, Actor};
 use crate::attachments::ATTACHMENT_BYTES_MAX;
 use crate::store::{Expect, Query, Resource, Store, StoreError, Tx, View};
@@ -274,8 +274,7 @@ async fn create_binary(
 
 pub(super) async fn parse(body: Body, bytes_max: usize) -> Result<Value, Outcome> {
     let bytes = to_bytes(body, bytes_max).await.map_err(|_| Outcome::too_large())?;
-    // The parser stops at 128 levels; nothing here recurses further than it did.
-    serde_json::from_slice(&bytes).map_err(|_| StoreError::invalid("is not JSON", "body").into())
+    Ok(json::read(&bytes).map_err(StoreError::from)?)
 }
 
 pub(super) fn json_response(status: StatusCode, body: String) -> Response {

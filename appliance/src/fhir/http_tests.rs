@@ -74,6 +74,25 @@ async fn an_update_needs_the_version_it_replaces() {
 }
 
 #[tokio::test]
+async fn a_key_given_twice_and_a_control_character_are_refused_by_their_path() {
+    let api = Api::open();
+    for (body, path) in [
+        (
+            r#"{"resourceType":"Patient","name":[{"family":"Abel"}],"gender":"male","gender":"female"}"#,
+            "Patient.gender",
+        ),
+        (r#"{"resourceType":"Patient","name":[{"family":"Ab\u0001el"}]}"#, "Patient.name[0].family"),
+    ] {
+        let kind = Path("Patient".to_owned());
+        let answer =
+            create(State(api.store.clone()), api.actor.clone(), kind, HeaderMap::new(), Body::from(body)).await;
+        let (status, _, outcome) = told(answer).await;
+        assert_eq!((status, &outcome["resourceType"]), (StatusCode::BAD_REQUEST, &json!("OperationOutcome")));
+        assert_eq!(outcome["issue"][0]["expression"][0], path);
+    }
+}
+
+#[tokio::test]
 async fn pages_follow_each_other_without_gap_or_repetition() {
     let api = Api::open();
     for number in 0..7 {

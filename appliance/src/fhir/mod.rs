@@ -8,6 +8,7 @@ pub mod definition;
 mod export;
 pub mod http;
 mod interact;
+pub mod json;
 mod matching;
 pub mod negotiate;
 mod openapi;

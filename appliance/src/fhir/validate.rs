@@ -108,7 +108,7 @@ fn object(found: &mut Findings, definition: &Type, element: &Map<String, Value>,
 }
 
 /// A name as an error may show it: an element's name has letters and digits only.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(40).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use crate::access::{Actor, Program};
 use crate::audit::{Action, Event};
+use crate::fhir::json::{self, Unread};
 use crate::store::{Store, StoreError, Tx};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -72,7 +73,10 @@ fn try_load(store: &Store, file: &Path) -> Result<Option<BTreeMap<String, u64>>,
     }
     let bytes = fs::read(file).map_err(failed)?;
     let digest = *blake3::hash(&bytes).as_bytes();
-    let bundle: Value = serde_json::from_slice(&bytes).map_err(|error| ImportError::Json { line: error.line() })?;
+    let bundle = json::read(&bytes).map_err(|error| match error {
+        Unread::Syntax { line } => ImportError::Json { line },
+        Unread::Refused(error) => error.into(),
+    })?;
     let counts = count(&bundle);
     let resources = counts.values().sum::<u64>();
     let actor = Actor::program(Program::Import);

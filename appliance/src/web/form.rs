@@ -10,6 +10,8 @@ pub const FORM_BYTES_MAX: usize = 512 << 10;
 /// Largest upload, bytes: a scanned letter has 1 to 10 MB.
 pub const UPLOAD_BYTES_MAX: usize = 25 << 20;
 const FIELDS_MAX: usize = 400;
+/// Fields of passwords: nothing of them is sent back to be looked at.
+pub const PASSWORDS: [&str; 4] = ["password", "again", "now", "new"];
 /// Files that one form sends: the two sides of a card.
 const FILES_MAX: usize = 4;
 
@@ -35,6 +37,7 @@ pub struct Upload {
 pub struct Form {
     fields: Vec<(String, String)>,
     uploads: Vec<Upload>,
+    cleaned: bool,
 }
 
 impl Form {
@@ -59,14 +62,14 @@ impl Form {
         if body.iter().filter(|b| **b == b'&').count() >= FIELDS_MAX {
             return Err(FormError::Malformed);
         }
-        let mut fields = Vec::new();
+        let mut form = Self::default();
         for pair in body.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
             let mut halves = pair.splitn(2, |b| *b == b'=');
             let name = percent_decode(halves.next().unwrap_or_default()).ok_or(FormError::Malformed)?;
             let value = percent_decode(halves.next().unwrap_or_default()).ok_or(FormError::Malformed)?;
-            fields.push((name, normalized(&value)));
+            form.push(name, &value);
         }
-        Ok(Self { fields, uploads: Vec::new() })
+        Ok(form)
     }
 
     async fn read_multipart(request: Request) -> Result<Self, FormError> {
@@ -95,10 +98,27 @@ impl Form {
                 Some(file) => form.uploads.push(Upload { field: name, name: file, bytes }),
                 None => {
                     let value = String::from_utf8(bytes.to_vec()).map_err(|_| FormError::Malformed)?;
-                    form.fields.push((name, normalized(&value)));
+                    form.push(name, &value);
                 }
             }
         }
+    }
+
+    /// Browsers send CRLF from text areas; NUL and other controls never come from a keyboard, but from a paste.
+    fn push(&mut self, name: String, value: &str) {
+        let value = value.replace("\r\n", "\n").replace('\r', "\n");
+        let kept: String = value.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+        self.cleaned |= kept != value && !PASSWORDS.contains(&name.as_str());
+        self.fields.push((name, kept));
+    }
+
+    /// Whether control characters, which no record holds, were left out of a field that is not a password.
+    pub fn was_cleaned(&self) -> bool {
+        self.cleaned
+    }
+
+    pub fn has_upload(&self) -> bool {
+        !self.uploads.is_empty()
     }
 
     /// The value of a field without surrounding space; empty when the field was not sent.
@@ -123,7 +143,7 @@ impl Form {
 
     /// A form as it would have come from a browser.
     pub fn from_fields(fields: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { fields: fields.into_iter().collect(), uploads: Vec::new() }
+        Self { fields: fields.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -134,11 +154,6 @@ fn multipart_error(error: &axum::extract::multipart::MultipartError) -> FormErro
     } else {
         FormError::Malformed
     }
-}
-
-/// Browsers send CRLF from text areas; NUL and other controls never come from a keyboard.
-fn normalized(value: &str) -> String {
-    value.replace("\r\n", "\n").chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 fn percent_decode(bytes: &[u8]) -> Option<String> {
@@ -188,7 +203,16 @@ mod tests {
             assert_eq!(Form::parse(bad).err(), Some(FormError::Malformed));
         }
         assert!(Form::parse("a=1&".repeat(FIELDS_MAX + 1).as_bytes()).is_err());
-        assert_eq!(Form::parse(b"a=x%00y").unwrap().raw("a"), "xy");
+        for (sent, kept, cleaned) in [
+            (&b"a=x%00y"[..], "xy", true),
+            (b"a=x%0by", "xy", true),
+            (b"a=x%0dy%0d%0a%09", "x\ny\n\t", false),
+            (b"again=x&a=", "", false),
+            (b"again=x%00y&a=z", "z", false),
+        ] {
+            let form = Form::parse(sent).unwrap();
+            assert_eq!((form.raw("a"), form.was_cleaned()), (kept, cleaned), "{sent:?}");
+        }
     }
 
     #[test]

@@ -103,6 +103,8 @@ enum Refusal {
     Locked(Option<Form>),
     Forged,
     Form(FormError),
+    /// It held characters that no record holds; what is left of it.
+    Cleaned(Form),
     Store(StoreError),
 }
 
@@ -229,6 +231,9 @@ async fn admit(rule: &Rule, visit: &Visit, request: Request) -> Result<Request, 
     if locked {
         return Err(Refusal::Locked(Some(form)));
     }
+    if form.was_cleaned() {
+        return Err(Refusal::Cleaned(form));
+    }
     if let Some(visit) = parts.extensions.get_mut::<Visit>() {
         visit.actor.once = once(&visit.actor, form.text(ONCE)).map_err(Refusal::Store)?;
     }
@@ -270,6 +275,7 @@ fn refuse(rule: &Rule, visit: Option<&Visit>, refusal: Refusal) -> Response {
     match refusal {
         Refusal::Denied(Denied::NotLoggedIn) => login::go_to("/login", here, fragment),
         Refusal::Locked(Some(form)) => login::locked_form(&rule.web, visit, here, &form),
+        Refusal::Cleaned(form) => login::cleaned_form(&rule.web, visit, here, &form),
         Refusal::Locked(None) => login::go_to("/unlock", here, fragment),
         Refusal::Denied(Denied::NotPermitted) => PageError::Forbidden.into_response(),
         Refusal::Forged => PageError::Forged.into_response(),
@@ -286,7 +292,7 @@ fn refuse_fhir(refusal: Refusal) -> Response {
         Refusal::Forged => {
             (StatusCode::FORBIDDEN, "security", "a change needs the session's token in the header x-csrf-token")
         }
-        Refusal::Form(_) => (StatusCode::BAD_REQUEST, "structure", "the body could not be read"),
+        Refusal::Form(_) | Refusal::Cleaned(_) => (StatusCode::BAD_REQUEST, "structure", "the body could not be read"),
         Refusal::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "transient", "the records are not available: try again"),
     };
     let outcome = serde_json::json!({

@@ -1,7 +1,7 @@
 //! Login, lock and unlock, logout, and the page where an invited user sets password and authenticator.
 
 use super::fields::{Field, Problems};
-use super::form::{Form, percent_encode};
+use super::form::{self, Form, percent_encode};
 use super::gate::{self, FORM_COOKIE, UrlQuery, Visit};
 use super::{Method, PageError, Policy, Route, Web, layout};
 use crate::access::accounts::{self, Account, AccountError, Credentials, NewAccount};
@@ -256,7 +256,10 @@ async fn unlock(State(web): State<Web>, visit: Visit, form: Form) -> Result<Resp
     let mut response = match (visit.fragment, kept.is_empty()) {
         (true, _) => StatusCode::NO_CONTENT.into_response(),
         (false, true) => redirect(&to),
-        (false, false) => continue_form(&web, &visit, &to, &kept).into_response(),
+        (false, false) => {
+            let words = ("Unlocked", "What you had entered before the screen locked is not saved yet.");
+            continue_form(&web, &visit, &to, &kept, words).into_response()
+        }
     };
     gate::set_cookie(response.headers_mut(), sessions::COOKIE, &token, None);
     Ok(response)
@@ -292,13 +295,27 @@ async fn unlock_session(
     Ok(if fits { Ok(()) } else { Err("The password is not right.") })
 }
 
-/// After the unlock: one more press sends what was typed, under the reader's eyes.
-fn continue_form(web: &Web, visit: &Visit, to: &str, kept: &[(&str, &str)]) -> Markup {
+/// The page for a form with characters that no record holds: nothing is saved, and what was typed is kept without them.
+pub fn cleaned_form(web: &Web, visit: Option<&Visit>, here: &str, form: &Form) -> Response {
+    let Some(visit) = visit else { return redirect("/") };
+    let typed = form.fields_without(&["csrf"]).filter(|(name, _)| !form::PASSWORDS.contains(name));
+    let typed: Vec<(&str, &str)> = typed.collect();
+    let file = if form.has_upload() { " The file that you chose must be chosen again: go back for that." } else { "" };
+    let text = format!(
+        "What you entered holds invisible control characters, as texts copied from other programs do. They cannot be \
+         stored, and nothing is saved yet. The rest is kept, without them.{file}"
+    );
+    let page = continue_form(web, visit, here, &typed, ("Characters that cannot be stored", &text));
+    (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
+}
+
+/// One more press sends what was typed, under the reader's eyes.
+fn continue_form(web: &Web, visit: &Visit, to: &str, kept: &[(&str, &str)], (title, text): (&str, &str)) -> Markup {
     layout::card(
         &web.settings().practice_name,
-        "Unlocked",
+        title,
         &html! {
-            p { "What you had entered before the screen locked is not saved yet." }
+            p { (text) }
             form method="post" action=(to) {
                 (layout::csrf(visit))
                 @for (name, value) in kept { input type="hidden" name=(name) value=(value); }

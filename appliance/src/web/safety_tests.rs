@@ -116,6 +116,23 @@ fn registration<'a>(patient: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a s
 }
 
 #[tokio::test]
+async fn a_character_that_cannot_be_stored_costs_nothing_of_what_was_typed() {
+    let site = Site::new();
+    let desk = site.session(Role::FrontDesk).await;
+    let patient = site.patient("Doe").await;
+    let path = format!("/patients/{patient}/edit");
+    let sent = registration(&patient, &[("phone", "555\u{b}0001"), ("city", "Bern")]);
+    let refused = site.post(&desk, &path, &sent).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.body);
+    assert!(refused.body.contains("control characters") && refused.body.contains(&path), "{}", refused.body);
+    assert_eq!(site.read("Patient", &patient).await["meta"]["versionId"], "1");
+    // The button sends the page's hidden fields.
+    let kept: Vec<(&str, &str)> = sent.iter().map(|(name, _)| (*name, hidden(&refused.body, name))).collect();
+    assert!(kept.contains(&("phone", "5550001")) && kept.contains(&("city", "Bern")), "{kept:?}");
+    assert_eq!(site.post(&desk, &path, &kept).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
 async fn two_who_edit_a_registration_decide_together() {
     let site = Site::new();
     let (one, two) = (site.session(Role::FrontDesk).await, site.session(Role::FrontDesk).await);
