@@ -17,6 +17,8 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 const NAME_CHARS_MAX: usize = 120;
+/// What is longer after the last full stop is no extension.
+const EXTENSION_MAX: usize = 16;
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -168,9 +170,22 @@ fn safe_name(sent: &str) -> String {
     let allowed = |c: &char| !c.is_control() && !matches!(c, '"' | '<' | '>' | ':' | '|' | '?' | '*' | '%' | ';');
     // Marks that reverse the direction of text make "exe.pdf" out of "fdp.exe".
     let visible = |c: &char| !matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    let name: String = last.chars().filter(allowed).filter(visible).take(NAME_CHARS_MAX).collect();
+    let name: String = last.chars().filter(allowed).filter(visible).collect();
     let name = name.trim_matches(|c: char| c == '.' || c.is_whitespace());
-    if name.is_empty() { "document".to_owned() } else { name.to_owned() }
+    if name.is_empty() { "document".to_owned() } else { shortened(name) }
+}
+
+/// A long name loses the end of its stem, not its extension: without that a computer does not know how to open it.
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= NAME_CHARS_MAX {
+        return name.to_owned();
+    }
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
+    let extension = extension.filter(|e| e.len() <= EXTENSION_MAX && e.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let room = NAME_CHARS_MAX - extension.map_or(0, |e| e.len() + 1);
+    let stem: String = name.chars().take(room).collect();
+    let stem = stem.trim_end_matches(|c: char| c == '.' || c.is_whitespace());
+    extension.map_or_else(|| stem.to_owned(), |extension| format!("{stem}.{extension}"))
 }
 
 async fn download(
@@ -266,6 +281,10 @@ mod tests {
             assert_eq!(safe_name(sent), kept, "{sent:?}");
         }
         assert!(safe_name(&"x".repeat(500)).len() <= NAME_CHARS_MAX);
+        let long = safe_name(&format!("{} .PDF", "ä".repeat(500)));
+        assert!(long.ends_with("ä.PDF") && long.chars().count() == NAME_CHARS_MAX, "{long}");
+        let sentence = safe_name(&format!("a. {}", "b".repeat(500)));
+        assert_eq!(sentence.chars().count(), NAME_CHARS_MAX, "what follows a full stop is no extension");
     }
 
     #[test]
