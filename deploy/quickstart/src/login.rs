@@ -83,7 +83,7 @@ pub fn all(layout: &Layout, practice: &Practice, users: &Users) -> anyhow::Resul
         "Health page (for hands in the data center; needs no login and shows no record)\n  URL          {}\n  \
          certificate  SHA-256 {}\n\n\
          Downtime pack (what the office works with while it is cut off): as admin of the EMR under\n\
-         {}/practice/downtime\n\n\
+         {}practice/downtime\n\n\
          The browser will warn: the certificates are signed by this practice's own authority, {}.\n\
          Compare the fingerprint, or import that file into the browser.\n\
          To see a user's login again: {} --dir {} login NAME",
