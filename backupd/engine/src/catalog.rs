@@ -226,7 +226,8 @@ impl Catalog {
 
     fn contains(&self, id: &ChunkId) -> bool {
         self.runs.iter().any(|open| {
-            open.run.find(id).is_some_and(|spot| open.held.get(spot.pack as usize).copied().unwrap_or(false))
+            let is_held = |spot: Spot| open.held.get(spot.pack as usize).copied().unwrap_or(false);
+            open.run.find_where(id, is_held).is_some()
         })
     }
 }
@@ -285,7 +286,7 @@ impl Known {
     }
 
     pub(crate) fn contains(&self, id: &ChunkId) -> bool {
-        self.fresh.contains(id) || self.put_aside.iter().any(|run| run.find(id).is_some()) || self.catalog.contains(id)
+        self.fresh.contains(id) || self.put_aside.iter().any(|run| run.holds(id)) || self.catalog.contains(id)
     }
 
     /// Notes a chunk; false when it is known already.
