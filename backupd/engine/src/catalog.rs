@@ -324,6 +324,10 @@ impl Known {
         for number in 0..self.put_aside.len() {
             self.catalog.state.remove_file(&format!("{FRESH_FILE}{number}"));
         }
+        // The next backup reads these index objects again; until then what stood in the damaged blocks is sent once more.
+        for open in self.catalog.runs.iter().filter(|open| open.run.is_damaged()) {
+            self.catalog.state.remove_file(&open.name);
+        }
         self.catalog
     }
 }

@@ -9,6 +9,7 @@
 use crate::state::{StateFile, StateWriter};
 use backup_format::{ChunkId, ObjectHash};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Where a chunk lies: the pack's number in the run's table, and its segment there.
@@ -162,6 +163,8 @@ pub(crate) struct Run {
     fences: Vec<u64>,
     tables: Tables,
     cache: Mutex<std::collections::HashMap<usize, std::sync::Arc<Vec<u8>>>>,
+    /// A block could not be read whole.
+    damaged: AtomicBool,
     #[cfg(test)]
     reads: std::sync::atomic::AtomicU64,
 }
@@ -202,6 +205,7 @@ impl Run {
             tables: parse_tables(meta_bytes).ok_or_else(broken)?,
             file,
             cache: Mutex::default(),
+            damaged: AtomicBool::new(false),
             #[cfg(test)]
             reads: std::sync::atomic::AtomicU64::new(0),
         })
@@ -293,8 +297,14 @@ impl Run {
             Some(block)
         } else {
             log::warn!("index.block-damaged");
+            self.damaged.store(true, Ordering::Relaxed);
             None
         }
+    }
+
+    /// Whether a block was found damaged: what it holds is only known again from the index objects of the stores.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
     }
 
     /// All records in order, block by block; damaged blocks are an error.
