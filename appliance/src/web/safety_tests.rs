@@ -17,7 +17,7 @@ const BOUND: [(&str, &[(&str, &str)]); 7] = [
     ("/schedule/waiting/new", &[("reason", "x"), ("back", "x")]),
 ];
 /// Forms that are about no patient, or in which the patient is what is entered.
-const FREE: [&str; 29] = [
+const FREE: [&str; 32] = [
     "/oauth/authorize",
     "/login",
     "/unlock",
@@ -29,6 +29,9 @@ const FREE: [&str; 29] = [
     "/users/access",
     "/account/password",
     "/account/recovery",
+    "/account/apps",
+    "/apps/new",
+    "/apps/end",
     "/emergency",
     "/emergency/review",
     "/practice",
