@@ -337,3 +337,15 @@ async fn the_desk_sees_both_sides_of_a_card_and_no_other_file() {
     let crafted = site.store("Coverage", points).await;
     assert_eq!(site.get(&desk, &format!("{path}/{crafted}/card/front")).await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn looking_leaves_a_trace_that_the_administrator_sees() {
+    let site = Site::new();
+    let patient = site.patient("Doe").await;
+    let clinician = site.session(Role::Clinician).await;
+    site.get(&clinician, &format!("/patients/{patient}")).await;
+    let admin = site.session(Role::PracticeAdmin).await;
+    let page = site.get(&admin, "/audit").await.body;
+    assert!(page.contains(&patient) && page.contains("clinician") && page.contains("Condition"));
+    assert!(!page.contains("Doe"), "the record of access shows record content");
+}
