@@ -93,10 +93,6 @@ impl SignatureHex {
     pub(crate) fn of(signature: [u8; 64]) -> Self {
         Self(signature)
     }
-
-    pub(crate) fn as_bytes(&self) -> &[u8; 64] {
-        &self.0
-    }
 }
 
 impl TryFrom<String> for SignatureHex {
@@ -120,6 +116,19 @@ impl From<SignatureHex> for String {
 pub struct Approval {
     signed: Signed,
     key: PublicKey,
+}
+
+/// The key that a statement names, which must be the one that signed it.
+pub(crate) fn signer_of(
+    statement: &impl Serialize,
+    named: &Digest,
+    signature: &SignatureHex,
+) -> Result<PublicKey, ApprovalError> {
+    let mut key = [0; 32];
+    hex::decode_to_slice(named.as_str(), &mut key).map_err(|_| KeyError::NotAKey)?;
+    let key = PublicKey::from_bytes(&key)?;
+    key.verify(&to_canonical(statement), &signature.0)?;
+    Ok(key)
 }
 
 impl Approval {
@@ -150,10 +159,7 @@ impl Approval {
     /// [`Approval::fingerprint`] with the one known of the person.
     pub fn parse(bytes: &[u8]) -> Result<Self, ApprovalError> {
         let signed: Signed = read_canonical(bytes).map_err(ApprovalError::Malformed)?;
-        let mut key = [0; 32];
-        hex::decode_to_slice(signed.statement.public_key.as_str(), &mut key).map_err(|_| KeyError::NotAKey)?;
-        let key = PublicKey::from_bytes(&key)?;
-        key.verify(&to_canonical(&signed.statement), &signed.signature.0)?;
+        let key = signer_of(&signed.statement, &signed.statement.public_key, &signed.signature)?;
         Ok(Self { signed, key })
     }
 

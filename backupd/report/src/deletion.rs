@@ -4,9 +4,9 @@
 //! A plan that shrinks the history needs two persons: two decisions to approve, by different keys. Whose keys count is
 //! another question; whoever executes compares fingerprints with those that the practice has set.
 
-use crate::approval::{ApprovalError, SignatureHex};
+use crate::approval::{ApprovalError, SignatureHex, signer_of};
 use crate::id::{Digest, Label, OpaqueId, ReportId};
-use crate::key::{Fingerprint, KeyError, PublicKey, ReportSigner};
+use crate::key::{Fingerprint, PublicKey, ReportSigner};
 use crate::report::{record, to_canonical, words};
 use crate::verdict::{ReportError, read_canonical_upto};
 use serde::{Deserialize, Serialize};
@@ -229,10 +229,7 @@ impl SignedDecision {
     /// Reads a decision and checks its signature with the key in it. Whose key that is, is another question.
     pub fn parse(bytes: &[u8]) -> Result<Self, ApprovalError> {
         let signed: Signed = read_canonical_upto(bytes, PLAN_BYTES_MAX).map_err(ApprovalError::Malformed)?;
-        let mut key = [0; 32];
-        hex::decode_to_slice(signed.statement.public_key.as_str(), &mut key).map_err(|_| KeyError::NotAKey)?;
-        let key = PublicKey::from_bytes(&key)?;
-        key.verify(&to_canonical(&signed.statement), signed.signature.as_bytes())?;
+        let key = signer_of(&signed.statement, &signed.statement.public_key, &signed.signature)?;
         Ok(Self { signed, key })
     }
 

@@ -41,7 +41,7 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Run the daemon that looks for damage in the stores and heals it
+    /// Run the daemon that looks for damage in the stores and heals it, extends locks, and deletes what two persons signed
     #[command(after_help = "Example: backupd maintain --config /etc/holdfast/maintain.toml")]
     Maintain {
         /// Settings, maintain.toml
@@ -94,7 +94,7 @@ pub enum Command {
     /// Show every store: condition, what it holds, when it was proved (asks `backupd serve`)
     #[command(after_help = "Example: backupd stores --config cli.toml")]
     Stores(StoresArgs),
-    /// Show the practice's backup at a glance (asks `backupd serve`)
+    /// Show the practice's backup at a glance (asks `backupd serve`, and the verifier and maintenance where they are named)
     #[command(after_help = "Example: backupd status --config cli.toml")]
     Status(Plain),
     /// Bring a practice back on an empty machine from its recovery kit and one store (asks no daemon)

@@ -118,6 +118,23 @@ pub fn new_response(template: &Value, patient: &str, author: Value, now: &str) -
     })
 }
 
+/// The template that a form names, and what the chart knows of its answers already.
+pub async fn chosen_template(
+    web: &Web,
+    visit: &Visit,
+    patient: &str,
+    form: &Form,
+) -> Result<(Value, Answers), PageError> {
+    let (id, owner, today) =
+        (form.text("template").to_owned(), patient.to_owned(), dates::today(web.now(), web.settings().zone));
+    let read = move |view: &View<'_>| {
+        let template = view.read("Questionnaire", &id)?.json()?;
+        let answers = prefill::answers(view, &Template::read(&template), &owner, today)?;
+        Ok::<_, StoreError>((template, answers))
+    };
+    Ok(web.store().view(&visit.actor, read).await?)
+}
+
 async fn begin(
     State(web): State<Web>,
     visit: Visit,
@@ -125,14 +142,7 @@ async fn begin(
     form: Form,
 ) -> Result<Response, PageError> {
     chart::check_patient(&form, &patient)?;
-    let (id, owner, today) =
-        (form.text("template").to_owned(), patient.clone(), dates::today(web.now(), web.settings().zone));
-    let read = move |view: &View<'_>| {
-        let template = view.read("Questionnaire", &id)?.json()?;
-        let answers = prefill::answers(view, &Template::read(&template), &owner, today)?;
-        Ok::<_, StoreError>((template, answers))
-    };
-    let (template, answers) = web.store().view(&visit.actor, read).await?;
+    let (template, answers) = chosen_template(&web, &visit, &patient, &form).await?;
     let mut body = new_response(&template, &patient, author(&visit), &web.now_fhir());
     answers.put(&Template::read(&template), &mut body);
     let store = move |tx: &mut Tx<'_>| tx.create("QuestionnaireResponse", body);

@@ -8,7 +8,7 @@ pub mod templates;
 #[cfg(test)]
 mod tests;
 
-pub use fill::{Told, answered, new_response, push_extension, questions, section, template_of, title};
+pub use fill::{Told, answered, chosen_template, new_response, push_extension, questions, section, template_of, title};
 
 use super::reading::text;
 use super::{Route, Web};

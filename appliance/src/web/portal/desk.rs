@@ -2,7 +2,7 @@
 
 use super::super::fields::{Field, Problems, area};
 use super::super::form::Form;
-use super::super::forms::{prefill, templates};
+use super::super::forms::templates;
 use super::super::gate::Visit;
 use super::super::layout::{self, Section};
 use super::super::login::redirect;
@@ -220,14 +220,7 @@ async fn give_form(
     form: Form,
 ) -> Result<Response, PageError> {
     chart::check_patient(&form, &patient)?;
-    let (id, owner, today) =
-        (form.text("template").to_owned(), patient.clone(), dates::today(web.now(), web.settings().zone));
-    let read = move |view: &View<'_>| {
-        let template = view.read("Questionnaire", &id)?.json()?;
-        let answers = prefill::answers(view, &Template::read(&template), &owner, today)?;
-        Ok::<_, StoreError>((template, answers))
-    };
-    let (template, answers) = web.store().view(&visit.actor, read).await?;
+    let (template, answers) = forms::chosen_template(&web, &visit, &patient, &form).await?;
     let mut body = forms::new_response(&template, &patient, Value::Null, &web.now_fhir());
     body = super::forms::for_patient(body, &patient);
     answers.put(&Template::read(&template), &mut body);
