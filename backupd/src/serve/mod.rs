@@ -43,7 +43,7 @@ pub struct Daemon {
     /// Heads read before: each look reads what is new.
     known: KnownHeads,
     report_key: Option<PublicKey>,
-    /// Held by whatever uses the engine: snapshot, catch-up and scrub exclude each other.
+    /// Held by whatever writes through the engine: snapshot, catch-up and the notes of a scrub exclude each other.
     engine: tokio::sync::Mutex<()>,
     /// Ends the catch-up under way.
     catching_up: Mutex<Stop>,

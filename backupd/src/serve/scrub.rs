@@ -19,7 +19,6 @@ fn note_key(store: &str) -> String {
 impl Daemon {
     /// Re-hashes every store in turn.
     pub async fn scrub(&self) {
-        let _engine = self.engine.lock().await;
         let _busy = self.activity.begin("scrub");
         let started = clock::unix_ms();
         let mut ok = true;
@@ -31,7 +30,8 @@ impl Daemon {
         }
     }
 
-    /// Re-hashes one store and remembers what is found; whether everything was looked at and whole.
+    /// Re-hashes one store and remembers what is found; whether everything was looked at and whole. It takes as long as the
+    /// store is large, so it does not hold the engine: a backup waits for no scrub.
     async fn scrub_store(&self, store: &NamedStore) -> bool {
         match backup_engine::verify_keyless(&self.env, store, &self.activity).await {
             Ok(outcome) => {
@@ -43,6 +43,7 @@ impl Daemon {
                 let corrupt = outcome.corrupt.first().or(damaged_reports.first()).cloned();
                 let found = Found { missing: outcome.missing.first().cloned(), corrupt };
                 self.remember(&store.name, &found);
+                let _engine = self.engine.lock().await;
                 // The next snapshot then takes what is damaged here for absent, and heals it from another store.
                 let noted =
                     backup_engine::note_damage(&self.env, &self.engine_state(), &store.name, &outcome.corrupt, &[]);
@@ -62,14 +63,16 @@ impl Daemon {
     /// looks again. Whether it is whole now.
     pub async fn look_at(&self, name: &str) -> Option<bool> {
         let store = self.stores.iter().find(|store| store.name == name)?;
-        self.catching_up().stop();
-        let _engine = self.engine.lock().await;
         let was_whole = {
             let _busy = self.activity.begin("scrub");
             self.scrub_store(store).await
         };
         // What is missing shows in no store alone: catch-up compares them all.
-        let complete = self.bring_up_to_date().await.contains(&store.name);
+        let complete = {
+            self.catching_up().stop();
+            let _engine = self.engine.lock().await;
+            self.bring_up_to_date().await.contains(&store.name)
+        };
         let whole = was_whole || {
             let _busy = self.activity.begin("scrub");
             self.scrub_store(store).await
@@ -100,7 +103,6 @@ impl Daemon {
             if !whole {
                 continue;
             }
-            let Ok(_engine) = self.engine.try_lock() else { continue };
             let _busy = self.activity.begin("scrub");
             log::info!(store = store.name.as_str(), object = object.as_str(); "store.object-whole-again");
             self.scrub_store(store).await;
