@@ -1,42 +1,91 @@
-//! How fast the records answer: import of transaction bundles, then over HTTP with eight connections read by id,
-//! `Observation?patient&code`, and create with a durable commit. Audit is on throughout: it cannot be turned off.
+//! How fast a FHIR server answers, ours and another beside it, by the same driver over plain HTTP: with eight connections
+//! read by id, `Observation?patient&code`, and create. Before it transaction bundles are imported one by one: into ours by
+//! what `appliance import` does, into another over one connection. Our audit is on throughout (it cannot be turned off)
+//! and a create is on the disk before it is answered.
 //!
-//! usage: records FOLDER_OF_BUNDLES [SECONDS]
+//! usage: records FOLDER_OF_BUNDLES [SECONDS]                        ours, in a process of its own
+//!        records FOLDER_OF_BUNDLES SECONDS BASE PID DATABASE        another server that listens at BASE, e.g. http://127.0.0.1:8080
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use appliance::access::accounts::{self, AccountError, NewAccount};
 use appliance::access::{Actor, Role, sessions};
 use appliance::clock::Clock;
 use appliance::import::bundles::{self, FileOutcome};
 use appliance::store::{DATABASE_FILE, Mode, Store, StoreError, Tx};
 use appliance::web::{self, Web};
-use serde_json::json;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const CONNECTIONS: usize = 8;
 const TOKEN: &str = "token-of-the-bench";
 const CSRF: &str = "csrf-of-the-bench";
+/// The kernel's clock ticks in /proc/PID/stat.
+const TICKS_PER_S: f64 = 100.0;
 
 fn main() -> Result<()> {
-    let mut args = std::env::args().skip(1);
-    let folder = args.next().context("usage: records FOLDER_OF_BUNDLES [SECONDS]")?;
-    let seconds = args.next().map_or(Ok(10), |text| text.parse())?;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["--serve", dir] => tokio::runtime::Runtime::new()?.block_on(serve(Path::new(dir))),
+        [folder] => ours(Path::new(folder), 10),
+        [folder, seconds] => ours(Path::new(folder), seconds.parse()?),
+        [folder, seconds, base, pid, database] => {
+            let server =
+                Server { base: (*base).to_owned(), pid: pid.parse()?, database: database.into(), cookie: false };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let seen = tokio::task::LocalSet::new().block_on(&runtime, import(&server, Path::new(folder)))?;
+            drive(server, seen, seconds.parse()?)
+        }
+        _ => bail!("usage: records FOLDER_OF_BUNDLES [SECONDS [BASE PID DATABASE]]"),
+    }
+}
+
+/// Who is asked.
+#[derive(Clone)]
+struct Server {
+    base: String,
+    pid: u32,
+    database: PathBuf,
+    cookie: bool,
+}
+
+fn ours(folder: &Path, seconds: u64) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let store = Store::open(dir.path(), Clock::system(), Mode::Exclusive)?;
-    let resources = load(&store, Path::new(&folder))?;
-    drop(store);
-    let bytes = std::fs::metadata(dir.path().join(DATABASE_FILE))?.len();
-    println!("database: {:.1} MB, {:.2} KB a resource", bytes as f64 / 1e6, bytes as f64 / 1e3 / resources as f64);
-    let began = now();
-    let store = Store::open(dir.path(), Clock::system(), Mode::Exclusive)?;
-    println!("open: {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
     log_in(&store)?;
-    tokio::runtime::Runtime::new()?.block_on(serve(store, Duration::from_secs(seconds)))?;
-    println!("resident: {:.0} MB", resident_mb()?);
+    let seen = load(&store, folder)?;
+    drop(store);
+    let (mut child, server) = start(dir.path())?;
+    let driven = drive(server, seen, seconds);
+    child.kill()?;
+    child.wait()?;
+    driven?;
+    let began = now();
+    let (mut child, _) = start(dir.path())?;
+    println!("start with these records: {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
+    child.kill()?;
+    child.wait()?;
     Ok(())
+}
+
+/// Our server as a child process; it says where it listens.
+fn start(dir: &Path) -> Result<(Child, Server)> {
+    let mut child = Command::new(std::env::current_exe()?).arg("--serve").arg(dir).stdout(Stdio::piped()).spawn()?;
+    let mut base = String::new();
+    BufReader::new(child.stdout.take().context("stdout")?).read_line(&mut base)?;
+    ensure!(!base.is_empty(), "the server did not start");
+    let (base, pid) = (base.trim().to_owned(), child.id());
+    Ok((child, Server { base, pid, database: dir.join(DATABASE_FILE), cookie: true }))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
@@ -44,17 +93,23 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn load(store: &Store, folder: &Path) -> Result<u64> {
-    let (began, mut resources) = (now(), 0);
-    for file in bundles::files(folder)? {
-        match bundles::load(store, &file) {
-            FileOutcome::Loaded(counts) => resources += counts.values().sum::<u64>(),
-            other => anyhow::bail!("{other:?}"),
-        }
-    }
-    ensure!(resources > 0, "the folder holds no bundles");
-    println!("import: {resources} resources, {:.0} a second", resources as f64 / began.elapsed().as_secs_f64());
-    Ok(resources)
+async fn serve(dir: &Path) -> Result<()> {
+    let store = Store::open(dir, Clock::system(), Mode::Exclusive)?;
+    let settings = web::Settings {
+        practice_name: "Bench".into(),
+        zone: chrono_tz::UTC,
+        idle_lock_s: 40_000,
+        bases: Vec::new(),
+        portal: None,
+        has_mail: true,
+        downtime: None,
+    };
+    let app = web::app(&Web::new(store.clone(), settings), appliance::fhir::http::routes(&store));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!("http://{}/fhir/R4", listener.local_addr()?);
+    std::io::stdout().flush()?;
+    axum::serve(listener, app).await?;
+    Ok(())
 }
 
 fn log_in(store: &Store) -> Result<()> {
@@ -77,8 +132,15 @@ fn log_in(store: &Store) -> Result<()> {
     Ok(store.write_blocking::<_, AccountError, _>(&Actor::anonymous(), job)?)
 }
 
-/// `Observation/id` addresses, and searches by patient and code, of what was loaded.
-fn addresses(store: &Store) -> Result<(Vec<String>, Vec<String>)> {
+fn load(store: &Store, folder: &Path) -> Result<Seen> {
+    let (began, mut resources) = (now(), 0);
+    for file in bundles::files(folder)? {
+        match bundles::load(store, &file) {
+            FileOutcome::Loaded(counts) => resources += counts.values().sum::<u64>(),
+            other => bail!("{other:?}"),
+        }
+    }
+    println!("import: {resources} resources, {:.0} a second", resources as f64 / began.elapsed().as_secs_f64());
     let sql = "SELECT r.id, json_extract(r.body, '$.subject.reference'), json_extract(r.body, '$.code.coding[0].code') \
                FROM resource r JOIN resource_type t ON t.id = r.type WHERE t.name = 'Observation' ORDER BY r.id LIMIT 20000";
     let rows = store.internal_blocking(|db| {
@@ -88,63 +150,154 @@ fn addresses(store: &Store) -> Result<(Vec<String>, Vec<String>)> {
     })?;
     let reads = rows.iter().map(|(id, ..)| format!("Observation/{id}")).collect();
     let searches = rows.iter().map(|(_, patient, code)| format!("Observation?patient={patient}&code={code}")).collect();
-    Ok((reads, searches))
+    Ok(Seen { resources: resources as usize, reads, searches })
 }
 
-async fn serve(store: Store, span: Duration) -> Result<()> {
-    let asked = store.clone();
-    let (reads, searches) = tokio::task::spawn_blocking(move || addresses(&asked)).await??;
-    ensure!(!reads.is_empty(), "the bundles hold no observations");
-    let settings = web::Settings {
-        practice_name: "Bench".into(),
-        zone: chrono_tz::UTC,
-        idle_lock_s: 40_000,
-        bases: Vec::new(),
-        portal: None,
-        has_mail: true,
-        downtime: None,
-    };
-    let app = web::app(&Web::new(store.clone(), settings), appliance::fhir::http::routes(&store));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let base: Arc<str> = format!("http://{}/fhir/R4", listener.local_addr()?).into();
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
-    measure("read by id", &base, span, move |at| (reads[at % reads.len()].clone(), None)).await?;
-    measure("Observation?patient&code", &base, span, move |at| (searches[at % searches.len()].clone(), None)).await?;
-    let body = json!({ "resourceType": "Observation", "status": "final", "valueQuantity": { "value": 71.5, "unit": "kg" },
-                       "code": { "coding": [{ "system": "http://loinc.org", "code": "29463-7" }] } });
-    let body: Arc<str> = body.to_string().into();
-    measure("create, durable", &base, span, move |_| ("Observation".to_owned(), Some(body.to_string()))).await?;
-    server.abort();
+/// One thread drives, as `wrk -t1` does: the server has the other core.
+fn drive(server: Server, seen: Seen, seconds: u64) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let span = Duration::from_secs(seconds);
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let bytes: u64 = [&server.database, &server.database.with_extension("sqlite-wal")]
+            .iter()
+            .filter_map(|file| std::fs::metadata(file).ok())
+            .map(|found| found.len())
+            .sum();
+        println!(
+            "database: {:.1} MB, {:.2} KB a resource",
+            bytes as f64 / 1e6,
+            bytes as f64 / 1e3 / seen.resources as f64
+        );
+        println!("resident before: {:.0} MB", resident_mb(server.pid)?);
+        ensure!(!seen.reads.is_empty(), "the bundles hold no observations");
+        let Seen { reads, searches, .. } = seen;
+        measure("read by id", &server, span, Rc::new(move |at| (at_of(&reads, at), None))).await?;
+        measure("Observation?patient&code", &server, span, Rc::new(move |at| (at_of(&searches, at), None))).await?;
+        let body = json!({ "resourceType": "Observation", "status": "final",
+                           "valueQuantity": { "value": 71.5, "unit": "kg" },
+                           "code": { "coding": [{ "system": "http://loinc.org", "code": "29463-7" }] } });
+        let body = Bytes::from(body.to_string());
+        measure("create", &server, span, Rc::new(move |_| ("Observation".into(), Some(body.clone())))).await?;
+        println!("resident: {:.0} MB", resident_mb(server.pid)?);
+        Ok(())
+    })
+}
+
+fn at_of(addresses: &[String], at: usize) -> String {
+    addresses.get(at % addresses.len()).cloned().unwrap_or_default()
+}
+
+/// What was imported: how much, and addresses to ask for.
+#[derive(Default)]
+struct Seen {
+    resources: usize,
+    reads: Vec<String>,
+    searches: Vec<String>,
+}
+
+async fn import(server: &Server, folder: &Path) -> Result<Seen> {
+    let files = bundles::files(folder)?;
+    let mut connection = connect(server).await?;
+    let (mut seen, mut spent) = (Seen::default(), Duration::ZERO);
+    for file in files {
+        let bytes = Bytes::from(std::fs::read(&file)?);
+        let began = now();
+        let answer = ask(server, &mut connection, "", Some(bytes.clone())).await?;
+        spent += began.elapsed();
+        note(&mut seen, &serde_json::from_slice(&bytes)?, &serde_json::from_slice(&answer)?)?;
+    }
+    println!("import: {} resources, {:.0} a second", seen.resources, seen.resources as f64 / spent.as_secs_f64());
+    Ok(seen)
+}
+
+/// Takes the addresses of the observations from a bundle and the server's answer to it.
+fn note(seen: &mut Seen, bundle: &Value, answer: &Value) -> Result<()> {
+    let entries = |bundle: &Value| bundle["entry"].as_array().cloned().unwrap_or_default();
+    let (asked, told) = (entries(bundle), entries(answer));
+    ensure!(asked.len() == told.len(), "an answer with {} entries for {}", told.len(), asked.len());
+    let mut places = HashMap::new();
+    for (asked, told) in asked.iter().zip(&told) {
+        let status = told["response"]["status"].as_str().unwrap_or_default();
+        ensure!(status.starts_with('2'), "an entry was answered with {status}");
+        let place = told["response"]["location"].as_str().unwrap_or_default();
+        let place: Vec<&str> = place.split("/_history").next().unwrap_or_default().rsplit('/').take(2).collect();
+        if let [id, kind] = place.as_slice() {
+            places.insert(asked["fullUrl"].as_str().unwrap_or_default().to_owned(), format!("{kind}/{id}"));
+        }
+    }
+    for resource in asked.iter().map(|entry| (&entry["fullUrl"], &entry["resource"])) {
+        let (Some(url), "Observation") = (resource.0.as_str(), resource.1["resourceType"].as_str().unwrap_or_default())
+        else {
+            continue;
+        };
+        let patient = resource.1["subject"]["reference"].as_str().and_then(|reference| places.get(reference));
+        let code = resource.1["code"]["coding"][0]["code"].as_str();
+        if let (Some(place), Some(patient), Some(code)) = (places.get(url), patient, code) {
+            seen.reads.push(place.clone());
+            seen.searches.push(format!("Observation?patient={patient}&code={code}"));
+        }
+    }
+    seen.resources += asked.len();
     Ok(())
 }
 
-/// Asks over and over on eight connections, and prints the rate with the median and the 99th percentile.
+async fn connect(server: &Server) -> Result<SendRequest<Full<Bytes>>> {
+    let uri: http::Uri = server.base.parse()?;
+    let stream = tokio::net::TcpStream::connect(uri.authority().context("an address")?.as_str()).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::task::spawn_local(connection);
+    Ok(sender)
+}
+
+async fn ask(
+    server: &Server,
+    connection: &mut SendRequest<Full<Bytes>>,
+    path: &str,
+    body: Option<Bytes>,
+) -> Result<Bytes> {
+    let uri: http::Uri = server.base.parse()?;
+    let method = if body.is_some() { "POST" } else { "GET" };
+    let slash = if path.is_empty() { "" } else { "/" };
+    let mut request = Request::builder()
+        .method(method)
+        .uri(format!("{}{slash}{path}", uri.path().trim_end_matches('/')))
+        .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()));
+    if server.cookie {
+        request = request.header(header::COOKIE, format!("{}={TOKEN}", sessions::COOKIE)).header("x-csrf-token", CSRF);
+    }
+    if body.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/fhir+json");
+    }
+    connection.ready().await?;
+    let answer = connection.send_request(request.body(Full::new(body.unwrap_or_default()))?).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(body.get(..400).unwrap_or(&body)));
+    Ok(body)
+}
+
+/// Asks over and over on eight connections, and prints the rate with the median, the 99th percentile, and what it cost.
 async fn measure(
     name: &str,
-    base: &Arc<str>,
+    server: &Server,
     span: Duration,
-    ask: impl Fn(usize) -> (String, Option<String>) + Send + Sync + 'static,
+    question: Rc<dyn Fn(usize) -> (String, Option<Bytes>)>,
 ) -> Result<()> {
-    let (ask, next) = (Arc::new(ask), Arc::new(AtomicUsize::new(0)));
-    let began = now();
+    let next = Rc::new(std::cell::Cell::new(0_usize));
+    let (began, cpu) = (now(), cpu_s(server.pid)?);
     let workers: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let (ask, next, base) = (Arc::clone(&ask), Arc::clone(&next), Arc::clone(base));
-            tokio::spawn(async move {
-                let client = reqwest::Client::builder().build()?;
+            let (question, next, server) = (Rc::clone(&question), Rc::clone(&next), server.clone());
+            tokio::task::spawn_local(async move {
+                let mut connection = connect(&server).await?;
                 let mut taken = Vec::new();
                 while began.elapsed() < span {
-                    let (path, body) = ask(next.fetch_add(7919, Ordering::Relaxed));
-                    let address = format!("{base}/{path}");
-                    let request = match body {
-                        None => client.get(address),
-                        Some(body) => client.post(address).header("content-type", "application/fhir+json").body(body),
-                    };
-                    let request = request.header("cookie", format!("{}={TOKEN}", sessions::COOKIE));
+                    let at = next.get();
+                    next.set(at.wrapping_add(7919));
+                    let (path, body) = question(at);
                     let asked = now();
-                    let answer = request.header("x-csrf-token", CSRF).send().await?;
-                    ensure!(answer.status().is_success(), "{}", answer.status());
-                    answer.bytes().await?;
+                    ask(&server, &mut connection, &path, body).await?;
                     taken.push(asked.elapsed());
                 }
                 Ok::<_, anyhow::Error>(taken)
@@ -156,14 +309,23 @@ async fn measure(
         taken.extend(worker.await??);
     }
     taken.sort();
+    let rate = taken.len() as f64 / began.elapsed().as_secs_f64();
+    let cost_us = (cpu_s(server.pid)? - cpu) * 1e6 / taken.len() as f64;
     let at = |part: usize| taken.get(taken.len() * part / 100).map_or(0.0, |taken| taken.as_secs_f64() * 1e3);
-    let rate = taken.len() as f64 / span.as_secs_f64();
-    println!("{name}: {rate:.0} a second, p50 {:.2} ms, p99 {:.2} ms", at(50), at(99));
+    println!("{name}: {rate:.0} a second, p50 {:.2} ms, p99 {:.2} ms, {cost_us:.0} us of CPU each", at(50), at(99));
     Ok(())
 }
 
-fn resident_mb() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+fn resident_mb(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1e3)
+}
+
+/// User and system time of a process so far.
+fn cpu_s(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit(')').next().context("stat")?;
+    let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    Ok(ticks / TICKS_PER_S)
 }

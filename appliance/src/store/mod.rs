@@ -3,7 +3,7 @@
 //! - [`Store::write`] runs a closure on a [`Tx`]: resource, history of the superseded version, index rows, outbox and audit
 //!   entry commit together or not at all. Jobs that arrive while a commit runs share the next one.
 //! - [`Store::view`] runs a closure on a [`View`] (one consistent read point) and appends what was read to the audit
-//!   *before* it returns the result: a read whose audit cannot be written fails.
+//!   *before* it returns the result: a read whose audit cannot be written fails. These entries reach the disk within a second.
 //! - [`Store::internal`] reads tables that hold no records (accounts, sessions) without an audit entry.
 
 mod adopt;
@@ -41,13 +41,17 @@ pub use search::Page;
 pub use tx::Tx;
 pub use view::View;
 
+use writer::Flush;
+
 pub(crate) use index::fold;
 pub(crate) use migrate::schema_version;
 pub(crate) use resource::{body_digest, load as load_resource};
 
 use crate::access::Actor;
 use crate::attachments::Attachments;
+use crate::audit::Event;
 use crate::clock::Clock;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -134,7 +138,7 @@ impl Store {
         index::rebuild_if_outdated(&connection, &params)?;
         note_made(data_dir).map_err(StoreError::io("data folder"))?;
         let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), mode == Mode::Exclusive)?;
-        let writer = writer::Writer::start(connection)?;
+        let writer = writer::Writer::start(connection, log_of(&database))?;
         Ok(Store {
             inner: Arc::new(Inner {
                 database,
@@ -170,7 +174,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let answer = self.submit(actor, job);
+        let answer = self.submit(Flush::First, actor, job);
         answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
@@ -181,7 +185,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let answer = self.submit(actor, job);
+        let answer = self.submit(Flush::First, actor, job);
         answer.blocking_recv().unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
@@ -192,16 +196,21 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let (store, reader) = (self.clone(), actor.clone());
-        let run = move |connection: &Connection| {
-            let view = View::new(connection, &store.inner.params, &reader);
-            let result = job(&view);
-            Ok((result, view.into_events()))
-        };
-        let (result, events) = self.internal(run).await?;
-        if !events.is_empty() {
-            self.write(&actor.reading(), move |tx: &mut Tx<'_>| tx.audit_all(&events)).await?;
-        }
+        let (inner, reader) = (Arc::clone(&self.inner), actor.clone());
+        let (result, events) = self.apart(move || inner.view(&reader, job)).await?;
+        self.note_reads(actor, events).await?;
+        result
+    }
+
+    /// [`Store::view`] for what is found by its key. That takes a few pages of the database and less time than another
+    /// thread needs to wake up, so it stays on this one.
+    pub async fn view_one<T, E, F>(&self, actor: &Actor, job: F) -> Result<T, E>
+    where
+        F: FnOnce(&View<'_>) -> Result<T, E>,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (result, events) = self.inner.view(actor, job)?;
+        self.note_reads(actor, events).await?;
         result
     }
 
@@ -211,13 +220,10 @@ impl Store {
         F: FnOnce(&View<'_>) -> Result<T, E>,
         E: From<StoreError> + Send + 'static,
     {
-        let (result, events) = self.inner.read(|connection| {
-            let view = View::new(connection, &self.inner.params, actor);
-            let result = job(&view);
-            Ok::<_, StoreError>((result, view.into_events()))
-        })?;
+        let (result, events) = self.inner.view(actor, job)?;
         if !events.is_empty() {
-            self.write_blocking(&actor.reading(), move |tx: &mut Tx<'_>| tx.audit_all(&events))?;
+            let noted = self.submit(Flush::Soon, &actor.reading(), move |tx: &mut Tx<'_>| tx.audit_all(events));
+            noted.blocking_recv().unwrap_or(Err(StoreError::Closed))?;
         }
         result
     }
@@ -229,9 +235,28 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let _slot = self.inner.reader_slots.acquire().await.map_err(|_| StoreError::Closed)?;
         let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || inner.read(job)).await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+        self.apart(move || inner.read(job)).await
+    }
+
+    /// Runs `job` on a thread that may wait, when one of the readers is free.
+    async fn apart<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        F: FnOnce() -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let _slot = self.inner.reader_slots.acquire().await.map_err(|_| StoreError::Closed)?;
+        tokio::task::spawn_blocking(job).await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// Tells the audit what was read, before anybody else is told.
+    async fn note_reads(&self, actor: &Actor, events: Vec<Event>) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let noted = self.submit(Flush::Soon, &actor.reading(), move |tx: &mut Tx<'_>| tx.audit_all(events));
+        noted.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// [`Store::internal`] for a thread that is not inside the async runtime.
@@ -248,14 +273,14 @@ impl Store {
         self.write(&actor, |tx| tx.canary()).await
     }
 
-    fn submit<T, E, F>(&self, actor: &Actor, job: F) -> tokio::sync::oneshot::Receiver<Result<T, E>>
+    fn submit<T, E, F>(&self, flush: Flush, actor: &Actor, job: F) -> tokio::sync::oneshot::Receiver<Result<T, E>>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
         let (params, actor, clock) = (Arc::clone(&self.inner.params), actor.clone(), self.inner.clock.clone());
-        self.inner.writer.submit(move |connection| {
+        self.inner.writer.submit(flush, move |connection| {
             let now_ms = clock.unix_ms();
             if let Some(once) = &actor.once {
                 once::claim(connection, once, now_ms)?;
@@ -269,6 +294,19 @@ impl Store {
 }
 
 impl Inner {
+    /// Runs `job` on one consistent read point; gives its result and what it read.
+    fn view<T, E>(
+        &self,
+        actor: &Actor,
+        job: impl FnOnce(&View<'_>) -> Result<T, E>,
+    ) -> Result<(Result<T, E>, Vec<Event>), StoreError> {
+        self.read(|connection| {
+            let view = View::new(connection, &self.params, actor);
+            let result = job(&view);
+            Ok((result, view.into_events()))
+        })
+    }
+
     /// Runs `job` inside one deferred read transaction, so that it sees one state of the records.
     fn read<T, E: From<StoreError>>(&self, job: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
         let idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -276,15 +314,23 @@ impl Inner {
             Some(connection) => connection,
             None => open_reader(&self.database)?,
         };
-        let transaction = connection.unchecked_transaction().map_err(StoreError::from)?;
+        writer::run_cached(&connection, "BEGIN").map_err(StoreError::from)?;
         let result = job(&connection);
-        transaction.rollback().map_err(StoreError::from)?;
+        // A connection that cannot end its transaction is closed, which ends it.
+        writer::run_cached(&connection, "ROLLBACK").map_err(StoreError::from)?;
         let mut idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < READERS_MAX {
             idle.push(connection);
         }
         result
     }
+}
+
+/// SQLite's write-ahead log of a database.
+fn log_of(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
 }
 
 fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
@@ -296,6 +342,7 @@ fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
     // FULL: a commit is on the disk when a clinician sees "saved".
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    plan_once(connection)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
     // A log that grew while a copy was made gives its room back.
@@ -304,11 +351,18 @@ fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A statement keeps its plan whatever values are bound. Otherwise each new value of a read by id planned it anew, which
+/// cost more than the read.
+fn plan_once(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
+}
+
 fn open_reader(database: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(database, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
+    plan_once(&connection)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)

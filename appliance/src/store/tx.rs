@@ -210,8 +210,8 @@ impl<'a> Tx<'a> {
         self.events.push(event);
     }
 
-    pub(super) fn audit_all(&mut self, events: &[Event]) -> Result<(), StoreError> {
-        self.events.extend_from_slice(events);
+    pub(super) fn audit_all(&mut self, events: Vec<Event>) -> Result<(), StoreError> {
+        self.events = events;
         Ok(())
     }
 

@@ -1,37 +1,58 @@
 //! The writer thread: the only connection that writes. Jobs that wait together are committed together (one fsync), each
 //! inside its own savepoint, so that the failure of one leaves the others untouched.
+//!
+//! A commit that holds nothing but audit entries of reads does not wait for the disk ([`Flush::Soon`]): it is in the log
+//! file, which a killed process loses no byte of, and a second thread flushes that file within [`FLUSH_WITHIN`]. Only a
+//! machine that loses power in between forgets these entries, and then the end of the chain as one piece.
 
 use super::StoreError;
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Jobs in one commit at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 64;
+
+/// How long a commit that did not wait for the disk is without it.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// When a job's changes are on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flush {
+    /// Within [`FLUSH_WITHIN`] of the answer: entries of the audit about reads.
+    Soon,
+    /// Before the answer: all that somebody was told is saved.
+    First,
+}
 
 /// Runs with the open transaction (or with why there is none) and gives back what tells the caller, after the commit.
 type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Finish + Send>;
 type Finish = Box<dyn FnOnce(Result<(), StoreError>)>;
 
 pub struct Writer {
-    jobs: Option<mpsc::Sender<Job>>,
+    jobs: Option<mpsc::Sender<(Flush, Job)>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    pub fn start(connection: Connection) -> Result<Writer, StoreError> {
+    /// `log` is the database's write-ahead log.
+    pub fn start(connection: Connection, log: PathBuf) -> Result<Writer, StoreError> {
         let (jobs, inbox) = mpsc::channel();
+        let flusher = Flusher::start(log)?;
         let thread = std::thread::Builder::new()
             .name("records-writer".into())
-            .spawn(move || run(&connection, &inbox))
+            .spawn(move || run(&connection, &inbox, &flusher))
             .map_err(StoreError::io("writer thread"))?;
         Ok(Writer { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Queues `job`; the receiver yields its result after the commit that made it durable.
-    pub fn submit<T, E, F>(&self, job: F) -> oneshot::Receiver<Result<T, E>>
+    /// Queues `job`; the receiver yields its result after its commit, which is on the disk unless it is flushed [`Flush::Soon`].
+    pub fn submit<T, E, F>(&self, flush: Flush, job: F) -> oneshot::Receiver<Result<T, E>>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -51,7 +72,7 @@ impl Writer {
         });
         if let Some(jobs) = &self.jobs {
             // A closed inbox drops the job and with it the reply: the caller sees `Closed`.
-            let _ = jobs.send(job);
+            let _ = jobs.send((flush, job));
         }
         answer
     }
@@ -69,24 +90,36 @@ impl Drop for Writer {
     }
 }
 
-fn run(connection: &Connection, inbox: &mpsc::Receiver<Job>) {
+fn run(connection: &Connection, inbox: &mpsc::Receiver<(Flush, Job)>, flusher: &Flusher) {
+    let mut setting = Flush::First;
     while let Ok(first) = inbox.recv() {
         let mut batch = vec![first];
         batch.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(BATCH_MAX - 1));
-        commit_together(connection, batch);
+        let strictest = batch.iter().map(|(flush, _)| *flush).max().unwrap_or(Flush::First);
+        let flush = if flusher.failed() { Flush::First } else { strictest };
+        let set = if flush == setting { Ok(()) } else { set_flush(connection, flush) };
+        setting = if set.is_ok() { flush } else { setting };
+        commit_together(connection, set, batch.into_iter().map(|(_, job)| job));
+        if flush == Flush::Soon {
+            flusher.ask();
+        }
     }
 }
 
-fn commit_together(connection: &Connection, batch: Vec<Job>) {
-    let transaction = match connection.execute_batch("BEGIN IMMEDIATE") {
-        Ok(()) => Ok(()),
-        Err(error) => Err(StoreError::from(error)),
-    };
-    let mut finishes = Vec::with_capacity(batch.len());
+/// NORMAL leaves the log unflushed at a commit, and the next commit under FULL flushes all of it.
+fn set_flush(connection: &Connection, flush: Flush) -> rusqlite::Result<()> {
+    // Takes effect while it is parsed: no statement for the cache.
+    connection.pragma_update(None, "synchronous", if flush == Flush::Soon { "normal" } else { "full" })
+}
+
+fn commit_together(connection: &Connection, ready: rusqlite::Result<()>, batch: impl Iterator<Item = Job>) {
+    let began = ready.and_then(|()| run_cached(connection, "BEGIN IMMEDIATE"));
+    let transaction = began.map_err(StoreError::from);
+    let mut finishes = Vec::with_capacity(batch.size_hint().0);
     for job in batch {
         finishes.push(job(transaction.clone().map(|()| connection)));
     }
-    let committed = transaction.and_then(|()| connection.execute_batch("COMMIT").map_err(StoreError::from));
+    let committed = transaction.and_then(|()| run_cached(connection, "COMMIT").map_err(StoreError::from));
     if committed.is_err() && !connection.is_autocommit() {
         // The failed commit is what callers hear of; a failed rollback shows at the next BEGIN.
         let _ = connection.execute_batch("ROLLBACK");
@@ -101,14 +134,63 @@ fn in_savepoint<T, E: From<StoreError>>(
     connection: &Connection,
     job: impl FnOnce(&Connection) -> Result<T, E>,
 ) -> Result<T, E> {
-    connection.execute_batch("SAVEPOINT job").map_err(StoreError::from)?;
+    run_cached(connection, "SAVEPOINT job").map_err(StoreError::from)?;
     let result = catch_unwind(AssertUnwindSafe(|| job(connection))).unwrap_or_else(|_| {
         log::error!("store.write.panicked");
         Err(StoreError::Closed.into())
     });
-    let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
     // After a full disk SQLite may have rolled the whole transaction back; then there is no savepoint left to end, and
     // the commit that follows fails for every job of the batch.
-    connection.execute_batch(end).map_err(StoreError::from)?;
+    if result.is_err() {
+        run_cached(connection, "ROLLBACK TO job").map_err(StoreError::from)?;
+    }
+    run_cached(connection, "RELEASE job").map_err(StoreError::from)?;
     result
+}
+
+/// The few statements around every job are parsed once.
+pub(super) fn run_cached(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.raw_execute().map(|_| ())
+}
+
+/// Flushes the log beside the writer, which need not wait for it.
+struct Flusher {
+    asked: mpsc::SyncSender<()>,
+    failed: Arc<AtomicBool>,
+}
+
+impl Flusher {
+    /// The thread ends with the last sender of questions.
+    fn start(log: PathBuf) -> Result<Flusher, StoreError> {
+        let (asked, questions) = mpsc::sync_channel::<()>(1);
+        let failed = Arc::new(AtomicBool::new(false));
+        let has_failed = Arc::clone(&failed);
+        let flush = move || {
+            let (_writer_lives, never) = mpsc::channel::<()>();
+            while questions.recv().is_ok() {
+                // More commits come together here; the channel's other end is held above, so this only waits.
+                let _ = never.recv_timeout(FLUSH_WITHIN / 2);
+                let _ = questions.try_recv();
+                let flushed = std::fs::File::open(&log).and_then(|log| log.sync_data());
+                if flushed.is_err() && !has_failed.swap(true, Ordering::Relaxed) {
+                    log::error!("store.flush.failed");
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("records-flush".into())
+            .spawn(flush)
+            .map_err(StoreError::io("flush thread"))?;
+        Ok(Flusher { asked, failed })
+    }
+
+    fn ask(&self) {
+        // Full: it is asked already, and flushes after this.
+        let _ = self.asked.try_send(());
+    }
+
+    /// After a failed flush nobody is answered before the disk has it: a disk that fails again fails the commit.
+    fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
 }

@@ -130,9 +130,9 @@ pub async fn gate(State(rule): State<Rule>, request: Request, next: Next) -> Res
 }
 
 /// A request of a registered program: its token is all that it has, cookies are not looked at.
-async fn app_visit(web: &Web, token: String, request: &Parts) -> Result<Visit, StoreError> {
+async fn app_visit(web: &Web, token: &str, request: &Parts) -> Result<Visit, StoreError> {
     let now_ms = web.store().clock().unix_ms();
-    let actor = web.store().internal(move |db| crate::access::smart::actor(db, &token, now_ms)).await?;
+    let actor = web.store().internal_blocking(|db| crate::access::smart::actor(db, token, now_ms))?;
     let actor = actor.unwrap_or_else(Actor::anonymous);
     let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     Ok(Visit { session: None, actor, csrf: String::new(), address, fragment: false, here: String::new() })
@@ -141,7 +141,7 @@ async fn app_visit(web: &Web, token: String, request: &Parts) -> Result<Visit, S
 async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
     let (web, headers) = (&rule.web, &request.headers);
     if let Some(token) = crate::fhir::smart::bearer(headers).filter(|_| rule.surface == Surface::Fhir) {
-        return app_visit(web, token.to_owned(), request).await;
+        return app_visit(web, token, request).await;
     }
     let name = match rule.door {
         Door::Staff => Some(sessions::COOKIE),
@@ -149,8 +149,8 @@ async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
         Door::Public => None,
     };
     let session = match name.and_then(|name| cookie(headers, name)) {
-        Some(token) if rule.door == Door::Patients => find_patient(web, token.to_owned()).await?,
-        Some(token) => find_session(web, token.to_owned()).await?,
+        Some(token) if rule.door == Door::Patients => find_patient(web, token).await?,
+        Some(token) => find_session(web, token).await?,
         None => None,
     };
     let csrf = match &session {
@@ -164,10 +164,10 @@ async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
     Ok(Visit { session: session.map(Arc::new), actor, csrf, address, fragment, here })
 }
 
-async fn find_session(web: &Web, token: String) -> Result<Option<Session>, StoreError> {
+async fn find_session(web: &Web, token: &str) -> Result<Option<Session>, StoreError> {
     let (idle_s, now) = (web.settings().idle_lock_s, web.now());
-    let find = move |db: &rusqlite::Connection| sessions::find(db, &token, idle_s, now);
-    let session = web.store().internal(find).await.map_err(store_error)?;
+    // One row by its key: no work for another thread.
+    let session = web.store().internal_blocking(|db| sessions::find(db, token, idle_s, now)).map_err(store_error)?;
     if let Some(session) = session.as_ref().filter(|s| s.touch_due(now)) {
         let seen = session.clone();
         web.write_accounts(&session.actor, move |db| sessions::touch(db, &seen, now)).await.map_err(store_error)?;
@@ -175,10 +175,9 @@ async fn find_session(web: &Web, token: String) -> Result<Option<Session>, Store
     Ok(session)
 }
 
-async fn find_patient(web: &Web, token: String) -> Result<Option<Session>, StoreError> {
+async fn find_patient(web: &Web, token: &str) -> Result<Option<Session>, StoreError> {
     let now = web.now();
-    let find = move |db: &rusqlite::Connection| portal::find(db, &token, now);
-    let session = web.store().internal(find).await.map_err(store_error)?;
+    let session = web.store().internal_blocking(|db| portal::find(db, token, now)).map_err(store_error)?;
     if let Some(session) = session.as_ref().filter(|s| s.touch_due(now)) {
         let seen = session.clone();
         web.write_accounts(&session.actor, move |db| portal::touch(db, &seen, now)).await.map_err(store_error)?;
