@@ -238,6 +238,11 @@ pub async fn unlock(env: &Env, store: &NamedStore, with: &UnlockWith) -> Result<
     Ok(secrets(env, keyring, with, Purpose::Read).await?.open_key())
 }
 
+/// [`unlock`] with a keyring that the caller has, e.g. from a recovery kit where the store's own is damaged.
+pub async fn unlock_by(env: &Env, keyring: Bytes, with: &UnlockWith) -> Result<OpenKey> {
+    Ok(secrets(env, keyring, with, Purpose::Read).await?.open_key())
+}
+
 /// A new writer, for a machine that lost its own credential. The open key alone cannot make one.
 pub async fn recover_writer(env: &Env, keyring: Bytes, with: &UnlockWith) -> Result<WriterCredential> {
     let secrets = secrets(env, keyring, with, Purpose::Read).await?;

@@ -17,6 +17,7 @@ use backup_engine::{
 use backup_report::ReportSigner;
 use bytes::Bytes;
 use clap::Args;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,7 +85,7 @@ pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     let env = Env::real();
     let with = args.unlock.find(Some(&args.kit))?;
     let keyring = keyring(&env, &kit, &store).await?;
-    let open = backup_engine::unlock(&env, &store, &with).await.context("the keyring")?;
+    let open = backup_engine::unlock_by(&env, keyring.clone(), &with).await.context("the keyring")?;
     ensure!(open.repository().to_string() == kit.repository, "the store holds another repository than the kit's");
     let pruner = backup_engine::issue_pruner(&env, keyring.clone(), &with).await?;
     let writer = backup_engine::recover_writer(&env, keyring, &with).await?;
@@ -103,11 +104,29 @@ async fn keyring(env: &Env, kit: &Kit, store: &NamedStore) -> anyhow::Result<Byt
             }
             eprintln!("backupd: {error}: going on with the keyring of the kit");
             let kept = kit.keyring()?;
-            backup_engine::put_back_keyring(store, &kept).await?;
+            // The last copy may lie on a medium that is mounted read-only, and should.
+            if let Err(error) = backup_engine::put_back_keyring(store, &kept).await {
+                eprintln!("backupd: the store's own keyring stays as it is: {error}");
+            }
             Ok(kept)
         }
         found => Ok(found.context("the keyring")?),
     }
+}
+
+/// A snapshot newer than the one that came back.
+struct Skipped {
+    info: SnapshotInfo,
+    why: Why,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Why {
+    /// The store has lost a part of it.
+    Damaged,
+    /// It lacks files that could not be read when it was taken.
+    Partial,
 }
 
 /// An empty folder, or one in which an earlier attempt was interrupted (`true`).
@@ -130,6 +149,13 @@ fn time(info: &SnapshotInfo) -> String {
     taken.format("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
+impl Skipped {
+    fn json(&self) -> serde_json::Value {
+        let Self { info, why } = self;
+        serde_json::json!({ "id": info.id.to_string(), "source": info.source, "taken_unix_ms": info.taken_unix_ms, "why": why })
+    }
+}
+
 /// What a person pastes to start a daemon.
 fn start_command(daemon: &str, settings: &Path) -> String {
     format!("backupd {daemon} --config {}", quoted(settings))
@@ -145,9 +171,9 @@ fn remove_if_there(dir: &Path) -> anyhow::Result<()> {
 impl Recovery {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let staging = self.dir.join(STAGING);
-        let (mut snapshots, mut bytes) = (Vec::new(), 0);
+        let (mut snapshots, mut skipped, mut bytes) = (Vec::new(), Vec::new(), 0);
         for candidates in self.candidates().await? {
-            let (info, fetched) = self.newest_whole(candidates, &staging).await?;
+            let (info, fetched) = self.newest_whole(candidates, &staging, &mut skipped).await?;
             snapshots.push(info);
             bytes += fetched;
         }
@@ -173,11 +199,11 @@ impl Recovery {
         self.write_keys(&serve, verifier.as_ref())?;
         // Last: as long as it is there, the same command goes on.
         fs::remove_dir_all(&staging).context("the staging folder cannot be removed")?;
-        self.tell(&serve, verifier.as_ref(), &snapshots, bytes);
+        self.tell(&serve, verifier.as_ref(), (&snapshots, &skipped), bytes);
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The whole snapshots of every source, newest first.
+    /// The snapshots of every source that has a whole one, newest first.
     async fn candidates(&self) -> anyhow::Result<Vec<Vec<SnapshotInfo>>> {
         let heads = backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(&self.store)).await?;
         let mut snapshots = heads.snapshots;
@@ -192,9 +218,10 @@ impl Recovery {
             snapshots.drain(..at);
         }
         let mut by_source: BTreeMap<String, Vec<SnapshotInfo>> = BTreeMap::new();
-        for info in snapshots.into_iter().filter(|s| !s.partial) {
+        for info in snapshots {
             by_source.entry(info.source.clone()).or_default().push(info);
         }
+        by_source.retain(|_, snapshots| snapshots.iter().any(|s| !s.partial));
         ensure!(
             !by_source.is_empty(),
             "store {} holds no whole snapshot: try another store of the kit",
@@ -204,9 +231,19 @@ impl Recovery {
     }
 
     /// Fetches the newest; where the store has lost a part of it, the one before.
-    async fn newest_whole(&self, candidates: Vec<SnapshotInfo>, staging: &Path) -> anyhow::Result<(SnapshotInfo, u64)> {
+    async fn newest_whole(
+        &self,
+        candidates: Vec<SnapshotInfo>,
+        staging: &Path,
+        skipped: &mut Vec<Skipped>,
+    ) -> anyhow::Result<(SnapshotInfo, u64)> {
         let mut last = None;
         for info in candidates {
+            if info.partial {
+                eprintln!("backupd: snapshot {} of {} lacks files: going back to the one before", info.id, time(&info));
+                skipped.push(Skipped { info, why: Why::Partial });
+                continue;
+            }
             let into = staging.join(&info.source);
             match self.fetch(&info, &into).await {
                 Ok(bytes) => return Ok((info, bytes)),
@@ -214,6 +251,7 @@ impl Recovery {
                     eprintln!("backupd: snapshot {} of {} is not whole here: {error}", info.id, time(&info));
                     eprintln!("backupd: going back to the one before; another store of the kit may have the newer one");
                     remove_if_there(&into)?;
+                    skipped.push(Skipped { info, why: Why::Damaged });
                     last = Some(error);
                 }
                 Err(error) => return Err(error).context(format!("store {}", self.store.name)),
@@ -362,7 +400,13 @@ impl Recovery {
         Ok(())
     }
 
-    fn tell(&self, serve: &ServeSettings, verifier: Option<&VerifierSettings>, snapshots: &[SnapshotInfo], bytes: u64) {
+    fn tell(
+        &self,
+        serve: &ServeSettings,
+        verifier: Option<&VerifierSettings>,
+        (snapshots, skipped): (&[SnapshotInfo], &[Skipped]),
+        bytes: u64,
+    ) {
         let newest = snapshots.iter().map(|s| s.taken_unix_ms).max().unwrap_or(0);
         let maintain = Some(serve.file.with_file_name("maintain.toml")).filter(|file| file.is_file());
         let daemons =
@@ -376,6 +420,7 @@ impl Recovery {
                 "store": self.store.name,
                 "snapshots": snapshots.iter().map(|s| s.id.to_string()).collect::<Vec<_>>(),
                 "taken_unix_ms": newest,
+                "skipped": skipped.iter().map(Skipped::json).collect::<Vec<_>>(),
                 "bytes": bytes,
                 "into": self.dir.display().to_string(),
                 "commands": commands,
@@ -385,6 +430,14 @@ impl Recovery {
         }
         let taken = chrono::DateTime::from_timestamp_millis(newest).unwrap_or_default();
         say!("{} is back in {} as of {}.", self.kit.practice, self.dir.display(), taken.format("%Y-%m-%d %H:%M:%SZ"));
+        if !skipped.is_empty() {
+            say!(
+                "{} newer snapshots are not whole in {}: what was entered after that time is missing.",
+                skipped.len(),
+                self.store.name
+            );
+            say!("Before you go on, try another store of the kit, in another empty folder.");
+        }
         say!("Start the EMR with its settings, then:");
         for command in commands {
             say!("  {command}");

@@ -18,6 +18,12 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// A moment, to the second.
+pub fn time(unix_ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

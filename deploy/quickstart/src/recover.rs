@@ -74,15 +74,55 @@ pub fn run(dir: &Path, recover: &Recover, binaries: &Binaries) -> anyhow::Result
     let layout = Layout::new(dir)?;
     let reached = Reached::of(&layout)?;
     let programs = chain::obtain_programs(binaries, steps)?;
+    let mut missing = None;
     if reached == Reached::Nothing {
-        chain::runtime()?.block_on(bring_back(&layout, recover, store, programs.clone(), steps))?;
+        let brought = chain::runtime()?.block_on(bring_back(&layout, recover, store, programs.clone(), steps))?;
+        missing = brought.missing();
+        if let Some(missing) = &missing {
+            output::note(&format!("  !! {missing}"));
+        }
     }
 
     let _lock = Lock::take(&layout.lock())?;
     take_over_store(&layout, store, &recover.store_folder)?;
     let practice = Practice::prepare(&layout, Wishes::default())?;
     anyhow::ensure!(practice.done.backup, "the recovered folder lacks quickstart.toml: it was not made by quickstart");
-    chain::supervised(&layout, practice, programs, steps, async |chain| into_service(chain).await)
+    chain::supervised(&layout, practice, programs, steps, async |chain| into_service(chain, missing.as_deref()).await)
+}
+
+/// What `backupd recover --json` says at its end.
+#[derive(Deserialize)]
+struct Recovered {
+    taken_unix_ms: i64,
+    /// Newer snapshots that the store no longer has whole.
+    skipped: Vec<Skipped>,
+}
+
+#[derive(Deserialize)]
+struct Skipped {
+    taken_unix_ms: i64,
+}
+
+impl Recovered {
+    fn of(output: &[u8]) -> anyhow::Result<Self> {
+        let lines = output.split(|byte| *byte == b'\n').rev();
+        let last = lines.into_iter().find_map(|line| serde_json::from_slice(line).ok());
+        last.context("backupd recover did not say what came back")
+    }
+
+    /// What the person who recovers has to know before anybody works with these records.
+    fn missing(&self) -> Option<String> {
+        let newest = self.skipped.iter().map(|skipped| skipped.taken_unix_ms).max()?;
+        Some(format!(
+            "The records are those of {}. This store no longer has {} newer snapshot{} whole (the newest of {}): what was \
+             entered in between is not there. If another store is left, recover from it into another folder, and compare, \
+             before anybody works with this one.",
+            output::time(self.taken_unix_ms),
+            self.skipped.len(),
+            if self.skipped.len() == 1 { "" } else { "s" },
+            output::time(newest)
+        ))
+    }
 }
 
 /// How far an attempt that was interrupted came: the same command goes on from there.
@@ -123,7 +163,7 @@ async fn bring_back(
     store: StoreName,
     programs: Programs,
     steps: Steps,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Recovered> {
     let work = supervise::run_folder(None)?;
     let step = steps.begin("bringing configuration, keys and records back from one store");
     let supervisor = Supervisor::new(programs, work.clone(), &Layout::new(&work)?);
@@ -134,13 +174,13 @@ async fn bring_back(
     };
     supervisor.stop_all().await;
     match &brought {
-        Ok(()) => std::fs::remove_dir_all(&work).ok(),
+        Ok(_) => std::fs::remove_dir_all(&work).ok(),
         // The message names the log.
         Err(_) => std::fs::remove_file(work.join(KEYS)).ok(),
     };
-    brought?;
-    step.done("configuration, keys and records are back");
-    Ok(())
+    let brought = brought?;
+    step.done(&format!("configuration, keys and records are back, as of {}", output::time(brought.taken_unix_ms)));
+    Ok(brought)
 }
 
 async fn ask_backupd(
@@ -149,11 +189,12 @@ async fn ask_backupd(
     recover: &Recover,
     store: StoreName,
     work: &Path,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Recovered> {
     let (folder, kit) = (std::path::absolute(&recover.store_folder)?, std::path::absolute(&recover.kit)?);
     let paper_key = paper_key(&kit, recover.paper_key_file.as_deref())?;
     warn_of_readable(&paper_key);
-    let mut arguments = arguments!["recover", "--kit", &kit, "--store", store.id(), "--into", layout.dir()].to_vec();
+    let mut arguments =
+        arguments!["recover", "--json", "--kit", &kit, "--store", store.id(), "--into", layout.dir()].to_vec();
     arguments.extend(arguments!["--paper-key-file", paper_key].to_vec());
     // Lives as long as the server.
     let mut chosen = Chosen::default();
@@ -175,7 +216,9 @@ async fn ask_backupd(
             supervisor.start(Daemon { name: store.id(), program, arguments: server }).await?;
         }
     }
-    supervisor.run("backupd-recover", "backupd", &arguments).await
+    let finished = supervisor.run_with("backupd-recover", "backupd", &arguments, |_| {}).await?;
+    anyhow::ensure!(finished.success, "{}", finished.problem);
+    Recovered::of(&finished.output)
 }
 
 /// On a read-only medium the paper key's mode cannot be changed; `backupd recover` goes on, and its own warning is in a log.
@@ -236,7 +279,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 
 /// Starts everything on what came back, makes the console's accounts anew (they lived only there), takes the next snapshot
 /// and proves it.
-async fn into_service(chain: &mut Chain<'_>) -> anyhow::Result<bool> {
+async fn into_service(chain: &mut Chain<'_>, missing: Option<&str>) -> anyhow::Result<bool> {
     let mut users = Users::prepare(chain.layout)?;
     users.forget_console(chain.layout)?;
     chain.start_programs(&mut users).await?;
@@ -247,12 +290,30 @@ async fn into_service(chain: &mut Chain<'_>) -> anyhow::Result<bool> {
         chain.layout.dir().display(),
         files::quoted(chain.layout.dir())
     ))?;
+    if let Some(missing) = missing {
+        output::say(&format!("\n!! {missing}"))?;
+    }
     Ok(well)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_store_has_lost_is_told_with_its_time() {
+        let said = br#"{"event":"progress"}
+{"event":"recovered","taken_unix_ms":1000,"skipped":[{"id":"a","source":"emr","taken_unix_ms":61000,"why":"damaged"}]}
+"#;
+        let missing = Recovered::of(said).unwrap().missing().unwrap();
+        assert!(
+            missing.contains("1970-01-01 00:00:01 UTC") && missing.contains("1970-01-01 00:01:01 UTC"),
+            "{missing}"
+        );
+        let whole = br#"{"event":"recovered","taken_unix_ms":1000,"skipped":[]}"#;
+        assert_eq!(Recovered::of(whole).unwrap().missing(), None);
+        assert!(Recovered::of(b"").is_err());
+    }
 
     #[test]
     fn a_kit_tells_the_credentials_of_a_provider() {

@@ -34,7 +34,12 @@ fn the_kit_and_one_store_bring_the_practice_back() -> Result<()> {
         .arg("--bin-dir")
         .arg(bin_dir())
         .output()?;
-    ensure!(out.status.success(), "{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let said = format!("{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    ensure!(out.status.success(), "{said}");
+    ensure!(
+        said.matches("no longer has 1 newer snapshot whole").count() == 2,
+        "it is told before and at the end: {said}"
+    );
     if !practice.dir.join("users.toml").exists() {
         std::fs::write(practice.dir.join("users.toml"), users)?;
     }
