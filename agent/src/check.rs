@@ -4,8 +4,9 @@ use crate::settings::Settings;
 use crate::verdict::{findings, percent, word};
 use agent_api::{HostHealth, Label, Level, PowerOff, SensorState};
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How long the running agent may take.
@@ -14,22 +15,31 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// What the running agent sees. It has looked many times and knows a trend, such as a disk that fills; one look does not,
-/// and the check would say less than the wall page. `None` where it does not run or speaks TLS.
+/// and the check would say less than the wall page. `None` where it does not run.
 pub async fn of_running(settings: &Settings) -> Option<HostHealth> {
-    if settings.tls_cert.is_some() || !settings.listen.ip().is_loopback() {
-        return None;
+    let mut address = settings.listen;
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
     }
     let ask = async {
-        let mut stream = TcpStream::connect(settings.listen).await?;
-        stream.write_all(b"GET /health.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-        std::io::Result::Ok(answer)
+        match &settings.tls_cert {
+            None => health_of(TcpStream::connect(address).await?).await,
+            Some(cert) => health_of(service::tls::connect_to_own(address, cert).await?).await,
+        }
     };
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask).await.ok()?.ok()?;
     let text = std::str::from_utf8(&answer).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     if head.starts_with("HTTP/1.1 200 ") { serde_json::from_str(body).ok() } else { None }
+}
+
+async fn health_of(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<Vec<u8>> {
+    stream.write_all(b"GET /health.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+    Ok(answer)
 }
 
 /// The plugin interface's exit codes.

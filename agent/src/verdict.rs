@@ -3,7 +3,7 @@
 use crate::settings::Settings;
 use agent_api::{
     Activity, BackupHealth, DrillResult, Filesystem, FilesystemRole, HostHealth, Label, Level, Pause, PowerOff, Sensor,
-    SensorKind, SensorState, StoreState,
+    SensorKind, SensorState, StoreHealth, StoreState,
 };
 
 /// A health message older than this tells nothing about now.
@@ -22,12 +22,32 @@ pub enum Finding {
     BackupUnknown,
     BackupLate,
     BackupPaused(Pause),
-    Store { store: Label, state: StoreState },
-    DrillFailed { store: Label },
-    Filesystem { role: FilesystemRole, level: Level },
-    FilesystemUnknown { role: FilesystemRole },
-    Sensor { kind: SensorKind, state: SensorState },
-    DiskGone { serial: Label, bay: Label },
+    Store {
+        store: Label,
+        state: StoreState,
+    },
+    DrillFailed {
+        store: Label,
+    },
+    /// The last drill proved nothing, the last that did is too long ago, or there was none.
+    Unproved {
+        store: Label,
+    },
+    Filesystem {
+        role: FilesystemRole,
+        level: Level,
+    },
+    FilesystemUnknown {
+        role: FilesystemRole,
+    },
+    Sensor {
+        kind: SensorKind,
+        state: SensorState,
+    },
+    DiskGone {
+        serial: Label,
+        bay: Label,
+    },
     MemoryLow,
     MemoryUnknown,
     LoadHigh,
@@ -100,7 +120,7 @@ impl Finding {
             Self::BackupPaused(Pause::SourceUnreachable) => Level::Warning,
             Self::BackupPaused(Pause::DiskAlmostFull | Pause::QuorumUnreachable) => Level::Critical,
             Self::Store { state: StoreState::Missing | StoreState::Corrupt, .. } => Level::Critical,
-            Self::Store { .. } => Level::Warning,
+            Self::Store { .. } | Self::Unproved { .. } => Level::Warning,
             Self::Filesystem { level, .. } => *level,
             Self::Sensor { state: SensorState::Critical, .. } => Level::Critical,
             Self::Sensor { .. } | Self::MemoryLow | Self::LoadHigh | Self::ClockUnsynchronized => Level::Warning,
@@ -115,6 +135,7 @@ impl Finding {
             Self::BackupPaused(pause) => format!("backup: paused ({})", word(pause)),
             Self::Store { store, state } => format!("store {store}: {}", word(state)),
             Self::DrillFailed { store } => format!("store {store}: the last restore drill failed"),
+            Self::Unproved { store } => format!("store {store}: no restore drill has passed lately"),
             Self::Filesystem { role, .. } => format!("filesystem {}: filling up", word(role)),
             Self::FilesystemUnknown { role } => format!("filesystem {}: cannot be looked at", word(role)),
             Self::Sensor { kind, state } => format!("{}: {}", word(kind), word(state)),
@@ -133,7 +154,9 @@ impl Finding {
             Self::BackupPaused(Pause::QuorumUnreachable) | Self::Store { state: StoreState::Unreachable, .. } => {
                 "Check uplink cable, switch port and link light. Then call practice IT."
             }
-            Self::BackupPaused(_) | Self::Store { .. } => "Nothing to do here. Practice IT must look.",
+            Self::BackupPaused(_) | Self::Store { .. } | Self::Unproved { .. } => {
+                "Nothing to do here. Practice IT must look."
+            }
             Self::Filesystem { .. } | Self::FilesystemUnknown { .. } => {
                 "Nothing to do here. Call practice IT; do not remove disks."
             }
@@ -182,6 +205,8 @@ fn backup_findings(backup: Option<&BackupHealth>) -> Vec<Finding> {
         }
         if store.last_drill == Some(DrillResult::Fail) {
             found.push(Finding::DrillFailed { store: store.store.clone() });
+        } else if is_unproved(store, backup.drill_age_s_max) {
+            found.push(Finding::Unproved { store: store.store.clone() });
         }
     }
     found
@@ -189,6 +214,12 @@ fn backup_findings(backup: Option<&BackupHealth>) -> Vec<Finding> {
 
 fn is_late(backup: &BackupHealth) -> bool {
     backup.durable_age_s.is_none_or(|age_s| age_s > backup.durable_age_s_max)
+}
+
+/// Where drills are held, each store has to have passed one lately.
+fn is_unproved(store: &StoreHealth, drill_age_s_max: Option<u64>) -> bool {
+    let Some(max) = drill_age_s_max else { return false };
+    store.last_drill != Some(DrillResult::Pass) || store.proved_age_s.is_none_or(|age_s| age_s > max)
 }
 
 fn filesystem_finding(filesystem: &Filesystem) -> Option<Finding> {
@@ -255,6 +286,19 @@ mod tests {
         assert_eq!(with_backup(|b| b.stores[0].state = StoreState::Corrupt).verdict, Level::Critical);
         assert_eq!(with_backup(|b| b.stores[0].last_drill = Some(DrillResult::Fail)).verdict, Level::Critical);
         assert_eq!(with_backup(|b| b.durable_age_s = None).verdict, Level::Critical);
+    }
+
+    #[test]
+    fn a_store_that_no_drill_proved_lately_is_a_warning() {
+        let drilled = |change: fn(&mut StoreHealth)| with_backup(|b| change(&mut b.stores[0])).verdict;
+        assert_eq!(drilled(|s| s.last_drill = Some(DrillResult::Inconclusive)), Level::Warning);
+        assert_eq!(drilled(|s| (s.last_drill, s.proved_age_s) = (None, None)), Level::Warning);
+        assert_eq!(drilled(|s| s.proved_age_s = Some(86_401)), Level::Warning);
+        let nobody_drills = with_backup(|b| {
+            b.drill_age_s_max = None;
+            (b.stores[0].last_drill, b.stores[0].proved_age_s) = (None, None);
+        });
+        assert_eq!(nobody_drills.verdict, Level::Ok);
     }
 
     #[test]

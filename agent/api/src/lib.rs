@@ -20,10 +20,13 @@ pub struct BackupHealth {
     /// When these fields were true, Unix seconds.
     pub at_unix_s: i64,
     pub activity: Activity,
-    /// Age of the newest snapshot that is durable at the quorum; `None` before the first.
+    /// Age of the newest snapshot that is durable at the quorum; `None` before the first, and where a clock was wrong.
     pub durable_age_s: Option<u64>,
     /// The age at which the practice's policy calls a backup late.
     pub durable_age_s_max: u64,
+    /// The age at which a store's newest passed drill is late; `None` where nobody drills.
+    #[serde(default)]
+    pub drill_age_s_max: Option<u64>,
     pub stores: Vec<StoreHealth>,
     pub spool_bytes: u64,
     pub paused: Option<Pause>,

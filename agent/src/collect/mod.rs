@@ -135,6 +135,7 @@ pub(crate) mod tests {
             activity: Activity::Idle,
             durable_age_s: Some(120),
             durable_age_s_max: 900,
+            drill_age_s_max: Some(86_400),
             stores: vec![StoreHealth {
                 store: "east".parse().unwrap(),
                 state: StoreState::Ok,

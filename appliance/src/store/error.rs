@@ -88,6 +88,8 @@ impl From<rusqlite::Error> for StoreError {
             rusqlite::Error::QueryReturnedNoRows => StoreError::NotFound,
             rusqlite::Error::SqliteFailure(code, _) => match code.code {
                 ErrorCode::DiskFull => StoreError::Full,
+                // The file that readers and writer share cannot grow: what a full disk says first at a start.
+                _ if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full,
                 ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy,
                 ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Damaged("database"),
                 _ => StoreError::Database(code.extended_code),

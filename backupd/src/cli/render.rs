@@ -29,7 +29,8 @@ pub fn table_time(unix_ms: i64) -> String {
 
 fn age(unix_ms: Option<i64>) -> String {
     let Some(at) = unix_ms else { return "never".to_owned() };
-    let s = clock::unix_ms().saturating_sub(at).max(0) / 1000;
+    let Some(age) = clock::age_ms(at, clock::unix_ms()) else { return "unknown: a clock is or was wrong".to_owned() };
+    let s = age / 1000;
     match s {
         0..120 => format!("{s} s ago"),
         120..7200 => format!("{} min ago", s / 60),

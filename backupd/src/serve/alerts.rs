@@ -50,7 +50,7 @@ impl Daemon {
         let mut raised = Vec::new();
         // Before the first snapshot, the age counts from the daemon's start.
         let newest = view.newest_durable(self).map_or(self.started_unix_ms, |s| s.taken_unix_ms);
-        if now.saturating_sub(newest) > self.settings.late_after_ms {
+        if clock::is_late(newest, now, self.settings.late_after_ms) {
             raised.push((AlertKind::BackupLate, Severity::Critical, None));
         }
         let counting = self.settings.stores.iter().filter(|s| s.counts());
@@ -116,7 +116,7 @@ impl Daemon {
                 _ => {}
             }
             let passed = store.proof.as_ref().and_then(|p| p.passed_unix_ms).unwrap_or(self.started_unix_ms);
-            if self.report_key.is_some() && now.saturating_sub(passed) > self.settings.drill_late_after_ms {
+            if self.report_key.is_some() && clock::is_late(passed, now, self.settings.drill_late_after_ms) {
                 raised.push((AlertKind::DrillLate, Severity::Warning, subject()));
             }
         }

@@ -57,7 +57,7 @@ pub async fn serve(daemon: Arc<Daemon>, mut listener: UnixListener) {
 impl Daemon {
     pub fn health(&self) -> BackupHealth {
         let now = clock::unix_ms();
-        let age_s = |ms: i64| u64::try_from(now.saturating_sub(ms) / 1000).unwrap_or(0);
+        let age_s = |ms: i64| clock::age_ms(ms, now).map(|age| age / 1000);
         let activity = match self.activity.now().map(|r| r.what) {
             None => Activity::Idle,
             Some(what) if what == super::schedule::CATCH_UP => Activity::Replicate,
@@ -78,8 +78,8 @@ impl Daemon {
                     StoreProtection::Locked | StoreProtection::Refused => Some(true),
                     StoreProtection::Unprotected => Some(false),
                 },
-                complete_age_s: status.complete_unix_ms.map(age_s),
-                proved_age_s: proof.as_ref().and_then(|p| p.passed_unix_ms).map(age_s),
+                complete_age_s: status.complete_unix_ms.and_then(age_s),
+                proved_age_s: proof.as_ref().and_then(|p| p.passed_unix_ms).and_then(age_s),
                 last_drill: proof.map(|p| match p.verdict {
                     DrillVerdict::Pass => DrillResult::Pass,
                     DrillVerdict::Fail => DrillResult::Fail,
@@ -87,12 +87,15 @@ impl Daemon {
                 }),
             })
         };
+        // Without a verifier's key nobody drills.
+        let drilled = self.report_key.is_some();
         BackupHealth {
             schema: SCHEMA,
             at_unix_s: now / 1000,
             activity,
-            durable_age_s: view.newest_durable(self).map(|s| age_s(s.taken_unix_ms)),
+            durable_age_s: view.newest_durable(self).and_then(|s| age_s(s.taken_unix_ms)),
             durable_age_s_max: u64::try_from(self.settings.late_after_ms / 1000).unwrap_or(0),
+            drill_age_s_max: drilled.then(|| u64::try_from(self.settings.drill_late_after_ms / 1000).unwrap_or(0)),
             stores: statuses.into_iter().filter_map(store).collect(),
             spool_bytes: 0,
             paused: view.paused,

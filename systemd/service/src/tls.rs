@@ -1,13 +1,19 @@
-//! TLS for servers: one provider in the process, TLS 1.2 and newer, HTTP/1.1.
+//! TLS for servers: one provider in the process, TLS 1.2 and newer, HTTP/1.1. And a connection to a server of this machine
+//! whose certificate lies in a file here.
 
-use rustls::RootCertStore;
-use rustls::ServerConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -61,6 +67,63 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
+/// Connects to a server of this machine. It has to show the first certificate of the PEM file that it is configured with;
+/// names and dates do not matter, because nobody else could have the key to it.
+pub async fn connect_to_own(address: SocketAddr, cert_pem_path: &Path) -> std::io::Result<TlsStream<TcpStream>> {
+    install_provider();
+    let chain = certificates(cert_pem_path).map_err(std::io::Error::other)?;
+    let own = chain.into_iter().next().ok_or(std::io::ErrorKind::InvalidData)?;
+    let builder = ClientConfig::builder_with_protocol_versions(&[&TLS13, &TLS12]);
+    let provider = Arc::clone(builder.crypto_provider());
+    let verifier = Arc::new(Own { certificate: own, provider });
+    let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let stream = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await
+}
+
+/// Takes exactly one certificate.
+#[derive(Debug)]
+struct Own {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Own {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let same = *shown == self.certificate;
+        same.then(ServerCertVerified::assertion).ok_or(CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -71,6 +134,36 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_server_of_this_machine_is_known_by_the_certificate_in_its_file() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let pair = rcgen::generate_simple_self_signed(vec!["emr.example".into()]).unwrap();
+            let (cert, key) = (folder.path().join(format!("{name}.pem")), folder.path().join(format!("{name}.key")));
+            std::fs::write(&cert, pair.cert.pem()).unwrap();
+            std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+            (cert, key)
+        };
+        let (cert, key) = write("own");
+        let (other, _) = write("other");
+        let acceptor = tokio_rustls::TlsAcceptor::from(server_config(&cert, &key, None).unwrap());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _ = stream.write_all(b"well").await;
+                    let _ = stream.shutdown().await;
+                }
+            }
+        });
+        let mut said = String::new();
+        connect_to_own(address, &cert).await.unwrap().read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "well");
+        assert!(connect_to_own(address, &other).await.is_err(), "another certificate than the server's");
+    }
 
     #[test]
     fn errors_name_the_file() {
