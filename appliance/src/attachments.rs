@@ -56,7 +56,7 @@ impl Attachments {
     }
 
     /// An existing folder, for reading only.
-    pub(crate) fn existing(root: &Path) -> Attachments {
+    pub fn existing(root: &Path) -> Attachments {
         Attachments { root: root.to_owned() }
     }
 

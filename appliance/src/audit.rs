@@ -34,6 +34,8 @@ pub enum Action {
     BreakGlass,
     /// Two records were linked as one person's, or that was undone.
     Merge,
+    /// The records went on to a newer schema; the object is the one that they had.
+    Upgrade,
 }
 
 impl Action {
@@ -59,6 +61,7 @@ impl Action {
             Action::Send => "send",
             Action::BreakGlass => "break-glass",
             Action::Merge => "merge",
+            Action::Upgrade => "upgrade",
         }
     }
 }

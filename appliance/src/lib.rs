@@ -28,4 +28,5 @@ pub mod seed;
 pub mod serve;
 pub mod settings;
 pub mod store;
+pub mod upgrade;
 pub mod web;

@@ -10,7 +10,7 @@ use appliance::export;
 use appliance::import::{self, ImportCommand};
 use appliance::settings::Settings;
 use appliance::store::{Mode, Store};
-use appliance::{probe, seed, serve};
+use appliance::{probe, seed, serve, upgrade};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,6 +62,11 @@ enum Command {
         #[arg(long, value_name = "UID")]
         allow_uid: Vec<u32>,
     },
+    /// What the last upgrade to a newer schema left, while the service is stopped
+    Upgrade {
+        #[command(subcommand)]
+        command: UpgradeCommand,
+    },
     /// Programs that may read and write records by themselves
     App {
         #[command(subcommand)]
@@ -77,6 +82,14 @@ enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
+}
+
+#[derive(Subcommand)]
+enum UpgradeCommand {
+    /// Put the records of before the upgrade back, for the release that wrote them
+    Undo,
+    /// Give up the way back: remove the older records, to free their room
+    Keep,
 }
 
 fn main() -> ExitCode {
@@ -122,6 +135,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             portal_cli::run(&store, command, &settings.practice_name, &mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Upgrade { command } => upgrade_command(&Settings::load(&cli.config)?.data_dir, &command),
         Command::User { command } => user(&cli.config, command),
     }
 }
@@ -140,6 +154,23 @@ fn export_all(settings: &Settings, dir: &Path) -> anyhow::Result<ExitCode> {
     if made.damaged_attachments > 0 {
         eprintln!("{} files are missing or damaged and are not in the export", made.damaged_attachments);
         return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn upgrade_command(data_dir: &Path, command: &UpgradeCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        UpgradeCommand::Undo => {
+            let schema = upgrade::undo(data_dir)?;
+            println!(
+                "the records are as they were before the upgrade (schema {schema}): install the release that wrote them before \
+                 you start the service"
+            );
+            let given_up = data_dir.join(upgrade::KEPT_DIR).join(upgrade::GIVEN_UP_FILE);
+            println!("what was written since is in {}", given_up.display());
+        }
+        UpgradeCommand::Keep if upgrade::settle(data_dir)? => println!("the older records are removed"),
+        UpgradeCommand::Keep => println!("there are no older records here"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use crate::attachments::Attachments;
 use crate::ops::wire::{self, Answering};
 use crate::ops::{facts, golden, refusal};
-use crate::store::{ATTACHMENTS_DIR, StoreError, schema_version};
+use crate::store::{ATTACHMENTS_DIR, DATABASE_FILE, SCHEMA_VERSION, StoreError, schema_version, upgrade};
 use appliance_api::{Facts, Refusal, Request, Response};
 use nix::sched::{CloneFlags, unshare};
 use rusqlite::Connection;
@@ -30,7 +30,12 @@ impl Restored {
     pub fn facts(&self) -> Result<Facts, StoreError> {
         let db = self.connect()?;
         check_integrity(&db)?;
-        Ok(facts::compute(&db, &self.attachments(), facts::Depth::Rehashed)?.facts)
+        let facts = facts::compute(&db, &self.attachments(), facts::Depth::Rehashed)?.facts;
+        if facts.schema_version < SCHEMA_VERSION {
+            // What an older release wrote is told as that release told it, and must come over to this one.
+            self.comes_over(&facts)?;
+        }
+        Ok(facts)
     }
 
     /// Answers golden questions.
@@ -42,20 +47,71 @@ impl Restored {
         golden::answers(&self.connect()?, &self.attachments(), key, questions)
     }
 
+    /// Upgrades a copy, as the service will where this is put back, and compares what must not change.
+    fn comes_over(&self, facts: &Facts) -> Result<(), StoreError> {
+        let copy =
+            Apart::copy(&self.dir.join(DATABASE_FILE)).map_err(StoreError::io("copy of the restored database"))?;
+        let mut db = Connection::open(copy.database())?;
+        // Nothing of it is kept.
+        db.pragma_update(None, "synchronous", "off")?;
+        upgrade(&mut db, facts.newest_record_unix_ms)?;
+        let after = facts::compute(&db, &self.attachments(), facts::Depth::Recorded)?.facts;
+        let kept = |facts: &Facts| {
+            let (files, audit) = ((facts.attachments, facts.attachment_bytes), facts.audit_head.clone());
+            (
+                facts.resources.clone(),
+                facts.history_rows,
+                facts.ledger_entries,
+                facts.ledger_balance_cents,
+                files,
+                audit,
+            )
+        };
+        if kept(&after) == kept(facts) { Ok(()) } else { Err(StoreError::Damaged("upgrade of the restored data")) }
+    }
+
     fn connect(&self) -> Result<Connection, StoreError> {
         let db = golden::open_restored(&self.dir)?;
         let found = schema_version(&db)?;
         if found == 0 {
             return Err(StoreError::Damaged("database empty"));
         }
-        if found > crate::store::SCHEMA_VERSION {
-            return Err(StoreError::Newer { found, known: crate::store::SCHEMA_VERSION });
+        if found > SCHEMA_VERSION {
+            return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
         }
         Ok(db)
     }
 
     fn attachments(&self) -> Attachments {
         Attachments::existing(&self.dir.join(ATTACHMENTS_DIR))
+    }
+}
+
+/// A copy of restored records for this process alone, gone when dropped.
+struct Apart(PathBuf);
+
+impl Apart {
+    fn copy(database: &Path) -> std::io::Result<Apart> {
+        use std::os::unix::fs::DirBuilderExt;
+        // The restored folder may be read-only here; a drilled unit has a temporary folder of its own.
+        let apart = Apart(std::env::temp_dir().join(format!("holdfast-probe-{}", crate::clock::new_id()?)));
+        std::fs::DirBuilder::new().mode(0o700).create(&apart.0)?;
+        std::fs::copy(database, apart.database())?;
+        // As it was restored, perhaps for reading only.
+        std::fs::set_permissions(apart.database(), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(apart)
+    }
+
+    fn database(&self) -> PathBuf {
+        self.0.join(DATABASE_FILE)
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            log::warn!(kind = error.kind().to_string().as_str(); "probe.copy-not-removed");
+        }
     }
 }
 

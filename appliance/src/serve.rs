@@ -11,6 +11,7 @@ use crate::ops::{Operations, golden, wire};
 use crate::probe::{self, Restored};
 use crate::settings::{GatewaySettings, Settings};
 use crate::store::{Mode, Store, StoreError, Tx};
+use crate::upgrade::{self, Upgraded};
 use crate::{downtime, fhir, web};
 use anyhow::Context;
 use std::path::Path;
@@ -48,8 +49,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive)?;
-    start(&store, &settings).await?;
+    service::spawn_watchdog();
+    let clock = Clock::system();
+    let upgraded = upgrade::before_serving(&settings, &clock).await?;
+    let store = Store::open(&settings.data_dir, clock, Mode::Exclusive)?;
+    start(&store, &settings, upgraded).await?;
     let tls = service::tls::server_config(&settings.tls_cert, &settings.tls_key, None)
         .context("tls_cert and tls_key in appliance.toml: give the PEM files of a certificate and its key")?;
     let listener = TcpListener::bind(settings.listen)
@@ -96,7 +100,6 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             service::http::serve(listener, tls, app, service::http::Limits::default(), service::shutdown()).await;
         }));
     }
-    service::spawn_watchdog();
     log::info!(port = settings.listen.port(); "ready");
     service::ready();
     service::http::serve(listener, Some(tls), app, service::http::Limits::default(), service::shutdown()).await;
@@ -136,11 +139,14 @@ fn bases(settings: &Settings, port: u16) -> Vec<String> {
 }
 
 /// Tells the audit of the start, writes the first canary and notes the zone in which days begin here.
-async fn start(store: &Store, settings: &Settings) -> Result<(), StoreError> {
+async fn start(store: &Store, settings: &Settings, upgraded: Option<Upgraded>) -> Result<(), StoreError> {
     let zone = settings.time_zone.name();
     let actor = Actor::program(Program::Operations);
     let begin = move |tx: &mut Tx<'_>| {
         tx.remember(golden::TIME_ZONE_KEY, zone)?;
+        if let Some(upgraded) = upgraded {
+            tx.note(Event::new(Action::Upgrade, "schema", &upgraded.from.to_string()));
+        }
         tx.note(Event::new(Action::Start, "service", env!("CARGO_PKG_VERSION")));
         Ok::<_, StoreError>(())
     };

@@ -37,6 +37,8 @@ pub struct Settings {
     pub reminder_hours: i64,
     /// What the office works with while it is cut off; `None` for nothing.
     pub downtime: Option<downtime::Plan>,
+    /// The daemons of the backup on this machine.
+    pub backup: BackupSettings,
     /// The TLS files as written, for their place in a snapshot's `config` part.
     pub(crate) tls_as_written: [PathBuf; 2],
 }
@@ -73,6 +75,17 @@ pub struct GatewaySettings {
     pub url: String,
     /// A file with the secret that signs each request.
     pub secret: PathBuf,
+}
+
+/// `[backup]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupSettings {
+    /// Where `backupd serve` is asked for a snapshot before an upgrade.
+    pub serve_socket: Option<PathBuf>,
+    /// Whether an upgrade goes on where there is no snapshot.
+    #[serde(default)]
+    pub upgrade_without_snapshot: bool,
 }
 
 /// `[downtime]`
@@ -136,6 +149,8 @@ struct Written {
     #[serde(default)]
     reminder_hours: i64,
     downtime: Option<DowntimeSettings>,
+    #[serde(default)]
+    backup: BackupSettings,
 }
 
 fn default_listen() -> String {
@@ -247,6 +262,10 @@ impl Settings {
             sms: written.sms.map(|s| GatewaySettings { secret: folder.join(&s.secret), ..s }),
             webhook: written.webhook.map(|s| GatewaySettings { secret: folder.join(&s.secret), ..s }),
             reminder_hours: written.reminder_hours,
+            backup: BackupSettings {
+                serve_socket: written.backup.serve_socket.map(|path| folder.join(path)),
+                ..written.backup
+            },
             tls_as_written: [written.tls_cert, written.tls_key],
         })
     }

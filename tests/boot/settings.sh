@@ -30,6 +30,7 @@ state_dir = "/var/lib/holdfast/serve"
 socket = "/run/holdfast-serve/serve.sock"
 health_socket = "/run/holdfast-health/health.sock"
 allowed_uids = [0, $(uid console)]
+snapshot_uids = [$(uid appliance)]
 quorum = 2
 report_key = "report.pub"
 
@@ -56,6 +57,9 @@ tls_cert = "tls/appliance.pem"
 tls_key = "/run/credentials/holdfast-appliance.service/tls.key"
 ops_socket = "/run/holdfast-appliance/ops.sock"
 ops_allowed_uids = [$(uid backup)]
+
+[backup]
+serve_socket = "/run/holdfast-serve/serve.sock"
 TOML
     serve_settings >$etc/serve.toml
     {

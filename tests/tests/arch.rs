@@ -13,7 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("backup-engine", &["backup-format"]),
     ("backupd-api", &["backup-report"]),
     ("agent", &["agent-api", "service"]),
-    ("appliance", &["appliance-api", "service"]),
+    ("appliance", &["appliance-api", "backupd-api", "service"]),
     ("backupd", &["agent-api", "appliance-api", "backup-engine", "backup-report", "backupd-api", "service"]),
     ("console", &["agent-api", "backup-report", "backupd-api", "service"]),
     ("quickstart", &[]),

@@ -80,6 +80,8 @@ pub enum Refusal {
     ReadOnly,
     #[error("the data cannot be read: look at the appliance's log")]
     Data,
+    #[error("a newer release wrote this data: install that release here")]
+    Newer,
     #[error("the request could not be understood")]
     Malformed,
 }

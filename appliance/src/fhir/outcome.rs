@@ -51,6 +51,7 @@ impl From<StoreError> for Outcome {
             StoreError::Busy | StoreError::InUse => (StatusCode::SERVICE_UNAVAILABLE, "lock-error"),
             StoreError::Closed | StoreError::Audit => (StatusCode::SERVICE_UNAVAILABLE, "transient"),
             StoreError::Newer { .. }
+            | StoreError::Older { .. }
             | StoreError::Damaged(_)
             | StoreError::Lost
             | StoreError::Io { .. }

@@ -12,7 +12,7 @@
 
 pub mod facts;
 pub mod golden;
-mod room;
+pub(crate) mod room;
 pub mod staging;
 pub mod wire;
 
@@ -33,6 +33,8 @@ pub struct Operations {
     /// One lease at a time: a second copy would only fill the disk.
     lease: Arc<Semaphore>,
     allowed_uids: Vec<u32>,
+    /// Of the records that are open: an older one while an upgrade waits for its snapshot.
+    schema_version: u32,
 }
 
 impl Operations {
@@ -40,7 +42,8 @@ impl Operations {
     pub fn new(store: Store, settings: &Settings) -> Result<Operations, StoreError> {
         let staging = Staging::open(settings)?;
         let allowed_uids = settings.ops_allowed_uids.clone();
-        Ok(Operations { store, staging, lease: Arc::new(Semaphore::new(1)), allowed_uids })
+        let schema_version = store.internal_blocking(crate::store::schema_version)?;
+        Ok(Operations { store, staging, lease: Arc::new(Semaphore::new(1)), allowed_uids, schema_version })
     }
 
     /// Answers connections until the task is dropped.
@@ -65,7 +68,7 @@ struct Held {
 
 impl Answering for Lease {
     fn schema_version(&self) -> u32 {
-        crate::store::SCHEMA_VERSION
+        self.operations.schema_version
     }
 
     fn patience(&self) -> Option<Duration> {
@@ -143,5 +146,8 @@ pub(crate) fn refusal(error: StoreError) -> Refusal {
         return Refusal::NoRoom;
     }
     log::error!(error = error.to_string().as_str(); "ops.failed");
+    if matches!(error, StoreError::Newer { .. }) {
+        return Refusal::Newer;
+    }
     Refusal::Data
 }

@@ -31,6 +31,11 @@ pub enum StoreError {
         "the records were written by a newer release (schema {found}, this one reads up to {known}): install that release"
     )]
     Newer { found: u32, known: u32 },
+    #[error(
+        "the records were written by an older release (schema {found}, this one writes {known}): `appliance serve` upgrades \
+         them at its start, after a snapshot"
+    )]
+    Older { found: u32, known: u32 },
     #[error("the records are damaged: restore them from a snapshot ({0})")]
     Damaged(&'static str),
     #[error(

@@ -51,6 +51,11 @@ impl ParamIds {
         Ok(ids)
     }
 
+    /// Of a file in which nothing is stored or searched.
+    pub fn none() -> ParamIds {
+        ParamIds { types: HashMap::new(), params: HashMap::new() }
+    }
+
     pub fn type_id(&self, kind: &str) -> Option<i64> {
         self.types.get(kind).copied()
     }

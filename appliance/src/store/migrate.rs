@@ -25,17 +25,26 @@ const MIGRATIONS: [&[&str]; 11] = [
     &[downtime::SCHEMA, include_str!("schema-11.sql")],
 ];
 
-/// Brings the file to [`SCHEMA_VERSION`]; each step commits with its number or not at all.
-pub fn migrate(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
-    let found = schema_version(connection)?;
+/// Makes the tables in an empty file. A file of an older schema is left as it is: [`upgrade`] brings it here, once there is
+/// a way back.
+pub fn make(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
+    match schema_version(connection)? {
+        0 => upgrade(connection, now_ms),
+        SCHEMA_VERSION => Ok(()),
+        found if found > SCHEMA_VERSION => Err(StoreError::Newer { found, known: SCHEMA_VERSION }),
+        found => Err(StoreError::Older { found, known: SCHEMA_VERSION }),
+    }
+}
+
+/// Brings the file to [`SCHEMA_VERSION`], all steps in one transaction: whatever fails, the file is what it was.
+pub fn upgrade(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // Read under the lock: another process may have been faster.
+    let found = schema_version(&transaction)?;
     if found > SCHEMA_VERSION {
         return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
     }
     for (number, step) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
-        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        if schema_version(&transaction)? >= number {
-            continue; // Another process took this step while we waited for the lock.
-        }
         for sql in step {
             transaction.execute_batch(sql)?;
         }
@@ -43,9 +52,8 @@ pub fn migrate(connection: &mut Connection, now_ms: i64) -> Result<(), StoreErro
         transaction.pragma_update(None, "user_version", number)?;
         let key = format!("migrated-to-{number}-ms");
         transaction.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", (key, now_ms.to_string()))?;
-        transaction.commit()?;
     }
-    Ok(())
+    Ok(transaction.commit()?)
 }
 
 /// The schema number of an open file; 0 for an empty one.

@@ -44,7 +44,8 @@ pub use view::View;
 use writer::Flush;
 
 pub(crate) use index::fold;
-pub(crate) use migrate::schema_version;
+pub(crate) use lock::DataLock;
+pub(crate) use migrate::{schema_version, upgrade};
 pub(crate) use resource::{body_digest, load as load_resource};
 
 use crate::access::Actor;
@@ -119,10 +120,11 @@ fn note_made(data_dir: &Path) -> std::io::Result<()> {
 }
 
 impl Store {
-    /// Opens the records in `data_dir`, creating and migrating them as needed.
+    /// Opens the records in `data_dir`, creating them as needed.
     ///
     /// # Errors
-    /// [`StoreError::Lost`] when the database was here and is gone, [`StoreError::InUse`] when another process holds the folder, [`StoreError::Newer`] when a newer release wrote it.
+    /// [`StoreError::Lost`] when the database was here and is gone, [`StoreError::InUse`] when another process holds the folder,
+    /// [`StoreError::Newer`] when a newer release wrote it, [`StoreError::Older`] when it has to be upgraded first.
     pub fn open(data_dir: &Path, clock: Clock, mode: Mode) -> Result<Store, StoreError> {
         std::fs::create_dir_all(data_dir).map_err(StoreError::io("data folder"))?;
         let lock = match mode {
@@ -133,18 +135,39 @@ impl Store {
         refuse_lost(data_dir, &database)?;
         let mut connection = Connection::open(&database)?;
         configure_writer(&connection)?;
-        migrate::migrate(&mut connection, clock.unix_ms())?;
-        let params = Arc::new(index::ParamIds::load(&connection)?);
+        migrate::make(&mut connection, clock.unix_ms())?;
+        let params = index::ParamIds::load(&connection)?;
         index::rebuild_if_outdated(&connection, &params)?;
         note_made(data_dir).map_err(StoreError::io("data folder"))?;
         let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), mode == Mode::Exclusive)?;
+        Self::of(connection, attachments, (database, params), (clock, lock))
+    }
+
+    /// Opens records of an older schema as they are, for their backup before an upgrade and nothing else: no record can be
+    /// stored or searched here.
+    pub(crate) fn open_older(data_dir: &Path, clock: Clock) -> Result<Store, StoreError> {
+        let lock = Some(lock::DataLock::acquire(data_dir)?);
+        let database = data_dir.join(DATABASE_FILE);
+        refuse_lost(data_dir, &database)?;
+        let connection = Connection::open(&database)?;
+        configure_writer(&connection)?;
+        let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), true)?;
+        Self::of(connection, attachments, (database, index::ParamIds::none()), (clock, lock))
+    }
+
+    fn of(
+        connection: Connection,
+        attachments: Attachments,
+        (database, params): (PathBuf, index::ParamIds),
+        (clock, lock): (Clock, Option<lock::DataLock>),
+    ) -> Result<Store, StoreError> {
         let writer = writer::Writer::start(connection, log_of(&database))?;
         Ok(Store {
             inner: Arc::new(Inner {
                 database,
                 attachments,
                 clock,
-                params,
+                params: Arc::new(params),
                 idle_readers: Mutex::new(Vec::new()),
                 writer,
                 reader_slots: tokio::sync::Semaphore::new(READERS_MAX),
@@ -333,7 +356,7 @@ fn log_of(database: &Path) -> PathBuf {
     name.into()
 }
 
-fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
+pub(crate) fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // 4096 is the size of a disk's and the page cache's page: a one-row change rewrites (and a snapshot carries) 4 KiB.
     // FHIR bodies of 1 to 4 KB overflow a page rarely enough that larger pages only made changes more expensive.

@@ -17,7 +17,7 @@ use serde::Deserialize;
 const PAGE_ENTRIES: u32 = 100;
 /// Entries of one export at most: a year of a busy practice is exported by months.
 const EXPORT_ENTRIES: u32 = 100_000;
-const ACTIONS: [&str; 19] = [
+const ACTIONS: [&str; 20] = [
     "read",
     "search",
     "create",
@@ -37,6 +37,7 @@ const ACTIONS: [&str; 19] = [
     "send",
     "break-glass",
     "merge",
+    "upgrade",
 ];
 
 pub fn routes(web: &Web) -> Vec<Route> {

@@ -1,71 +1,156 @@
-//! Records of every released schema are migrated forward, whole, and found again.
+//! Records of every released schema are upgraded, whole, and found again; and there is a way back.
 
-use appliance::access::{self, Actor, Role};
+use appliance::access::{Actor, Role};
 use appliance::clock::Clock;
+use appliance::ops::facts::{Depth, compute};
 use appliance::probe::Restored;
-use appliance::store::{DATABASE_FILE, Mode, Query, SCHEMA_VERSION, Store, View};
-use appliance::{consents, forms, scheduling};
+use appliance::store::{ATTACHMENTS_DIR, DATABASE_FILE, Mode, Query, SCHEMA_VERSION, Store, StoreError, View};
+use appliance::upgrade;
 use rusqlite::Connection;
+use std::path::{Path, PathBuf};
 
-/// The schemas as they were released, up to the last before this one; a released step is never changed.
-const STEPS: [&[&str]; 10] = [
-    &[include_str!("../../src/store/schema-1.sql"), access::SCHEMA],
-    &[include_str!("../../src/store/schema-2.sql")],
-    &[include_str!("../../src/store/schema-3.sql")],
-    &[include_str!("../../src/store/schema-4.sql")],
-    &[scheduling::SCHEMA],
-    &[forms::SCHEMA, consents::SCHEMA, access::SCHEMA_2],
-    &[include_str!("../../src/store/schema-5.sql")],
-    &[access::SCHEMA_3],
-    &[access::SCHEMA_4],
-    &[include_str!("../../src/store/schema-10.sql")],
-];
+/// The one file of the frozen records.
+const LETTER: &[u8] = b"%PDF-1.4 a letter of long ago\n";
 
-/// A database as a release of schema `version` left it, with one patient, one superseded version and one condition.
-fn written_by(version: usize) -> tempfile::TempDir {
+/// Databases as releases of these schemas left them: never changed, and one more with every released schema.
+fn frozen(schema: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/frozen/schema-{schema}.sqlite"))
+}
+
+/// A data folder that a release of schema `schema` left.
+fn left_by(schema: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let db = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
-    STEPS[..version].iter().copied().flatten().for_each(|step| db.execute_batch(step).unwrap());
-    db.pragma_update(None, "application_id", 0x4866_454d).unwrap();
-    db.pragma_update(None, "user_version", u32::try_from(version).unwrap()).unwrap();
-    let body = |version: u32, family: &str| {
-        format!(
-            r#"{{"resourceType":"Patient","id":"p","meta":{{"versionId":"{version}"}},"name":[{{"family":"{family}"}}]}}"#
-        )
-    };
-    let condition =
-        r#"{"resourceType":"Condition","id":"c","subject":{"reference":"Patient/p"},"code":{"coding":[{"code":"1"}]}}"#;
-    db.execute_batch("INSERT INTO resource_type VALUES (1, 'Patient'), (9, 'Condition')").unwrap();
-    let sql =
-        "INSERT INTO resource (rid, type, id, version, updated_ms, patient, body) VALUES (?1, ?2, ?3, ?4, 5, 1, ?5)";
-    db.execute(sql, (1, 1, "p", 2, body(2, "Mejía"))).unwrap();
-    db.execute(sql, (2, 9, "c", 1, condition)).unwrap();
-    db.execute("INSERT INTO history VALUES (1, 1, 4, ?1)", [body(1, "Abel")]).unwrap();
+    std::fs::copy(frozen(schema), dir.path().join(DATABASE_FILE)).unwrap();
+    let name = blake3::hash(LETTER).to_hex().to_string();
+    let folder = dir.path().join(ATTACHMENTS_DIR).join(&name[..2]);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(&name[2..]), LETTER).unwrap();
     dir
 }
 
+fn clock() -> Clock {
+    Clock::manual(1_700_000_100_000)
+}
+
+fn open(dir: &Path) -> Result<Store, StoreError> {
+    Store::open(dir, clock(), Mode::Exclusive)
+}
+
 #[test]
-fn every_released_schema_is_migrated_and_searched() {
-    for version in 1..=STEPS.len() {
-        let dir = written_by(version);
+fn every_released_schema_is_upgraded_and_searched() {
+    for schema in 1..SCHEMA_VERSION {
+        assert!(frozen(schema).is_file(), "schema {schema} was released, so a database of it is frozen");
+        let dir = left_by(schema);
         let before = Restored::open(dir.path()).facts().unwrap();
-        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
+        assert_eq!(before.schema_version, schema);
+        for mode in [Mode::Exclusive, Mode::Beside] {
+            let refused = Store::open(dir.path(), clock(), mode).err().unwrap();
+            assert!(matches!(refused, StoreError::Older { found, .. } if found == schema), "{refused}");
+        }
+        upgrade::in_place(dir.path(), &clock()).unwrap();
+        let store = open(dir.path()).unwrap();
         let actor = Actor::staff("u", "u", Role::Clinician);
         for (kind, name, value) in [
             ("Patient", "family", "mej"),
             ("Condition", "patient", "p"),
             ("Condition", "code", "1"),
             ("Condition", "patient.family", "Mejía"),
+            ("DocumentReference", "patient", "p"),
         ] {
             let query = Query::parse(kind, &[(name.to_owned(), value.to_owned())]).unwrap();
             let found = store.view_blocking(&actor, |view: &View<'_>| view.search(&query)).unwrap();
-            assert_eq!(found.resources.len(), 1, "schema {version}: {kind}?{name}");
+            assert_eq!(found.resources.len(), 1, "schema {schema}: {kind}?{name}");
         }
         let old = store.view_blocking(&actor, |view: &View<'_>| view.version("Patient", "p", 1)).unwrap();
         assert!(old.body.contains("Abel"));
+        let row = store.view_blocking(&actor, |view: &View<'_>| view.attachment("b")).unwrap();
+        assert_eq!(store.attachments().read(&row).unwrap(), LETTER);
         drop(store);
         let after = Restored::open(dir.path()).facts().unwrap();
         assert_eq!((after.schema_version, &after.resources), (SCHEMA_VERSION, &before.resources));
-        assert_eq!((after.history_rows, &after.resources_digest), (1, &before.resources_digest));
+        let files = |facts: &appliance_api::Facts| (facts.attachments, facts.attachments_digest.clone());
+        assert_eq!((after.history_rows, files(&after)), (before.history_rows, files(&before)));
     }
+}
+
+#[test]
+fn an_upgrade_that_fails_leaves_the_records_to_the_older_release() {
+    let dir = left_by(SCHEMA_VERSION - 1);
+    let db = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    // Something that the last note of the upgrade meets, when every step is done.
+    db.execute("INSERT INTO meta VALUES (?1, 'x')", [format!("migrated-to-{SCHEMA_VERSION}-ms")]).unwrap();
+    let schema = "SELECT group_concat(sql, ';') FROM sqlite_schema";
+    let told = |db: &Connection| db.query_row::<String, _, _>(schema, [], |row| row.get(0)).unwrap();
+    let before = told(&db);
+    assert!(upgrade::in_place(dir.path(), &clock()).is_err());
+    assert_eq!(told(&db), before, "not one step is left of it");
+    let facts = |db: &Connection| {
+        let store = appliance::attachments::Attachments::existing(&dir.path().join(ATTACHMENTS_DIR));
+        compute(db, &store, Depth::Rehashed).unwrap().facts
+    };
+    assert_eq!(facts(&db).schema_version, SCHEMA_VERSION - 1);
+    db.execute("DELETE FROM meta WHERE key = ?1", [format!("migrated-to-{SCHEMA_VERSION}-ms")]).unwrap();
+    drop(db);
+    upgrade::in_place(dir.path(), &clock()).unwrap();
+    open(dir.path()).unwrap();
+}
+
+#[test]
+fn an_upgrade_is_undone_and_taken_again() {
+    let dir = left_by(SCHEMA_VERSION - 1);
+    assert!(matches!(upgrade::undo(dir.path()), Err(upgrade::UpgradeError::NothingKept)));
+    let before = Restored::open(dir.path()).facts().unwrap();
+    upgrade::in_place(dir.path(), &clock()).unwrap();
+    let store = open(dir.path()).unwrap();
+    assert!(matches!(upgrade::undo(dir.path()), Err(upgrade::UpgradeError::Store(StoreError::InUse))));
+    let actor = Actor::staff("u", "u", Role::Clinician);
+    let newer = serde_json::json!({ "resourceType": "Patient", "name": [{ "family": "Later" }] });
+    store.write_blocking::<_, StoreError, _>(&actor, move |tx| tx.create("Patient", newer)).unwrap();
+    drop(store);
+    assert_eq!(upgrade::undo(dir.path()).unwrap(), SCHEMA_VERSION - 1);
+    assert_eq!(Restored::open(dir.path()).facts().unwrap(), before);
+    let given_up = dir.path().join(upgrade::KEPT_DIR).join(upgrade::GIVEN_UP_FILE);
+    let count = "SELECT count(*) FROM resource WHERE body LIKE '%Later%'";
+    let later: i64 = Connection::open(given_up).unwrap().query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(later, 1, "what was written since is not thrown away");
+    upgrade::in_place(dir.path(), &clock()).unwrap();
+    open(dir.path()).unwrap();
+    assert!(upgrade::settle(dir.path()).unwrap() && !upgrade::settle(dir.path()).unwrap());
+    assert!(matches!(upgrade::undo(dir.path()), Err(upgrade::UpgradeError::NothingKept)));
+}
+
+#[test]
+fn a_database_with_a_broken_page_is_not_upgraded() {
+    let dir = left_by(SCHEMA_VERSION - 1);
+    let path = dir.path().join(DATABASE_FILE);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 2048].fill(0xff);
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(matches!(upgrade::in_place(dir.path(), &clock()), Err(StoreError::Damaged(_))));
+    assert_eq!(schema_of(&path), SCHEMA_VERSION - 1);
+}
+
+#[test]
+fn restored_records_of_a_newer_release_are_refused_with_words() {
+    let dir = left_by(SCHEMA_VERSION - 1);
+    let db = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    db.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+    drop(db);
+    let refused = Restored::open(dir.path()).facts().unwrap_err();
+    assert!(refused.to_string().contains("install that release"), "{refused}");
+    assert!(matches!(upgrade::in_place(dir.path(), &clock()), Err(StoreError::Newer { .. })));
+}
+
+#[test]
+fn restored_records_that_cannot_be_upgraded_prove_nothing() {
+    let dir = left_by(3);
+    let db = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    db.execute_batch("CREATE TABLE practice_setting (in_the_way TEXT)").unwrap();
+    drop(db);
+    assert!(Restored::open(dir.path()).facts().is_err());
+}
+
+fn schema_of(database: &Path) -> u32 {
+    Connection::open(database).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
 }

@@ -7,12 +7,20 @@ use backupd_api::{Connection, Event, Failure, FailureKind, Listener, Request, Sn
 use std::sync::Arc;
 
 pub async fn serve(daemon: Arc<Daemon>, listener: Listener) {
-    let allowed = daemon.settings.allowed_uids.clone();
+    let allowed = [daemon.settings.allowed_uids.as_slice(), &daemon.settings.snapshot_uids].concat();
     listen::accept(listener, allowed, move |connection| requests(daemon.clone(), connection)).await;
 }
 
 async fn requests(daemon: Arc<Daemon>, mut connection: Connection) -> Result<(), WireError> {
+    // Somebody whom the settings name for snapshots alone learns nothing about stores and schedules.
+    let only_snapshots = !connection.admitted(&daemon.settings.allowed_uids);
     while let Some(request) = connection.recv().await? {
+        if only_snapshots && !matches!(request, Request::Snapshot { .. }) {
+            connection
+                .refuse(FailureKind::Denied, "your user may ask for a snapshot here, and for nothing else")
+                .await?;
+            continue;
+        }
         let event = answer(&daemon, &mut connection, request).await?;
         connection.send(&event).await?;
     }

@@ -28,6 +28,8 @@ pub struct ServeSettings {
     pub socket: PathBuf,
     pub health_socket: Option<PathBuf>,
     pub allowed_uids: Vec<u32>,
+    /// Users who may ask for a snapshot and for nothing else: that of an EMR, before it upgrades its records.
+    pub snapshot_uids: Vec<u32>,
     pub tls: Option<TlsListen>,
     pub quorum: u32,
     pub disk_reserve_bytes: u64,
@@ -97,6 +99,8 @@ struct ServeToml {
     health_socket: Option<PathBuf>,
     #[serde(default)]
     allowed_uids: Vec<u32>,
+    #[serde(default)]
+    snapshot_uids: Vec<u32>,
     quorum: u32,
     disk_reserve_bytes: Option<u64>,
     late_after_s: Option<u32>,
@@ -168,6 +172,7 @@ impl ServeSettings {
             socket: file.path(&toml.socket),
             health_socket: toml.health_socket.map(|p| file.path(&p)),
             allowed_uids: toml.allowed_uids,
+            snapshot_uids: toml.snapshot_uids,
             tls: toml.tls.map(|t| t.resolve(&file)),
             quorum: toml.quorum,
             disk_reserve_bytes: toml.disk_reserve_bytes.unwrap_or(DISK_RESERVE_BYTES),

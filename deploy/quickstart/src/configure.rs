@@ -72,7 +72,9 @@ fn appliance(practice: &Practice) -> String {
          ops_allowed_uids = [{}]\n\
          idle_lock_s = 900\n\
          \n[downtime]\n\
-         every_minutes = 30\n",
+         every_minutes = 30\n\
+         \n[backup]\n\
+         serve_socket = {}\n",
         text(&practice.practice_name),
         text(&practice.time_zone),
         text(&practice.listen_on(practice.ports.appliance).to_string()),
@@ -80,6 +82,7 @@ fn appliance(practice: &Practice) -> String {
         names.join(", "),
         path(&practice.socket("ops")),
         rustix::process::geteuid().as_raw(),
+        path(&practice.socket("serve")),
     )
 }
 

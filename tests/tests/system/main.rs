@@ -3,6 +3,7 @@
 mod browser;
 mod chain;
 mod cli;
+mod clinic;
 #[path = "../../../backupd/engine/tests/engine/conformance/mod.rs"]
 mod conformance;
 mod downtime;
@@ -23,3 +24,4 @@ mod recover;
 mod store_faults;
 mod store_kinds;
 mod stores;
+mod upgrade;
