@@ -104,6 +104,17 @@ impl Attachments {
         Ok(bytes)
     }
 
+    /// The bytes of an attachment from what its file holds, which came from elsewhere.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when they are not those of `row`.
+    pub fn opened(&self, row: &AttachmentRow, file: &[u8]) -> Result<Vec<u8>, StoreError> {
+        match *blake3::hash(file).as_bytes() == row.digest {
+            true => Ok(file.to_vec()),
+            false => Err(StoreError::Damaged("attachment")),
+        }
+    }
+
     /// The digest of what the file with this name really holds, and its size.
     pub(crate) fn rehash(&self, digest: &[u8; 32]) -> Result<([u8; 32], u64), StoreError> {
         let mut file = File::open(self.path(digest)).map_err(missing)?;
@@ -185,6 +196,15 @@ fn is_text(text: &str) -> bool {
 }
 
 impl AttachmentRow {
+    /// The row in a database of an older schema.
+    pub(crate) fn load_of(
+        connection: &Connection,
+        id: &str,
+        _schema: u32,
+    ) -> Result<Option<AttachmentRow>, StoreError> {
+        AttachmentRow::load(connection, id)
+    }
+
     pub(crate) fn load(connection: &Connection, id: &str) -> Result<Option<AttachmentRow>, StoreError> {
         let sql = "SELECT id, digest, bytes, media_type, patient, created_ms FROM attachment WHERE id = ?1";
         let row = connection.prepare_cached(sql)?.query_row([id], |row| {

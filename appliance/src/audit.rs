@@ -36,6 +36,8 @@ pub enum Action {
     Merge,
     /// The records went on to a newer schema; the object is the one that they had.
     Upgrade,
+    /// A patient's record was brought back from a snapshot, looked at beside today's, or copied from.
+    LookBack,
 }
 
 impl Action {
@@ -62,6 +64,7 @@ impl Action {
             Action::BreakGlass => "break-glass",
             Action::Merge => "merge",
             Action::Upgrade => "upgrade",
+            Action::LookBack => "look-back",
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod export;
 pub mod fhir;
 pub mod forms;
 pub mod import;
+pub mod look_back;
 pub mod messages;
 pub mod ops;
 mod pdf;

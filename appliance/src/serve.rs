@@ -3,6 +3,7 @@
 use crate::access::{Actor, Program};
 use crate::audit::{Action, Event};
 use crate::clock::Clock;
+use crate::look_back::Desk;
 use crate::messages::Channels;
 use crate::messages::http::Gateway;
 use crate::messages::mail::Mailer;
@@ -72,6 +73,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             portal: settings.portal_listen.and_then(|at| bases(&settings, at.port()).into_iter().next()),
             has_mail: settings.mail.is_some(),
             downtime: settings.downtime.clone(),
+            look_back: Some(Desk::open(&settings.data_dir, settings.backup.verifier_socket.clone())?),
         },
     );
     let routes =

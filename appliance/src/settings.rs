@@ -83,6 +83,8 @@ pub struct GatewaySettings {
 pub struct BackupSettings {
     /// Where `backupd serve` is asked for a snapshot before an upgrade.
     pub serve_socket: Option<PathBuf>,
+    /// Where `backupd verifier` is asked for records as they were.
+    pub verifier_socket: Option<PathBuf>,
     /// Whether an upgrade goes on where there is no snapshot.
     #[serde(default)]
     pub upgrade_without_snapshot: bool,
@@ -264,6 +266,7 @@ impl Settings {
             reminder_hours: written.reminder_hours,
             backup: BackupSettings {
                 serve_socket: written.backup.serve_socket.map(|path| folder.join(path)),
+                verifier_socket: written.backup.verifier_socket.map(|path| folder.join(path)),
                 ..written.backup
             },
             tls_as_written: [written.tls_cert, written.tls_key],

@@ -103,6 +103,7 @@ async fn serve(dir: &Path) -> Result<()> {
         portal: None,
         has_mail: true,
         downtime: None,
+        look_back: None,
     };
     let app = web::app(&Web::new(store.clone(), settings), appliance::fhir::http::routes(&store));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

@@ -60,6 +60,7 @@ ops_allowed_uids = [$(uid backup)]
 
 [backup]
 serve_socket = "/run/holdfast-serve/serve.sock"
+verifier_socket = "/run/holdfast-verifier/verifier.sock"
 TOML
     serve_settings >$etc/serve.toml
     {
@@ -71,6 +72,7 @@ site = "here"
 state_dir = "/var/lib/holdfast/verifier"
 socket = "/run/holdfast-verifier/verifier.sock"
 allowed_uids = [0, $(uid console)]
+lend_uids = [$(uid appliance)]
 drill_schedule = "0 4 1 1 *"
 sandbox_dir = "/var/lib/holdfast/drill"
 same_host_as_writer = true

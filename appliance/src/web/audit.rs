@@ -17,7 +17,7 @@ use serde::Deserialize;
 const PAGE_ENTRIES: u32 = 100;
 /// Entries of one export at most: a year of a busy practice is exported by months.
 const EXPORT_ENTRIES: u32 = 100_000;
-const ACTIONS: [&str; 20] = [
+const ACTIONS: [&str; 21] = [
     "read",
     "search",
     "create",
@@ -38,6 +38,7 @@ const ACTIONS: [&str; 20] = [
     "break-glass",
     "merge",
     "upgrade",
+    "look-back",
 ];
 
 pub fn routes(web: &Web) -> Vec<Route> {

@@ -201,6 +201,7 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
                 @if may(Action::Create, "DocumentReference") {
                     a.button href={ "/patients/" (facts.id) "/export" } { "Export" }
                 }
+                (super::look_back::button(&web, &visit, &facts.id))
                 @if may(Action::Update, "Patient") {
                     a.button href={ "/patients/" (facts.id) "/merge" } { "Merge" }
                     a.button href={ "/patients/" (facts.id) "/edit" } { "Edit registration" }
@@ -208,6 +209,7 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
             }
         }
         (super::duplicates::notice(&visit, &whole))
+        (super::look_back::notice(&web, &facts.id))
         nav.days.parts aria-label="Parts of the chart" {
             @for (path, label, action, kind) in PARTS {
                 @if may(action, kind) { a.button.small href={ "/patients/" (facts.id) "/" (path) } { (label) } }

@@ -233,8 +233,13 @@ pub async fn send(
         }
         None => inline(&document).ok_or(PageError::NotFound)?,
     };
-    let disposition = disposition(&name).ok_or(PageError::Internal("file name"))?;
-    let media_type = HeaderValue::from_str(&media_type).map_err(|_| PageError::Internal("media type"))?;
+    served(&name, &media_type, bytes)
+}
+
+/// A file to be kept by whoever asked, and run by no browser.
+pub fn served(name: &str, media_type: &str, bytes: Vec<u8>) -> Result<Response, PageError> {
+    let disposition = disposition(name).ok_or(PageError::Internal("file name"))?;
+    let media_type = HeaderValue::from_str(media_type).map_err(|_| PageError::Internal("media type"))?;
     let headers = [
         (header::CONTENT_TYPE, media_type),
         (header::CONTENT_DISPOSITION, disposition),

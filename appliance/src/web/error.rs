@@ -30,6 +30,8 @@ pub enum PageError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Account(#[from] AccountError),
+    #[error(transparent)]
+    LookBack(#[from] crate::look_back::LookError),
     #[error("internal error: {0}")]
     Internal(&'static str),
 }
@@ -56,6 +58,11 @@ impl PageError {
                 StatusCode::FORBIDDEN,
                 "Your role does not permit this",
                 "If you need it for your work, ask a practice administrator to change your role.".into(),
+            ),
+            Self::LookBack(error) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Records of then cannot be brought back now",
+                format!("Nothing was changed: {error}. Who looks after the backup knows more."),
             ),
             Self::Forged => (
                 StatusCode::FORBIDDEN,

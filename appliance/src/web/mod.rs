@@ -23,6 +23,7 @@ mod forms;
 mod gate;
 mod layout;
 mod login;
+mod look_back;
 mod merge;
 mod moving;
 mod online;
@@ -36,6 +37,8 @@ mod users;
 
 #[cfg(test)]
 mod account_tests;
+#[cfg(test)]
+mod look_back_tests;
 #[cfg(test)]
 mod moving_tests;
 #[cfg(test)]
@@ -79,6 +82,8 @@ pub struct Settings {
     pub has_mail: bool,
     /// The downtime pack; `None` for none.
     pub downtime: Option<crate::downtime::Plan>,
+    /// Records as they were in snapshots; `None` where there is no way to ask for them.
+    pub look_back: Option<crate::look_back::Desk>,
 }
 
 /// The state of the pages. Cheap to clone.
@@ -166,6 +171,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         downtime::routes(web),
         export::routes(web),
         audit::routes(web),
+        look_back::routes(web),
     ]
     .concat()
 }

@@ -71,10 +71,18 @@ impl Site {
                 portal: Some("https://portal.example".into()),
                 has_mail: true,
                 downtime: Some(downtime),
+                look_back: None,
             },
         );
         let app = app(&web, programs(&web));
         Self { web, app, clock, _dir: dir }
+    }
+
+    /// The same practice, with records of then to look at.
+    pub(in crate::web) fn give_desk(&mut self, make: impl FnOnce(&std::path::Path) -> crate::look_back::Desk) {
+        let settings = Settings { look_back: Some(make(self._dir.path())), ..self.web.settings().clone() };
+        self.web = Web::new(self.web.store().clone(), settings);
+        self.app = app(&self.web, programs(&self.web));
     }
 
     pub(in crate::web) fn later(&self, seconds: i64) {

@@ -78,6 +78,7 @@ async fn sixty_four_clients_want_the_same_times_and_nobody_is_booked_twice() {
         portal: None,
         has_mail: true,
         downtime: None,
+        look_back: None,
     };
     let app = web::app(&web::Web::new(store.clone(), settings), fhir::http::routes(&store));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -42,6 +42,7 @@ impl Api {
             portal: None,
             has_mail: true,
             downtime: None,
+            look_back: None,
         };
         let app = web::app(&Web::new(store.clone(), settings), http::routes(&store));
         Api { _dir: dir, clock, store, app, role: Role::Clinician }

@@ -55,6 +55,7 @@ impl App {
             portal: None,
             has_mail: true,
             downtime: None,
+            look_back: None,
         };
         let routes = [fhir::http::routes(&store), fhir::smart::routes(&store, vec![BASE.to_owned()])].concat();
         let router = web::app(&Web::new(store.clone(), settings), routes);

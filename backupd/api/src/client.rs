@@ -147,6 +147,10 @@ impl Client {
         mut progress: impl FnMut(Progress),
     ) -> Result<Event, ClientError> {
         self.lines.send(request).await?;
+        self.next(&mut progress).await
+    }
+
+    async fn next(&mut self, mut progress: impl FnMut(Progress)) -> Result<Event, ClientError> {
         loop {
             let line = tokio::time::timeout(SILENCE_MAX, self.lines.recv()).await.map_err(|_| ClientError::Timeout)?;
             match line?.ok_or(ClientError::Closed)? {
@@ -154,6 +158,26 @@ impl Client {
                 Event::Failed(failure) => return Err(failure.into()),
                 event => return Ok(event),
             }
+        }
+    }
+}
+
+impl Client {
+    /// Asks for a file that is lent and hands its pieces (base64) over as they come; `piece` says whether it wants more.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] when `piece` wanted no more.
+    pub async fn borrow(&mut self, request: &Request, mut piece: impl FnMut(&str) -> bool) -> Result<(), ClientError> {
+        let mut event = self.request(request, |_| ()).await?;
+        loop {
+            let Event::Lent { base64, last } = event else { return Err(ClientError::Malformed) };
+            if !piece(&base64) {
+                return Err(ClientError::Closed);
+            }
+            if last {
+                return Ok(());
+            }
+            event = self.next(|_| ()).await?;
         }
     }
 }

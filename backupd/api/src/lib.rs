@@ -73,6 +73,12 @@ pub enum Request {
         /// Whether what differs in the target may be written over.
         overwrite: bool,
     },
+    /// One file of the EMR's records as they were, for the EMR to look at and no longer there when it has been sent. Only
+    /// over the verifier's Unix socket.
+    Lend {
+        snapshot: String,
+        file: Lent,
+    },
     Verify {
         store: Option<String>,
         read_data: bool,
@@ -131,7 +137,12 @@ impl Request {
     pub fn names(&self) -> bool {
         matches!(
             self,
-            Self::Ls { .. } | Self::Unreadable { .. } | Self::Diff { .. } | Self::Find { .. } | Self::Restore { .. }
+            Self::Ls { .. }
+                | Self::Unreadable { .. }
+                | Self::Diff { .. }
+                | Self::Find { .. }
+                | Self::Restore { .. }
+                | Self::Lend { .. }
         )
     }
 }
@@ -176,6 +187,11 @@ pub enum Event {
         entries: Vec<FoundRow>,
     },
     RestoreDone(RestoreDone),
+    /// A piece of a lent file, in order; the last one says so.
+    Lent {
+        base64: String,
+        last: bool,
+    },
     VerifyDone(VerifyDone),
     DrillDone(DrillDone),
     Reports {
@@ -194,6 +210,16 @@ pub enum Event {
         stores: Vec<MaintainStore>,
     },
     Failed(Failure),
+}
+
+/// What is lent of the EMR's records: their places in a snapshot are fixed, and nothing else of one is handed out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Lent {
+    /// The database.
+    Records,
+    /// An attachment, by the name of its file: 64 digits of hex.
+    Attachment { name: String },
 }
 
 /// Why a request failed: a kind that says what to do next, and a sentence without record content.

@@ -67,6 +67,7 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
         | Request::Diff { .. }
         | Request::Find { .. }
         | Request::Restore { .. }
+        | Request::Lend { .. }
         | Request::Verify { .. }
         | Request::Drill { .. }
         | Request::Reports

@@ -22,6 +22,8 @@ pub struct VerifierSettings {
     pub state_dir: PathBuf,
     pub socket: PathBuf,
     pub allowed_uids: Vec<u32>,
+    /// Users who may see what snapshots there are and borrow the EMR's records of one, and nothing else: that of the EMR.
+    pub lend_uids: Vec<u32>,
     pub tls: Option<TlsListen>,
     pub drill: Schedule,
     pub targets: Targets,
@@ -81,6 +83,8 @@ struct VerifierToml {
     socket: PathBuf,
     #[serde(default)]
     allowed_uids: Vec<u32>,
+    #[serde(default)]
+    lend_uids: Vec<u32>,
     drill_schedule: String,
     sandbox_dir: PathBuf,
     same_host_as_writer: bool,
@@ -165,6 +169,7 @@ impl VerifierSettings {
             state_dir: file.path(&toml.state_dir),
             socket: file.path(&toml.socket),
             allowed_uids: toml.allowed_uids,
+            lend_uids: toml.lend_uids,
             tls: toml.tls.map(|t| t.resolve(&file)),
             drill: file.schedule("drill_schedule", &toml.drill_schedule, zone)?,
             targets: toml.targets,

@@ -1,6 +1,6 @@
 //! Answers to clients.
 
-use super::Verifier;
+use super::{Verifier, lend};
 use crate::offload::offload;
 use crate::{clock, failure, listen, progress};
 use backupd_api::{
@@ -12,12 +12,24 @@ use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
 
 pub async fn serve(verifier: Arc<Verifier>, listener: Listener) {
-    let allowed = verifier.settings.allowed_uids.clone();
+    let allowed = [verifier.settings.allowed_uids.as_slice(), &verifier.settings.lend_uids].concat();
     listen::accept(listener, allowed, move |connection| requests(verifier.clone(), connection)).await;
 }
 
 async fn requests(verifier: Arc<Verifier>, mut connection: Connection) -> Result<(), WireError> {
+    // The EMR, which looks at its own records as they were: reports, drills and names of files are not its business.
+    let only_lends = !connection.admitted(&verifier.settings.allowed_uids);
     while let Some(request) = connection.recv().await? {
+        if only_lends && !matches!(request, Request::Lend { .. } | Request::Snapshots) {
+            connection
+                .refuse(FailureKind::Denied, "your user may look at the EMR's records, and at nothing else")
+                .await?;
+            continue;
+        }
+        if let (Request::Lend { snapshot, file }, Peer::Unix { .. }) = (&request, connection.peer()) {
+            lend::answer(&verifier, &mut connection, snapshot.clone(), file.clone()).await?;
+            continue;
+        }
         let event = if request.names() && !matches!(connection.peer(), Peer::Unix { .. }) {
             Event::Failed(failure::new(
                 FailureKind::Denied,
@@ -64,6 +76,10 @@ impl Verifier {
             Request::Find { snapshot, wanted } => self.find_names(snapshot.as_deref(), &wanted).await?,
             Request::Restore { snapshot, store, into, paths, overwrite } => {
                 Event::RestoreDone(self.restore(&snapshot, store.as_deref(), into, (paths, overwrite)).await?)
+            }
+            // Answered where pieces can be sent.
+            Request::Lend { .. } => {
+                return Err(failure::new(FailureKind::Denied, "files are lent over the Unix socket"));
             }
             Request::Verify { store, read_data } => Event::VerifyDone(self.verify(store.as_deref(), read_data).await?),
             Request::Drill { .. } if self.sandbox.try_lock().is_err() => {

@@ -6,6 +6,7 @@ mod deletions;
 mod drill;
 mod evidence;
 mod heads;
+mod lend;
 mod names;
 mod probe;
 mod read;
@@ -65,6 +66,7 @@ pub async fn run(settings: VerifierSettings) -> anyhow::Result<()> {
     let _lock = StateLock::take(&settings.state_dir)?;
     let verifier = Arc::new(Verifier::open(settings)?);
     sandbox::remove_leftovers(&verifier.settings.sandbox_dir)?;
+    lend::remove_leftovers(&verifier.settings.state_dir).context("lent records cannot be removed")?;
     let listeners = listen::bind(&verifier.settings.socket, verifier.settings.tls.as_ref()).await?;
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {

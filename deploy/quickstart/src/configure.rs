@@ -74,7 +74,8 @@ fn appliance(practice: &Practice) -> String {
          \n[downtime]\n\
          every_minutes = 30\n\
          \n[backup]\n\
-         serve_socket = {}\n",
+         serve_socket = {}\n\
+         verifier_socket = {}\n",
         text(&practice.practice_name),
         text(&practice.time_zone),
         text(&practice.listen_on(practice.ports.appliance).to_string()),
@@ -83,6 +84,7 @@ fn appliance(practice: &Practice) -> String {
         path(&practice.socket("ops")),
         rustix::process::geteuid().as_raw(),
         path(&practice.socket("serve")),
+        path(&practice.socket("verifier")),
     )
 }
 

@@ -3,12 +3,14 @@
 use anyhow::{Context, Result, ensure};
 use holdfast_tests::daemons::{Daemon, serve_and_verify, with_config};
 use holdfast_tests::place::{Place, last, ok};
-use holdfast_tests::{json_lines, program, root, wait_for};
+use holdfast_tests::{User, json_lines, program, root, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+const PASSWORD: &str = "correct horse battery staple";
 
 pub struct Clinic {
     place: Place,
@@ -82,6 +84,22 @@ impl Clinic {
         ok(self.emr(arguments))
     }
 
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}", self.port)
+    }
+
+    /// Makes a user of the EMR.
+    pub fn user(&self, name: &str, role: &str) -> Result<User> {
+        let (password, out) = (self.dir.join("password"), self.dir.join(format!("{name}.json")));
+        fs::write(&password, format!("{PASSWORD}\n"))?;
+        let [password, told] = [&password, &out].map(|path| path.to_string_lossy().into_owned());
+        let names = ["--name", name, "--role", role];
+        self.run(&[&["user", "create"][..], &names, &["--password-file", &password, "--totp-out", &told]].concat())?;
+        let told: Value = serde_json::from_slice(&fs::read(&out)?)?;
+        let totp_secret = told["totp_secret"].as_str().context("a secret")?.to_owned();
+        Ok(User { name: name.to_owned(), password: PASSWORD.to_owned(), totp_secret, url: self.url() })
+    }
+
     /// Starts the backup's daemons.
     pub fn backup(&self) -> Result<[Daemon; 2]> {
         serve_and_verify(&self.place, &self.dir)
@@ -129,6 +147,16 @@ impl Clinic {
         fs::create_dir_all(&folder)?;
         Ok(fs::write(folder.join(&name[2..]), letter)?)
     }
+}
+
+/// Where the browser's libraries are.
+pub fn browser_modules() -> Result<PathBuf> {
+    let tools = std::env::var_os("HOLDFAST_TOOLS").map_or_else(|| root().join(".tools"), Into::into);
+    let modules = tools.join("browser/node_modules");
+    for tool in ["playwright-core", "axe-core"] {
+        ensure!(modules.join(tool).exists(), "{tool} is missing: run `./tests/run system`");
+    }
+    Ok(modules)
 }
 
 /// The number in the head of a database file that says which schema it has.

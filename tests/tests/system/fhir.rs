@@ -186,6 +186,7 @@ async fn clients_of_other_people_work_with_it() -> Result<()> {
         portal: None,
         has_mail: true,
         downtime: None,
+        look_back: None,
     };
     let routes = [appliance::fhir::http::routes(&store), appliance::fhir::smart::routes(&store, bases)].concat();
     let app = web::app(&Web::new(store.clone(), settings), routes);

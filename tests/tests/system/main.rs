@@ -12,6 +12,7 @@ mod fhir;
 mod fidelity;
 mod kill;
 mod locks;
+mod look_back;
 mod maintain;
 mod mount;
 mod netns;
