@@ -1,12 +1,19 @@
-//! Attachments: content-addressed files beside the database.
+//! Attachments: content-addressed files beside the database, each sealed under a key of its own.
 //!
-//! A file's name is the BLAKE3 of its bytes (`ab/cdef...`), so files are immutable and equal ones are stored once. The
-//! order is: temporary file, fsync, rename, fsync of the folder, and only then the database row; a crash in between
-//! leaves a file without a row, never a row without a file.
+//! A file's name is the BLAKE3 of what it holds (`ab/cdef...`), so files are immutable, and rot is found without a key. What it
+//! holds is sealed (see [`seal`]); the key stands in the row alone. So the folder tells nothing by itself, neither contents nor
+//! whether a known document is among them, and a row whose key is ended is the end of the file. The order is: temporary file,
+//! fsync, rename, fsync of the folder, and only then the database row; a crash in between leaves a file without a row, never a
+//! row without a file.
+
+pub mod older;
+pub mod seal;
 
 use crate::clock;
 use crate::store::StoreError;
-use rusqlite::{Connection, OptionalExtension};
+use crate::store::schema_version;
+use rusqlite::{Connection, OptionalExtension, Row};
+use seal::FileKey;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -20,11 +27,33 @@ pub struct Attachments {
     root: PathBuf,
 }
 
+/// The schema from which on files are sealed.
+const SEALED_SINCE: u32 = 12;
+
+/// A sealed file: its name, which is the BLAKE3 of what it holds, and the key that opens it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    pub file: [u8; 32],
+    pub key: FileKey,
+}
+
+/// How the bytes of a row are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    Sealed(Sealed),
+    /// As an older release kept them, under the name of their own digest.
+    Plain,
+    /// The key is ended: nobody opens the file any more.
+    Ended,
+}
+
 /// Bytes that are safe on disk but not yet part of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Staged {
+    /// Of the bytes, not of the file.
     pub digest: [u8; 32],
     pub bytes: u64,
+    pub sealed: Sealed,
     /// What the bytes are, found by looking at them; never what the sender said.
     pub media_type: &'static str,
 }
@@ -34,11 +63,13 @@ pub struct Staged {
 pub struct AttachmentRow {
     /// Logical id of the `Binary`.
     pub id: String,
+    /// Of the bytes, not of the file.
     pub digest: [u8; 32],
     pub bytes: u64,
     pub media_type: String,
     pub(crate) patient: i64,
     pub created_ms: i64,
+    pub kept: Kept,
 }
 
 impl Attachments {
@@ -78,58 +109,65 @@ impl Attachments {
         let media_type = sniff(bytes).ok_or_else(|| {
             StoreError::invalid("only PDF, PNG, JPEG, TIFF, DICOM, audio and plain text are kept", "file")
         })?;
-        let digest = *blake3::hash(bytes).as_bytes();
-        let staged = Staged { digest, bytes: bytes.len() as u64, media_type };
-        let path = self.path(&digest);
-        // Equal bytes are there already, unless the file has rotted: then this copy heals it.
-        if self.rehash(&digest).is_ok_and(|found| found == (digest, staged.bytes)) {
-            return Ok(staged);
-        }
-        self.write(&path, bytes).map_err(StoreError::io("attachment"))?;
-        Ok(staged)
+        let key = FileKey::new()?;
+        let file = seal::seal(&key, bytes)?;
+        let sealed = Sealed { file: *blake3::hash(&file).as_bytes(), key };
+        self.write(&self.path(&sealed.file), &file).map_err(StoreError::io("attachment"))?;
+        Ok(Staged { digest: *blake3::hash(bytes).as_bytes(), bytes: bytes.len() as u64, sealed, media_type })
     }
 
     /// The bytes of an attachment, checked against its digest. Blocks on the disk.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when the file is gone or holds other bytes.
+    /// [`StoreError::Damaged`] when the file is gone or holds other bytes, [`StoreError::NotFound`] when its key is ended.
     pub fn read(&self, row: &AttachmentRow) -> Result<Vec<u8>, StoreError> {
-        let file = File::open(self.path(&row.digest)).map_err(missing)?;
-        let mut bytes = Vec::new();
-        let limit = ATTACHMENT_BYTES_MAX as u64 + 1;
-        file.take(limit).read_to_end(&mut bytes).map_err(StoreError::io("attachment"))?;
-        if *blake3::hash(&bytes).as_bytes() != row.digest {
-            return Err(StoreError::Damaged("attachment"));
-        }
-        Ok(bytes)
+        let file = File::open(self.path(row.file().ok_or(StoreError::NotFound)?)).map_err(missing)?;
+        let mut found = Vec::new();
+        let limit = seal::file_bytes(ATTACHMENT_BYTES_MAX as u64) + 1;
+        file.take(limit).read_to_end(&mut found).map_err(StoreError::io("attachment"))?;
+        self.opened(row, found)
     }
 
-    /// The bytes of an attachment from what its file holds, which came from elsewhere.
+    /// The bytes of an attachment from what its file holds, which may have come from elsewhere.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] when they are not those of `row`.
-    pub fn opened(&self, row: &AttachmentRow, file: &[u8]) -> Result<Vec<u8>, StoreError> {
-        match *blake3::hash(file).as_bytes() == row.digest {
-            true => Ok(file.to_vec()),
-            false => Err(StoreError::Damaged("attachment")),
+    pub fn opened(&self, row: &AttachmentRow, file: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        let bytes = match &row.kept {
+            Kept::Sealed(sealed) => seal::open(&sealed.key, row.bytes, &file)?,
+            Kept::Plain => file,
+            Kept::Ended => return Err(StoreError::NotFound),
+        };
+        if *blake3::hash(&bytes).as_bytes() == row.digest { Ok(bytes) } else { Err(StoreError::Damaged("attachment")) }
+    }
+
+    /// Writes the file of a row anew, from its bytes: the same file, since its key and so all that it holds are the same.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when they are not the bytes of `row`.
+    pub fn heal(&self, row: &AttachmentRow, bytes: &[u8]) -> Result<(), StoreError> {
+        if *blake3::hash(bytes).as_bytes() != row.digest {
+            return Err(StoreError::Damaged("attachment"));
         }
+        let (file, holds) = match &row.kept {
+            Kept::Sealed(sealed) => (&sealed.file, seal::seal(&sealed.key, bytes)?),
+            Kept::Plain => (&row.digest, bytes.to_vec()),
+            Kept::Ended => return Err(StoreError::NotFound),
+        };
+        self.write(&self.path(file), &holds).map_err(StoreError::io("attachment"))
     }
 
-    /// The digest of what the file with this name really holds, and its size.
-    pub(crate) fn rehash(&self, digest: &[u8; 32]) -> Result<([u8; 32], u64), StoreError> {
-        let mut file = File::open(self.path(digest)).map_err(missing)?;
-        let mut hasher = blake3::Hasher::new();
-        let bytes = std::io::copy(&mut file, &mut hasher).map_err(StoreError::io("attachment"))?;
-        Ok((*hasher.finalize().as_bytes(), bytes))
+    /// Whether the file of a row is there, with the size that it must have.
+    pub(crate) fn is_there(&self, row: &AttachmentRow) -> bool {
+        let expected = match row.kept {
+            Kept::Sealed(_) => seal::file_bytes(row.bytes),
+            Kept::Plain | Kept::Ended => row.bytes,
+        };
+        row.file().and_then(|file| fs::metadata(self.path(file)).ok()).is_some_and(|found| found.len() == expected)
     }
 
-    /// Size of the file with this name; `None` when it is not there.
-    pub(crate) fn size(&self, digest: &[u8; 32]) -> Option<u64> {
-        fs::metadata(self.path(digest)).ok().map(|found| found.len())
-    }
-
-    fn path(&self, digest: &[u8; 32]) -> PathBuf {
-        let name = hex::encode(digest);
+    fn path(&self, file: &[u8; 32]) -> PathBuf {
+        let name = hex::encode(file);
         let (folder, file) = name.split_at(2);
         self.root.join(folder).join(file)
     }
@@ -196,28 +234,37 @@ fn is_text(text: &str) -> bool {
 }
 
 impl AttachmentRow {
-    /// The row in a database of an older schema.
-    pub(crate) fn load_of(
-        connection: &Connection,
-        id: &str,
-        _schema: u32,
-    ) -> Result<Option<AttachmentRow>, StoreError> {
-        AttachmentRow::load(connection, id)
+    /// The name of the file that holds the bytes; `None` when its key is ended.
+    fn file(&self) -> Option<&[u8; 32]> {
+        match &self.kept {
+            Kept::Sealed(sealed) => Some(&sealed.file),
+            Kept::Plain => Some(&self.digest),
+            Kept::Ended => None,
+        }
+    }
+
+    /// The same as 64 digits of hex, of which the first two name a folder.
+    pub fn file_name(&self) -> Option<String> {
+        self.file().map(hex::encode)
     }
 
     pub(crate) fn load(connection: &Connection, id: &str) -> Result<Option<AttachmentRow>, StoreError> {
-        let sql = "SELECT id, digest, bytes, media_type, patient, created_ms FROM attachment WHERE id = ?1";
-        let row = connection.prepare_cached(sql)?.query_row([id], |row| {
-            Ok(AttachmentRow {
-                id: row.get(0)?,
-                digest: row.get(1)?,
-                bytes: row.get::<_, i64>(2)?.cast_unsigned(),
-                media_type: row.get(3)?,
-                patient: row.get(4)?,
-                created_ms: row.get(5)?,
-            })
-        });
-        Ok(row.optional()?)
+        Self::load_of(connection, id, SEALED_SINCE)
+    }
+
+    /// The row in a database of some schema, which may be older than this release's.
+    pub(crate) fn load_of(connection: &Connection, id: &str, schema: u32) -> Result<Option<AttachmentRow>, StoreError> {
+        let sql = format!("SELECT {} FROM attachment WHERE id = ?1", columns(schema));
+        Ok(connection.prepare_cached(&sql)?.query_row([id], from_row).optional()?)
+    }
+
+    /// Every row of a database of some schema whose key is not ended, in the order of the digests.
+    pub(crate) fn all(connection: &Connection) -> Result<Vec<AttachmentRow>, StoreError> {
+        let schema = schema_version(connection)?;
+        let sql = format!("SELECT {} FROM attachment ORDER BY digest, id", columns(schema));
+        let mut statement = connection.prepare(&sql)?;
+        let rows = statement.query_map([], from_row)?.collect::<Result<Vec<_>, _>>()?;
+        Ok(rows.into_iter().filter(|row| row.kept != Kept::Ended).collect())
     }
 
     pub(crate) fn insert(
@@ -227,10 +274,12 @@ impl AttachmentRow {
         patient: i64,
         created_ms: i64,
     ) -> Result<AttachmentRow, StoreError> {
-        let sql = "INSERT INTO attachment (id, digest, bytes, media_type, patient, created_ms) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let sql = "INSERT INTO attachment (id, digest, bytes, media_type, patient, created_ms, file, key) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let bytes = staged.bytes.cast_signed();
-        connection.prepare_cached(sql)?.execute((id, staged.digest, bytes, staged.media_type, patient, created_ms))?;
+        let (file, key) = (staged.sealed.file, staged.sealed.key.to_stored());
+        let row = (id, staged.digest, bytes, staged.media_type, patient, created_ms, file, key);
+        connection.prepare_cached(sql)?.execute(row)?;
         Ok(AttachmentRow {
             id: id.to_owned(),
             digest: staged.digest,
@@ -238,6 +287,31 @@ impl AttachmentRow {
             media_type: staged.media_type.to_owned(),
             patient,
             created_ms,
+            kept: Kept::Sealed(staged.sealed.clone()),
         })
     }
+}
+
+fn columns(schema: u32) -> &'static str {
+    match schema {
+        0..SEALED_SINCE => "id, digest, bytes, media_type, patient, created_ms, NULL, NULL",
+        _ => "id, digest, bytes, media_type, patient, created_ms, file, key",
+    }
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<AttachmentRow> {
+    let (file, key): (Option<[u8; 32]>, Option<[u8; 32]>) = (row.get(6)?, row.get(7)?);
+    Ok(AttachmentRow {
+        id: row.get(0)?,
+        digest: row.get(1)?,
+        bytes: row.get::<_, i64>(2)?.cast_unsigned(),
+        media_type: row.get(3)?,
+        patient: row.get(4)?,
+        created_ms: row.get(5)?,
+        kept: match (file, key) {
+            (Some(file), Some(key)) => Kept::Sealed(Sealed { file, key: FileKey::stored(key) }),
+            (Some(_), None) => Kept::Ended,
+            (None, _) => Kept::Plain,
+        },
+    })
 }

@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! older schema found -> the operations socket answers (and nothing else) -> `backupd serve` takes a snapshot, durable
-//!   -> database checked page by page -> kept beside as it is -> all steps in one transaction -> the service begins
+//!   -> database checked page by page -> kept beside as it is -> all steps in one transaction -> plain attachments sealed
+//!   -> the service begins
 //! ```
 //!
 //! Whatever fails before the commit, the file is what it was, and the older release goes on with it. After it, `appliance
 //! upgrade undo` puts the kept file back; and the snapshot is in every store.
 
+use crate::attachments::{Attachments, older as plain};
 use crate::clock::Clock;
 use crate::ops::{Operations, room, wire};
 use crate::settings::Settings;
-use crate::store::{self, DATABASE_FILE, DataLock, SCHEMA_VERSION, Store, StoreError, schema_version};
+use crate::store::{self, ATTACHMENTS_DIR, DATABASE_FILE, DataLock, SCHEMA_VERSION, Store, StoreError, schema_version};
 use backupd_api::{Client, ClientError, Endpoint, Event, FailureKind, Request, SnapshotState};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File};
@@ -73,7 +75,9 @@ pub struct Upgraded {
 
 /// Upgrades the records of `settings` where an older release wrote them. Called by the service before it opens them.
 pub async fn before_serving(settings: &Settings, clock: &Clock) -> Result<Option<Upgraded>, UpgradeError> {
-    let Some(from) = older(&settings.data_dir)? else { return Ok(None) };
+    let Some(from) = older(&settings.data_dir)? else {
+        return seal_what_is_left(settings).await.map(|()| None);
+    };
     log::info!(from = from, to = SCHEMA_VERSION; "upgrade.begun");
     let snapshot = match snapshot(settings, clock).await {
         Ok(()) => true,
@@ -89,6 +93,36 @@ pub async fn before_serving(settings: &Settings, clock: &Clock) -> Result<Option
     work.await.unwrap_or(Err(StoreError::Closed))?;
     log::info!(from = from, to = SCHEMA_VERSION, snapshot = snapshot; "upgrade.done");
     Ok(Some(Upgraded { from, snapshot }))
+}
+
+/// Goes on with an upgrade that was interrupted while it sealed attachments.
+async fn seal_what_is_left(settings: &Settings) -> Result<(), UpgradeError> {
+    let database = settings.data_dir.join(DATABASE_FILE);
+    if !fs::metadata(&database).is_ok_and(|found| found.len() > 0) {
+        return Ok(());
+    }
+    let data_dir = settings.data_dir.clone();
+    let left = |db: &Connection| Ok::<_, StoreError>(schema_version(db)? == SCHEMA_VERSION && plain::are_left(db)?);
+    if left(&Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(StoreError::from)?)? {
+        // It may take longer than the service manager waits.
+        service::status("sealing the attachments of an older release");
+        service::ready();
+        let work = tokio::task::spawn_blocking(move || {
+            let _lock = DataLock::acquire(&data_dir)?;
+            let connection = Connection::open(data_dir.join(DATABASE_FILE))?;
+            store::configure_writer(&connection)?;
+            seal_attachments(&data_dir, &connection)
+        });
+        work.await.unwrap_or(Err(StoreError::Closed))?;
+    }
+    Ok(())
+}
+
+fn seal_attachments(data_dir: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), true)?;
+    let sealed = plain::seal_all(connection, &attachments)?;
+    log::info!(files = sealed; "attachments.sealed");
+    Ok(())
 }
 
 /// The schema of the records in `data_dir`, where it is older than this release's.
@@ -172,10 +206,10 @@ async fn taken(endpoint: &Endpoint) -> Result<(), NoSnapshot> {
     if done.partial { Err(NoSnapshot::Partial) } else { Ok(()) }
 }
 
-/// Keeps the database as it is and brings it to this release's schema. Blocks on the disk.
+/// Keeps the database as it is, brings it to this release's schema and seals what lies plain. Blocks on the disk.
 ///
 /// # Errors
-/// Whatever it is, the records are as they were.
+/// Before the commit, whatever it is, the records are as they were; after it, the next start goes on.
 pub fn in_place(data_dir: &Path, clock: &Clock) -> Result<(), StoreError> {
     let _lock = DataLock::acquire(data_dir)?;
     let database = data_dir.join(DATABASE_FILE);
@@ -183,7 +217,8 @@ pub fn in_place(data_dir: &Path, clock: &Clock) -> Result<(), StoreError> {
     store::configure_writer(&connection)?;
     check_pages(&connection)?;
     keep(data_dir, &connection)?;
-    store::upgrade(&mut connection, clock.unix_ms())
+    store::upgrade(&mut connection, clock.unix_ms())?;
+    seal_attachments(data_dir, &connection)
 }
 
 /// A database with a broken page is restored, not upgraded: what was read wrong would be written anew.
@@ -232,11 +267,16 @@ pub fn undo(data_dir: &Path) -> Result<u32, UpgradeError> {
     let older = Connection::open_with_flags(&kept, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(StoreError::from)?;
     check_pages(&older)?;
     let schema = schema_version(&older)?;
-    drop(older);
     if database.is_file() {
         let current = Connection::open(&database).map_err(StoreError::from)?;
         into_one_file(&current)?;
+        // The older release knows no sealed files; an interrupted undo may have put its database back already.
+        if schema_version(&current)? == SCHEMA_VERSION {
+            let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), true)?;
+            plain::lay_open(&older, &current, &attachments)?;
+        }
     }
+    drop(older);
     let put_back = || -> std::io::Result<()> {
         for suffix in ["-wal", "-shm"] {
             for file in [&database, &kept] {

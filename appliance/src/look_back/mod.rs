@@ -9,7 +9,7 @@ mod then;
 
 pub use then::{Old, OldFile, Then};
 
-use crate::attachments::Attachments;
+use crate::attachments::AttachmentRow;
 use crate::clock;
 use crate::store::{DATABASE_FILE, Store, StoreError};
 use backupd_api::{Client, ClientError, Endpoint, Event, Lent, Request, SnapshotRow};
@@ -150,9 +150,9 @@ impl Desk {
             }
             looks.push(look.clone());
         }
-        let (desk, attachments) = (self.clone(), store.attachments().clone());
+        let (desk, store) = (self.clone(), store.clone());
         tokio::spawn(async move {
-            let brought = desk.bring(&look, attachments).await;
+            let brought = desk.bring(&look, &store).await;
             let state = match brought {
                 Ok(then) => State::Ready(Arc::new(then)),
                 Err(error) => {
@@ -186,30 +186,53 @@ impl Desk {
         looks.len() < before
     }
 
-    async fn bring(&self, look: &Look, attachments: Attachments) -> Result<Then, LookError> {
+    async fn bring(&self, look: &Look, store: &Store) -> Result<Then, LookError> {
         let _turn = self.0.bringing.acquire().await.map_err(|_| StoreError::Closed)?;
         let folder = Borrowed::make(&self.0.borrowed)?;
         let database = folder.0.join(DATABASE_FILE);
         let mut verifier = self.verifier().await?;
         borrow(&mut verifier, look, Lent::Records, &database).await?;
-        let (patient, files) = (look.patient.clone(), attachments.clone());
-        let read = move || then::read(&database, &patient, &files);
+        let patient = look.patient.clone();
+        let read = move || then::read(&database, &patient);
         let mut then = tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed.into()))?;
+        let attachments = store.attachments();
         let mut bytes_left = FILES_BYTES_MAX;
-        for file in then.files.iter_mut().filter(|file| !file.is_whole_today) {
+        for file in &mut then.files {
+            file.today = today(store, &file.row).await?;
+            let Some(name) = file.row.file_name().filter(|_| !file.is_whole_today()) else { continue };
             let target = folder.0.join("attachment");
-            match borrow(&mut verifier, look, Lent::Attachment { name: hex::encode(file.row.digest) }, &target).await {
+            match borrow(&mut verifier, look, Lent::Attachment { name }, &target).await {
                 Ok(()) => {}
                 // The snapshot did not have it whole either: the others are looked at all the same.
-                Err(LookError::Verifier(ClientError::Failed(_))) => continue,
+                Err(LookError::Verifier(ClientError::Failed(_))) => {
+                    remove_file(&target).map_err(StoreError::io("borrowed file"))?;
+                    continue;
+                }
                 Err(error) => return Err(error),
             }
             let lent = std::fs::read(&target).map_err(StoreError::io("borrowed file"))?;
+            remove_file(&target).map_err(StoreError::io("borrowed file"))?;
             bytes_left = bytes_left.checked_sub(lent.len()).ok_or(LookError::TooLarge)?;
-            std::fs::remove_file(&target).map_err(StoreError::io("borrowed file"))?;
-            file.lent = attachments.opened(&file.row, &lent).ok();
+            file.lent = attachments.opened(&file.row, lent).ok();
         }
         Ok(then)
+    }
+}
+
+/// The row that keeps the bytes of `then` today, where they can be read.
+async fn today(store: &Store, then: &AttachmentRow) -> Result<Option<AttachmentRow>, StoreError> {
+    let (id, digest, attachments) = (then.id.clone(), then.digest, store.attachments().clone());
+    let find = move |db: &rusqlite::Connection| {
+        let row = AttachmentRow::load(db, &id)?.filter(|row| row.digest == digest);
+        Ok(row.filter(|row| attachments.read(row).is_ok()))
+    };
+    store.internal(find).await
+}
+
+fn remove_file(file: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

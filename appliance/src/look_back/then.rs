@@ -2,7 +2,7 @@
 //! release are looked at as they are.
 
 use super::LookError;
-use crate::attachments::{AttachmentRow, Attachments};
+use crate::attachments::AttachmentRow;
 use crate::ops::golden;
 use crate::store::{SCHEMA_VERSION, StoreError, body_digest, schema_version};
 use rusqlite::{Connection, OptionalExtension};
@@ -27,8 +27,8 @@ pub struct Old {
 #[derive(Debug, Clone)]
 pub struct OldFile {
     pub row: AttachmentRow,
-    /// The same bytes stand here today.
-    pub is_whole_today: bool,
+    /// The row that keeps the same bytes today, where they can be read.
+    pub today: Option<AttachmentRow>,
     /// The bytes, where they do not and the snapshot held them.
     pub lent: Option<Vec<u8>>,
 }
@@ -41,6 +41,12 @@ pub struct Then {
     pub files: Vec<OldFile>,
 }
 
+impl OldFile {
+    pub fn is_whole_today(&self) -> bool {
+        self.today.is_some()
+    }
+}
+
 impl Then {
     pub fn resource(&self, kind: &str, id: &str) -> Option<&Old> {
         self.resources.iter().find(|old| old.kind == kind && old.id == id)
@@ -51,8 +57,8 @@ impl Then {
     }
 }
 
-/// Reads the record of `patient` from a database that nothing changes, and looks which of its files are whole today.
-pub fn read(database: &Path, patient: &str, attachments: &Attachments) -> Result<Then, LookError> {
+/// Reads the record of `patient` from a database that nothing changes.
+pub fn read(database: &Path, patient: &str) -> Result<Then, LookError> {
     let db = golden::open_immutable(database)?;
     let schema = schema_version(&db)?;
     if schema > SCHEMA_VERSION {
@@ -63,7 +69,7 @@ pub fn read(database: &Path, patient: &str, attachments: &Attachments) -> Result
     let found: Option<i64> = db.query_row(sql, [patient], |row| row.get(0)).optional().map_err(StoreError::from)?;
     let rid = found.ok_or(LookError::NoPatient)?;
     let resources = resources(&db, schema, rid)?;
-    let files = files(&db, schema, rid, attachments)?;
+    let files = files(&db, schema, rid)?;
     Ok(Then { resources, files })
 }
 
@@ -101,14 +107,13 @@ fn old(row: &rusqlite::Row<'_>) -> rusqlite::Result<Old> {
     })
 }
 
-fn files(db: &Connection, schema: u32, rid: i64, attachments: &Attachments) -> Result<Vec<OldFile>, StoreError> {
+fn files(db: &Connection, schema: u32, rid: i64) -> Result<Vec<OldFile>, StoreError> {
     let mut statement = db.prepare("SELECT id FROM attachment WHERE patient = ?1 ORDER BY created_ms, id")?;
     let ids = statement.query_map([rid], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     let mut found = Vec::new();
     for id in ids {
         let Some(row) = AttachmentRow::load_of(db, &id, schema)? else { continue };
-        let is_whole_today = attachments.read(&row).is_ok();
-        found.push(OldFile { row, is_whole_today, lent: None });
+        found.push(OldFile { row, today: None, lent: None });
     }
     Ok(found)
 }

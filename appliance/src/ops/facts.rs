@@ -1,7 +1,7 @@
 //! Facts: what is true of the data, recomputed from its rows.
 
 use super::golden;
-use crate::attachments::Attachments;
+use crate::attachments::{AttachmentRow, Attachments};
 use crate::store::{StoreError, body_digest, schema_version};
 use crate::{audit, clock};
 use appliance_api::{Damaged, Facts, GoldenKey, GoldenQuery};
@@ -214,21 +214,21 @@ struct Files {
 }
 
 fn files(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Files, StoreError> {
-    let mut statement = db.prepare("SELECT DISTINCT digest, bytes FROM attachment")?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?)))?;
-    let mut found = Vec::new();
+    // Equal bytes count once, in whatever files they are, sealed or as older releases kept them.
+    let mut found = BTreeSet::new();
     let mut damaged = false;
-    for row in rows {
-        let (digest, bytes) = row?;
-        found.push(match depth {
+    for row in AttachmentRow::all(db)? {
+        found.insert(match depth {
             Depth::Recorded => {
-                damaged |= attachments.size(&digest) != Some(bytes.cast_unsigned());
-                (digest, bytes.cast_unsigned())
+                damaged |= !attachments.is_there(&row);
+                (row.digest, row.bytes)
             }
-            Depth::Rehashed => attachments.rehash(&digest)?,
+            Depth::Rehashed => {
+                let bytes = attachments.read(&row)?;
+                (*blake3::hash(&bytes).as_bytes(), bytes.len() as u64)
+            }
         });
     }
-    found.sort_unstable();
     let mut hasher = blake3::Hasher::new();
     for (digest, _) in &found {
         hasher.update(digest);

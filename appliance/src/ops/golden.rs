@@ -1,7 +1,7 @@
 //! Golden questions: chosen and answered at snapshot time, asked again of what was restored.
 
-use crate::attachments::{AttachmentRow, Attachments};
-use crate::store::{DATABASE_FILE, StoreError, load_resource};
+use crate::attachments::{AttachmentRow, Attachments, Kept};
+use crate::store::{DATABASE_FILE, StoreError, load_resource, schema_version};
 use crate::{audit, clock};
 use appliance_api::{GoldenKey, GoldenQuery, GoldenQuestion, answer_hash};
 use chrono::{DateTime, Days, NaiveDate, TimeZone};
@@ -125,9 +125,11 @@ fn answer(
             let day = day.parse().map_err(|_| StoreError::invalid("is not a day", "day"))?;
             appointments(db, day)
         }
-        GoldenQuestion::AttachmentDigest { id } => match AttachmentRow::load(db, id)? {
-            Some(row) => Ok(Some(attachments.rehash(&row.digest)?.0.to_vec())),
-            None => Ok(None),
+        GoldenQuestion::AttachmentDigest { id } => match AttachmentRow::load_of(db, id, schema_version(db)?)? {
+            Some(row) if row.kept != Kept::Ended => {
+                Ok(Some(blake3::hash(&attachments.read(&row)?).as_bytes().to_vec()))
+            }
+            _ => Ok(None),
         },
         GoldenQuestion::AuditHead => Ok(Some(audit::head(db)?.hash.to_vec())),
     }

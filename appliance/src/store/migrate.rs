@@ -1,6 +1,7 @@
 //! Numbered, forward-only migrations. The number that a file has reached is its `user_version`.
 
 use super::StoreError;
+use crate::attachments::older;
 use crate::{access, consents, downtime, forms, scheduling};
 use rusqlite::Connection;
 
@@ -11,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 const APPLICATION_ID: i32 = 0x4866_454d;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
-const MIGRATIONS: [&[&str]; 11] = [
+const MIGRATIONS: [&[&str]; 12] = [
     &[include_str!("schema-1.sql"), access::SCHEMA],
     &[include_str!("schema-2.sql")],
     &[include_str!("schema-3.sql")],
@@ -23,13 +24,19 @@ const MIGRATIONS: [&[&str]; 11] = [
     &[access::SCHEMA_4],
     &[include_str!("schema-10.sql")],
     &[downtime::SCHEMA, include_str!("schema-11.sql")],
+    &[include_str!("schema-12.sql")],
 ];
 
 /// Makes the tables in an empty file. A file of an older schema is left as it is: [`upgrade`] brings it here, once there is
 /// a way back.
 pub fn make(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
     match schema_version(connection)? {
-        0 => upgrade(connection, now_ms),
+        0 => {
+            upgrade(connection, now_ms)?;
+            // Nothing lies plain where nothing ever was.
+            let sql = "INSERT OR IGNORE INTO meta (key, value) VALUES (?1, '1')";
+            Ok(connection.execute(sql, [older::DONE_KEY]).map(drop)?)
+        }
         SCHEMA_VERSION => Ok(()),
         found if found > SCHEMA_VERSION => Err(StoreError::Newer { found, known: SCHEMA_VERSION }),
         found => Err(StoreError::Older { found, known: SCHEMA_VERSION }),

@@ -168,19 +168,6 @@ impl<'a> Tx<'a> {
         self.attach_as(&id, staged, patient)
     }
 
-    /// A file under the id that it had: where its row is gone, it is written again.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] when other bytes have that id today.
-    pub fn attach_again(&mut self, id: &str, staged: &Staged, patient: &str) -> Result<(), StoreError> {
-        access::authorize(self.actor, access::Action::Create, Object::resource("Binary"))?;
-        match AttachmentRow::load(self.connection, id)? {
-            None => self.attach_as(id, staged, Some(patient)).map(drop),
-            Some(row) if row.digest == staged.digest => Ok(()),
-            Some(_) => Err(StoreError::Damaged("attachment")),
-        }
-    }
-
     /// [`Tx::attach`] under an id of the caller's choice.
     pub fn attach_as(&mut self, id: &str, staged: &Staged, patient: Option<&str>) -> Result<AttachmentRow, StoreError> {
         access::authorize(self.actor, access::Action::Create, Object::resource("Binary"))?;

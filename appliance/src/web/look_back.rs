@@ -8,7 +8,7 @@ use super::login::redirect;
 use super::reading::{concept, reference_id, text};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates, documents, practice};
 use crate::access::{self, Action, Object, accounts};
-use crate::attachments::Staged;
+use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{self, Event};
 use crate::clock;
 use crate::look_back::compare::{DIFFERENCES_MAX, Difference, differences};
@@ -316,7 +316,7 @@ fn table(
 ) -> Markup {
     let lost_file = |pair: &Pair<'_>| {
         let file = pair.then.as_ref().and_then(|(_, value)| file_of(then, value));
-        file.is_some_and(|file| !file.is_whole_today)
+        file.is_some_and(|file| !file.is_whole_today())
     };
     let told: Vec<(&Pair<'_>, Vec<Difference>)> = pairs
         .iter()
@@ -324,7 +324,7 @@ fn table(
         .filter(|(pair, told)| !told.is_empty() || lost_file(pair))
         .collect();
     let same = pairs.len() - told.len();
-    let lost = then.files.iter().filter(|file| !file.is_whole_today).count();
+    let lost = then.files.iter().filter(|file| !file.is_whole_today()).count();
     let may_read_files = access::authorize(&visit.actor, Action::Read, Object::resource("Binary")).is_ok();
     html! {
         p { "Entries that differ: " b { (told.len()) } ". As they were: " b { (same) } "."
@@ -377,7 +377,7 @@ fn copy_form(visit: &Visit, (patient, base): (&str, &str), then: &Then, pair: &P
     let may = access::authorize(&visit.actor, action, Object::of_patient(pair.kind, patient)).is_ok();
     let Some((old, value)) = pair.then.as_ref().filter(|(old, _)| may && !old.damaged) else { return html! {} };
     let version = pair.now.as_ref().map_or(0, super::reading::version).to_string();
-    let file = file_of(then, value).filter(|file| !file.is_whole_today);
+    let file = file_of(then, value).filter(|file| !file.is_whole_today());
     let label = format!("Copy back as a new version: {} {title}", kind_word(&old.kind));
     html! {
         form.inline method="post" action={ (base) "/copy" } data-no-guard {
@@ -404,9 +404,9 @@ fn files(visit: &Visit, base: &str, then: &Then, pairs: &[Pair<'_>]) -> Markup {
             h2 { "Files of then" }
             ul { @for file in &then.files { li {
                 @let name = of.get(file.row.id.as_str()).map_or("File without a document", |document| documents::title(document));
-                @if file.is_whole_today || file.lent.is_some() { a href={ (base) "/files/" (file.row.id) } { (name) } }
+                @if file.is_whole_today() || file.lent.is_some() { a href={ (base) "/files/" (file.row.id) } { (name) } }
                 @else { (name) " " span.soft { "(lost)" } }
-                " " span.soft { (documents::kind_word(&file.row.media_type)) @if !file.is_whole_today { ", missing or damaged today" } }
+                " " span.soft { (documents::kind_word(&file.row.media_type)) @if !file.is_whole_today() { ", missing or damaged today" } }
             } } }
         }
     }
@@ -464,18 +464,17 @@ async fn copy(
     let old = old.ok_or(PageError::NotFound)?.clone();
     access::authorize(&visit.actor, Action::Read, Object::of_patient(&old.kind, &patient))?;
     let value: Value = serde_json::from_str(&old.body).map_err(|_| StoreError::Damaged("resource body"))?;
-    let file = file_of(then, &value).and_then(|file| Some((file.row.id.clone(), file.lent.clone()?)));
-    let staged = match file {
+    let staged = match file_of(then, &value).and_then(|file| Some((file.row.id.clone(), file.lent.clone()?))) {
         Some((id, bytes)) => {
             access::authorize(&visit.actor, Action::Create, Object::of_patient("Binary", &patient))?;
-            Some((id, stage(&web, bytes).await?))
+            bring_back(&web, id, bytes).await?
         }
         None => None,
     };
     let (owner, snapshot) = (patient.clone(), look.snapshot.clone());
     let write = move |tx: &mut Tx<'_>| {
         if let Some((id, staged)) = &staged {
-            tx.attach_again(id, staged, &owner)?;
+            tx.attach_as(id, staged, Some(&owner))?;
         }
         let expect = if version == 0 { Expect::Nothing } else { Expect::Version(version) };
         tx.update(&old.kind, &old.id, value, expect)?;
@@ -486,9 +485,16 @@ async fn copy(
     Ok(redirect(&address(&look)))
 }
 
-async fn stage(web: &Web, bytes: Vec<u8>) -> Result<Staged, StoreError> {
+/// Writes a lent file: where its row is there, the very file that the row names; else a new one, to be attached.
+async fn bring_back(web: &Web, id: String, bytes: Vec<u8>) -> Result<Option<(String, Staged)>, StoreError> {
+    let own = id.clone();
+    let row = web.store().internal(move |db| AttachmentRow::load(db, &own)).await?;
     let attachments = web.store().attachments().clone();
-    tokio::task::spawn_blocking(move || attachments.stage(&bytes)).await.unwrap_or(Err(StoreError::Closed))
+    let write = move || match row {
+        Some(row) => attachments.heal(&row, &bytes).map(|()| None),
+        None => attachments.stage(&bytes).map(|staged| Some((id, staged))),
+    };
+    tokio::task::spawn_blocking(write).await.unwrap_or(Err(StoreError::Closed))
 }
 
 async fn download(
@@ -507,10 +513,12 @@ async fn download(
     };
     web.store().view(&visit.actor, tell).await?;
     let attachments = web.store().attachments().clone();
-    let row = found.row.clone();
-    let bytes = match found.lent {
-        Some(bytes) => bytes,
-        None => tokio::task::spawn_blocking(move || attachments.read(&row)).await.unwrap_or(Err(StoreError::Closed))?,
+    let bytes = match (found.lent, found.today) {
+        (Some(bytes), _) => bytes,
+        (None, Some(row)) => {
+            tokio::task::spawn_blocking(move || attachments.read(&row)).await.unwrap_or(Err(StoreError::Closed))?
+        }
+        (None, None) => return Err(PageError::NotFound),
     };
     documents::served("as-it-was", &found.row.media_type, bytes)
 }

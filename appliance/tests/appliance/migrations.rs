@@ -1,6 +1,7 @@
 //! Records of every released schema are upgraded, whole, and found again; and there is a way back.
 
 use appliance::access::{Actor, Role};
+use appliance::attachments::older;
 use appliance::clock::Clock;
 use appliance::ops::facts::{Depth, compute};
 use appliance::probe::Restored;
@@ -26,6 +27,18 @@ fn left_by(schema: u32) -> tempfile::TempDir {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join(&name[2..]), LETTER).unwrap();
     dir
+}
+
+fn letter_name() -> String {
+    blake3::hash(LETTER).to_hex().to_string()
+}
+
+/// Whether the letter lies in the folder as it is, under whatever name.
+fn is_plain(dir: &Path) -> bool {
+    let folders = std::fs::read_dir(dir.join(ATTACHMENTS_DIR)).unwrap().flatten();
+    let mut files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).unwrap().flatten());
+    files
+        .any(|file| std::fs::read(file.path()).unwrap().windows(8).any(|window| LETTER.windows(8).any(|l| l == window)))
 }
 
 fn clock() -> Clock {
@@ -65,6 +78,7 @@ fn every_released_schema_is_upgraded_and_searched() {
         assert!(old.body.contains("Abel"));
         let row = store.view_blocking(&actor, |view: &View<'_>| view.attachment("b")).unwrap();
         assert_eq!(store.attachments().read(&row).unwrap(), LETTER);
+        assert!(!is_plain(dir.path()) && row.file_name() != Some(letter_name()), "schema {schema}: it is sealed");
         drop(store);
         let after = Restored::open(dir.path()).facts().unwrap();
         assert_eq!((after.schema_version, &after.resources), (SCHEMA_VERSION, &before.resources));
@@ -109,6 +123,7 @@ fn an_upgrade_is_undone_and_taken_again() {
     drop(store);
     assert_eq!(upgrade::undo(dir.path()).unwrap(), SCHEMA_VERSION - 1);
     assert_eq!(Restored::open(dir.path()).facts().unwrap(), before);
+    assert!(is_plain(dir.path()), "the older release finds its file where it was");
     let given_up = dir.path().join(upgrade::KEPT_DIR).join(upgrade::GIVEN_UP_FILE);
     let count = "SELECT count(*) FROM resource WHERE body LIKE '%Later%'";
     let later: i64 = Connection::open(given_up).unwrap().query_row(count, [], |row| row.get(0)).unwrap();
@@ -117,6 +132,40 @@ fn an_upgrade_is_undone_and_taken_again() {
     open(dir.path()).unwrap();
     assert!(upgrade::settle(dir.path()).unwrap() && !upgrade::settle(dir.path()).unwrap());
     assert!(matches!(upgrade::undo(dir.path()), Err(upgrade::UpgradeError::NothingKept)));
+}
+
+#[test]
+fn sealing_that_was_interrupted_goes_on() {
+    let dir = left_by(SCHEMA_VERSION - 1);
+    let name = letter_name();
+    let plain = dir.path().join(ATTACHMENTS_DIR).join(&name[..2]).join(&name[2..]);
+    upgrade::in_place(dir.path(), &clock()).unwrap();
+    // As a crash between the row's commit and the removal leaves it, and one before the row's commit.
+    for undo in ["UPDATE attachment SET bytes = bytes", "UPDATE attachment SET file = NULL, key = NULL"] {
+        std::fs::write(&plain, LETTER).unwrap();
+        let db = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+        db.execute_batch(&format!("DELETE FROM meta WHERE key = 'attachments-sealed'; {undo}")).unwrap();
+        let attachments = appliance::attachments::Attachments::existing(&dir.path().join(ATTACHMENTS_DIR));
+        assert!(older::are_left(&db).unwrap());
+        older::seal_all(&db, &attachments).unwrap();
+        assert!(!older::are_left(&db).unwrap() && !is_plain(dir.path()), "{undo}");
+        let facts = compute(&db, &attachments, Depth::Rehashed).unwrap().facts;
+        assert_eq!((facts.attachments, facts.attachment_bytes), (1, LETTER.len() as u64));
+    }
+}
+
+#[test]
+fn a_file_that_was_lost_before_the_upgrade_stops_nothing() {
+    let dir = left_by(SCHEMA_VERSION - 1);
+    std::fs::remove_dir_all(dir.path().join(ATTACHMENTS_DIR)).unwrap();
+    upgrade::in_place(dir.path(), &clock()).unwrap();
+    let store = open(dir.path()).unwrap();
+    let actor = Actor::staff("u", "u", Role::Clinician);
+    let row = store.view_blocking(&actor, |view: &View<'_>| view.attachment("b")).unwrap();
+    assert!(matches!(store.attachments().read(&row), Err(StoreError::Damaged(_))));
+    // Where a restore brings it back as it was, it is read.
+    store.attachments().heal(&row, LETTER).unwrap();
+    assert_eq!(store.attachments().read(&row).unwrap(), LETTER);
 }
 
 #[test]

@@ -292,9 +292,27 @@ fn attachments_are_what_they_look_like_and_never_change() {
     assert_eq!(html.media_type, "text/plain; charset=utf-8");
     let row = write(&store, move |tx| tx.attach(&pdf, None)).unwrap();
     assert_eq!(store.attachments().read(&row).unwrap(), b"%PDF-1.4 words");
-    let name = hex::encode(row.digest);
-    std::fs::write(dir.path().join("attachments").join(&name[..2]).join(&name[2..]), b"%PDF-1.4 other").unwrap();
+    let name = row.file_name().unwrap();
+    let file = dir.path().join("attachments").join(&name[..2]).join(&name[2..]);
+    let sealed = std::fs::read(&file).unwrap();
+    assert_eq!(blake3::hash(&sealed).to_hex().as_str(), name, "the name is that of what the file holds");
+    assert!(!sealed.windows(8).any(|window| b"%PDF-1.4 words".windows(8).any(|words| words == window)));
+    // The same bytes twice are two files: the folder does not tell that somebody has what somebody else has.
+    let again = store.attachments().stage(b"%PDF-1.4 words").unwrap();
+    assert_ne!(hex::encode(again.sealed.file), name);
+    std::fs::write(&file, b"%PDF-1.4 other").unwrap();
     assert!(matches!(store.attachments().read(&row), Err(StoreError::Damaged(_))));
+    assert!(store.attachments().heal(&row, b"%PDF-1.4 other").is_err());
+    store.attachments().heal(&row, b"%PDF-1.4 words").unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), sealed);
+    // A row whose key is ended is the end of its file, whoever has the file.
+    let end = "UPDATE attachment SET key = NULL WHERE id = ?1";
+    let id = row.id.clone();
+    write(&store, move |tx| Ok(tx.connection().execute(end, [id])?)).unwrap();
+    let id = row.id.clone();
+    let actor = clinician();
+    let ended = store.view_blocking(&actor, move |view: &View<'_>| view.attachment(&id)).unwrap();
+    assert!(matches!(store.attachments().read(&ended), Err(StoreError::NotFound)));
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
