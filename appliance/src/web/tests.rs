@@ -55,7 +55,6 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW_S * 1000);
         let store = Store::open(dir.path(), clock.clone(), Mode::Exclusive).unwrap();
-        let zone = chrono_tz::America::New_York;
         let downtime = crate::downtime::Plan {
             every_minutes: 30,
             all_patients: false,
@@ -65,7 +64,7 @@ impl Site {
             store,
             Settings {
                 practice_name: "Test practice".into(),
-                zone,
+                zone: chrono_tz::America::New_York,
                 idle_lock_s: IDLE_S,
                 bases: vec!["https://emr.example".into()],
                 portal: Some("https://portal.example".into()),
