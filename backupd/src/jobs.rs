@@ -75,14 +75,17 @@ impl Jobs {
     }
 
     /// When the job is due: the first time of its schedule after its last run (or after it became known). In the past
-    /// when it was missed.
+    /// when it was missed. A last run in the future was written by a clock that was ahead: nobody knows when it was, so the
+    /// job is due now. Waiting for the old time would silence it for as long as the clock was wrong.
     pub fn due_ms(&self, name: &str, schedule: &Schedule, now_ms: i64) -> rusqlite::Result<Option<i64>> {
         let from: Option<i64> = self
             .db
             .query_row("select coalesce(last_ms, since_ms) from job where name = ?1", [name], |row| row.get(0))
             .optional()?;
-        // A clock that was set back must not silence a job until the old time comes again.
-        Ok(schedule.next_after_ms(from.unwrap_or(now_ms).min(now_ms)))
+        match from {
+            Some(from) if from > now_ms => Ok(Some(now_ms)),
+            _ => Ok(schedule.next_after_ms(from.unwrap_or(now_ms))),
+        }
     }
 
     /// A small value that outlives the process: whose turn a drill is, what a scrub found.
@@ -130,8 +133,15 @@ mod tests {
         let hourly = Schedule::parse("0 * * * *", chrono_tz::UTC).unwrap();
         let jobs = Jobs::open(dir.path()).unwrap();
         jobs.finished("snapshot", TEN, true).unwrap();
-        let now = TEN - 10 * 365 * 24 * 60 * MINUTE;
-        assert!(jobs.due_ms("snapshot", &hourly, now).unwrap().unwrap() <= now + 60 * MINUTE);
+        let mut runs = 0;
+        for minute in 0..180 {
+            let now = TEN - 10 * 365 * 24 * 60 * MINUTE + minute * MINUTE;
+            if jobs.due_ms("snapshot", &hourly, now).unwrap().unwrap() <= now {
+                jobs.finished("snapshot", now, true).unwrap();
+                runs += 1;
+            }
+        }
+        assert_eq!(runs, 3, "at once, and then at each full hour");
     }
 
     #[test]

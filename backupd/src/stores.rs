@@ -4,8 +4,8 @@ use crate::settings::{AzureAccessFile, StoreKind, StoreSetting};
 use backup_engine::store::RenewStore;
 use backup_engine::store::versions::VersionedStore;
 use backup_engine::{
-    AzureAccess, Env, ErrorKind, LockWish, NamedMaintenanceStore, NamedStore, Protection, SnapshotInfo, StoreLimits,
-    StoreLocation,
+    AzureAccess, Env, ErrorKind, LockWish, Loss, NamedMaintenanceStore, NamedStore, Protection, SnapshotInfo,
+    StoreLimits, StoreLocation,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -141,6 +141,8 @@ fn wrong_key(store: &str, path: &Path, problem: &str, remedy: &str) -> backup_en
     backup_engine::Error::new(ErrorKind::Misconfigured, message)
 }
 
+const LOSS_TOLD_MS: i64 = 7 * 24 * 3_600_000;
+
 /// What the last looks at a store showed.
 #[derive(Debug, Clone, Default)]
 pub struct StoreView {
@@ -158,6 +160,8 @@ pub struct StoreView {
     pub missing: Option<String>,
     pub corrupt: Option<String>,
     pub proof: Option<Proof>,
+    /// What it lost at the last time that it lost anything; made good since, or not.
+    pub lost: Option<Loss>,
     /// What the last probe showed, and when.
     pub protection: Option<(Protection, i64)>,
 }
@@ -202,6 +206,16 @@ impl StoreView {
         } else {
             Ok
         }
+    }
+
+    /// A loss that no drill from this store has answered yet. Where nobody drills it is told for a week.
+    pub fn open_loss(&self, now_ms: i64) -> Option<Loss> {
+        let loss = self.lost?;
+        let answered = match self.proof.as_ref().and_then(|proof| proof.passed_unix_ms) {
+            Some(passed) => passed > loss.at_unix_ms,
+            None => now_ms.saturating_sub(loss.at_unix_ms) > LOSS_TOLD_MS,
+        };
+        (!answered).then_some(loss)
     }
 
     pub fn damaged_object(&self) -> Option<&String> {

@@ -197,6 +197,29 @@ fn what_could_not_be_run_is_inconclusive_and_damage_fails_with_a_report() {
     assert_eq!(p.ask("verifier", &["report"]), before);
 }
 
+#[test]
+fn a_store_that_lost_everything_is_refilled_and_somebody_is_told() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    for entry in fs::read_dir(p.at("two")).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    let told = |p: &Practice| {
+        let status = p.ask("serve", &["status"]);
+        let lost = |a: &serde_json::Value| a["kind"] == "store-missing" && a["subject"] == "two";
+        status["alerts"].as_array().unwrap().iter().any(lost)
+    };
+    assert!(!told(&p));
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full", "it is whole again");
+    assert!(told(&p), "and its loss is told");
+    assert!(serve.text().contains("store.objects-lost"), "{}", serve.text());
+    serve.stop();
+    let _serve = p.start("serve");
+    assert!(told(&p), "also after a restart, until a drill from there has passed");
+}
+
 fn flip(file: &std::path::Path) {
     let mut bytes = fs::read(file).unwrap();
     let middle = bytes.len() / 2;

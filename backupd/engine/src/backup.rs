@@ -16,7 +16,7 @@ use crate::scout::Excludes;
 use crate::send::{Fleet, Lane, PACKS_AT_STORE};
 use crate::state::State;
 use crate::store::NamedStore;
-use crate::survey::{index_name, pack_name, snapshot_name, union};
+use crate::survey::{index_name, note_losses, pack_name, snapshot_name, union};
 use crate::walk::{Counters, Walk, Walked, is_part_name};
 use backup_format::features::Purpose;
 use backup_format::index::parse_catalog;
@@ -192,6 +192,7 @@ async fn take(
 ) -> Result<SnapshotOutcome> {
     let (started, taken_unix_ms) = (env.steady_ms(), env.now_unix_ms());
     let (union, catalog) = union(writer.catalog(), stores, state).await?;
+    note_losses(stores, state, &union, taken_unix_ms).await;
     let keyring = require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
     if keyring.newest_epoch > writer.seal_key().epoch() {
         log::warn!(epoch = writer.seal_key().epoch(), newest = keyring.newest_epoch; "writer.epoch_behind");
@@ -252,6 +253,7 @@ async fn take(
         started_ms: started,
     };
     let outcomes = commit(&plan).await;
+    plan.keep_held(state, &outcomes);
     let planned = outcomes.iter().filter_map(|outcome| outcome.error.as_ref()).any(|e| e.kind() == ErrorKind::Fenced);
     // What a plan took out while this attempt ran must not be named again.
     if !planned && !outcomes.iter().any(|outcome| outcome.durable) {

@@ -5,9 +5,11 @@ use crate::backup::StoreOutcome;
 use crate::condemned::nothing_new;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::held;
 use crate::keys::KEYRINGS;
 use crate::replicate::{copy, in_groups};
 use crate::send::{Fleet, Gate, Lane};
+use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, PACKS, Union, damaged};
 use bytes::Bytes;
@@ -30,6 +32,18 @@ pub(crate) struct Commit<'a> {
     pub(crate) head: (String, Bytes),
     pub(crate) quorum: u32,
     pub(crate) started_ms: u64,
+}
+
+impl Commit<'_> {
+    /// Keeps what the stores hold now, so that a later loss is noticed.
+    pub(crate) fn keep_held(&self, state: &State, outcomes: &[StoreOutcome]) {
+        let written = self.indexes.iter().map(|(name, _)| name).chain([&self.snapshot.0, &self.head.0]);
+        let written: Vec<&String> = self.packs.iter().chain(written).collect();
+        for outcome in outcomes.iter().filter(|outcome| outcome.durable) {
+            let earlier = self.union.packs.keys().chain(self.union.others.keys());
+            held::keep(state, &outcome.store, earlier.chain(written.iter().copied()));
+        }
+    }
 }
 
 /// Commits at every store; one outcome each, in the stores' order.

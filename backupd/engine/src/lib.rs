@@ -24,6 +24,7 @@ mod gaps;
 mod glob;
 mod heads;
 mod heal;
+mod held;
 mod keys;
 mod list;
 mod locations;
@@ -76,6 +77,7 @@ pub use gaps::Gap;
 pub use glob::Glob;
 pub use heads::{Heads, KnownHeads, Rejected, SnapshotInfo, heads, heads_since, heads_with_tags};
 pub use heal::{HealOutcome, Healed, HealedBy, heal};
+pub use held::{Loss, losses};
 pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
     issue_pruner, keyring, newest_keyring, put_back_keyring, recover_writer, rehearse, remove_slot, repository_of,

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keys::require;
 use crate::state::State;
 use crate::store::NamedStore;
-use crate::survey::{FETCHES, HEADS, INDEXES, SNAPSHOTS, Union, damaged, fetch, union};
+use crate::survey::{FETCHES, HEADS, INDEXES, SNAPSHOTS, Union, damaged, fetch, note_losses, union};
 use backup_format::WriterCredential;
 use backup_format::features::Purpose;
 use futures::{FutureExt, StreamExt};
@@ -70,6 +70,7 @@ pub async fn replicate_until(
         .collect();
     for _ in 0..ROUNDS {
         let (union, _) = union(writer.catalog(), stores, &state).await?;
+        note_losses(stores, &state, &union, env.now_unix_ms()).await;
         require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
         let rounds = done.iter_mut().enumerate().map(|(at, done)| one_store((stores, stop), &union, at, done).boxed());
         futures::future::join_all(rounds).await;

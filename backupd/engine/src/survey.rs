@@ -5,6 +5,7 @@ use crate::catalog::Catalog;
 use crate::condemned::{CONDEMNED, Condemned};
 use crate::damage::Damage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::held;
 use crate::keys::KEYRINGS;
 use crate::state::State;
 use crate::store::{LISTING_LIMIT, ListedObject, NamedStore};
@@ -21,6 +22,9 @@ use std::time::Duration;
 const MARGIN: Duration = Duration::from_secs(1);
 /// Objects fetched at once from one store.
 pub(crate) const FETCHES: usize = 8;
+
+/// Objects that are asked for by name before a store counts as having lost any.
+const LOSSES_ASKED_FOR: usize = 4;
 
 pub(crate) const PACKS: &str = "packs/";
 pub(crate) const INDEXES: &str = "index/";
@@ -259,6 +263,27 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
     let absent = catalog.lacks_packs() || damage.names().iter().any(gone);
     let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
     Ok((Union { views, packs, others, heads, damage, absent, condemned }, catalog))
+}
+
+/// Compares what each store holds with what it was last seen to hold: a loss is noted. `now` is when.
+pub(crate) async fn note_losses(stores: &[NamedStore], state: &State, union: &Union, now_unix_ms: i64) {
+    for (store, view) in stores.iter().zip(&union.views) {
+        let Some(objects) = view.objects() else { continue };
+        let mut missing = union.missing_at(view);
+        // What is damaged there is not lost.
+        missing.retain(|name| !union.damage.is(&store.name, name) && !objects.contains_key(name));
+        let lost = held::lost(state, &store.name, &missing);
+        // A listing may be older than the object.
+        for name in lost.iter().take(LOSSES_ASKED_FOR) {
+            let got = store.store.get_range(name, 0..1).await;
+            if got.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                let loss = held::Loss { objects: lost.len() as u64, at_unix_ms: now_unix_ms };
+                held::note(state, &store.name, loss);
+                break;
+            }
+        }
+        held::keep(state, &store.name, objects.keys());
+    }
 }
 
 /// An object of which two stores show different sizes is damaged at one of them: it is read at each.

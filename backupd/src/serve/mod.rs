@@ -75,7 +75,11 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
     });
     let jobs = offload({
         let daemon = daemon.clone();
-        move || schedule::run_jobs(daemon)
+        move || schedule::run_snapshots(daemon)
+    });
+    let scrubs = offload({
+        let daemon = daemon.clone();
+        move || schedule::run_scrubs(daemon)
     });
     service::ready();
     service::spawn_watchdog();
@@ -85,7 +89,7 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
     log::info!("stopping");
     daemon.stop.cancel();
     // Whatever uses the engine sees `stop` and drops its work: a repository is whole at every moment.
-    let _ = tokio::join!(looking, proofs, jobs);
+    let _ = tokio::join!(looking, proofs, jobs, scrubs);
     tasks.shutdown().await;
     if let Some(path) = &daemon.settings.health_socket {
         let _ = std::fs::remove_file(path);
@@ -123,6 +127,7 @@ impl Daemon {
             settings,
         };
         daemon.recall_scrubs();
+        daemon.read_losses();
         Ok(daemon)
     }
 

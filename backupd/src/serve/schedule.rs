@@ -68,13 +68,22 @@ async fn look(daemon: &Daemon, looks: u64) {
     }
 }
 
-/// Runs every job when it is due. A job that was missed is due at once, and only once.
-pub async fn run_jobs(daemon: Arc<Daemon>) {
-    let mut jobs: Vec<(String, Schedule, Option<String>)> = Vec::new();
-    for source in &daemon.settings.sources {
-        jobs.push((snapshot_job(&source.name), source.schedule.clone(), Some(source.name.clone())));
-    }
-    jobs.push((SCRUB_JOB.to_owned(), daemon.settings.scrub.clone(), None));
+/// Takes every snapshot when it is due.
+pub async fn run_snapshots(daemon: Arc<Daemon>) {
+    let sources = daemon.settings.sources.iter();
+    let jobs = sources.map(|source| (snapshot_job(&source.name), source.schedule.clone(), Some(source.name.clone())));
+    let jobs = jobs.collect();
+    run_jobs(daemon, jobs).await;
+}
+
+/// Looks through the stores when it is due: beside the snapshots, which wait for no look that takes hours.
+pub async fn run_scrubs(daemon: Arc<Daemon>) {
+    let jobs = vec![(SCRUB_JOB.to_owned(), daemon.settings.scrub.clone(), None)];
+    run_jobs(daemon, jobs).await;
+}
+
+/// Runs every job when it is due, one after the other. A job that was missed is due at once, and only once.
+async fn run_jobs(daemon: Arc<Daemon>, jobs: Vec<(String, Schedule, Option<String>)>) {
     for (name, ..) in &jobs {
         if let Err(error) = daemon.jobs().register(name, clock::unix_ms()) {
             log::error!(reason:% = error; "jobs.not-recorded");

@@ -21,6 +21,7 @@ impl Daemon {
         let _busy = self.activity.begin("snapshot");
         let started = clock::unix_ms();
         let result = self.snapshot_now(source, tag).await;
+        self.read_losses();
         let ok = result.as_ref().is_ok_and(|done| done.state >= SnapshotState::Durable && !done.partial);
         if let Err(error) = self.jobs().finished(&snapshot_job(&source.name), started, ok) {
             log::error!(reason:% = error; "jobs.not-recorded");
@@ -101,6 +102,19 @@ impl Daemon {
         };
         let stores = self.stores_to_send_to();
         backup_engine::snapshot(&self.env, &self.writer(), &stores, request, &self.activity).await
+    }
+
+    /// Takes over what the engine has noted of losses. Only while the engine is held.
+    pub(super) fn read_losses(&self) {
+        match backup_engine::losses(&self.env, &self.engine_state()) {
+            Ok(losses) => {
+                let mut view = self.view();
+                for (store, loss) in losses {
+                    view.stores.entry(store).or_default().lost = Some(loss);
+                }
+            }
+            Err(error) => log::warn!(reason:% = error; "state.not-read"),
+        }
     }
 
     fn note_outcome(
@@ -200,7 +214,9 @@ impl Daemon {
         let stop = Stop::default();
         *self.catching_up() = stop.clone();
         let (writer, stores) = (self.writer(), self.stores_to_send_to());
-        match backup_engine::replicate_until(&self.env, &writer, &stores, Some(&state), &stop).await {
+        let caught_up = backup_engine::replicate_until(&self.env, &writer, &stores, Some(&state), &stop).await;
+        self.read_losses();
+        match caught_up {
             Ok(stores) => {
                 for store in stores.iter().filter(|s| s.objects_copied > 0) {
                     log::info!(

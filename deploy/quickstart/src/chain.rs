@@ -89,7 +89,8 @@ pub fn supervised(
     work: impl AsyncFnOnce(&mut Chain<'_>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
-        let supervisor = Supervisor::new(programs, practice.run_dir.clone(), layout);
+        let run_dir = practice.run_dir.clone();
+        let supervisor = Supervisor::new(programs, run_dir.clone(), layout);
         let mut asked = Asked::listen()?;
         let mut chain = Chain { layout, practice, supervisor: &supervisor, steps };
         let end = tokio::select! {
@@ -100,6 +101,8 @@ pub fn supervised(
         let step = steps.begin("ending the programs");
         let killed = supervisor.stop_all().await;
         step.done("every program has ended; the data is kept");
+        // The next start makes it again. Where it does not go, nothing depends on it.
+        let _ = supervise::clear_sockets(&run_dir).and_then(|()| Ok(std::fs::remove_dir(&run_dir)?));
         for name in &killed {
             output::note(&format!("  !! {name} did not end in time and was killed"));
         }

@@ -214,6 +214,8 @@ async fn ask_backupd(
                     .to_vec();
             let program = supervisor.programs().path("s3-server");
             supervisor.start(Daemon { name: store.id(), program, arguments: server }).await?;
+            // It has read them: they lie nowhere while the work goes on, which may be killed.
+            std::fs::remove_file(work.join(KEYS)).ok();
         }
     }
     let finished = supervisor.run_with("backupd-recover", "backupd", &arguments, |_| {}).await?;

@@ -73,10 +73,11 @@ fn next(db: &Connection, channel: Channel, now_ms: i64) -> rusqlite::Result<Opti
     let found: Option<(i64, i64, String, i64, i64)> = db
         .prepare_cached(
             "SELECT id, alert, what, created_ms, attempts FROM deliveries
-             WHERE channel = ?1 AND next_ms <= ?2 AND done_ms IS NULL AND gave_up_ms IS NULL
+             WHERE channel = ?1 AND (next_ms <= ?2 OR next_ms > ?2 + ?3) AND done_ms IS NULL AND gave_up_ms IS NULL
              ORDER BY next_ms, id LIMIT 1",
         )?
-        .query_row((channel.word(), now_ms), |row| {
+        // No message waits longer than this: one that does was put off while the clock was ahead.
+        .query_row((channel.word(), now_ms, RETRY_MS_MAX), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         })
         .optional()?;

@@ -4,7 +4,7 @@
 //! A source that does not answer closes nothing, because silence is not health.
 
 use crate::audit::{self, Act};
-use crate::words::{from_word, word};
+use crate::words::{from_word, future, word};
 use backupd_api::{AlertKind, Severity};
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -102,6 +102,11 @@ const COLUMNS: &str = "id, source, kind, severity, subject, since_ms, opened_ms,
                        acknowledged_by, closed_ms";
 
 impl Rules {
+    /// Sent long enough ago; or in the future, by a clock that was ahead, and nobody knows when.
+    fn is_due_again(&self, sent_ms: i64, now_ms: i64) -> bool {
+        future(sent_ms, now_ms) || now_ms.saturating_sub(sent_ms) >= self.repeat_ms
+    }
+
     /// Takes what a look at `source` found into account: opens, repeats, raises and closes.
     pub fn reconcile(&self, db: &Connection, now_ms: i64, source: &str, look: &Look<'_>) -> rusqlite::Result<()> {
         let (facts, whole) = match look {
@@ -129,7 +134,7 @@ impl Rules {
             let named = facts.iter().any(|fact| fact.kind == alert.kind && fact.subject == alert.subject);
             if whole && !named {
                 self.close(db, now_ms, alert.id)?;
-            } else if alert.acknowledged_ms.is_none() && now_ms - alert.sent_ms >= self.repeat_ms {
+            } else if alert.acknowledged_ms.is_none() && self.is_due_again(alert.sent_ms, now_ms) {
                 db.execute("UPDATE alerts SET sent_ms = ?2, repeats = repeats + 1 WHERE id = ?1", (alert.id, now_ms))?;
                 self.event(db, now_ms, alert.id, What::Repeated, None)?;
             }

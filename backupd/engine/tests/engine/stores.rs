@@ -4,8 +4,9 @@ use crate::practice::{Practice, describe, fill, noise, settle};
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
     Env, ErrorKind, KnownHeads, NamedStore, NoProgress, Stop, UnlockWith, VerifyRequest, heads, heads_since, keyring,
-    recover_writer, replicate, replicate_until, snapshot, unlock, verify, verify_keyless,
+    losses, recover_writer, replicate, replicate_until, snapshot, unlock, verify, verify_keyless,
 };
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
@@ -342,4 +343,28 @@ async fn what_a_killed_writer_left_unfinished_goes_with_the_next_put_and_what_is
     let taken = practice.snapshot().await;
     assert!(!left.exists() && busy.exists());
     practice.restore_from(&practice.stores[0], taken.id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_store_loses_is_noted_when_it_is_made_good() {
+    let practice = Practice::new(2).await;
+    fill(&practice.source());
+    practice.snapshot().await;
+    fs::write(practice.source().join("more"), noise(9, 3 << 20)).unwrap();
+    practice.snapshot().await;
+    let noted = || losses(&practice.env, &practice.state()).unwrap();
+    assert_eq!(noted(), BTreeMap::new(), "what the first snapshot sent and the second found is no loss");
+    let before = practice.objects("store-1");
+    let packs = before.keys().filter(|name| name.starts_with("packs/")).count() as u64;
+    fs::remove_dir_all(practice.dir.path().join("store-1").join("packs")).unwrap();
+    practice.snapshot().await;
+    assert_eq!(noted().get("store-1").map(|loss| loss.objects), Some(packs));
+    assert_eq!(practice.objects("store-1").keys().filter(|name| name.starts_with("packs/")).count() as u64, packs);
+    // All of it, heads and keyring too, and made good by a catch-up.
+    let all = practice.objects("store-1").len() as u64;
+    fs::remove_dir_all(practice.dir.path().join("store-1")).unwrap();
+    fs::create_dir(practice.dir.path().join("store-1")).unwrap();
+    replicate(&practice.env, &practice.made.writer, &practice.stores, Some(&practice.state())).await.unwrap();
+    assert_eq!(noted().get("store-1").map(|loss| loss.objects), Some(all));
+    assert!(!noted().contains_key("store-0"));
 }
