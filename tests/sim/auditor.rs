@@ -1,9 +1,13 @@
-//! Knows the truth: what each source held when a snapshot was begun, what each store was given. Its invariants are I1, I2,
-//! I4, I5, I6, I9, I10 and I11 of the reliability plan; I3 and I8 belong to pruning and locks, I7 and I12 to reports and
-//! drills, I13 to the frozen repositories.
+//! Knows the truth: what each source held when a snapshot was begun, what each store was given, what people agreed to
+//! delete. Its invariants are I1 to I6 and I8 to I11 of the reliability plan; I7 and I12 belong to reports and drills, I13
+//! to the frozen repositories.
 
-use crate::shelf::{Direct, Shelf};
+use crate::shelf::{Direct, Keeping, Shelf};
 use crate::source::{Entry, Hurt, Kind, Tree};
+use crate::wire::Process;
+use crate::world::World;
+use backup_engine::prune::Proposal;
+use backup_engine::store::AsOfStore;
 use backup_engine::{
     Env, Error, NamedStore, NoProgress, Node, NodeKind, OpenKey, Page, SnapshotId, SnapshotInfo, SnapshotOutcome,
     VerifyRequest, View, candidate_of, heads, heads_with_tags, verify, verify_keyless,
@@ -20,16 +24,27 @@ struct Truth {
     hurt: Hurt,
     /// Where the engine said that it is durable.
     claims: BTreeSet<String>,
-    partial: Option<bool>,
+    /// What was said of it, and whether that is partial. An attempt that had to begin again may have left another one.
+    taken: Option<(SnapshotId, bool)>,
     /// What happened to the source meanwhile is known.
     ended: bool,
+    /// People agreed that it goes.
+    may_go: bool,
+    /// It was proved, or a hold is on it.
+    must_stay: bool,
 }
+
+/// A hold is on the snapshot with this tag from the beginning.
+pub const HELD: &str = "tag-1";
 
 pub struct Auditor {
     pub env: Env,
     pub open: OpenKey,
     pub shelves: Vec<Arc<Shelf>>,
     truths: Mutex<BTreeMap<String, Truth>>,
+    /// What came back, by store and by what had happened to the store until then.
+    seen: Mutex<BTreeSet<(String, SnapshotId, u64)>>,
+    verified: Mutex<BTreeMap<String, (u64, usize)>>,
 }
 
 /// Why a snapshot is not what it should be.
@@ -48,7 +63,8 @@ impl From<Error> for Flaw {
 
 impl Auditor {
     pub fn new(env: Env, open: OpenKey, shelves: &[Arc<Shelf>]) -> Self {
-        Self { env, open, shelves: shelves.to_vec(), truths: Mutex::default() }
+        let shelves = shelves.to_vec();
+        Self { env, open, shelves, truths: Mutex::default(), seen: Mutex::default(), verified: Mutex::default() }
     }
 
     fn truths(&self) -> MutexGuard<'_, BTreeMap<String, Truth>> {
@@ -60,8 +76,51 @@ impl Auditor {
     }
 
     pub fn begins(&self, tag: &str, tree: Tree) {
-        let truth = Truth { tree, hurt: Hurt::default(), claims: BTreeSet::new(), partial: None, ended: false };
+        let truth = Truth {
+            tree,
+            hurt: Hurt::default(),
+            claims: BTreeSet::new(),
+            taken: None,
+            ended: false,
+            may_go: false,
+            must_stay: tag == HELD,
+        };
         self.truths().insert(tag.to_owned(), truth);
+    }
+
+    /// Somebody proves a snapshot or puts a hold on it; false: it is to go already.
+    pub fn keep(&self, tag: &str) -> bool {
+        let mut truths = self.truths();
+        let Some(truth) = truths.get_mut(tag).filter(|truth| !truth.may_go) else { return false };
+        truth.must_stay = true;
+        true
+    }
+
+    /// I3: people agree that these go. A proof or a hold keeps them, and so many of each source stay.
+    pub fn agree(&self, proposal: &Proposal, approved: &BTreeSet<SnapshotId>, least: usize) -> Verdict<()> {
+        let mut stay: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        let mut truths = self.truths();
+        for (info, verdict) in &proposal.snapshots {
+            let (all, kept) = stay.entry(&info.source).or_default();
+            *all += 1;
+            *kept += usize::from(verdict.is_kept());
+            let tag = info.tag.clone().unwrap_or_default();
+            let Some(truth) = truths.get_mut(&tag) else { continue };
+            let goes = !verdict.is_kept();
+            if goes && truth.must_stay {
+                return Err(format!("I3: {tag} is proved or held, and a plan takes it out"));
+            }
+            truth.may_go |= goes && approved.contains(&info.id);
+        }
+        match stay.iter().find(|(_, (all, kept))| *kept < least.min(*all)) {
+            Some((source, (all, kept))) => Err(format!("I3: of {all} snapshots of {source} {kept} stay")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether nobody agreed that a snapshot goes.
+    fn is_retained(&self, tag: &str) -> bool {
+        self.truths().get(tag).is_none_or(|truth| !truth.may_go)
     }
 
     /// A snapshot has ended; `alone`: nobody else walked the same source meanwhile.
@@ -78,17 +137,27 @@ impl Auditor {
         }
         let durable = outcome.stores.iter().filter(|store| store.durable);
         truth.claims = durable.map(|store| store.store.clone()).collect();
-        truth.partial = Some(outcome.partial);
+        truth.taken = Some((outcome.id, outcome.partial));
         Ok(())
     }
 
     /// I1, I2: every head of every store restores what its source held, from that store alone; where the store has lost or
-    /// changed something, it may fail, but never gives anything else.
-    pub async fn check_stores(&self) -> Verdict<()> {
+    /// changed something, it may fail, but never gives anything else. Gives what came back: store and tag.
+    pub async fn check_stores(&self) -> Verdict<BTreeSet<(String, String)>> {
         let lost = self.is_something_lost();
+        let mut back = BTreeSet::new();
         for (shelf, store) in self.shelves.iter().zip(self.direct()) {
+            if let Some(outrage) = shelf.outrage() {
+                return Err(format!("I8: {outrage}"));
+            }
             let clean = shelf.is_clean() && !lost;
-            let failed = self.check_store(shelf, &store, clean).await?;
+            let (restored, failed) = self.check_store(shelf, &store, clean).await?;
+            back.extend(restored.into_iter().map(|tag| (shelf.name.clone(), tag)));
+            let now = (shelf.changes(), shelf.names().len());
+            let before = self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(shelf.name.clone(), now);
+            if before == Some(now) {
+                continue;
+            }
             let seen = verify(&self.env, &self.open, &store, all(), &NoProgress).await;
             let (whole, what) = match &seen {
                 Ok(seen) => (seen.is_ok(), format!("{seen:?}")),
@@ -105,13 +174,61 @@ impl Auditor {
                 return Err(format!("I9: {} is as it was written, and verify says {what}", shelf.name));
             }
         }
+        Ok(back)
+    }
+
+    /// I3 at every store by itself, whatever it lost before: what came back before a deletion comes back after it.
+    pub async fn check_nothing_went(&self, before: &BTreeSet<(String, String)>) -> Verdict<()> {
+        let after = self.check_stores().await?;
+        let mut gone = before.iter().filter(|back| !after.contains(*back) && self.is_retained(&back.1));
+        match gone.next() {
+            Some((store, tag)) => {
+                Err(format!("I3: {tag} came back from {store} before the deletion, and does not now"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// I8: after somebody with every credential deleted whatever no lock keeps, what was retained comes back from the
+    /// versions that are left.
+    pub async fn check_locks(&self, world: &Arc<World>) -> Verdict<()> {
+        for shelf in self.shelves.iter().filter(|shelf| shelf.keeping == Keeping::Versions) {
+            let direct = Direct::to(shelf);
+            let found = heads_with_tags(&self.env, &self.open, std::slice::from_ref(&direct)).await;
+            let found = found.map_err(|error| format!("I8: {}: {error}", shelf.name))?.snapshots;
+            let mut whole = Vec::new();
+            let view = View::open(&self.env, &self.open, &direct).await;
+            for info in found.iter().filter(|info| self.is_retained(info.tag.as_deref().unwrap_or_default())) {
+                if self.comes_back(shelf, &view, info).await.is_ok() {
+                    whole.push(info);
+                }
+            }
+            let then = shelf.now_unix_ms();
+            shelf.attack();
+            let process = Process::new("reader".to_owned(), None, BTreeSet::new());
+            let wire = Arc::new(process.wire(world, shelf));
+            let left = AsOfStore::open(wire, then).await.map_err(|error| format!("I8: {}: {error}", shelf.name))?;
+            let left = NamedStore::new(shelf.name.clone(), Arc::new(left), true);
+            let view = View::open(&self.env, &self.open, &left).await.map_err(|error| format!("I8: {error}"))?;
+            for info in whole {
+                let tag = info.tag.as_deref().unwrap_or_default();
+                match self.shows(&view, info).await {
+                    Ok(()) => {}
+                    Err(Flaw::Wrong(what)) => return Err(format!("I2: from the versions of {}: {what}", shelf.name)),
+                    Err(Flaw::Error(error)) => {
+                        return Err(format!("I8: an attacker at {} destroyed {tag}: {error}", shelf.name));
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
     /// Whether something that a store took is whole at none. Catch-up then makes the others no better than that store.
-    fn is_something_lost(&self) -> bool {
-        let whole: BTreeSet<String> = self.shelves.iter().flat_map(|shelf| shelf.whole()).collect();
-        self.shelves.iter().flat_map(|shelf| shelf.taken()).any(|name| !whole.contains(&name))
+    pub fn is_something_lost(&self) -> bool {
+        let object = |name: String| candidate_of(&name).map(str::to_owned).unwrap_or(name);
+        let whole: BTreeSet<String> = self.shelves.iter().flat_map(|shelf| shelf.whole()).map(object).collect();
+        self.shelves.iter().flat_map(|shelf| shelf.taken()).map(object).any(|name| !whole.contains(&name))
     }
 
     /// Whether a snapshot is whole at no store any more, and none that never lost anything had promised it. Its head goes
@@ -130,20 +247,21 @@ impl Auditor {
         true
     }
 
-    /// The snapshots whose content does not come back.
-    async fn check_store(&self, shelf: &Shelf, store: &NamedStore, clean: bool) -> Verdict<Vec<String>> {
+    /// The snapshots whose content comes back, and those whose does not.
+    async fn check_store(&self, shelf: &Shelf, store: &NamedStore, clean: bool) -> Verdict<(Vec<String>, Vec<String>)> {
         let found = match heads_with_tags(&self.env, &self.open, std::slice::from_ref(store)).await {
             Ok(found) => found,
             Err(error) if clean => return Err(format!("I1: the heads of {}: {error}", shelf.name)),
-            Err(_) => return Ok(Vec::new()),
+            Err(_) => return Ok((Vec::new(), Vec::new())),
         };
         if clean && let Some(rejected) = found.rejected.first() {
             return Err(format!("I1: {} at {} is as it was written, and is refused", rejected.object, shelf.name));
         }
-        let mut failed = Vec::new();
-        for info in &found.snapshots {
-            match self.restores(store, info).await {
-                Ok(()) => {}
+        let (mut restored, mut failed) = (Vec::new(), Vec::new());
+        let view = View::open(&self.env, &self.open, store).await;
+        for info in found.snapshots.iter().filter(|info| self.has_ended(info)) {
+            match self.comes_back(shelf, &view, info).await {
+                Ok(()) => restored.extend(info.tag.clone()),
                 Err(Flaw::Wrong(what)) => return Err(format!("I2: from {}: {what}", shelf.name)),
                 Err(Flaw::Error(error)) if clean => {
                     let tag = info.tag.as_deref().unwrap_or_default();
@@ -154,24 +272,55 @@ impl Auditor {
         }
         let there: BTreeSet<&str> = found.snapshots.iter().filter_map(|info| info.tag.as_deref()).collect();
         let promised = self.truths();
-        let mut promised = promised.iter().filter(|(_, truth)| clean && truth.claims.contains(&shelf.name));
+        let stays = |truth: &Truth| !truth.may_go && truth.claims.contains(&shelf.name);
+        let mut promised = promised.iter().filter(|(_, truth)| clean && stays(truth));
         match promised.find(|(tag, _)| !there.contains(tag.as_str())) {
-            Some((tag, _)) => Err(format!("I1: {tag} was durable at {} and is not there", shelf.name)),
-            None => Ok(failed),
+            Some((tag, _)) => Err(format!("I1, I3: {tag} was durable at {} and is not there", shelf.name)),
+            None => Ok((restored, failed)),
         }
     }
 
-    async fn restores(&self, store: &NamedStore, info: &SnapshotInfo) -> Result<(), Flaw> {
+    /// The head of a snapshot stands before its writer has told what changed under it.
+    fn has_ended(&self, info: &SnapshotInfo) -> bool {
         let tag = info.tag.clone().unwrap_or_default();
-        let truth = self.truths().get(&tag).map(|truth| (truth.tree.clone(), truth.hurt.clone(), truth.partial));
-        let Some((tree, hurt, partial)) = truth else {
+        self.truths().get(&tag).is_none_or(|truth| truth.ended)
+    }
+
+    async fn restores(&self, store: &NamedStore, info: &SnapshotInfo) -> Result<(), Flaw> {
+        self.shows(&View::open(&self.env, &self.open, store).await?, info).await
+    }
+
+    /// The same by a view that serves for all snapshots. What came back once is not read again while the store only grows.
+    async fn comes_back(
+        &self,
+        shelf: &Shelf,
+        view: &backup_engine::Result<View<'_>>,
+        info: &SnapshotInfo,
+    ) -> Result<(), Flaw> {
+        let seen = (shelf.name.clone(), info.id, shelf.changes());
+        let known = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&seen) {
+            return Ok(());
+        }
+        match view {
+            Ok(view) => self.shows(view, info).await?,
+            Err(error) => return Err(Flaw::Error(error.duplicate())),
+        }
+        known().insert(seen);
+        Ok(())
+    }
+
+    /// Whether a view of a store shows what a snapshot's source held.
+    async fn shows(&self, view: &View<'_>, info: &SnapshotInfo) -> Result<(), Flaw> {
+        let tag = info.tag.clone().unwrap_or_default();
+        let truth = self.truths().get(&tag).map(|truth| (truth.tree.clone(), truth.hurt.clone(), truth.taken));
+        let Some((tree, hurt, taken)) = truth else {
             return Err(Flaw::Wrong(format!("there is a snapshot {tag:?} that nobody took")));
         };
-        if partial.is_some_and(|partial| partial != info.partial) {
+        if taken.is_some_and(|(id, partial)| id == info.id && partial != info.partial) {
             return Err(Flaw::Wrong(format!("{tag} says another thing about being partial than when it was taken")));
         }
-        let view = View::open(&self.env, &self.open, store).await?;
-        compare(&view, info.id, &tree, &hurt).await.map_err(|flaw| match flaw {
+        compare(view, info.id, &tree, &hurt).await.map_err(|flaw| match flaw {
             Flaw::Wrong(what) => Flaw::Wrong(format!("{tag}: {what}")),
             error => error,
         })
@@ -182,12 +331,7 @@ impl Auditor {
         let Ok(found) = heads_with_tags(&self.env, &self.open, std::slice::from_ref(store)).await else {
             return Ok(());
         };
-        // The head of a snapshot stands before its writer has told what changed under it.
-        let ended = |info: &&SnapshotInfo| {
-            let tag = info.tag.clone().unwrap_or_default();
-            self.truths().get(&tag).is_none_or(|truth| truth.ended)
-        };
-        for info in found.snapshots.iter().filter(ended).take(3) {
+        for info in found.snapshots.iter().filter(|info| self.has_ended(info)).take(3) {
             if let Err(Flaw::Wrong(what)) = self.restores(store, info).await {
                 return Err(format!("I2: from {} over a bad line: {what}", store.name));
             }
@@ -199,7 +343,7 @@ impl Auditor {
     pub async fn check_names(&self) -> Verdict<()> {
         for (shelf, store) in self.shelves.iter().zip(self.direct()) {
             let found = verify_keyless(&self.env, &store, &NoProgress).await.map_err(|error| error.to_string())?;
-            let altered = shelf.altered();
+            let altered = shelf.damaged();
             if found.corrupt != altered || !found.missing.is_empty() {
                 return Err(format!("I9: at {} {altered:?} are altered, and verify names {found:?}", shelf.name));
             }
@@ -225,8 +369,8 @@ impl Auditor {
             return Err(format!("I5: two heads for one counter: {forked:?}"));
         }
         let found = heads(&self.env, self.open.catalog(), &self.direct()).await.map_err(|error| error.to_string())?;
-        let said: BTreeSet<_> =
-            found.snapshots.iter().filter(|info| info.forked).map(|info| (info.incarnation, info.counter)).collect();
+        let all = found.snapshots.iter().chain(&found.uncommitted).chain(&found.going);
+        let said: BTreeSet<_> = all.filter(|info| info.forked).map(|info| (info.incarnation, info.counter)).collect();
         if said.len() != forks {
             return Err(format!("I5: there are {forks} forks, and {} are told", said.len()));
         }
@@ -243,7 +387,9 @@ impl Auditor {
         let mut kept = BTreeSet::new();
         for (_, store) in self.direct().into_iter().enumerate().filter(|(at, _)| safe(at)) {
             let found = heads_with_tags(&self.env, &self.open, std::slice::from_ref(&store)).await;
-            kept.extend(found.map_err(|error| error.to_string())?.snapshots.into_iter().map(|info| info.id));
+            let found = found.map_err(|error| error.to_string())?.snapshots.into_iter();
+            let retained = found.filter(|info| self.is_retained(info.tag.as_deref().unwrap_or_default()));
+            kept.extend(retained.map(|info| info.id));
         }
         for (shelf, store) in self.shelves.iter().zip(self.direct()) {
             let found = heads_with_tags(&self.env, &self.open, std::slice::from_ref(&store)).await;
@@ -252,8 +398,9 @@ impl Auditor {
             if let Some(lacking) = kept.iter().find(|id| !there.contains(id)) {
                 return Err(format!("I6: {} was caught up and lacks the head of {lacking}", shelf.name));
             }
+            let view = View::open(&self.env, &self.open, &store).await;
             for info in found.iter().filter(|info| kept.contains(&info.id)) {
-                match self.restores(&store, info).await {
+                match self.comes_back(shelf, &view, info).await {
                     Ok(()) => {}
                     Err(Flaw::Wrong(what)) => return Err(format!("I2: from {}: {what}", shelf.name)),
                     Err(Flaw::Error(_)) if self.is_lost(info).await => {}

@@ -1,6 +1,6 @@
 //! The catalog of faults, by the numbers that the reliability plan gives them. What is not here is not the engine's or the
-//! stores' own, or needs real processes: F25 (the engine asks for no ETag), F30 and F35 (nothing is deleted or locked here
-//! yet), F39 and F50 (real processes: tests/tests/system), F42 (golden repositories), F46 (the verifier's log).
+//! stores' own, or needs real processes: F25 (the engine asks for no ETag), F39 and F50 (real processes: `kill` and
+//! `fidelity` of the system tests), F42 (golden repositories), F46 (the verifier's log).
 
 macro_rules! faults {
     ($($(#[doc = $what:literal])+ $name:ident = $number:literal,)+) => {
@@ -80,6 +80,8 @@ faults! {
     Leftovers = 28,
     /// The credentials expire in the middle of a run.
     CredentialsExpire = 29,
+    /// A store refuses to overwrite or delete what is locked.
+    Locked = 30,
     /// Somebody deletes or overwrites objects.
     Tampered = 31,
     /// A whole store is lost.
@@ -88,6 +90,8 @@ faults! {
     RolledBack = 33,
     /// Two writers see different stores.
     Diverged = 34,
+    /// A store's clock is a day off.
+    StoreClock = 35,
     /// A store does not answer.
     NoAnswer = 36,
     /// A store takes a thousand bytes in a second.
@@ -104,6 +108,10 @@ faults! {
     MachineCopied = 44,
     /// A slot leaves the keyring while others work.
     SlotRemoved = 45,
+    /// A prune deletes while backups, catch-up or readers are at work.
+    PrunedBeside = 47,
+    /// A writer sleeps for a week in the middle of its snapshot, and plans come and go.
+    WriterSleeps = 47,
     /// The verifier dies.
     VerifierDies = 48,
     /// Power ends in sixty seconds.

@@ -31,6 +31,12 @@ impl SimClock {
         self.offset_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
+    /// Somebody sets it.
+    pub fn set(&self) {
+        self.offset_ms.store(0, Ordering::SeqCst);
+        self.drift(0);
+    }
+
     pub fn drift(&self, permille: i64) {
         self.drift.store(permille, Ordering::SeqCst);
     }
@@ -63,6 +69,8 @@ pub struct Machine {
     pub state_dir: PathBuf,
     /// Its local state may have stood twice, or be older than it was: then forks are nobody's fault.
     pub copied: AtomicBool,
+    /// It is suspended: nothing happens on it.
+    pub asleep: AtomicBool,
     earlier: Mutex<Option<Held>>,
 }
 
@@ -104,6 +112,7 @@ impl Machine {
             states,
             state_dir,
             copied: false.into(),
+            asleep: false.into(),
             earlier: Mutex::default(),
         }
     }

@@ -1,22 +1,23 @@
-//! One run: rounds in which everything may go wrong at once, then calm, repair, and the auditor's last look.
+//! One run: rounds in which everything may go wrong at once, then calm, repair, prune, and the auditor's last look.
 
 use crate::auditor::{Auditor, Verdict};
 use crate::faults::Fault;
 use crate::machine::Machine;
-use crate::shelf::Shelf;
+use crate::shelf::{Keeping, Shelf};
 use crate::source::Hurt;
-use crate::wire::Process;
+use crate::upkeep::Upkeep;
+use crate::wire::{Nap, Process};
 use crate::world::World;
 use backup_engine::{
-    Env, Held, InitOptions, MachineKey, NamedStore, NoProgress, PaperKey, UnlockWith, add_slot, init, recover_writer,
-    remove_slot, replicate, snapshot, verify,
+    Env, Held, InitOptions, MachineKey, NamedStore, NoProgress, PaperKey, UnlockWith, add_slot, init, issue_pruner,
+    recover_writer, remove_slot, replicate, snapshot, verify,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What a run has to say at its end.
@@ -24,6 +25,8 @@ pub struct Told {
     pub counts: BTreeMap<Fault, u64>,
     pub trace: String,
     pub snapshots: u64,
+    /// Snapshots and objects that were taken out.
+    pub pruned: (u64, u64),
 }
 
 /// Runs a seed; an invariant that does not hold is an error.
@@ -32,49 +35,76 @@ pub fn run(seed: u64, loud: bool) -> Verdict<Told> {
     let runtime = runtime.map_err(|error| error.to_string())?;
     let told = runtime.block_on(async {
         let world = World::new(seed, loud);
-        let mut scene = Scene::new(seed, &world).await?;
+        let scene = Scene::new(seed, &world).await?;
         scene.play().await?;
         let (counts, trace) = world.end();
-        Ok(Told { counts, trace, snapshots: scene.taken.load(Ordering::Relaxed) })
+        Ok(Told { counts, trace, snapshots: scene.taken.load(Ordering::Relaxed), pruned: scene.upkeep.pruned() })
     });
     runtime.shutdown_background();
     told
 }
 
-struct Scene {
-    world: Arc<World>,
+pub struct Scene {
+    pub world: Arc<World>,
     seed: u64,
-    shelves: Vec<Arc<Shelf>>,
-    auditor: Auditor,
-    machines: Vec<Machine>,
+    pub shelves: Vec<Arc<Shelf>>,
+    pub auditor: Auditor,
+    machines: Mutex<Vec<Arc<Machine>>>,
+    pub upkeep: Upkeep,
     quorum: u32,
     paper: PaperKey,
     tags: AtomicU64,
     taken: AtomicU64,
+    /// Programs that read or write beside a prune.
+    pub busy: AtomicU64,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Stores of a run: one is safe, some keep versions or refuse changes, some have a clock that is a day off.
+fn shelves(world: &Arc<World>) -> Vec<Arc<Shelf>> {
+    let stores = world.with_rng(|rng| rng.within(3..6)) as usize;
+    let safe = world.below(stores as u64) as usize;
+    let shelf = |at: usize| {
+        let keeping = match world.below(10) {
+            0 | 1 if world.is_enabled(Fault::Locked) => Keeping::WriteOnce(3 * DAY.as_millis() as i64),
+            2..5 => Keeping::Versions,
+            _ => Keeping::Plain,
+        };
+        let day = DAY.as_millis() as i64;
+        let skew = match world.strikes(Fault::StoreClock, 200) {
+            true if world.chance(500) => day,
+            true => -day,
+            false => 0,
+        };
+        Arc::new(Shelf::new(format!("store-{at}"), at == safe, (keeping, skew), world))
+    };
+    (0..stores).map(shelf).collect()
 }
 
 impl Scene {
     async fn new(seed: u64, world: &Arc<World>) -> Verdict<Self> {
         let env = Env::seeded(seed, crate::world::BEGIN_UNIX_MS).0;
-        let stores = world.with_rng(|rng| rng.within(3..6)) as usize;
-        let safe = world.below(stores as u64) as usize;
-        let shelves: Vec<Arc<Shelf>> =
-            (0..stores).map(|at| Arc::new(Shelf::new(format!("store-{at}"), at == safe))).collect();
+        let shelves = shelves(world);
+        let stores = shelves.len();
         let direct: Vec<NamedStore> = shelves.iter().map(crate::shelf::Direct::to).collect();
         let text = |error: backup_engine::Error| error.to_string();
         let made = init(&env, &direct, InitOptions::default()).await.map_err(text)?;
         let auditor = Auditor::new(env.clone(), made.open, &shelves);
+        let paper = UnlockWith::PaperKey(made.paper_key.clone());
+        let pruner = issue_pruner(&env, made.keyring.clone(), &paper).await.map_err(text)?;
         let writers = world.with_rng(|rng| rng.within(1..4));
         let mut machines = Vec::new();
         let mut writer = Arc::new(made.writer);
         let shared = world.chance(300);
         for at in 0..writers {
             if at > 0 {
-                let with = UnlockWith::PaperKey(made.paper_key.clone());
-                writer = Arc::new(recover_writer(&env, made.keyring.clone(), &with).await.map_err(text)?);
+                writer = Arc::new(recover_writer(&env, made.keyring.clone(), &paper).await.map_err(text)?);
             }
             let source = if shared { "emr".to_owned() } else { format!("emr-{at}") };
-            machines.push(Machine::new(world, seed ^ (at + 1) << 40, format!("writer-{at}"), source, &writer));
+            let name = format!("writer-{at}");
+            machines.push(Arc::new(Machine::new(world, seed ^ (at + 1) << 40, name, source, &writer)));
         }
         let quorum = world.with_rng(|rng| rng.within(1..stores as u64)) as u32;
         world.note(format_args!("seed {seed}: {stores} stores, {writers} writers, quorum {quorum}"));
@@ -83,38 +113,78 @@ impl Scene {
             seed,
             shelves,
             auditor,
-            machines,
+            machines: Mutex::new(machines),
+            upkeep: Upkeep::new(world, seed, pruner),
             quorum,
             paper: made.paper_key,
             tags: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
         })
     }
 
-    async fn play(&mut self) -> Verdict<()> {
+    pub fn machines(&self) -> Vec<Arc<Machine>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn play(&self) -> Verdict<()> {
         for round in 0..self.world.with_rng(|rng| rng.within(3..9)) {
             self.world.note(format_args!("round {round}"));
-            self.before_round();
-            self.round().await?;
-            self.auditor.check_chains(self.copied()).await?;
-            if self.world.chance(300) {
-                self.auditor.check_stores().await?;
-            }
-            for shelf in &self.shelves {
-                shelf.end_day();
-                shelf.decay(&self.world);
-            }
+            let sleeps = self.world.is_enabled(Fault::WriterSleeps) && self.world.chance(250);
+            if sleeps { self.while_one_sleeps().await? } else { self.day(250).await? }
         }
         self.calm().await
     }
 
-    fn copied(&self) -> bool {
-        self.machines.iter().any(|machine| machine.copied.load(Ordering::SeqCst))
+    /// A writer is suspended for a week in the middle of its snapshot. Meanwhile the others work on, and prune.
+    async fn while_one_sleeps(&self) -> Verdict<()> {
+        let machines = self.machines();
+        let Some(machine) = self.world.with_rng(|rng| rng.pick(&machines).cloned()) else { return Ok(()) };
+        let before = ["heads/", "heads/", "snapshots/", "index/", "packs/"];
+        let before = self.world.with_rng(|rng| rng.pick(&before).copied()).unwrap_or("heads/");
+        let nap = Nap { before, after: self.world.chance(300), length: 7 * DAY };
+        machine.asleep.store(true, Ordering::SeqCst);
+        let nights = async {
+            for _ in 0..4 {
+                self.day(900).await?;
+                tokio::time::sleep(DAY).await;
+            }
+            Ok(())
+        };
+        let (slept, nights) = futures::join!(self.take(&machine, false, Some(nap)), nights);
+        machine.asleep.store(false, Ordering::SeqCst);
+        slept.and(nights)
     }
 
-    /// What happens to the machines themselves.
-    fn before_round(&mut self) {
-        for machine in &self.machines {
+    /// Everybody works; then the stores' disks have their night.
+    async fn day(&self, prune_permille: u64) -> Verdict<()> {
+        self.before_round();
+        self.round(prune_permille).await?;
+        self.auditor.check_chains(self.copied()).await?;
+        if self.world.chance(300) {
+            self.auditor.check_stores().await?;
+        }
+        for shelf in &self.shelves {
+            shelf.end_day();
+            shelf.decay(&self.world);
+        }
+        let hours = self.world.below(12) as u32;
+        tokio::time::sleep(HOUR * hours).await;
+        Ok(())
+    }
+
+    fn copied(&self) -> bool {
+        self.machines().iter().any(|machine| machine.copied.load(Ordering::SeqCst))
+    }
+
+    /// What happens to the machines themselves; one that sleeps rests.
+    fn before_round(&self) {
+        let machines = self.machines();
+        let asleep = |machine: &Machine| {
+            let is = |other: &&Arc<Machine>| Arc::ptr_eq(&other.source, &machine.source);
+            machines.iter().filter(is).any(|other| other.asleep.load(Ordering::SeqCst))
+        };
+        for machine in machines.iter().filter(|machine| !asleep(machine)) {
             machine.source.rest();
             machine.source.change();
             if self.world.chance(20) {
@@ -129,31 +199,31 @@ impl Scene {
                 machine.clock.drift(self.world.below(400) as i64 - 200);
             }
         }
-        if self.machines.len() < 4 && self.world.strikes(Fault::MachineCopied, 150) {
-            let at = self.world.below(self.machines.len() as u64) as usize;
-            let name = format!("copy-{}", self.machines.len());
-            if let Some(machine) = self.machines.get(at) {
+        if machines.len() < 4 && self.world.strikes(Fault::MachineCopied, 150) {
+            let at = self.world.below(machines.len() as u64) as usize;
+            let name = format!("copy-{}", machines.len());
+            if let Some(machine) = machines.get(at) {
                 let copy = machine.copy(self.seed ^ (self.world.below(1 << 20) + 50) << 40, name);
-                self.machines.push(copy);
+                self.machines.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(copy));
             }
         }
     }
 
     /// Everybody at once.
-    async fn round(&self) -> Verdict<()> {
+    async fn round(&self, prune_permille: u64) -> Verdict<()> {
+        let machines = self.machines();
         let mut work: Vec<BoxFuture<'_, Verdict<()>>> = Vec::new();
-        let shared = |machine: &Machine| {
-            self.machines.iter().filter(|other| Arc::ptr_eq(&other.source, &machine.source)).count() > 1
-        };
-        for machine in &self.machines {
+        let shared =
+            |machine: &Machine| machines.iter().filter(|other| Arc::ptr_eq(&other.source, &machine.source)).count() > 1;
+        for machine in machines.iter().filter(|machine| !machine.asleep.load(Ordering::SeqCst)) {
             if !self.world.chance(800) {
                 continue;
             }
             let twice = self.world.strikes(Fault::TwoDaemons, 150);
             let alone = !twice && !shared(machine);
-            work.push(self.take(machine, alone).boxed());
+            work.push(self.take(machine, alone, None).boxed());
             if twice {
-                work.push(self.take(machine, alone).boxed());
+                work.push(self.take(machine, alone, None).boxed());
             }
         }
         if self.world.chance(250) {
@@ -168,16 +238,25 @@ impl Scene {
         if self.world.strikes(Fault::SlotRemoved, 150) {
             work.push(self.remove_a_slot().boxed());
         }
+        if self.world.chance(prune_permille) {
+            work.push(self.prune().boxed());
+            if self.world.strikes(Fault::TwoDaemons, 150) {
+                work.push(self.prune().boxed());
+            }
+        }
+        if self.world.chance(250) {
+            work.push(self.maintain().boxed());
+        }
         futures::future::join_all(work).await.into_iter().collect()
     }
 
-    async fn begin(&self) {
+    pub async fn begin(&self) {
         let wait = self.world.below(400);
         tokio::time::sleep(Duration::from_millis(wait)).await;
     }
 
     /// A program's run; it may be killed on the way, or see only some of the stores.
-    fn process(&self, name: &str) -> Arc<Process> {
+    pub fn process(&self, name: &str) -> Arc<Process> {
         let kill = self.world.is_enabled(Fault::Kill) && self.world.chance(300);
         let kill = kill.then(|| self.world.below(40));
         let parted = self.world.is_enabled(Fault::Diverged) && self.world.chance(150);
@@ -186,9 +265,29 @@ impl Scene {
         Process::new(name.to_owned(), kill, blind)
     }
 
-    async fn take(&self, machine: &Machine, alone: bool) -> Verdict<()> {
-        let process = self.process(&machine.name);
-        let stores = process.stores(&self.world, &self.shelves);
+    /// A program counts as busy until what is given is dropped.
+    fn is_busy(&self) -> impl Drop + '_ {
+        struct Busy<'a>(&'a AtomicU64);
+        impl Drop for Busy<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        Busy(&self.busy)
+    }
+
+    pub fn stores(&self, process: &Arc<Process>) -> Vec<NamedStore> {
+        process.stores(&self.upkeep.env, &self.world, &self.shelves)
+    }
+
+    async fn take(&self, machine: &Machine, alone: bool, nap: Option<Nap>) -> Verdict<()> {
+        let _busy = self.is_busy();
+        let process = match nap {
+            Some(nap) => Process::new(machine.name.clone(), None, BTreeSet::new()).will_nap(nap),
+            None => self.process(&machine.name),
+        };
+        let stores = self.stores(&process);
         let warned = self.world.strikes(Fault::PowerWarning, 60).then(|| Duration::from_secs(60));
         self.begin().await;
         let tag = format!("tag-{}", self.tags.fetch_add(1, Ordering::SeqCst));
@@ -216,9 +315,11 @@ impl Scene {
     }
 
     async fn catch_up(&self) -> Verdict<()> {
-        let Some(machine) = self.machines.first() else { return Ok(()) };
-        let process = self.process("maintain");
-        let stores = process.stores(&self.world, &self.shelves);
+        let machines = self.machines();
+        let Some(machine) = machines.first() else { return Ok(()) };
+        let _busy = self.is_busy();
+        let process = self.process("catch-up");
+        let stores = self.stores(&process);
         self.begin().await;
         process.run(replicate(&self.auditor.env, &machine.writer, &stores, None), None).await;
         Ok(())
@@ -226,8 +327,9 @@ impl Scene {
 
     async fn verify_one(&self) -> Verdict<()> {
         let dies = self.world.strikes(Fault::VerifierDies, 500).then(|| self.world.below(20));
+        let _busy = self.is_busy();
         let process = Process::new("verifier".to_owned(), dies, BTreeSet::new());
-        let stores = process.stores(&self.world, &self.shelves);
+        let stores = self.stores(&process);
         let Some(store) = self.world.with_rng(|rng| rng.pick(&stores).cloned()) else { return Ok(()) };
         self.begin().await;
         let auditor = &self.auditor;
@@ -236,8 +338,9 @@ impl Scene {
     }
 
     async fn look_through(&self) -> Verdict<()> {
+        let _busy = self.is_busy();
         let process = Process::new("reader".to_owned(), None, BTreeSet::new());
-        let stores = process.stores(&self.world, &self.shelves);
+        let stores = self.stores(&process);
         let Some(store) = self.world.with_rng(|rng| rng.pick(&stores).cloned()) else { return Ok(()) };
         self.begin().await;
         process.run(self.auditor.look_through(&store), None).await.unwrap_or(Ok(()))
@@ -246,7 +349,7 @@ impl Scene {
     /// A further slot, and out with it again, while the others work.
     async fn remove_a_slot(&self) -> Verdict<()> {
         let process = Process::new("keys".to_owned(), None, BTreeSet::new());
-        let stores = process.stores(&self.world, &self.shelves);
+        let stores = self.stores(&process);
         self.begin().await;
         let (env, paper) = (&self.auditor.env, UnlockWith::PaperKey(self.paper.clone()));
         let machine = UnlockWith::Machine(MachineKey::generate(&mut env.rng()));
@@ -262,29 +365,36 @@ impl Scene {
         self.world.calm();
         self.world.note(format_args!("calm"));
         self.shelves.iter().for_each(|shelf| shelf.ail(None));
-        for machine in &self.machines {
+        for machine in self.machines() {
             machine.source.rest();
             machine.states.with(&machine.state_dir, |held| (held.refuses, held.refuses_sync) = (None, None));
         }
         // Requests of programs that were killed may still be on their way.
         tokio::time::sleep(Duration::from_secs(120)).await;
-        self.auditor.check_stores().await?;
+        let back = self.auditor.check_stores().await?;
         self.auditor.check_names().await?;
-        self.repair().await?;
-        for machine in &self.machines {
-            self.take_in_peace(machine).await?;
+        if self.prune_as_it_is().await? {
+            self.auditor.check_nothing_went(&back).await?;
         }
+        self.repair().await?;
+        for machine in self.machines() {
+            self.take_in_peace(&machine).await?;
+        }
+        self.repair().await?;
+        self.prune_in_peace().await?;
         self.repair().await?;
         self.auditor.check_stores().await?;
         self.auditor.check_end().await?;
-        self.auditor.check_chains(self.copied()).await
+        self.auditor.check_chains(self.copied()).await?;
+        self.lock_in_peace().await?;
+        self.auditor.check_locks(&self.world).await
     }
 
     /// I4: whatever happened before, a run in peace ends well; I11: and one more has nothing to add; I10: nothing is left.
-    async fn take_in_peace(&self, machine: &Machine) -> Verdict<()> {
+    pub async fn take_in_peace(&self, machine: &Machine) -> Verdict<()> {
         for again in [false, true] {
             let process = Process::new(machine.name.clone(), None, BTreeSet::new());
-            let stores = process.stores(&self.world, &self.shelves);
+            let stores = self.stores(&process);
             let tag = format!("tag-{}", self.tags.fetch_add(1, Ordering::SeqCst));
             self.auditor.begins(&tag, machine.source.tree());
             let request = machine.request(&tag, self.quorum);
@@ -302,25 +412,9 @@ impl Scene {
             .state()
             .files
             .into_keys()
-            .filter(|name| !["run-", "walk-", "damage"].iter().any(|kept| name.starts_with(kept)))
+            .filter(|name| !["run-", "walk-", "damage", "plan-"].iter().any(|kept| name.starts_with(kept)))
             .collect();
         if left.is_empty() { Ok(()) } else { Err(format!("I10: {} left {left:?} behind", machine.name)) }
-    }
-
-    /// I6, I9: what is damaged goes, what is lacking comes from where it is whole.
-    async fn repair(&self) -> Verdict<()> {
-        for shelf in &self.shelves {
-            shelf.altered().iter().for_each(|name| shelf.alter(name, None));
-        }
-        let Some(machine) = self.machines.first() else { return Ok(()) };
-        let process = Process::new("maintain".to_owned(), None, BTreeSet::new());
-        let stores = process.stores(&self.world, &self.shelves);
-        let done = replicate(&self.auditor.env, &machine.writer, &stores, None).await;
-        let done = done.map_err(|error| format!("I6: catch-up in peace: {error}"))?;
-        match done.iter().find(|store| !store.complete) {
-            Some(store) => Err(format!("I6: catch-up in peace: {store:?}")),
-            None => Ok(()),
-        }
     }
 }
 

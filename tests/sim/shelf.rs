@@ -1,9 +1,11 @@
 //! A store's own disk. The fault model: bytes at rest change, go, or are set back to an earlier day; a put that was
-//! acknowledged may be forgotten or stand under another name. What should be there is kept beside what is.
+//! acknowledged may be forgotten or stand under another name; its clock is off by a day. What should be there is kept
+//! beside what is. Some stores keep versions and locks, some refuse to overwrite and delete for a while.
 
 use crate::faults::Fault;
-use crate::world::World;
-use backup_engine::{Error, ErrorKind, ListedObject, NamedStore, Result, Store};
+use crate::world::{BEGIN_UNIX_MS, World};
+use backup_engine::store::versions::Lock;
+use backup_engine::{Error, ErrorKind, ListedObject, NamedStore, Result, Store, candidate_of};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -12,44 +14,195 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub type Objects = BTreeMap<String, Bytes>;
 
+/// What a store does with what it holds already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// It overwrites and deletes what it is told.
+    Plain,
+    /// Overwriting and deleting leave the older versions behind, which locks keep.
+    Versions,
+    /// Nothing is overwritten, and nothing deleted for so many milliseconds after it came.
+    WriteOnce(i64),
+}
+
+/// One version of an object at a store that keeps them.
+#[derive(Clone)]
+pub struct Version {
+    pub name: String,
+    pub number: u64,
+    /// `None`: a delete marker.
+    pub bytes: Option<Bytes>,
+    pub written_unix_ms: i64,
+    pub lock: Option<Lock>,
+}
+
 pub struct Shelf {
     pub name: String,
     /// Nothing is ever lost here.
     pub safe: bool,
+    pub keeping: Keeping,
+    /// How far the store's own clock is off.
+    skew_ms: i64,
+    world: Arc<World>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
     objects: Objects,
-    /// Every object that this store took, as it came.
+    /// Every object that this store took and nobody took out, as it came.
     honest: Objects,
+    /// What was taken out, as it had come.
+    out: Objects,
+    /// When objects came.
+    came: BTreeMap<String, i64>,
+    /// Oldest first.
+    versions: Vec<Version>,
     /// Earlier days.
     days: Vec<Objects>,
     /// What ails the store, and for how many requests.
     condition: Option<(Fault, u64)>,
     damaged: bool,
+    /// How often something that was there became another thing, or went.
+    changes: u64,
+    /// What no store would let happen, and somebody tried.
+    outrage: Option<String>,
 }
 
 impl Shelf {
-    pub fn new(name: String, safe: bool) -> Self {
-        Self { name, safe, inner: Mutex::default() }
+    pub fn new(name: String, safe: bool, (keeping, skew_ms): (Keeping, i64), world: &Arc<World>) -> Self {
+        Self { name, safe, keeping, skew_ms, world: Arc::clone(world), inner: Mutex::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn put(&self, name: &str, bytes: Bytes) -> bool {
+    /// By the store's own clock.
+    pub fn now_unix_ms(&self) -> i64 {
+        BEGIN_UNIX_MS + self.world.ms() as i64 + self.skew_ms
+    }
+
+    /// Takes an object; whether there was one.
+    pub fn put(&self, name: &str, bytes: Bytes, lock: Option<Lock>) -> Result<bool> {
+        let now = self.now_unix_ms();
         let mut inner = self.inner();
+        if let (Keeping::WriteOnce(_), Some(there)) = (self.keeping, inner.objects.get(name)) {
+            // The clients take a refusal for success where the object is there as it should be.
+            return if *there == bytes { Ok(true) } else { Err(self.refuses("overwrites nothing")) };
+        }
+        if lock.is_some_and(|lock| lock.until_unix_ms <= now) {
+            return Err(Error::new(ErrorKind::Misconfigured, "simulated: a lock must end in the future"));
+        }
+        if self.keeping == Keeping::Versions {
+            let number = inner.versions.len() as u64;
+            let bytes = Some(bytes.clone());
+            inner.versions.push(Version { name: name.to_owned(), number, bytes, written_unix_ms: now, lock });
+        }
+        inner.changes += u64::from(inner.objects.get(name).is_some_and(|there| *there != bytes));
+        inner.came.insert(name.to_owned(), now);
         inner.honest.insert(name.to_owned(), bytes.clone());
-        inner.objects.insert(name.to_owned(), bytes).is_some()
+        Ok(inner.objects.insert(name.to_owned(), bytes).is_some())
+    }
+
+    fn refuses(&self, what: &str) -> Error {
+        self.world.fired(Fault::Locked);
+        Error::new(ErrorKind::Denied, format!("simulated: {} {what}", self.name))
+    }
+
+    /// Takes an object out.
+    pub fn delete(&self, name: &str) -> Result<()> {
+        let now = self.now_unix_ms();
+        let mut inner = self.inner();
+        if let Keeping::WriteOnce(ms) = self.keeping
+            && inner.came.get(name).is_some_and(|came| came + ms > now)
+        {
+            return Err(self.refuses("deletes nothing yet"));
+        }
+        if self.keeping == Keeping::Versions {
+            let number = inner.versions.len() as u64;
+            let marker = Version { name: name.to_owned(), number, bytes: None, written_unix_ms: now, lock: None };
+            inner.versions.push(marker);
+        }
+        inner.changes += 1;
+        inner.objects.remove(name);
+        if let Some(bytes) = inner.honest.remove(name) {
+            inner.out.insert(name.to_owned(), bytes);
+        }
+        Ok(())
+    }
+
+    /// Newest first, by name.
+    pub fn versions(&self, prefix: &str) -> Vec<(Version, bool)> {
+        let mut found: Vec<Version> =
+            self.inner().versions.iter().filter(|version| version.name.starts_with(prefix)).cloned().collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name).then(b.number.cmp(&a.number)));
+        let mut last = None;
+        let latest = |version: Version| {
+            let is_latest = last.as_ref() != Some(&version.name);
+            last = Some(version.name.clone());
+            (version, is_latest)
+        };
+        found.into_iter().map(latest).collect()
+    }
+
+    pub fn version(&self, number: u64) -> Option<Version> {
+        self.inner().versions.iter().find(|version| version.number == number).cloned()
+    }
+
+    /// Locks a version. A lock that holds is never made weaker, and nobody should try.
+    pub fn set_lock(&self, number: u64, lock: Lock) -> Result<()> {
+        let now = self.now_unix_ms();
+        let mut inner = self.inner();
+        let found = inner.versions.iter_mut().find(|version| version.number == number);
+        let Some(version) = found.filter(|version| version.bytes.is_some()) else {
+            return Err(Error::new(ErrorKind::NotFound, "simulated: no such version"));
+        };
+        let holds = version.lock.is_some_and(|old| old.until_unix_ms > now && lock.until_unix_ms < old.until_unix_ms);
+        if holds || lock.until_unix_ms <= now {
+            let what = format!("the lock of {} at {} would become shorter", version.name, self.name);
+            inner.outrage.get_or_insert(what);
+            return Err(self.refuses("makes no lock shorter"));
+        }
+        version.lock = Some(lock);
+        Ok(())
+    }
+
+    /// Versions that came before `number` and whose lock ends before a time.
+    pub fn short_locks(&self, number: u64, until_unix_ms: i64) -> Vec<String> {
+        let inner = self.inner();
+        let there = inner.versions.iter().filter(|version| version.bytes.is_some() && version.number < number);
+        let short = there.filter(|version| version.lock.is_none_or(|lock| lock.until_unix_ms < until_unix_ms));
+        short.map(|version| version.name.clone()).collect()
+    }
+
+    pub fn changes(&self) -> u64 {
+        self.inner().changes
+    }
+
+    pub fn versions_count(&self) -> u64 {
+        self.inner().versions.len() as u64
+    }
+
+    /// Somebody with every credential deletes whatever no lock keeps.
+    pub fn attack(&self) {
+        let now = self.now_unix_ms();
+        let mut inner = self.inner();
+        inner.versions.retain(|version| version.lock.is_some_and(|lock| lock.until_unix_ms > now));
+        inner.objects.clear();
+        inner.damaged = true;
+    }
+
+    /// What somebody tried that must never be tried.
+    pub fn outrage(&self) -> Option<String> {
+        self.inner().outrage.clone()
     }
 
     /// Takes an object and forgets it.
     pub fn lose(&self, name: &str, bytes: Bytes) {
         let mut inner = self.inner();
         inner.honest.insert(name.to_owned(), bytes);
+        inner.changes += 1;
         inner.objects.remove(name);
         inner.damaged = true;
     }
@@ -72,6 +225,7 @@ impl Shelf {
     pub fn alter(&self, name: &str, bytes: Option<Bytes>) {
         let mut inner = self.inner();
         inner.damaged = true;
+        inner.changes += 1;
         match bytes {
             Some(bytes) => inner.objects.insert(name.to_owned(), bytes),
             None => inner.objects.remove(name),
@@ -81,11 +235,24 @@ impl Shelf {
     /// Objects whose bytes are not what came, by name.
     pub fn altered(&self) -> Vec<String> {
         let inner = self.inner();
-        let wrong = |(name, bytes): &(&String, &Bytes)| inner.honest.get(*name) != Some(*bytes);
+        let wrong = |(name, bytes): &(&String, &Bytes)| {
+            inner.honest.get(*name).or_else(|| inner.out.get(*name)) != Some(*bytes)
+        };
         inner.objects.iter().filter(wrong).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Names of all objects that ever came.
+    /// Of these those that have no whole further candidate beside them: whoever verifies must name them.
+    pub fn damaged(&self) -> Vec<String> {
+        let altered = self.altered();
+        let inner = self.inner();
+        let whole = |name: &str| {
+            let honest = inner.honest.get(name).or_else(|| inner.out.get(name));
+            (1..=8).any(|number| honest.is_some() && inner.objects.get(&format!("{name}.{number}")) == honest)
+        };
+        altered.into_iter().filter(|name| candidate_of(name).is_none() && !whole(name)).collect()
+    }
+
+    /// Names of all objects that came and that nobody took out.
     pub fn taken(&self) -> Vec<String> {
         self.inner().honest.keys().cloned().collect()
     }
@@ -118,6 +285,7 @@ impl Shelf {
     pub fn roll_back(&self, days: usize) {
         let mut inner = self.inner();
         inner.damaged = true;
+        inner.changes += 1;
         let at = inner.days.len().saturating_sub(days);
         inner.objects = inner.days.get(at).cloned().unwrap_or_default();
     }
@@ -182,8 +350,7 @@ impl Direct {
 
 impl Store for Direct {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
-        self.0.put(name, bytes);
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(std::future::ready(self.0.put(name, bytes, None).map(drop)))
     }
 
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {

@@ -248,6 +248,8 @@ pub struct SimFs(pub Arc<Source>);
 impl SourceFs for SimFs {
     fn open(&self, path: &Path) -> io::Result<SourceRoot> {
         if path == Path::new("/source") {
+            // A snapshot that begins again reads everything again.
+            self.0.inner().hurt.must_be_partial = false;
             return Ok(SourceRoot::Directory(Box::new(Place { source: Arc::clone(&self.0), path: String::new() })));
         }
         Err(io::ErrorKind::NotFound.into())

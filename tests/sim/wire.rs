@@ -1,18 +1,19 @@
 //! The way from a program to a store. The fault model: an answer is late, lost, short or wrong; the store refuses; the
-//! program dies before or after its request took effect.
+//! program dies before or after its request took effect, or sleeps for a week before it makes it.
 
 use crate::faults::Fault;
-use crate::shelf::Shelf;
+use crate::shelf::{Keeping, Shelf};
 use crate::world::World;
-use backup_engine::store::{LimitStore, RetryStore};
-use backup_engine::{Error, ErrorKind, ListedObject, NamedStore, Result, Store};
+use backup_engine::store::versions::{Lock, LockMode};
+use backup_engine::store::{LimitStore, LockingStore, MaintenanceStore, RetryStore};
+use backup_engine::{Env, Error, ErrorKind, ListedObject, LockRule, NamedMaintenanceStore, NamedStore, Result, Store};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -20,6 +21,18 @@ use tokio::sync::Notify;
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 3;
 const CONCURRENCY: usize = 8;
+const DAY_MS: i64 = 86_400_000;
+/// How long new objects are locked at stores that lock.
+pub const LOCKED: LockRule = LockRule { mode: LockMode::Compliance, ms: 8 * DAY_MS };
+
+/// A machine that is suspended right before a request, or right after it.
+#[derive(Debug, Clone, Copy)]
+pub struct Nap {
+    /// What it is about to write.
+    pub before: &'static str,
+    pub after: bool,
+    pub length: Duration,
+}
 
 /// One run of a program.
 pub struct Process {
@@ -30,12 +43,37 @@ pub struct Process {
     /// Requests until it is killed; negative: it is not.
     left: AtomicI64,
     died: Notify,
+    nap: Mutex<Option<Nap>>,
+    /// Suspended until then.
+    wakes: Mutex<Option<tokio::time::Instant>>,
 }
 
 impl Process {
     pub fn new(name: String, kill_after: Option<u64>, blind_to: BTreeSet<String>) -> Arc<Self> {
         let left = AtomicI64::new(kill_after.map_or(-1, |requests| requests as i64));
-        Arc::new(Self { name, blind_to, dead: AtomicBool::new(false), left, died: Notify::new() })
+        let (nap, wakes) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { name, blind_to, dead: AtomicBool::new(false), left, died: Notify::new(), nap, wakes })
+    }
+
+    /// Once it will be suspended.
+    pub fn will_nap(self: Arc<Self>, nap: Nap) -> Arc<Self> {
+        *self.nap.lock().unwrap_or_else(PoisonError::into_inner) = Some(nap);
+        self
+    }
+
+    /// All requests of a suspended machine wait.
+    async fn rest(&self, world: &World, name: &str, after: bool) {
+        let is_due = |nap: &mut Nap| nap.after == after && name.starts_with(nap.before);
+        let due = self.nap.lock().unwrap_or_else(PoisonError::into_inner).take_if(is_due);
+        if let Some(due) = due {
+            world.fired(Fault::WriterSleeps);
+            let until = tokio::time::Instant::now() + due.length;
+            *self.wakes.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        }
+        let until = *self.wakes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     pub fn kill(&self) {
@@ -61,25 +99,46 @@ impl Process {
         done
     }
 
-    /// The stores as this program sees them, wrapped as the real ones are.
-    pub fn stores(self: &Arc<Self>, world: &Arc<World>, shelves: &[Arc<Shelf>]) -> Vec<NamedStore> {
+    /// The stores as this program sees them, wrapped as the real ones are. `env` has the clock by which locks are set: one
+    /// that is far off is refused by every store that locks.
+    pub fn stores(self: &Arc<Self>, env: &Env, world: &Arc<World>, shelves: &[Arc<Shelf>]) -> Vec<NamedStore> {
+        self.maintained(env, world, shelves).iter().map(NamedMaintenanceStore::as_store).collect()
+    }
+
+    /// The same for maintenance.
+    pub fn maintained(
+        self: &Arc<Self>,
+        env: &Env,
+        world: &Arc<World>,
+        shelves: &[Arc<Shelf>],
+    ) -> Vec<NamedMaintenanceStore> {
         let see = |shelf: &Arc<Shelf>| {
-            let wire = Wire { world: Arc::clone(world), shelf: Arc::clone(shelf), process: Arc::clone(self) };
-            let limited = LimitStore::new(Arc::new(wire), CONCURRENCY);
-            NamedStore::new(shelf.name.clone(), Arc::new(RetryStore::new(Arc::new(limited), ATTEMPTS)), true)
+            let wire = Arc::new(self.wire(world, shelf));
+            let bare: Arc<dyn MaintenanceStore> = if shelf.keeping == Keeping::Versions {
+                Arc::new(LockingStore::new(Arc::clone(&wire) as _, wire, LOCKED, env.clone()))
+            } else {
+                wire
+            };
+            let limited = LimitStore::new(bare, CONCURRENCY);
+            NamedMaintenanceStore::new(shelf.name.clone(), Arc::new(RetryStore::new(Arc::new(limited), ATTEMPTS)), true)
         };
         shelves.iter().map(see).collect()
     }
+
+    /// A way to one store without anything around it.
+    pub fn wire(self: &Arc<Self>, world: &Arc<World>, shelf: &Arc<Shelf>) -> Wire {
+        Wire { world: Arc::clone(world), shelf: Arc::clone(shelf), process: Arc::clone(self) }
+    }
 }
 
-struct Wire {
-    world: Arc<World>,
-    shelf: Arc<Shelf>,
-    process: Arc<Process>,
+pub struct Wire {
+    pub world: Arc<World>,
+    pub shelf: Arc<Shelf>,
+    pub process: Arc<Process>,
 }
 
 /// What becomes of a request.
-enum Fate {
+pub enum Fate {
     Serve,
     Refuse(Error),
     /// It takes effect, and the answer is lost.
@@ -98,10 +157,13 @@ fn silent() -> Error {
 }
 
 impl Wire {
-    async fn fate(&self, what: &str, name: &str, bytes: usize, spoils: &[Fault]) -> Fate {
+    pub async fn fate(&self, what: &str, name: &str, bytes: usize, spoils: &[Fault]) -> Fate {
         let process = &self.process;
         if process.dead.load(Ordering::SeqCst) {
             return Fate::Refuse(refuse(ErrorKind::Unreachable, "the program is dead"));
+        }
+        if what == "put" {
+            process.rest(&self.world, name, false).await;
         }
         self.world.note(format_args!("{} {} {what} {name}", process.name, self.shelf.name));
         let left = process.left.fetch_sub(1, Ordering::SeqCst);
@@ -153,7 +215,7 @@ impl Wire {
         }
     }
 
-    async fn die(&self) -> ! {
+    pub async fn die(&self) -> ! {
         self.world.fired(Fault::Kill);
         self.process.kill();
         std::future::pending().await
@@ -163,10 +225,33 @@ impl Wire {
         self.shelf.get(name).ok_or_else(|| refuse(ErrorKind::NotFound, name))
     }
 
-    fn land(&self, name: &str, bytes: Bytes) {
-        if self.shelf.put(name, bytes) {
+    fn land(&self, name: &str, bytes: Bytes, lock: Option<Lock>) -> Result<()> {
+        if self.shelf.put(name, bytes, lock)? {
             self.world.fired(Fault::PutNotConditional);
         }
+        Ok(())
+    }
+
+    pub async fn put_as(&self, name: &str, bytes: Bytes, lock: Option<Lock>) -> Result<()> {
+        let spoils = if self.shelf.safe { &PUT_FAULTS[2..] } else { &PUT_FAULTS };
+        match self.fate("put", name, bytes.len(), spoils).await {
+            Fate::Refuse(error) => return Err(error),
+            Fate::Unanswered(error) => {
+                self.land(name, bytes, lock)?;
+                return Err(error);
+            }
+            Fate::Die(lands) => {
+                if lands {
+                    let _ = self.land(name, bytes, lock);
+                }
+                self.die().await
+            }
+            Fate::Spoil(Fault::LostWrite) => self.shelf.lose(name, bytes),
+            Fate::Spoil(Fault::MisdirectedWrite) => self.misdirect(name, bytes),
+            Fate::Serve | Fate::Spoil(_) => self.land(name, bytes, lock)?,
+        }
+        self.process.rest(&self.world, name, true).await;
+        Ok(())
     }
 
     /// Another object's place takes these bytes; their own stays empty.
@@ -204,6 +289,8 @@ const PUT_FAULTS: [Fault; 9] = [
     Fault::Throttled,
     Fault::Slow,
 ];
+/// Of a deletion, or of a lock that is moved.
+pub const CHANGE_FAULTS: [Fault; 4] = [Fault::Storm, Fault::AmbiguousPut, Fault::CredentialsExpire, Fault::NoAnswer];
 const GET_FAULTS: [Fault; 7] = [
     Fault::Storm,
     Fault::CredentialsExpire,
@@ -218,26 +305,7 @@ const LIST_FAULTS: [Fault; 6] =
 
 impl Store for Wire {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let spoils = if self.shelf.safe { &PUT_FAULTS[2..] } else { &PUT_FAULTS };
-            match self.fate("put", name, bytes.len(), spoils).await {
-                Fate::Refuse(error) => return Err(error),
-                Fate::Unanswered(error) => {
-                    self.land(name, bytes);
-                    return Err(error);
-                }
-                Fate::Die(lands) => {
-                    if lands {
-                        self.land(name, bytes);
-                    }
-                    self.die().await
-                }
-                Fate::Spoil(Fault::LostWrite) => self.shelf.lose(name, bytes),
-                Fate::Spoil(Fault::MisdirectedWrite) => self.misdirect(name, bytes),
-                Fate::Serve | Fate::Spoil(_) => self.land(name, bytes),
-            }
-            Ok(())
-        })
+        Box::pin(self.put_as(name, bytes, None))
     }
 
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {
@@ -295,6 +363,28 @@ impl Store for Wire {
                 Fate::Serve | Fate::Spoil(_) => {}
             }
             Ok(listed.into_iter().map(|(name, size)| ListedObject::undated(name, size)).collect())
+        })
+    }
+}
+
+impl MaintenanceStore for Wire {
+    fn replace<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.put_as(name, bytes, None))
+    }
+
+    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match self.fate("delete", name, 0, &CHANGE_FAULTS).await {
+                Fate::Refuse(error) => Err(error),
+                Fate::Unanswered(error) => self.shelf.delete(name).and(Err(error)),
+                Fate::Die(lands) => {
+                    if lands {
+                        let _ = self.shelf.delete(name);
+                    }
+                    self.die().await
+                }
+                Fate::Serve | Fate::Spoil(_) => self.shelf.delete(name),
+            }
         })
     }
 }
