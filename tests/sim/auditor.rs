@@ -2,6 +2,7 @@
 //! delete. Its invariants are I1 to I6 and I8 to I11 of the reliability plan; I7 and I12 belong to reports and drills, I13
 //! to the frozen repositories.
 
+use crate::faults::Fault;
 use crate::shelf::{Direct, Keeping, Shelf};
 use crate::source::{Entry, Hurt, Kind, Tree};
 use crate::wire::Process;
@@ -13,6 +14,7 @@ use backup_engine::{
     VerifyRequest, View, candidate_of, heads, heads_with_tags, verify, verify_keyless,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An invariant that does not hold.
@@ -45,6 +47,8 @@ pub struct Auditor {
     /// What came back, by store and by what had happened to the store until then.
     seen: Mutex<BTreeSet<(String, SnapshotId, u64)>>,
     verified: Mutex<BTreeMap<String, (u64, usize)>>,
+    /// Every store was caught up in peace.
+    pub caught_up: AtomicBool,
 }
 
 /// Why a snapshot is not what it should be.
@@ -64,7 +68,8 @@ impl From<Error> for Flaw {
 impl Auditor {
     pub fn new(env: Env, open: OpenKey, shelves: &[Arc<Shelf>]) -> Self {
         let shelves = shelves.to_vec();
-        Self { env, open, shelves, truths: Mutex::default(), seen: Mutex::default(), verified: Mutex::default() }
+        let (seen, verified) = (Mutex::default(), Mutex::default());
+        Self { env, open, shelves, truths: Mutex::default(), seen, verified, caught_up: false.into() }
     }
 
     fn truths(&self) -> MutexGuard<'_, BTreeMap<String, Truth>> {
@@ -150,7 +155,7 @@ impl Auditor {
             if let Some(outrage) = shelf.outrage() {
                 return Err(format!("I8: {outrage}"));
             }
-            let clean = shelf.is_clean() && !lost;
+            let clean = shelf.is_clean() && !lost && !self.may_lack(shelf);
             let (restored, failed) = self.check_store(shelf, &store, clean).await?;
             back.extend(restored.into_iter().map(|tag| (shelf.name.clone(), tag)));
             let now = (shelf.changes(), shelf.names().len());
@@ -222,6 +227,16 @@ impl Auditor {
             }
         }
         Ok(())
+    }
+
+    /// A download that came damaged is taken for damage of the store until somebody reads it again. Until catch-up in peace
+    /// a head may so stand at a store that lacks what only the other has: it was thought to be lost.
+    fn may_lack(&self, shelf: &Shelf) -> bool {
+        if self.caught_up.load(Ordering::SeqCst) || !shelf.met(Fault::WrongBytes) {
+            return false;
+        }
+        let taken: BTreeSet<String> = shelf.taken().into_iter().collect();
+        self.shelves.iter().flat_map(|other| other.whole()).any(|name| !taken.contains(&name))
     }
 
     /// Whether something that a store took is whole at none. Catch-up then makes the others no better than that store.

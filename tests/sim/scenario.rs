@@ -377,6 +377,7 @@ impl Scene {
             self.auditor.check_nothing_went(&back).await?;
         }
         self.repair().await?;
+        self.auditor.caught_up.store(true, Ordering::SeqCst);
         for machine in self.machines() {
             self.take_in_peace(&machine).await?;
         }
@@ -403,7 +404,12 @@ impl Scene {
             if !taken.durable || taken.partial || taken.stores.iter().any(|store| !store.durable) {
                 return Err(format!("I4: {} in peace: {taken:?}", machine.name));
             }
-            if again && taken.bytes_added > 0 {
+            // A writer's index keeps one place of a chunk: while that is condemned, the chunk may be sent more than once.
+            let planned = self
+                .shelves
+                .iter()
+                .any(|shelf| shelf.list("condemned/").iter().any(|(name, _)| !name.contains("retired")));
+            if again && taken.bytes_added > 0 && !planned {
                 return Err(format!("I11: {} added {} bytes of nothing new", machine.name, taken.bytes_added));
             }
             self.auditor.ended(&tag, Hurt::default(), true, Some(&taken))?;

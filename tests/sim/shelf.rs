@@ -78,6 +78,11 @@ impl Shelf {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a fault has happened in this run.
+    pub fn met(&self, fault: Fault) -> bool {
+        self.world.count(fault) > 0
+    }
+
     /// By the store's own clock.
     pub fn now_unix_ms(&self) -> i64 {
         BEGIN_UNIX_MS + self.world.ms() as i64 + self.skew_ms

@@ -92,6 +92,10 @@ impl World {
         self.note(format_args!("fault {fault:?}"));
     }
 
+    pub fn count(&self, fault: Fault) -> u64 {
+        self.shared().counts.get(&fault).copied().unwrap_or(0)
+    }
+
     /// From now on nothing goes wrong.
     pub fn calm(&self) {
         let mut shared = self.shared();
