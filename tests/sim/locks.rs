@@ -104,8 +104,17 @@ impl VersionedStore for Wire {
         Box::pin(std::future::ready(Err(refused)))
     }
 
-    fn delete_version<'a>(&'a self, _: &'a str, _: Option<&'a str>, _: bool) -> BoxFuture<'a, Result<()>> {
-        let refused = Error::new(ErrorKind::Denied, "simulated: this key may delete no version");
-        Box::pin(std::future::ready(Err(refused)))
+    fn delete_version<'a>(&'a self, name: &'a str, version: Option<&'a str>, _: bool) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let fate = self.fate("delete version", name, 0, &CHANGE_FAULTS).await;
+            let number = self.kept(version).map(|kept| kept.number);
+            let delete = || number.map_or(Ok(()), |number| self.shelf.delete_version(name, number));
+            match fate {
+                Fate::Refuse(error) => Err(error),
+                Fate::Die(_) => self.die().await,
+                Fate::Unanswered(error) => delete().and(Err(error)),
+                Fate::Serve | Fate::Spoil(_) => delete(),
+            }
+        })
     }
 }

@@ -58,6 +58,7 @@ struct Inner {
     came: BTreeMap<String, i64>,
     /// Oldest first.
     versions: Vec<Version>,
+    numbers: u64,
     /// Earlier days.
     days: Vec<Objects>,
     /// What ails the store, and for how many requests.
@@ -67,6 +68,13 @@ struct Inner {
     changes: u64,
     /// What no store would let happen, and somebody tried.
     outrage: Option<String>,
+}
+
+impl Inner {
+    fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers - 1
+    }
 }
 
 impl Shelf {
@@ -100,7 +108,7 @@ impl Shelf {
             return Err(Error::new(ErrorKind::Misconfigured, "simulated: a lock must end in the future"));
         }
         if self.keeping == Keeping::Versions {
-            let number = inner.versions.len() as u64;
+            let number = inner.next_number();
             let bytes = Some(bytes.clone());
             inner.versions.push(Version { name: name.to_owned(), number, bytes, written_unix_ms: now, lock });
         }
@@ -125,7 +133,7 @@ impl Shelf {
             return Err(self.refuses("deletes nothing yet"));
         }
         if self.keeping == Keeping::Versions {
-            let number = inner.versions.len() as u64;
+            let number = inner.next_number();
             let marker = Version { name: name.to_owned(), number, bytes: None, written_unix_ms: now, lock: None };
             inner.versions.push(marker);
         }
@@ -153,6 +161,29 @@ impl Shelf {
 
     pub fn version(&self, number: u64) -> Option<Version> {
         self.inner().versions.iter().find(|version| version.number == number).cloned()
+    }
+
+    /// Takes out a version for good, unless a lock keeps it. What was below it is the object from now on.
+    pub fn delete_version(&self, name: &str, number: u64) -> Result<()> {
+        let now = self.now_unix_ms();
+        let mut inner = self.inner();
+        let kept = |version: &&Version| version.lock.is_some_and(|lock| lock.until_unix_ms > now);
+        if inner.versions.iter().filter(|version| version.number == number).any(|version| kept(&version)) {
+            return Err(self.refuses("deletes no locked version"));
+        }
+        inner.versions.retain(|version| version.number != number);
+        inner.changes += 1;
+        let latest = inner.versions.iter().rfind(|version| version.name == name);
+        match latest.and_then(|version| version.bytes.clone()) {
+            Some(bytes) => drop(inner.objects.insert(name.to_owned(), bytes)),
+            None => {
+                inner.objects.remove(name);
+                if let Some(bytes) = inner.honest.remove(name) {
+                    inner.out.insert(name.to_owned(), bytes);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Locks a version. A lock that holds is never made weaker, and nobody should try.
@@ -185,8 +216,9 @@ impl Shelf {
         self.inner().changes
     }
 
-    pub fn versions_count(&self) -> u64 {
-        self.inner().versions.len() as u64
+    /// The number of the version that comes next.
+    pub fn next_version(&self) -> u64 {
+        self.inner().numbers
     }
 
     /// Somebody with every credential deletes whatever no lock keeps.

@@ -176,7 +176,7 @@ impl Scene {
         let mut snapshots = proposal.approval();
         snapshots.retain(|_| self.world.chance(agree_permille));
         self.auditor.agree(&proposal, &snapshots, upkeep.keep_last as usize)?;
-        let approved = Approved { snapshots, trips: true };
+        let approved = Approved { snapshots, trips: proposal.trips.clone() };
         let announced = announce(&upkeep.pruner_env, open, &upkeep.credential, stores, &request, &approved).await;
         match &announced {
             Ok(Some(plan)) => self.world.note(format_args!("pruner announced {plan:?}")),
@@ -279,7 +279,7 @@ impl Scene {
         let mut all = true;
         let locking = |shelf: &&Arc<Shelf>| shelf.keeping == Keeping::Versions;
         for (shelf, store) in self.shelves.iter().zip(&plain).filter(|(shelf, _)| locking(shelf)) {
-            let (before, now) = (shelf.versions_count(), self.upkeep.env.now_unix_ms());
+            let (before, now) = (shelf.next_version(), self.upkeep.env.now_unix_ms());
             let wire = process.wire(&self.world, shelf);
             let done = extend_locks(&self.upkeep.env, store, &wire, WISH, &condemned).await;
             all &= done.holds();
