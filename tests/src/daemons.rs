@@ -1,4 +1,4 @@
-//! A practice with both daemons on this machine, without an EMR: one folder, two stores that are folders.
+//! A practice with its daemons on this machine, without an EMR: one folder, stores that are folders.
 
 use crate::place::{Place, ok, signal};
 use crate::{program, wait_for};
@@ -10,14 +10,34 @@ use std::process::{Child, Command, Stdio};
 
 /// Settings of a practice with one folder to back up, two stores, and both daemons on this machine.
 pub fn practice(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir.join("data"))?;
+    let stores = folders(dir, &["one", "two"])?;
+    practice_with(dir, &stores)
+}
+
+/// `[[store]]` of each of these folders, which it makes.
+pub fn folders(dir: &Path, names: &[&str]) -> Result<String> {
     let mut stores = String::new();
-    for name in ["one", "two"] {
+    for name in names {
         fs::create_dir_all(dir.join(format!("store-{name}")))?;
         stores += &format!(
             "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"store-{name}\"\nsite = \"site-{name}\"\nprovider = \"{name}\"\n"
         );
     }
+    Ok(stores)
+}
+
+/// Settings of maintenance for these stores.
+pub fn maintain(dir: &Path, stores: &str) -> Result<()> {
+    let maintain = format!(
+        "practice = \"Names\"\ntime_zone = \"UTC\"\nstate_dir = \"state/maintain\"\nsocket = \"m.sock\"\n\
+         maintain_schedule = \"0 6 * * *\"\n{stores}"
+    );
+    Ok(fs::write(dir.join("maintain.toml"), maintain)?)
+}
+
+/// The settings of serve and verifier with these stores; two must hold a snapshot.
+pub fn practice_with(dir: &Path, stores: &str) -> Result<()> {
+    fs::create_dir_all(dir.join("data"))?;
     let serve = format!(
         "practice = \"Names\"\ntime_zone = \"UTC\"\nsite = \"a\"\nwriter_credential = \"writer.cred\"\nstate_dir = \"state/serve\"\n\
          socket = \"s.sock\"\nquorum = 2\ndisk_reserve_bytes = 1000000\nreport_key = \"report.pub\"\n[[source]]\nname = \"files\"\n\

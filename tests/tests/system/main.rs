@@ -11,11 +11,13 @@ mod faults;
 mod fhir;
 mod fidelity;
 mod kill;
+mod kills;
 mod locks;
 mod look_back;
 mod maintain;
 mod mount;
 mod netns;
+mod netns_stores;
 #[path = "../../../backupd/engine/tests/engine/practice/mod.rs"]
 mod practice;
 mod prune;

@@ -105,14 +105,7 @@ fn the_daemon_heals_what_is_damaged_and_says_so() -> Result<()> {
     practice(&dir)?;
     fs::write(dir.join("data/letter"), "Dear colleague, ".repeat(9000))?;
     let _daemons = start(&place, &dir)?;
-    let maintain = format!(
-        "practice = \"Names\"\ntime_zone = \"UTC\"\nstate_dir = \"state/maintain\"\nsocket = \"m.sock\"\n\
-         maintain_schedule = \"0 6 * * *\"\n{}",
-        ["one", "two"].map(|name| format!(
-            "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"store-{name}\"\nsite = \"site-{name}\"\nprovider = \"{name}\"\n"
-        )).concat()
-    );
-    fs::write(dir.join("maintain.toml"), maintain)?;
+    daemons::maintain(&dir, &daemons::folders(&dir, &["one", "two"])?)?;
     fs::write(
         dir.join("all.toml"),
         "serve = \"unix:s.sock\"\nverifier = \"unix:v.sock\"\nmaintain = \"unix:m.sock\"\n",
