@@ -1,6 +1,6 @@
 //! The production engine in a seeded, single-threaded world: several writers, a verifier, catch-up, maintenance that scrubs,
-//! heals and extends locks, a pruner, and three to five stores, in which whatever the catalog of faults knows goes wrong, and an auditor who knows the truth. Time is virtual, chance
-//! comes from the seed, so a failure prints its seed and replays.
+//! heals and extends locks, a pruner, and three to five stores, in which whatever the catalog of faults knows goes wrong,
+//! and an auditor who knows the truth. Time is virtual, chance comes from the seed, so a failure prints its seed and replays.
 //!
 //! `HOLDFAST_SIM_SEEDS` (120): how many seeds; `HOLDFAST_SIM_FIRST` (0): the first one; `HOLDFAST_SIM_SEED`: this one alone,
 //! with every event printed.

@@ -218,7 +218,8 @@ impl Scene {
                     return Err(format!("I4: a deletion fails in peace: {:?}", done.stores));
                 }
                 None if !done.stores.iter().all(StorePruned::is_done) => {
-                    tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+                    // A lock keeps the rest, and nobody makes it longer.
+                    tokio::time::sleep(Duration::from_millis(LOCKED.ms.unsigned_abs())).await;
                     continue;
                 }
                 None if announced => return Ok(()),
