@@ -157,8 +157,16 @@ pub(crate) async fn fetch_noting(
 /// Fetches an object and compares it with the hash in its name; where it is damaged or gone its further candidates are
 /// tried.
 pub(crate) async fn fetch(store: &NamedStore, name: &str) -> Result<Bytes> {
-    let got = store.store.get(name).await;
+    let mut got = store.store.get(name).await;
     let Some(hash) = hash_in_name(name) else { return got };
+    let is_bad = match &got {
+        Ok(bytes) => hash != ObjectHash::of(bytes),
+        Err(error) => error.kind() == ErrorKind::Damaged,
+    };
+    if is_bad {
+        // Damaged on the way, or at the store? A second look tells: what is damaged at a store drops out of its view.
+        got = store.store.get(name).await;
+    }
     let error = match got {
         Ok(bytes) if hash == ObjectHash::of(&bytes) => return Ok(bytes),
         Ok(_) => damaged(store, name),

@@ -292,3 +292,43 @@ async fn a_restore_falls_back_on_others_object_by_object() {
     restore(&practice.env, &practice.made.open, &first, taken.id, request, &NoProgress).await.unwrap();
     assert_eq!(describe(&into.join("files")), describe(&practice.source()));
 }
+
+/// Spoils the first download of each object.
+struct SpoilsOnce(Arc<dyn Store>, std::sync::Mutex<std::collections::BTreeSet<String>>);
+
+impl Store for SpoilsOnce {
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        self.0.put(name, bytes)
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            let bytes = self.0.get(name).await?;
+            let first = self.1.lock().unwrap().insert(name.to_owned());
+            Ok(if first { bytes.slice(..bytes.len() / 2) } else { bytes })
+        })
+    }
+
+    fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
+        self.0.get_range(name, range)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
+        self.0.list(prefix)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_download_is_no_damage() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    practice.snapshot().await;
+    let spoils = SpoilsOnce(Arc::clone(&practice.stores[0].store), std::sync::Mutex::default());
+    let line = NamedStore::new("store-0", Arc::new(spoils), true);
+    fs::create_dir(practice.dir.path().join("new")).unwrap();
+    let stores = [line, crate::practice::folder_store(practice.dir.path(), "new")];
+    let done = replicate(&practice.env, &practice.made.writer, &stores, Some(&practice.state())).await.unwrap();
+    assert!(done.iter().all(|store| store.complete && store.objects_healed == 0), "{done:?}");
+    assert_eq!(practice.objects("new").len(), practice.objects("store-0").len());
+    assert!(!practice.state().join("files/damage").exists(), "nothing is noted as damaged");
+}
