@@ -180,8 +180,9 @@ async fn read_plan(
     Ok(plan)
 }
 
-/// Names of objects that the newest order takes out: that one of them is gone is no damage, and none of them needs a lock
-/// any more. What is only announced may be needed again, and is not among them.
+/// Names of objects that an order takes out: that one of them is gone is no damage, and none of them needs a lock any
+/// more. The newest order names all that earlier ones have left. What is only announced may be needed again, and is not
+/// among them.
 pub async fn condemned_objects(catalog: &CatalogKey, stores: &[NamedStore]) -> Result<BTreeSet<String>> {
     let views = views(stores, CONDEMNED).await;
     if let Some(error) = views.iter().find_map(|view| view.listing.as_ref().err()) {

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::heads::{SnapshotInfo, heads_everywhere};
 use crate::retain::{Candidate, Reason, Received, Verdict, decide, received};
 use crate::store::NamedStore;
-use crate::survey::{HEADS, View, views};
+use crate::survey::{HEADS, View, snapshot_name, views};
 use backup_format::condemned::{ChainMark, CondemnedHead, PLAN_HEADS_MAX, PlanName};
 use backup_format::head::HeadName;
 use backup_format::tombstone::TombstoneReason;
@@ -114,10 +114,16 @@ impl Land {
         heads
     }
 
-    /// Heads of the newest order that some store has still.
+    /// Heads of the newest order of which some store has something still, the head or its snapshot. The next order names
+    /// them again, so the newest order always says all that is being taken out, and older ones need not be asked.
     pub(super) fn left(&self) -> impl Iterator<Item = CondemnedHead> {
+        let kept: BTreeSet<SnapshotId> = self.kept().iter().map(|info| info.id).collect();
         let order = self.condemned.order.iter().flat_map(|(_, order)| &order.heads);
-        order.filter(|gone| self.size_of(&gone.head.to_string()) > 0).copied()
+        let is_there = move |gone: &&CondemnedHead| {
+            let snapshot_left = !kept.contains(&gone.snapshot) && self.size_of(&snapshot_name(&gone.snapshot.0)) > 0;
+            self.size_of(&gone.head.to_string()) > 0 || snapshot_left
+        };
+        order.filter(is_there).copied()
     }
 
     /// How far every chain goes.

@@ -9,8 +9,8 @@ use backup_engine::retain::{Hold, HoldScope, Keep, Policy, Reason, Rule};
 use backup_engine::store::{Fault, FaultStore, MaintenanceStore};
 use backup_engine::{
     Env, ErrorKind, Initialized, NamedMaintenanceStore, NamedStore, NoProgress, OpenKey, PaperKey, PrunerCredential,
-    SnapshotId, SnapshotOutcome, StoreLimits, StoreLocation, UnlockWith, VerifyRequest, WriterCredential, heads,
-    issue_pruner, replicate, snapshot, verify, verify_keyless,
+    SnapshotId, SnapshotOutcome, StoreLimits, StoreLocation, UnlockWith, VerifyRequest, WriterCredential,
+    condemned_objects, heads, issue_pruner, replicate, snapshot, verify, verify_keyless,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -560,6 +560,38 @@ async fn a_head_that_is_locked_longer_than_its_snapshot_stops_no_later_prune() {
     pruning.execute(&request).await;
     pruning.assert_whole().await;
     assert_eq!(pruning.count("store-0", "heads/"), pruning.snapshots().await.len(), "the lock has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_locked_longer_than_its_head_is_named_by_every_later_order() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(3).await;
+    let request = last(1);
+    pruning.announce(&request).await.unwrap();
+    pruning.practice.snapshot().await;
+    let locked: Arc<dyn MaintenanceStore> = Arc::new(Locked(Arc::clone(&pruning.stores[1].store), "snapshots/"));
+    let stores = [pruning.stores[0].clone(), NamedMaintenanceStore::new("store-1", locked, true)];
+    let all: BTreeSet<String> = pruning.practice.objects("store-1").into_keys().collect();
+    assert_eq!(pruning.try_execute(&stores, &request).await.unwrap().stores[1].locked, 2);
+    let catalog = pruning.practice.made.open.catalog();
+    let condemned = || async { condemned_objects(catalog, &pruning.practice.stores).await.unwrap() };
+    let there = |name: &&String| name.starts_with("snapshots/") && all.contains(*name);
+    let left: Vec<String> = condemned().await.iter().filter(there).cloned().collect();
+    assert_eq!(left.len(), 2);
+    for _ in 0..2 {
+        pruning.practice.snapshot().await;
+        pruning.try_announce(&stores, &request).await.unwrap().unwrap();
+        pruning.practice.snapshot().await;
+        pruning.try_execute(&stores, &request).await.unwrap();
+        let named = condemned().await;
+        assert!(left.iter().all(|name| named.contains(name)), "scrub would miss them, and locks would go on for ever");
+        assert!(left.iter().all(|name| !pruning.practice.objects("store-0").contains_key(name)), "none comes back");
+    }
+    pruning.execute(&request).await;
+    let there = pruning.practice.objects("store-1");
+    assert!(left.iter().all(|name| !there.contains_key(name)), "the lock has ended");
+    assert_eq!(pruning.count("store-1", "snapshots/"), pruning.snapshots().await.len());
+    pruning.assert_whole().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
