@@ -16,6 +16,7 @@ pub mod portal;
 pub mod portal_cli;
 pub mod sessions;
 pub mod smart;
+pub mod webauthn;
 
 pub use grant::Grant;
 pub use policy::{Action, Denied, Object, authorize};
@@ -29,6 +30,8 @@ pub const SCHEMA_2: &str = include_str!("schema-2.sql");
 pub const SCHEMA_3: &str = include_str!("schema-3.sql");
 /// Accounts of patients; applied by a later migration.
 pub const SCHEMA_4: &str = include_str!("schema-4.sql");
+/// Passkeys and security keys; applied by a later migration.
+pub const SCHEMA_5: &str = include_str!("schema-5.sql");
 
 use std::fmt;
 use std::str::FromStr;

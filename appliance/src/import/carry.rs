@@ -131,9 +131,13 @@ impl Plan {
         Ok(report.finish())
     }
 
-    /// Puts a document's file where attachments are; equal files are stored once, so that a repetition adds nothing.
+    /// Puts a document's file where attachments are, unless it is there from before: a repetition adds nothing.
     fn stage(&self, store: &Store, entry: &Entry) -> Result<Option<Staged>, Refused> {
         let Content::Document { file, .. } = &entry.content else { return Ok(None) };
+        let found = store.internal_blocking(|db| standing(db, &self.source, entry)).map_err(Refused::Store)?;
+        if !matches!(found, Standing::New | Standing::Changed(_)) {
+            return Ok(None);
+        }
         let refused = |sentence: String| Refused::Row(Flaw::new(entry.line, "file", sentence));
         let bytes = read_file(self.documents.as_deref(), file).map_err(|sentence| refused(sentence.to_owned()))?;
         match store.attachments().stage(&bytes) {

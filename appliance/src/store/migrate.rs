@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 const APPLICATION_ID: i32 = 0x4866_454d;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
-const MIGRATIONS: [&[&str]; 12] = [
+const MIGRATIONS: [&[&str]; 13] = [
     &[include_str!("schema-1.sql"), access::SCHEMA],
     &[include_str!("schema-2.sql")],
     &[include_str!("schema-3.sql")],
@@ -25,6 +25,7 @@ const MIGRATIONS: [&[&str]; 12] = [
     &[include_str!("schema-10.sql")],
     &[downtime::SCHEMA, include_str!("schema-11.sql")],
     &[include_str!("schema-12.sql")],
+    &[access::SCHEMA_5],
 ];
 
 /// Makes the tables in an empty file. A file of an older schema is left as it is: [`upgrade`] brings it here, once there is

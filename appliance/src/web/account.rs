@@ -45,9 +45,10 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
     show(&web, &visit, &Problems::default(), &[]).await
 }
 
-async fn show(web: &Web, visit: &Visit, problems: &Problems, codes: &[String]) -> Result<Markup, PageError> {
+pub async fn show(web: &Web, visit: &Visit, problems: &Problems, codes: &[String]) -> Result<Markup, PageError> {
     let account = visit.actor.id.clone();
     let left = web.store().internal(move |db| emergency::recovery_codes_left(db, &account)).await?;
+    let keys = super::keys::section(web, visit, problems).await?;
     Ok(layout::page(
         web,
         visit,
@@ -83,13 +84,14 @@ async fn show(web: &Web, visit: &Visit, problems: &Problems, codes: &[String]) -
                         p.hint { "Older codes end." }
                     }
                 }
+                (keys)
             }
         },
     ))
 }
 
 /// Whether this is the visitor's password; a wrong one counts towards the lockout.
-async fn is_own_password(web: &Web, visit: &Visit, typed: &str) -> Result<bool, PageError> {
+pub async fn is_own_password(web: &Web, visit: &Visit, typed: &str) -> Result<bool, PageError> {
     let address = visit.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string());
     let subjects = accounts::failure_subjects(&visit.actor.name, &address);
     let (now, name, ask) = (web.now(), visit.actor.name.clone(), subjects.clone());

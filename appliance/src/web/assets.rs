@@ -12,6 +12,7 @@ const APP_JS: &str = include_str!("../../assets/holdfast.js");
 const HTMX_JS: &str = include_str!("../../assets/htmx-2.0.11.min.js");
 const CALENDAR_JS: &str = include_str!("../../assets/calendar.js");
 const FORMS_JS: &str = include_str!("../../assets/forms.js");
+const KEYS_JS: &str = include_str!("../../assets/keys.js");
 const SIGN_JS: &str = include_str!("../../assets/sign.js");
 const ICON: &str = include_str!("../../assets/icon.svg");
 
@@ -33,6 +34,7 @@ pub struct Assets {
     pub app: Asset,
     pub calendar: Asset,
     pub forms: Asset,
+    pub keys: Asset,
     pub sign: Asset,
     pub htmx: Asset,
     pub icon: Asset,
@@ -43,6 +45,7 @@ pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| Assets {
     app: asset("holdfast", "js", "text/javascript; charset=utf-8", APP_JS),
     calendar: asset("calendar", "js", "text/javascript; charset=utf-8", CALENDAR_JS),
     forms: asset("forms", "js", "text/javascript; charset=utf-8", FORMS_JS),
+    keys: asset("keys", "js", "text/javascript; charset=utf-8", KEYS_JS),
     sign: asset("sign", "js", "text/javascript; charset=utf-8", SIGN_JS),
     htmx: asset("htmx", "js", "text/javascript; charset=utf-8", HTMX_JS),
     icon: asset("icon", "svg", "image/svg+xml", ICON),
@@ -53,8 +56,9 @@ pub fn routes(_: &Web) -> Vec<Route> {
 }
 
 async fn serve(Path(file): Path<String>) -> Result<Response, PageError> {
-    let all = [&ASSETS.css, &ASSETS.app, &ASSETS.calendar, &ASSETS.forms, &ASSETS.sign, &ASSETS.htmx, &ASSETS.icon];
-    let asset = all.into_iter().find(|a| a.path.strip_prefix("/assets/") == Some(&file)).ok_or(PageError::NotFound)?;
+    let scripts = [&ASSETS.app, &ASSETS.calendar, &ASSETS.forms, &ASSETS.keys, &ASSETS.sign, &ASSETS.htmx];
+    let mut all = scripts.into_iter().chain([&ASSETS.css, &ASSETS.icon]);
+    let asset = all.find(|a| a.path.strip_prefix("/assets/") == Some(&file)).ok_or(PageError::NotFound)?;
     let headers = [(header::CONTENT_TYPE, asset.kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
     Ok((headers, asset.content.as_ref()).into_response())
 }

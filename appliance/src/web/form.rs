@@ -11,7 +11,7 @@ pub const FORM_BYTES_MAX: usize = 512 << 10;
 pub const UPLOAD_BYTES_MAX: usize = 25 << 20;
 const FIELDS_MAX: usize = 400;
 /// Fields of passwords: nothing of them is sent back to be looked at.
-pub const PASSWORDS: [&str; 4] = ["password", "again", "now", "new"];
+pub const PASSWORDS: [&str; 5] = ["password", "again", "now", "new", "key-password"];
 /// Files that one form sends: the two sides of a card.
 const FILES_MAX: usize = 4;
 

@@ -3,7 +3,7 @@
 use super::fields::{Field, Problems};
 use super::form::{self, Form, percent_encode};
 use super::gate::{self, FORM_COOKIE, UrlQuery, Visit};
-use super::{Method, PageError, Policy, Route, Web, layout};
+use super::{Method, PageError, Policy, Route, Web, keys, layout};
 use crate::access::accounts::{self, Account, AccountError, Credentials, NewAccount};
 use crate::access::{Actor, emergency, sessions};
 use crate::audit::{Action, Event, Outcome};
@@ -43,7 +43,7 @@ struct Destination {
 }
 
 /// A page of ours to go to; anything else becomes the start page, so that no link to us leads elsewhere.
-fn own_path(to: &str) -> &str {
+pub fn own_path(to: &str) -> &str {
     let plain = to.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     let inside = to.starts_with('/') && !to.starts_with("//");
     let login = ["/login", "/unlock", "/lock", "/logout", "/alive"].iter().any(|p| to.starts_with(p));
@@ -101,26 +101,37 @@ fn login_form(web: &Web, visit: &Visit, to: &str, name: &str, problems: &Problem
                     .autocomplete("current-password").show(problems))
                 (Field::new("Code", "code", "").required().autocomplete("one-time-code")
                     .hint("Six digits from your authenticator app, or a recovery code").show(problems))
-                p.actions { button.primary type="submit" { "Log in" } }
+                p.actions { button.primary type="submit" { "Log in" }
+                    @if keys::are_possible(web) { button type="submit" formaction="/login/key" formnovalidate { "Use a key instead of a code" } } }
             }
         },
     )
 }
 
+/// The login once more, with what was wrong.
+pub fn again(web: &Web, visit: &Visit, to: &str, name: &str, sentence: &'static str) -> Response {
+    let mut problems = Problems::default();
+    problems.add("", sentence);
+    (StatusCode::UNPROCESSABLE_ENTITY, login_form(web, visit, to, name, &problems)).into_response()
+}
+
+/// Where a request came from, for the lockout.
+pub fn address(visit: &Visit) -> String {
+    visit.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string())
+}
+
 async fn login(State(web): State<Web>, visit: Visit, headers: HeaderMap, form: Form) -> Result<Response, PageError> {
     let to = own_path(form.text("to")).to_owned();
-    let address = visit.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-    let account = match prove(&web, &form, &address).await? {
-        Ok(account) => account,
-        Err(sentence) => {
-            let mut problems = Problems::default();
-            problems.add("", sentence);
-            let page = login_form(&web, &visit, &to, form.text("name"), &problems);
-            return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
-        }
-    };
+    match prove(&web, &form, &address(&visit)).await? {
+        Ok(account) => open_session(&web, &headers, account, &to).await,
+        Err(sentence) => Ok(again(&web, &visit, &to, form.text("name"), sentence)),
+    }
+}
+
+/// Opens a session for somebody who has proved both factors, and leads on.
+pub async fn open_session(web: &Web, headers: &HeaderMap, account: Account, to: &str) -> Result<Response, PageError> {
     // Whatever session this browser had ends here.
-    let old = gate::cookie(&headers, sessions::COOKIE).map(service::auth::token_hash);
+    let old = gate::cookie(headers, sessions::COOKIE).map(service::auth::token_hash);
     let token = service::auth::random_token();
     let (now, fresh, csrf) = (web.now(), token.clone(), service::auth::random_token());
     let actor = Actor::staff(&account.id, &account.name, account.role);
@@ -135,7 +146,7 @@ async fn login(State(web): State<Web>, visit: Visit, headers: HeaderMap, form: F
         })
         .await?;
     log::info!("session.opened");
-    let mut response = redirect(&to);
+    let mut response = redirect(to);
     gate::set_cookie(response.headers_mut(), sessions::COOKIE, &token, None);
     gate::set_cookie(response.headers_mut(), FORM_COOKIE, "", Some(0));
     Ok(response)
@@ -182,6 +193,33 @@ async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, 
             Ok(Err(REFUSED))
         }
     }
+}
+
+/// Checks name and password alone, before a key is asked for. `Ok(Err(sentence))` is what the person is told.
+pub async fn password_of(web: &Web, visit: &Visit, form: &Form) -> Result<Result<Account, &'static str>, PageError> {
+    let subjects = accounts::failure_subjects(form.text("name"), &address(visit));
+    let (now, name, ask) = (web.now(), form.text("name").to_owned(), subjects.clone());
+    let look_up = move |db: &rusqlite::Connection| {
+        Ok::<_, AccountError>((accounts::locked_out(db, &ask, now)?, accounts::credentials(db, &name)?))
+    };
+    let (locked_out, found) = web.store().internal(look_up).await?;
+    if locked_out {
+        log::warn!("login.locked-out");
+        return Ok(Err(LOCKED_OUT));
+    }
+    let (fits, _) = verified_step(web, form, found.as_ref()).await;
+    let account = found.map(|c| c.account);
+    if let Some(account) = account.filter(|_| fits) {
+        return Ok(Ok(account));
+    }
+    let record = move |tx: &mut crate::store::Tx<'_>| {
+        accounts::record_failure(tx.connection(), &subjects, now)?;
+        tx.note(Event::new(Action::Login, "session", "").outcome(Outcome::Failed));
+        Ok::<_, AccountError>(())
+    };
+    web.store().write(&Actor::anonymous(), record).await?;
+    log::warn!("login.failed");
+    Ok(Err("Name or password is not right."))
 }
 
 /// Whether the password is right, and the TOTP step where the code is right too. The password is checked whatever the rest

@@ -21,6 +21,7 @@ mod fields;
 pub mod form;
 mod forms;
 mod gate;
+mod keys;
 mod layout;
 mod login;
 mod look_back;
@@ -38,6 +39,8 @@ mod users;
 #[cfg(test)]
 mod account_tests;
 #[cfg(test)]
+mod keys_tests;
+#[cfg(test)]
 mod look_back_tests;
 #[cfg(test)]
 mod moving_tests;
@@ -52,6 +55,7 @@ pub use route::{Method, Policy, Route, Surface, Target};
 
 use crate::access::Actor;
 use crate::access::accounts::AccountError;
+use crate::access::webauthn::keys::Questions;
 use crate::dates;
 use crate::fhir::outcome::Outcome;
 use crate::store::Store;
@@ -94,6 +98,8 @@ struct Inner {
     store: Store,
     settings: Settings,
     password_checks: Semaphore,
+    /// What people with keys were asked and have not answered.
+    questions: Questions,
     /// Verified against when the user does not exist, so that the time of an answer does not tell.
     decoy_hash: String,
 }
@@ -102,7 +108,8 @@ impl Web {
     /// Hashes one password: takes about 0.1 s.
     pub fn new(store: Store, settings: Settings) -> Self {
         let decoy_hash = service::auth::hash_password(&service::auth::random_token());
-        Self(Arc::new(Inner { store, settings, password_checks: Semaphore::new(PASSWORD_CHECKS_MAX), decoy_hash }))
+        let (password_checks, questions) = (Semaphore::new(PASSWORD_CHECKS_MAX), Questions::default());
+        Self(Arc::new(Inner { store, settings, password_checks, questions, decoy_hash }))
     }
 
     pub fn store(&self) -> &Store {
@@ -111,6 +118,10 @@ impl Web {
 
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    fn questions(&self) -> &Questions {
+        &self.0.questions
     }
 
     /// Unix seconds.
@@ -164,6 +175,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         consents::routes(web),
         users::routes(web),
         account::routes(web),
+        keys::routes(web),
         apps::routes(web),
         practice::routes(web),
         moving::routes(web),

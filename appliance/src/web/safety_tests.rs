@@ -17,9 +17,14 @@ const BOUND: [(&str, &[(&str, &str)]); 7] = [
     ("/schedule/waiting/new", &[("reason", "x"), ("back", "x")]),
 ];
 /// Forms that are about no patient, or in which the patient is what is entered.
-const FREE: [&str; 32] = [
+const FREE: [&str; 37] = [
     "/oauth/authorize",
     "/login",
+    "/login/key",
+    "/login/key/answer",
+    "/account/keys",
+    "/account/keys/new",
+    "/account/keys/end",
     "/unlock",
     "/lock",
     "/logout",
@@ -351,4 +356,16 @@ async fn looking_leaves_a_trace_that_the_administrator_sees() {
     let page = site.get(&admin, "/audit").await.body;
     assert!(page.contains(&patient) && page.contains("clinician") && page.contains("Condition"));
     assert!(!page.contains("Doe"), "the record of access shows record content");
+}
+
+#[tokio::test]
+async fn a_request_from_another_site_is_refused_even_with_a_token() {
+    let site = Site::new();
+    let browser = site.session(Role::Clinician).await;
+    let request = http::Request::post("/logout")
+        .header(http::header::COOKIE, &browser.cookie)
+        .header(super::CSRF_HEADER, &browser.csrf)
+        .header("sec-fetch-site", "cross-site");
+    assert_eq!(site.send(request.body(axum::body::Body::empty()).unwrap()).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(site.get(&browser, "/patients").await.status, StatusCode::OK, "the session is still open");
 }

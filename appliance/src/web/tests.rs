@@ -24,7 +24,6 @@ pub(in crate::web) struct Site {
     _dir: tempfile::TempDir,
 }
 
-/// A browser that keeps its cookie.
 #[derive(Clone)]
 pub(in crate::web) struct Browser {
     pub(in crate::web) cookie: String,
@@ -111,8 +110,11 @@ impl Site {
     /// A session without the 0.1 s of argon2; the login itself has its own tests.
     pub(in crate::web) async fn session(&self, role: Role) -> Browser {
         let name = format!("{}{}", role.as_str(), service::auth::random_token().to_lowercase().replace(['_', '-'], ""));
-        let name = &name[..20];
-        self.add_user(name, role, "!", "x").await;
+        self.add_user(&name[..20], role, "!", "x").await;
+        self.session_of(&name[..20]).await
+    }
+
+    pub(in crate::web) async fn session_of(&self, name: &str) -> Browser {
         let (token, csrf) = (service::auth::random_token(), service::auth::random_token());
         let (name, fresh, form, now) = (name.to_owned(), token.clone(), csrf.clone(), self.web.now());
         let open = move |db: &rusqlite::Connection| {
@@ -218,8 +220,9 @@ async fn every_route_that_is_not_public_refuses_strangers() {
     let site = Site::new();
     let public = ["/login", "/invite/{token}", "/assets/{file}", "/calendar/{token}", "/downtime/pack"];
     let described = ["/fhir/R4/metadata", "/fhir/R4/openapi.json", "/fhir/R4/.well-known/smart-configuration"];
-    // Each asks for a proof of its own, and the page leads to the login: `apps/tests.rs`.
-    let oauth = ["/oauth/authorize", "/oauth/token", "/oauth/introspect", "/oauth/revoke"];
+    // Each asks for a proof of its own, and the page leads to the login: `apps/tests.rs`, `keys_tests.rs`.
+    let oauth =
+        ["/oauth/authorize", "/oauth/token", "/oauth/introspect", "/oauth/revoke", "/login/key", "/login/key/answer"];
     let door =
         ["/book", "/book/{visit}", "/book/{visit}/{start}", "/book/code", "/book/cancel/{token}", "/assets/{file}"];
     for route in public_routes(&site.web) {
@@ -322,18 +325,6 @@ async fn a_change_without_the_sessions_token_is_refused() {
     let body = format!("patient={patient}&what=Asthma");
     let answer = site.post_raw(&stranger, &format!("/patients/{patient}/problems/new"), body).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
-}
-
-#[tokio::test]
-async fn a_request_from_another_site_is_refused_even_with_a_token() {
-    let site = Site::new();
-    let browser = site.session(Role::Clinician).await;
-    let request = Request::post("/logout")
-        .header(header::COOKIE, &browser.cookie)
-        .header(CSRF_HEADER, &browser.csrf)
-        .header("sec-fetch-site", "cross-site");
-    assert_eq!(site.send(request.body(Body::empty()).unwrap()).await.status, StatusCode::FORBIDDEN);
-    assert_eq!(site.get(&browser, "/patients").await.status, StatusCode::OK, "the session is still open");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Records of every released schema are upgraded, whole, and found again; and there is a way back.
 
 use appliance::access::{Actor, Role};
-use appliance::attachments::older;
+use appliance::attachments::{older, seal};
 use appliance::clock::Clock;
 use appliance::ops::facts::{Depth, compute};
 use appliance::probe::Restored;
@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// The one file of the frozen records.
 const LETTER: &[u8] = b"%PDF-1.4 a letter of long ago\n";
 
+/// The last schema under which files lay as they came.
+const PLAIN: u32 = 11;
+
 /// Databases as releases of these schemas left them: never changed, and one more with every released schema.
 fn frozen(schema: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/frozen/schema-{schema}.sqlite"))
@@ -22,10 +25,14 @@ fn frozen(schema: u32) -> PathBuf {
 fn left_by(schema: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(frozen(schema), dir.path().join(DATABASE_FILE)).unwrap();
-    let name = blake3::hash(LETTER).to_hex().to_string();
+    let file = match schema {
+        ..=PLAIN => LETTER.to_vec(),
+        _ => seal::seal(&seal::FileKey::stored([7; 32]), LETTER).unwrap(),
+    };
+    let name = blake3::hash(&file).to_hex().to_string();
     let folder = dir.path().join(ATTACHMENTS_DIR).join(&name[..2]);
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join(&name[2..]), LETTER).unwrap();
+    std::fs::write(folder.join(&name[2..]), file).unwrap();
     dir
 }
 
@@ -111,7 +118,7 @@ fn an_upgrade_that_fails_leaves_the_records_to_the_older_release() {
 
 #[test]
 fn an_upgrade_is_undone_and_taken_again() {
-    let dir = left_by(SCHEMA_VERSION - 1);
+    let dir = left_by(PLAIN);
     assert!(matches!(upgrade::undo(dir.path()), Err(upgrade::UpgradeError::NothingKept)));
     let before = Restored::open(dir.path()).facts().unwrap();
     upgrade::in_place(dir.path(), &clock()).unwrap();
@@ -121,7 +128,7 @@ fn an_upgrade_is_undone_and_taken_again() {
     let newer = serde_json::json!({ "resourceType": "Patient", "name": [{ "family": "Later" }] });
     store.write_blocking::<_, StoreError, _>(&actor, move |tx| tx.create("Patient", newer)).unwrap();
     drop(store);
-    assert_eq!(upgrade::undo(dir.path()).unwrap(), SCHEMA_VERSION - 1);
+    assert_eq!(upgrade::undo(dir.path()).unwrap(), PLAIN);
     assert_eq!(Restored::open(dir.path()).facts().unwrap(), before);
     assert!(is_plain(dir.path()), "the older release finds its file where it was");
     let given_up = dir.path().join(upgrade::KEPT_DIR).join(upgrade::GIVEN_UP_FILE);
@@ -136,7 +143,7 @@ fn an_upgrade_is_undone_and_taken_again() {
 
 #[test]
 fn sealing_that_was_interrupted_goes_on() {
-    let dir = left_by(SCHEMA_VERSION - 1);
+    let dir = left_by(PLAIN);
     let name = letter_name();
     let plain = dir.path().join(ATTACHMENTS_DIR).join(&name[..2]).join(&name[2..]);
     upgrade::in_place(dir.path(), &clock()).unwrap();
@@ -156,7 +163,7 @@ fn sealing_that_was_interrupted_goes_on() {
 
 #[test]
 fn a_file_that_was_lost_before_the_upgrade_stops_nothing() {
-    let dir = left_by(SCHEMA_VERSION - 1);
+    let dir = left_by(PLAIN);
     std::fs::remove_dir_all(dir.path().join(ATTACHMENTS_DIR)).unwrap();
     upgrade::in_place(dir.path(), &clock()).unwrap();
     let store = open(dir.path()).unwrap();

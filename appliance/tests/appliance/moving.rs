@@ -80,6 +80,12 @@ fn good() -> Move {
     moving
 }
 
+/// The paths of all files below a folder.
+fn walk(dir: &Path) -> std::collections::BTreeSet<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { [path].into() }).collect()
+}
+
 fn counts(rows: u64, new: u64, changed: u64, same: u64, kept: u64) -> Counts {
     Counts { rows, new, changed, same, kept, refused: 0 }
 }
@@ -92,11 +98,13 @@ fn a_dry_run_changes_nothing_and_a_repetition_adds_nothing() {
     assert!(fs::read_dir(moving.dir.path().join("data/attachments")).unwrap().next().is_none(), "no file was written");
     let first = moving.run(false);
     assert_eq!((&first.tables, first.is_whole()), (&dry.tables, true), "the dry run told what would be done");
+    let files = walk(&moving.dir.path().join("data/attachments"));
     let again = moving.run(false);
     for (table, rows) in [(Table::Patients, 2), (Table::Appointments, 3), (Table::Documents, 2)] {
         assert_eq!(first.tables[&table], counts(rows, rows, 0, 0, 0));
         assert_eq!(again.tables[&table], counts(rows, 0, 0, rows, 0));
     }
+    assert_eq!(walk(&moving.dir.path().join("data/attachments")), files, "a repetition adds no file");
     let patients = moving.all("Patient");
     assert_eq!((patients.len(), moving.all("Appointment").len(), moving.all("DocumentReference").len()), (2, 3, 2));
     let abel = patients.iter().find(|p| p["name"][0]["family"] == "Abel").unwrap();

@@ -10,6 +10,7 @@ mod downtime;
 mod faults;
 mod fhir;
 mod fidelity;
+mod keys;
 mod kill;
 mod kills;
 mod locks;
