@@ -1,7 +1,7 @@
 //! Carrying a plan out, or telling what that would do.
 
 use super::rows::{Content, Entry};
-use super::{Flaw, Known, Plan, Table, read_file};
+use super::{Flaw, Known, Plan, Table};
 use crate::access::Actor;
 use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{Action, Event};
@@ -139,7 +139,7 @@ impl Plan {
             return Ok(None);
         }
         let refused = |sentence: String| Refused::Row(Flaw::new(entry.line, "file", sentence));
-        let bytes = read_file(self.documents.as_deref(), file).map_err(|sentence| refused(sentence.to_owned()))?;
+        let bytes = self.documents.read(file).map_err(|sentence| refused(sentence.to_owned()))?;
         match store.attachments().stage(&bytes) {
             Ok(staged) => Ok(Some(staged)),
             Err(StoreError::Invalid { what }) => Err(refused(what.sentence.to_owned())),

@@ -23,6 +23,7 @@ use crate::attachments::{ATTACHMENT_BYTES_MAX, sniff};
 use crate::dates;
 use crate::fhir;
 use crate::store::{Store, StoreError};
+use bytes::Bytes;
 use chrono_tz::Tz;
 use rows::{Content, Entry, Reading};
 use rusqlite::{Connection, OptionalExtension};
@@ -51,8 +52,24 @@ pub struct Options {
 #[derive(Debug, Default)]
 pub struct Input {
     pub tables: BTreeMap<Table, Vec<u8>>,
-    /// Where the files of the documents are.
-    documents: Option<PathBuf>,
+    documents: Files,
+}
+
+/// Where the files of the documents are.
+#[derive(Clone, Default)]
+enum Files {
+    #[default]
+    Nowhere,
+    Folder(PathBuf),
+    /// By their names without folders, as a browser sends them; `None` for a name that came twice.
+    Sent(BTreeMap<String, Option<Bytes>>),
+}
+
+/// Neither names nor contents of files are shown.
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Files")
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +93,7 @@ pub enum ImportError {
 pub struct Plan {
     source: String,
     entries: Vec<Entry>,
-    documents: Option<PathBuf>,
+    documents: Files,
     practitioners: Vec<Practitioner>,
     /// Of rows that are left out, or of a whole table (line 0 or that of the header).
     pub flaws: Vec<(Table, Flaw)>,
@@ -117,12 +134,22 @@ impl Input {
         if tables.is_empty() {
             return Err(ImportError::Nothing);
         }
-        Ok(Input { tables, documents: Some(dir.join(DOCUMENTS_DIR)) })
+        Ok(Input { tables, documents: Files::Folder(dir.join(DOCUMENTS_DIR)) })
     }
 
     /// One table without a folder, as a browser sends it.
     pub fn table(table: Table, bytes: Vec<u8>) -> Input {
-        Input { tables: BTreeMap::from([(table, bytes)]), documents: None }
+        Input { tables: BTreeMap::from([(table, bytes)]), documents: Files::Nowhere }
+    }
+
+    /// With the files that were sent beside it; a row names one by its last part, whatever folder it stood in.
+    pub fn with_files(self, files: impl IntoIterator<Item = (String, Bytes)>) -> Input {
+        let mut sent = BTreeMap::new();
+        for (name, bytes) in files {
+            let name = last_part(&name).to_owned();
+            sent.entry(name).and_modify(|known| *known = None).or_insert(Some(bytes));
+        }
+        Input { documents: Files::Sent(sent), ..self }
     }
 }
 
@@ -221,8 +248,7 @@ impl Plan {
     /// Looks at a document's file, whose bytes belong to what the row says.
     fn file(&self, mut entry: Entry) -> Result<Entry, Flaw> {
         if let Content::Document { file, .. } = &entry.content {
-            let bytes = read_file(self.documents.as_deref(), file)
-                .map_err(|sentence| Flaw::new(entry.line, "file", sentence))?;
+            let bytes = self.documents.read(file).map_err(|sentence| Flaw::new(entry.line, "file", sentence))?;
             let mut hasher = blake3::Hasher::new();
             hasher.update(&entry.digest).update(blake3::hash(&bytes).as_bytes());
             entry.digest = *hasher.finalize().as_bytes();
@@ -247,9 +273,35 @@ impl Plan {
     }
 }
 
-/// The bytes of a document's file, as long as it is one that is kept.
-fn read_file(folder: Option<&Path>, file: &str) -> Result<Vec<u8>, &'static str> {
-    let folder = folder.ok_or("needs the folder of the documents: import them with `appliance import csv`")?;
+fn last_part(name: &str) -> &str {
+    name.rsplit(['/', '\\']).next().unwrap_or_default()
+}
+
+impl Files {
+    /// The bytes of a document's file, as long as it is one that is kept.
+    fn read(&self, file: &str) -> Result<Vec<u8>, &'static str> {
+        let bytes = match self {
+            Files::Nowhere => return Err("needs the folder of the documents: import them with `appliance import csv`"),
+            Files::Folder(folder) => read_file(folder, file)?,
+            Files::Sent(sent) => match sent.get(last_part(file)) {
+                Some(Some(bytes)) => bytes.to_vec(),
+                Some(None) => return Err("was sent twice under this name: give one of the two another name"),
+                None => return Err("was not sent with the table: choose it under Files"),
+            },
+        };
+        match bytes.len() {
+            0 => Err("is empty: replace it, or take the row out"),
+            1..=ATTACHMENT_BYTES_MAX if sniff(&bytes).is_some() => Ok(bytes),
+            1..=ATTACHMENT_BYTES_MAX => {
+                Err("is none of PDF, PNG, JPEG, TIFF, DICOM, audio and plain text: turn it into one of these")
+            }
+            _ => Err("is larger than 32 MiB: make it smaller or divide it"),
+        }
+    }
+}
+
+/// What a file of the folder holds, cut off behind the largest that is kept.
+fn read_file(folder: &Path, file: &str) -> Result<Vec<u8>, &'static str> {
     let absent = "is not in the folder `documents`: put it there, or correct the path";
     // A link may lead out of the folder.
     let (root, path) =
@@ -266,14 +318,7 @@ fn read_file(folder: Option<&Path>, file: &str) -> Result<Vec<u8>, &'static str>
         .take(ATTACHMENT_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|_| "cannot be read: permit it to this user")?;
-    match bytes.len() {
-        0 => Err("is empty: replace it, or take the row out"),
-        1..=ATTACHMENT_BYTES_MAX if sniff(&bytes).is_some() => Ok(bytes),
-        1..=ATTACHMENT_BYTES_MAX => {
-            Err("is none of PDF, PNG, JPEG, TIFF, DICOM, audio and plain text: turn it into one of these")
-        }
-        _ => Err("is larger than 32 MiB: make it smaller or divide it"),
-    }
+    Ok(bytes)
 }
 
 /// Two rows with one name and birth date.

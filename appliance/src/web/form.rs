@@ -12,8 +12,8 @@ pub const UPLOAD_BYTES_MAX: usize = 25 << 20;
 const FIELDS_MAX: usize = 400;
 /// Fields of passwords: nothing of them is sent back to be looked at.
 pub const PASSWORDS: [&str; 5] = ["password", "again", "now", "new", "key-password"];
-/// Files that one form sends: the two sides of a card.
-const FILES_MAX: usize = 4;
+/// Files that one form sends: the documents of a table.
+const FILES_MAX: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
@@ -134,6 +134,11 @@ impl Form {
     /// The file that was chosen for a field; `None` where none was.
     pub fn upload(&self, field: &str) -> Option<&Upload> {
         self.uploads.iter().find(|upload| upload.field == field && !upload.bytes.is_empty())
+    }
+
+    /// All files that were chosen for a field.
+    pub fn uploads<'a>(&'a self, field: &'a str) -> impl Iterator<Item = &'a Upload> {
+        self.uploads.iter().filter(move |upload| upload.field == field && !upload.bytes.is_empty())
     }
 
     /// All fields except those named: what a locked page carries over the unlock.

@@ -1,5 +1,5 @@
-//! Moving in, from a browser: a table of patients or appointments is looked at, then brought in. Documents come with a folder
-//! of files, which is for the command line.
+//! Moving in, from a browser: a table is looked at, then brought in; one of documents with the files that it names, as far as
+//! one form carries them. Many or large files are for the command line.
 
 use super::fields::{self, Field, Problems};
 use super::form::{Form, UPLOAD_BYTES_MAX};
@@ -16,7 +16,8 @@ use maud::{Markup, html};
 
 /// Sentences of one kind that a page shows.
 const TOLD_MAX: usize = 200;
-const TABLES: [(&str, &str); 2] = [("patients", "Patients"), ("appointments", "Appointments")];
+const TABLES: [(&str, &str); 3] =
+    [("patients", "Patients"), ("appointments", "Appointments"), ("documents", "Documents")];
 const ENCODINGS: [(&str, &str); 2] = [("unicode", "UTF-8 or UTF-16"), ("windows-1252", "Windows-1252")];
 const DATES: [(&str, &str); 3] =
     [("iso", "2024-05-06"), ("dmy", "06.05.2024 (day first)"), ("mdy", "05/06/2024 (month first)")];
@@ -59,6 +60,11 @@ fn show(web: &Web, visit: &Visit, form: &Form, problems: &Problems, told: Option
                 div.columns {
                     (choice("What the table holds", "table", &TABLES))
                     (Field::new("Table", "file", "").kind("file").required().hint(&hint).show(problems))
+                    div.field {
+                        label for="files" { "Files" span.optional { " optional" } }
+                        input #files type="file" name="files" multiple aria-describedby="files-hint";
+                        p.hint #files-hint { "For documents: the files that the table names, at most " (UPLOAD_BYTES_MAX >> 20) " MB together; choose them again for each step" }
+                    }
                     (Field::new("Your name for the system that it comes from", "source", form.text("source")).required()
                         .hint("The same name each time: rows are told apart by it and their number").show(problems))
                     (choice("Letters are written as", "encoding", &ENCODINGS))
@@ -71,8 +77,8 @@ fn show(web: &Web, visit: &Visit, form: &Form, problems: &Problems, told: Option
                 }
             }
             p.soft.foot { "The first line names the columns; those in brackets may be left out. Patients: " (columns(Table::Patients))
-                ". Appointments: " (columns(Table::Appointments))
-                ". Bringing the same table in again adds nothing twice. Documents and FHIR bundles are brought in with " code { "appliance import" } "." }
+                ". Appointments: " (columns(Table::Appointments)) ". Documents: " (columns(Table::Documents))
+                ". Bringing the same table in again adds nothing twice. Whole folders of documents and FHIR bundles are brought in with " code { "appliance import" } "." }
         },
     )
 }
@@ -86,6 +92,7 @@ async fn look_or_carry(State(web): State<Web>, visit: Visit, form: Form) -> Resu
     let table = match form.text("table") {
         "patients" => Some(Table::Patients),
         "appointments" => Some(Table::Appointments),
+        "documents" => Some(Table::Documents),
         _ => None,
     };
     let bytes = form.upload("file").map(|file| file.bytes.to_vec()).filter(|bytes| !bytes.is_empty());
@@ -103,11 +110,12 @@ async fn look_or_carry(State(web): State<Web>, visit: Visit, form: Form) -> Resu
     };
     let options = Options { source: form.text("source").to_owned(), encoding, dates, zone: web.settings().zone };
     let carry = form.text("do") == "carry";
+    let files: Vec<_> = form.uploads("files").map(|file| (file.name.clone(), file.bytes.clone())).collect();
     let (store, person) = (web.store().clone(), visit.actor.clone());
     // What moves in happened, clash or not: the rules of an import, in the name of who brought it in.
     let actor = Actor { capacity: Capacity::Program(Program::Import), ..person };
     let run = move || -> Result<Report, ImportError> {
-        let plan = import::plan(&store, &Input::table(table, bytes), &options)?;
+        let plan = import::plan(&store, &Input::table(table, bytes).with_files(files), &options)?;
         Ok(if carry { plan.carry_out(&store, &actor, |_| ())? } else { plan.dry_run(&store)? })
     };
     match tokio::task::spawn_blocking(run).await {

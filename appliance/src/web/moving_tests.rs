@@ -64,7 +64,7 @@ async fn an_administrator_looks_first_and_then_brings_a_table_in() {
     let log = site.get(&admin, "/audit?action=import").await.body;
     assert!(log.contains("import") && !log.contains("No entry fits"), "in the name of who brought it in: {log}");
     for (fields, files) in [
-        (vec![("table", "documents"), ("source", "old"), ("encoding", "unicode"), ("dates", "dmy")], &file[..]),
+        (vec![("table", "everything"), ("source", "old"), ("encoding", "unicode"), ("dates", "dmy")], &file[..]),
         (vec![("table", "patients"), ("source", "Old!"), ("encoding", "unicode"), ("dates", "dmy")], &file[..]),
         (vec![("table", "patients"), ("source", "old"), ("encoding", "latin"), ("dates", "dmy")], &file[..]),
         (fields("carry").to_vec(), &[]),
@@ -74,6 +74,43 @@ async fn an_administrator_looks_first_and_then_brings_a_table_in() {
     }
     let doctor = site.session(Role::Clinician).await;
     assert_eq!(send(&site, &doctor, "/practice/import", &fields("carry"), &file).await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn documents_are_brought_in_with_the_files_that_they_name() {
+    let site = Site::new();
+    let admin = site.session(Role::PracticeAdmin).await;
+    let fields =
+        |table, what| [("table", table), ("source", "old"), ("encoding", "unicode"), ("dates", "iso"), ("do", what)];
+    let patients = "number,family,given,birth,gender\n1,Abel,Jo,1960-05-06,f\n";
+    send(&site, &admin, "/practice/import", &fields("patients", "carry"), &[("file", patients.as_bytes())]).await;
+    let table = "number,patient,day,description,file\n7,1,2024-05-06,Letter from cardiology,letters\\2024\\files.bin\n";
+    let (letter, table) = (("files", &b"%PDF-1.4 a letter"[..]), ("file", table.as_bytes()));
+    for (sent, told) in [(&[table][..], "was not sent with the table"), (&[table, letter, letter], "was sent twice")] {
+        let look = send(&site, &admin, "/practice/import", &fields("documents", "look"), sent).await;
+        assert!(look.body.contains("documents.csv, line 2: file") && look.body.contains(told), "{}", look.body);
+    }
+    let odd = ("files", &b"MZ\x90\x00 a program"[..]);
+    let look = send(&site, &admin, "/practice/import", &fields("documents", "look"), &[table, odd]).await;
+    assert!(look.body.contains("is none of PDF"), "{}", look.body);
+    for told in ["Every row is in", "Every row is in"] {
+        let carry = send(&site, &admin, "/practice/import", &fields("documents", "carry"), &[table, letter]).await;
+        assert!(carry.body.contains(told), "{}", carry.body);
+    }
+    let count = |db: &rusqlite::Connection| {
+        Ok::<_, crate::store::StoreError>(db.query_row("SELECT count(*) FROM attachment", [], |r| r.get::<_, u32>(0))?)
+    };
+    assert_eq!(site.web.store().internal_blocking(count).unwrap(), 1, "a repetition adds nothing");
+    let doctor = site.session(Role::Clinician).await;
+    let list = site.get(&doctor, "/patients").await.body;
+    let (_, rest) = list.split_once("href=\"/patients/").unwrap();
+    let found = list
+        .match_indices("href=\"/patients/")
+        .map(|(at, _)| &list[at + 6..])
+        .find(|r| !r.starts_with("/patients/new"));
+    let chart = found.unwrap_or(rest).split('"').next().unwrap().to_owned();
+    let page = site.get(&doctor, &chart).await.body;
+    assert!(page.contains("Letter from cardiology"), "{page}");
 }
 
 #[tokio::test]
