@@ -421,7 +421,9 @@ impl Scene {
             .state()
             .files
             .into_keys()
-            .filter(|name| !["run-", "walk-", "damage", "plan-"].iter().any(|kept| name.starts_with(kept)))
+            .filter(|name| {
+                !["run-", "walk-", "damage", "plan-", "held-", "losses"].iter().any(|kept| name.starts_with(kept))
+            })
             .collect();
         if left.is_empty() { Ok(()) } else { Err(format!("I10: {} left {left:?} behind", machine.name)) }
     }
