@@ -149,7 +149,6 @@ fn backup_metrics(text: &mut Text, backup: &BackupHealth) {
         "The age at which a store's newest passed drill is late.",
         backup.drill_age_s_max.map(as_f64),
     );
-    text.number("holdfast_backup_spool_bytes", "Sealed bytes that wait for a store.", as_f64(backup.spool_bytes));
     let pauses = [Pause::DiskAlmostFull, Pause::SourceUnreachable, Pause::QuorumUnreachable];
     text.gauge(
         "holdfast_backup_paused",

@@ -1,7 +1,7 @@
 //! Sources: what is backed up, at one consistent point, with the facts that were true there.
 
 use crate::settings::{Source, SourceKind};
-use appliance_api::{Client, ClientError, Facts, GoldenKey, GoldenQuery, Refusal, Request, Response};
+use appliance_api::{Client, ClientError, Damaged, Facts, GoldenKey, GoldenQuery, Refusal, Request, Response};
 use backup_engine::{Part, PartKind};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -22,6 +22,9 @@ pub struct SealedFacts {
     pub facts: Facts,
     pub golden_key: GoldenKey,
     pub golden: Vec<GoldenQuery>,
+    /// What was broken in the original when this was taken.
+    #[serde(default)]
+    pub damaged: Vec<Damaged>,
 }
 
 /// A source held at one point. Dropping it lets the source go on.
@@ -54,6 +57,11 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// It answered, and said that its data cannot be read.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Appliance { error: ClientError::Refused(Refusal::Data), .. })
+    }
+
     /// Whether the source could be reached at all; decides between an alert about the source and one about the backup.
     pub fn no_room(&self) -> bool {
         matches!(self, Self::Appliance { error: ClientError::Refused(Refusal::NoRoom), .. })
@@ -90,7 +98,12 @@ async fn capture_appliance(name: &str, socket: &Path) -> Result<Captured, Source
     let mut client = Client::connect(socket).await.map_err(failed)?;
     let answer = client.ask(&Request::Quiesce).await.map_err(failed)?;
     let Response::Quiesced(quiesced) = answer else { return Err(failed(ClientError::Malformed)) };
-    let sealed = SealedFacts { facts: quiesced.facts, golden_key: quiesced.golden_key, golden: quiesced.golden };
+    let sealed = SealedFacts {
+        facts: quiesced.facts,
+        golden_key: quiesced.golden_key,
+        golden: quiesced.golden,
+        damaged: quiesced.damaged.clone(),
+    };
     let facts = serde_json::to_vec(&sealed).map_err(|_| SourceError::Facts { source_name: name.to_owned() })?;
     let parts = quiesced.parts.into_iter().map(part).collect();
     Ok(Captured {

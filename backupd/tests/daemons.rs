@@ -68,6 +68,40 @@ fn recover_goes_back_to_what_is_whole_and_goes_on_after_an_interruption() {
 }
 
 #[test]
+fn recover_puts_nothing_over_or_beside_what_somebody_else_left() {
+    let p = Practice::new("");
+    // As on a machine with a disk of its own for the records.
+    let file = p.at("p/serve.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("data_dir = \"emr\"", &format!("data_dir = \"{}\"", p.at("elsewhere")))).unwrap();
+    p.open_emr();
+    p.set(Fault::Damaged);
+    let mut serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert_eq!(serve.stop(), Some(0), "{}", serve.text());
+    fs::remove_dir_all(p.at("p")).unwrap();
+    // An EMR that was started on the empty disk.
+    fs::create_dir_all(p.at("elsewhere/attachments")).unwrap();
+    fs::write(p.at("elsewhere/attachments/other"), "not ours").unwrap();
+    let recover = || {
+        let out = p.output(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("p")]);
+        let said = [out.stdout, out.stderr].concat();
+        (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    for _ in 0..2 {
+        let (ended_well, said) = recover();
+        assert!(!ended_well && said.contains("move it away"), "{said}");
+        assert_eq!(fs::read_dir(p.at("elsewhere")).unwrap().count(), 1, "something was put beside it");
+        assert_eq!(fs::read_to_string(p.at("elsewhere/attachments/other")).unwrap(), "not ours");
+    }
+    fs::rename(p.at("elsewhere"), p.at("moved")).unwrap();
+    let (ended_well, said) = recover();
+    assert!(ended_well && said.contains("damaged when this snapshot was taken"), "{said}");
+    assert_eq!(fs::read(p.at("elsewhere/attachments/Jane-Doe-1970.txt")).unwrap(), b"record of Jane");
+    assert!(!fs::exists(p.at("p/.recovering")).unwrap());
+}
+
+#[test]
 fn an_emr_that_misbehaves_costs_one_snapshot_and_nothing_else() {
     let p = Practice::new("");
     let serve = p.start("serve");

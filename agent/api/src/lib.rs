@@ -28,7 +28,6 @@ pub struct BackupHealth {
     #[serde(default)]
     pub drill_age_s_max: Option<u64>,
     pub stores: Vec<StoreHealth>,
-    pub spool_bytes: u64,
     pub paused: Option<Pause>,
 }
 

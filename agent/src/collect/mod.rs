@@ -147,7 +147,6 @@ pub(crate) mod tests {
                 proved_age_s: Some(4000),
                 last_drill: Some(agent_api::DrillResult::Pass),
             }],
-            spool_bytes: 0,
             paused: None,
         }
     }

@@ -57,8 +57,8 @@ impl Staging {
         let id = clock::new_id().map_err(StoreError::io("randomness"))?;
         let copy = Copy { folder: self.folder.join(&id), id };
         fs::create_dir(&copy.folder).map_err(StoreError::io("staging folder"))?;
-        // The newest canary in the copy is then as old as the copy.
-        store.canary().await?;
+        // The newest canary in the copy is then as old as the copy. A database that can take none is copied all the same.
+        passed_over(store.canary().await)?;
         // Set when the caller goes away: the blocking copy ends at its next step.
         let abandoned = Abandon(Arc::new(AtomicBool::new(false)));
         let (source, target, flag) = (store.clone(), copy.database(), Arc::clone(&abandoned.0));
@@ -139,7 +139,10 @@ fn database_bytes(store: &Store) -> Result<u64, StoreError> {
 fn copy_database(store: &Store, target: &Path, abandoned: &AtomicBool) -> Result<(), StoreError> {
     store.internal_blocking(|source: &Connection| {
         // `internal` has begun a deferred transaction; the first read fixes its moment.
-        source.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
+        let begun = source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+        if begun.is_err_and(|error| is_damage(&error.into())) {
+            return copy_bytes(store.database(), target);
+        }
         let mut target = Connection::open(target)?;
         // A copy that a crash cuts off is thrown away: it needs neither journal nor fsync.
         target.pragma_update(None, "journal_mode", "off")?;
@@ -156,6 +159,20 @@ fn copy_database(store: &Store, target: &Path, abandoned: &AtomicBool) -> Result
     })
 }
 
+/// Not even its first page is one of a database: what is left of the file is kept as it is.
+fn copy_bytes(database: &Path, target: &Path) -> Result<(), StoreError> {
+    fs::copy(database, target).map(|_| ()).map_err(StoreError::io("staging folder"))
+}
+
+fn is_damage(error: &StoreError) -> bool {
+    matches!(error, StoreError::Damaged(_) | StoreError::Database(_) | StoreError::Audit)
+}
+
+/// Damage stops no copy: it is the moment when a copy matters. It is told by whoever examines the copy.
+fn passed_over(written: Result<(), StoreError>) -> Result<(), StoreError> {
+    written.or_else(|error| if is_damage(&error) { Ok(()) } else { Err(error) })
+}
+
 /// Times a small write again and again until the copy is done; the longest is what a clinician would have waited.
 async fn timed_writes(
     store: &Store,
@@ -166,7 +183,7 @@ async fn timed_writes(
         let started = clock::monotonic();
         // A write that waits this long ends the copy: dropping `copying`'s owner tells it to stop at its next step.
         let written = tokio::time::timeout(Duration::from_millis(LEASE_MS_MAX), store.canary()).await;
-        written.map_err(|_| StoreError::Busy)??;
+        passed_over(written.map_err(|_| StoreError::Busy)?)?;
         longest = longest.max(started.elapsed());
         tokio::select! {
             done = &mut copying => return done.unwrap_or(Err(StoreError::Closed)).map(|()| longest),

@@ -9,7 +9,7 @@ use crate::secret;
 use crate::settings::{
     AzureAccessFile, MaintainSettings, ServeSettings, Source, SourceKind, StoreKind, StoreSetting, VerifierSettings,
 };
-use crate::sources::PRACTICE_PART;
+use crate::sources::{PRACTICE_PART, SealedFacts};
 use anyhow::{Context, ensure};
 use backup_engine::{
     Env, ErrorKind, NamedStore, OpenKey, PrunerCredential, RestoreRequest, SnapshotInfo, WriterCredential,
@@ -27,6 +27,8 @@ use std::process::ExitCode;
 const STAGING: &str = ".recovering";
 /// In it, once parts are put into place: the snapshots that they come from.
 const PLACING: &str = ".placing";
+/// In it too: where they were put.
+const PLACED: &str = ".placed";
 
 #[derive(Args)]
 pub struct RecoverArgs {
@@ -114,6 +116,69 @@ async fn keyring(env: &Env, kit: &Kit, store: &NamedStore) -> anyhow::Result<Byt
     }
 }
 
+/// The parts that this recovery has put where they belong, noted before each: an attempt that was interrupted knows its own
+/// from what somebody else left there.
+struct Placed {
+    note: PathBuf,
+    /// Paths, one a line, in hexadecimal digits of their bytes.
+    lines: String,
+}
+
+impl Placed {
+    fn load(staging: &Path) -> anyhow::Result<Self> {
+        let note = staging.join(PLACED);
+        let lines = match fs::read_to_string(&note) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read.context("the notes of what was put into place")?,
+        };
+        Ok(Self { note, lines })
+    }
+
+    fn line(place: &Path) -> String {
+        hex::encode(place.as_os_str().as_encoded_bytes())
+    }
+
+    fn is_ours(&self, place: &Path) -> bool {
+        let line = Self::line(place);
+        self.lines.lines().any(|noted| noted == line)
+    }
+
+    /// Moves every part to its place. Nothing is moved when somebody else's data lies at one of them: old records beside new
+    /// files would be neither.
+    fn put_all(mut self, places: &[(PathBuf, PathBuf)]) -> anyhow::Result<()> {
+        let is_there = |place: &Path| place.symlink_metadata().is_ok();
+        for (_, place) in places {
+            ensure!(
+                !is_there(place) || self.is_ours(place),
+                Usage(format!(
+                    "{} is there already, and this recovery did not put it there. Nothing of it was touched and nothing was put \
+                     beside it. Stop what uses it, move it away (keep it until you know what it is), and give the same command \
+                     again: it goes on from here",
+                    place.display()
+                ))
+            );
+        }
+        for (from, place) in places {
+            if is_there(place) {
+                continue;
+            }
+            self.lines.push_str(&Self::line(place));
+            self.lines.push('\n');
+            secret::replace(&self.note, self.lines.as_bytes())?;
+            layout::shift(from, place)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the person who recovers is told at the end.
+struct Told<'a> {
+    snapshots: &'a [SnapshotInfo],
+    skipped: &'a [Skipped],
+    damaged: &'a [SnapshotInfo],
+    bytes: u64,
+}
+
 /// A snapshot newer than the one that came back.
 struct Skipped {
     info: SnapshotInfo,
@@ -161,6 +226,20 @@ fn start_command(daemon: &str, settings: &Path) -> String {
     format!("backupd {daemon} --config {}", quoted(settings))
 }
 
+/// The key files that maintenance needs and that did not come back.
+fn absent_key_files(settings: &Path) -> Vec<PathBuf> {
+    let stores = MaintainSettings::load(settings).map(|settings| settings.stores).unwrap_or_default();
+    let files = stores.into_iter().flat_map(|store| match store.kind {
+        StoreKind::Folder { .. } => Vec::new(),
+        StoreKind::S3 { access_key_file, secret_key_file, .. } => vec![access_key_file, secret_key_file],
+        StoreKind::Azure { access: AzureAccessFile::AccountKey(file) | AzureAccessFile::Signature(file), .. } => {
+            vec![file]
+        }
+        StoreKind::Gcs { service_account_file, .. } => vec![service_account_file],
+    });
+    files.filter(|file| !file.exists()).collect()
+}
+
 fn remove_if_there(dir: &Path) -> anyhow::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("the staging folder"),
@@ -178,6 +257,7 @@ impl Recovery {
             bytes += fetched;
         }
         snapshots.sort_by_key(|s| std::cmp::Reverse(s.taken_unix_ms));
+        let damaged = self.damaged_originals(&snapshots).await;
         self.note_placing(&staging, &snapshots)?;
         // Settings first: they say where the rest goes. The newest snapshot's are put down first and stay.
         for info in &snapshots {
@@ -192,15 +272,34 @@ impl Recovery {
             Some(saved) => Some(VerifierSettings::load(&self.settings_file(saved)?)?),
             None => None,
         };
+        let mut places = Vec::new();
         for info in &snapshots {
             let source = serve.sources.iter().find(|s| s.name == info.source);
-            self.put_back(&staging.join(&info.source), &info.source, source)?;
+            places.extend(self.places(&staging.join(&info.source), &info.source, source)?);
         }
+        Placed::load(&staging)?.put_all(&places)?;
         self.write_keys(&serve, verifier.as_ref())?;
         // Last: as long as it is there, the same command goes on.
         fs::remove_dir_all(&staging).context("the staging folder cannot be removed")?;
-        self.tell(&serve, verifier.as_ref(), (&snapshots, &skipped), bytes);
+        self.tell(
+            &serve,
+            verifier.as_ref(),
+            &Told { snapshots: &snapshots, skipped: &skipped, damaged: &damaged, bytes },
+        );
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Of which snapshots the original was damaged already when they were taken: whole as snapshots, and not as records.
+    async fn damaged_originals(&self, snapshots: &[SnapshotInfo]) -> Vec<SnapshotInfo> {
+        let mut damaged = Vec::new();
+        for info in snapshots {
+            let facts = backup_engine::facts(&self.env, &self.open, &self.store, info.id).await.ok().flatten();
+            let sealed = facts.and_then(|facts| serde_json::from_slice::<SealedFacts>(&facts).ok());
+            if sealed.is_some_and(|sealed| !sealed.damaged.is_empty()) {
+                damaged.push(info.clone());
+            }
+        }
+        damaged
     }
 
     /// The snapshots of every source that has a whole one, newest first.
@@ -310,8 +409,8 @@ impl Recovery {
         Ok(path)
     }
 
-    /// Moves a source's parts to where the source keeps them.
-    fn put_back(&self, from: &Path, name: &str, source: Option<&Source>) -> anyhow::Result<()> {
+    /// A source's parts, and where the source keeps them.
+    fn places(&self, from: &Path, name: &str, source: Option<&Source>) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
         let unknown = || self.dir.join("restored").join(name);
         let target = match source.map(|s| &s.kind) {
             Some(SourceKind::Appliance { data_dir: Some(dir), .. }) => dir.clone(),
@@ -320,16 +419,14 @@ impl Recovery {
             }
             _ => unknown(),
         };
+        let mut places = Vec::new();
         for entry in fs::read_dir(from).context("what was restored cannot be read")? {
             let entry = entry?;
-            let place = target.join(entry.file_name());
-            // What an interrupted attempt put there was whole.
-            let done = self.resumed && place.symlink_metadata().is_ok();
-            if entry.file_name() != PRACTICE_PART && !done {
-                layout::shift(&entry.path(), &place)?;
+            if entry.file_name() != PRACTICE_PART {
+                places.push((entry.path(), target.join(entry.file_name())));
             }
         }
-        Ok(())
+        Ok(places)
     }
 
     fn write_keys(&self, serve: &ServeSettings, verifier: Option<&VerifierSettings>) -> anyhow::Result<()> {
@@ -400,13 +497,8 @@ impl Recovery {
         Ok(())
     }
 
-    fn tell(
-        &self,
-        serve: &ServeSettings,
-        verifier: Option<&VerifierSettings>,
-        (snapshots, skipped): (&[SnapshotInfo], &[Skipped]),
-        bytes: u64,
-    ) {
+    fn tell(&self, serve: &ServeSettings, verifier: Option<&VerifierSettings>, told: &Told<'_>) {
+        let Told { snapshots, skipped, damaged, bytes } = *told;
         let newest = snapshots.iter().map(|s| s.taken_unix_ms).max().unwrap_or(0);
         let maintain = Some(serve.file.with_file_name("maintain.toml")).filter(|file| file.is_file());
         let daemons =
@@ -420,6 +512,7 @@ impl Recovery {
                 "store": self.store.name,
                 "snapshots": snapshots.iter().map(|s| s.id.to_string()).collect::<Vec<_>>(),
                 "taken_unix_ms": newest,
+                "damaged_originals": damaged.iter().map(|s| s.id.to_string()).collect::<Vec<_>>(),
                 "skipped": skipped.iter().map(Skipped::json).collect::<Vec<_>>(),
                 "bytes": bytes,
                 "into": self.dir.display().to_string(),
@@ -430,6 +523,17 @@ impl Recovery {
         }
         let taken = chrono::DateTime::from_timestamp_millis(newest).unwrap_or_default();
         say!("{} is back in {} as of {}.", self.kit.practice, self.dir.display(), taken.format("%Y-%m-%d %H:%M:%SZ"));
+        for info in damaged {
+            say!(
+                "The original of {} was damaged when this snapshot was taken (the alert source-damaged of {}).",
+                info.source,
+                time(info)
+            );
+            say!(
+                "An older one may hold what this one lacks: `backupd recover ... --snapshot ID` into another empty folder,"
+            );
+            say!("and compare before anybody works with this one.");
+        }
         if !skipped.is_empty() {
             say!(
                 "{} newer snapshots are not whole in {}: what was entered after that time is missing.",
@@ -441,6 +545,16 @@ impl Recovery {
         say!("Start the EMR with its settings, then:");
         for command in commands {
             say!("  {command}");
+        }
+        let absent = maintain.as_deref().map(absent_key_files).unwrap_or_default();
+        if !absent.is_empty() {
+            say!(
+                "`maintain` has credentials of its own at each provider, which are in no kit. Make them anew there, and"
+            );
+            say!("before it is started put them into:");
+            for file in absent {
+                say!("  {}", file.display());
+            }
         }
         say!("The next snapshot continues the history; other stores are brought up to date by themselves.");
     }

@@ -97,7 +97,6 @@ impl Daemon {
             durable_age_s_max: u64::try_from(self.settings.late_after_ms / 1000).unwrap_or(0),
             drill_age_s_max: drilled.then(|| u64::try_from(self.settings.drill_late_after_ms / 1000).unwrap_or(0)),
             stores: statuses.into_iter().filter_map(store).collect(),
-            spool_bytes: 0,
             paused: view.paused,
         }
     }

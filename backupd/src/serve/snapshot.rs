@@ -40,7 +40,10 @@ impl Daemon {
             Ok(captured) => captured,
             Err(error) => {
                 let mut view = self.view();
-                view.sources_unreachable.insert(source.name.clone());
+                match error.is_damage() {
+                    true => view.sources_damaged.insert(source.name.clone()),
+                    false => view.sources_unreachable.insert(source.name.clone()),
+                };
                 view.paused = Some(Pause::SourceUnreachable);
                 return Err(failure::from_source(&error));
             }

@@ -94,6 +94,8 @@ pub fn run(dir: &Path, recover: &Recover, binaries: &Binaries) -> anyhow::Result
 #[derive(Deserialize)]
 struct Recovered {
     taken_unix_ms: i64,
+    /// Snapshots that came back and whose original was damaged when they were taken.
+    damaged_originals: Vec<String>,
     /// Newer snapshots that the store no longer has whole.
     skipped: Vec<Skipped>,
 }
@@ -112,6 +114,17 @@ impl Recovered {
 
     /// What the person who recovers has to know before anybody works with these records.
     fn missing(&self) -> Option<String> {
+        let damaged = (!self.damaged_originals.is_empty()).then(|| {
+            "The records were damaged already when this snapshot was taken (the alert source-damaged): an older one may hold what \
+             it lacks. `backupd recover --snapshot ID` brings it back into another folder; compare before anybody works with \
+             this one."
+                .to_owned()
+        });
+        let told: Vec<String> = self.skipped_words().into_iter().chain(damaged).collect();
+        (!told.is_empty()).then(|| told.join("\n  !! "))
+    }
+
+    fn skipped_words(&self) -> Option<String> {
         let newest = self.skipped.iter().map(|skipped| skipped.taken_unix_ms).max()?;
         Some(format!(
             "The records are those of {}. This store no longer has {} newer snapshot{} whole (the newest of {}): what was \
@@ -305,15 +318,17 @@ mod tests {
     #[test]
     fn what_the_store_has_lost_is_told_with_its_time() {
         let said = br#"{"event":"progress"}
-{"event":"recovered","taken_unix_ms":1000,"skipped":[{"id":"a","source":"emr","taken_unix_ms":61000,"why":"damaged"}]}
+{"event":"recovered","taken_unix_ms":1000,"damaged_originals":[],"skipped":[{"id":"a","source":"emr","taken_unix_ms":61000,"why":"damaged"}]}
 "#;
         let missing = Recovered::of(said).unwrap().missing().unwrap();
         assert!(
             missing.contains("1970-01-01 00:00:01 UTC") && missing.contains("1970-01-01 00:01:01 UTC"),
             "{missing}"
         );
-        let whole = br#"{"event":"recovered","taken_unix_ms":1000,"skipped":[]}"#;
+        let whole = br#"{"event":"recovered","taken_unix_ms":1000,"damaged_originals":[],"skipped":[]}"#;
         assert_eq!(Recovered::of(whole).unwrap().missing(), None);
+        let damaged = br#"{"event":"recovered","taken_unix_ms":1000,"damaged_originals":["ab"],"skipped":[]}"#;
+        assert!(Recovered::of(damaged).unwrap().missing().unwrap().contains("source-damaged"));
         assert!(Recovered::of(b"").is_err());
     }
 

@@ -48,8 +48,9 @@ pub fn remedy(kind: AlertKind) -> &'static str {
              says why."
         }
         QuorumUnreachable => {
-            "Check the server's internet connection first, then the providers' status pages. Backups continue on the \
-             server's own disk until its limit and are sent when stores return."
+            "Check the server's internet connection first, then the providers' status pages. Until enough of them \
+             answer, what was entered since the newest durable backup exists only on this server (and in the stores that do \
+             answer). When they return, the next backup brings them up to date."
         }
         StoreUnreachable => {
             "Check the provider's status page, the network, and whether the store's access key was changed or has \
