@@ -31,6 +31,10 @@ pub struct Copy {
     folder: PathBuf,
 }
 
+/// SQLite's log, empty in every copy: what is restored over or beside the files of a run that was killed must not meet that
+/// run's log, which SQLite would take for its own.
+const LOG_FILE: &str = "records.sqlite-wal";
+
 impl Staging {
     /// Opens the folder and removes what an earlier run left in it.
     pub fn open(settings: &Settings) -> Result<Staging, StoreError> {
@@ -60,6 +64,7 @@ impl Staging {
         // The newest canary in the copy is then as old as the copy. A database that can take none is copied all the same.
         passed_over(store.canary().await)?;
         // Set when the caller goes away: the blocking copy ends at its next step.
+        fs::write(copy.folder.join(LOG_FILE), []).map_err(StoreError::io("staging folder"))?;
         let abandoned = Abandon(Arc::new(AtomicBool::new(false)));
         let (source, target, flag) = (store.clone(), copy.database(), Arc::clone(&abandoned.0));
         let copying = tokio::task::spawn_blocking(move || copy_database(&source, &target, &flag));
@@ -94,6 +99,7 @@ impl Copy {
         let part = |name: &str, path: PathBuf, kind| Part { name: name.to_owned(), path, kind };
         vec![
             part(DATABASE_FILE, self.database(), PartKind::Pages),
+            part(LOG_FILE, self.folder.join(LOG_FILE), PartKind::Files),
             part(ATTACHMENTS_DIR, store.attachments().root().to_owned(), PartKind::Files),
             part("config", self.folder.join("config"), PartKind::Files),
         ]

@@ -138,6 +138,22 @@ async fn a_copy_taken_while_clinicians_write_is_one_moment_and_restores_equal() 
     assert!(written > 9, "the writers went on while copies were taken");
 }
 
+/// A restore over the files of a killed run: the log that it left is replaced too, and changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_restored_does_not_meet_the_log_of_a_killed_run() {
+    let practice = Practice::open().await;
+    let (_client, quiesced) = practice.quiesce().await;
+    let store = practice.store.clone();
+    tokio::task::spawn_blocking(move || (0..50).for_each(|number| write_patient(&store, number))).await.unwrap();
+    let dir = practice.restore(&quiesced, "restored");
+    let left = dir.join(format!("{DATABASE_FILE}-wal"));
+    assert_eq!(fs::metadata(&left).unwrap().len(), 0, "it is a part, and empty");
+    assert!(fs::metadata(practice.settings.data_dir.join(format!("{DATABASE_FILE}-wal"))).unwrap().len() > 0);
+    let store = Store::open(&dir, Clock::system(), Mode::Exclusive).unwrap();
+    drop(store);
+    assert_eq!(Restored::open(&dir).facts().unwrap().audit_head, quiesced.facts.audit_head);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_is_single_and_ends_with_its_connection() {
     let practice = Practice::open().await;
@@ -159,6 +175,27 @@ async fn a_lease_is_single_and_ends_with_its_connection() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the copy of a dead backup stays");
+}
+
+/// A disk that dies under the database: what is left is copied, from wherever on it is lost, and the damage is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_lost_from_a_page_on_is_copied_all_the_same() {
+    use std::os::unix::fs::FileExt;
+    for first_lost in [3, 1, 0] {
+        let practice = Practice::open().await;
+        let database = practice.settings.data_dir.join(DATABASE_FILE);
+        // Pages are read from the log where it holds them: both are lost.
+        let log = practice.settings.data_dir.join(format!("{DATABASE_FILE}-wal"));
+        for (file, from) in [(database, first_lost * 4096), (log, 32 + first_lost * (24 + 4096))] {
+            let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+            let lost = file.metadata().unwrap().len().saturating_sub(from);
+            file.write_all_at(&vec![0xff; usize::try_from(lost).unwrap()], from).unwrap();
+        }
+        let (_client, quiesced) = practice.quiesce().await;
+        assert!(!quiesced.damaged.is_empty(), "lost from page {first_lost} on");
+        let copied = practice.restore(&quiesced, "restored").join(DATABASE_FILE);
+        assert!(fs::metadata(copied).unwrap().len() > 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
