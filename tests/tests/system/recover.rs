@@ -34,12 +34,7 @@ fn the_kit_and_one_store_bring_the_practice_back() -> Result<()> {
         .arg("--bin-dir")
         .arg(bin_dir())
         .output()?;
-    let said = format!("{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    ensure!(out.status.success(), "{said}");
-    ensure!(
-        said.matches("no longer has 1 newer snapshot whole").count() == 2,
-        "it is told before and at the end: {said}"
-    );
+    ensure!(out.status.success(), "{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     if !practice.dir.join("users.toml").exists() {
         std::fs::write(practice.dir.join("users.toml"), users)?;
     }
@@ -93,7 +88,12 @@ fn a_recovery_that_went_back_past_damage_goes_on_in_every_store() -> Result<()> 
         .arg("--bin-dir")
         .arg(bin_dir())
         .output()?;
-    ensure!(out.status.success(), "{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let said = format!("{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    ensure!(out.status.success(), "{said}");
+    ensure!(
+        said.matches("no longer has 1 newer snapshot whole").count() == 2,
+        "it is told before and at the end: {said}"
+    );
     if !practice.dir.join("users.toml").exists() {
         std::fs::write(practice.dir.join("users.toml"), users)?;
     }
