@@ -1,9 +1,9 @@
 // What the scripts of one clinic share: a browser, people who log in, pages that are looked at.
-import { createHmac } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { join } from 'node:path';
+import { freshCode } from './totp.mjs';
 
 export const input = JSON.parse(readFileSync(process.argv[2]));
 const { chromium } = createRequire(join(input.modules, 'x.js'))('playwright-core');
@@ -13,34 +13,14 @@ const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 export async function ask(word) { console.log(word); return (await lines.next()).value; }
 export function must(condition, what) { if (!condition) throw new Error(what); }
 
-const used = new Set();
-// RFC 6238, SHA-1, 6 digits, 30 s.
-function code(secret) {
-  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
-  let bits = '';
-  for (const c of secret.replace(/=+$/, '')) bits += alphabet.indexOf(c).toString(2).padStart(5, '0');
-  const key = Buffer.from(bits.match(/.{8}/g).map((b) => parseInt(b, 2)));
-  const counter = Buffer.alloc(8);
-  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30000)));
-  const mac = createHmac('sha1', key).update(counter).digest();
-  const at = mac[19] & 15;
-  return String((mac.readUInt32BE(at) & 0x7fffffff) % 1000000).padStart(6, '0');
-}
-// A code is good once: the second login of a user waits for the next one.
-export async function freshCode(user) {
-  for (;;) {
-    const now = code(user.secret);
-    if (!used.has(user.name + now)) { used.add(user.name + now); return now; }
-    await new Promise((done) => setTimeout(done, 500));
-  }
-}
-
 export const browser = await chromium.launch({
   executablePath: '/usr/bin/chromium',
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync'],
 });
 let current;
+// The page that is photographed when something fails.
+export function follow(page) { current = page; return page; }
 process.on('uncaughtException', async (error) => {
   if (current) await current.screenshot({ path: join(input.shots, `${input.name}-failed.png`), fullPage: true }).catch(() => {});
   console.error(error);
@@ -60,8 +40,7 @@ export async function visitor() {
   const page = await context.newPage();
   page.setDefaultTimeout(60000);
   page.on('console', (m) => must(!/Content Security Policy/i.test(m.text()), m.text()));
-  current = page;
-  return page;
+  return follow(page);
 }
 export async function login(user) {
   const page = await visitor();

@@ -1,35 +1,15 @@
 // A day in the practice, driven as its people would drive it: by labels and buttons, not by selectors of ours.
 // usage: node day.mjs INPUT.json     (written by tests/tests/system/browser.rs)
-import { createHash, createHmac, randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { freshCode } from './totp.mjs';
 
 const input = JSON.parse(readFileSync(process.argv[2]));
 const { chromium } = createRequire(join(input.modules, 'x.js'))('playwright-core');
 
-const used = new Set();
-// RFC 6238, SHA-1, 6 digits, 30 s.
-function code(secret) {
-  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
-  let bits = '';
-  for (const c of secret.replace(/=+$/, '')) bits += alphabet.indexOf(c).toString(2).padStart(5, '0');
-  const key = Buffer.from(bits.match(/.{8}/g).map((b) => parseInt(b, 2)));
-  const counter = Buffer.alloc(8);
-  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30000)));
-  const mac = createHmac('sha1', key).update(counter).digest();
-  const at = mac[19] & 15;
-  return String((mac.readUInt32BE(at) & 0x7fffffff) % 1000000).padStart(6, '0');
-}
-// A code is good once: the second sign-in of a user waits for the next one.
-async function freshCode(user) {
-  for (;;) {
-    const now = code(user.secret);
-    if (!used.has(user.name + now)) { used.add(user.name + now); return now; }
-    await new Promise((done) => setTimeout(done, 500));
-  }
-}
 // A program of somebody else's (SMART on FHIR): launched from a chart, it finds the addresses itself, proves itself by PKCE
 // and shows what its token opens.
 async function startApp() {

@@ -1,63 +1,8 @@
 // The office without a connection: what is typed is kept and saved once, and the downtime pack opens without a network.
 // usage: node downtime.mjs INPUT.json     (written by tests/tests/system/downtime.rs)
 // It talks to the test by lines: "stop" and "start" ask for the server to be stopped and started.
-import { createHmac } from 'node:crypto';
-import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
-import { createInterface } from 'node:readline';
-import { join } from 'node:path';
-
-const input = JSON.parse(readFileSync(process.argv[2]));
-const { chromium } = createRequire(join(input.modules, 'x.js'))('playwright-core');
-const axe = readFileSync(join(input.modules, 'axe-core/axe.min.js'), 'utf8');
-const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-async function ask(word) { console.log(word); return (await lines.next()).value; }
-function must(condition, what) { if (!condition) throw new Error(what); }
-
-// RFC 6238, SHA-1, 6 digits, 30 s.
-function code(secret) {
-  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
-  let bits = '';
-  for (const c of secret.replace(/=+$/, '')) bits += alphabet.indexOf(c).toString(2).padStart(5, '0');
-  const key = Buffer.from(bits.match(/.{8}/g).map((b) => parseInt(b, 2)));
-  const counter = Buffer.alloc(8);
-  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30000)));
-  const mac = createHmac('sha1', key).update(counter).digest();
-  const at = mac[19] & 15;
-  return String((mac.readUInt32BE(at) & 0x7fffffff) % 1000000).padStart(6, '0');
-}
-
-const browser = await chromium.launch({
-  executablePath: '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync'],
-});
-let current;
-process.on('uncaughtException', async (error) => {
-  if (current) await current.screenshot({ path: join(input.shots, 'downtime-failed.png'), fullPage: true }).catch(() => {});
-  console.error(error);
-  process.exit(1);
-});
-async function look(page, name) {
-  await page.screenshot({ path: join(input.shots, `downtime-${name}.png`), fullPage: true });
-  await page.evaluate(axe);
-  const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
-  const found = await page.evaluate((runOnly) => window.axe.run(document, { runOnly }), rules);
-  must(found.violations.length === 0, `${name}: ${JSON.stringify(found.violations.map((v) => [v.id, v.nodes[0].html]))}`);
-}
-async function login(user) {
-  const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1180, height: 820 }, acceptDownloads: true });
-  const page = await context.newPage();
-  page.setDefaultTimeout(30000);
-  current = page;
-  await page.goto(input.url + '/login');
-  await page.getByLabel('User name').fill(user.name);
-  await page.getByLabel('Password').fill(user.password);
-  await page.getByLabel('Code').fill(code(user.secret));
-  await page.getByRole('button', { name: 'Log in' }).click();
-  await page.waitForURL((url) => !url.pathname.startsWith('/login'));
-  return page;
-}
+import { ask, browser, follow, input, login, look, must } from './clinic.mjs';
 
 // The administrator makes a password and lets a computer in.
 let page = await login(input.admin);
@@ -90,8 +35,7 @@ await page.context().close();
 // The office computer pulls it; then there is no network at all.
 must((await ask(`pull ${token}`)) === 'pulled', 'the pack was pulled');
 const office = await browser.newContext({ offline: true, viewport: { width: 1180, height: 820 }, acceptDownloads: true });
-page = await office.newPage();
-current = page;
+page = follow(await office.newPage());
 const asked = [];
 page.on('request', (request) => { if (!/^(file|data|blob):/.test(request.url())) asked.push(request.url()); });
 const broken = [];
@@ -150,7 +94,7 @@ await page.goto(encounter);
 must((await page.content()).split(words).length - 1 === 1, 'it is saved exactly once');
 // Two people change a registration.
 const [one, two] = [page, await page.context().newPage()];
-current = two;
+follow(two);
 for (const tab of [one, two]) await tab.goto(`${input.url}/patients/${input.id}/edit`);
 await one.getByLabel(/^Phone/).fill('+1 555 010 9999');
 await one.getByRole('button', { name: 'Save' }).click();

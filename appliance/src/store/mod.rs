@@ -3,7 +3,7 @@
 //! - [`Store::write`] runs a closure on a [`Tx`]: resource, history of the superseded version, index rows, outbox and audit
 //!   entry commit together or not at all. Jobs that arrive while a commit runs share the next one.
 //! - [`Store::view`] runs a closure on a [`View`] (one consistent read point) and appends what was read to the audit
-//!   *before* it returns the result: a read whose audit cannot be written fails. These entries reach the disk within a second.
+//!   *before* it returns the result: a read whose audit cannot be written fails. These entries reach the disk right after.
 //! - [`Store::internal`] reads tables that hold no records (accounts, sessions) without an audit entry.
 
 mod adopt;

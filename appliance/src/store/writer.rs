@@ -2,8 +2,8 @@
 //! inside its own savepoint, so that the failure of one leaves the others untouched.
 //!
 //! A commit that holds nothing but audit entries of reads does not wait for the disk ([`Flush::Soon`]): it is in the log
-//! file, which a killed process loses no byte of, and a second thread flushes that file within [`FLUSH_WITHIN`]. Only a
-//! machine that loses power in between forgets these entries, and then the end of the chain as one piece.
+//! file, which a killed process loses no byte of, and a second thread flushes that file at once. Only a machine that loses
+//! power in between forgets these entries, and then the end of the chain as one piece.
 
 use super::StoreError;
 use rusqlite::Connection;
@@ -12,19 +12,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Jobs in one commit at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 64;
 
-/// How long a commit that did not wait for the disk is without it.
-const FLUSH_WITHIN: Duration = Duration::from_secs(1);
-
 /// When a job's changes are on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flush {
-    /// Within [`FLUSH_WITHIN`] of the answer: entries of the audit about reads.
+    /// Right after the answer: entries of the audit about reads.
     Soon,
     /// Before the answer: all that somebody was told is saved.
     First,
@@ -166,11 +162,8 @@ impl Flusher {
         let failed = Arc::new(AtomicBool::new(false));
         let has_failed = Arc::clone(&failed);
         let flush = move || {
-            let (_writer_lives, never) = mpsc::channel::<()>();
+            // What is asked for while the disk works is flushed together, after it.
             while questions.recv().is_ok() {
-                // More commits come together here; the channel's other end is held above, so this only waits.
-                let _ = never.recv_timeout(FLUSH_WITHIN / 2);
-                let _ = questions.try_recv();
                 let flushed = std::fs::File::open(&log).and_then(|log| log.sync_data());
                 if flushed.is_err() && !has_failed.swap(true, Ordering::Relaxed) {
                     log::error!("store.flush.failed");

@@ -152,10 +152,13 @@ pub async fn open_session(web: &Web, headers: &HeaderMap, account: Account, to: 
     Ok(response)
 }
 
-/// Checks name, password and code. `Ok(Err(sentence))` is what the person is told.
-async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, &'static str>, PageError> {
-    let subjects = accounts::failure_subjects(form.text("name"), address);
-    let (now, name, ask) = (web.now(), form.text("name").to_owned(), subjects.clone());
+/// What is kept of a name, unless it or where it comes from is locked out.
+async fn found(
+    web: &Web,
+    name: &str,
+    subjects: &[String; 2],
+) -> Result<Result<Option<Credentials>, &'static str>, PageError> {
+    let (now, name, ask) = (web.now(), name.to_owned(), subjects.clone());
     let look_up = move |db: &rusqlite::Connection| {
         Ok::<_, AccountError>((accounts::locked_out(db, &ask, now)?, accounts::credentials(db, &name)?))
     };
@@ -164,6 +167,16 @@ async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, 
         log::warn!("login.locked-out");
         return Ok(Err(LOCKED_OUT));
     }
+    Ok(Ok(found))
+}
+
+/// Checks name, password and code. `Ok(Err(sentence))` is what the person is told.
+async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, &'static str>, PageError> {
+    let (now, subjects) = (web.now(), accounts::failure_subjects(form.text("name"), address));
+    let found = match found(web, form.text("name"), &subjects).await? {
+        Ok(found) => found,
+        Err(sentence) => return Ok(Err(sentence)),
+    };
     let (password_fits, step) = verified_step(web, form, found.as_ref()).await;
     let code = form.text("code").to_owned();
     let account = found.map(|c| c.account);
@@ -197,16 +210,11 @@ async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, 
 
 /// Checks name and password alone, before a key is asked for. `Ok(Err(sentence))` is what the person is told.
 pub async fn password_of(web: &Web, visit: &Visit, form: &Form) -> Result<Result<Account, &'static str>, PageError> {
-    let subjects = accounts::failure_subjects(form.text("name"), &address(visit));
-    let (now, name, ask) = (web.now(), form.text("name").to_owned(), subjects.clone());
-    let look_up = move |db: &rusqlite::Connection| {
-        Ok::<_, AccountError>((accounts::locked_out(db, &ask, now)?, accounts::credentials(db, &name)?))
+    let (now, subjects) = (web.now(), accounts::failure_subjects(form.text("name"), &address(visit)));
+    let found = match found(web, form.text("name"), &subjects).await? {
+        Ok(found) => found,
+        Err(sentence) => return Ok(Err(sentence)),
     };
-    let (locked_out, found) = web.store().internal(look_up).await?;
-    if locked_out {
-        log::warn!("login.locked-out");
-        return Ok(Err(LOCKED_OUT));
-    }
     let (fits, _) = verified_step(web, form, found.as_ref()).await;
     let account = found.map(|c| c.account);
     if let Some(account) = account.filter(|_| fits) {

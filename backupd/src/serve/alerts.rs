@@ -88,16 +88,17 @@ impl Daemon {
         for (name, store) in &view.stores {
             let subject = || Some(name.clone());
             match store.condition() {
-                StoreCondition::Missing => raised.push((AlertKind::StoreMissing, Severity::Critical, subject())),
-                _ if store.open_loss(now).is_some() => {
-                    raised.push((AlertKind::StoreMissing, Severity::Critical, subject()));
-                }
                 StoreCondition::Ok => {}
                 StoreCondition::Unreachable => {
                     raised.push((AlertKind::StoreUnreachable, Severity::Critical, subject()))
                 }
                 StoreCondition::Late => raised.push((AlertKind::StoreLate, Severity::Warning, subject())),
+                StoreCondition::Missing => raised.push((AlertKind::StoreMissing, Severity::Critical, subject())),
                 StoreCondition::Corrupt => raised.push((AlertKind::StoreCorrupt, Severity::Critical, subject())),
+            }
+            // What was made good since is told all the same, beside whatever else is wrong now.
+            if store.condition() != StoreCondition::Missing && store.open_loss(now).is_some() {
+                raised.push((AlertKind::StoreMissing, Severity::Critical, subject()));
             }
             let role = self.settings.store(name).map(|s| s.role);
             match (role, store.protection) {

@@ -78,9 +78,15 @@ impl View {
         }
     }
 
-    /// The newest snapshot that is whole and durable at the quorum.
+    /// How far back the backup reaches: of each source the newest snapshot that is whole and durable at the quorum, and of
+    /// these the oldest. A source that was never backed up has none, whatever the others have.
     pub fn newest_durable(&self, daemon: &Daemon) -> Option<&SnapshotInfo> {
-        self.snapshots.iter().find(|s| !s.partial && self.is_durable(s, daemon))
+        let sources = daemon.settings.sources.iter();
+        let newest = sources.map(|source| {
+            let own = |s: &&SnapshotInfo| s.source == source.name && !s.partial && self.is_durable(s, daemon);
+            self.snapshots.iter().find(own)
+        });
+        newest.collect::<Option<Vec<_>>>()?.into_iter().min_by_key(|s| s.taken_unix_ms)
     }
 }
 

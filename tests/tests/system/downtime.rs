@@ -163,7 +163,7 @@ fn the_office_works_on_without_a_connection() -> Result<()> {
     let input = json!({
         "url": format!("https://localhost:{}", emr.port), "admin": admin, "doctor": doctor, "id": id,
         "patient": "Okonkwa-Lindqvist", "phone": "+1 555 010 4477", "pack": pack, "forged": forged,
-        "shots": shots, "modules": modules,
+        "name": "downtime", "shots": shots, "modules": modules,
     });
     let file = emr.dir.path().join("browser.json");
     fs::write(&file, serde_json::to_vec(&input)?)?;
