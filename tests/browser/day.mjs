@@ -272,7 +272,7 @@ await look('emr-upload');
 const title = page.getByLabel(/Title|Description/).first();
 if (await title.count()) await title.fill('Letter');
 await page.getByRole('button', { name: 'Upload' }).click();
-await page.waitForURL(new RegExp(chart));
+await page.waitForURL(new RegExp(chart + '(#.*)?$'));
 await look('emr-chart');
 await page.emulateMedia({ media: 'print' });
 await look('emr-chart-print');
