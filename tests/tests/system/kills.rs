@@ -181,8 +181,8 @@ fn daemons_killed_at_any_moment_lose_nothing_that_they_acknowledged() -> Result<
     }
     let healed = with_config(&bench.place, &bench.dir, &["heal", "--all", "--json"], "all.toml").output()?;
     let lines = String::from_utf8(healed.stdout)?;
-    let done = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let done = done.last().context("an answer of maintenance")?;
+    let mut done = lines.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let done = done.next().context("an answer of maintenance")?;
     let fine = |store: &Value| store["condition"] == "ok" && store["healed"] == 0;
     ensure!(done["stores"].as_array().is_some_and(|stores| stores.iter().all(fine)), "{done}");
     ensure!(unanswered >= kills() / 5, "only {unanswered} of {} kills came before the answer", kills());
