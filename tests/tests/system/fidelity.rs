@@ -84,12 +84,26 @@ fn a_store_that_the_disk_cannot_read_is_named_and_leaves_nothing_half_written() 
     awkward(&place.source())?;
     fs::write(place.source().join("large"), noise(5, 9_000_000))?;
     place.snapshot("t")?;
-    let packs = files(&place.repo().join("packs")).into_iter();
-    let bad = packs.max_by_key(|pack| pack.metadata().map_or(0, |meta| meta.len())).context("a pack")?;
+    // Which of the large packs holds the small files, their names decide: each one is tried.
+    let packs = files(&place.repo().join("packs"));
+    let size = |pack: &PathBuf| pack.metadata().map_or(0, |meta| meta.len());
+    let largest = packs.iter().map(size).max().context("a pack")?;
+    let bad: Vec<_> = packs.iter().filter(|pack| size(pack) == largest).collect();
+    let mut most = 0;
+    for pack in &bad {
+        most = most.max(around_a_pack_that_the_disk_cannot_read(&place, pack)?);
+    }
+    ensure!(most > 5, "whichever of {} packs cannot be read, {most} files come back at most", bad.len());
+    Ok(())
+}
+
+/// Restores with a pack that fails to read, then without: how many files the first one gave back.
+fn around_a_pack_that_the_disk_cannot_read(place: &Place, bad: &Path) -> Result<usize> {
     let name = bad.file_name().and_then(OsStr::to_str).context("name")?;
-    let into = place.path("back");
-    let restore = place.backupd(&["restore", "--tag", "t", "--into", into.to_str().context("path")?]);
-    let output = with_broken_disk(&[&bad], &restore).output()?;
+    let into = place.path(&format!("back-{name}"));
+    let restore =
+        || Ok::<_, anyhow::Error>(place.backupd(&["restore", "--tag", "t", "--into", into.to_str().context("path")?]));
+    let output = with_broken_disk(&[bad], &restore()?).output()?;
     let words = said(&output);
     ensure!(output.status.code() == Some(1), "{:?} {words}", output.status.code());
     for word in ["at store repo", name, "damaged or gone", "verify --read-data", "another store"] {
@@ -106,13 +120,13 @@ fn a_store_that_the_disk_cannot_read_is_named_and_leaves_nothing_half_written() 
             }
         }
     }
-    ensure!(whole > 5 && absent > 0, "{whole} whole, {absent} absent");
-    let verify = with_broken_disk(&[&bad], &place.backupd(&["verify", "--read-data"])).output()?;
+    ensure!(absent > 0, "nothing is absent");
+    let verify = with_broken_disk(&[bad], &place.backupd(&["verify", "--read-data"])).output()?;
     ensure!(verify.status.code() == Some(1) && said(&verify).contains(name), "{}", said(&verify));
     // The disk reads again: the same restore goes on from there.
-    ok(restore)?;
+    ok(restore()?)?;
     ensure!(describe(&into, true)? == describe(&place.source(), true)?, "the restored tree is another one");
-    Ok(())
+    Ok(whole)
 }
 
 fn flip(file: &Path, at: usize) -> Result<bool> {
