@@ -22,7 +22,7 @@ use backup_format::features::Purpose;
 use backup_format::index::parse_catalog;
 use backup_format::manifest::{NAME_BYTES_MAX, UnreadableReason};
 use backup_format::pack::PackRecord;
-use backup_format::sealed::{PartsKind, seal_parts};
+use backup_format::sealed::{OBJECT_BYTES_MAX, PartsKind, class_for, seal_parts};
 use backup_format::{CatalogKey, FormatError, ObjectHash, SealKey, SnapshotId, SourceId, WriterCredential};
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -144,6 +144,8 @@ pub struct SnapshotOutcome {
 /// An index object is written after so many packs, or so much time.
 const INDEX_PACKS: usize = 16;
 const INDEX_EVERY_MS: u64 = 10_000;
+/// What an index object takes beside the packs it lists, bytes, rounded up.
+const INDEX_ROOM: usize = 4 << 10;
 /// Attempts of one snapshot, the first included, when what it rests on turns out to be damaged, or a deletion plan comes.
 const ATTEMPTS_MAX: u32 = 3;
 /// How often progress is reported.
@@ -383,7 +385,11 @@ impl Sending<'_> {
         self.indexed_ms = now;
         let records = std::mem::take(&mut self.unindexed);
         let keys = (self.writer.catalog(), self.writer.seal_key());
-        for (name, bytes, catalog) in seal_index(self.env, keys, &records)? {
+        let mut sealed = Vec::new();
+        for group in index_groups(&records)? {
+            sealed.extend(seal_index(self.env, keys, group)?);
+        }
+        for (name, bytes, catalog) in sealed {
             self.bytes_added += bytes.len() as u64;
             let hash = ObjectHash::of(&bytes);
             if !self.gathered.is_full() {
@@ -411,6 +417,29 @@ impl Sending<'_> {
             // What fails here is only sent again next time.
             let _ = lane.drained().await;
         }
+    }
+}
+
+/// The packs that share an index object: one class up is four times as large, so what would half-fill it is cut to fill
+/// the class below.
+fn index_groups(records: &[PackRecord]) -> Result<Vec<&[PackRecord]>> {
+    let cost =
+        |record| backup_format::index::encode(std::slice::from_ref(record)).map(|(one, two)| one.len() + two.len());
+    let costs = records.iter().map(cost).collect::<std::result::Result<Vec<_>, _>>()?;
+    let (mut groups, mut rest, mut costs) = (Vec::new(), records, costs.as_slice());
+    loop {
+        let total = costs.iter().sum::<usize>() + INDEX_ROOM;
+        let class = class_for(total).unwrap_or(OBJECT_BYTES_MAX);
+        if rest.len() < 2 || class <= 1 << 20 || total * 4 >= class * 3 {
+            groups.push(rest);
+            return Ok(groups);
+        }
+        let mut room = class / 4 - INDEX_ROOM;
+        let fits = |cost: &&usize| room.checked_sub(**cost).map(|left| room = left).is_some();
+        let taken = costs.iter().take_while(fits).count().max(1);
+        let (group, others) = rest.split_at(taken);
+        groups.push(group);
+        (rest, costs) = (others, costs.split_at(taken).1);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::catalog::Known;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::plan_pack;
+use crate::plan::{is_due, plan_pack};
 use backup_format::pack::{CHUNK_RECORD_BYTES, PackRecord, SealedPack, seal_pack_into, segment_cost};
 use backup_format::sealed::OBJECT_BYTES_MAX;
 use backup_format::segment::{EncodedSegment, SegmentDecoder, SegmentEncoder};
@@ -23,27 +23,42 @@ const SMALL_SEGMENT_BYTES: usize = 960 << 10;
 /// On segments of this size level 2 is as small as level 3 on segments of 1 MiB, for two thirds of the time.
 const COMPRESSION_LEVEL: i32 = 2;
 
-/// What a segment collects: they are kept apart because one kind of neighbour spoils the other's compression.
+/// What a segment collects: they are kept apart because one kind of neighbour spoils the other's compression. Of small
+/// documents in one folder, kept apart by their first byte, a twenty-fifth is saved and no time is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    Packed,
+    /// What begins as JSON does.
+    Json,
+    /// What begins as XML and HTML do.
+    Markup,
+    Other,
     Raw,
     Tree,
 }
 
 impl Class {
-    const ALL: [Self; 3] = [Self::Packed, Self::Raw, Self::Tree];
+    const ALL: [Self; 5] = [Self::Json, Self::Markup, Self::Other, Self::Raw, Self::Tree];
+
+    fn of(kind: ChunkKind, bytes: &[u8]) -> Self {
+        match (kind, bytes.first()) {
+            (ChunkKind::Tree, _) => Self::Tree,
+            (ChunkKind::Data, _) if is_raw(bytes) => Self::Raw,
+            (ChunkKind::Data, Some(b'{' | b'[')) => Self::Json,
+            (ChunkKind::Data, Some(b'<')) => Self::Markup,
+            (ChunkKind::Data, _) => Self::Other,
+        }
+    }
 
     fn kind(self) -> ChunkKind {
         match self {
-            Self::Packed | Self::Raw => ChunkKind::Data,
+            Self::Json | Self::Markup | Self::Other | Self::Raw => ChunkKind::Data,
             Self::Tree => ChunkKind::Tree,
         }
     }
 
     fn bytes_max(self) -> usize {
         match self {
-            Self::Packed => SEGMENT_BYTES,
+            Self::Json | Self::Markup | Self::Other => SEGMENT_BYTES,
             Self::Raw => RAW_SEGMENT_BYTES,
             Self::Tree => SMALL_SEGMENT_BYTES,
         }
@@ -102,13 +117,12 @@ impl Room {
         Arc::new(Self { free: Mutex::new((packs.max(1), Vec::new())), changed: Condvar::new() })
     }
 
-    /// Waits for room; gives a buffer with it.
-    fn enter(room: &Arc<Self>) -> (Permit, Vec<u8>) {
+    /// Waits for room; a buffer comes with it.
+    fn enter(room: &Arc<Self>) -> Permit {
         let free = room.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = room.changed.wait_while(free, |free| free.0 == 0).unwrap_or_else(PoisonError::into_inner);
         free.0 -= 1;
-        let buffer = free.1.pop().unwrap_or_default();
-        (Permit { room: Arc::clone(room), buffer: Vec::new() }, buffer)
+        Permit { room: Arc::clone(room), buffer: free.1.pop().unwrap_or_default() }
     }
 }
 
@@ -193,34 +207,40 @@ impl Sealer {
         self.seal_ready(kind, false)
     }
 
-    /// Takes segments out under the lock, seals outside of it.
+    /// Waits for room first: segments that were taken out and wait with each worker would be a pack's memory more for each.
     fn seal_ready(&self, kind: ChunkKind, last: bool) -> Result<()> {
-        loop {
-            let segments: Vec<EncodedSegment> = {
-                let mut pending = self.pending(kind).lock().unwrap_or_else(PoisonError::into_inner);
-                if last {
-                    split_tail(&mut pending)?;
-                }
-                let costs: Vec<usize> = pending.iter().map(segment_cost).collect();
-                if !last && costs.iter().sum::<usize>() < OBJECT_BYTES_MAX / 2 {
-                    return Ok(());
-                }
-                let mut chosen = plan_pack(&costs, last).into_iter().peekable();
-                if chosen.peek().is_none() {
-                    return Ok(());
-                }
-                let all = std::mem::take(&mut *pending).into_iter().enumerate();
-                let (taken, left): (Vec<_>, Vec<_>) = all.partition(|(at, _)| chosen.next_if_eq(at).is_some());
-                *pending = left.into_iter().map(|(_, segment)| segment).collect();
-                taken.into_iter().map(|(_, segment)| segment).collect()
-            };
-            let (permit, buffer) = Room::enter(&self.room);
-            let keys = (&self.seal, self.repository);
+        while self.is_due(kind, last) {
+            let mut permit = Room::enter(&self.room);
+            let segments = self.take(kind, last)?;
+            if segments.is_empty() {
+                return Ok(());
+            }
+            let (buffer, keys) = (std::mem::take(&mut permit.buffer), (&self.seal, self.repository));
             let pack = seal_pack_into(buffer, &mut self.env.rng(), keys, kind, segments)?;
             pack.reopen(self.repository)?;
             let gone = |_| Error::new(ErrorKind::Retry, "sending ended early");
             self.packs.send(Permitted { pack, permit }).map_err(gone)?;
         }
+        Ok(())
+    }
+
+    fn is_due(&self, kind: ChunkKind, last: bool) -> bool {
+        let pending = self.pending(kind).lock().unwrap_or_else(PoisonError::into_inner);
+        is_due(pending.iter().map(segment_cost).sum(), last)
+    }
+
+    /// The segments of the next pack; none where another worker took them meanwhile.
+    fn take(&self, kind: ChunkKind, last: bool) -> Result<Vec<EncodedSegment>> {
+        let mut pending = self.pending(kind).lock().unwrap_or_else(PoisonError::into_inner);
+        if last {
+            split_tail(&mut pending)?;
+        }
+        let costs: Vec<usize> = pending.iter().map(segment_cost).collect();
+        let mut chosen = plan_pack(&costs, last).into_iter().peekable();
+        let all = std::mem::take(&mut *pending).into_iter().enumerate();
+        let (taken, left): (Vec<_>, Vec<_>) = all.partition(|(at, _)| chosen.next_if_eq(at).is_some());
+        *pending = left.into_iter().map(|(_, segment)| segment).collect();
+        Ok(taken.into_iter().map(|(_, segment)| segment).collect())
     }
 
     fn fail(&self, error: Error) {
@@ -256,7 +276,7 @@ impl Sealer {
     fn encode(&self, encoder: &mut SegmentEncoder, job: PlainSegment) -> Result<()> {
         let segment = match job.class {
             Class::Raw => EncodedSegment::raw(job.chunks, job.plain)?,
-            Class::Packed | Class::Tree => encoder.encode(job.chunks, job.plain)?,
+            Class::Json | Class::Markup | Class::Other | Class::Tree => encoder.encode(job.chunks, job.plain)?,
         };
         self.add(job.class.kind(), segment)
     }
@@ -325,7 +345,7 @@ pub(crate) struct Intake<'a> {
     sealer: &'a Sealer,
     lane: Lane,
     known: Known,
-    open: [OpenSegment; 3],
+    open: [OpenSegment; 5],
 }
 
 impl Intake<'_> {
@@ -338,11 +358,7 @@ impl Intake<'_> {
         let id = self.id_key.chunk_id(kind, bytes);
         if self.known.insert(id) {
             self.sealer.check()?;
-            let class = match kind {
-                ChunkKind::Tree => Class::Tree,
-                ChunkKind::Data if is_raw(bytes) => Class::Raw,
-                ChunkKind::Data => Class::Packed,
-            };
+            let class = Class::of(kind, bytes);
             // Of tiny chunks the records are the larger part.
             let records = (self.open(class).chunks.len() + 1) * CHUNK_RECORD_BYTES;
             if self.open(class).plain.len() + bytes.len() + records > class.bytes_max() {
@@ -359,9 +375,11 @@ impl Intake<'_> {
     }
 
     fn open(&mut self, class: Class) -> &mut OpenSegment {
-        let [packed, raw, tree] = &mut self.open;
+        let [json, markup, other, raw, tree] = &mut self.open;
         match class {
-            Class::Packed => packed,
+            Class::Json => json,
+            Class::Markup => markup,
+            Class::Other => other,
             Class::Raw => raw,
             Class::Tree => tree,
         }

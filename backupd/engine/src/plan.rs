@@ -8,13 +8,18 @@ const CHOICE_BYTES: usize = 2 << 20;
 /// Segments among which the end of a pack is chosen: all their choices are tried.
 const CHOICES: usize = 10;
 
+/// Whether segments of so many bytes make a pack.
+pub(crate) fn is_due(total: usize, last: bool) -> bool {
+    if last { total > 0 } else { total > capacity(OBJECT_BYTES_MAX) + CHOICE_BYTES }
+}
+
 /// Which segments go into the next pack, by their places in order; none while more segments should come first. A tail
-/// (`last`) is split over smaller classes, so that above 1 MiB no more than about a quarter is padding.
+/// (`last`) is split over smaller classes, so that above 1 MiB no more than about an eighth is padding.
 pub(crate) fn plan_pack(costs: &[usize], last: bool) -> Vec<usize> {
     let full = capacity(OBJECT_BYTES_MAX);
     let total: usize = costs.iter().sum();
     let all = || (0..costs.len()).collect();
-    if total > full + if last { 0 } else { CHOICE_BYTES } {
+    if total > full && is_due(total, last) {
         let fitting = fill(costs, full);
         // One that is too large for any class is for sealing to refuse.
         return if fitting.is_empty() { vec![0] } else { fitting };
@@ -23,7 +28,7 @@ pub(crate) fn plan_pack(costs: &[usize], last: bool) -> Vec<usize> {
         return Vec::new();
     }
     let Some(class) = CLASSES.into_iter().find(|class| total <= capacity(*class)) else { return Vec::new() };
-    if class <= 1 << 20 || total * 4 >= class * 3 {
+    if class <= 1 << 20 || total * 8 >= class * 7 {
         return all();
     }
     let smaller = CLASSES.into_iter().rev().filter(|candidate| *candidate < class);
