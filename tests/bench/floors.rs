@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! floors walk DIR            getdents and statx of a whole tree, two threads
-//! floors create FROM TO      directories and files of the same names and sizes as FROM's, two threads, zeros, no times
+//! floors create FROM TO      directories and files of the same names and sizes as FROM's, two threads, zeros, no times; flushed at
+//!                            the end, as a restore is
 //! floors tree DIR FILES      makes a tree of that many files, a hundred a directory, one distinct line each
 //! ```
 //!
@@ -173,7 +174,12 @@ fn create(tree: &[Directory], from: &Path, to: &Path) -> anyhow::Result<()> {
             }
         }
         Ok(())
-    })
+    })?;
+    Ok(rustix::fs::syncfs(open_readable(to)?)?)
+}
+
+fn open_readable(path: &Path) -> anyhow::Result<OwnedFd> {
+    Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn batches(files: &[File]) -> Vec<&[File]> {
