@@ -11,7 +11,7 @@ use crate::store::NamedStore;
 use crate::survey::{FETCHES, IdSet, View, fetch_noting, index_name, pack_name};
 use backup_format::index::{CatalogPack, parse_catalog};
 use backup_format::sealed::{PartsKind, open_parts};
-use backup_format::{CatalogKey, ChunkId, ObjectHash};
+use backup_format::{CatalogKey, ChunkId, FormatError, ObjectHash};
 use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -29,6 +29,7 @@ pub(crate) struct Catalog {
     runs: Vec<OpenRun>,
     next_name: u64,
     lacking: bool,
+    unread: Vec<ObjectHash>,
 }
 
 struct OpenRun {
@@ -41,7 +42,8 @@ struct OpenRun {
 impl Catalog {
     /// Opens the runs of the state. What is not whole is dropped: its index objects are read again.
     pub(crate) fn open(state: &Arc<State>) -> Self {
-        let mut catalog = Self { state: Arc::clone(state), runs: Vec::new(), next_name: 0, lacking: false };
+        let mut catalog =
+            Self { state: Arc::clone(state), runs: Vec::new(), next_name: 0, lacking: false, unread: Vec::new() };
         for name in state.file_names().into_iter().filter(|name| name.starts_with(RUN_FILE)) {
             let number = name.strip_prefix(RUN_FILE).and_then(|hex| u64::from_str_radix(hex, 16).ok());
             catalog.next_name = catalog.next_name.max(number.unwrap_or(0) + 1);
@@ -86,14 +88,21 @@ impl Catalog {
                 if let Err(error) = &opened {
                     log::warn!(object = name.as_str(), error:% = error; "index.unreadable");
                 }
-                opened.ok().map(|packs| (hash, packs))
+                (hash, opened)
             }
             .boxed()
         };
         let mut reads = futures::stream::iter(names.into_iter().map(read)).buffered(FETCHES);
         let mut gathered = Gathered::default();
-        while let Some(read) = reads.next().await {
-            let Some((hash, packs)) = read else { continue };
+        let mut foreign = HashSet::new();
+        while let Some((hash, opened)) = reads.next().await {
+            let packs = match opened {
+                Ok(packs) => packs,
+                Err(error) => {
+                    foreign.extend(is_nobodys(&error).then_some(hash));
+                    continue;
+                }
+            };
             gathered.add(hash, &packs);
             if gathered.chunks.len() >= GATHERED_MAX {
                 self.write_run(std::mem::take(&mut gathered))?;
@@ -102,7 +111,15 @@ impl Catalog {
         drop(reads);
         self.write_run(gathered)?;
         self.merge_runs();
+        let covered = self.covered();
+        let unread = listed.iter().filter(|hash| !covered.contains(*hash) && !foreign.contains(*hash));
+        self.unread = unread.copied().collect();
         Ok(())
+    }
+
+    /// Index objects that stores list and that are not in the runs: which packs they name is not known.
+    pub(crate) fn unread(&self) -> &[ObjectHash] {
+        &self.unread
     }
 
     /// Takes in index objects that this backup has written itself.
@@ -230,6 +247,14 @@ impl Catalog {
             open.run.find_where(id, is_held).is_some()
         })
     }
+}
+
+/// Whether an index object came as its name says and was never written by anybody who has the keys: what a store makes up
+/// must not hold up what others wrote. One of a later release or epoch may name packs.
+fn is_nobodys(error: &Error) -> bool {
+    let foreign =
+        |format: &FormatError| !format.is_not_damage() || matches!(format, FormatError::OtherRepository { .. });
+    error.source_format().is_some_and(foreign)
 }
 
 fn state_error(error: &io::Error) -> Error {

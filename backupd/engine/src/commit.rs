@@ -15,6 +15,7 @@ use crate::survey::{FETCHES, PACKS, Union, damaged};
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long the others are waited for once the quorum has the head. They are then *late*, and caught up another time.
@@ -39,9 +40,11 @@ impl Commit<'_> {
     pub(crate) fn keep_held(&self, state: &State, outcomes: &[StoreOutcome]) {
         let written = self.indexes.iter().map(|(name, _)| name).chain([&self.snapshot.0, &self.head.0]);
         let written: Vec<&String> = self.packs.iter().chain(written).collect();
-        for outcome in outcomes.iter().filter(|outcome| outcome.durable) {
-            let earlier = self.union.packs.keys().chain(self.union.others.keys());
-            held::keep(state, &outcome.store, earlier.chain(written.iter().copied()));
+        for (outcome, view) in outcomes.iter().zip(&self.union.views).filter(|(outcome, _)| outcome.durable) {
+            // What had to wait was not copied.
+            let copied = self.union.missing_at(view);
+            let there = view.objects().into_iter().flat_map(BTreeMap::keys).chain(&copied);
+            held::keep(state, &outcome.store, there.chain(written.iter().copied()));
         }
     }
 }

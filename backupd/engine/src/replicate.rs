@@ -88,7 +88,7 @@ async fn one_store((stores, stop): (&[NamedStore], &Stop), union: &Union, at: us
         Ok(_) => copy_in_order((stores, stop), union, at, &union.missing_at(view), done).await,
         Err(error) => Err(error.duplicate()),
     };
-    done.complete = caught_up.is_ok();
+    done.complete = caught_up.is_ok() && !union.heads_wait();
     done.error = caught_up.err();
 }
 

@@ -191,6 +191,8 @@ pub(crate) struct Union {
     pub(crate) damage: Damage,
     /// Some pack that an index object names, or some object that was found damaged, is held by no reachable store.
     absent: bool,
+    /// Names of index objects that stores hold and that could not be read: which packs must be where is not known.
+    unread: BTreeSet<String>,
     /// What is being deleted, and by which plan.
     pub(crate) condemned: Condemned,
 }
@@ -200,10 +202,11 @@ impl Union {
         self.views.iter().all(|view| view.listing.is_ok())
     }
 
-    /// Whether earlier heads must wait: what they reach may lie whole only at a store that does not answer. What is lost
-    /// at every store holds nothing back: a store without it is as good as the others.
-    fn heads_wait(&self) -> bool {
-        self.absent && !self.all_reachable()
+    /// Whether earlier heads must wait: what they reach is not known while an index object could not be read, and may lie
+    /// whole only at a store that does not answer. What is lost at every store holds nothing back: a store without it is
+    /// as good as the others.
+    pub(crate) fn heads_wait(&self) -> bool {
+        !self.unread.is_empty() || (self.absent && !self.all_reachable())
     }
 
     /// What a store lacks of everything that a snapshot may reach, in write order.
@@ -222,7 +225,7 @@ impl Union {
             .iter()
             .chain(&self.others)
             .filter(|(name, size)| objects.get(*name) != Some(size))
-            .filter(|(name, _)| !(heads_wait && name.starts_with(HEADS)))
+            .filter(|(name, _)| !(self.unread.contains(*name) || heads_wait && name.starts_with(HEADS)))
             .map(|(name, _)| name.clone())
             .collect();
         missing.sort_by_key(|name| rank(name));
@@ -269,8 +272,10 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
     let packs = catalog.mark_held(&held, &condemned);
     let gone = |name: &String| !packs.contains_key(name) && !others.contains_key(name) && !going.contains(name);
     let absent = catalog.lacks_packs() || damage.names().iter().any(gone);
+    // One that is damaged wherever it lies will not be read tomorrow either: it is lost, and so are its packs.
+    let unread = catalog.unread().iter().map(index_name).filter(|name| others.contains_key(name)).collect();
     let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
-    Ok((Union { views, packs, others, heads, damage, absent, condemned }, catalog))
+    Ok((Union { views, packs, others, heads, damage, absent, unread, condemned }, catalog))
 }
 
 /// Compares what each store holds with what it was last seen to hold: a loss is noted. `now` is when.

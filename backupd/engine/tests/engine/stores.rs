@@ -3,12 +3,17 @@
 use crate::practice::{Practice, describe, fill, noise, settle};
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
-    Env, ErrorKind, KnownHeads, NamedStore, NoProgress, Stop, UnlockWith, VerifyRequest, heads, heads_since, keyring,
-    losses, recover_writer, replicate, replicate_until, snapshot, unlock, verify, verify_keyless,
+    Env, Error, ErrorKind, KnownHeads, ListedObject, NamedStore, NoProgress, Stop, Store, UnlockWith, VerifyRequest,
+    heads, heads_since, keyring, losses, recover_writer, replicate, replicate_until, snapshot, unlock, verify,
+    verify_keyless,
 };
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 fn faulty(store: &NamedStore, fault: Fault) -> NamedStore {
     NamedStore::new(store.name.clone(), Arc::new(FaultStore::new(Arc::clone(&store.store), fault)), true)
@@ -123,6 +128,58 @@ async fn a_dead_store_among_three_neither_stops_the_others_nor_stays_behind() {
         practice.objects("store-0").keys().collect::<Vec<_>>()
     );
     let back = practice.restore_from(&b, taken.id).await;
+    assert_eq!(describe(&back), describe(&practice.source()));
+}
+
+/// A store whose credentials expire: it lists, and refuses to give index objects so many times.
+struct Refuses {
+    inner: Arc<dyn Store>,
+    left: AtomicU32,
+}
+
+impl Store for Refuses {
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
+        self.inner.put(name, bytes)
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        let refused = name.starts_with("index/")
+            && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if refused {
+            return Box::pin(std::future::ready(Err(Error::new(ErrorKind::Denied, "the credentials have expired"))));
+        }
+        self.inner.get(name)
+    }
+
+    fn get_range<'a>(&'a self, name: &'a str, range: Range<u64>) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        self.inner.get_range(name, range)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, backup_engine::Result<Vec<ListedObject>>> {
+        self.inner.list(prefix)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_is_not_handed_on_while_an_index_object_could_not_be_read() {
+    let practice = Practice::new(2).await;
+    fill(&practice.source());
+    let stores = [practice.stores[0].clone(), faulty(&practice.stores[1], Fault::Dead)];
+    let taken =
+        snapshot(&practice.env, &practice.made.writer, &stores, practice.request(1), &NoProgress).await.unwrap();
+    // Each index object is refused when the catalog is read, and given when it is to be copied.
+    let indexes = practice.objects("store-0").keys().filter(|name| name.starts_with("index/")).count();
+    let inner = Arc::clone(&practice.stores[0].store);
+    let refuses = Arc::new(Refuses { inner, left: AtomicU32::new(indexes as u32) });
+    let stores = [NamedStore::new("store-0", refuses, true), practice.stores[1].clone()];
+    let copied = |done: Vec<backup_engine::StoreCatchUp>| done.into_iter().nth(1).unwrap();
+    let done = copied(replicate(&practice.env, &practice.made.writer, &stores, None).await.unwrap());
+    assert!(!done.complete, "{done:?}");
+    let there = practice.objects("store-1");
+    assert!(!there.keys().any(|name| name.starts_with("heads/") || name.starts_with("index/")), "{:?}", there.keys());
+    let done = copied(replicate(&practice.env, &practice.made.writer, &stores, None).await.unwrap());
+    assert!(done.complete, "{done:?}");
+    let back = practice.restore_from(&practice.stores[1], taken.id).await;
     assert_eq!(describe(&back), describe(&practice.source()));
 }
 
