@@ -115,7 +115,7 @@ async fn union_of_heads(
 ) -> Result<Heads> {
     let views = views(stores, HEADS).await;
     let mut found: BTreeMap<HeadName, Vec<usize>> = BTreeMap::new();
-    let mut rejected = Vec::new();
+    let (mut rejected, mut bad) = (Vec::new(), Vec::new());
     for (at, (store, view)) in stores.iter().zip(&views).enumerate() {
         for name in view.objects().into_iter().flat_map(BTreeMap::keys) {
             match name.parse::<HeadName>() {
@@ -147,8 +147,8 @@ async fn union_of_heads(
     let mut linked = Vec::new();
     let names: Vec<HeadName> = found.keys().copied().collect();
     let mut reads = futures::stream::iter(found.into_iter().map(read)).buffered(FETCHES);
-    while let Some((name, (snapshot, bad))) = reads.next().await {
-        rejected.extend(bad);
+    while let Some((name, (snapshot, found))) = reads.next().await {
+        bad.extend(found.into_iter().map(|rejected| (name, rejected)));
         if let Some((mut info, head)) = snapshot {
             let claimed = claims.get(&(head.source, head.incarnation, head.counter));
             info.forked = claimed.is_some_and(|hashes| hashes.len() > 1);
@@ -161,6 +161,8 @@ async fn union_of_heads(
     }
     let plans = survey::views(stores, CONDEMNED).await;
     let condemned = Condemned::read(catalog, stores, &plans, None).await;
+    // Of what is being taken out a lock may keep the head when its snapshot has gone.
+    rejected.extend(bad.into_iter().filter(|(name, _)| !condemned.takes_out(name)).map(|(_, rejected)| rejected));
     let (mut snapshots, mut uncommitted, mut going, mut links) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for link in newest_first(linked) {
         let name = link.name();

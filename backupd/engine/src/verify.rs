@@ -11,7 +11,7 @@ use crate::heads::{read_manifest, read_signed};
 use crate::keys::{KEYRINGS, require_at};
 use crate::locations::Locations;
 use crate::progress::{Phase, Progress, ProgressEvent};
-use crate::read::Reader;
+use crate::read::{Reader, read_index};
 use crate::store::NamedStore;
 use crate::survey::{
     FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, View, by_object, fetch, hash_in_name, pack_name,
@@ -80,7 +80,7 @@ pub async fn verify(
     let small = |name: &&String| [KEYRINGS, TOMBSTONES, CONDEMNED].iter().any(|prefix| name.starts_with(prefix));
     hash_all(store, listed.keys().filter(small).cloned().collect(), &mut outcome, progress).await?;
     let before = (outcome.missing.clone(), outcome.corrupt.clone());
-    let heads = heads(open, store, &listed, &mut outcome).await?;
+    let (heads, condemned) = heads(open, store, &listed, &mut outcome).await?;
     let wanted = match request.snapshot {
         Some(wanted) if heads.contains(&wanted) => {
             // Other heads are no matter of this one's.
@@ -92,13 +92,14 @@ pub async fn verify(
         }
         None => heads,
     };
+    let one = request.snapshot.is_some();
+    let excused = if one { BTreeSet::new() } else { excused(open, store, &listed, &condemned).await? };
     listed.retain(|name, _| name.starts_with(PACKS) || name.starts_with(SNAPSHOTS));
     // Index objects are compared with their names as they are read.
     let reader = Reader::load(env, open, store).await?;
     outcome.objects += reader.indexes.0;
     outcome.bytes_read += reader.indexes.1;
-    let one = request.snapshot.is_some();
-    let mut check = Check { reader: &reader, listed: &listed, again, one, outcome, unread: Vec::new() };
+    let mut check = Check { reader: &reader, listed: &listed, again, one, excused, outcome, unread: Vec::new() };
     let reached = check.trees(&wanted).await?;
     // What a damaged index object says may stand in others too: one snapshot may do without it.
     if !one || reached.unknown > 0 || !check.unread.is_empty() {
@@ -113,13 +114,34 @@ pub async fn verify(
     Ok(outcome)
 }
 
-/// The snapshots that the store's heads name.
+/// Packs that may be gone: the newest order takes them out, or an index object that names them. A lock may keep an index
+/// object for long, and a writer that slept may have put one after its packs had gone.
+async fn excused(
+    open: &OpenKey,
+    store: &NamedStore,
+    listed: &BTreeMap<String, u64>,
+    condemned: &Condemned,
+) -> Result<BTreeSet<ObjectName>> {
+    let going = condemned.going();
+    let mut packs: BTreeSet<ObjectName> = going.iter().filter(|name| name.starts_with(PACKS)).cloned().collect();
+    for name in listed.keys().filter(|name| name.starts_with(INDEXES) && going.contains(*name)) {
+        match read_index(open, store, name).await {
+            Ok(records) => packs.extend(records.iter().map(|record| pack_name(&record.name))),
+            // It is told when all of them are read.
+            Err(error) if is_loss(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(packs)
+}
+
+/// The snapshots that the store's heads name, and what is being deleted.
 async fn heads(
     open: &OpenKey,
     store: &NamedStore,
     listed: &BTreeMap<String, u64>,
     outcome: &mut VerifyOutcome,
-) -> Result<BTreeSet<SnapshotId>> {
+) -> Result<(BTreeSet<SnapshotId>, Condemned)> {
     let jobs = listed.iter().filter(|(name, _)| name.starts_with(HEADS));
     let jobs = jobs.map(|(name, size)| (*size as usize, name.clone()));
     let read = |name: String| {
@@ -155,7 +177,7 @@ async fn heads(
     let names = listed.keys().filter_map(|name| name.parse().ok());
     let missing = gaps(open.catalog(), std::slice::from_ref(store), names, &heads).await?;
     outcome.missing.extend(missing.iter().map(ToString::to_string));
-    Ok(ids)
+    Ok((ids, condemned))
 }
 
 async fn is_late(open: &OpenKey, store: &NamedStore, condemned: &Condemned, head: &Head) -> bool {
@@ -186,6 +208,8 @@ struct Check<'r, 'a> {
     again: BTreeSet<String>,
     /// One snapshot is asked for, not the whole store.
     one: bool,
+    /// Packs that are no loss when they are gone, unless something needs them.
+    excused: BTreeSet<ObjectName>,
     outcome: VerifyOutcome,
     /// Snapshots of whose trees something could not be read.
     unread: Vec<SnapshotId>,
@@ -289,13 +313,13 @@ impl Check<'_, '_> {
         bad.append(&mut found.bad.lock().unwrap_or_else(PoisonError::into_inner));
         let numbers: BTreeSet<u32> = bad.iter().map(|(number, _)| *number).collect();
         for (number, error) in bad {
+            let Some(name) = self.reader.locations.pack(number).map(|pack| pack_name(&pack.name)) else { continue };
             // A snapshot is whole when each of its chunks lies whole in some pack; the whole store is only without damage.
-            if self.one && self.unread.is_empty() && !self.needs(reached, number, &numbers) && is_loss(&error) {
+            let excused = self.one || error.kind() == ErrorKind::NotFound && self.excused.contains(&name);
+            if excused && self.unread.is_empty() && !self.needs(reached, number, &numbers) && is_loss(&error) {
                 continue;
             }
-            if let Some(pack) = self.reader.locations.pack(number) {
-                self.outcome.note(pack_name(&pack.name), error)?;
-            }
+            self.outcome.note(name, error)?;
         }
         if self.outcome.is_ok() {
             // Every object is what was written, and yet a tree cannot be followed: the writer made it so.

@@ -170,9 +170,14 @@ impl Land {
         numbers.map(|name| name.number).max().unwrap_or(0).saturating_add(1)
     }
 
-    /// An object's size at whichever store lists it.
+    /// An object's size, as the store says that lists the most of it.
     pub(super) fn size_of(&self, name: &str) -> u64 {
-        self.views.iter().filter_map(View::objects).find_map(|objects| objects.get(name).copied()).unwrap_or(0)
+        self.views.iter().filter_map(View::objects).filter_map(|objects| objects.get(name).copied()).max().unwrap_or(0)
+    }
+
+    /// Whether some store lists an object with this size. At another it may be cut short.
+    pub(super) fn somewhere(&self, name: &str, size: u64) -> bool {
+        self.views.iter().filter_map(View::objects).any(|objects| objects.get(name) == Some(&size))
     }
 
     /// Whether every store lists an object with this size.

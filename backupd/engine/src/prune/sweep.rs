@@ -57,12 +57,19 @@ impl Sweep {
             return Ok(sweep);
         }
         let kept = Kept::of(&reader.locations, mark, land);
-        sweep.choose_packs(&reader.locations, &kept, land, request);
-        sweep.choose_indexes(reader, land).await?;
+        let used = sweep.choose_packs(&reader.locations, &kept, land, request);
+        sweep.choose_indexes(reader, land, &used).await?;
         Ok(sweep)
     }
 
-    fn choose_packs(&mut self, locations: &Locations, kept: &Kept, land: &Land, request: &PruneRequest<'_>) {
+    /// Gives the packs that stay because something needs them.
+    fn choose_packs(
+        &mut self,
+        locations: &Locations,
+        kept: &Kept,
+        land: &Land,
+        request: &PruneRequest<'_>,
+    ) -> BTreeSet<ObjectHash> {
         let (mut used, mut thin, mut small) = (BTreeSet::new(), Vec::new(), BTreeMap::<u8, Vec<u32>>::new());
         for number in 0..locations.packs_count() as u32 {
             let (Some(pack), Some(usage)) = (locations.pack(number), kept.uses.get(number as usize)) else { continue };
@@ -70,6 +77,10 @@ impl Sweep {
                 continue;
             }
             used.insert(pack.name);
+            if !land.somewhere(&pack_name(&pack.name), u64::from(pack.bytes)) {
+                // Nobody could read it.
+                continue;
+            }
             if pack.bytes <= SMALL_PACK_BYTES {
                 small.entry(pack.kind.code()).or_default().push(number);
             } else if usage.live * 100 < content(locations, number) * u64::from(request.rewrite_below_percent) {
@@ -102,10 +113,11 @@ impl Sweep {
         }
         let listed = land.listed(PACKS).into_keys().filter_map(hash_in_name);
         self.packs = sorted(listed.filter(|pack| !used.contains(pack)).collect());
+        used
     }
 
     /// Index objects that name a pack that goes are replaced; so are small ones, when there are many.
-    async fn choose_indexes(&mut self, reader: &Reader<'_>, land: &Land) -> Result<()> {
+    async fn choose_indexes(&mut self, reader: &Reader<'_>, land: &Land, used: &BTreeSet<ObjectHash>) -> Result<()> {
         let listed = land.listed(INDEXES);
         self.indexes_listed = listed.len();
         let going: HashSet<ObjectHash> = self.packs.iter().copied().collect();
@@ -121,9 +133,10 @@ impl Sweep {
         let mut reads = futures::stream::iter(names.into_iter().map(read)).buffered(FETCHES);
         let mut records: BTreeMap<ObjectHash, PackRecord> = BTreeMap::new();
         while let Some((hash, size, said)) = reads.try_next().await? {
-            // A pack that nobody holds any more is said no longer.
+            // A pack that nobody holds any more is said no longer, unless something needs it: it may come back.
             let gone = |record: &PackRecord| {
-                going.contains(&record.name) || land.size_of(&pack_name(&record.name)) != u64::from(record.bytes)
+                let held = || land.somewhere(&pack_name(&record.name), u64::from(record.bytes));
+                going.contains(&record.name) || !(used.contains(&record.name) || held())
             };
             let merged = small && size < SMALL_INDEX_BYTES || said.iter().any(gone);
             if !merged {
