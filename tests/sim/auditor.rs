@@ -10,8 +10,8 @@ use crate::world::World;
 use backup_engine::prune::Proposal;
 use backup_engine::store::AsOfStore;
 use backup_engine::{
-    Env, Error, NamedStore, NoProgress, Node, NodeKind, OpenKey, Page, SnapshotId, SnapshotInfo, SnapshotOutcome,
-    VerifyRequest, View, candidate_of, heads, heads_with_tags, verify, verify_keyless,
+    Env, Error, Heads, NamedStore, NoProgress, Node, NodeKind, OpenKey, Page, SnapshotId, SnapshotInfo,
+    SnapshotOutcome, VerifyRequest, View, candidate_of, heads, heads_with_tags, verify, verify_keyless,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +47,8 @@ pub struct Auditor {
     /// What came back, by store and by what had happened to the store until then.
     seen: Mutex<BTreeSet<(String, SnapshotId, u64)>>,
     verified: Mutex<BTreeMap<String, (u64, usize)>>,
+    /// What each snapshot's sealed manifest calls it.
+    tags: Mutex<BTreeMap<SnapshotId, Option<String>>>,
     /// Every store was caught up in peace.
     pub caught_up: AtomicBool,
 }
@@ -68,8 +70,8 @@ impl From<Error> for Flaw {
 impl Auditor {
     pub fn new(env: Env, open: OpenKey, shelves: &[Arc<Shelf>]) -> Self {
         let shelves = shelves.to_vec();
-        let (seen, verified) = (Mutex::default(), Mutex::default());
-        Self { env, open, shelves, truths: Mutex::default(), seen, verified, caught_up: false.into() }
+        let (seen, verified, tags) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { env, open, shelves, truths: Mutex::default(), seen, verified, tags, caught_up: false.into() }
     }
 
     fn truths(&self) -> MutexGuard<'_, BTreeMap<String, Truth>> {
@@ -146,6 +148,22 @@ impl Auditor {
         Ok(())
     }
 
+    /// The heads of a store with their tags. A snapshot's id is the hash of what says its tag, so that is opened once for all
+    /// stores: it takes most of the time.
+    async fn heads_of(&self, store: &NamedStore) -> backup_engine::Result<Heads> {
+        let only = std::slice::from_ref(store);
+        let mut found = heads(&self.env, self.open.catalog(), only).await?;
+        let known = || self.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = found.snapshots.iter().any(|info| !known().contains_key(&info.id));
+        if new {
+            found = heads_with_tags(&self.env, &self.open, only).await?;
+            known().extend(found.snapshots.iter().map(|info| (info.id, info.tag.clone())));
+        }
+        let known = known();
+        found.snapshots.iter_mut().for_each(|info| info.tag = known.get(&info.id).cloned().flatten());
+        Ok(found)
+    }
+
     /// I1, I2: every head of every store restores what its source held, from that store alone; where the store has lost or
     /// changed something, it may fail, but never gives anything else. Gives what came back: store and tag.
     pub async fn check_stores(&self) -> Verdict<BTreeSet<(String, String)>> {
@@ -199,7 +217,7 @@ impl Auditor {
     pub async fn check_locks(&self, world: &Arc<World>) -> Verdict<()> {
         for shelf in self.shelves.iter().filter(|shelf| shelf.keeping == Keeping::Versions) {
             let direct = Direct::to(shelf);
-            let found = heads_with_tags(&self.env, &self.open, std::slice::from_ref(&direct)).await;
+            let found = self.heads_of(&direct).await;
             let found = found.map_err(|error| format!("I8: {}: {error}", shelf.name))?.snapshots;
             let mut whole = Vec::new();
             let view = View::open(&self.env, &self.open, &direct).await;
@@ -264,7 +282,7 @@ impl Auditor {
 
     /// The snapshots whose content comes back, and those whose does not.
     async fn check_store(&self, shelf: &Shelf, store: &NamedStore, clean: bool) -> Verdict<(Vec<String>, Vec<String>)> {
-        let found = match heads_with_tags(&self.env, &self.open, std::slice::from_ref(store)).await {
+        let found = match self.heads_of(store).await {
             Ok(found) => found,
             Err(error) if clean => return Err(format!("I1: the heads of {}: {error}", shelf.name)),
             Err(_) => return Ok((Vec::new(), Vec::new())),
@@ -401,13 +419,13 @@ impl Auditor {
         let safe = |at: &usize| self.shelves.get(*at).is_some_and(|shelf| !shelf.was_damaged());
         let mut kept = BTreeSet::new();
         for (_, store) in self.direct().into_iter().enumerate().filter(|(at, _)| safe(at)) {
-            let found = heads_with_tags(&self.env, &self.open, std::slice::from_ref(&store)).await;
+            let found = self.heads_of(&store).await;
             let found = found.map_err(|error| error.to_string())?.snapshots.into_iter();
             let retained = found.filter(|info| self.is_retained(info.tag.as_deref().unwrap_or_default()));
             kept.extend(retained.map(|info| info.id));
         }
         for (shelf, store) in self.shelves.iter().zip(self.direct()) {
-            let found = heads_with_tags(&self.env, &self.open, std::slice::from_ref(&store)).await;
+            let found = self.heads_of(&store).await;
             let found = found.map_err(|error| format!("I6: {}: {error}", shelf.name))?.snapshots;
             let there: BTreeSet<_> = found.iter().map(|info| info.id).collect();
             if let Some(lacking) = kept.iter().find(|id| !there.contains(id)) {

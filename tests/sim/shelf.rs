@@ -14,6 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub type Objects = BTreeMap<String, Bytes>;
 
+/// Whether bytes are the same; those that nobody touched are shared, and need no look.
+fn same(a: &Bytes, b: &Bytes) -> bool {
+    (a.as_ptr(), a.len()) == (b.as_ptr(), b.len()) || a == b
+}
+
 /// What a store does with what it holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeping {
@@ -273,7 +278,7 @@ impl Shelf {
     pub fn altered(&self) -> Vec<String> {
         let inner = self.inner();
         let wrong = |(name, bytes): &(&String, &Bytes)| {
-            inner.honest.get(*name).or_else(|| inner.out.get(*name)) != Some(*bytes)
+            !inner.honest.get(*name).or_else(|| inner.out.get(*name)).is_some_and(|came| same(came, bytes))
         };
         inner.objects.iter().filter(wrong).map(|(name, _)| name.clone()).collect()
     }
@@ -284,7 +289,8 @@ impl Shelf {
         let inner = self.inner();
         let whole = |name: &str| {
             let honest = inner.honest.get(name).or_else(|| inner.out.get(name));
-            (1..=8).any(|number| honest.is_some() && inner.objects.get(&format!("{name}.{number}")) == honest)
+            let there = |number| inner.objects.get(&format!("{name}.{number}"));
+            honest.is_some_and(|honest| (1..=8).filter_map(there).any(|beside| same(beside, honest)))
         };
         altered.into_iter().filter(|name| candidate_of(name).is_none() && !whole(name)).collect()
     }
@@ -297,14 +303,16 @@ impl Shelf {
     /// Names of those that are there as they came.
     pub fn whole(&self) -> Vec<String> {
         let inner = self.inner();
-        let whole = inner.objects.iter().filter(|(name, bytes)| inner.honest.get(*name) == Some(bytes));
+        let as_it_came = |name: &str, bytes: &Bytes| inner.honest.get(name).is_some_and(|came| same(came, bytes));
+        let whole = inner.objects.iter().filter(|(name, bytes)| as_it_came(name, bytes));
         whole.map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether everything that came is there and as it came.
     pub fn is_clean(&self) -> bool {
         let inner = self.inner();
-        inner.objects == inner.honest
+        let pairs = || inner.objects.iter().zip(&inner.honest);
+        inner.objects.len() == inner.honest.len() && pairs().all(|(is, came)| is.0 == came.0 && same(is.1, came.1))
     }
 
     /// Whether anything was ever lost or changed here.

@@ -5,6 +5,7 @@
 use crate::aead::{SlotCipher, SlotKey, TAG_BYTES};
 use crate::error::{FormatError, Result};
 use rand_core::CryptoRng;
+use std::sync::OnceLock;
 use x_wing::{Ciphertext, Decapsulate, DecapsulationKey, Decapsulator, Encapsulate, EncapsulationKey, KeyExport};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -69,20 +70,43 @@ impl SealKey {
 }
 
 /// An X-Wing private key, as its 32-byte seed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub(crate) struct OpenSeed([u8; 32]);
+#[derive(Clone)]
+pub(crate) struct OpenSeed {
+    seed: [u8; 32],
+    /// Made at the first use: whoever opens one key opens many. It wipes itself.
+    expanded: OnceLock<DecapsulationKey>,
+}
+
+impl Zeroize for OpenSeed {
+    fn zeroize(&mut self) {
+        self.seed.zeroize();
+        self.expanded = OnceLock::new();
+    }
+}
+
+impl Drop for OpenSeed {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for OpenSeed {}
 
 impl OpenSeed {
     pub(crate) fn from_bytes(seed: [u8; 32]) -> Self {
-        Self(seed)
+        Self { seed, expanded: OnceLock::new() }
     }
 
     pub(crate) fn expose(&self) -> &[u8; 32] {
-        &self.0
+        &self.seed
+    }
+
+    fn expanded(&self) -> &DecapsulationKey {
+        self.expanded.get_or_init(|| DecapsulationKey::from(self.seed))
     }
 
     pub(crate) fn wrap_key(&self) -> WrapKey {
-        WrapKey(DecapsulationKey::from(self.0).encapsulation_key().clone())
+        WrapKey(self.expanded().encapsulation_key().clone())
     }
 
     pub(crate) fn seal_key(&self, epoch: u32) -> SealKey {
@@ -95,7 +119,7 @@ impl OpenSeed {
         }
         let (ciphertext, sealed) = wrapped.split_at(x_wing::CIPHERTEXT_SIZE);
         let ciphertext = Ciphertext::try_from(ciphertext).map_err(|_| FormatError::Truncated { what: WHAT })?;
-        let shared = DecapsulationKey::from(self.0).decapsulate(&ciphertext);
+        let shared = self.expanded().decapsulate(&ciphertext);
         let plain = Zeroizing::new(wrapping_cipher(&shared.into(), binding).open(0, sealed, WHAT)?);
         let key: [u8; 32] = plain.as_slice().try_into().map_err(|_| FormatError::Invalid { what: WHAT })?;
         Ok(SlotKey::from_bytes(key))
