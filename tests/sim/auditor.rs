@@ -248,13 +248,18 @@ impl Auditor {
     }
 
     /// A download that came damaged is taken for damage of the store until somebody reads it again. Until catch-up in peace
-    /// a head may so stand at a store that lacks what only the other has: it was thought to be lost.
+    /// a head may so stand at a store that lacks what only the other has: it was thought to be lost. Or it was lost, and came
+    /// back with a store that was set back.
     fn may_lack(&self, shelf: &Shelf) -> bool {
-        if self.caught_up.load(Ordering::SeqCst) || !shelf.met(Fault::WrongBytes) {
+        if self.caught_up.load(Ordering::SeqCst) {
             return false;
         }
         let taken: BTreeSet<String> = shelf.taken().into_iter().collect();
-        self.shelves.iter().flat_map(|other| other.whole()).any(|name| !taken.contains(&name))
+        let doubted = shelf.met(Fault::WrongBytes);
+        let lacks = |other: &Arc<Shelf>| {
+            other.whole().iter().any(|name| !taken.contains(name) && (doubted || other.has_returned(name)))
+        };
+        self.shelves.iter().any(lacks)
     }
 
     /// Whether something that a store took is whole at none. Catch-up then makes the others no better than that store.

@@ -8,7 +8,7 @@ use backup_engine::store::versions::Lock;
 use backup_engine::{Error, ErrorKind, ListedObject, NamedStore, Result, Store, candidate_of};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -69,6 +69,8 @@ struct Inner {
     /// What ails the store, and for how many requests.
     condition: Option<(Fault, u64)>,
     damaged: bool,
+    /// What was gone and came back.
+    returned: BTreeSet<String>,
     /// How often something that was there became another thing, or went.
     changes: u64,
     /// What no store would let happen, and somebody tried.
@@ -332,7 +334,15 @@ impl Shelf {
         inner.damaged = true;
         inner.changes += 1;
         let at = inner.days.len().saturating_sub(days);
-        inner.objects = inner.days.get(at).cloned().unwrap_or_default();
+        let then = inner.days.get(at).cloned().unwrap_or_default();
+        let back: Vec<String> = then.keys().filter(|name| !inner.objects.contains_key(*name)).cloned().collect();
+        inner.returned.extend(back);
+        inner.objects = then;
+    }
+
+    /// Whether an object was gone here and came back when the store was set back once more.
+    pub fn has_returned(&self, name: &str) -> bool {
+        self.inner().returned.contains(name)
     }
 
     pub fn ail(&self, condition: Option<(Fault, u64)>) {
