@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
     let bundles = PathBuf::from(std::env::args_os().nth(1).context("give the folder of the bundles")?);
     let dir = tempfile::tempdir()?;
     let settings = settings(dir.path())?;
-    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive)?;
+    let store = Store::open(&settings.data_dir, Clock::system(), Mode::New)?;
     import_all(&store, &bundles)?;
     read_and_search(&store)?;
     let bytes = std::fs::metadata(settings.data_dir.join("records.sqlite"))?.len();

@@ -10,7 +10,7 @@ use appliance::export;
 use appliance::import::{self, ImportCommand};
 use appliance::settings::Settings;
 use appliance::store::{Mode, Store};
-use appliance::{probe, seed, serve, upgrade};
+use appliance::{probe, seed, serve, store, upgrade};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,7 +27,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the service
+    /// Begin a new practice: make its empty database. Records that are there stay as they are
+    Init,
+    /// Run the service; the database has to be there
     Serve,
     /// Move in: bring in what another system wrote, while the service is stopped
     Import {
@@ -112,6 +114,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     service::log::init("appliance");
     match cli.command {
+        Command::Init => init(&Settings::load(&cli.config)?.data_dir),
         Command::Serve => serve::run(Settings::load(&cli.config)?).map(|()| ExitCode::SUCCESS),
         Command::Import { command } => {
             let settings = Settings::load(&cli.config)?;
@@ -138,6 +141,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Upgrade { command } => upgrade_command(&Settings::load(&cli.config)?.data_dir, &command),
         Command::User { command } => user(&cli.config, command),
     }
+}
+
+fn init(data_dir: &Path) -> anyhow::Result<ExitCode> {
+    if store::is_begun(data_dir)? {
+        println!("a practice's records are in {} already: nothing was changed", data_dir.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    Store::open(data_dir, Clock::system(), Mode::New)?;
+    println!("the empty database of a new practice is in {}", data_dir.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn export_all(settings: &Settings, dir: &Path) -> anyhow::Result<ExitCode> {

@@ -61,7 +61,7 @@ struct Server {
 
 fn ours(folder: &Path, seconds: u64) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let store = Store::open(dir.path(), Clock::system(), Mode::Exclusive)?;
+    let store = Store::open(dir.path(), Clock::system(), Mode::New)?;
     log_in(&store)?;
     let seen = load(&store, folder)?;
     drop(store);

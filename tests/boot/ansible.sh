@@ -199,6 +199,18 @@ active second
 if play drift --check && grep -qE '^boot-test +: .*changed=0 ' "$work/drift.log"; then ok "check mode reports no drift"; else
     bad "check mode reports no drift"; tail -n 20 "$work/drift.log"
 fi
+# The disk of the records is not there: the EMR does not start empty, and the playbook does not make it.
+missing() {
+    inside sh -c 'systemctl stop holdfast-appliance && mkdir /root/disk && mv /var/lib/holdfast/appliance/* /root/disk/'
+    play missing
+    inside sh -c '! systemctl is-active -q holdfast-appliance && journalctl --no-pager -u holdfast-appliance | grep -q "appliance init" &&
+        test -z "$(ls -A /var/lib/holdfast/appliance)"'
+}
+back() { inside sh -c 'systemctl stop holdfast-appliance; mv /root/disk/* /var/lib/holdfast/appliance/ && systemctl start holdfast-appliance'; }
+if missing; then ok "records that are missing are not begun anew"; else
+    bad "records that are missing are not begun anew"; tail -n 10 "$work/missing.log"
+fi
+if back; then ok "with the records back the EMR starts"; else bad "with the records back the EMR starts"; fi
 check "the writer and the verifier answer over TLS" remote status
 check "the console hears the writer over TLS: a duty is held by nobody" alert serve duty-unassigned keys
 check "the console's mail arrives" mailed

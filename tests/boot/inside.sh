@@ -132,6 +132,15 @@ check "programs, users, units and folders installed" install_all
 check "two providers run" providers
 check "settings written" write_settings
 check "keys made" keys
+# A data disk that is not mounted looks like this; to begin a practice on it is for a person to say.
+unbegun() {
+    local said
+    said=$(runuser -u holdfast-appliance -- /usr/lib/holdfast/appliance serve --config /etc/holdfast/appliance.toml 2>&1) && return 1
+    echo "$said"
+    grep -q "appliance init" <<<"$said" && [ -z "$(ls -A /var/lib/holdfast/appliance)" ]
+}
+check "without a database the EMR refuses to start, and says what to do" unbegun
+check "a new practice is begun" runuser -u holdfast-appliance -- /usr/lib/holdfast/appliance init --config /etc/holdfast/appliance.toml
 check "the EMR holds a made-up practice" runuser -u holdfast-appliance -- /usr/lib/holdfast/appliance seed \
     --config /etc/holdfast/appliance.toml --patients 5 --seed 1
 for service in "${services[@]}"; do

@@ -54,6 +54,7 @@ impl From<StoreError> for Outcome {
             | StoreError::Older { .. }
             | StoreError::Damaged(_)
             | StoreError::Lost
+            | StoreError::NoDatabase
             | StoreError::Io { .. }
             | StoreError::Database(_) => (StatusCode::INTERNAL_SERVER_ERROR, "exception"),
         };

@@ -221,7 +221,7 @@ mod tests {
     async fn what_cannot_be_sent_is_tried_again_later_and_given_up_at_last() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(1_780_000_000_000);
-        let store = Store::open(dir.path(), clock.clone(), Mode::Exclusive).unwrap();
+        let store = Store::open(dir.path(), clock.clone(), Mode::New).unwrap();
         let actor = Actor::program(Program::Messages);
         let message = Message { to: "a@example.org".into(), subject: "s".into(), text: "t".into() };
         let twice = move |tx: &mut Tx<'_>| {

@@ -248,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn damage_stops_no_snapshot_and_fails_every_drill() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
+        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
         let actor = Actor::staff("u", "u", Role::Clinician);
         for family in ["Abel", "Brandt"] {
             let body = serde_json::json!({ "resourceType": "Patient", "name": [{ "family": family }] });
@@ -283,7 +283,7 @@ mod tests {
     #[tokio::test]
     async fn a_database_with_broken_pages_is_told_and_copied() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
+        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
         let actor = Actor::staff("u", "u", Role::Clinician);
         for number in 0..200 {
             let family = format!("Abel{number}").repeat(20);
@@ -308,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn a_broken_page_that_no_fact_reads_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
+        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
         let attachments = store.attachments().clone();
         drop(store);
         let path = dir.path().join(DATABASE_FILE);

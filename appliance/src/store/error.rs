@@ -44,6 +44,12 @@ pub enum StoreError {
          empty data folder"
     )]
     Lost,
+    #[error(
+        "there is no database records.sqlite in the data folder (data_dir in appliance.toml), and nothing was made. If the \
+         practice has records, mount the disk that holds them, or bring them back with `backupd recover`. For a new practice: \
+         `appliance init`"
+    )]
+    NoDatabase,
     #[error("the disk is full: free some room; nothing was changed")]
     Full,
     #[error("the records are busy for longer than expected: try again")]

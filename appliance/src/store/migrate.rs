@@ -28,16 +28,23 @@ const MIGRATIONS: [&[&str]; 13] = [
     &[access::SCHEMA_5],
 ];
 
-/// Makes the tables in an empty file. A file of an older schema is left as it is: [`upgrade`] brings it here, once there is
-/// a way back.
+/// Makes the tables in an empty file; any other file has to be one that [`require`] admits.
 pub fn make(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
+    if schema_version(connection)? > 0 {
+        return require(connection);
+    }
+    upgrade(connection, now_ms)?;
+    // Nothing lies plain where nothing ever was.
+    let sql = "INSERT OR IGNORE INTO meta (key, value) VALUES (?1, '1')";
+    Ok(connection.execute(sql, [older::DONE_KEY]).map(drop)?)
+}
+
+/// Whether the file has this release's schema. One of an older schema is left as it is: [`upgrade`] brings it here, once
+/// there is a way back.
+pub fn require(connection: &Connection) -> Result<(), StoreError> {
     match schema_version(connection)? {
-        0 => {
-            upgrade(connection, now_ms)?;
-            // Nothing lies plain where nothing ever was.
-            let sql = "INSERT OR IGNORE INTO meta (key, value) VALUES (?1, '1')";
-            Ok(connection.execute(sql, [older::DONE_KEY]).map(drop)?)
-        }
+        // `appliance init` was cut off before it had made anything.
+        0 => Err(StoreError::NoDatabase),
         SCHEMA_VERSION => Ok(()),
         found if found > SCHEMA_VERSION => Err(StoreError::Newer { found, known: SCHEMA_VERSION }),
         found => Err(StoreError::Older { found, known: SCHEMA_VERSION }),

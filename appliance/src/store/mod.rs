@@ -76,6 +76,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Mode {
     /// The only process that writes records: `serve`, `import`, `seed`. Refused while another holds the folder.
     Exclusive,
+    /// [`Mode::Exclusive`], and the database is made where there is none: `appliance init`, and nothing else. An unmounted
+    /// disk looks like a practice without records, and would be backed up as one.
+    New,
     /// Beside a running service, for accounts (`appliance user ...`). SQLite's own lock orders the writes.
     Beside,
 }
@@ -99,11 +102,25 @@ struct Inner {
     _lock: Option<lock::DataLock>,
 }
 
-/// SQLite makes a database that is not there. One that was there and is gone must not be made anew: the practice would
-/// look empty, and the backups of it too.
-fn refuse_lost(data_dir: &Path, database: &Path) -> Result<(), StoreError> {
+/// SQLite makes a database that is not there. One that was there and is gone must not be made anew, and none is made
+/// unasked: the practice would look empty, and the backups of it too.
+fn require(data_dir: &Path, database: &Path, mode: Mode) -> Result<(), StoreError> {
     let is_there = std::fs::metadata(database).is_ok_and(|found| found.len() > 0);
-    if is_there || !data_dir.join(MADE_FILE).exists() { Ok(()) } else { Err(StoreError::Lost) }
+    match (is_there, data_dir.join(MADE_FILE).exists()) {
+        (true, _) => Ok(()),
+        (false, true) => Err(StoreError::Lost),
+        (false, false) if mode == Mode::New => Ok(()),
+        (false, false) => Err(StoreError::NoDatabase),
+    }
+}
+
+/// Whether `data_dir` holds a practice's database, of whatever schema.
+pub fn is_begun(data_dir: &Path) -> Result<bool, StoreError> {
+    let database = data_dir.join(DATABASE_FILE);
+    if !std::fs::metadata(&database).is_ok_and(|found| found.len() > 0) {
+        return Ok(false);
+    }
+    Ok(schema_version(&Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE)?)? > 0)
 }
 
 fn note_made(data_dir: &Path) -> std::io::Result<()> {
@@ -120,26 +137,32 @@ fn note_made(data_dir: &Path) -> std::io::Result<()> {
 }
 
 impl Store {
-    /// Opens the records in `data_dir`, creating them as needed.
+    /// Opens the records in `data_dir`; in [`Mode::New`] it makes them where there are none.
     ///
     /// # Errors
-    /// [`StoreError::Lost`] when the database was here and is gone, [`StoreError::InUse`] when another process holds the folder,
+    /// [`StoreError::NoDatabase`] when there is none, [`StoreError::Lost`] when it was here and is gone, [`StoreError::InUse`] when another process holds the folder,
     /// [`StoreError::Newer`] when a newer release wrote it, [`StoreError::Older`] when it has to be upgraded first.
     pub fn open(data_dir: &Path, clock: Clock, mode: Mode) -> Result<Store, StoreError> {
-        std::fs::create_dir_all(data_dir).map_err(StoreError::io("data folder"))?;
+        let database = data_dir.join(DATABASE_FILE);
+        // Before anything is written: the folder may be the bare mount point of a disk.
+        require(data_dir, &database, mode)?;
+        if mode == Mode::New {
+            std::fs::create_dir_all(data_dir).map_err(StoreError::io("data folder"))?;
+        }
         let lock = match mode {
-            Mode::Exclusive => Some(lock::DataLock::acquire(data_dir)?),
+            Mode::Exclusive | Mode::New => Some(lock::DataLock::acquire(data_dir)?),
             Mode::Beside => None,
         };
-        let database = data_dir.join(DATABASE_FILE);
-        refuse_lost(data_dir, &database)?;
         let mut connection = Connection::open(&database)?;
         configure_writer(&connection)?;
-        migrate::make(&mut connection, clock.unix_ms())?;
+        match mode {
+            Mode::New => migrate::make(&mut connection, clock.unix_ms())?,
+            Mode::Exclusive | Mode::Beside => migrate::require(&connection)?,
+        }
         let params = index::ParamIds::load(&connection)?;
         index::rebuild_if_outdated(&connection, &params)?;
         note_made(data_dir).map_err(StoreError::io("data folder"))?;
-        let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), mode == Mode::Exclusive)?;
+        let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), mode != Mode::Beside)?;
         Self::of(connection, attachments, (database, params), (clock, lock))
     }
 
@@ -148,7 +171,7 @@ impl Store {
     pub(crate) fn open_older(data_dir: &Path, clock: Clock) -> Result<Store, StoreError> {
         let lock = Some(lock::DataLock::acquire(data_dir)?);
         let database = data_dir.join(DATABASE_FILE);
-        refuse_lost(data_dir, &database)?;
+        require(data_dir, &database, Mode::Exclusive)?;
         let connection = Connection::open(&database)?;
         configure_writer(&connection)?;
         let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), true)?;

@@ -29,7 +29,7 @@ impl Api {
     async fn open() -> Api {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(1_700_000_000_000);
-        let store = Store::open(dir.path(), clock.clone(), Mode::Exclusive).unwrap();
+        let store = Store::open(dir.path(), clock.clone(), Mode::New).unwrap();
         for role in Role::ALL {
             let job = move |tx: &mut Tx<'_>| log_in(tx.connection(), role);
             store.write(&Actor::anonymous(), job).await.unwrap();

@@ -20,7 +20,7 @@ struct Move {
 impl Move {
     fn new() -> Move {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("data"), Clock::manual(NOW_MS), Mode::Exclusive).unwrap();
+        let store = Store::open(&dir.path().join("data"), Clock::manual(NOW_MS), Mode::New).unwrap();
         fs::create_dir_all(dir.path().join("in/documents/letters")).unwrap();
         let staff = json!({"resourceType": "Practitioner", "identifier": [{"system": "urn:x", "value": "7"}],
             "name": [{"family": "Rossi", "given": ["Ada"], "prefix": ["Dr."]}]});

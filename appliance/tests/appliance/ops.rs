@@ -35,7 +35,7 @@ impl Practice {
         let settings = Settings::load(&file).unwrap();
         let leftover = settings.staging_dir.join("0190c5a0-0000-7000-8000-000000000000");
         fs::create_dir_all(&leftover).unwrap();
-        let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive).unwrap();
+        let store = Store::open(&settings.data_dir, Clock::system(), Mode::New).unwrap();
         let (filled, zone) = (store.clone(), settings.time_zone);
         let plan = seed::Plan { patients: 40, seed: 3, zone, practice_name: "Practice".into() };
         let seeded = tokio::task::spawn_blocking(move || seed::run(&filled, &plan, |_| ())).await.unwrap().unwrap();
@@ -149,7 +149,7 @@ async fn what_is_restored_does_not_meet_the_log_of_a_killed_run() {
     let left = dir.join(format!("{DATABASE_FILE}-wal"));
     assert_eq!(fs::metadata(&left).unwrap().len(), 0, "it is a part, and empty");
     assert!(fs::metadata(practice.settings.data_dir.join(format!("{DATABASE_FILE}-wal"))).unwrap().len() > 0);
-    let store = Store::open(&dir, Clock::system(), Mode::Exclusive).unwrap();
+    let store = Store::open(&dir, Clock::system(), Mode::New).unwrap();
     drop(store);
     assert_eq!(Restored::open(&dir).facts().unwrap().audit_head, quiesced.facts.audit_head);
 }

@@ -83,7 +83,7 @@ struct Sample {
 
 static SAMPLE: LazyLock<Sample> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive).unwrap();
+    let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
     for file in bundles::files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
         assert!(matches!(bundles::load(&store, &file), FileOutcome::Loaded(_)));
     }

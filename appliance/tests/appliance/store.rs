@@ -4,7 +4,7 @@ use appliance::access::{Actor, Program, Role};
 use appliance::audit::Action;
 use appliance::clock::Clock;
 use appliance::probe::Restored;
-use appliance::store::{DATABASE_FILE, Expect, LedgerEntry, Mode, Posting, Query, Store, StoreError, Tx, View};
+use appliance::store::{self, DATABASE_FILE, Expect, LedgerEntry, Mode, Posting, Query, Store, StoreError, Tx, View};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use std::path::Path;
 const NOON: i64 = 1_700_000_000_000;
 
 fn open(dir: &Path) -> Store {
-    Store::open(dir, Clock::manual(NOON), Mode::Exclusive).unwrap()
+    Store::open(dir, Clock::manual(NOON), Mode::New).unwrap()
 }
 
 fn clinician() -> Actor {
@@ -370,8 +370,36 @@ fn a_database_that_is_gone_is_never_begun_anew() {
         let before = std::fs::metadata(dir.path().join(DATABASE_FILE)).is_ok();
         let opened = Store::open(dir.path(), Clock::manual(0), Mode::Beside);
         assert!(matches!(opened, Err(StoreError::Lost)));
+        let begun = Store::open(dir.path(), Clock::manual(0), Mode::New);
+        assert!(matches!(begun, Err(StoreError::Lost)), "not even where somebody asks for a new practice");
         assert_eq!(std::fs::metadata(dir.path().join(DATABASE_FILE)).is_ok(), before, "nothing is touched");
     }
+}
+
+#[test]
+fn a_folder_without_a_database_is_no_practice_until_somebody_begins_one() {
+    let dir = tempfile::tempdir().unwrap();
+    // A bare mount point, or none: what `appliance serve` sees of a disk that is not mounted.
+    for data in [dir.path().to_owned(), dir.path().join("not-mounted")] {
+        for mode in [Mode::Exclusive, Mode::Beside] {
+            let refused = Store::open(&data, Clock::manual(0), mode).err().unwrap();
+            assert!(matches!(refused, StoreError::NoDatabase), "{refused}");
+            for remedy in ["mount", "backupd recover", "appliance init"] {
+                assert!(refused.to_string().contains(remedy), "{refused}");
+            }
+        }
+        assert!(!data.exists() || std::fs::read_dir(&data).unwrap().next().is_none(), "nothing was written");
+        assert!(!store::is_begun(&data).unwrap());
+    }
+    // What an `init` leaves that was cut off: a file of SQLite's without a table.
+    let database = rusqlite::Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    database.execute_batch("PRAGMA journal_mode = WAL; VACUUM").unwrap();
+    drop(database);
+    let cut_off = Store::open(dir.path(), Clock::manual(0), Mode::Exclusive);
+    assert!(matches!(cut_off, Err(StoreError::NoDatabase)));
+    drop(Store::open(dir.path(), Clock::manual(0), Mode::New).unwrap());
+    assert!(store::is_begun(dir.path()).unwrap());
+    drop(Store::open(dir.path(), Clock::manual(0), Mode::Exclusive).unwrap());
 }
 
 proptest! {

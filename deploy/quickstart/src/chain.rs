@@ -259,6 +259,7 @@ impl Chain<'_> {
         }
         remove_folder(&self.layout.at("appliance/data"))?;
         let config = self.layout.at("appliance/appliance.toml");
+        self.supervisor.run("appliance-init", "appliance", arguments!["init", "--config", &config]).await?;
         match &start.import {
             Some(folder) => {
                 let folder = std::path::absolute(folder)?;

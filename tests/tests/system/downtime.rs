@@ -31,6 +31,7 @@ impl Emr {
         );
         fs::write(at("appliance.toml"), settings)?;
         let emr = Emr { dir, port, running: None };
+        emr.run(&["init"])?;
         emr.run(&["seed", "--patients", "3"])?;
         Ok(emr)
     }

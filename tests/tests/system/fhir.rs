@@ -89,7 +89,7 @@ fn the_examples_of_r4_are_put_and_read_back_equal() -> Result<()> {
     let examples = examples()?;
     ensure!(examples.len() > 5_000, "only {} examples", examples.len());
     let dir = tempfile::tempdir()?;
-    let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::Exclusive)?;
+    let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::New)?;
     let actor = Actor::program(Program::Import);
     let put = |kind: &str, id: &str, body: Value| {
         let (kind, id) = (kind.to_owned(), id.to_owned());
@@ -171,7 +171,7 @@ fn register(store: &Store) -> Result<()> {
 async fn clients_of_other_people_work_with_it() -> Result<()> {
     let modules = tools("fhir-clients/node_modules")?;
     let dir = tempfile::tempdir()?;
-    let store = Store::open(dir.path(), Clock::system(), Mode::Exclusive)?;
+    let store = Store::open(dir.path(), Clock::system(), Mode::New)?;
     let (opened, token) = (store.clone(), "token-of-the-clients");
     let begin = move || log_in(&opened, token, "csrf-of-the-clients").and_then(|()| register(&opened));
     tokio::task::spawn_blocking(begin).await??;

@@ -11,6 +11,7 @@ use std::process::Command;
 fn a_key_takes_the_place_of_the_code() -> Result<()> {
     let modules = browser_modules()?;
     let clinic = Clinic::make()?;
+    clinic.run(&["init"])?;
     let doctor = clinic.user("doctor", "clinician")?;
     let _emr = clinic.serve()?;
     let shots = root().join("target/screenshots");

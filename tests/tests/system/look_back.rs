@@ -15,6 +15,7 @@ fn a_record_as_it_was_is_compared_and_copied_back() -> Result<()> {
     let modules = crate::clinic::browser_modules()?;
     let clinic = Clinic::make()?;
     clinic.settings(true, "verifier_socket = \"v.sock\"\n")?;
+    clinic.run(&["init"])?;
     let [doctor, admin, desk] = [("doctor", "clinician"), ("admin", "practice-admin"), ("desk", "front-desk")]
         .map(|(name, role)| clinic.user(name, role));
     let (doctor, admin, desk) = (doctor?, admin?, desk?);

@@ -57,6 +57,31 @@ fn older_records_are_upgraded_after_a_snapshot_of_them() -> Result<()> {
     Ok(())
 }
 
+/// A disk that is not mounted looks like a practice without records. Were one begun on it, its emptiness would be backed up.
+#[test]
+fn a_practice_begins_only_when_somebody_says_so() -> Result<()> {
+    let clinic = Clinic::make()?;
+    let remedies = ["no database", "mount the disk", "backupd recover", "appliance init"];
+    for command in [&["serve"][..], &["seed"], &["user", "list"], &["export", "elsewhere"]] {
+        fails(clinic.emr(command), 1, &remedies)?;
+    }
+    ensure!(!clinic.data().exists(), "a refusal makes nothing");
+    ensure!(clinic.run(&["init"])?.contains("new practice"));
+    drop(clinic.serve()?);
+    let before = fs::read(clinic.data().join("records.sqlite"))?;
+    ensure!(clinic.run(&["init"])?.contains("nothing was changed"), "said again, it changes nothing");
+    ensure!(fs::read(clinic.data().join("records.sqlite"))? == before);
+    // The disk is gone: what is left is its mount point.
+    fs::rename(clinic.data(), clinic.dir.join("unmounted"))?;
+    fs::create_dir(clinic.data())?;
+    fails(clinic.emr(&["serve"]), 1, &remedies)?;
+    ensure!(fs::read_dir(clinic.data())?.next().is_none(), "a refusal writes nothing");
+    fs::remove_dir(clinic.data())?;
+    fs::rename(clinic.dir.join("unmounted"), clinic.data())?;
+    drop(clinic.serve()?);
+    Ok(())
+}
+
 #[test]
 fn a_snapshot_of_something_else_is_none() -> Result<()> {
     let clinic = Clinic::make()?;
