@@ -1,18 +1,11 @@
-//! Accounts of the staff, invitations, and the check of password and code with its lockout.
+//! Accounts of the staff, and invitations. Failed logins are counted in [`super::lockout`].
 //!
 //! Every function works inside a transaction of the store (`&Connection`); times are Unix seconds given by the caller.
 //! Slow password hashing never runs in here: a transaction must not wait 100 ms for argon2.
 
 use super::Role;
-use super::sessions::SKEW_S;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-/// Failed logins of one name within [`FAILURE_WINDOW_S`] before that name is locked out.
-pub const FAILURES_PER_USER_MAX: u32 = 5;
-/// Failed logins from one address within [`FAILURE_WINDOW_S`]: higher, a practice shares one address.
-pub const FAILURES_PER_ADDRESS_MAX: u32 = 20;
-/// How long a failure counts, and so how long a lockout lasts after the last try.
-pub const FAILURE_WINDOW_S: i64 = 15 * 60;
 /// How long an invitation is good.
 pub const INVITE_S: i64 = 72 * 3600;
 /// The shortest password. Length beats composition rules (NIST SP 800-63B asks for 8; staff get two factors on top).
@@ -197,42 +190,6 @@ pub fn take_totp_step(db: &Connection, account_id: &str, step: u64) -> Result<bo
     Ok(taken == 1)
 }
 
-/// The two subjects of the lockout. The name is hashed: people type passwords into the name field.
-pub fn failure_subjects(typed_name: &str, address: &str) -> [String; 2] {
-    let name = typed_name.trim().to_lowercase();
-    [format!("user:{}", hex::encode(service::auth::token_hash(&name))), format!("address:{address}")]
-}
-
-pub fn record_failure(db: &Connection, subjects: &[String; 2], now: i64) -> Result<(), AccountError> {
-    let sql = "DELETE FROM login_failure WHERE at < ?1 OR at > ?2";
-    db.execute(sql, [now - FAILURE_WINDOW_S, now + SKEW_S])?;
-    for subject in subjects {
-        db.execute("INSERT INTO login_failure (subject, at) VALUES (?1, ?2)", params![subject, now])?;
-    }
-    Ok(())
-}
-
-pub fn clear_user_failures(db: &Connection, subjects: &[String; 2]) -> Result<(), AccountError> {
-    db.execute("DELETE FROM login_failure WHERE subject = ?1", [&subjects[0]])?;
-    Ok(())
-}
-
-/// Whether a login may be tried at all; asked before any password is checked. Failures that a wrong clock wrote into the
-/// future do not count: they would lock until the time caught up.
-pub fn locked_out(db: &Connection, subjects: &[String; 2], now: i64) -> Result<bool, AccountError> {
-    for (subject, max) in subjects.iter().zip([FAILURES_PER_USER_MAX, FAILURES_PER_ADDRESS_MAX]) {
-        let failures: u32 = db.query_row(
-            "SELECT count(*) FROM login_failure WHERE subject = ?1 AND at BETWEEN ?2 AND ?3",
-            params![subject, now - FAILURE_WINDOW_S, now + SKEW_S],
-            |row| row.get(0),
-        )?;
-        if failures >= max {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// An open invitation.
 pub struct Invite {
     pub role: Role,
@@ -345,37 +302,6 @@ pub(crate) mod tests {
         assert!(!take_totp_step(&db, &id, 2_998).unwrap());
         assert!(take_totp_step(&db, &id, 100).unwrap());
         assert!(!take_totp_step(&db, &id, 100).unwrap(), "a code was accepted twice");
-    }
-
-    #[test]
-    fn failures_lock_the_name_and_the_address_for_a_while() {
-        let db = database();
-        let subjects = failure_subjects("anna", "192.0.2.1");
-        for i in 0..FAILURES_PER_USER_MAX {
-            assert!(!locked_out(&db, &subjects, 1000).unwrap(), "locked after {i}");
-            record_failure(&db, &subjects, 1000).unwrap();
-        }
-        assert!(locked_out(&db, &subjects, 1000).unwrap());
-        assert!(locked_out(&db, &failure_subjects("ANNA ", "192.0.2.9"), 1000).unwrap());
-        assert!(!locked_out(&db, &failure_subjects("berta", "192.0.2.1"), 1000).unwrap());
-        for n in 0..FAILURES_PER_ADDRESS_MAX {
-            record_failure(&db, &failure_subjects(&format!("n{n}"), "192.0.2.1"), 1000).unwrap();
-        }
-        assert!(locked_out(&db, &failure_subjects("berta", "192.0.2.1"), 1000).unwrap());
-        assert!(!locked_out(&db, &failure_subjects("berta", "192.0.2.1"), 1001 + FAILURE_WINDOW_S).unwrap());
-    }
-
-    #[test]
-    fn failures_of_a_clock_that_was_ahead_lock_nobody_out() {
-        let db = database();
-        let subjects = failure_subjects("anna", "192.0.2.1");
-        for _ in 0..FAILURES_PER_USER_MAX {
-            record_failure(&db, &subjects, 90_000).unwrap();
-        }
-        assert!(locked_out(&db, &subjects, 90_000).unwrap());
-        assert!(!locked_out(&db, &subjects, 1000).unwrap());
-        record_failure(&db, &subjects, 1000).unwrap();
-        assert!(!locked_out(&db, &subjects, 90_000).unwrap(), "nor when their time comes");
     }
 
     #[test]

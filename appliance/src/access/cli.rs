@@ -1,7 +1,7 @@
 //! `appliance user ...`: accounts from the command line of the machine, for the first user and for scripts.
 
 use super::accounts::{self, Account, AccountError, NewAccount};
-use super::{Actor, Program, Role};
+use super::{Actor, Program, Role, lockout};
 use crate::audit::{Action, Event};
 use crate::clock;
 use crate::store::{Store, StoreError, Tx};
@@ -53,6 +53,11 @@ pub enum UserCommand {
     },
     /// Give a disabled user access again
     Enable {
+        /// Login name
+        name: String,
+    },
+    /// Let a user log in again whom failed attempts, their own or somebody else's, keep out
+    Unlock {
         /// Login name
         name: String,
     },
@@ -131,6 +136,10 @@ pub fn run(
             set_disabled(store, &name, false)?;
             writeln!(out, "enabled {name}")?;
         }
+        UserCommand::Unlock { name } => {
+            unlock(store, &name)?;
+            writeln!(out, "failed attempts at {name} are forgotten; whoever makes them can go on")?;
+        }
     }
     Ok(())
 }
@@ -190,6 +199,16 @@ pub fn set_disabled(store: &Store, name: &str, disabled: bool) -> Result<(), Acc
         accounts::set_disabled(tx.connection(), &name, disabled, now)?;
         let id = accounts::credentials(tx.connection(), &name)?.map(|c| c.account.id).unwrap_or_default();
         tx.note(Event::new(Action::UserChange, "user", &id));
+        Ok::<_, AccountError>(())
+    })
+}
+
+pub fn unlock(store: &Store, name: &str) -> Result<(), AccountError> {
+    let name = name.to_owned();
+    store.write_blocking(&command_line(), move |tx: &mut Tx<'_>| {
+        let found = accounts::credentials(tx.connection(), &name)?.ok_or(AccountError::UnknownUser)?;
+        lockout::lift(tx.connection(), &found.account.name)?;
+        tx.note(Event::new(Action::UserChange, "unlock", &found.account.id));
         Ok::<_, AccountError>(())
     })
 }

@@ -11,6 +11,7 @@ pub mod app_cli;
 pub mod cli;
 pub mod emergency;
 pub mod grant;
+pub mod lockout;
 pub mod policy;
 pub mod portal;
 pub mod portal_cli;

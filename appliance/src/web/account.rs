@@ -4,7 +4,7 @@ use super::fields::{Field, Problems};
 use super::form::Form;
 use super::gate::Visit;
 use super::layout::{self, Section};
-use super::login::redirect;
+use super::login::{self, redirect};
 use super::{Method, PageError, Policy, Route, Target, Web};
 use crate::access::accounts::{self, AccountError};
 use crate::access::{Action, Capacity, emergency, smart};
@@ -90,23 +90,14 @@ pub async fn show(web: &Web, visit: &Visit, problems: &Problems, codes: &[String
     ))
 }
 
-/// Whether this is the visitor's password; a wrong one counts towards the lockout.
+/// What a page says whose password was not right.
+pub const NOT_OWN: &str = "The password is not right, or there were too many attempts.";
+
+/// Whether this is the visitor's password; a wrong one counts towards the lockout of this session.
 pub async fn is_own_password(web: &Web, visit: &Visit, typed: &str) -> Result<bool, PageError> {
-    let address = visit.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-    let subjects = accounts::failure_subjects(&visit.actor.name, &address);
-    let (now, name, ask) = (web.now(), visit.actor.name.clone(), subjects.clone());
-    let look_up = move |db: &rusqlite::Connection| {
-        Ok::<_, AccountError>((accounts::locked_out(db, &ask, now)?, accounts::credentials(db, &name)?))
-    };
-    let (locked_out, found) = web.store().internal(look_up).await?;
-    if locked_out {
-        return Ok(false);
-    }
-    let fits = web.check_password(typed.to_owned(), found.map(|c| c.password_hash)).await;
-    if !fits {
-        web.write_accounts(&visit.actor, move |db| accounts::record_failure(db, &subjects, now)).await?;
-    }
-    Ok(fits)
+    let session = visit.session.as_ref().ok_or(PageError::Forbidden)?;
+    let again = login::password_again(web, &visit.actor, session, typed, "password").await?;
+    Ok(again == login::Again::Right)
 }
 
 async fn change_password(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
@@ -118,7 +109,7 @@ async fn change_password(State(web): State<Web>, visit: Visit, form: Form) -> Re
         problems.add("again", "The two passwords differ.");
     }
     if problems.is_empty() && !is_own_password(&web, &visit, form.raw("now")).await? {
-        problems.add("now", "The password is not right, or there were too many attempts.");
+        problems.add("now", NOT_OWN);
     }
     if !problems.is_empty() {
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, show(&web, &visit, &problems, &[]).await?).into_response());
@@ -152,7 +143,7 @@ fn new_codes() -> Result<Vec<String>, PageError> {
 async fn make_codes(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
     let mut problems = Problems::default();
     if !is_own_password(&web, &visit, form.raw("password")).await? {
-        problems.add("password", "The password is not right, or there were too many attempts.");
+        problems.add("password", NOT_OWN);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, show(&web, &visit, &problems, &[]).await?).into_response());
     }
     let codes = new_codes()?;

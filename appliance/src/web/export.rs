@@ -4,8 +4,7 @@ use super::fields::{Field, Problems};
 use super::form::Form;
 use super::gate::Visit;
 use super::layout::{self, Section};
-use super::{Method, PageError, Policy, Route, Target, Web, practice};
-use crate::access::accounts;
+use super::{Method, PageError, Policy, Route, Target, Web, account, practice};
 use crate::access::{self, Action};
 use crate::export::{self, Zip, patient};
 use crate::messages::{self, Channel, Message};
@@ -96,11 +95,9 @@ fn show(web: &Web, visit: &Visit, problems: &Problems) -> Markup {
 }
 
 async fn everything(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
-    let name = visit.actor.name.clone();
-    let found = web.store().internal(move |db| accounts::credentials(db, &name)).await?;
-    if !web.check_password(form.raw("password").to_owned(), found.map(|found| found.password_hash)).await {
+    if !account::is_own_password(&web, &visit, form.raw("password")).await? {
         let mut problems = Problems::default();
-        problems.add("password", "The password is not right.");
+        problems.add("password", account::NOT_OWN);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, show(&web, &visit, &problems)).into_response());
     }
     access::authorize(&visit.actor, Action::Read, access::Object::Practice)?;

@@ -6,7 +6,7 @@ use super::route::{Policy, Surface};
 use super::{PageError, Web, login};
 use crate::access::accounts::AccountError;
 use crate::access::sessions::{self, Session, State as SessionState};
-use crate::access::{Actor, Denied, Once, portal};
+use crate::access::{Actor, Denied, Once, lockout, portal};
 use crate::clock;
 use crate::store::StoreError;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
@@ -53,6 +53,8 @@ pub struct Visit {
     /// The token that this visitor's forms must carry.
     pub csrf: String,
     pub address: Option<IpAddr>,
+    /// The cookie that says who has logged in with this browser before.
+    pub device: Option<String>,
     /// Asked by htmx: answer with a fragment.
     pub fragment: bool,
     /// Path and query, to come back to after a login.
@@ -135,7 +137,8 @@ async fn app_visit(web: &Web, token: &str, request: &Parts) -> Result<Visit, Sto
     let actor = web.store().internal_blocking(|db| crate::access::smart::actor(db, token, now_ms))?;
     let actor = actor.unwrap_or_else(Actor::anonymous);
     let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    Ok(Visit { session: None, actor, csrf: String::new(), address, fragment: false, here: String::new() })
+    let (csrf, here) = (String::new(), String::new());
+    Ok(Visit { session: None, actor, csrf, address, device: None, fragment: false, here })
 }
 
 async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
@@ -143,11 +146,12 @@ async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
     if let Some(token) = crate::fhir::smart::bearer(headers).filter(|_| rule.surface == Surface::Fhir) {
         return app_visit(web, token, request).await;
     }
-    let name = match rule.door {
-        Door::Staff => Some(sessions::COOKIE),
-        Door::Patients => Some(portal::COOKIE),
-        Door::Public => None,
+    let (name, device) = match rule.door {
+        Door::Staff => (Some(sessions::COOKIE), Some(lockout::DEVICE_COOKIE)),
+        Door::Patients => (Some(portal::COOKIE), Some(lockout::PORTAL_DEVICE_COOKIE)),
+        Door::Public => (None, None),
     };
+    let device = device.and_then(|name| cookie(headers, name)).map(str::to_owned);
     let session = match name.and_then(|name| cookie(headers, name)) {
         Some(token) if rule.door == Door::Patients => find_patient(web, token).await?,
         Some(token) => find_session(web, token).await?,
@@ -161,7 +165,7 @@ async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
     let here = request.uri.path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned());
     let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let fragment = headers.contains_key("hx-request") && !headers.contains_key("hx-boosted");
-    Ok(Visit { session: session.map(Arc::new), actor, csrf, address, fragment, here })
+    Ok(Visit { session: session.map(Arc::new), actor, csrf, address, device, fragment, here })
 }
 
 async fn find_session(web: &Web, token: &str) -> Result<Option<Session>, StoreError> {
@@ -342,7 +346,7 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
             }
         }
     }
-    found.filter(|v| (1..=128).contains(&v.len()))
+    found.filter(|v| (1..=256).contains(&v.len()))
 }
 
 /// Sets a cookie that only this host, only over TLS and only same-site requests carry; `max_age_s` of 0 deletes it.

@@ -7,7 +7,8 @@ use super::layout::{self, Section};
 use super::login::{self, redirect};
 use super::{Method, PageError, Policy, Route, Web, account, assets};
 use crate::access::Actor;
-use crate::access::accounts::{self, AccountError};
+use crate::access::accounts::AccountError;
+use crate::access::lockout;
 use crate::access::webauthn::keys::{self, Purpose, Question, StaffKey};
 use crate::access::webauthn::{self, ALGORITHMS, Assertion, Registration, RelyingParty, encoded};
 use crate::audit::{Action, Event, Outcome};
@@ -77,7 +78,7 @@ async fn ask_to_add(State(web): State<Web>, visit: Visit, form: Form) -> Result<
         problems.add("label", "Please name the key in at most 60 characters.");
     }
     if problems.is_empty() && !account::is_own_password(&web, &visit, form.raw("key-password")).await? {
-        problems.add("key-password", "The password is not right, or there were too many attempts.");
+        problems.add("key-password", account::NOT_OWN);
     }
     if !problems.is_empty() {
         let page = account::show(&web, &visit, &problems, &[]).await?;
@@ -209,16 +210,18 @@ async fn answer_at_login(
         return Ok(login::again(&web, &visit, "/", "", "That took too long. Please log in again."));
     };
     let Purpose::Login { name, to } = question.purpose else { return Err(PageError::Forbidden) };
+    let Some((counted, credentials)) = login::admit(&web, &visit, &name).await? else {
+        return Ok(login::again(&web, &visit, &to, &name, login::LOCKED_OUT));
+    };
     let found = match serde_json::from_str::<Assertion>(form.raw("answer")) {
         Ok(answer) => used(&web, &party, &question.account, &question.challenge, &answer).await?,
         Err(_) => None,
     };
-    let (asked, account_name) = (name.clone(), question.account.clone());
     // Asked anew: somebody may have ended the account meanwhile.
-    let account = web.store().internal(move |db| accounts::credentials(db, &asked)).await?.map(|found| found.account);
-    let account = account.filter(|account| account.id == account_name && !account.disabled);
+    let account = credentials.map(|found| found.account);
+    let account = account.filter(|account| account.id == question.account && !account.disabled);
     let actor = account.as_ref().map_or_else(Actor::anonymous, |a| Actor::staff(&a.id, &a.name, a.role));
-    let (subjects, now) = (accounts::failure_subjects(&name, &login::address(&visit)), web.now());
+    let now = web.now();
     let known = account.is_some();
     let record = move |tx: &mut Tx<'_>| {
         let taken = match found {
@@ -226,9 +229,8 @@ async fn answer_at_login(
             _ => false,
         };
         if taken {
-            accounts::clear_user_failures(tx.connection(), &subjects)?;
+            lockout::succeeded(tx.connection(), &counted)?;
         } else {
-            accounts::record_failure(tx.connection(), &subjects, now)?;
             tx.note(Event::new(Action::Login, "session", "key").outcome(Outcome::Failed));
         }
         Ok::<_, AccountError>(taken)

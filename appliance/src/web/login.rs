@@ -5,6 +5,7 @@ use super::form::{self, Form, percent_encode};
 use super::gate::{self, FORM_COOKIE, UrlQuery, Visit};
 use super::{Method, PageError, Policy, Route, Web, keys, layout};
 use crate::access::accounts::{self, Account, AccountError, Credentials, NewAccount};
+use crate::access::lockout::{self, Counted};
 use crate::access::{Actor, emergency, sessions};
 use crate::audit::{Action, Event, Outcome};
 use crate::clock;
@@ -18,7 +19,9 @@ use service::auth::Totp;
 
 /// One sentence for every reason, so that an answer does not tell which part was wrong.
 const REFUSED: &str = "Name, password or code is not right. A code can be used once; wait for the next one.";
-const LOCKED_OUT: &str = "Too many failed attempts. Wait 15 minutes, or ask a practice administrator.";
+pub const LOCKED_OUT: &str = "Too many failed attempts. Wait 15 minutes, or use a browser in which you have logged in before. If \
+                              somebody else keeps trying your name, the server's administrator can let you in (appliance user unlock).";
+const LOCKED_AGAIN: &str = "Too many failed attempts. Log out and log in again, or wait 15 minutes.";
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -115,14 +118,9 @@ pub fn again(web: &Web, visit: &Visit, to: &str, name: &str, sentence: &'static 
     (StatusCode::UNPROCESSABLE_ENTITY, login_form(web, visit, to, name, &problems)).into_response()
 }
 
-/// Where a request came from, for the lockout.
-pub fn address(visit: &Visit) -> String {
-    visit.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string())
-}
-
 async fn login(State(web): State<Web>, visit: Visit, headers: HeaderMap, form: Form) -> Result<Response, PageError> {
     let to = own_path(form.text("to")).to_owned();
-    match prove(&web, &form, &address(&visit)).await? {
+    match prove(&web, &visit, &form).await? {
         Ok(account) => open_session(&web, &headers, account, &to).await,
         Err(sentence) => Ok(again(&web, &visit, &to, form.text("name"), sentence)),
     }
@@ -132,51 +130,54 @@ async fn login(State(web): State<Web>, visit: Visit, headers: HeaderMap, form: F
 pub async fn open_session(web: &Web, headers: &HeaderMap, account: Account, to: &str) -> Result<Response, PageError> {
     // Whatever session this browser had ends here.
     let old = gate::cookie(headers, sessions::COOKIE).map(service::auth::token_hash);
+    let device = gate::cookie(headers, lockout::DEVICE_COOKIE).map(str::to_owned);
     let token = service::auth::random_token();
     let (now, fresh, csrf) = (web.now(), token.clone(), service::auth::random_token());
     let actor = Actor::staff(&account.id, &account.name, account.role);
-    web.store()
+    let device = web
+        .store()
         .write(&actor, move |tx| {
             if let Some(old) = old {
                 sessions::close(tx.connection(), &old)?;
             }
             sessions::open(tx.connection(), &account, &fresh, &csrf, now)?;
             tx.note(Event::new(Action::Login, "session", ""));
-            Ok::<_, AccountError>(())
+            lockout::welcome(tx.connection(), device.as_deref(), &account.name)
         })
         .await?;
     log::info!("session.opened");
     let mut response = redirect(to);
     gate::set_cookie(response.headers_mut(), sessions::COOKIE, &token, None);
     gate::set_cookie(response.headers_mut(), FORM_COOKIE, "", Some(0));
+    if let Some(device) = device {
+        gate::set_cookie(
+            response.headers_mut(),
+            lockout::DEVICE_COOKIE,
+            &device,
+            Some(lockout::DEVICE_COOKIE_S.into()),
+        );
+    }
     Ok(response)
 }
 
-/// What is kept of a name, unless it or where it comes from is locked out.
-async fn found(
-    web: &Web,
-    name: &str,
-    subjects: &[String; 2],
-) -> Result<Result<Option<Credentials>, &'static str>, PageError> {
-    let (now, name, ask) = (web.now(), name.to_owned(), subjects.clone());
-    let look_up = move |db: &rusqlite::Connection| {
-        Ok::<_, AccountError>((accounts::locked_out(db, &ask, now)?, accounts::credentials(db, &name)?))
+/// Counts a try of `name` before it is made, with what is kept of it; `None` when it may not be made.
+pub async fn admit(web: &Web, visit: &Visit, name: &str) -> Result<Option<(Counted, Option<Credentials>)>, PageError> {
+    let (now, name, address, device) = (web.now(), name.to_owned(), visit.address, visit.device.clone());
+    let admit = move |db: &rusqlite::Connection| match lockout::admit(db, &name, address, device.as_deref(), now)? {
+        Some(counted) => Ok(Some((counted, accounts::credentials(db, &name)?))),
+        None => Ok(None),
     };
-    let (locked_out, found) = web.store().internal(look_up).await?;
-    if locked_out {
+    let admitted = web.write_accounts(&Actor::anonymous(), admit).await?;
+    if admitted.is_none() {
         log::warn!("login.locked-out");
-        return Ok(Err(LOCKED_OUT));
     }
-    Ok(Ok(found))
+    Ok(admitted)
 }
 
 /// Checks name, password and code. `Ok(Err(sentence))` is what the person is told.
-async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, &'static str>, PageError> {
-    let (now, subjects) = (web.now(), accounts::failure_subjects(form.text("name"), address));
-    let found = match found(web, form.text("name"), &subjects).await? {
-        Ok(found) => found,
-        Err(sentence) => return Ok(Err(sentence)),
-    };
+async fn prove(web: &Web, visit: &Visit, form: &Form) -> Result<Result<Account, &'static str>, PageError> {
+    let now = web.now();
+    let Some((counted, found)) = admit(web, visit, form.text("name")).await? else { return Ok(Err(LOCKED_OUT)) };
     let (password_fits, step) = verified_step(web, form, found.as_ref()).await;
     let code = form.text("code").to_owned();
     let account = found.map(|c| c.account);
@@ -191,9 +192,8 @@ async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, 
                 None => false,
             };
             if taken {
-                accounts::clear_user_failures(tx.connection(), &subjects)?;
+                lockout::succeeded(tx.connection(), &counted)?;
             } else {
-                accounts::record_failure(tx.connection(), &subjects, now)?;
                 tx.note(Event::new(Action::Login, "session", "").outcome(Outcome::Failed));
             }
             Ok::<_, AccountError>(taken)
@@ -210,24 +210,22 @@ async fn prove(web: &Web, form: &Form, address: &str) -> Result<Result<Account, 
 
 /// Checks name and password alone, before a key is asked for. `Ok(Err(sentence))` is what the person is told.
 pub async fn password_of(web: &Web, visit: &Visit, form: &Form) -> Result<Result<Account, &'static str>, PageError> {
-    let (now, subjects) = (web.now(), accounts::failure_subjects(form.text("name"), &address(visit)));
-    let found = match found(web, form.text("name"), &subjects).await? {
-        Ok(found) => found,
-        Err(sentence) => return Ok(Err(sentence)),
-    };
+    let Some((counted, found)) = admit(web, visit, form.text("name")).await? else { return Ok(Err(LOCKED_OUT)) };
     let (fits, _) = verified_step(web, form, found.as_ref()).await;
-    let account = found.map(|c| c.account);
-    if let Some(account) = account.filter(|_| fits) {
-        return Ok(Ok(account));
-    }
+    let account = found.map(|c| c.account).filter(|_| fits);
     let record = move |tx: &mut crate::store::Tx<'_>| {
-        accounts::record_failure(tx.connection(), &subjects, now)?;
-        tx.note(Event::new(Action::Login, "session", "").outcome(Outcome::Failed));
+        if fits {
+            lockout::was_right(tx.connection(), &counted)?;
+        } else {
+            tx.note(Event::new(Action::Login, "session", "").outcome(Outcome::Failed));
+        }
         Ok::<_, AccountError>(())
     };
     web.store().write(&Actor::anonymous(), record).await?;
-    log::warn!("login.failed");
-    Ok(Err("Name or password is not right."))
+    if account.is_none() {
+        log::warn!("login.failed");
+    }
+    Ok(account.ok_or("Name or password is not right."))
 }
 
 /// Whether the password is right, and the TOTP step where the code is right too. The password is checked whatever the rest
@@ -317,28 +315,52 @@ async fn unlock_session(
     session: &sessions::Session,
     form: &Form,
 ) -> Result<Result<(), &'static str>, PageError> {
-    let address = visit.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-    let subjects = accounts::failure_subjects(&session.actor.name, &address);
-    let (now, name, ask) = (web.now(), session.actor.name.clone(), subjects.clone());
-    let look_up = move |db: &rusqlite::Connection| {
-        Ok::<_, AccountError>((accounts::locked_out(db, &ask, now)?, accounts::credentials(db, &name)?))
+    Ok(match password_again(web, &visit.actor, session, form.raw("password"), "unlock").await? {
+        Again::Right => Ok(()),
+        Again::Wrong => Err("The password is not right."),
+        Again::TooOften => Err(LOCKED_AGAIN),
+    })
+}
+
+/// What became of a password that was asked for again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    Right,
+    Wrong,
+    TooOften,
+}
+
+/// Asks whoever sits at an open session whether they are the one who opened it. Wrong passwords count against this session
+/// alone: nobody else can spend its tries.
+pub async fn password_again(
+    web: &Web,
+    actor: &Actor,
+    session: &sessions::Session,
+    typed: &str,
+    what: &'static str,
+) -> Result<Again, PageError> {
+    let (now, name, token_hash) = (web.now(), session.actor.name.clone(), session.token_hash);
+    let admit = move |db: &rusqlite::Connection| match lockout::admit_again(db, &token_hash, now)? {
+        Some(counted) => Ok(Some((counted, accounts::credentials(db, &name)?))),
+        None => Ok(None),
     };
-    let (locked_out, found) = web.store().internal(look_up).await?;
-    if locked_out {
-        return Ok(Err(LOCKED_OUT));
-    }
+    let Some((counted, found)) = web.write_accounts(actor, admit).await? else {
+        log::warn!("password-again.locked-out");
+        return Ok(Again::TooOften);
+    };
     let hash = found.filter(|c| !c.account.disabled).map(|c| c.password_hash);
-    let fits = web.check_password(form.raw("password").to_owned(), hash).await;
+    let typed = typed.chars().take(accounts::PASSWORD_CHARS_MAX + 1).collect();
+    let fits = web.check_password(typed, hash).await;
     let record = move |tx: &mut crate::store::Tx<'_>| {
         let outcome = if fits { Outcome::Done } else { Outcome::Failed };
-        if !fits {
-            accounts::record_failure(tx.connection(), &subjects, now)?;
+        if fits {
+            lockout::succeeded(tx.connection(), &counted)?;
         }
-        tx.note(Event::new(Action::Login, "session", "unlock").outcome(outcome));
+        tx.note(Event::new(Action::Login, "session", what).outcome(outcome));
         Ok::<_, AccountError>(())
     };
-    web.store().write(&visit.actor, record).await?;
-    Ok(if fits { Ok(()) } else { Err("The password is not right.") })
+    web.store().write(actor, record).await?;
+    Ok(if fits { Again::Right } else { Again::Wrong })
 }
 
 /// The page for a form with characters that no record holds: nothing is saved, and what was typed is kept without them.

@@ -6,8 +6,8 @@ use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
 use super::reading::{concept, reference_id, text};
-use super::{Method, PageError, Policy, Route, Target, Web, chart, dates, documents, practice};
-use crate::access::{self, Action, Object, accounts};
+use super::{Method, PageError, Policy, Route, Target, Web, account, chart, dates, documents, practice};
+use crate::access::{self, Action, Object};
 use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{self, Event};
 use crate::clock;
@@ -133,10 +133,8 @@ async fn begin(
 ) -> Result<Response, PageError> {
     chart::check_patient(&form, &patient)?;
     let mut problems = Problems::default();
-    let name = visit.actor.name.clone();
-    let found = web.store().internal(move |db| accounts::credentials(db, &name)).await?;
-    if !web.check_password(form.raw("password").to_owned(), found.map(|found| found.password_hash)).await {
-        problems.add("password", "The password is not right.");
+    if !account::is_own_password(&web, &visit, form.raw("password")).await? {
+        problems.add("password", account::NOT_OWN);
     }
     let snapshots = desk(&web)?.snapshots().await?;
     let snapshot = snapshots.into_iter().find(|row| row.id == form.text("snapshot"));

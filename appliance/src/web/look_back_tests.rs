@@ -3,6 +3,7 @@
 use super::tests::{Site, hidden};
 use crate::access::Role;
 use crate::look_back::{Desk, Look, Old, State, Then};
+use crate::store::StoreError;
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -138,4 +139,17 @@ async fn only_an_administrator_asks_and_ends_and_a_silent_verifier_is_told() {
     assert_eq!(hidden(&site.get(&admin, &format!("{ask}/{LOOK}")).await.body, "patient"), patient);
     assert_eq!(site.post(&admin, &end, &[("patient", &patient)]).await.status, StatusCode::SEE_OTHER);
     assert_eq!(site.get(&admin, &format!("{ask}/{LOOK}")).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn guesses_at_the_password_of_an_open_session_are_counted() {
+    let (site, patient, _) = site().await;
+    let admin = site.session(Role::PracticeAdmin).await;
+    for _ in 0..7 {
+        let fields = [("patient", patient.as_str()), ("snapshot", LOOK), ("password", "a guess at it")];
+        site.post(&admin, &format!("/patients/{patient}/as-it-was"), &fields).await;
+    }
+    let sql = "SELECT count(*) FROM login_failure WHERE subject LIKE 'session:%'";
+    let counted = |db: &rusqlite::Connection| Ok::<_, StoreError>(db.query_row(sql, [], |row| row.get::<_, u32>(0))?);
+    assert_eq!(site.web.store().internal_blocking(counted).unwrap(), 5, "after five none is looked at");
 }

@@ -6,6 +6,8 @@ use axum::body::Body;
 use http::{Request, StatusCode, header};
 use std::process::Command;
 
+const PASSWORD: &str = "correct horse battery staple";
+
 /// Sends a form with files.
 pub(in crate::web) async fn send(
     site: &Site,
@@ -146,6 +148,41 @@ async fn everything_is_exported_by_an_administrator_who_gives_the_password() {
         let asked = site.post(&other, "/practice/export", &[("password", "correct horse battery staple")]).await;
         assert_eq!(asked.status, StatusCode::FORBIDDEN);
     }
+}
+
+/// Whoever finds an open session has a few guesses at its password, and then none.
+#[tokio::test]
+async fn an_open_session_guesses_no_password() {
+    let site = Site::new();
+    let admin = site.session(Role::PracticeAdmin).await;
+    let hash = site.web.hash_password(PASSWORD.to_owned()).await.unwrap();
+    let set = |db: &rusqlite::Connection| {
+        db.execute("UPDATE account SET password = ?1", [hash])?;
+        Ok(())
+    };
+    site.web.write_accounts(&crate::access::Actor::anonymous(), set).await.unwrap();
+    for n in 0..5 {
+        let guess = site.post(&admin, "/practice/export", &[("password", &format!("guess {n}"))]).await;
+        assert_eq!(guess.status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    let right = site.post(&admin, "/practice/export", &[("password", PASSWORD)]).await;
+    assert_eq!(right.status, StatusCode::UNPROCESSABLE_ENTITY, "the sixth is not looked at");
+    assert!(right.body.contains("too many attempts"), "{}", right.body);
+    // Nor on any other page that asks.
+    let fields = [("now", PASSWORD), ("new", "another calm long one"), ("again", "another calm long one")];
+    assert_eq!(site.post(&admin, "/account/password", &fields).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        site.get(&admin, "/audit?action=login").await.body.to_lowercase().contains("failed"),
+        "it is in the access record"
+    );
+    site.later(15 * 60 + 1);
+    let admin = site.session_of(&name_of(&site)).await;
+    assert_eq!(site.post(&admin, "/practice/export", &[("password", PASSWORD)]).await.status, StatusCode::OK);
+}
+
+fn name_of(site: &Site) -> String {
+    let name = |db: &rusqlite::Connection| db.query_row("SELECT name FROM account", [], |row| row.get(0));
+    site.web.store().internal_blocking(|db| Ok::<_, crate::store::StoreError>(name(db)?)).unwrap()
 }
 
 #[tokio::test]

@@ -2,18 +2,15 @@
 
 use crate::audit::{self, Act};
 use crate::db::{Db, DbError};
+use crate::lockout::{self, Origin};
 use crate::roles::Role;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 use service::auth::{
     TOTP_STEPS_AHEAD_MAX, Totp, constant_time_eq, hash_password, random_token, token_hash, verify_password,
 };
+use service::lockout::Counted;
 use std::sync::OnceLock;
 
-/// Failed attempts in a row after which an account locks.
-pub const FAILURES_MAX: i64 = 5;
-/// First lock; each further failure doubles it up to [`LOCK_MS_MAX`].
-pub const LOCK_MS: i64 = 5 * 60_000;
-pub const LOCK_MS_MAX: i64 = 60 * 60_000;
 pub const PASSWORD_CHARS_MIN: usize = 12;
 /// A password longer than this only makes the hash slow.
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -42,8 +39,8 @@ pub enum AccountError {
     Code,
     /// One answer for every reason, so that it teaches nothing about which accounts exist.
     #[error(
-        "name, password or code is wrong, or the code was used before, or the account is locked \
-         ({FAILURES_MAX} failures lock it for some minutes)"
+        "name, password or code is wrong, or the code was used before, or there were too many attempts (then wait 15 \
+         minutes, or use a browser in which you have signed in before)"
     )]
     Refused,
     #[error(transparent)]
@@ -71,7 +68,8 @@ pub struct Account {
     pub role: Role,
     pub created_ms: i64,
     pub disabled: bool,
-    pub locked_until_ms: i64,
+    /// Somebody has tried the name so often that only browsers which know the person get in.
+    pub besieged: bool,
 }
 
 /// Makes an account at once and returns its one-time-code secret (base32).
@@ -154,19 +152,29 @@ fn insert(
     if inserted == 1 { Ok(()) } else { Err(AccountError::Taken) }
 }
 
-pub fn list(db: &Connection) -> rusqlite::Result<Vec<Account>> {
+pub fn list(db: &Connection, now_ms: i64) -> rusqlite::Result<Vec<Account>> {
     let mut statement =
-        db.prepare("SELECT name, role, created_ms, disabled_ms IS NOT NULL, locked_until_ms FROM users ORDER BY name")?;
-    let rows = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
-    rows.filter_map(|row| {
-        row.map(|(name, role, created_ms, disabled, locked_until_ms)| {
-            let role = Role::from_word(&role)?;
-            Some(Account { name, role, created_ms, disabled, locked_until_ms })
-        })
-        .transpose()
+        db.prepare("SELECT name, role, created_ms, disabled_ms IS NOT NULL FROM users ORDER BY name")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?)))?;
+    let mut accounts = Vec::new();
+    for row in rows {
+        let (name, role, created_ms, disabled): (String, _, _, _) = row?;
+        let besieged = lockout::besieged(db, now_ms, &name)?;
+        accounts.extend(Role::from_word(&role).map(|role| Account { name, role, created_ms, disabled, besieged }));
+    }
+    Ok(accounts)
+}
+
+/// Lets a person sign in again whom failed attempts, their own or somebody else's, keep out.
+pub fn unlock(db: &Db, now_ms: i64, name: &str) -> Result<(), AccountError> {
+    db.write_blocking(|tx| {
+        let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE name = ?1)";
+        if !tx.query_row(sql, [name], |row| row.get::<_, bool>(0))? {
+            return Err(AccountError::Unknown);
+        }
+        lockout::lift(tx, name)?;
+        Ok(audit::append(tx, now_ms, "command line", Act::AccountUnlocked, name)?)
     })
-    .collect()
 }
 
 /// Ends every session of the account and lets nobody sign in with it.
@@ -181,85 +189,97 @@ pub fn disable(db: &Db, now_ms: i64, name: &str) -> Result<(), AccountError> {
     })
 }
 
-/// Checks name, password and code, and starts a session; returns the session's token. Blocks for the password's hash.
+/// What a browser gets that has signed in.
+#[derive(Debug)]
+pub struct SignedIn {
+    /// The session's token.
+    pub token: String,
+    /// The cookie by which the browser is known next time.
+    pub device: Option<String>,
+}
+
+/// Checks name, password and code, and starts a session. Blocks for the password's hash.
 ///
-/// The attempt is counted before the password is looked at, so that attempts made at once do not escape the lock, and
-/// a hash is computed also for an unknown or locked account, so that the time taken tells nothing.
-pub fn sign_in(db: &Db, now_ms: i64, name: &str, password: &str, code: &str) -> Result<String, AccountError> {
-    let attempt = db.write_blocking(|tx| count_attempt(tx, now_ms, name))?;
-    let hash = attempt.as_ref().map_or_else(|| decoy().to_owned(), |user| user.password.clone());
-    let fits = password.len() <= PASSWORD_BYTES_MAX && verify_password(password, &hash);
-    let result = db.write_blocking(|tx| {
-        let step = attempt
-            .as_ref()
-            .filter(|user| fits && user.open)
-            .and_then(|user| Totp::verify(&user.totp, &digits(code), u64::try_from(user.totp_step).ok()));
-        let (Some(user), Some(step)) = (&attempt, step) else { return Ok(None) };
-        let step = i64::try_from(step).unwrap_or(i64::MAX);
-        // The step is spent in the same statement that checks it: two requests with one code cannot both pass.
-        let spent = tx.execute(
-            "UPDATE users SET totp_step = ?2, failures = 0, locked_until_ms = 0
-             WHERE id = ?1 AND (totp_step < ?2 OR totp_step > ?2 + ?3) AND disabled_ms IS NULL",
-            (user.id, step, TOTP_STEPS_AHEAD_MAX),
-        )?;
-        if spent != 1 {
-            return Ok(None);
+/// The attempt is counted before the password is looked at, so that attempts made at once do not escape the bound. One
+/// that is over it is not looked at, for an unknown name as for a known one; else a hash is computed for both, so that the
+/// time taken tells nothing.
+pub fn sign_in(
+    db: &Db,
+    now_ms: i64,
+    from: Origin<'_>,
+    name: &str,
+    password: &str,
+    code: &str,
+) -> Result<SignedIn, AccountError> {
+    let admit =
+        |tx: &Transaction<'_>| Ok::<_, AccountError>((lockout::admit(tx, now_ms, name, from)?, find(tx, name)?));
+    let (counted, found) = db.write_blocking(admit)?;
+    let result = match &counted {
+        None => None,
+        Some(counted) => {
+            let hash = found.as_ref().map_or_else(|| decoy().to_owned(), |user| user.password.clone());
+            let fits = password.len() <= PASSWORD_BYTES_MAX && verify_password(password, &hash);
+            let user = found.as_ref().filter(|user| fits && !user.disabled);
+            db.write_blocking(|tx| enter(tx, now_ms, from, (name, code), user, counted))?
         }
-        let token = start_session(tx, now_ms, user.id)?;
-        audit::append(tx, now_ms, name, Act::SignIn, "")?;
-        Ok::<_, AccountError>(Some(token))
-    })?;
-    if let Some(token) = result {
-        return Ok(token);
+    };
+    if let Some(signed_in) = result {
+        return Ok(signed_in);
     }
     // A name that is no account may be a password typed into the wrong field: it is never recorded.
-    let who = if attempt.is_some() { name } else { "unknown" };
+    let who = if found.is_some() { name } else { "unknown" };
     db.write_blocking(|tx| audit::append(tx, now_ms, who, Act::SignInRefused, ""))?;
     Err(AccountError::Refused)
 }
 
-struct Attempt {
+/// Whose password was right: the code, and the session.
+fn enter(
+    tx: &Transaction<'_>,
+    now_ms: i64,
+    from: Origin<'_>,
+    (name, code): (&str, &str),
+    user: Option<&User>,
+    counted: &Counted,
+) -> Result<Option<SignedIn>, AccountError> {
+    let Some(user) = user else { return Ok(None) };
+    let last = u64::try_from(user.totp_step).ok();
+    let Some(step) = Totp::verify(&user.totp, &digits(code), last) else { return Ok(None) };
+    let step = i64::try_from(step).unwrap_or(i64::MAX);
+    // The step is spent in the same statement that checks it: two requests with one code cannot both pass.
+    let spent = tx.execute(
+        "UPDATE users SET totp_step = ?2
+         WHERE id = ?1 AND (totp_step < ?2 OR totp_step > ?2 + ?3) AND disabled_ms IS NULL",
+        (user.id, step, TOTP_STEPS_AHEAD_MAX),
+    )?;
+    if spent != 1 {
+        return Ok(None);
+    }
+    let device = lockout::succeeded(tx, counted, name, from)?;
+    let token = start_session(tx, now_ms, user.id)?;
+    audit::append(tx, now_ms, name, Act::SignIn, "")?;
+    Ok(Some(SignedIn { token, device }))
+}
+
+struct User {
     id: i64,
     password: String,
     totp: String,
     totp_step: i64,
-    /// Neither disabled nor locked.
-    open: bool,
+    disabled: bool,
 }
 
-fn count_attempt(db: &Connection, now_ms: i64, name: &str) -> Result<Option<Attempt>, rusqlite::Error> {
-    let found = db
-        .query_row(
-            "SELECT id, password, totp, totp_step, failures, locked_until_ms, disabled_ms IS NOT NULL
-             FROM users WHERE name = ?1",
-            [name],
-            |row| {
-                let (failures, locked_until_ms): (i64, i64) = (row.get(4)?, row.get(5)?);
-                let disabled: bool = row.get(6)?;
-                let open = !disabled && locked_until_ms <= now_ms;
-                let too_long = locked_until_ms > now_ms + LOCK_MS_MAX;
-                let attempt =
-                    Attempt { id: row.get(0)?, password: row.get(1)?, totp: row.get(2)?, totp_step: row.get(3)?, open };
-                Ok((attempt, failures, too_long))
-            },
-        )
-        .optional()?;
-    let Some((attempt, failures, too_long)) = found else { return Ok(None) };
-    if too_long {
-        // The clock was ahead when it locked: from now it is the longest lock.
-        let sql = "UPDATE users SET locked_until_ms = ?2 WHERE id = ?1";
-        db.execute(sql, (attempt.id, now_ms + LOCK_MS_MAX))?;
-    }
-    if attempt.open {
-        let failures = failures + 1;
-        let over = (failures - FAILURES_MAX).clamp(0, 20);
-        let locked_until_ms = if failures >= FAILURES_MAX { now_ms + (LOCK_MS << over).min(LOCK_MS_MAX) } else { 0 };
-        db.execute(
-            "UPDATE users SET failures = ?2, locked_until_ms = ?3 WHERE id = ?1",
-            (attempt.id, failures, locked_until_ms),
-        )?;
-    }
-    Ok(Some(attempt))
+fn find(db: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
+    let sql = "SELECT id, password, totp, totp_step, disabled_ms IS NOT NULL FROM users WHERE name = ?1";
+    db.query_row(sql, [name], |row| {
+        Ok(User {
+            id: row.get(0)?,
+            password: row.get(1)?,
+            totp: row.get(2)?,
+            totp_step: row.get(3)?,
+            disabled: row.get(4)?,
+        })
+    })
+    .optional()
 }
 
 fn decoy() -> &'static str {
@@ -370,6 +390,12 @@ mod tests {
         Totp::current_code(secret).unwrap()
     }
 
+    /// Signs in from an address, with a browser that nobody has used.
+    fn sign_in(db: &Db, now_ms: i64, name: &str, password: &str, code: &str) -> Result<String, AccountError> {
+        let from = Origin { address: [192, 0, 2, 1].into(), device: None };
+        super::sign_in(db, now_ms, from, name, password, code).map(|signed_in| signed_in.token)
+    }
+
     fn caller(db: &Db, now_ms: i64, token: &str) -> Option<Caller> {
         db.write_blocking(|tx| session(tx, now_ms, 900_000, token, true)).unwrap()
     }
@@ -403,14 +429,46 @@ mod tests {
     }
 
     #[test]
-    fn five_failures_lock_the_account_even_for_the_right_password() {
+    fn whoever_keeps_guessing_keeps_nobody_out_of_their_own_browser() {
         let (_folder, db) = db();
         let secret = create(&db, 0, "anna", Role::Auditor, PASSWORD).unwrap();
-        for _ in 0..FAILURES_MAX {
+        let from = |last: u8, device| Origin { address: [192, 0, 2, last].into(), device };
+        let enter = |at, from, password: &str| super::sign_in(&db, at, from, "anna", password, &code(&secret));
+        let unspend = || {
+            let again = |tx: &Transaction<'_>| tx.execute("UPDATE users SET totp_step = 0", []);
+            db.write_blocking(|tx| again(tx)).unwrap();
+        };
+        let device = enter(10, from(1, None), PASSWORD).unwrap().device.unwrap();
+        unspend();
+        // As a wrong password is counted, without the time that its hash takes.
+        let guess =
+            |last| db.write_blocking(|tx| lockout::admit(tx, 20, "anna", from(last, None)).map(|c| c.is_some()));
+        assert_eq!((1..=200).filter(|last| guess(*last).unwrap()).count(), 100);
+        assert!(db.write_blocking(|tx| list(tx, 20)).unwrap()[0].besieged);
+        assert!(enter(30, from(250, None), PASSWORD).is_err(), "a browser that is new to her");
+        let own = enter(30, from(1, Some(&device)), PASSWORD).unwrap();
+        assert_eq!(own.device.as_ref(), Some(&device));
+        unspend();
+        // The cookie gives a few tries and nothing else.
+        for _ in 0..5 {
+            assert!(enter(40, from(1, Some(&device)), "wrong wrong wrong").is_err());
+        }
+        assert!(enter(40, from(1, Some(&device)), PASSWORD).is_err());
+        unlock(&db, 50, "anna").unwrap();
+        assert!(enter(50, from(250, None), PASSWORD).is_ok(), "the server's administrator lets her in");
+        assert!(matches!(unlock(&db, 50, "bert"), Err(AccountError::Unknown)));
+    }
+
+    #[test]
+    fn five_failures_from_one_place_lock_it_even_for_the_right_password() {
+        let (_folder, db) = db();
+        let secret = create(&db, 0, "anna", Role::Auditor, PASSWORD).unwrap();
+        for _ in 0..5 {
             assert!(sign_in(&db, 10, "anna", "wrong wrong wrong", &code(&secret)).is_err());
         }
-        assert!(sign_in(&db, 10 + LOCK_MS - 1, "anna", PASSWORD, &code(&secret)).is_err(), "locked");
-        assert!(sign_in(&db, 10 + LOCK_MS, "anna", PASSWORD, &code(&secret)).is_ok(), "the lock ends");
+        let later = 15 * 60_000;
+        assert!(sign_in(&db, later, "anna", PASSWORD, &code(&secret)).is_err(), "locked");
+        assert!(sign_in(&db, later + 1010, "anna", PASSWORD, &code(&secret)).is_ok(), "the lock ends");
     }
 
     #[test]
@@ -422,17 +480,6 @@ mod tests {
         assert!(caller(&db, now + 90_000_000 - SKEW_MS, &token).is_some(), "a small step back signs nobody out");
         assert!(caller(&db, now, &token).is_none());
         assert!(caller(&db, now + 90_000_000, &token).is_none(), "an ended session does not come back");
-    }
-
-    #[test]
-    fn a_lock_from_a_clock_that_was_ahead_lasts_no_longer_than_the_longest() {
-        let (_folder, db) = db();
-        let secret = create(&db, 0, "anna", Role::Owner, PASSWORD).unwrap();
-        for _ in 0..FAILURES_MAX {
-            assert!(sign_in(&db, 90_000_000_000, "anna", "wrong wrong wrong", "1").is_err());
-        }
-        assert!(sign_in(&db, 10, "anna", PASSWORD, &code(&secret)).is_err(), "still locked");
-        assert!(sign_in(&db, 10 + LOCK_MS_MAX, "anna", PASSWORD, &code(&secret)).is_ok());
     }
 
     #[test]
@@ -453,7 +500,7 @@ mod tests {
         disable(&db, 2, "anna").unwrap();
         assert!(caller(&db, 3, &token).is_none());
         assert!(matches!(disable(&db, 2, "bert"), Err(AccountError::Unknown)));
-        assert!(db.write_blocking(|tx| list(tx)).unwrap()[0].disabled);
+        assert!(db.write_blocking(|tx| list(tx, 3)).unwrap()[0].disabled);
     }
 
     #[test]

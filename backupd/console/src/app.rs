@@ -1,6 +1,6 @@
 //! Everything that a request or a background task needs.
 
-use crate::accounts::{self, AccountError};
+use crate::accounts::{self, AccountError, SignedIn};
 use crate::alerts::deliver::Sender;
 use crate::alerts::mail::Mailer;
 use crate::alerts::state::{Channel, Rules};
@@ -10,9 +10,11 @@ use crate::daemons::{Daemons, Pictures};
 use crate::db::{Db, DbError};
 use crate::heartbeat::Heartbeat;
 use crate::jobs::Jobs;
+use crate::lockout::Origin;
 use crate::poll;
 use crate::settings::{Settings, SettingsError};
 use crate::throttle::Throttle;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,15 +99,20 @@ impl App {
         i64::from(self.settings.idle_s) * 1000
     }
 
-    /// Name, password and code for a session's token; few at a time, away from the tasks that serve pages.
+    /// Name, password and code for a session; few at a time, away from the tasks that serve pages.
     pub async fn sign_in(
         self: &Arc<Self>,
+        (address, device): (IpAddr, Option<String>),
         name: String,
         password: String,
         code: String,
-    ) -> Result<String, AccountError> {
+    ) -> Result<SignedIn, AccountError> {
         let app = self.clone();
-        self.hash(move || accounts::sign_in(&app.db, app.now_ms(), &name, &password, &code)).await
+        let work = move || {
+            let from = Origin { address, device: device.as_deref() };
+            accounts::sign_in(&app.db, app.now_ms(), from, &name, &password, &code)
+        };
+        self.hash(work).await
     }
 
     pub async fn accept(

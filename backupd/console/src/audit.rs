@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 pub enum Act {
     AccountCreated,
     AccountDisabled,
+    AccountUnlocked,
     AccountInvited,
     SignIn,
     SignInRefused,
@@ -34,6 +35,7 @@ impl Act {
         match self {
             Self::AccountCreated => "account-created",
             Self::AccountDisabled => "account-disabled",
+            Self::AccountUnlocked => "account-unlocked",
             Self::AccountInvited => "account-invited",
             Self::SignIn => "sign-in",
             Self::SignInRefused => "sign-in-refused",

@@ -33,7 +33,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make, list and disable accounts (on this machine only; the console itself cannot).
+    /// Make, list, disable and unlock accounts (on this machine only; the console itself cannot).
     #[command(subcommand)]
     User(User),
 }
@@ -69,6 +69,11 @@ enum User {
     },
     /// Disable an account and end its sessions.
     Disable {
+        #[arg(long)]
+        name: String,
+    },
+    /// Let a person sign in again whom failed attempts, their own or somebody else's, keep out.
+    Unlock {
         #[arg(long)]
         name: String,
     },
@@ -133,6 +138,10 @@ fn keep(settings: &Settings, user: User) -> anyhow::Result<()> {
             accounts::disable(&db, now_ms, &name)?;
             writeln!(out, "Disabled {name}; its sessions have ended.")?;
         }
+        User::Unlock { name } => {
+            accounts::unlock(&db, now_ms, &name)?;
+            writeln!(out, "Failed attempts at {name} are forgotten; whoever makes them can go on.")?;
+        }
     }
     Ok(())
 }
@@ -174,11 +183,11 @@ fn create(db: &Db, now_ms: i64, name: &str, role: Role, password: &str, totp_out
 }
 
 fn list(db: &Db, now_ms: i64, json: bool) -> anyhow::Result<()> {
-    let accounts = db.write_blocking(|tx| accounts::list(tx))?;
+    let accounts = db.write_blocking(|tx| accounts::list(tx, now_ms))?;
     let mut out = std::io::stdout();
     let state = |account: &accounts::Account| match account {
         accounts::Account { disabled: true, .. } => "disabled",
-        account if account.locked_until_ms > now_ms => "locked",
+        accounts::Account { besieged: true, .. } => "besieged",
         _ => "active",
     };
     if json {

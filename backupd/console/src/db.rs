@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = include_str!("schema.sql");
+/// Step `n` brings a database from schema `n` to `n + 1`. A released step is never changed.
+const SCHEMAS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema-2.sql")];
 
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
@@ -40,13 +40,10 @@ impl Db {
         connection.pragma_update(None, "foreign_keys", true)?;
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match version {
-            0 => {
-                tx.execute_batch(SCHEMA)?;
-                tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            }
-            SCHEMA_VERSION => {}
-            other => return Err(DbError::Newer(other)),
+        let reached = usize::try_from(version).ok().filter(|reached| *reached <= SCHEMAS.len());
+        for (step, number) in SCHEMAS.iter().zip(1_i64..).skip(reached.ok_or(DbError::Newer(version))?) {
+            tx.execute_batch(step)?;
+            tx.pragma_update(None, "user_version", number)?;
         }
         tx.commit()?;
         Ok(Self { connection: Mutex::new(connection) })
@@ -106,6 +103,24 @@ mod tests {
         db.write_blocking(|tx| tx.pragma_update(None, "user_version", 99)).unwrap();
         drop(db);
         assert!(matches!(Db::open(&data), Err(DbError::Newer(99))));
+    }
+
+    #[test]
+    fn a_database_of_the_first_schema_keeps_its_accounts() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Connection::open(folder.path().join("console.db")).unwrap();
+        old.execute_batch(SCHEMAS[0]).unwrap();
+        old.execute_batch(
+            "INSERT INTO users (name, role, password, totp, failures, locked_until_ms, created_ms)
+             VALUES ('anna', 'owner', 'x', 'y', 5, 1, 1); PRAGMA user_version = 1",
+        )
+        .unwrap();
+        drop(old);
+        let db = Db::open(folder.path()).unwrap();
+        let accounts = db.write_blocking(|tx| crate::accounts::list(tx, 1)).unwrap();
+        assert_eq!((accounts.len(), accounts[0].name.as_str()), (1, "anna"));
+        drop(db);
+        Db::open(folder.path()).unwrap();
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod db;
 mod fetch;
 mod heartbeat;
 mod jobs;
+mod lockout;
 mod pages;
 mod poll;
 mod roles;

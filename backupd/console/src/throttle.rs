@@ -1,4 +1,4 @@
-//! Limits sign-in attempts by address, so that guessing many names costs as much as guessing one password.
+//! Limits by address how often invitations are tried, each of which costs a slow hash.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,11 +29,6 @@ impl Throttle {
         }
         entry.1 += 1;
         entry.1 <= ATTEMPTS_MAX
-    }
-
-    /// A success shows that this address is a person who may come in.
-    pub fn forget(&self, address: IpAddr) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
     }
 }
 

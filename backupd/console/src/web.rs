@@ -4,6 +4,7 @@
 use crate::accounts::{self, Caller, csrf_fits};
 use crate::app::App;
 use crate::db::DbError;
+use crate::lockout;
 use crate::pages::layout;
 use crate::routes::{Policy, Route, Verb};
 use axum::body::{Body, Bytes};
@@ -78,6 +79,8 @@ pub struct Call {
     pub caller: Option<Caller>,
     /// The session's token.
     pub token: Option<String>,
+    /// The cookie that says who has signed in with this browser before.
+    pub device: Option<String>,
     path: Vec<(String, String)>,
     query: Vec<(String, String)>,
     fields: Vec<(String, Bytes)>,
@@ -139,6 +142,7 @@ async fn admit(
 ) -> Result<Call, Refusal> {
     // Before the body is read: who may not use the route sends nothing.
     permit(route.policy, caller.as_ref())?;
+    let device = cookie(request.headers(), lockout::DEVICE_COOKIE);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     let path = request.extract_parts::<RawPathParams>().await.map_err(|_| Refusal::NotFound)?;
     let path = path.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -158,7 +162,7 @@ async fn admit(
         }
     }
     let address = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    Ok(Call { app: app.clone(), address, caller, token, path, query, fields })
+    Ok(Call { app: app.clone(), address, caller, token, device, path, query, fields })
 }
 
 fn permit(policy: Policy, caller: Option<&Caller>) -> Result<(), Refusal> {
@@ -172,17 +176,17 @@ fn permit(policy: Policy, caller: Option<&Caller>) -> Result<(), Refusal> {
 
 /// The caller of the session in the cookie. A page that refreshes itself does not keep a session alive.
 fn who(app: &App, headers: &HeaderMap) -> Result<(Option<Caller>, Option<String>), Refusal> {
-    let Some(token) = cookie(headers) else { return Ok((None, None)) };
+    let Some(token) = cookie(headers, COOKIE) else { return Ok((None, None)) };
     let touch = !headers.contains_key("hx-request");
     let caller = app.db.write(|tx| accounts::session(tx, app.now_ms(), app.idle_ms(), &token, touch))?;
     Ok((caller, Some(token)))
 }
 
-fn cookie(headers: &HeaderMap) -> Option<String> {
+fn cookie(headers: &HeaderMap, wanted: &str) -> Option<String> {
     let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == COOKIE)
+        .find(|(name, _)| *name == wanted)
         .map(|(_, value)| value.to_owned())
 }
 

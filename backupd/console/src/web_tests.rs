@@ -2,6 +2,7 @@
 
 use crate::accounts;
 use crate::audit;
+use crate::lockout::{self, DEVICE_COOKIE, Origin};
 use crate::roles::Role;
 use crate::routes::{Policy, ROUTES, Verb};
 use crate::testing::{Console, PASSWORD, text};
@@ -113,12 +114,12 @@ async fn the_cookie_and_the_headers_protect_the_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_wrong_passwords_lock_the_account_and_say_nothing_else() {
+async fn five_wrong_passwords_lock_that_place_and_say_nothing_else() {
     let console = Console::new("");
     let secret = accounts::create(&console.app.db, console.app.now_ms(), "anna", Role::Auditor, PASSWORD).unwrap();
     let code = Totp::current_code(&secret).unwrap();
     let mut pages = Vec::new();
-    for _ in 0..accounts::FAILURES_MAX {
+    for _ in 0..5 {
         pages.push(text(console.post("/sign-in", None, &format!("name=anna&password=wrong&code={code}")).await).await);
     }
     let right = |secret| {
@@ -129,7 +130,23 @@ async fn five_wrong_passwords_lock_the_account_and_say_nothing_else() {
     assert_eq!(locked.status(), 422);
     pages.push(text(locked).await);
     assert!(pages.iter().all(|page| *page == pages[0]), "locked and wrong look the same");
-    console.clock.fetch_add(accounts::LOCK_MS, Ordering::SeqCst);
+    // A browser that the person has used is not kept out with it.
+    let known = console.app.db.write(|tx| {
+        let from = Origin { address: [192, 0, 2, 9].into(), device: None };
+        let counted = lockout::admit(tx, console.app.now_ms(), "anna", from)?.unwrap();
+        lockout::succeeded(tx, &counted, "anna", from)
+    });
+    let device = known.unwrap().unwrap();
+    let request = Request::post("/sign-in")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(header::COOKIE, format!("{DEVICE_COOKIE}={device}"));
+    let own = console.send(request.body(Body::from(right(&secret))).unwrap()).await;
+    assert_eq!(own.status(), 303);
+    let cookies: Vec<_> = own.headers().get_all(header::SET_COOKIE).iter().map(|c| c.to_str().unwrap()).collect();
+    assert!(cookies.iter().any(|c| c.starts_with(DEVICE_COOKIE) && c.contains("Max-Age=")), "{cookies:?}");
+    let spent = |tx: &rusqlite::Transaction<'_>| tx.execute("UPDATE users SET totp_step = 0", []);
+    console.app.db.write(|tx| spent(tx)).unwrap();
+    console.clock.fetch_add(15 * 60_000 + 1000, Ordering::SeqCst);
     assert_eq!(console.post("/sign-in", None, &right(&secret)).await.status(), 303, "the lock ends");
 }
 

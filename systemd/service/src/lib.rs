@@ -7,6 +7,7 @@ pub mod auth;
 mod clock;
 pub mod http;
 mod linger;
+pub mod lockout;
 pub mod log;
 mod manager;
 pub mod settings;

@@ -6,6 +6,7 @@ use super::super::gate::{self, FORM_COOKIE, Visit};
 use super::super::login::{qr_svg, redirect};
 use super::super::{Method, PageError, Policy, Route, Web, dates, layout};
 use crate::access::accounts::{self, AccountError};
+use crate::access::lockout::{self, Counted};
 use crate::access::{Actor, portal};
 use crate::audit::{Action, Event, Outcome};
 use crate::messages::{self, Channel, Message};
@@ -75,10 +76,19 @@ fn code_form(web: &Web, visit: &Visit, token: &str, by_mail: bool, problems: &Pr
     )
 }
 
-/// Whose failures are counted: apart from those of the staff.
-fn subjects(visit: &Visit, mail: &str) -> [String; 2] {
-    let address = visit.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-    accounts::failure_subjects(&format!("portal {}", mail.trim()), &address)
+/// Counts a try of a patient, apart from those of the staff; `None` when it may not be made.
+async fn admit(web: &Web, visit: &Visit, mail: &str) -> Result<Option<Counted>, PageError> {
+    let (now, name, address, device) = (web.now(), counted_name(mail), visit.address, visit.device.clone());
+    let admit = move |db: &rusqlite::Connection| lockout::admit(db, &name, address, device.as_deref(), now);
+    let admitted = web.write_accounts(&Actor::anonymous(), admit).await?;
+    if admitted.is_none() {
+        log::warn!("portal.locked-out");
+    }
+    Ok(admitted)
+}
+
+fn counted_name(mail: &str) -> String {
+    format!("portal {}", mail.trim())
 }
 
 fn again(web: &Web, visit: &Visit, form: &Form, sentence: &str) -> Response {
@@ -88,22 +98,16 @@ fn again(web: &Web, visit: &Visit, form: &Form, sentence: &str) -> Response {
 }
 
 async fn login(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
-    let (now, typed, subjects) = (web.now(), form.text("mail").to_owned(), subjects(&visit, form.text("mail")));
-    let ask = subjects.clone();
-    let look_up = move |db: &rusqlite::Connection| {
-        Ok::<_, AccountError>((accounts::locked_out(db, &ask, now)?, portal::credentials(db, &typed)?))
-    };
-    let (locked_out, found) = web.store().internal(look_up).await?;
-    if locked_out {
-        log::warn!("portal.locked-out");
+    let (now, typed) = (web.now(), form.text("mail").to_owned());
+    let Some(counted) = admit(&web, &visit, &typed).await? else {
         return Ok(again(&web, &visit, &form, TOO_OFTEN));
-    }
+    };
+    let found = web.store().internal(move |db| portal::credentials(db, &typed)).await?;
     let usable = found.filter(|found| !found.account.disabled);
     let password = form.raw("password").chars().take(accounts::PASSWORD_CHARS_MAX + 1).collect();
     let fits = web.check_password(password, usable.as_ref().map(|found| found.password_hash.clone())).await;
     let Some(found) = usable.filter(|_| fits) else {
         let fail = move |tx: &mut Tx<'_>| {
-            accounts::record_failure(tx.connection(), &subjects, now)?;
             tx.note(Event::new(Action::Login, "portal", "").outcome(Outcome::Failed));
             Ok::<_, AccountError>(())
         };
@@ -119,6 +123,7 @@ async fn login(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respo
     let (by_mail, step, practice) = (code.is_some(), token.clone(), web.settings().practice_name.clone());
     let actor = Actor::of_patient(&account.id, &account.patient);
     let begin = move |tx: &mut Tx<'_>| {
+        lockout::was_right(tx.connection(), &counted)?;
         portal::begin_step(tx.connection(), &account.id, &step, code.as_deref(), now)?;
         if let Some(code) = code {
             let text = format!(
@@ -142,17 +147,17 @@ async fn second_step(
     let (now, token, asked) = (web.now(), form.text("token").to_owned(), form.text("token").to_owned());
     let found = web.store().internal(move |db| portal::step(db, &asked, now)).await?;
     let Some(step) = found else { return Ok(again(&web, &visit, &Form::default(), BEGIN_AGAIN)) };
-    let (account, subjects) = (&step.credentials.account, subjects(&visit, &step.credentials.account.mail));
-    let ask = subjects.clone();
-    if web.store().internal(move |db| accounts::locked_out(db, &ask, now)).await? {
+    let account = &step.credentials.account;
+    let Some(counted) = admit(&web, &visit, &account.mail).await? else {
         return Ok(again(&web, &visit, &Form::default(), TOO_OFTEN));
-    }
+    };
     let code: String = form.text("code").chars().filter(|c| !c.is_whitespace()).collect();
     let totp = match (&step.credentials.totp_secret, step.by_mail()) {
         (Some(secret), false) => Totp::verify(secret, &code, step.credentials.totp_step),
         _ => None,
     };
     let right = step.is_mailed(&token, &code) || totp.is_some();
+    let (device, name) = (visit.device.clone(), counted_name(&account.mail));
     let (session, csrf, id) = (service::auth::random_token(), service::auth::random_token(), account.id.clone());
     let (fresh, old, own) =
         (session.clone(), gate::cookie(&headers, portal::COOKIE).map(service::auth::token_hash), token.clone());
@@ -160,28 +165,32 @@ async fn second_step(
         let db = tx.connection();
         if !right || !portal::finish_step(db, &id, &own, totp)? {
             portal::wrong_step(db, &own)?;
-            accounts::record_failure(db, &subjects, now)?;
             tx.note(Event::new(Action::Login, "portal", "").outcome(Outcome::Failed));
-            return Ok(false);
+            return Ok(None);
         }
-        accounts::clear_user_failures(db, &subjects)?;
+        lockout::succeeded(db, &counted)?;
         if let Some(old) = old {
             portal::close(db, &old)?;
         }
         portal::open(db, &id, &fresh, &csrf, now)?;
         tx.note(Event::new(Action::Login, "portal", ""));
-        Ok::<_, AccountError>(true)
+        Ok::<_, AccountError>(Some(lockout::welcome(tx.connection(), device.as_deref(), &name)?))
     };
-    if !web.store().write(&Actor::of_patient(&account.id, &account.patient), enter).await? {
+    let entered = web.store().write(&Actor::of_patient(&account.id, &account.patient), enter).await?;
+    let Some(device) = entered else {
         let mut problems = Problems::default();
         problems.add("code", WRONG_CODE);
         let page = code_form(&web, &visit, &token, step.by_mail(), &problems);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
-    }
+    };
     log::info!("portal.opened");
     let mut response = redirect("/");
     gate::set_cookie(response.headers_mut(), portal::COOKIE, &session, None);
     gate::set_cookie(response.headers_mut(), FORM_COOKIE, "", Some(0));
+    if let Some(device) = device {
+        let (cookie, age) = (lockout::PORTAL_DEVICE_COOKIE, lockout::DEVICE_COOKIE_S.into());
+        gate::set_cookie(response.headers_mut(), cookie, &device, Some(age));
+    }
     Ok(response)
 }
 

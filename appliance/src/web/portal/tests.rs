@@ -1,7 +1,7 @@
 //! The portal as a patient uses it, and every way to somebody else's record.
 
 use crate::access::accounts::AccountError;
-use crate::access::{Actor, Program, Role, portal, sessions};
+use crate::access::{Actor, Program, Role, lockout, portal, sessions};
 use crate::store::{StoreError, Tx};
 use crate::web::form::percent_encode;
 use crate::web::tests::{Answer, Browser, Site, hidden};
@@ -348,6 +348,13 @@ async fn an_idle_session_ends_and_too_many_failures_lock_the_address() {
     }
     let answer = practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
     assert!(answer.body.contains("too many attempts"), "{}", answer.body);
+    // A browser in which this patient has logged in before is not locked with it.
+    let welcome = |db: &rusqlite::Connection| lockout::welcome(db, None, "portal bob@example.org");
+    let device = practice.site.web.write_accounts(&Actor::anonymous(), welcome).await.unwrap().unwrap();
+    let cookie = format!("{}; {}={device}", nobody.cookie, lockout::PORTAL_DEVICE_COOKIE);
+    let own = Browser { cookie, csrf: nobody.csrf.clone() };
+    let answer = practice.post(&own, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
+    assert!(answer.body.contains("Enter the code"), "{}", answer.body);
 }
 
 #[tokio::test]

@@ -59,9 +59,9 @@ pub async fn show(call: Call) -> Answer {
 }
 
 pub async fn accounts(call: Call) -> Answer {
-    let (accounts, keys) =
-        call.app.db.read(|db| Ok::<_, Refusal>((accounts::list(db)?, accounts::approval_keys(db)?)))?;
     let now_ms = call.app.now_ms();
+    let (accounts, keys) =
+        call.app.db.read(|db| Ok::<_, Refusal>((accounts::list(db, now_ms)?, accounts::approval_keys(db)?)))?;
     let body = html! {
         p.lead {
             "Who can sign in here. Accounts are made and disabled on the server only, so that a stolen session \
@@ -75,7 +75,7 @@ pub async fn accounts(call: Call) -> Answer {
                     td { (account.role.title()) }
                     td {
                         @if account.disabled { (badge(Mood::Plain, "Disabled")) }
-                        @else if account.locked_until_ms > now_ms { (badge(Mood::Warn, "Locked for some minutes")) }
+                        @else if account.besieged { (badge(Mood::Warn, "Tried too often: known browsers only")) }
                         @else { (badge(Mood::Good, "Active")) }
                     }
                     td { (when(&call.app, account.created_ms)) }
@@ -91,7 +91,7 @@ pub async fn accounts(call: Call) -> Answer {
         pre {
             code {
                 "console --config console.toml user invite --role auditor\nconsole --config console.toml user \
-                 disable --name NAME"
+                 disable --name NAME\nconsole --config console.toml user unlock --name NAME"
             }
         }
     };

@@ -1,11 +1,13 @@
 //! Signing in and out.
 
-use crate::accounts;
+use crate::accounts::{self, SignedIn};
+use crate::lockout::DEVICE_COOKIE;
 use crate::pages::layout;
 use crate::web::{Answer, COOKIE, Call, Refusal, page, see};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use maud::{Markup, html};
+use service::lockout::DEVICE_COOKIE_S;
 
 pub async fn show(call: Call) -> Answer {
     if let Some(caller) = &call.caller {
@@ -16,20 +18,19 @@ pub async fn show(call: Call) -> Answer {
 
 pub async fn enter(call: Call) -> Answer {
     let name = call.field("name").trim().to_owned();
-    if !call.app.throttle.admit(call.address, call.app.now_ms()) {
-        let text = "too many attempts came from your network: wait ten minutes";
-        return Ok((StatusCode::TOO_MANY_REQUESTS, form(Some(text), &name)).into_response());
-    }
     let (password, code) = (call.field("password").to_owned(), call.field("code").to_owned());
-    match call.app.sign_in(name.clone(), password, code).await {
-        Ok(token) => {
-            call.app.throttle.forget(call.address);
+    match call.app.sign_in((call.address, call.device.clone()), name.clone(), password, code).await {
+        Ok(SignedIn { token, device }) => {
             let home = call.app.db.write(|tx| {
                 let caller = accounts::session(tx, call.app.now_ms(), call.app.idle_ms(), &token, false)?;
                 Ok::<_, Refusal>(caller.map_or("/sign-in", |caller| caller.role.home()))
             })?;
             let mut response = see(home)?;
-            response.headers_mut().insert(header::SET_COOKIE, cookie(&token, None)?);
+            response.headers_mut().insert(header::SET_COOKIE, cookie(COOKIE, &token, None)?);
+            if let Some(device) = device {
+                let cookie = cookie(DEVICE_COOKIE, &device, Some(DEVICE_COOKIE_S))?;
+                response.headers_mut().append(header::SET_COOKIE, cookie);
+            }
             Ok(response)
         }
         Err(error @ accounts::AccountError::Refused) => {
@@ -47,14 +48,14 @@ pub async fn leave(call: Call) -> Answer {
     let token = call.token.clone().unwrap_or_default();
     call.app.db.write(|tx| accounts::sign_out(tx, call.app.now_ms(), &token, &who))?;
     let mut response = see("/sign-in")?;
-    response.headers_mut().insert(header::SET_COOKIE, cookie("", Some(0))?);
+    response.headers_mut().insert(header::SET_COOKIE, cookie(COOKIE, "", Some(0))?);
     response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\", \"storage\""));
     Ok(response)
 }
 
-fn cookie(token: &str, max_age_s: Option<u32>) -> Result<HeaderValue, Refusal> {
+fn cookie(name: &str, value: &str, max_age_s: Option<u32>) -> Result<HeaderValue, Refusal> {
     let end = max_age_s.map(|s| format!("; Max-Age={s}")).unwrap_or_default();
-    let text = format!("{COOKIE}={token}; Path=/; Secure; HttpOnly; SameSite=Strict{end}");
+    let text = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Strict{end}");
     HeaderValue::from_str(&text).map_err(|_| Refusal::Internal)
 }
 
