@@ -68,6 +68,40 @@ fn recover_goes_back_to_what_is_whole_and_goes_on_after_an_interruption() {
 }
 
 #[test]
+fn a_recovery_that_was_cut_off_at_its_very_end_is_finished_by_the_same_command() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert_eq!(serve.stop(), Some(0), "{}", serve.text());
+    fs::remove_dir_all(p.at("p")).unwrap();
+    let recover = |store: &str| {
+        let out = p.output(&["recover", "--kit", &p.at("kit"), "--store", store, "--into", &p.at("p")]);
+        (out.status.code(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    let (code, first) = recover("two");
+    assert!(code == Some(0) && first.contains("is back in"), "{first}");
+    // Killed before it had said anything, or while it removed what it had worked with.
+    for left in ["p/.recovering", "p/.recovering/emr/attachments"] {
+        fs::create_dir_all(p.at(left)).unwrap();
+        let (code, again) = recover("two");
+        assert!(code == Some(0) && again.contains("had ended already"), "{again}");
+        assert!(first.lines().all(|line| again.contains(line)), "{again}");
+        assert!(!fs::exists(p.at("p/.recovering")).unwrap());
+        assert_eq!(fs::read(p.at("p/emr/attachments/Jane-Doe-1970.txt")).unwrap(), b"record of Jane");
+    }
+    let (code, other) = recover("one");
+    assert!(code == Some(2) && other.contains("recovered from store two"), "{other}");
+    // Once a daemon has run on it, what came back is not its state any more.
+    assert_eq!(p.start("serve").stop(), Some(0));
+    let (code, in_service) = recover("two");
+    assert!(
+        code == Some(2) && in_service.contains("started since") && in_service.contains("backupd serve"),
+        "{in_service}"
+    );
+}
+
+#[test]
 fn recover_puts_nothing_over_or_beside_what_somebody_else_left() {
     let p = Practice::new("");
     // As on a machine with a disk of its own for the records.

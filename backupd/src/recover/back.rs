@@ -1,5 +1,6 @@
 //! `backupd recover`: an empty machine, the kit, the paper key and ONE store; afterwards everything can be started.
 
+use super::ended::{self, Outcome, Skipped, Taken, Why, time};
 use super::kit::{Kit, KitStore, SavedFile};
 use super::layout;
 use super::unlock::UnlockArgs;
@@ -17,14 +18,13 @@ use backup_engine::{
 use backup_report::ReportSigner;
 use bytes::Bytes;
 use clap::Args;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Restored parts lie here, in the target, until they are put into place.
-const STAGING: &str = ".recovering";
+pub(super) const STAGING: &str = ".recovering";
 /// In it, once parts are put into place: the snapshots that they come from.
 const PLACING: &str = ".placing";
 /// In it too: where they were put.
@@ -75,8 +75,13 @@ struct Recovery {
 
 pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     let dir = std::path::absolute(&args.into)?;
-    let resumed = check_target(&dir)?;
+    let target = check_target(&dir)?;
     let kit = Kit::read(&args.kit)?;
+    if target == Target::Ended {
+        ended::again(&dir, &kit, &args.store, args.snapshot.as_deref(), args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let resumed = target == Target::Interrupted;
     if let Some(path) = &args.path {
         ensure!(
             path.is_dir(),
@@ -171,54 +176,38 @@ impl Placed {
     }
 }
 
-/// What the person who recovers is told at the end.
-struct Told<'a> {
-    snapshots: &'a [SnapshotInfo],
-    skipped: &'a [Skipped],
-    damaged: &'a [SnapshotInfo],
-    bytes: u64,
+/// What the folder to recover into is.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    New,
+    /// An earlier attempt was interrupted in it.
+    Interrupted,
+    /// An earlier attempt has ended in it, as far as everything being in place.
+    Ended,
 }
 
-/// A snapshot newer than the one that came back.
-struct Skipped {
-    info: SnapshotInfo,
-    why: Why,
-}
-
-#[derive(Clone, Copy, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Why {
-    /// The store has lost a part of it.
-    Damaged,
-    /// It lacks files that could not be read when it was taken.
-    Partial,
-}
-
-/// An empty folder, or one in which an earlier attempt was interrupted (`true`).
-fn check_target(dir: &Path) -> anyhow::Result<bool> {
+fn check_target(dir: &Path) -> anyhow::Result<Target> {
+    if ended::is_noted(dir) {
+        return Ok(Target::Ended);
+    }
     if dir.join(STAGING).is_dir() {
-        return Ok(true);
+        return Ok(Target::Interrupted);
     }
     let empty = match fs::read_dir(dir) {
         // A file system that was just made has its own folder already.
         Ok(mut entries) => entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found")),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
-    ensure!(empty, Usage(format!("{} is not empty: recover into an empty folder", dir.display())));
+    ensure!(
+        empty,
+        Usage(format!(
+            "{} is not empty, and no recovery has begun in it: nothing was touched. Name an empty or a new folder; if a practice \
+             lies there already, start that",
+            dir.display()
+        ))
+    );
     secret::make_private_dir(dir)?;
-    Ok(false)
-}
-
-fn time(info: &SnapshotInfo) -> String {
-    let taken = chrono::DateTime::from_timestamp_millis(info.taken_unix_ms).unwrap_or_default();
-    taken.format("%Y-%m-%d %H:%M:%SZ").to_string()
-}
-
-impl Skipped {
-    fn json(&self) -> serde_json::Value {
-        let Self { info, why } = self;
-        serde_json::json!({ "id": info.id.to_string(), "source": info.source, "taken_unix_ms": info.taken_unix_ms, "why": why })
-    }
+    Ok(Target::New)
 }
 
 /// What a person pastes to start a daemon.
@@ -279,13 +268,27 @@ impl Recovery {
         }
         Placed::load(&staging)?.put_all(&places)?;
         self.write_keys(&serve, verifier.as_ref())?;
-        // Last: as long as it is there, the same command goes on.
-        fs::remove_dir_all(&staging).context("the staging folder cannot be removed")?;
-        self.tell(
-            &serve,
-            verifier.as_ref(),
-            &Told { snapshots: &snapshots, skipped: &skipped, damaged: &damaged, bytes },
-        );
+        let maintain = Some(serve.file.with_file_name("maintain.toml")).filter(|file| file.is_file());
+        let daemons = [
+            ("serve", Some(&serve.file)),
+            ("verifier", verifier.as_ref().map(|v| &v.file)),
+            ("maintain", maintain.as_ref()),
+        ];
+        let absent = maintain.as_deref().map(absent_key_files).unwrap_or_default();
+        let outcome = Outcome {
+            repository: self.kit.repository.clone(),
+            practice: self.kit.practice.clone(),
+            store: self.store.name.clone(),
+            snapshots: snapshots.iter().map(|s| s.id.to_string()).collect(),
+            taken_unix_ms: snapshots.iter().map(|s| s.taken_unix_ms).max().unwrap_or(0),
+            damaged: damaged.iter().map(Taken::of).collect(),
+            skipped,
+            bytes,
+            into: self.dir.display().to_string(),
+            commands: daemons.into_iter().filter_map(|(name, file)| Some(start_command(name, file?))).collect(),
+            absent: absent.iter().map(|file| file.display().to_string()).collect(),
+        };
+        ended::end(&self.dir, &outcome, self.json)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -339,18 +342,20 @@ impl Recovery {
         let mut last = None;
         for info in candidates {
             if info.partial {
-                eprintln!("backupd: snapshot {} of {} lacks files: going back to the one before", info.id, time(&info));
-                skipped.push(Skipped { info, why: Why::Partial });
+                let at = time(info.taken_unix_ms);
+                eprintln!("backupd: snapshot {} of {at} lacks files: going back to the one before", info.id);
+                skipped.push(Skipped { taken: Taken::of(&info), why: Why::Partial });
                 continue;
             }
             let into = staging.join(&info.source);
             match self.fetch(&info, &into).await {
                 Ok(bytes) => return Ok((info, bytes)),
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                    eprintln!("backupd: snapshot {} of {} is not whole here: {error}", info.id, time(&info));
+                    let at = time(info.taken_unix_ms);
+                    eprintln!("backupd: snapshot {} of {at} is not whole here: {error}", info.id);
                     eprintln!("backupd: going back to the one before; another store of the kit may have the newer one");
                     remove_if_there(&into)?;
-                    skipped.push(Skipped { info, why: Why::Damaged });
+                    skipped.push(Skipped { taken: Taken::of(&info), why: Why::Damaged });
                     last = Some(error);
                 }
                 Err(error) => return Err(error).context(format!("store {}", self.store.name)),
@@ -398,11 +403,7 @@ impl Recovery {
 
     /// A settings file as the snapshot had it, else as the kit has it.
     fn settings_file(&self, saved: &SavedFile) -> anyhow::Result<PathBuf> {
-        let relative = Path::new(&saved.path);
-        let path = match relative.is_absolute() {
-            true => relative.to_owned(),
-            false => self.dir.join(relative),
-        };
+        let path = ended::settings_path(&self.dir, &saved.path);
         if !path.exists() {
             secret::write_new(&path, saved.text.as_bytes())?;
         }
@@ -496,68 +497,6 @@ impl Recovery {
         }
         Ok(())
     }
-
-    fn tell(&self, serve: &ServeSettings, verifier: Option<&VerifierSettings>, told: &Told<'_>) {
-        let Told { snapshots, skipped, damaged, bytes } = *told;
-        let newest = snapshots.iter().map(|s| s.taken_unix_ms).max().unwrap_or(0);
-        let maintain = Some(serve.file.with_file_name("maintain.toml")).filter(|file| file.is_file());
-        let daemons =
-            [("serve", Some(&serve.file)), ("verifier", verifier.map(|v| &v.file)), ("maintain", maintain.as_ref())];
-        let commands = daemons.into_iter().filter_map(|(name, file)| Some(start_command(name, file?)));
-        let commands: Vec<String> = commands.collect();
-        if self.json {
-            let line = serde_json::json!({
-                "event": "recovered",
-                "repository": self.kit.repository,
-                "store": self.store.name,
-                "snapshots": snapshots.iter().map(|s| s.id.to_string()).collect::<Vec<_>>(),
-                "taken_unix_ms": newest,
-                "damaged_originals": damaged.iter().map(|s| s.id.to_string()).collect::<Vec<_>>(),
-                "skipped": skipped.iter().map(Skipped::json).collect::<Vec<_>>(),
-                "bytes": bytes,
-                "into": self.dir.display().to_string(),
-                "commands": commands,
-            });
-            say!("{line}");
-            return;
-        }
-        let taken = chrono::DateTime::from_timestamp_millis(newest).unwrap_or_default();
-        say!("{} is back in {} as of {}.", self.kit.practice, self.dir.display(), taken.format("%Y-%m-%d %H:%M:%SZ"));
-        for info in damaged {
-            say!(
-                "The original of {} was damaged when this snapshot was taken (the alert source-damaged of {}).",
-                info.source,
-                time(info)
-            );
-            say!(
-                "An older one may hold what this one lacks: `backupd recover ... --snapshot ID` into another empty folder,"
-            );
-            say!("and compare before anybody works with this one.");
-        }
-        if !skipped.is_empty() {
-            say!(
-                "{} newer snapshots are not whole in {}: what was entered after that time is missing.",
-                skipped.len(),
-                self.store.name
-            );
-            say!("Before you go on, try another store of the kit, in another empty folder.");
-        }
-        say!("Start the EMR with its settings, then:");
-        for command in commands {
-            say!("  {command}");
-        }
-        let absent = maintain.as_deref().map(absent_key_files).unwrap_or_default();
-        if !absent.is_empty() {
-            say!(
-                "`maintain` has credentials of its own at each provider, which are in no kit. Make them anew there, and"
-            );
-            say!("before it is started put them into:");
-            for file in absent {
-                say!("  {}", file.display());
-            }
-        }
-        say!("The next snapshot continues the history; other stores are brought up to date by themselves.");
-    }
 }
 
 #[cfg(test)]
@@ -567,12 +506,15 @@ mod tests {
     #[test]
     fn the_target_is_new_or_empty_or_a_file_system_that_was_just_made() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(!check_target(&dir.path().join("new")).unwrap());
+        assert_eq!(check_target(&dir.path().join("new")).unwrap(), Target::New);
         let target = dir.path().join("mount");
         fs::create_dir_all(target.join("lost+found")).unwrap();
-        assert!(!check_target(&target).unwrap());
+        assert_eq!(check_target(&target).unwrap(), Target::New);
         fs::write(target.join("letter"), "x").unwrap();
-        assert!(check_target(&target).unwrap_err().to_string().contains("not empty"));
+        let refused = check_target(&target).unwrap_err().to_string();
+        assert!(refused.contains("no recovery has begun in it") && refused.contains("new folder"), "{refused}");
+        fs::create_dir(target.join(STAGING)).unwrap();
+        assert_eq!(check_target(&target).unwrap(), Target::Interrupted);
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl Recovered {
 /// How far an attempt that was interrupted came: the same command goes on from there.
 #[derive(Debug, PartialEq, Eq)]
 enum Reached {
-    /// An empty folder, or one with the staging folder in which `backupd recover` goes on.
+    /// An empty folder, or one in which `backupd recover` goes on, or says once more what it has brought back.
     Nothing,
     /// Settings, keys and records are back, and no daemon has run on them yet.
     Back,
@@ -149,14 +149,15 @@ enum Reached {
 
 impl Reached {
     fn of(layout: &Layout) -> anyhow::Result<Self> {
-        if layout.at(".recovering").is_dir() {
+        let ended = layout.at(".recovered").is_file() && !layout.serve_state().exists();
+        if ended || layout.at(".recovering").is_dir() {
             return Ok(Self::Nothing);
         }
         let dir = layout.dir().display();
         if !layout.settings().is_file() {
             place::require(layout)?;
             let empty = !layout.dir().exists() || place::is_empty(layout.dir())?;
-            anyhow::ensure!(empty, "--dir {dir}: it is not empty: name a new folder");
+            anyhow::ensure!(empty, "--dir {dir}: it is not empty, and no recovery has begun in it: name a new folder");
             return Ok(Self::Nothing);
         }
         anyhow::ensure!(
@@ -372,6 +373,8 @@ mod tests {
         std::fs::remove_dir(layout.at(".recovering")).unwrap();
         std::fs::write(layout.settings(), "").unwrap();
         assert_eq!(Reached::of(&layout).unwrap(), Reached::Back);
+        std::fs::write(layout.at(".recovered"), "").unwrap();
+        assert_eq!(Reached::of(&layout).unwrap(), Reached::Nothing, "what came back is told once more");
         std::fs::create_dir_all(layout.serve_state()).unwrap();
         assert!(Reached::of(&layout).unwrap_err().to_string().contains("quickstart --dir"));
     }

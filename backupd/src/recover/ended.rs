@@ -1,0 +1,193 @@
+//! The end of a recovery: what the person is told, and the note by which the same command, cut off at the last step or given
+//! once more, knows that everything is in place.
+
+use super::back::STAGING;
+use super::kit::Kit;
+use crate::cli::Usage;
+use crate::secret;
+use crate::settings::ServeSettings;
+use anyhow::{Context, ensure};
+use backup_engine::SnapshotInfo;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// In the practice's folder, from the moment that all of it is in place.
+const ENDED: &str = ".recovered";
+
+#[derive(Serialize, Deserialize)]
+pub struct Outcome {
+    pub repository: String,
+    pub practice: String,
+    pub store: String,
+    pub snapshots: Vec<String>,
+    pub taken_unix_ms: i64,
+    /// Those whose original was damaged already when they were taken.
+    pub damaged: Vec<Taken>,
+    pub skipped: Vec<Skipped>,
+    pub bytes: u64,
+    pub into: String,
+    /// What starts the daemons.
+    pub commands: Vec<String>,
+    /// Key files of maintenance, which are in no kit.
+    pub absent: Vec<String>,
+}
+
+/// A snapshot.
+#[derive(Serialize, Deserialize)]
+pub struct Taken {
+    pub id: String,
+    pub source: String,
+    pub taken_unix_ms: i64,
+}
+
+impl Taken {
+    pub fn of(info: &SnapshotInfo) -> Self {
+        Self { id: info.id.to_string(), source: info.source.clone(), taken_unix_ms: info.taken_unix_ms }
+    }
+}
+
+/// A snapshot newer than the one that came back.
+#[derive(Serialize, Deserialize)]
+pub struct Skipped {
+    #[serde(flatten)]
+    pub taken: Taken,
+    pub why: Why,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// The store has lost a part of it.
+    Damaged,
+    /// It lacks files that could not be read when it was taken.
+    Partial,
+}
+
+/// Whether a recovery has ended in this folder.
+pub fn is_noted(dir: &Path) -> bool {
+    dir.join(ENDED).is_file()
+}
+
+/// Everything is in place: notes that, removes what is left of the work, and tells.
+pub fn end(dir: &Path, outcome: &Outcome, json: bool) -> anyhow::Result<()> {
+    let text = serde_json::to_vec(outcome).context("the note of the recovery")?;
+    secret::replace(&dir.join(ENDED), &text)?;
+    clear_and_tell(dir, outcome, json)
+}
+
+/// The same command after its end. Where a daemon has run since, the folder is a practice in service, and what came back is
+/// not its state any more.
+pub fn again(dir: &Path, kit: &Kit, store: &str, snapshot: Option<&str>, json: bool) -> anyhow::Result<()> {
+    let shown = dir.display();
+    let text = fs::read(dir.join(ENDED)).context("the note of the recovery")?;
+    let outcome: Outcome = serde_json::from_slice(&text).ok().with_context(|| {
+        Usage(format!(
+            "{shown} holds a recovered practice, and its note {ENDED} cannot be read: recover into an empty folder"
+        ))
+    })?;
+    let same = outcome.repository == kit.repository
+        && outcome.store == store
+        && snapshot.is_none_or(|asked| outcome.snapshots.iter().any(|id| id.starts_with(asked)));
+    let (practice, at) = (&outcome.practice, time(outcome.taken_unix_ms));
+    ensure!(
+        same,
+        Usage(format!(
+            "{shown} holds {practice} as of {at}, recovered from store {}: for another store, snapshot or practice, recover into an \
+             empty folder",
+            outcome.store
+        ))
+    );
+    let serve = ServeSettings::load(&settings_path(dir, &kit.serve_toml.path))?;
+    ensure!(
+        !serve.state_dir.exists(),
+        Usage(format!(
+            "{shown} holds {practice}: it was recovered as of {at}, that had ended, and it has been started since. Start it: {}. To \
+             recover it anew, recover into an empty folder",
+            outcome.commands.join("; ")
+        ))
+    );
+    eprintln!("backupd: the recovery into {shown} had ended already: everything is in place");
+    clear_and_tell(dir, &outcome, json)
+}
+
+/// Where a settings file of the kit lies in the practice's folder.
+pub fn settings_path(dir: &Path, saved: &str) -> PathBuf {
+    let relative = Path::new(saved);
+    if relative.is_absolute() { relative.to_owned() } else { dir.join(relative) }
+}
+
+fn clear_and_tell(dir: &Path, outcome: &Outcome, json: bool) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir.join(STAGING)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("the staging folder cannot be removed");
+        }
+        _ => {}
+    }
+    if json {
+        outcome.tell_programs()
+    } else {
+        outcome.tell_people()
+    }
+    Ok(())
+}
+
+pub fn time(unix_ms: i64) -> String {
+    let taken = chrono::DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
+    taken.format("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+impl Outcome {
+    fn tell_programs(&self) {
+        let line = serde_json::json!({
+            "event": "recovered",
+            "repository": self.repository,
+            "store": self.store,
+            "snapshots": self.snapshots,
+            "taken_unix_ms": self.taken_unix_ms,
+            "damaged_originals": self.damaged.iter().map(|taken| &taken.id).collect::<Vec<_>>(),
+            "skipped": self.skipped,
+            "bytes": self.bytes,
+            "into": self.into,
+            "commands": self.commands,
+        });
+        say!("{line}");
+    }
+
+    fn tell_people(&self) {
+        say!("{} is back in {} as of {}.", self.practice, self.into, time(self.taken_unix_ms));
+        for taken in &self.damaged {
+            say!(
+                "The original of {} was damaged when this snapshot was taken (the alert source-damaged of {}).",
+                taken.source,
+                time(taken.taken_unix_ms)
+            );
+            say!(
+                "An older one may hold what this one lacks: `backupd recover ... --snapshot ID` into another empty folder,"
+            );
+            say!("and compare before anybody works with this one.");
+        }
+        if !self.skipped.is_empty() {
+            say!(
+                "{} newer snapshots are not whole in {}: what was entered after that time is missing.",
+                self.skipped.len(),
+                self.store
+            );
+            say!("Before you go on, try another store of the kit, in another empty folder.");
+        }
+        say!("Start the EMR with its settings, then:");
+        for command in &self.commands {
+            say!("  {command}");
+        }
+        if !self.absent.is_empty() {
+            say!(
+                "`maintain` has credentials of its own at each provider, which are in no kit. Make them anew there, and"
+            );
+            say!("before it is started put them into:");
+            for file in &self.absent {
+                say!("  {file}");
+            }
+        }
+        say!("The next snapshot continues the history; other stores are brought up to date by themselves.");
+    }
+}
