@@ -61,54 +61,94 @@ fn a_flipped_byte_is_named_and_another_store_restores() -> Result<()> {
     answered
 }
 
+/// As long as a write may stall while the records are copied; nothing else of a backup may hold up a page at all.
+const STALL: Duration = Duration::from_secs(1);
+/// By itself a quiesce ends after this: a page that waits for a stuck backup is let go then.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// The slowest of the same pages, without and with the fault.
+struct Slowest {
+    quiet: Duration,
+    fault: Duration,
+}
+
+/// A page that waits for the backup waits whenever the fault is there, and the machine's own hiccups come and go: the fault
+/// is made anew, three times at most, until the pages take what they take without it, give or take what a write may stall.
+fn undelayed(what: &str, mut again: impl FnMut() -> Result<Slowest>) -> Result<()> {
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let Slowest { quiet, fault } = again()?;
+        ensure!(fault < LEASE / 2, "{what}: a page took {fault:?}, as if it waited for the lease to end");
+        if fault <= STALL.max(quiet * 3) {
+            return Ok(());
+        }
+        seen.push(format!("{fault:?} (without: {quiet:?})"));
+    }
+    anyhow::bail!("{what}: pages were held up each time: {}", seen.join(", "))
+}
+
 /// A stopped, stuck or killed backup never delays a page of the EMR.
 #[test]
 fn a_stuck_backup_never_delays_a_page() -> Result<()> {
     let practice = Practice::start(8)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let desk = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
-    let slowest = |pages: u32| -> Result<Duration> {
+    let mut names = 0..;
+    // Pages that read and, since every page is a write to the audit, that write; and a registration between them.
+    let mut slowest = |pages: u32| -> Result<Duration> {
         let mut slowest = Duration::ZERO;
         for n in 0..pages {
             let (taken, done) = timed(|| runtime.block_on(desk.page("/patients?q=a")));
             done?;
             slowest = slowest.max(taken);
-            if n % 10 == 0 {
-                let name = format!("Slowcheck{}", letters(n));
-                let (taken, done) =
-                    timed(|| runtime.block_on(desk.register(&name, &format!("N{}", letters(1000 * n + 7)))));
+            if n % 5 == 0 {
+                let unique = letters(names.next().unwrap_or(0));
+                let name = format!("Slowcheck{unique}");
+                let (taken, done) = timed(|| runtime.block_on(desk.register(&name, &format!("N{unique}"))));
                 done?;
                 slowest = slowest.max(taken);
             }
         }
         Ok(slowest)
     };
-    // While snapshots run, and with the writer stopped in the middle of one.
-    let running = std::thread::scope(|scope| {
-        let backup = scope.spawn(|| practice.backupd_output(&["snapshot"]));
-        let slowest = slowest(30);
-        backup.join().map_err(|_| anyhow::anyhow!("snapshot"))??;
-        slowest
+    undelayed("while a snapshot is taken", || {
+        let quiet = slowest(20)?;
+        let mut asked = ask_for_snapshot(&practice)?;
+        let mut fault = Duration::ZERO;
+        while asked.try_wait()?.is_none() {
+            fault = fault.max(slowest(1)?);
+        }
+        Ok(Slowest { quiet, fault })
     })?;
-    ensure!(running < Duration::from_secs(5), "during a snapshot a page took {running:?}");
-    for after_ms in [50, 200, 600] {
-        let mut asked = Command::new(program("backupd"))
-            .arg("snapshot")
-            .arg("--config")
-            .arg(practice.dir.join("backupd/cli.toml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        pause(Duration::from_millis(after_ms));
+    undelayed("with the backup stuck while it holds the lease", || {
+        let quiet = slowest(20)?;
+        let mut asked = ask_for_snapshot(&practice)?;
+        // The copy is there from the quiesce to the end of the lease.
+        let staging = practice.dir.join("appliance/staging");
+        let held = wait_until_soon(|| std::fs::read_dir(&staging).is_ok_and(|mut entries| entries.next().is_some()));
         practice.signal("backupd serve", Signal::STOP)?;
-        let stuck = slowest(20);
+        let fault = slowest(20);
         practice.signal("backupd serve", Signal::CONT)?;
-        let stuck = stuck?;
-        ensure!(stuck < Duration::from_secs(5), "beside a stuck backup a page took {stuck:?}");
         asked.wait()?;
-    }
+        ensure!(held, "the backup never held the records");
+        Ok(Slowest { quiet, fault: fault? })
+    })?;
     practice.backupd(&["snapshot"])?;
     Ok(())
+}
+
+fn ask_for_snapshot(practice: &Practice) -> Result<Child> {
+    let mut asked = Command::new(program("backupd"));
+    asked.arg("snapshot").arg("--config").arg(practice.dir.join("backupd/cli.toml"));
+    Ok(asked.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+}
+
+/// Looks every other millisecond, for half a minute at most.
+fn wait_until_soon(mut done: impl FnMut() -> bool) -> bool {
+    (0..15_000).any(|_| {
+        pause(Duration::from_millis(2));
+        done()
+    })
 }
 
 /// A disk that fills up: backups wait and say why, before the EMR has no room; not one page waits; with room again both
@@ -120,6 +160,8 @@ fn a_full_disk_pauses_backups_and_delays_no_page() -> Result<()> {
     let practice = Practice::start_in(temp, 8)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let desk = runtime.block_on(Visitor::sign_in(&practice.ca()?, &practice.user("desk")?))?;
+    let (quiet, registered) = timed(|| runtime.block_on(desk.register("Early", "Nora")));
+    registered?;
     let filler = disk.fill(1_500_000_000)?;
     let refused = practice.backupd_output(&["snapshot"])?;
     let said = String::from_utf8_lossy(&refused.stdout).into_owned() + &String::from_utf8_lossy(&refused.stderr);
@@ -128,15 +170,19 @@ fn a_full_disk_pauses_backups_and_delays_no_page() -> Result<()> {
         let status = practice.backupd(&["status"]).ok()?;
         serde_json::to_string(&status).ok()?.contains("disk-almost-full").then_some(())
     })?;
-    let (taken, registered) = timed(|| runtime.block_on(desk.register("Roomly", "Nora")));
-    registered?;
-    ensure!(taken < Duration::from_secs(5), "beside a paused backup a registration took {taken:?}");
+    let register = |name: &str| timed(|| runtime.block_on(desk.register("Roomly", name)));
+    let mut names = ["Nora", "Nell", "Nina"].into_iter();
+    undelayed("beside a paused backup", || {
+        let (fault, registered) = register(names.next().context("a name")?);
+        registered?;
+        Ok(Slowest { quiet, fault })
+    })?;
     // Not one byte is left: a page may be refused, since its audit cannot be written, but it does not hang.
     disk.fill(0)?;
-    for _ in 0..5 {
-        let (taken, _) = timed(|| runtime.block_on(desk.page("/patients?q=Roomly")));
-        ensure!(taken < Duration::from_secs(5), "on a full disk a page took {taken:?}");
-    }
+    undelayed("on a full disk", || {
+        let taken = (0..5).map(|_| timed(|| runtime.block_on(desk.page("/patients?q=Roomly"))).0);
+        Ok(Slowest { quiet, fault: taken.max().unwrap_or_default() })
+    })?;
     std::fs::remove_file(filler)?;
     wait_for("the page with the patient", 60, || {
         let page = runtime.block_on(desk.page("/patients?q=Roomly")).ok()?;
