@@ -83,7 +83,7 @@ fn the_next_scheduled_snapshot_continues_the_history() -> Result<()> {
     ensure!(recovered.status.success(), "{}", String::from_utf8_lossy(&recovered.stderr));
     // The store that is left goes on in its place; the other two are empty.
     copy(&kept.path().join("store"), &practice.dir.join("stores/local-folder"))?;
-    let _programs = started_by_hand(&practice, kept.path())?;
+    let (programs, sockets) = started_by_hand(&practice, kept.path())?;
     let desk = wait_for("the EMR", 120, || {
         runtime.block_on(Visitor::sign_in(&practice.ca().ok()?, &practice.user("desk").ok()?)).ok()
     })?;
@@ -99,11 +99,13 @@ fn the_next_scheduled_snapshot_continues_the_history() -> Result<()> {
     let rows = practice.backupd(&["snapshots"])?;
     let rows = rows.iter().find_map(|line| line["snapshots"].as_array()).context("a list of snapshots")?;
     ensure!(rows.len() > before.len(), "both histories are one: {rows:?}");
-    Ok(())
+    drop(programs);
+    Ok(std::fs::remove_dir_all(sockets)?)
 }
 
 /// EMR, backup and providers of a recovered practice, each started as its unit would; a snapshot every five seconds.
-fn started_by_hand(practice: &Practice, place: &Path) -> Result<Vec<Daemon>> {
+/// Gives them and the folder of their sockets.
+fn started_by_hand(practice: &Practice, place: &Path) -> Result<(Vec<Daemon>, PathBuf)> {
     let file = practice.dir.join("backupd/serve.toml");
     let text = std::fs::read_to_string(&file)?;
     let often = text.replacen("schedule = \"*/5 * * * *\"", "schedule = \"*/5 * * * * *\"", 1);
@@ -111,7 +113,8 @@ fn started_by_hand(practice: &Practice, place: &Path) -> Result<Vec<Daemon>> {
     std::fs::write(&file, &often)?;
     let settings: toml::Value = toml::from_str(&often)?;
     let socket = PathBuf::from(settings["socket"].as_str().context("socket")?);
-    std::fs::create_dir_all(socket.parent().context("the sockets' folder")?)?;
+    let sockets = socket.parent().context("the sockets' folder")?.to_owned();
+    std::fs::create_dir_all(&sockets)?;
     let mut started = Vec::new();
     for store in settings["store"].as_array().context("stores")? {
         let field = |key: &str| store.get(key).and_then(toml::Value::as_str);
@@ -142,7 +145,7 @@ fn started_by_hand(practice: &Practice, place: &Path) -> Result<Vec<Daemon>> {
         daemon.args(["serve", "--config"]).arg(practice.dir.join(config));
         started.push(Daemon(daemon.stdout(Stdio::null()).spawn()?));
     }
-    Ok(started)
+    Ok((started, sockets))
 }
 
 /// The names of a folder store's heads.
