@@ -24,6 +24,7 @@ use crate::proof::Proof;
 use crate::salvage::salvage;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Prefix of every object name in a store.
@@ -74,7 +75,7 @@ pub struct Log {
     /// The newest checkpoint; `None` while the log is empty.
     checkpoint: Option<Vec<u8>>,
     failed: bool,
-    _lock: File,
+    lock: File,
 }
 
 impl Log {
@@ -86,7 +87,7 @@ impl Log {
         remove_temporaries(dir)?;
         remove_temporaries(&dir.join(ENTRIES))?;
         let leaves = read_leaves(dir)?;
-        let mut log = Self { dir: dir.to_owned(), origin, leaves, checkpoint: None, failed: false, _lock: lock };
+        let mut log = Self { dir: dir.to_owned(), origin, leaves, checkpoint: None, failed: false, lock };
         let covered = log.read_checkpoint(signer)?;
         log.check_tail(covered)?;
         if log.size() > covered {
@@ -113,6 +114,13 @@ impl Log {
         self.write_checkpoint(signer)?;
         self.failed = false;
         Ok(index)
+    }
+
+    /// Whether the folder is still the one that was opened: somebody may have removed it, or put another in its place.
+    pub fn is_there(&self) -> bool {
+        let (held, found) = (self.lock.metadata(), fs::metadata(self.dir.join(LOCK)));
+        let same = |held: &fs::Metadata, found: &fs::Metadata| (held.dev(), held.ino()) == (found.dev(), found.ino());
+        matches!((held, found), (Ok(held), Ok(found)) if same(&held, &found)) && self.dir.join(ENTRIES).is_dir()
     }
 
     /// Number of entries.

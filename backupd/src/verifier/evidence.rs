@@ -39,6 +39,11 @@ impl Verifier {
     /// Opens the log. An empty, damaged or outdated folder is filled again from the store that holds the longest one.
     pub(super) async fn open_log(&self) -> Result<MutexGuard<'_, Option<Log>>, Failure> {
         let mut guard = self.log.lock().await;
+        // The state folder may be removed at any moment: what was opened then leads nowhere.
+        if guard.as_ref().is_some_and(|log| !log.is_there()) {
+            log::warn!("log.folder-gone");
+            *guard = None;
+        }
         if guard.is_none() {
             *guard = Some(self.find_log().await?);
         }
