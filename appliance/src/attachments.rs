@@ -7,6 +7,7 @@
 //! row without a file.
 
 pub mod older;
+mod rot;
 pub mod seal;
 
 use crate::clock;
@@ -25,6 +26,7 @@ pub const ATTACHMENT_BYTES_MAX: usize = 32 << 20;
 #[derive(Debug, Clone)]
 pub struct Attachments {
     root: PathBuf,
+    looks: rot::Looks,
 }
 
 /// The schema from which on files are sealed.
@@ -83,12 +85,12 @@ impl Attachments {
             // Of an upload that a crash interrupted; no row can point to it.
             let _ = fs::remove_file(leftover.path());
         }
-        Ok(Attachments { root: root.to_owned() })
+        Ok(Attachments { root: root.to_owned(), looks: rot::Looks::default() })
     }
 
     /// An existing folder, for reading only.
     pub fn existing(root: &Path) -> Attachments {
-        Attachments { root: root.to_owned() }
+        Attachments { root: root.to_owned(), looks: rot::Looks::default() }
     }
 
     pub(crate) fn root(&self) -> &Path {

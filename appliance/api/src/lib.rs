@@ -99,6 +99,9 @@ pub struct Quiesced {
     pub facts: Facts,
     /// What of the original is broken. The copy is taken all the same: what is left is worth more then.
     pub damaged: Vec<Damaged>,
+    /// How many attachments are gone or did not match when this copy was taken.
+    #[serde(default)]
+    pub damaged_attachments: u64,
     pub golden_key: GoldenKey,
     pub golden: Vec<GoldenQuery>,
 }
@@ -110,7 +113,7 @@ pub enum Damaged {
     AuditChain,
     /// Debits and credits do not add up to nothing.
     Ledger,
-    /// A file is gone or has another size.
+    /// A file is gone or does not hold what was stored.
     Attachments,
     /// A record is not what was written.
     Records,

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// The digest recorded when it was stored: what the bytes were. Used at snapshot time, where reading every scan again
-    /// each few minutes would load the disk; a file that rotted since then is found by the restore.
+    /// each few minutes would load the disk; only those that look changed are (see [`Attachments::look_for_rot`]).
     Recorded,
     /// The digest of the bytes on disk now. Used on restored data.
     Rehashed,
@@ -24,6 +24,8 @@ pub struct Computed {
     pub facts: Facts,
     /// Always empty for [`Depth::Rehashed`], which is refused instead.
     pub damaged: BTreeSet<Damaged>,
+    /// How many attachments are gone or do not match.
+    pub damaged_attachments: u64,
 }
 
 /// Computes the facts of an open database and its attachments. Walks the audit chain and reads every resource.
@@ -51,7 +53,7 @@ pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Resu
         damaged.insert(Damaged::Records);
     }
     let files = files(db, attachments, depth)?;
-    if files.damaged {
+    if files.damaged > 0 {
         damaged.insert(Damaged::Attachments);
     }
     if number("SELECT coalesce(sum(cents), 0) FROM ledger_entry")? != 0 {
@@ -80,7 +82,7 @@ pub fn compute(db: &Connection, attachments: &Attachments, depth: Depth) -> Resu
     for what in &damaged {
         log::error!(what:? = what; "records.damaged");
     }
-    Ok(Computed { facts, damaged })
+    Ok(Computed { facts, damaged, damaged_attachments: files.damaged })
 }
 
 /// Facts and golden questions of a copy that was just taken. A database that cannot be read as a whole gets neither, and
@@ -102,7 +104,11 @@ pub fn examine(
         }
         Err(error @ (StoreError::Damaged(_) | StoreError::Database(_) | StoreError::NotFound)) => {
             log::error!(what:? = error; "records.damaged");
-            let computed = Computed { facts: Facts::default(), damaged: BTreeSet::from([Damaged::Database]) };
+            let computed = Computed {
+                facts: Facts::default(),
+                damaged: BTreeSet::from([Damaged::Database]),
+                damaged_attachments: 0,
+            };
             let key = clock::random::<32>().map_err(StoreError::io("randomness"))?;
             Ok((computed, GoldenKey::new(key), Vec::new()))
         }
@@ -211,19 +217,20 @@ struct Files {
     count: u64,
     bytes: u64,
     digest: String,
-    damaged: bool,
+    damaged: u64,
 }
 
 fn files(db: &Connection, attachments: &Attachments, depth: Depth) -> Result<Files, StoreError> {
     // Equal bytes count once, in whatever files they are, sealed or as older releases kept them.
     let mut found = BTreeSet::new();
-    let mut damaged = false;
-    for row in AttachmentRow::all(db)? {
+    let rows = AttachmentRow::all(db)?;
+    let damaged = match depth {
+        Depth::Recorded => attachments.look_for_rot(&rows).len() as u64,
+        Depth::Rehashed => 0,
+    };
+    for row in rows {
         found.insert(match depth {
-            Depth::Recorded => {
-                damaged |= !attachments.is_there(&row);
-                (row.digest, row.bytes)
-            }
+            Depth::Recorded => (row.digest, row.bytes),
             Depth::Rehashed => {
                 let bytes = attachments.read(&row)?;
                 (*blake3::hash(&bytes).as_bytes(), bytes.len() as u64)

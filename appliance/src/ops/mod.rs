@@ -126,15 +126,25 @@ impl Lease {
         };
         let examined = tokio::task::spawn_blocking(examine).await.unwrap_or(Err(StoreError::Closed));
         let (computed, golden_key, golden) = examined.map_err(refusal)?;
-        let (facts, damaged) = (computed.facts, computed.damaged.into_iter().collect());
+        let (facts, damaged, damaged_attachments) =
+            (computed.facts, computed.damaged.into_iter().collect(), computed.damaged_attachments);
         let parts = copy.parts(&operations.store);
         let (millis, stall_us) = (started.elapsed().as_millis(), u64::try_from(stall.as_micros()).unwrap_or(u64::MAX));
         log::info!(took_ms = millis as u64, write_stall_us = stall_us; "ops.quiesced");
         let lease = copy.id().to_owned();
         self.held = Some(Held { id: lease.clone(), _copy: copy, _permit: permit });
         let thaw_in_ms = STAGED_MS_MAX;
-        let quiesced =
-            Quiesced { lease, thaw_in_ms, write_stall_us: stall_us, parts, facts, damaged, golden_key, golden };
+        let quiesced = Quiesced {
+            lease,
+            thaw_in_ms,
+            write_stall_us: stall_us,
+            parts,
+            facts,
+            damaged,
+            damaged_attachments,
+            golden_key,
+            golden,
+        };
         Ok(Response::Quiesced(Box::new(quiesced)))
     }
 }

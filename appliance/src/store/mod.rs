@@ -39,7 +39,7 @@ pub use query::Query;
 pub use resource::{Expect, Resource};
 pub use search::Page;
 pub use tx::Tx;
-pub use view::View;
+pub use view::{DamagedAttachment, View};
 
 use writer::Flush;
 

@@ -8,7 +8,7 @@ use super::search::Page;
 use super::tx::CARD;
 use super::{Chart, Resource, StoreError, bound, chart, include, resource, search};
 use crate::access::{self, Actor, Object};
-use crate::attachments::AttachmentRow;
+use crate::attachments::{AttachmentRow, Attachments};
 use crate::audit::{self, Action, Event, Outcome};
 use rusqlite::Connection;
 use std::cell::RefCell;
@@ -21,6 +21,16 @@ pub struct View<'a> {
     pub(super) params: &'a ParamIds,
     pub(super) actor: &'a Actor,
     events: RefCell<Vec<Event>>,
+}
+
+/// A file that is gone or rotten, for whoever has to bring it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedAttachment {
+    /// Logical id; empty where it belongs to nobody yet.
+    pub patient: String,
+    pub media_type: String,
+    pub bytes: u64,
+    pub created_ms: i64,
 }
 
 impl<'a> View<'a> {
@@ -233,6 +243,26 @@ impl<'a> View<'a> {
     pub fn audit_broken_at(&self) -> Result<Option<u64>, StoreError> {
         access::authorize(self.actor, access::Action::Read, Object::AuditLog)?;
         audit::broken_at(self.connection)
+    }
+
+    /// The attachments that were gone or rotten when the backup last looked and are so still, with the patients whose they are.
+    /// For the practice's administrator, who sees whose they are and not what was in them.
+    pub fn damaged_attachments(&self, attachments: &Attachments) -> Result<Vec<DamagedAttachment>, StoreError> {
+        access::authorize(self.actor, access::Action::Read, Object::AuditLog)?;
+        let mut found = Vec::new();
+        for id in attachments.damaged_at_last_look() {
+            let Some(row) = AttachmentRow::load(self.connection, &id)?.filter(|row| !attachments.is_whole(row)) else {
+                continue;
+            };
+            let patient = resource::patient_id(self.connection, row.patient)?;
+            found.push(DamagedAttachment {
+                patient,
+                media_type: row.media_type,
+                bytes: row.bytes,
+                created_ms: row.created_ms,
+            });
+        }
+        Ok(found)
     }
 
     /// A patient's balance in cents: what is owed to the practice.

@@ -3,11 +3,13 @@
 use super::form::percent_encode;
 use super::gate::{UrlQuery, Visit};
 use super::layout::{self, Section};
+use super::reading::PatientFacts;
 use super::{Method, PageError, Policy, Route, Target, Web, dates};
 use crate::access::accounts;
 use crate::access::{Action, Object, authorize};
+use crate::attachments::Attachments;
 use crate::audit::{self, Entry, Event, Filter};
-use crate::store::{StoreError, View};
+use crate::store::{DamagedAttachment, StoreError, View};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
@@ -117,13 +119,15 @@ async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<As
     let (filter, who, filtered) = (asked.filter(zone), visit.clone(), !asked.query().is_empty());
     // The newest page says whether the chain holds; older ones need not walk it again.
     let proved = asked.before.is_none() && !filtered;
+    let attachments = web.store().attachments().clone();
     let read = move |view: &View<'_>| {
         let broken = if proved { view.audit_broken_at()? } else { None };
         let head = audit::head(view.connection())?;
         let users = accounts::list(view.connection()).unwrap_or_default();
-        Ok((entries(view, &who, &filter, PAGE_ENTRIES, audit::Action::Read)?, broken, head, users))
+        let rotten = rotten(view, &attachments)?;
+        Ok((entries(view, &who, &filter, PAGE_ENTRIES, audit::Action::Read)?, broken, head, users, rotten))
     };
-    let (entries, broken, head, users) = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
+    let (entries, broken, head, users, rotten) = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
     let oldest = entries.last().map(|e| e.seq).filter(|seq| *seq > 1 && entries.len() as u32 == PAGE_ENTRIES);
     let query = asked.query();
     Ok(layout::page(
@@ -146,6 +150,7 @@ async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<As
             } @else if proved {
                 p.soft { "Unbroken from the first entry to the last. Head " (head.seq) ": " code { (hex::encode(head.hash)) } }
             }
+            (damaged_documents(&rotten, zone))
             (filters(&asked, &users))
             table.list.audit {
                 (layout::columns(&["No.", "When", "Who", "Did", "What", "Patient", "Outcome"]))
@@ -172,6 +177,42 @@ async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<As
             }
         },
     ))
+}
+
+/// Damaged documents with the names of their patients, which the administrator may see.
+fn rotten(view: &View<'_>, attachments: &Attachments) -> Result<Vec<(DamagedAttachment, String)>, StoreError> {
+    let named = |file: DamagedAttachment| {
+        let name = match view.read("Patient", &file.patient) {
+            Ok(patient) => PatientFacts::read(&patient.json()?).full_name(),
+            Err(StoreError::NotFound | StoreError::Gone { .. } | StoreError::Damaged(_)) => String::new(),
+            Err(error) => return Err(error),
+        };
+        Ok((file, name))
+    };
+    view.damaged_attachments(attachments)?.into_iter().map(named).collect()
+}
+
+/// What the backup found broken on this server: named here, where it leaks nothing, and nowhere else.
+fn damaged_documents(rotten: &[(DamagedAttachment, String)], zone: chrono_tz::Tz) -> Markup {
+    html! {
+        @if !rotten.is_empty() {
+            div role="alert" {
+                p {
+                    strong { (rotten.len()) @if rotten.len() == 1 { " file is" } @else { " files are" } " damaged on this server." }
+                    " The backup did not do this: the file was gone or changed here before it was read. An earlier snapshot has it \
+                     whole: look at the patient's record as it was before, and have the file brought back."
+                }
+                ul { @for (file, name) in rotten {
+                    li {
+                        @if file.patient.is_empty() { "Nobody's" }
+                        @else { a href={ "/patients/" (file.patient) } { @if name.is_empty() { (file.patient) } @else { (name) } } }
+                        ": file of " (dates::local(file.created_ms / 1000, zone).format("%-d %b %Y %H:%M"))
+                        ", " (file.media_type) ", " (file.bytes.div_ceil(1024)) " KB"
+                    }
+                } }
+            }
+        }
+    }
 }
 
 fn filters(asked: &Asked, users: &[accounts::Account]) -> Markup {
