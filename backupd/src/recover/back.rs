@@ -281,6 +281,7 @@ impl Recovery {
             store: self.store.name.clone(),
             snapshots: snapshots.iter().map(|s| s.id.to_string()).collect(),
             taken_unix_ms: snapshots.iter().map(|s| s.taken_unix_ms).max().unwrap_or(0),
+            partial: snapshots.iter().filter(|info| info.partial).map(Taken::of).collect(),
             damaged: damaged.iter().map(Taken::of).collect(),
             skipped,
             bytes,
@@ -305,7 +306,7 @@ impl Recovery {
         damaged
     }
 
-    /// The snapshots of every source that has a whole one, newest first.
+    /// The snapshots of every source, newest first.
     async fn candidates(&self) -> anyhow::Result<Vec<Vec<SnapshotInfo>>> {
         let heads = backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(&self.store)).await?;
         let mut snapshots = heads.snapshots;
@@ -323,33 +324,36 @@ impl Recovery {
         for info in snapshots {
             by_source.entry(info.source.clone()).or_default().push(info);
         }
-        by_source.retain(|_, snapshots| snapshots.iter().any(|s| !s.partial));
-        ensure!(
-            !by_source.is_empty(),
-            "store {} holds no whole snapshot: try another store of the kit",
-            self.store.name
-        );
+        ensure!(!by_source.is_empty(), "store {} holds no snapshot: try another store of the kit", self.store.name);
         Ok(by_source.into_values().collect())
     }
 
-    /// Fetches the newest; where the store has lost a part of it, the one before.
+    /// Fetches the newest that is whole; where the store has lost a part of it, the one before. Where none is, the newest of those
+    /// that lacked files when they were taken: less than everything is more than nothing, and it is told.
     async fn newest_whole(
         &self,
         candidates: Vec<SnapshotInfo>,
         staging: &Path,
         skipped: &mut Vec<Skipped>,
     ) -> anyhow::Result<(SnapshotInfo, u64)> {
+        let order: Vec<_> = candidates.iter().map(|info| info.id).collect();
+        let (partial, whole): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|info| info.partial);
         let mut last = None;
-        for info in candidates {
-            if info.partial {
-                let at = time(info.taken_unix_ms);
-                eprintln!("backupd: snapshot {} of {at} lacks files: going back to the one before", info.id);
-                skipped.push(Skipped { taken: Taken::of(&info), why: Why::Partial });
-                continue;
-            }
+        for info in whole.into_iter().chain(partial.iter().cloned()) {
             let into = staging.join(&info.source);
             match self.fetch(&info, &into).await {
-                Ok(bytes) => return Ok((info, bytes)),
+                Ok(bytes) => {
+                    let newer: Vec<_> = order.iter().take_while(|id| **id != info.id).collect();
+                    let told = |id| skipped.iter().any(|skipped: &Skipped| skipped.taken.id == id);
+                    let passed: Vec<_> =
+                        partial.into_iter().filter(|passed| newer.contains(&&passed.id) && !told(passed.id.to_string())).collect();
+                    for passed in passed {
+                        let at = time(passed.taken_unix_ms);
+                        eprintln!("backupd: snapshot {} of {at} lacks files: passed over", passed.id);
+                        skipped.push(Skipped { taken: Taken::of(&passed), why: Why::Partial });
+                    }
+                    return Ok((info, bytes));
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                     let at = time(info.taken_unix_ms);
                     eprintln!("backupd: snapshot {} of {at} is not whole here: {error}", info.id);

@@ -22,6 +22,9 @@ pub struct Outcome {
     pub store: String,
     pub snapshots: Vec<String>,
     pub taken_unix_ms: i64,
+    /// Those that lack files which could not be read when they were taken: the store holds no whole one.
+    #[serde(default)]
+    pub partial: Vec<Taken>,
     /// Those whose original was damaged already when they were taken.
     pub damaged: Vec<Taken>,
     pub skipped: Vec<Skipped>,
@@ -145,6 +148,7 @@ impl Outcome {
             "store": self.store,
             "snapshots": self.snapshots,
             "taken_unix_ms": self.taken_unix_ms,
+            "partial": self.partial.iter().map(|taken| &taken.id).collect::<Vec<_>>(),
             "damaged_originals": self.damaged.iter().map(|taken| &taken.id).collect::<Vec<_>>(),
             "skipped": self.skipped,
             "bytes": self.bytes,
@@ -156,6 +160,16 @@ impl Outcome {
 
     fn tell_people(&self) {
         say!("{} is back in {} as of {}.", self.practice, self.into, time(self.taken_unix_ms));
+        for taken in &self.partial {
+            say!(
+                "{} holds no whole snapshot of {}: what came back is of {} and LACKS files that could not be read when it was taken.",
+                self.store,
+                taken.source,
+                time(taken.taken_unix_ms)
+            );
+            say!("`backupd ls --unreadable --snapshot {}` names them, once `verifier` runs.", taken.id);
+            say!("Before anybody works with it, try another store of the kit, in another empty folder.");
+        }
         for taken in &self.damaged {
             say!(
                 "The original of {} was damaged when this snapshot was taken (the alert source-damaged of {}).",

@@ -96,6 +96,9 @@ struct Recovered {
     taken_unix_ms: i64,
     /// Snapshots that came back and whose original was damaged when they were taken.
     damaged_originals: Vec<String>,
+    /// Snapshots that came back without files that could not be read when they were taken: the store has no whole one.
+    #[serde(default)]
+    partial: Vec<String>,
     /// Newer snapshots that the store no longer has whole.
     skipped: Vec<Skipped>,
 }
@@ -120,7 +123,12 @@ impl Recovered {
              this one."
                 .to_owned()
         });
-        let told: Vec<String> = self.skipped_words().into_iter().chain(damaged).collect();
+        let partial = (!self.partial.is_empty()).then(|| {
+            "This store has no whole snapshot: what came back lacks files that could not be read when it was taken. If another \
+             store is left, recover from it into another folder, and compare, before anybody works with this one."
+                .to_owned()
+        });
+        let told: Vec<String> = self.skipped_words().into_iter().chain(partial).chain(damaged).collect();
         (!told.is_empty()).then(|| told.join("\n  !! "))
     }
 
@@ -330,6 +338,9 @@ mod tests {
         assert_eq!(Recovered::of(whole).unwrap().missing(), None);
         let damaged = br#"{"event":"recovered","taken_unix_ms":1000,"damaged_originals":["ab"],"skipped":[]}"#;
         assert!(Recovered::of(damaged).unwrap().missing().unwrap().contains("source-damaged"));
+        let partial =
+            br#"{"event":"recovered","taken_unix_ms":1000,"partial":["ab"],"damaged_originals":[],"skipped":[]}"#;
+        assert!(Recovered::of(partial).unwrap().missing().unwrap().contains("no whole snapshot"));
         assert!(Recovered::of(b"").is_err());
     }
 
