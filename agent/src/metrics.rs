@@ -3,7 +3,7 @@
 
 use crate::verdict::word;
 use agent_api::{
-    Activity, BackupHealth, DrillResult, HostHealth, Label, Level, Pause, PowerOff, SensorState, StoreState,
+    Activity, BackupHealth, Doubt, DrillResult, HostHealth, Label, Level, Pause, PowerOff, SensorState, StoreState,
 };
 use std::fmt::Write;
 
@@ -154,6 +154,14 @@ fn backup_metrics(text: &mut Text, backup: &BackupHealth) {
         "holdfast_backup_paused",
         "1 at the reason for which backups wait.",
         one_of("reason", &pauses, backup.paused),
+    );
+    let doubts =
+        [Doubt::SourceDamaged, Doubt::SourceShrunk, Doubt::SnapshotPartial, Doubt::KeptMissing, Doubt::SecondWriter];
+    let open = |doubt: &Doubt| (vec![("reason", word(doubt))], f64::from(u8::from(backup.doubts.contains(doubt))));
+    text.gauge(
+        "holdfast_backup_doubt",
+        "1 at each reason for which the newest snapshot is no safe copy of what is on this host.",
+        doubts.iter().map(open).collect::<Vec<_>>(),
     );
     let states = [StoreState::Ok, StoreState::Unreachable, StoreState::Late, StoreState::Missing, StoreState::Corrupt];
     let results = [DrillResult::Pass, DrillResult::Fail, DrillResult::Inconclusive];

@@ -2,8 +2,8 @@
 
 use crate::settings::Settings;
 use agent_api::{
-    Activity, BackupHealth, DrillResult, Filesystem, FilesystemRole, HostHealth, Label, Level, Pause, PowerOff, Sensor,
-    SensorKind, SensorState, StoreHealth, StoreState,
+    Activity, BackupHealth, Doubt, DrillResult, Filesystem, FilesystemRole, HostHealth, Label, Level, Pause, PowerOff,
+    Sensor, SensorKind, SensorState, StoreHealth, StoreState,
 };
 
 /// A health message older than this tells nothing about now.
@@ -22,6 +22,8 @@ pub enum Finding {
     BackupUnknown,
     BackupLate,
     BackupPaused(Pause),
+    /// The newest snapshot is no safe copy of all that is here.
+    Doubt(Doubt),
     Store {
         store: Label,
         state: StoreState,
@@ -104,7 +106,13 @@ pub fn power_off(health: &HostHealth) -> PowerOff {
     let array_ill = health.sensors.iter().any(|sensor| {
         sensor.kind == SensorKind::Array && matches!(sensor.state, SensorState::Warning | SensorState::Critical)
     });
-    if is_late(backup) || backup.paused.is_some() || array_ill { PowerOff::CallFirst } else { PowerOff::Safe }
+    // However fresh the newest snapshot is: the only good copy of something may be on these disks.
+    let doubted = !backup.doubts.is_empty();
+    if is_late(backup) || backup.paused.is_some() || doubted || array_ill {
+        PowerOff::CallFirst
+    } else {
+        PowerOff::Safe
+    }
 }
 
 /// Whether the message is about now.
@@ -117,6 +125,9 @@ impl Finding {
         match self {
             Self::BackupUnknown | Self::FilesystemUnknown { .. } | Self::MemoryUnknown => Level::Unknown,
             Self::BackupLate | Self::DrillFailed { .. } | Self::DiskGone { .. } => Level::Critical,
+            // It may be one file that changed while it was read, and whole again at the next snapshot.
+            Self::Doubt(Doubt::SnapshotPartial) => Level::Warning,
+            Self::Doubt(_) => Level::Critical,
             Self::BackupPaused(Pause::SourceUnreachable) => Level::Warning,
             Self::BackupPaused(Pause::DiskAlmostFull | Pause::QuorumUnreachable) => Level::Critical,
             Self::Store { state: StoreState::Missing | StoreState::Corrupt, .. } => Level::Critical,
@@ -133,6 +144,7 @@ impl Finding {
             Self::BackupUnknown => "backup: state unknown".to_owned(),
             Self::BackupLate => "backup: late".to_owned(),
             Self::BackupPaused(pause) => format!("backup: paused ({})", word(pause)),
+            Self::Doubt(doubt) => format!("backup: not a safe copy ({})", word(doubt)),
             Self::Store { store, state } => format!("store {store}: {}", word(state)),
             Self::DrillFailed { store } => format!("store {store}: the last restore drill failed"),
             Self::Unproved { store } => format!("store {store}: no restore drill has passed lately"),
@@ -150,7 +162,9 @@ impl Finding {
     /// What hands in the data center may do now.
     pub fn hands(&self) -> &'static str {
         match self {
-            Self::BackupUnknown | Self::BackupLate | Self::DrillFailed { .. } => "Do not power off. Call practice IT.",
+            Self::BackupUnknown | Self::BackupLate | Self::Doubt(_) | Self::DrillFailed { .. } => {
+                "Do not power off. Call practice IT."
+            }
             Self::BackupPaused(Pause::QuorumUnreachable) | Self::Store { state: StoreState::Unreachable, .. } => {
                 "Check uplink cable, switch port and link light. Then call practice IT."
             }
@@ -199,6 +213,7 @@ fn backup_findings(backup: Option<&BackupHealth>) -> Vec<Finding> {
         found.push(Finding::BackupLate);
     }
     found.extend(backup.paused.map(Finding::BackupPaused));
+    found.extend(backup.doubts.iter().copied().map(Finding::Doubt));
     for store in &backup.stores {
         if store.state != StoreState::Ok {
             found.push(Finding::Store { store: store.store.clone(), state: store.state });
@@ -277,6 +292,20 @@ mod tests {
         assert_eq!(with_backup(|b| b.durable_age_s = None).power_off_safe, PowerOff::CallFirst);
         assert_eq!(with_backup(|b| b.durable_age_s = Some(901)).power_off_safe, PowerOff::CallFirst);
         assert_eq!(with_backup(|b| b.paused = Some(Pause::DiskAlmostFull)).power_off_safe, PowerOff::CallFirst);
+    }
+
+    #[test]
+    fn a_fresh_backup_of_doubtful_records_makes_no_power_off_safe() {
+        use Doubt::*;
+        for doubt in [SourceDamaged, SourceShrunk, SnapshotPartial, KeptMissing, SecondWriter] {
+            let health = with_backup(|b| b.doubts = vec![doubt]);
+            let level = if doubt == SnapshotPartial { Level::Warning } else { Level::Critical };
+            assert_eq!((health.power_off_safe, health.verdict), (PowerOff::CallFirst, level), "{doubt:?}");
+            let found = findings(&health, &settings(""));
+            assert!(found[0].hands().starts_with("Do not power off"), "{found:?}");
+        }
+        let later = with_backup(|b| (b.doubts, b.activity) = (vec![SourceDamaged], Activity::Snapshot));
+        assert_ne!(later.power_off_safe, PowerOff::Safe);
     }
 
     #[test]

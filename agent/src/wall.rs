@@ -71,7 +71,8 @@ fn power_off(answer: PowerOff, verdict: Level, settings: &Settings) -> Markup {
             ("warning", "Power-off: WAIT", "A backup or a restore test runs. Wait until this page says SAFE.")
         }
         PowerOff::CallFirst => {
-            ("critical", "Power-off: NO, call first", "The backup is late or unknown, or the disks are not all well.")
+            let why = "The backup is late, unknown or no safe copy of what is here, or the disks are not all well. Ask the practice.";
+            ("critical", "Power-off: NO, call first", why)
         }
     };
     html! {

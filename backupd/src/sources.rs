@@ -25,6 +25,9 @@ pub struct SealedFacts {
     /// What was broken in the original when this was taken.
     #[serde(default)]
     pub damaged: Vec<Damaged>,
+    /// How many attachments were gone or did not match.
+    #[serde(default)]
+    pub damaged_attachments: u64,
 }
 
 /// A source held at one point. Dropping it lets the source go on.
@@ -36,6 +39,8 @@ pub struct Captured {
     pub write_stall_us: u64,
     /// The source said that its original is damaged. What is left was captured.
     pub damaged: bool,
+    /// Something that belongs to it could not be had.
+    pub incomplete: bool,
     lease: Option<Lease>,
 }
 
@@ -87,6 +92,7 @@ pub async fn capture(source: &Source) -> Result<Captured, SourceError> {
                 facts: None,
                 write_stall_us: 0,
                 damaged: false,
+                incomplete: false,
                 lease: None,
             })
         }
@@ -103,6 +109,7 @@ async fn capture_appliance(name: &str, socket: &Path) -> Result<Captured, Source
         golden_key: quiesced.golden_key,
         golden: quiesced.golden,
         damaged: quiesced.damaged.clone(),
+        damaged_attachments: quiesced.damaged_attachments,
     };
     let facts = serde_json::to_vec(&sealed).map_err(|_| SourceError::Facts { source_name: name.to_owned() })?;
     let parts = quiesced.parts.into_iter().map(part).collect();
@@ -112,6 +119,7 @@ async fn capture_appliance(name: &str, socket: &Path) -> Result<Captured, Source
         facts: Some(facts),
         write_stall_us: quiesced.write_stall_us,
         damaged: !quiesced.damaged.is_empty(),
+        incomplete: false,
         lease: Some(Lease { client, id: quiesced.lease }),
     })
 }

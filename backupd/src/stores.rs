@@ -170,6 +170,8 @@ pub struct StoreView {
 #[derive(Debug, Clone)]
 pub struct Proof {
     pub verdict: backupd_api::DrillVerdict,
+    /// The source whose own damage kept the newest drill from proving anything.
+    pub source_damaged: Option<String>,
     /// What the newest drill found wrong in the store, if anything: missing or corrupt.
     pub damaged: Option<backupd_api::StoreCondition>,
     /// The newest passed drill.
@@ -248,6 +250,7 @@ pub(crate) mod testing {
                 counter: 1,
                 hash: backup_engine::ObjectHash([0; 32]),
             },
+            follows: Vec::new(),
             plan_seen: None,
         }
     }

@@ -1,6 +1,7 @@
 //! The daemons as processes, with folder stores and an EMR that misbehaves on demand.
 
 mod practice;
+mod told;
 
 use practice::{Fault, Practice, wait_until};
 use std::fs;

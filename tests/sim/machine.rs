@@ -151,6 +151,7 @@ impl Machine {
             tag: Some(tag.to_owned()),
             facts: Some(tag.as_bytes().to_vec()),
             quorum,
+            incomplete: false,
             state_dir: Some(self.state_dir.clone()),
             stop: Stop::default(),
         }

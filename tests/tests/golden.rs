@@ -196,6 +196,7 @@ async fn make_golden() -> Result<()> {
         tag: Some(tag.to_owned()),
         facts: Some(b"{}".to_vec()),
         quorum: 1,
+        incomplete: false,
         state_dir: Some(temp.path().join("state")),
         stop: Stop::default(),
     };

@@ -29,6 +29,25 @@ pub struct BackupHealth {
     pub drill_age_s_max: Option<u64>,
     pub stores: Vec<StoreHealth>,
     pub paused: Option<Pause>,
+    /// Why a good copy of something may be on this host alone, however fresh the newest snapshot is.
+    #[serde(default)]
+    pub doubts: Vec<Doubt>,
+}
+
+/// Something that is open and makes the newest snapshot no safe copy of all that is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Doubt {
+    /// The records themselves are damaged: what is left of them must not be lost as well.
+    SourceDamaged,
+    /// The newest snapshot is much smaller than those before it.
+    SourceShrunk,
+    /// The newest snapshot lacks what could not be read.
+    SnapshotPartial,
+    /// A file that a recovery needs is gone here.
+    KeptMissing,
+    /// Another machine writes as this practice: nobody knows which of the two has the newest records.
+    SecondWriter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -148,6 +148,7 @@ pub(crate) mod tests {
                 last_drill: Some(agent_api::DrillResult::Pass),
             }],
             paused: None,
+            doubts: Vec::new(),
         }
     }
 

@@ -45,6 +45,8 @@ message! {
         partial: bool,
         /// How many files, by reason.
         unreadable: Unreadable,
+        /// Settings and keys that a recovery needs and that are gone from their places.
+        kept_gone: Vec<KeptGone>,
         files: u64,
         bytes_source: u64,
         /// Sealed bytes that this snapshot added to each store.
@@ -53,6 +55,33 @@ message! {
         duration_ms: u64,
         stores: Vec<StoreOutcome>,
     }
+}
+
+words! {
+    /// What a file that travels with every snapshot is.
+    KeptKind {
+        ServeSettings,
+        VerifierSettings,
+        MaintainSettings,
+        CommandLineSettings,
+        EmrSettings,
+        ConsoleSettings,
+        AgentSettings,
+        OtherSettings,
+        Key,
+        Certificate,
+        CertificateFolder,
+        Other,
+    }
+}
+
+/// A file that every snapshot has to carry and that cannot be read at its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptGone {
+    pub kind: KeptKind,
+    /// Its last known copy travels in its place.
+    pub carried: bool,
 }
 
 message! {
@@ -170,6 +199,12 @@ words! {
         /// The newest snapshot is much smaller than those before it.
         SourceShrunk,
         SnapshotPartial,
+        /// A file that every snapshot has to carry is gone; the subject says of which kind it is.
+        KeptMissing,
+        /// Another machine writes snapshots of this machine's source.
+        SecondWriter,
+        /// The recovery kit does not hold a store as it is reached now.
+        KitStale,
         DutyUnassigned,
         DutyOverdue,
         /// Whoever has the daemon's credentials for a store can destroy what it holds.
@@ -194,6 +229,10 @@ message! {
     SnapshotRow {
         id: String,
         source: String,
+        /// One life of a writer's local state: a machine that lost it, or another one, has a new one.
+        incarnation: String,
+        /// Another machine wrote it beside this one: it does not count as this machine's backup. Only `serve` can tell.
+        other_machine: bool,
         counter: u64,
         taken_unix_ms: i64,
         tag: Option<String>,
@@ -274,6 +313,8 @@ message! {
         snapshot: String,
         at_unix_ms: i64,
         verdict: DrillVerdict,
+        /// The source was damaged before the snapshot was taken: the store is not to blame.
+        source_damaged: bool,
         rto_ms: Option<u64>,
         rpo_ms: Option<u64>,
         log_index: u64,

@@ -23,7 +23,9 @@ use backup_format::index::parse_catalog;
 use backup_format::manifest::{NAME_BYTES_MAX, UnreadableReason};
 use backup_format::pack::PackRecord;
 use backup_format::sealed::{OBJECT_BYTES_MAX, PartsKind, class_for, seal_parts};
-use backup_format::{CatalogKey, FormatError, ObjectHash, SealKey, SnapshotId, SourceId, WriterCredential};
+use backup_format::{
+    CatalogKey, FormatError, IncarnationId, ObjectHash, SealKey, SnapshotId, SourceId, WriterCredential,
+};
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,6 +67,9 @@ pub struct SnapshotRequest {
     pub facts: Option<Vec<u8>>,
     /// How many counting stores must hold the snapshot before it is durable.
     pub quorum: u32,
+    /// Something that belongs to the source could not be had: the snapshot counts as partial even when every file of the
+    /// parts was read.
+    pub incomplete: bool,
     /// Rebuildable local state; `None`: none is kept, and every source file is read.
     pub state_dir: Option<PathBuf>,
     /// Ends the backup early; what was sent is indexed first.
@@ -122,6 +127,8 @@ impl UnreadableCounts {
 #[derive(Debug)]
 pub struct SnapshotOutcome {
     pub id: SnapshotId,
+    /// The chain that its head stands in.
+    pub incarnation: IncarnationId,
     pub counter: u64,
     pub taken_unix_ms: i64,
     /// At least `quorum` counting stores are durable.
@@ -274,10 +281,11 @@ async fn take(
     }
     Ok(SnapshotOutcome {
         id: sealed.id,
+        incarnation: link.incarnation,
         counter: link.counter,
         taken_unix_ms,
         durable: counting >= request.quorum as usize,
-        partial: walked.unreadable_count > 0,
+        partial: walked.unreadable_count > 0 || request.incomplete,
         unreadable_files: walked.unreadable_count,
         unreadable: walked.reasons,
         files: walked.files,

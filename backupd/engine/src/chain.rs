@@ -5,12 +5,15 @@
 
 use crate::env::Env;
 use crate::error::Result;
+use crate::heads::SnapshotInfo;
 use crate::state::State;
 use crate::survey::Union;
 use backup_format::head::{HeadName, SEEN_MAX};
 use backup_format::wire::Reader;
 use backup_format::{IncarnationId, ObjectHash, SnapshotId, SourceId};
 use rand_core::Rng;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 
 /// The link that the next head will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,41 @@ struct Record {
     confirmed: bool,
     head: (ObjectHash, SnapshotId),
     before: Option<(ObjectHash, SnapshotId)>,
+}
+
+/// The chain that each of these sources has in the local state; a source that has none there is left out.
+pub fn own_chains(env: &Env, state_dir: &Path, sources: &[SourceId]) -> Result<BTreeMap<SourceId, IncarnationId>> {
+    let state = env.open_state(state_dir)?;
+    let own = |source: &SourceId| Some((*source, parse(&state.load(source.as_bytes())?)?.incarnation));
+    Ok(sources.iter().filter_map(own).collect())
+}
+
+/// The snapshots of one source that another machine wrote beside the chain `own`: no head of that chain follows them,
+/// directly or over others, and they are from after its beginning (`since` where it has no head yet). What had been there
+/// at the beginning of a chain is its past, whether it was seen then or lay at a store that was silent.
+pub fn foreign<'a>(
+    snapshots: impl Iterator<Item = &'a SnapshotInfo> + Clone,
+    own: Option<IncarnationId>,
+    since: i64,
+) -> BTreeSet<HeadName> {
+    let is_own = |info: &SnapshotInfo| Some(info.incarnation) == own;
+    let since = snapshots.clone().filter(|info| is_own(info)).map(|info| info.taken_unix_ms).min().unwrap_or(since);
+    let by_hash: HashMap<ObjectHash, &SnapshotInfo> = snapshots.clone().map(|info| (info.head.hash, info)).collect();
+    // How far each chain is the past of ours: a chain has no gaps, so a counter tells of all before it.
+    let mut past: HashMap<IncarnationId, u64> = HashMap::new();
+    let mut open: Vec<&SnapshotInfo> = snapshots.clone().filter(|info| is_own(info)).collect();
+    while let Some(info) = open.pop() {
+        for before in info.follows.iter().filter_map(|hash| by_hash.get(hash)) {
+            let reached = past.entry(before.incarnation).or_insert(0);
+            if *reached < before.counter {
+                *reached = before.counter;
+                open.push(before);
+            }
+        }
+    }
+    let follows_from = |info: &&SnapshotInfo| past.get(&info.incarnation).is_some_and(|upto| info.counter <= *upto);
+    let foreign = snapshots.filter(|info| !is_own(info) && !follows_from(info) && info.taken_unix_ms > since);
+    foreign.map(|info| info.head).collect()
 }
 
 /// The next link of the chain.
@@ -116,4 +154,72 @@ fn parse(bytes: &[u8]) -> Option<Record> {
         Ok::<_, backup_format::FormatError>(Record { incarnation, counter, confirmed, head, before })
     };
     read().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The head of a chain (by its letter) with a counter, taken at a time, that follows others.
+    fn head(chain: u8, counter: u64, taken_unix_ms: i64, follows: &[(u8, u64)]) -> SnapshotInfo {
+        let hash = |(chain, counter): (u8, u64)| {
+            let mut hash = [chain; 32];
+            hash[..8].copy_from_slice(&counter.to_le_bytes());
+            ObjectHash(hash)
+        };
+        let (source, incarnation) = (SourceId([0; 16]), IncarnationId([chain; 16]));
+        SnapshotInfo {
+            id: SnapshotId(hash((chain, counter)).0),
+            source: "emr".to_owned(),
+            incarnation,
+            counter,
+            taken_unix_ms,
+            partial: false,
+            files: 1,
+            bytes_source: 1,
+            bytes_added: 1,
+            tag: None,
+            stores: Vec::new(),
+            forked: false,
+            head: HeadName { source, incarnation, counter, hash: hash((chain, counter)) },
+            follows: follows.iter().copied().map(hash).collect(),
+            plan_seen: None,
+        }
+    }
+
+    fn others(heads: &[SnapshotInfo], own: u8, since: i64) -> Vec<(u8, u64)> {
+        let own = (own != 0).then_some(IncarnationId([own; 16]));
+        let found = foreign(heads.iter(), own, since);
+        found.into_iter().map(|head| (head.incarnation.0[0], head.counter)).collect()
+    }
+
+    #[test]
+    fn what_the_own_chain_follows_is_its_past_and_what_came_beside_it_is_anothers() {
+        let (a1, a2) = (head(b'a', 1, 10, &[]), head(b'a', 2, 20, &[(b'a', 1)]));
+        let (b1, b2) = (head(b'b', 1, 30, &[(b'a', 2)]), head(b'b', 2, 40, &[(b'b', 1)]));
+        let mut heads = vec![a1, a2, b1, b2];
+        assert_eq!(others(&heads, b'b', 0), []);
+        assert_eq!(others(&heads, b'a', 0), [(b'b', 1), (b'b', 2)], "the old machine sees that another went on");
+        heads.push(head(b'a', 3, 50, &[(b'a', 2)]));
+        assert_eq!(others(&heads, b'b', 0), [(b'a', 3)], "the old machine woke up");
+        // Its own state was lost after that: what it sees then is its past, and what comes later is not.
+        heads.push(head(b'c', 1, 60, &[(b'a', 3), (b'b', 2)]));
+        assert_eq!(others(&heads, b'c', 0), []);
+        heads.push(head(b'a', 4, 70, &[(b'a', 3)]));
+        assert_eq!(others(&heads, b'c', 0), [(b'a', 4)]);
+    }
+
+    #[test]
+    fn what_lay_at_a_silent_store_or_was_pruned_is_no_other_machine() {
+        let heads = [
+            head(b'a', 1, 10, &[]),
+            // Written to a store that went silent before its writer knew: the chain was begun anew without it.
+            head(b'a', 3, 30, &[(b'a', 2)]),
+            head(b'b', 1, 40, &[(b'a', 2)]),
+        ];
+        assert_eq!(others(&heads, b'b', 0), []);
+        // Before the first own head, the start of the daemon divides.
+        assert_eq!(others(&heads, 0, 50), []);
+        assert_eq!(others(&heads, 0, 35), [(b'b', 1)]);
+    }
 }

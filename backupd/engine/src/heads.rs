@@ -5,13 +5,13 @@ use crate::condemned::{CONDEMNED, Condemned};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gaps::{Gap, gaps};
-use crate::order::{Linked, newest_first};
+use crate::order::{Linked, follows, newest_first};
 use crate::store::NamedStore;
 use crate::survey::{self, FETCHES, HEADS, View, fetch, snapshot_name, views};
 use backup_format::head::{Head, HeadName};
 use backup_format::manifest::{InnerManifest, OuterManifest};
 use backup_format::sealed::{PartsKind, open_parts};
-use backup_format::{CatalogKey, IncarnationId, OpenKey, SnapshotId};
+use backup_format::{CatalogKey, IncarnationId, ObjectHash, OpenKey, SnapshotId};
 use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -36,6 +36,8 @@ pub struct SnapshotInfo {
     pub forked: bool,
     /// Its head's name.
     pub head: HeadName,
+    /// The heads that it names: its predecessor, or as the first of its incarnation those that its writer saw.
+    pub follows: Vec<ObjectHash>,
     /// The newest deletion plan that its writer had seen.
     pub plan_seen: Option<[u8; 32]>,
 }
@@ -243,6 +245,7 @@ async fn read_head_at(
         stores: Vec::new(),
         forked: false,
         head: name,
+        follows: follows(&head).copied().collect(),
         plan_seen: outer.plan_seen,
     };
     Ok((info, head))

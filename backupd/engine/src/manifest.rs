@@ -58,7 +58,7 @@ impl Sealing<'_> {
             predecessor: link.predecessor.map(|(_, snapshot)| snapshot),
             taken_unix_ms: self.taken_unix_ms,
             root,
-            partial: self.walked.unreadable_count > 0,
+            partial: self.walked.unreadable_count > 0 || self.request.incomplete,
             files: self.walked.files,
             bytes_source: self.walked.bytes_source,
             bytes_added: self.added,

@@ -62,6 +62,7 @@ pub(crate) fn newest_first(mut linked: Vec<Linked>) -> Vec<Linked> {
     ranked.into_iter().map(|(_, link)| link).collect()
 }
 
-fn follows(head: &Head) -> impl Iterator<Item = &ObjectHash> {
+/// The heads that one names directly.
+pub(crate) fn follows(head: &Head) -> impl Iterator<Item = &ObjectHash> {
     head.predecessor.iter().chain(&head.seen)
 }

@@ -134,6 +134,7 @@ async fn back_up(directories: u64) {
         tag: None,
         facts: None,
         quorum: 1,
+        incomplete: false,
         state_dir: Some(dir.path().join("state")),
         stop: Stop::default(),
     };

@@ -240,6 +240,8 @@ words! {
         ValueDiffers,
         ChainBroken,
         NothingSealed,
+        /// The source was damaged before the snapshot was taken: its state cannot be compared, and no store is to blame.
+        SourceDamaged,
         TimeLimit,
         EarlierCheckFailed,
         Interrupted,

@@ -84,11 +84,26 @@ pub fn snapshot_done(done: &SnapshotDone) {
     if done.state < SnapshotState::Durable {
         say!("Too few stores hold it: it does not count yet. It is completed when they answer.");
     }
-    if done.partial {
+    for gone in &done.kept_gone {
+        let what = if gone.carried { "its last known copy travels on" } else { "there is no copy of it" };
+        say!(
+            "{} a kept file is gone ({}): {what}. Put it back, or take it out of `keep`.",
+            warning("GONE:"),
+            word(gone.kind)
+        );
+    }
+    if done.partial && done.kept_gone.iter().any(|gone| !gone.carried) && done.unreadable == NOTHING_UNREADABLE {
+        say!(
+            "{} the practice could not be brought back from it alone. It does not count for recovery.",
+            warning("PARTIAL:")
+        );
+    } else if done.partial {
         say!("{} {}. It does not count for recovery.", warning("PARTIAL:"), unreadable(&done.unreadable));
         say!("`backupd ls --unreadable` names them, with the passphrase.");
     }
 }
+
+const NOTHING_UNREADABLE: Unreadable = Unreadable { denied: 0, vanished: 0, changed: 0, input_output: 0 };
 
 /// The files that a snapshot could not take as they were, by reason.
 fn unreadable(counts: &Unreadable) -> String {
@@ -141,7 +156,11 @@ pub fn snapshots(rows: &[SnapshotRow]) {
             table_time(s.taken_unix_ms),
             s.source.clone(),
             s.tag.clone().unwrap_or_default(),
-            if s.partial { "partial".to_owned() } else { word(s.state) },
+            match s {
+                s if s.other_machine => "other machine".to_owned(),
+                s if s.partial => "partial".to_owned(),
+                s => word(s.state),
+            },
             s.files.to_string(),
             HumanBytes(s.bytes_source).to_string(),
             s.stores.join(" "),
@@ -199,6 +218,12 @@ pub fn drill_done(done: &DrillDone) {
     }
     if done.not_passed.iter().any(|check| check.contains("object-")) {
         say!("  which objects: `backupd verify --store {} --read-data`", done.store);
+    }
+    if done.not_passed.iter().any(|check| check.ends_with("source-damaged")) {
+        say!(
+            "  The EMR's own data was damaged before this snapshot was taken: it came back as it was, and the store is not to blame."
+        );
+        say!("  A practice administrator sees in the EMR, on the page Access record, which files it is about.");
     }
     say!("  report {}", done.report_id);
 }

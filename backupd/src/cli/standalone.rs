@@ -52,6 +52,7 @@ pub async fn snapshot(place: &str, args: SnapshotArgs, signals: &Signals) -> any
         tag: args.tag,
         facts: None,
         quorum: 1,
+        incomplete: false,
         state_dir: repository.engine_state(),
         stop: stop.clone(),
     };
@@ -86,6 +87,7 @@ fn done(outcome: SnapshotOutcome, duration_ms: u64) -> (SnapshotDone, bool) {
         state: if outcome.durable { SnapshotState::Full } else { SnapshotState::Sealed },
         partial: outcome.partial,
         unreadable: names::unreadable_counts(&outcome.unreadable),
+        kept_gone: Vec::new(),
         files: outcome.files,
         bytes_source: outcome.bytes_source,
         bytes_added: outcome.bytes_added,

@@ -3,6 +3,7 @@
 use super::ended::{self, Outcome, Skipped, Taken, Why, time};
 use super::kit::{Kit, KitStore, SavedFile};
 use super::layout;
+use super::note::KitNote;
 use super::unlock::UnlockArgs;
 use crate::cli::{Bars, Usage};
 use crate::names::quoted;
@@ -268,6 +269,8 @@ impl Recovery {
         }
         Placed::load(&staging)?.put_all(&places)?;
         self.write_keys(&serve, verifier.as_ref())?;
+        // What the kit does not say of the stores that the snapshot's settings have is told by `serve` from the first minute.
+        KitNote::write(&self.kit, self.writer.catalog(), &serve.file)?;
         let maintain = Some(serve.file.with_file_name("maintain.toml")).filter(|file| file.is_file());
         let daemons = [
             ("serve", Some(&serve.file)),

@@ -1,6 +1,7 @@
 //! `backupd init`: a repository in every store, the keys where the settings want them, and the recovery kit.
 
 use super::kit::{Kit, KitStore, Place, SavedFile};
+use super::note::KitNote;
 use super::unlock::UnlockArgs;
 use crate::cli::Usage;
 use crate::settings::{MaintainSettings, ServeSettings, VerifierSettings};
@@ -99,6 +100,7 @@ pub async fn init(args: InitArgs) -> anyhow::Result<ExitCode> {
     secret::write_new(&files.report, seed.as_bytes())?;
     secret::write_new(&files.report_public, signer.public_key().to_pem().as_bytes())?;
     kit.write(&files.kit)?;
+    KitNote::write(&kit, made.open.catalog(), &serve.file)?;
     let paper = made.paper_key.to_text();
     if let Some(file) = &files.paper_key {
         secret::write_new(file, format!("{}\n", paper.as_str()).as_bytes())?;
@@ -160,22 +162,16 @@ impl Files {
     }
 }
 
-fn assemble(
-    serve: &ServeSettings,
-    verifier: Option<&VerifierSettings>,
-    made: &Initialized,
-    slots: Vec<String>,
-    seed: &str,
-    files: &Files,
-) -> anyhow::Result<Kit> {
-    let saved = |path: &Path| -> anyhow::Result<SavedFile> {
-        let relative = path.strip_prefix(&serve.practice_dir).unwrap_or(path);
-        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        Ok(SavedFile { path: relative.display().to_string(), text })
-    };
-    let find = |name: &str| verifier.and_then(|v| v.stores.iter().find(|s| s.name == name));
-    let stores: anyhow::Result<Vec<_>> = serve.stores.iter().map(|s| KitStore::of(s, find(&s.name))).collect();
-    let (kit, dir) = (files.kit.display(), serve.practice_dir.display());
+/// A settings file, for the kit.
+pub(super) fn saved_file(serve: &ServeSettings, path: &Path) -> anyhow::Result<SavedFile> {
+    let relative = path.strip_prefix(&serve.practice_dir).unwrap_or(path);
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(SavedFile { path: relative.display().to_string(), text })
+}
+
+/// What to type, in order.
+pub(super) fn recover_commands(serve: &ServeSettings, kit: &Path) -> Vec<String> {
+    let (kit, dir) = (kit.display(), serve.practice_dir.display());
     let recover = |store: &str| format!("backupd recover --kit {kit} --store {store} --into {dir}");
     let mut commands = vec![
         "# Install the same release of Holdfast on an empty machine. Have this file and the paper key at hand."
@@ -186,6 +182,19 @@ fn assemble(
     commands.push(
         "# Then start the EMR, `backupd serve` and `backupd verifier` as the command says at its end.".to_owned(),
     );
+    commands
+}
+
+fn assemble(
+    serve: &ServeSettings,
+    verifier: Option<&VerifierSettings>,
+    made: &Initialized,
+    slots: Vec<String>,
+    seed: &str,
+    files: &Files,
+) -> anyhow::Result<Kit> {
+    let find = |name: &str| verifier.and_then(|v| v.stores.iter().find(|s| s.name == name));
+    let stores: anyhow::Result<Vec<_>> = serve.stores.iter().map(|s| KitStore::of(s, find(&s.name))).collect();
     Ok(Kit {
         form: Kit::form(),
         practice: serve.practice.clone(),
@@ -194,10 +203,10 @@ fn assemble(
         keyring_base64: STANDARD.encode(&made.keyring),
         slots,
         report_key: seed.to_owned(),
-        serve_toml: saved(&serve.file)?,
-        verifier_toml: verifier.map(|v| saved(&v.file)).transpose()?,
+        serve_toml: saved_file(serve, &serve.file)?,
+        verifier_toml: verifier.map(|v| saved_file(serve, &v.file)).transpose()?,
         stores: stores?,
-        commands,
+        commands: recover_commands(serve, &files.kit),
     })
 }
 

@@ -174,6 +174,20 @@ impl KitStore {
         Ok(kept)
     }
 
+    /// Keeps the verifier's own credentials of an earlier kit.
+    pub fn take_verifiers(&mut self, before: &Self) {
+        if let (Some(s3), Some(before)) = (&mut self.s3, &before.s3) {
+            s3.verifier_access_key.clone_from(&before.verifier_access_key);
+            s3.verifier_secret_key.clone_from(&before.verifier_secret_key);
+        }
+        if let (Some(azure), Some(before)) = (&mut self.azure, &before.azure) {
+            azure.verifier_key.clone_from(&before.verifier_key);
+        }
+        if let (Some(gcs), Some(before)) = (&mut self.gcs, &before.gcs) {
+            gcs.verifier_service_account.clone_from(&before.verifier_service_account);
+        }
+    }
+
     /// Opens the store, at another place when it has moved since the kit was made.
     pub fn open(&self, path: Option<&Path>, endpoint: Option<&str>) -> anyhow::Result<NamedStore> {
         let location = self.location(path, endpoint)?;

@@ -6,9 +6,11 @@ mod init;
 mod keys;
 mod kit;
 mod layout;
+mod note;
 mod unlock;
 
 pub use back::{RecoverArgs, recover};
 pub use init::{InitArgs, init};
 pub use keys::{KeysArgs, keys};
+pub use note::{Fit, KitNote};
 pub use unlock::{PASSPHRASE_VARIABLE, UnlockArgs};

@@ -4,7 +4,8 @@ use super::{Daemon, duties};
 use crate::settings::{StoreKind, StoreSetting};
 use crate::{clock, disk};
 use backup_engine::SnapshotInfo;
-use backupd_api::{Alert, AlertKind, DrillVerdict, DutyKind, Severity, StoreCondition, StoreRole};
+use backupd_api::{Alert, AlertKind, DrillVerdict, DutyKind, KeptKind, Severity, StoreCondition, StoreRole};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 type Raised = (AlertKind, Severity, Option<String>);
@@ -13,6 +14,11 @@ type Raised = (AlertKind, Severity, Option<String>);
 const COMPARED: usize = 2000;
 /// A source below this size may halve at any time.
 const SHRUNK_BYTES_MIN: u64 = 1 << 20;
+
+/// The word by which a closed enum travels.
+fn word<T: serde::Serialize>(value: T) -> String {
+    serde_json::to_value(value).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
 
 /// Whether the newest snapshot holds less than half of what an earlier one held: a database begun anew, a disk that is not
 /// mounted, a mass deletion. Newest first.
@@ -62,17 +68,26 @@ impl Daemon {
         for source in &view.sources_unreachable {
             raised.push((AlertKind::SourceUnreachable, Severity::Critical, Some(source.clone())));
         }
-        for source in &view.sources_damaged {
-            raised.push((AlertKind::SourceDamaged, Severity::Critical, Some(source.clone())));
+        for source in self.settings.sources.iter().filter(|source| view.is_source_damaged(&source.name)) {
+            raised.push((AlertKind::SourceDamaged, Severity::Critical, Some(source.name.clone())));
         }
         for source in &self.settings.sources {
-            if shrunk(view.snapshots.iter().filter(|s| s.source == source.name && !s.partial)) {
+            if shrunk(view.own_of(&source.name).filter(|s| !s.partial)) {
                 raised.push((AlertKind::SourceShrunk, Severity::Critical, Some(source.name.clone())));
             }
-            if view.snapshots.iter().find(|s| s.source == source.name).is_some_and(|s| s.partial) {
+            if view.own_of(&source.name).next().is_some_and(|s| s.partial) {
                 raised.push((AlertKind::SnapshotPartial, Severity::Warning, Some(source.name.clone())));
             }
+            if view.has_second_writer(&source.name, now) {
+                raised.push((AlertKind::SecondWriter, Severity::Critical, Some(source.name.clone())));
+            }
         }
+        if let Some(kit) = &view.kit {
+            let severity = if kit.opens_any { Severity::Warning } else { Severity::Critical };
+            raised.extend(kit.stale.iter().map(|store| (AlertKind::KitStale, severity, Some(store.clone()))));
+        }
+        let kinds: BTreeSet<KeptKind> = view.kept_gone.iter().map(|gone| gone.kind).collect();
+        raised.extend(kinds.into_iter().map(|kind| (AlertKind::KeptMissing, Severity::Critical, Some(word(kind)))));
         if view.snapshots.iter().any(|s| s.forked) {
             raised.push((AlertKind::HeadFork, Severity::Critical, None));
         }
@@ -114,6 +129,8 @@ impl Daemon {
             }
             match store.proof.as_ref().map(|p| p.verdict) {
                 Some(DrillVerdict::Fail) => raised.push((AlertKind::DrillFailed, Severity::Critical, subject())),
+                Some(DrillVerdict::Inconclusive)
+                    if store.proof.as_ref().is_some_and(|p| p.source_damaged.is_some()) => {}
                 Some(DrillVerdict::Inconclusive) => {
                     raised.push((AlertKind::DrillFailed, Severity::Warning, subject()));
                 }
@@ -140,9 +157,7 @@ impl Daemon {
         for duty in self.duties() {
             let subject = match (duty.kind, duty.store) {
                 (DutyKind::StoreContract, Some(store)) => format!("store-contract.{store}"),
-                (kind, _) => {
-                    serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
-                }
+                (kind, _) => word(kind),
             };
             if duty.unassigned {
                 raised.push((AlertKind::DutyUnassigned, Severity::Warning, Some(subject)));

@@ -3,9 +3,10 @@
 use super::Daemon;
 use crate::clock;
 use crate::listen::{SOCKET_LOOK_EVERY, make_run_dir};
-use agent_api::{Activity, BackupHealth, DrillResult, StoreHealth, StoreState};
+use agent_api::{Activity, BackupHealth, Doubt, DrillResult, StoreHealth, StoreState};
 use anyhow::Context;
-use backupd_api::{DrillVerdict, StoreCondition, StoreProtection};
+use backupd_api::{Alert, AlertKind, DrillVerdict, StoreCondition, StoreProtection};
+use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ impl Daemon {
             Some(what) if what == super::schedule::CATCH_UP => Activity::Replicate,
             Some(_) => Activity::Snapshot,
         };
-        let statuses = self.store_statuses();
+        let (statuses, alerts) = (self.store_statuses(), self.alerts());
         let view = self.view();
         let store = |status: backupd_api::StoreStatus| {
             let proof = view.stores.get(&status.name).and_then(|s| s.proof.clone());
@@ -98,8 +99,23 @@ impl Daemon {
             drill_age_s_max: drilled.then(|| u64::try_from(self.settings.drill_late_after_ms / 1000).unwrap_or(0)),
             stores: statuses.into_iter().filter_map(store).collect(),
             paused: view.paused,
+            doubts: doubts(&alerts),
         }
     }
+}
+
+/// Open alerts that make the newest snapshot no safe copy of what is here.
+fn doubts(alerts: &[Alert]) -> Vec<Doubt> {
+    let doubt = |alert: &Alert| match alert.kind {
+        AlertKind::SourceDamaged => Some(Doubt::SourceDamaged),
+        AlertKind::SourceShrunk => Some(Doubt::SourceShrunk),
+        AlertKind::SnapshotPartial => Some(Doubt::SnapshotPartial),
+        AlertKind::KeptMissing => Some(Doubt::KeptMissing),
+        AlertKind::SecondWriter => Some(Doubt::SecondWriter),
+        _ => None,
+    };
+    let found: BTreeSet<Doubt> = alerts.iter().filter_map(doubt).collect();
+    found.into_iter().collect()
 }
 
 fn state(condition: StoreCondition) -> StoreState {

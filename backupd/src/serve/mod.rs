@@ -2,8 +2,10 @@
 
 mod alerts;
 mod answer;
+mod chains;
 mod duties;
 mod health;
+mod kept;
 mod proofs;
 mod protect;
 mod schedule;
@@ -128,6 +130,7 @@ impl Daemon {
         };
         daemon.recall_scrubs();
         daemon.read_losses();
+        daemon.read_chains();
         Ok(daemon)
     }
 

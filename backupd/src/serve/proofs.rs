@@ -3,6 +3,7 @@
 
 use super::Daemon;
 use crate::stores::Proof;
+use crate::verifier::is_source_damaged;
 use backup_engine::{ErrorKind, NamedStore};
 use backup_report::{Entry, OpaqueId, Origin, PublicKey, Report, Verdict, View};
 use backupd_api::{DrillVerdict, StoreCondition};
@@ -92,11 +93,13 @@ fn note(proofs: &mut BTreeMap<String, Proof>, report: &Report) {
     let verdict = drill_verdict(report.verdict);
     let proof = proofs.entry(report.store.name.as_str().to_owned()).or_insert(Proof {
         verdict,
+        source_damaged: None,
         damaged: None,
         passed_unix_ms: None,
         proved: Vec::new(),
     });
     proof.verdict = verdict;
+    proof.source_damaged = is_source_damaged(report).then(|| report.snapshot.source.as_str().to_owned());
     proof.damaged = match &report.integrity {
         Some(found) if found.corrupt > 0 => Some(StoreCondition::Corrupt),
         Some(found) if found.missing > 0 => Some(StoreCondition::Missing),

@@ -61,6 +61,8 @@ async fn look(daemon: &Daemon, looks: u64) {
     if late && daemon.catch_up().await {
         let _ = daemon.refresh().await;
     }
+    daemon.look_at_kept();
+    daemon.look_at_kit();
     daemon.look_at_damage().await;
     daemon.probe_stores().await;
     if looks.is_multiple_of(WEIGH_EVERY) {

@@ -3,14 +3,11 @@
 use super::Daemon;
 use super::schedule::{CATCH_UP, snapshot_job};
 use crate::settings::Source;
-use crate::sources::{self, Captured, PRACTICE_PART};
-use crate::{clock, failure, names, secret};
+use crate::sources::{self, Captured};
+use crate::{clock, failure, names};
 use agent_api::Pause;
-use anyhow::Context;
-use backup_engine::{NamedStore, Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop};
-use backupd_api::{Failure, FailureKind, Phase, SnapshotDone, SnapshotState, StoreOutcome};
-use std::fs;
-use std::path::{Path, PathBuf};
+use backup_engine::{NamedStore, SnapshotOutcome, SnapshotRequest, Stop};
+use backupd_api::{Failure, FailureKind, KeptGone, Phase, SnapshotDone, SnapshotState, StoreOutcome};
 
 impl Daemon {
     /// Takes a snapshot of one source and records how it ended. Waits while something else uses the engine.
@@ -20,8 +17,14 @@ impl Daemon {
         let _engine = self.engine.lock().await;
         let _busy = self.activity.begin("snapshot");
         let started = clock::unix_ms();
+        self.view().taking = true;
         let result = self.snapshot_now(source, tag).await;
         self.read_losses();
+        if result.is_err() {
+            // It may have begun a chain all the same, and a store may hold its head.
+            self.read_chains();
+        }
+        self.view().taking = false;
         let ok = result.as_ref().is_ok_and(|done| done.state >= SnapshotState::Durable && !done.partial);
         if let Err(error) = self.jobs().finished(&snapshot_job(&source.name), started, ok) {
             log::error!(reason:% = error; "jobs.not-recorded");
@@ -51,13 +54,19 @@ impl Daemon {
         {
             let mut view = self.view();
             view.sources_unreachable.remove(&source.name);
+            view.sources_seen.insert(source.name.clone());
             match captured.damaged {
                 true => view.sources_damaged.insert(source.name.clone()),
                 false => view.sources_damaged.remove(&source.name),
             };
         }
         let kept = self.keep_part().map_err(|e| failure::new(FailureKind::Misconfigured, format!("{e:#}")))?;
-        captured.parts.push(kept);
+        let (part, kept_gone) = kept;
+        captured.parts.push(part);
+        // Records are backed up whatever else is gone; without a file that a recovery needs, as a partial snapshot.
+        captured.incomplete = kept_gone.iter().any(|gone| !gone.carried);
+        let kept_gone: Vec<KeptGone> = kept_gone.into_iter().collect();
+        self.view().kept_gone = kept_gone.clone();
         let stall = captured.write_stall_us;
         let outcome = self.send(source, &captured, tag.clone()).await;
         let held = captured.thaw().await;
@@ -65,7 +74,10 @@ impl Daemon {
         if !held {
             log::warn!(source = source.name.as_str(); "snapshot.lease-expired");
         }
-        Ok(self.note_outcome(outcome, tag, stall, !held, watch))
+        self.view().own_chains.insert(source.name.clone(), outcome.incarnation);
+        let mut done = self.note_outcome(outcome, tag, stall, !held, watch);
+        done.kept_gone = kept_gone;
+        Ok(done)
     }
 
     /// Backups wait rather than fill the disk that the records may live on.
@@ -100,6 +112,7 @@ impl Daemon {
             tag,
             facts: captured.facts.clone(),
             quorum: self.settings.quorum,
+            incomplete: captured.incomplete,
             state_dir: Some(self.engine_state()),
             stop: Stop::default(),
         };
@@ -158,6 +171,7 @@ impl Daemon {
             state,
             partial: outcome.partial || lease_expired,
             unreadable: names::unreadable_counts(&outcome.unreadable),
+            kept_gone: Vec::new(),
             files: outcome.files,
             bytes_source: outcome.bytes_source,
             bytes_added: outcome.bytes_added,
@@ -172,28 +186,6 @@ impl Daemon {
             "snapshot.committed"
         );
         done
-    }
-
-    /// Copies the kept files to a folder of the state, so that they travel as one part at their places below the
-    /// practice's folder.
-    fn keep_part(&self) -> anyhow::Result<Part> {
-        let dir = self.settings.state_dir.join("kept");
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("the kept files"),
-            _ => {}
-        }
-        secret::make_private_dir(&dir)?;
-        for path in &self.settings.keep {
-            let relative = path.strip_prefix(&self.settings.practice_dir).context("`keep`")?;
-            // A file that does not exist (yet) is no reason to go without a backup.
-            if path.exists() {
-                copy(path, &dir.join(relative))
-                    .with_context(|| format!("`keep`: {} cannot be copied", path.display()))?;
-            } else {
-                log::warn!("keep.file-absent");
-            }
-        }
-        Ok(Part { name: PRACTICE_PART.to_owned(), path: dir, kind: PartKind::Files })
     }
 
     /// All but those that are sent to at another time of the day: these catch up then.
@@ -245,28 +237,4 @@ fn store_outcome(outcome: backup_engine::StoreOutcome) -> StoreOutcome {
         duration_ms: outcome.duration_ms,
         error: outcome.error.map(|e| e.to_string()),
     }
-}
-
-/// Copies a file, or a folder with what is in it. Symbolic links are not followed out of the practice's folder.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    let mut work: Vec<(PathBuf, PathBuf)> = vec![(from.to_owned(), to.to_owned())];
-    while let Some((from, to)) = work.pop() {
-        let kind = fs::symlink_metadata(&from)?.file_type();
-        if kind.is_dir() {
-            fs::create_dir_all(&to)?;
-            for entry in fs::read_dir(&from)? {
-                let entry = entry?;
-                work.push((entry.path(), to.join(entry.file_name())));
-            }
-        } else if kind.is_file() {
-            fs::copy(&from, &to)?;
-            // The time stays, so that an unchanged file is known as such.
-            let modified = fs::metadata(&from)?.modified()?;
-            fs::File::options().write(true).open(&to)?.set_modified(modified)?;
-        }
-    }
-    Ok(())
 }

@@ -2,10 +2,11 @@
 
 use super::{Daemon, duties};
 use crate::clock;
+use crate::recover::Fit;
 use crate::stores::StoreView;
 use agent_api::Pause;
-use backup_engine::{ErrorKind, SnapshotInfo};
-use backupd_api::{AlertKind, Baa, ScheduledJob, SnapshotRow, SnapshotState, Status, StoreStatus};
+use backup_engine::{ErrorKind, HeadName, IncarnationId, SnapshotInfo};
+use backupd_api::{AlertKind, Baa, KeptGone, ScheduledJob, SnapshotRow, SnapshotState, Status, StoreStatus};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything in here can be seen again by looking at the stores.
@@ -19,6 +20,18 @@ pub struct View {
     pub sources_unreachable: BTreeSet<String>,
     /// Sources that said so of their original at the last capture.
     pub sources_damaged: BTreeSet<String>,
+    /// Sources that were captured since this process began.
+    pub sources_seen: BTreeSet<String>,
+    /// Files that every snapshot has to carry and that are gone from their places.
+    pub kept_gone: Vec<KeptGone>,
+    /// How far the recovery kit fits; `None` where no kit was noted here.
+    pub kit: Option<Fit>,
+    /// This machine's chain of each source, as far as it is known.
+    pub own_chains: BTreeMap<String, IncarnationId>,
+    /// A snapshot is under way.
+    pub taking: bool,
+    /// Heads that another machine wrote beside these.
+    pub foreign: BTreeSet<HeadName>,
     /// A chain of heads misses a link without a signed deletion; judged when every store answers.
     pub history_gap: bool,
     /// The last snapshot that was tried did not reach the quorum.
@@ -43,6 +56,15 @@ impl View {
         self.stores.get(store).is_some_and(|seen| matches!(seen.condition(), Corrupt | Missing))
     }
 
+    /// Until it is captured the first time after a start, a source is as the newest drills found it.
+    pub fn is_source_damaged(&self, source: &str) -> bool {
+        let found_by_drill = || {
+            let mut proofs = self.stores.values().filter_map(|store| store.proof.as_ref());
+            proofs.any(|proof| proof.source_damaged.as_deref() == Some(source))
+        };
+        self.sources_damaged.contains(source) || (!self.sources_seen.contains(source) && found_by_drill())
+    }
+
     pub fn is_durable(&self, info: &SnapshotInfo, daemon: &Daemon) -> bool {
         self.counts_at(info, daemon) >= daemon.settings.quorum as usize
     }
@@ -65,6 +87,8 @@ impl View {
         let id = info.id.to_string();
         SnapshotRow {
             source: info.source.clone(),
+            incarnation: info.incarnation.to_string(),
+            other_machine: self.is_foreign(info),
             counter: info.counter,
             taken_unix_ms: info.taken_unix_ms,
             tag: self.tags.get(&id).cloned(),
@@ -79,13 +103,11 @@ impl View {
     }
 
     /// How far back the backup reaches: of each source the newest snapshot that is whole and durable at the quorum, and of
-    /// these the oldest. A source that was never backed up has none, whatever the others have.
+    /// these the oldest. A source that was never backed up has none, whatever the others have. What another machine wrote holds
+    /// nothing of what is entered here.
     pub fn newest_durable(&self, daemon: &Daemon) -> Option<&SnapshotInfo> {
         let sources = daemon.settings.sources.iter();
-        let newest = sources.map(|source| {
-            let own = |s: &&SnapshotInfo| s.source == source.name && !s.partial && self.is_durable(s, daemon);
-            self.snapshots.iter().find(own)
-        });
+        let newest = sources.map(|source| self.own_of(&source.name).find(|s| !s.partial && self.is_durable(s, daemon)));
         newest.collect::<Option<Vec<_>>>()?.into_iter().min_by_key(|s| s.taken_unix_ms)
     }
 }
@@ -148,8 +170,9 @@ impl Daemon {
             snapshot.stores.extend(kept);
         }
         view.snapshots = snapshots;
+        self.tell_apart(&mut view);
         // The snapshot that missed its quorum has been caught up since: nothing is waited for any more.
-        let made_up = view.snapshots.first().is_some_and(|newest| view.is_durable(newest, self));
+        let made_up = view.own().next().is_some_and(|newest| view.is_durable(newest, self));
         if view.quorum_missed && made_up {
             view.quorum_missed = false;
             if view.paused == Some(Pause::QuorumUnreachable) {
@@ -222,7 +245,7 @@ impl Daemon {
             repository: self.writer().repository().to_string(),
             now_unix_ms: clock::unix_ms(),
             started_unix_ms: self.started_unix_ms,
-            last_snapshot: view.snapshots.first().map(|s| view.row(s, self)),
+            last_snapshot: view.own().next().map(|s| view.row(s, self)),
             last_durable: newest.map(|s| s.id.to_string()),
             last_durable_unix_ms: newest.map(|s| s.taken_unix_ms),
             stores,

@@ -137,6 +137,10 @@ impl Verifier {
         for store in &self.stores {
             // Rows come newest first.
             let Some(last) = rows.iter().find(|r| r.store == store.name) else { continue };
+            // Not the store's fault: `serve` tells of the source.
+            if last.source_damaged {
+                continue;
+            }
             let severity = match last.verdict {
                 DrillVerdict::Pass => continue,
                 DrillVerdict::Fail => Severity::Critical,

@@ -334,8 +334,10 @@ impl Drill<'_> {
         let right = sealed.golden.iter().zip(&answers).all(|(q, a)| compare::is_right(q, a.as_ref()));
         match stopped {
             Some((result, reason)) => self.set(Check::Golden, result, Some(reason)),
+            // Of a database that could not be read as a whole nothing was asked.
             None if sealed.golden.is_empty() => {
-                self.set(Check::Golden, CheckResult::NotRun, Some(Reason::NothingSealed))
+                let reason = if sealed.damaged.is_empty() { Reason::NothingSealed } else { Reason::SourceDamaged };
+                self.set(Check::Golden, CheckResult::NotRun, Some(reason))
             }
             None if right => self.pass(Check::Golden),
             None => self.set(Check::Golden, CheckResult::Failed, Some(Reason::ValueDiffers)),
@@ -346,12 +348,17 @@ impl Drill<'_> {
         let restored: Facts = match emr.ask(&Request::Facts).await {
             Ok(Response::Facts(facts)) => *facts,
             Ok(_) => return self.set(Check::Facts, CheckResult::NotRun, Some(Reason::InternalError)),
+            // What was broken when the snapshot was taken came back as it was: nothing was proved, and the store did not do it.
+            Err(ClientError::Refused(Refusal::Data)) if !sealed.damaged.is_empty() => return self.source_damaged(),
             Err(error) => {
                 let (result, reason) = silence(&error);
                 self.set(Check::AuditChain, CheckResult::NotRun, Some(Reason::EarlierCheckFailed));
                 return self.set(Check::Facts, result, Some(reason));
             }
         };
+        if !sealed.damaged.is_empty() {
+            return self.source_damaged();
+        }
         let sealed = &sealed.facts;
         self.report.facts = compare::facts(sealed, &restored);
         self.report.resources = compare::resources(sealed, &restored);
@@ -367,6 +374,13 @@ impl Drill<'_> {
         match ok {
             true => self.pass(Check::AuditChain),
             false => self.set(Check::AuditChain, CheckResult::Failed, Some(Reason::ChainBroken)),
+        }
+    }
+
+    /// The source's own damage stands in the way of a comparison.
+    fn source_damaged(&mut self) {
+        for check in [Check::Facts, Check::AuditChain] {
+            self.set(check, CheckResult::NotRun, Some(Reason::SourceDamaged));
         }
     }
 
@@ -472,6 +486,11 @@ fn report_id(unix_ms: i64) -> Result<ReportId, Failure> {
     let random = clock::random::<10>().map_err(internal)?;
     let uuid = uuid::Builder::from_unix_timestamp_millis(unix_ms.unsigned_abs(), &random).into_uuid();
     ReportId::parse(&uuid.to_string()).map_err(internal)
+}
+
+/// Whether the drill proved nothing because of what was broken at the source, and found nothing else wrong.
+pub fn is_source_damaged(report: &Report) -> bool {
+    report.verdict == Verdict::Inconclusive && report.checks.iter().any(|run| run.reason == Some(Reason::SourceDamaged))
 }
 
 /// SHA-256 of a program's file.

@@ -203,6 +203,7 @@ impl Verifier {
                 snapshot: report.snapshot.id.as_str().to_owned(),
                 at_unix_ms: report.timing.ended_unix_ms,
                 verdict: drill_verdict(report.verdict),
+                source_damaged: drill::is_source_damaged(&report),
                 rto_ms: report.rto.measured_ms,
                 rpo_ms: report.rpo.measured_ms,
                 log_index: index,

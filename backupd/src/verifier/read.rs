@@ -147,6 +147,8 @@ pub fn row(info: SnapshotInfo, passed: &[String], all: usize) -> SnapshotRow {
     };
     SnapshotRow {
         source: info.source,
+        incarnation: info.incarnation.to_string(),
+        other_machine: false,
         counter: info.counter,
         taken_unix_ms: info.taken_unix_ms,
         tag: info.tag,

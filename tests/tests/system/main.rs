@@ -25,6 +25,7 @@ mod prune;
 mod prune_practice;
 mod reader;
 mod recover;
+mod source_damage;
 mod store_faults;
 mod store_kinds;
 mod stores;

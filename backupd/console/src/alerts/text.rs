@@ -25,6 +25,9 @@ pub fn title(kind: AlertKind) -> &'static str {
         SourceShrunk => "The newest backup is much smaller than those before it",
         SourceDamaged => "The EMR's own records are damaged: the newest backup holds what is left",
         SnapshotPartial => "The newest backup is incomplete: some files could not be read",
+        KeptMissing => "A file that the backup has to carry for a recovery is gone from the server",
+        SecondWriter => "Another machine writes backups as this practice",
+        KitStale => "The recovery kit is out of date for a store",
         DutyUnassigned => "Nobody is named for a duty",
         DutyOverdue => "A duty's review date has passed",
         StoreUnprotected => "A store does not keep backups from whoever gets the server's credentials",
@@ -80,11 +83,26 @@ pub fn remedy(kind: AlertKind) -> &'static str {
              kept. `backupd diff` shows what is gone."
         }
         SourceDamaged => {
-            "The journal of appliance names what is broken. Keep every older snapshot, find the newest whose drill passed, \
-             and call your EMR engineer before anything is restored over the records."
+            "No store is to blame: it was damaged on the server before the backup read it. A practice administrator sees in the EMR, on \
+             the page Access record, which files it is about; the journal of appliance says what else is broken. Keep every older \
+             snapshot, find the newest whose drill passed, and call your EMR engineer before anything is restored over the records."
         }
         SnapshotPartial => {
             "Look at the journal of backupd serve for the reason of the unread files, then take a new backup."
+        }
+        KeptMissing => {
+            "Settings, keys or certificates named under `keep` in serve.toml are gone. The records are backed up all the same, with \
+             the last known copy of the file where there is one. Put the file back from an older snapshot (`backupd restore \
+             --path practice`), or take it out of `keep` if it is no longer used."
+        }
+        SecondWriter => {
+            "A copy of this server, or the old one switched on again after a recovery, sends its own backups into the same \
+             stores. Find it, stop its EMR and backupd, and compare what was entered there before anything is thrown away: its \
+             snapshots stay (`backupd snapshots`). They do not count as this server's. The alert ends a week after the last one."
+        }
+        KitStale => {
+            "The kit in the safe could not open this store any more: its key or address was changed, or the store is new. Make the \
+             kit current with `backupd keys kit --config serve.toml --kit PATH`, and put the new copy in the place of every old one."
         }
         DutyUnassigned => "Name a party, a deputy, a phone number and a review date in the settings of backupd serve.",
         DutyOverdue => "Confirm with the named party that the duty is still theirs, and set the next review date.",
@@ -220,6 +238,9 @@ mod tests {
             SourceShrunk,
             SourceDamaged,
             SnapshotPartial,
+            KeptMissing,
+            SecondWriter,
+            KitStale,
             DutyUnassigned,
             DutyOverdue,
             HeadFork,

@@ -102,6 +102,7 @@ pub fn state(row: &SnapshotRow) -> Markup {
     html! {
         (badge(mood, word))
         @if row.partial { " " (badge(Mood::Bad, "Incomplete")) }
+        @if row.other_machine { " " (badge(Mood::Bad, "Another machine's")) }
     }
 }
 
@@ -118,6 +119,9 @@ fn legend() -> Markup {
                 dt { "Full" } dd { "Complete in every store." }
                 dt { "Proved" } dd { "A drill restored it from one store alone and the real EMR ran on it." }
                 dt { "Incomplete" } dd { "Some files could not be read: it does not count." }
+                dt { "Another machine's" } dd {
+                    "Written beside this server's by a copy of it, or by an old one: it holds nothing of what is entered here."
+                }
                 dt { "New" } dd { "Sealed bytes that this snapshot added to each store; the rest was there already." }
             }
         }

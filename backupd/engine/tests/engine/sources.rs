@@ -206,6 +206,7 @@ async fn a_seeded_run_replays_exactly() {
             tag: None,
             facts: None,
             quorum: 1,
+            incomplete: false,
             state_dir: None,
             stop: backup_engine::Stop::default(),
         };

@@ -4,6 +4,7 @@
 mod epochs;
 mod list;
 mod pruner;
+mod renew_kit;
 mod slots;
 mod target;
 
@@ -54,6 +55,9 @@ enum KeysCommand {
         after_help = "Example, on the verifier's machine after a rotation: backupd keys refresh --config verifier.toml"
     )]
     Refresh(Unlocking),
+    /// Make the recovery kit current: the stores of serve.toml, their addresses and their keys as they are now
+    #[command(after_help = "Example: backupd keys kit --config serve.toml --kit recovery-kit")]
+    Kit(renew_kit::RenewKit),
     /// Make the credential with which `backupd maintain` signs deletion plans
     #[command(after_help = "Example: backupd keys pruner --config serve.toml --kit recovery-kit --out pruner.cred")]
     Pruner(pruner::Pruner),
@@ -91,6 +95,7 @@ pub async fn keys(args: KeysArgs) -> anyhow::Result<ExitCode> {
         KeysCommand::RemoveSlot(args) => slots::remove(&args, json).await,
         KeysCommand::Rotate(args) => epochs::rotate(&args.target, &args.unlock, json).await,
         KeysCommand::Refresh(args) => epochs::refresh(&args.target, &args.unlock, json).await,
+        KeysCommand::Kit(args) => renew_kit::renew(&args, json).await,
         KeysCommand::Pruner(args) => pruner::make(&args, json).await,
         KeysCommand::Epochs(args) => epochs::epochs(&args.target, &args.unlock, json).await,
     }

@@ -54,6 +54,7 @@ impl Practice {
             tag: Some("tag-of-the-test".to_owned()),
             facts: Some(b"facts-of-the-test".to_vec()),
             quorum,
+            incomplete: false,
             state_dir: Some(self.state()),
             stop: Stop::default(),
         }

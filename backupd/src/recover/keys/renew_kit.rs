@@ -1,0 +1,88 @@
+//! `backupd keys kit`: the recovery kit made current after a provider's key was changed, or a store came or went.
+
+use super::super::init::{recover_commands, saved_file};
+use super::super::kit::{Kit, KitStore, Place};
+use super::super::note::KitNote;
+use super::super::unlock::UnlockArgs;
+use crate::cli::Usage;
+use crate::settings::{ServeSettings, VerifierSettings};
+use crate::{clock, secret};
+use anyhow::{Context, ensure};
+use backup_engine::{CatalogKey, Env, WriterCredential};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub struct RenewKit {
+    /// serve.toml of the practice: its stores and their keys go into the kit
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// verifier.toml; by default the one beside serve.toml
+    #[arg(long, value_name = "FILE")]
+    verifier_config: Option<PathBuf>,
+    /// The recovery kit: its file, or the folder that holds it
+    #[arg(long, value_name = "PATH")]
+    kit: PathBuf,
+    #[command(flatten)]
+    unlock: UnlockArgs,
+}
+
+pub async fn renew(args: &RenewKit, json: bool) -> anyhow::Result<ExitCode> {
+    let serve = ServeSettings::load(&args.config)?;
+    let beside = args.config.with_file_name("verifier.toml");
+    let verifier_file = args.verifier_config.clone().or_else(|| beside.is_file().then_some(beside));
+    let verifier = verifier_file.as_deref().map(VerifierSettings::load).transpose()?;
+    let file = Place::of(&std::path::absolute(&args.kit)?).file;
+    let mut kit = Kit::read(&file)?;
+    let catalog = catalog(&serve, &kit, args).await?;
+    let mut stores = Vec::new();
+    for setting in &serve.stores {
+        let own = verifier.as_ref().and_then(|v| v.stores.iter().find(|s| s.name == setting.name));
+        let mut store = KitStore::of(setting, own)?;
+        // The verifier's settings lie on another machine: what the kit has of them stays.
+        if let (None, Ok(before)) = (&verifier, kit.store(&setting.name)) {
+            store.take_verifiers(before);
+        }
+        stores.push(store);
+    }
+    kit.stores = stores;
+    kit.practice.clone_from(&serve.practice);
+    kit.serve_toml = saved_file(&serve, &serve.file)?;
+    if let Some(verifier) = &verifier {
+        kit.verifier_toml = Some(saved_file(&serve, &verifier.file)?);
+    }
+    kit.commands = recover_commands(&serve, &file);
+    kit.made_unix_ms = clock::unix_ms();
+    kit.replace(&file)?;
+    KitNote::write(&kit, &catalog, &serve.file)?;
+    let names: Vec<&str> = serve.stores.iter().map(|s| s.name.as_str()).collect();
+    if json {
+        say!("{}", serde_json::json!({ "event": "kit-made", "kit": file.display().to_string(), "stores": names }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    say!("{} is current: it opens {}.", file.display(), names.join(", "));
+    say!("Put a copy in the place of every older one (safe, bank, second person), and destroy those.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The key of the note's hashes, from the writer's credential or, where systemd keeps that, from the keyring in the kit.
+async fn catalog(serve: &ServeSettings, kit: &Kit, args: &RenewKit) -> anyhow::Result<CatalogKey> {
+    let fits = |repository: String, path: &Path| {
+        ensure!(
+            repository == kit.repository,
+            Usage(format!("{} is the kit of another repository than {}", args.kit.display(), path.display()))
+        );
+        Ok(())
+    };
+    if let Some(path) = serve.writer_credential.as_ref().filter(|path| path.is_file()) {
+        let writer = WriterCredential::from_bytes(&secret::read(path)?)
+            .with_context(|| format!("{} holds no writer credential", path.display()))?;
+        fits(writer.repository().to_string(), path)?;
+        return Ok(writer.catalog().clone());
+    }
+    let with = args.unlock.find(Some(&args.kit))?;
+    let open = backup_engine::unlock_by(&Env::real(), kit.keyring()?, &with).await.context("the kit's keyring")?;
+    fits(open.repository().to_string(), &args.config)?;
+    Ok(open.catalog().clone())
+}

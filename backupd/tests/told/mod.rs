@@ -1,0 +1,217 @@
+//! What must be told and not only be so: kept files that are gone, a second machine, a kit that is out of date, snapshots that lack
+//! files, a state folder that somebody removed.
+
+use crate::practice::{self, Practice, wait_until};
+use serde_json::Value;
+use std::fs;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+fn has_alert(status: &Value, kind: &str, subject: &str) -> bool {
+    status["alerts"].as_array().unwrap().iter().any(|alert| alert["kind"] == kind && alert["subject"] == subject)
+}
+
+fn change(p: &Practice, file: &str, from: &str, to: &str) {
+    let text = fs::read_to_string(p.at(file)).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(p.at(file), text.replace(from, to)).unwrap();
+}
+
+fn health(p: &Practice, socket: &str) -> Value {
+    let mut text = String::new();
+    UnixStream::connect(p.at(socket)).unwrap().read_to_string(&mut text).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_kept_file_that_is_gone_is_told_and_travels_on() {
+    let p = Practice::new("");
+    fs::create_dir(p.at("p/ca")).unwrap();
+    fs::write(p.at("p/ca/practice-ca.key"), "the key of the practice's authority").unwrap();
+    change(&p, "p/serve.toml", "keep = [\"verifier.toml\"]", "keep = [\"verifier.toml\", \"ca\"]");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    let whole = p.ask("serve", &["snapshot"]);
+    assert_eq!((whole["partial"].as_bool(), whole["kept_gone"].as_array().unwrap().len()), (Some(false), 0), "{whole}");
+    fs::remove_file(p.at("p/ca/practice-ca.key")).unwrap();
+    for _ in 0..2 {
+        let done = p.ask("serve", &["snapshot"]);
+        assert_eq!((done["state"].as_str(), done["partial"].as_bool()), (Some("full"), Some(false)), "{done}");
+        assert_eq!(done["kept_gone"], serde_json::json!([{ "kind": "key", "carried": true }]));
+    }
+    assert!(has_alert(&p.ask("serve", &["status"]), "kept-missing", "key"));
+    assert_eq!(health(&p, "h")["doubts"], serde_json::json!(["kept-missing"]), "no power-off is safe");
+    assert!(!serve.text().contains("practice-ca"), "{}", serve.text());
+    // It comes back from the newest snapshot.
+    p.run(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("other")]);
+    let key = fs::read_to_string(p.at("other/ca/practice-ca.key")).unwrap();
+    assert_eq!(key, "the key of the practice's authority");
+    // Without any copy the practice could not be brought back from the snapshot alone; the records are backed up all the same.
+    fs::remove_file(p.at("p/verifier.toml")).unwrap();
+    fs::remove_dir_all(p.at("p/state/kept")).unwrap();
+    let durable = p.ask("serve", &["status"])["last_durable"].clone();
+    let done = p.ask("serve", &["snapshot"]);
+    assert_eq!((done["event"].as_str(), done["partial"].as_bool()), (Some("snapshot-done"), Some(true)), "{done}");
+    let status = p.ask("serve", &["status"]);
+    assert!(has_alert(&status, "kept-missing", "verifier-settings") && has_alert(&status, "snapshot-partial", "emr"));
+    assert_eq!(status["last_durable"], durable, "it does not count");
+    // At the next start it is told before any snapshot.
+    serve.stop();
+    let _serve = p.start("serve");
+    wait_until(|| has_alert(&p.ask("serve", &["status"]), "kept-missing", "verifier-settings"));
+    fs::write(p.at("p/verifier.toml"), "").unwrap();
+    assert_eq!(p.ask("serve", &["snapshot"])["partial"], false);
+    let status = p.ask("serve", &["status"]);
+    assert!(!has_alert(&status, "kept-missing", "verifier-settings") && status["last_durable"] != durable, "{status}");
+}
+
+/// Asks a daemon of the second machine.
+fn ask_other(p: &Practice, args: &[&str]) -> Value {
+    let endpoint = format!("unix:{}", p.at("s2"));
+    let output = p.output(&[args, &["--serve", &endpoint, "--json"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+fn start_other(p: &Practice) -> practice::Daemon {
+    let log = p.dir.path().join("other.log");
+    let child = std::process::Command::new(practice::BACKUPD)
+        .args(["serve", "--config", &p.at("q/serve.toml")])
+        .env_remove("JOURNAL_STREAM")
+        .stdin(std::process::Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let daemon = practice::Daemon { child, log };
+    wait_until(|| daemon.text().contains("ready"));
+    daemon
+}
+
+#[test]
+fn the_old_machine_that_wakes_after_a_recovery_is_told_and_counts_for_nothing() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut old = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    old.stop();
+    // The new machine: the same settings and keys, no state, sockets of its own.
+    fs::create_dir(p.at("q")).unwrap();
+    for file in ["serve.toml", "verifier.toml", "writer.cred", "report.pub", "kit.note"] {
+        fs::copy(p.at("p").to_owned() + "/" + file, p.at("q").to_owned() + "/" + file).unwrap();
+    }
+    for socket in ["s", "h"] {
+        change(&p, "q/serve.toml", &format!("{}\"", p.at(socket)), &format!("{}2\"", p.at(socket)));
+    }
+    let _new = start_other(&p);
+    let first = ask_other(&p, &["snapshot"]);
+    assert_eq!(first["state"], "full", "{first}");
+    let status = ask_other(&p, &["status"]);
+    assert!(!has_alert(&status, "second-writer", "emr"), "a recovery is no second machine: {status}");
+    assert_eq!(status["last_durable"], first["id"]);
+    // Both go on for a while, each on the same state, and nobody is alarmed by a restart.
+    let _old = p.start("serve");
+    fs::write(p.at("data/sub/later"), "entered on the old machine").unwrap();
+    let intruder = p.ask("serve", &["snapshot"]);
+    assert_eq!(intruder["event"], "snapshot-done", "{intruder}");
+    let own = ask_other(&p, &["snapshot"]);
+    let status = ask_other(&p, &["status"]);
+    assert!(has_alert(&status, "second-writer", "emr"), "{status}");
+    assert_eq!(status["last_durable"], own["id"]);
+    let rows = ask_other(&p, &["snapshots"]);
+    let foreign: Vec<&Value> =
+        rows["snapshots"].as_array().unwrap().iter().filter(|r| r["other_machine"] == true).collect();
+    assert_eq!(foreign.len(), 1, "{rows}");
+    assert_eq!(foreign[0]["id"], intruder["id"]);
+    assert!(health(&p, "h2")["doubts"].as_array().unwrap().iter().any(|doubt| doubt == "second-writer"));
+    // The old machine sees that it is not alone either; its own age does not profit from the other's.
+    p.ask("serve", &["snapshot"]);
+    let status = p.ask("serve", &["status"]);
+    assert!(has_alert(&status, "second-writer", "emr"), "{status}");
+}
+
+#[test]
+fn a_lost_state_or_another_source_is_no_second_machine() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    for _ in 0..2 {
+        assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    }
+    serve.stop();
+    fs::remove_dir_all(p.at("p/state")).unwrap();
+    let _serve = p.start("serve");
+    for _ in 0..2 {
+        assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+        assert!(!has_alert(&p.ask("serve", &["status"]), "second-writer", "emr"));
+    }
+    let rows = p.ask("serve", &["snapshots"]);
+    let incarnations: std::collections::BTreeSet<&str> =
+        rows["snapshots"].as_array().unwrap().iter().map(|row| row["incarnation"].as_str().unwrap()).collect();
+    assert_eq!(incarnations.len(), 2, "{rows}");
+}
+
+#[test]
+fn a_kit_that_no_longer_opens_a_store_is_told_until_it_is_made_current() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    wait_until(|| p.ask("serve", &["status"])["stores"][0]["condition"] == "ok");
+    assert!(!has_alert(&p.ask("serve", &["status"]), "kit-stale", "two"));
+    serve.stop();
+    fs::rename(p.at("two"), p.at("moved")).unwrap();
+    let [before, after] = ["two", "moved"].map(|name| format!("path = \"{}\"", p.at(name)));
+    change(&p, "p/serve.toml", &before, &after);
+    change(&p, "p/verifier.toml", &before, &after);
+    let _serve = p.start("serve");
+    wait_until(|| has_alert(&p.ask("serve", &["status"]), "kit-stale", "two"));
+    assert!(!has_alert(&p.ask("serve", &["status"]), "kit-stale", "one"));
+    let note = fs::read_to_string(p.at("p/kit.note")).unwrap();
+    assert!(!note.contains("moved") && !note.contains(&p.at("one")), "{note}");
+    let said = p.run(&["keys", "kit", "--config", &p.at("p/serve.toml"), "--kit", &p.at("kit")]);
+    assert!(said.contains("it opens one, two"), "{said}");
+    wait_until(|| !has_alert(&p.ask("serve", &["status"]), "kit-stale", "two"));
+    // And it does.
+    p.ask("serve", &["snapshot"]);
+    p.run(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("other")]);
+}
+
+#[test]
+fn a_source_with_nothing_but_partial_snapshots_comes_back_and_it_is_said() {
+    let p = Practice::new("");
+    change(&p, "p/serve.toml", "keep = [\"verifier.toml\"]", "keep = [\"verifier.toml\", \"never-there.toml\"]");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    p.ask("serve", &["snapshot"]);
+    let newest = p.ask("serve", &["snapshot"]);
+    assert_eq!(newest["partial"], true, "{newest}");
+    serve.stop();
+    fs::remove_dir_all(p.at("p")).unwrap();
+    let recover = |into: &str, more: &[&str]| {
+        let (kit, into) = (p.at("kit"), p.at(into));
+        p.run(&[&["recover", "--kit", &kit, "--store", "two", "--into", &into][..], more].concat())
+    };
+    let said = recover("p", &[]);
+    assert!(said.contains("holds no whole snapshot of emr") && said.contains("LACKS"), "{said}");
+    assert_eq!(fs::read(p.at("p/emr/attachments/Jane-Doe-1970.txt")).unwrap(), b"record of Jane");
+    let told = recover("again", &["--json"]);
+    let told: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    assert_eq!(told["partial"], serde_json::json!([newest["id"]]), "{told}");
+    assert_eq!(told["snapshots"], told["partial"]);
+}
+
+#[test]
+fn a_state_folder_that_is_removed_under_running_daemons_costs_no_drill() {
+    let p = Practice::new("");
+    p.open_emr();
+    let (_serve, verifier) = (p.start("serve"), p.start("verifier"));
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    let drill = p.ask("verifier", &["drill", "--store", "one"]);
+    assert_eq!(drill["event"], "drill-done", "{drill}");
+    fs::remove_dir_all(p.at("p/state")).unwrap();
+    fs::remove_dir_all(p.at("p/verifier-state")).unwrap();
+    let drill = p.ask("verifier", &["drill", "--store", "two"]);
+    assert_eq!(drill["event"], "drill-done", "{drill} {}", verifier.text());
+    let reports = p.ask("verifier", &["report"]);
+    assert_eq!(reports["reports"].as_array().unwrap().len(), 2, "{reports}");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+}

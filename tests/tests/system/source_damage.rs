@@ -1,0 +1,66 @@
+//! A document that rots on the server before the backup reads it: found when the snapshot is taken, named in the EMR to whom it
+//! concerns, and blamed on no store.
+
+use crate::clinic::Clinic;
+use anyhow::{Context, Result, ensure};
+use holdfast_tests::files;
+use holdfast_tests::http::Visitor;
+use holdfast_tests::place::last;
+use serde_json::Value;
+use std::fs;
+
+fn kinds(status: &Value) -> Vec<&str> {
+    status["alerts"].as_array().into_iter().flatten().filter_map(|alert| alert["kind"].as_str()).collect()
+}
+
+#[test]
+fn a_rotten_document_is_named_in_the_emr_and_blamed_on_no_store() -> Result<()> {
+    let clinic = Clinic::make()?;
+    let doctor = clinic.user("doctor", "clinician")?;
+    let admin = clinic.user("admin", "practice-admin")?;
+    let desk = clinic.user("desk", "front-desk")?;
+    let daemons = clinic.backup()?;
+    let emr = clinic.serve()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ca = fs::read(clinic.dir.join("cert.pem"))?;
+    let chart = runtime.block_on(async {
+        let chart = Visitor::sign_in(&ca, &desk).await?.register("Okonkwa", "Marguerite").await?;
+        let visitor = Visitor::sign_in(&ca, &doctor).await?;
+        visitor.upload(&chart, "Very private letter", b"of three lines, long enough to rot in the middle").await?;
+        anyhow::Ok(chart)
+    })?;
+    clinic.backupd(&["snapshot"])?;
+    let drill = last(clinic.backupd(&["drill", "--store", "one"])?, "drill-done")?;
+    ensure!(drill["verdict"] == "pass", "{drill}");
+
+    let [file] = <[_; 1]>::try_from(files(&clinic.data().join("attachments"))).map_err(|f| anyhow::anyhow!("{f:?}"))?;
+    let whole = fs::read(&file)?;
+    let mut rotten = whole.clone();
+    *rotten.last_mut().context("bytes")? ^= 1;
+    fs::write(&file, rotten)?;
+    let taken = last(clinic.backupd(&["snapshot"])?, "snapshot-done")?;
+    ensure!(taken["partial"] == false, "{taken}");
+    let drill = last(clinic.backupd(&["drill", "--store", "two"])?, "drill-done")?;
+    ensure!(drill["verdict"] == "inconclusive", "{drill}");
+    let not_passed = drill["not_passed"].to_string();
+    ensure!(not_passed.contains("facts: not-run, source-damaged") && !not_passed.contains("object"), "{drill}");
+    let told = |line: &Value| line["event"] == "status" || line["event"] == "verifier-status";
+    let lines: Vec<Value> = clinic.backupd(&["status"])?.into_iter().filter(told).collect();
+    let open: Vec<&str> = lines.iter().flat_map(kinds).collect();
+    ensure!(open.contains(&"source-damaged") && !open.contains(&"drill-failed"), "{open:?}");
+
+    let page = runtime.block_on(async { Visitor::sign_in(&ca, &admin).await?.page("/audit").await })?;
+    ensure!(page.contains("1 file is damaged on this server") && page.contains("Okonkwa"), "{page}");
+    ensure!(page.contains(&chart) && !page.contains("Very private letter"), "whose it is, and not what it is: {page}");
+    let log = fs::read_to_string(clinic.dir.join("appliance.log"))?;
+    ensure!(!log.contains("Okonkwa") && !log.contains("Marguerite"), "{log}");
+
+    fs::write(&file, whole)?;
+    clinic.backupd(&["snapshot"])?;
+    let drill = last(clinic.backupd(&["drill", "--store", "two"])?, "drill-done")?;
+    ensure!(drill["verdict"] == "pass", "{drill}");
+    let page = runtime.block_on(async { Visitor::sign_in(&ca, &admin).await?.page("/audit").await })?;
+    ensure!(!page.contains("damaged on this server"), "{page}");
+    drop((emr, daemons));
+    Ok(())
+}
