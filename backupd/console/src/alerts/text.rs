@@ -92,8 +92,8 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         }
         KeptMissing => {
             "Settings, keys or certificates named under `keep` in serve.toml are gone. The records are backed up all the same, with \
-             the last known copy of the file where there is one. Put the file back from an older snapshot (`backupd restore \
-             --path practice`), or take it out of `keep` if it is no longer used."
+             the last known copy of the file where there is one. Put the file back from a snapshot (`backupd restore --into DIR \
+             practice` on the verifier's machine), or take it out of `keep` if it is no longer used."
         }
         SecondWriter => {
             "A copy of this server, or the old one switched on again after a recovery, sends its own backups into the same \
