@@ -348,8 +348,10 @@ impl Recovery {
                 Ok(bytes) => {
                     let newer: Vec<_> = order.iter().take_while(|id| **id != info.id).collect();
                     let told = |id| skipped.iter().any(|skipped: &Skipped| skipped.taken.id == id);
-                    let passed: Vec<_> =
-                        partial.into_iter().filter(|passed| newer.contains(&&passed.id) && !told(passed.id.to_string())).collect();
+                    let passed: Vec<_> = partial
+                        .into_iter()
+                        .filter(|passed| newer.contains(&&passed.id) && !told(passed.id.to_string()))
+                        .collect();
                     for passed in passed {
                         let at = time(passed.taken_unix_ms);
                         eprintln!("backupd: snapshot {} of {at} lacks files: passed over", passed.id);
