@@ -3,7 +3,8 @@
 
 use crate::verdict::word;
 use agent_api::{
-    Activity, BackupHealth, Doubt, DrillResult, HostHealth, Label, Level, Pause, PowerOff, SensorState, StoreState,
+    Activity, BackupHealth, Doubt, DrillResult, HostHealth, Label, Level, Pause, PowerOff, SensorState, SnapshotState,
+    StoreState,
 };
 use std::fmt::Write;
 
@@ -148,6 +149,28 @@ fn backup_metrics(text: &mut Text, backup: &BackupHealth) {
         "holdfast_drill_age_max_seconds",
         "The age at which a store's newest passed drill is late.",
         backup.drill_age_s_max.map(as_f64),
+    );
+    let states = [
+        SnapshotState::Captured,
+        SnapshotState::Sealed,
+        SnapshotState::Durable,
+        SnapshotState::Full,
+        SnapshotState::Proved,
+    ];
+    text.gauge(
+        "holdfast_backup_newest_state",
+        "1 at how far the newest snapshot has come.",
+        one_of("state", &states, backup.newest_state),
+    );
+    text.number(
+        "holdfast_backup_spool_bytes",
+        "Sealed bytes that wait on the server's own disk for a store.",
+        as_f64(backup.spool_bytes),
+    );
+    text.number(
+        "holdfast_backup_spool_age_seconds",
+        "Age of the oldest snapshot that waits there and lies in no store.",
+        backup.spool_age_s.map(as_f64),
     );
     let pauses = [Pause::DiskAlmostFull, Pause::SourceUnreachable, Pause::QuorumUnreachable];
     text.gauge(

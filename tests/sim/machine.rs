@@ -1,5 +1,6 @@
 //! A machine that writes snapshots: its clock, its files, its local state, its credential.
 
+use crate::shelf::{Keeping, Shelf};
 use crate::source::{SimFs, Source};
 use crate::world::{BEGIN_UNIX_MS, World};
 use backup_engine::env::Clock;
@@ -67,6 +68,8 @@ pub struct Machine {
     pub writer: Arc<WriterCredential>,
     pub states: MemoryStates,
     pub state_dir: PathBuf,
+    /// Where snapshots wait while too few stores answer.
+    pub spool: Arc<Shelf>,
     /// Its local state may have stood twice, or be older than it was: then forks are nobody's fault.
     pub copied: AtomicBool,
     /// It is suspended: nothing happens on it.
@@ -84,13 +87,13 @@ impl Machine {
     ) -> Self {
         let clock = SimClock::new(world);
         let source = Source::new(world, &clock);
-        Self::with_source(seed, name, source_name, writer, (clock, source))
+        Self::with_source(world, seed, (name, source_name), writer, (clock, source))
     }
 
     fn with_source(
+        world: &Arc<World>,
         seed: u64,
-        name: String,
-        source_name: String,
+        (name, source_name): (String, String),
         writer: &Arc<WriterCredential>,
         (clock, source): (Arc<SimClock>, Arc<Source>),
     ) -> Self {
@@ -111,6 +114,7 @@ impl Machine {
             writer,
             states,
             state_dir,
+            spool: Arc::new(Shelf::new("spool".to_owned(), true, (Keeping::Plain, 0), world)),
             copied: false.into(),
             asleep: false.into(),
             earlier: Mutex::default(),
@@ -118,9 +122,9 @@ impl Machine {
     }
 
     /// The same machine once more, with everything that it remembers.
-    pub fn copy(&self, seed: u64, name: String) -> Self {
+    pub fn copy(&self, world: &Arc<World>, seed: u64, name: String) -> Self {
         let parts = (Arc::clone(&self.clock), Arc::clone(&self.source));
-        let copy = Self::with_source(seed, name, self.source_name.clone(), &self.writer, parts);
+        let copy = Self::with_source(world, seed, (name, self.source_name.clone()), &self.writer, parts);
         copy.put_state(self.state());
         copy.copied.store(true, Ordering::SeqCst);
         self.copied.store(true, Ordering::SeqCst);

@@ -36,6 +36,7 @@ fn setting(name: &str) -> Option<u64> {
 struct Sum {
     counts: BTreeMap<Fault, u64>,
     snapshots: u64,
+    spooled: u64,
     /// Snapshots and objects that were taken out.
     pruned: (u64, u64),
     failures: Vec<String>,
@@ -45,6 +46,7 @@ impl Sum {
     fn add(&mut self, told: Told) {
         told.counts.into_iter().for_each(|(fault, count)| *self.counts.entry(fault).or_default() += count);
         self.snapshots += told.snapshots;
+        self.spooled += told.spooled;
         self.pruned = (self.pruned.0 + told.pruned.0, self.pruned.1 + told.pruned.1);
     }
 }
@@ -95,9 +97,9 @@ fn whatever_goes_wrong_every_invariant_holds() {
         return;
     }
     let (first, seeds) = (setting("HOLDFAST_SIM_FIRST").unwrap_or(0), setting("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS));
-    let Sum { counts, snapshots, pruned: (gone, objects), failures } = run_all(first..first + seeds);
+    let Sum { counts, snapshots, spooled, pruned: (gone, objects), failures } = run_all(first..first + seeds);
     println!(
-        "extra: {seeds} seeds, {snapshots} snapshots taken, {gone} taken out again with {objects} objects, {} faults",
+        "extra: {seeds} seeds, {snapshots} snapshots taken, {spooled} of them waited in a spool, {gone} taken out again with {objects} objects, {} faults",
         counts.values().sum::<u64>()
     );
     for fault in Fault::ALL {
@@ -111,6 +113,7 @@ fn whatever_goes_wrong_every_invariant_holds() {
     );
     let idle = seeds >= 20 && (gone < seeds / 2 || objects < seeds);
     assert!(!idle, "the pruner hardly ever came to delete something");
+    assert!(seeds < 20 || spooled > seeds / 10, "hardly anything ever waited in a spool");
     // Every fault must really happen, or nothing is proved about it.
     let least = if seeds >= 100_000 { 1000 } else { u64::from(seeds >= 40) };
     let rare: Vec<&Fault> = Fault::ALL.iter().filter(|fault| counts.get(fault).copied().unwrap_or(0) < least).collect();

@@ -16,6 +16,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Told {
     pub counts: BTreeMap<Fault, u64>,
     pub trace: String,
     pub snapshots: u64,
+    /// How many of them had to wait in a spool.
+    pub spooled: u64,
     /// Snapshots and objects that were taken out.
     pub pruned: (u64, u64),
 }
@@ -38,7 +41,8 @@ pub fn run(seed: u64, loud: bool) -> Verdict<Told> {
         let scene = Scene::new(seed, &world).await?;
         scene.play().await?;
         let (counts, trace) = world.end();
-        Ok(Told { counts, trace, snapshots: scene.taken.load(Ordering::Relaxed), pruned: scene.upkeep.pruned() })
+        let (snapshots, spooled) = (scene.taken.load(Ordering::Relaxed), scene.spooled.load(Ordering::Relaxed));
+        Ok(Told { counts, trace, snapshots, spooled, pruned: scene.upkeep.pruned() })
     });
     runtime.shutdown_background();
     told
@@ -55,6 +59,7 @@ pub struct Scene {
     paper: PaperKey,
     tags: AtomicU64,
     taken: AtomicU64,
+    spooled: AtomicU64,
     /// Programs that read or write beside a prune.
     pub busy: AtomicU64,
 }
@@ -119,6 +124,7 @@ impl Scene {
             paper: made.paper_key,
             tags: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            spooled: AtomicU64::new(0),
             busy: AtomicU64::new(0),
         })
     }
@@ -163,7 +169,7 @@ impl Scene {
     async fn day(&self, prune_permille: u64) -> Verdict<()> {
         self.before_round();
         self.round(prune_permille).await?;
-        self.auditor.check_chains(self.copied()).await?;
+        self.check_chains().await?;
         if self.world.chance(300) {
             self.auditor.check_stores().await?;
         }
@@ -176,8 +182,11 @@ impl Scene {
         Ok(())
     }
 
-    fn copied(&self) -> bool {
-        self.machines().iter().any(|machine| machine.copied.load(Ordering::SeqCst))
+    async fn check_chains(&self) -> Verdict<()> {
+        let machines = self.machines();
+        let copied = machines.iter().any(|machine| machine.copied.load(Ordering::SeqCst));
+        let spools: Vec<Arc<Shelf>> = machines.iter().map(|machine| Arc::clone(&machine.spool)).collect();
+        self.auditor.check_chains(&spools, copied).await
     }
 
     /// What happens to the machines themselves; one that sleeps rests.
@@ -193,7 +202,10 @@ impl Scene {
             if self.world.chance(20) {
                 machine.source.write_large(9);
             }
-            hurt_state(&self.world, machine);
+            if hurt_state(&self.world, machine) {
+                machine.spool.wipe();
+                self.auditor.spool_lost.store(true, Ordering::SeqCst);
+            }
             if self.world.strikes(Fault::ClockJump, 120) {
                 let ten_years = 10 * 365 * 86_400_000;
                 machine.clock.jump(if self.world.chance(500) { ten_years } else { -ten_years });
@@ -206,7 +218,7 @@ impl Scene {
             let at = self.world.below(machines.len() as u64) as usize;
             let name = format!("copy-{}", machines.len());
             if let Some(machine) = machines.get(at).filter(|machine| !machine.asleep.load(Ordering::SeqCst)) {
-                let copy = machine.copy(self.seed ^ (self.world.below(1 << 20) + 50) << 40, name);
+                let copy = machine.copy(&self.world, self.seed ^ (self.world.below(1 << 20) + 50) << 40, name);
                 self.machines.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(copy));
             }
         }
@@ -263,8 +275,10 @@ impl Scene {
         let kill = self.world.is_enabled(Fault::Kill) && self.world.chance(300);
         let kill = kill.then(|| self.world.below(40));
         let parted = self.world.is_enabled(Fault::Diverged) && self.world.chance(150);
+        // Some of the stores, or each of them.
+        let of = if self.world.chance(300) { 1000 } else { 400 };
         let blind: BTreeSet<String> =
-            self.shelves.iter().filter(|_| parted && self.world.chance(400)).map(|shelf| shelf.name.clone()).collect();
+            self.shelves.iter().filter(|_| parted && self.world.chance(of)).map(|shelf| shelf.name.clone()).collect();
         Process::new(name.to_owned(), kill, blind)
     }
 
@@ -290,7 +304,8 @@ impl Scene {
             Some(nap) => Process::new(machine.name.clone(), None, BTreeSet::new()).will_nap(nap),
             None => self.process(&machine.name),
         };
-        let stores = self.stores(&process);
+        let mut stores = self.stores(&process);
+        stores.push(process.spool(&self.world, &machine.spool).as_store());
         let warned = self.world.strikes(Fault::PowerWarning, 60).then(|| Duration::from_secs(60));
         self.begin().await;
         let tag = format!("tag-{}", self.tags.fetch_add(1, Ordering::SeqCst));
@@ -303,7 +318,8 @@ impl Scene {
         let outcome = process.run(taking, warned).await;
         let outcome = match &outcome {
             Some(Ok(outcome)) => {
-                let told = (outcome.counter, outcome.durable, outcome.partial);
+                let told = (outcome.counter, outcome.durable, outcome.partial, outcome.spooled);
+                self.spooled.fetch_add(u64::from(outcome.spooled), Ordering::Relaxed);
                 self.world.note(format_args!("{} took {tag} {told:?}", machine.name));
                 self.taken.fetch_add(1, Ordering::Relaxed);
                 Some(outcome)
@@ -319,13 +335,34 @@ impl Scene {
 
     async fn catch_up(&self) -> Verdict<()> {
         let machines = self.machines();
-        let Some(machine) = machines.first() else { return Ok(()) };
+        let Some(machine) = self.world.with_rng(|rng| rng.pick(&machines).cloned()) else { return Ok(()) };
         let _busy = self.is_busy();
         let process = self.process("catch-up");
         let stores = self.stores(&process);
         self.begin().await;
-        process.run(replicate(&self.auditor.env, &machine.writer, &stores, None), None).await;
+        let _ = process.run(self.send_spooled(&machine, &process, &stores, None), None).await;
         Ok(())
+    }
+
+    /// Catch-up, and an empty spool once enough stores hold everything.
+    pub async fn send_spooled(
+        &self,
+        machine: &Machine,
+        process: &Arc<Process>,
+        stores: &[NamedStore],
+        state: Option<&Path>,
+    ) -> Verdict<()> {
+        let spool = process.spool(&self.world, &machine.spool);
+        let all: Vec<NamedStore> = stores.iter().cloned().chain([spool.as_store()]).collect();
+        let done = replicate(&self.upkeep.env, &machine.writer, &all, state).await;
+        let done = done.map_err(|error| format!("catch-up: {error}"))?;
+        if done.iter().filter(|store| store.complete).count() >= self.quorum as usize {
+            spool.clear().await.map_err(|error| format!("the spool is not emptied: {error}"))?;
+        }
+        match done.iter().find(|store| !store.complete) {
+            Some(store) => Err(format!("catch-up: {store:?}")),
+            None => Ok(()),
+        }
     }
 
     async fn verify_one(&self) -> Verdict<()> {
@@ -369,6 +406,7 @@ impl Scene {
         self.world.note(format_args!("calm"));
         self.shelves.iter().for_each(|shelf| shelf.ail(None));
         for machine in self.machines() {
+            machine.spool.ail(None);
             machine.source.rest();
             machine.states.with(&machine.state_dir, |held| (held.refuses, held.refuses_sync) = (None, None));
         }
@@ -389,7 +427,7 @@ impl Scene {
         self.repair().await?;
         self.auditor.check_stores().await?;
         self.auditor.check_end().await?;
-        self.auditor.check_chains(self.copied()).await?;
+        self.check_chains().await?;
         self.lock_in_peace().await?;
         self.auditor.check_locks(&self.world).await
     }
@@ -398,13 +436,14 @@ impl Scene {
     pub async fn take_in_peace(&self, machine: &Machine) -> Verdict<()> {
         for again in [false, true] {
             let process = Process::new(machine.name.clone(), None, BTreeSet::new());
-            let stores = self.stores(&process);
+            let mut stores = self.stores(&process);
+            stores.push(process.spool(&self.world, &machine.spool).as_store());
             let tag = format!("tag-{}", self.tags.fetch_add(1, Ordering::SeqCst));
             self.auditor.begins(&tag, machine.source.tree());
             let request = machine.request(&tag, self.quorum);
             let taken = snapshot(&machine.env, &machine.writer, &stores, request, &NoProgress).await;
             let taken = taken.map_err(|error| format!("I4: {} in peace: {error}", machine.name))?;
-            if !taken.durable || taken.partial || taken.stores.iter().any(|store| !store.durable) {
+            if !taken.durable || taken.partial || taken.spooled || taken.stores.iter().any(|store| !store.durable) {
                 return Err(format!("I4: {} in peace: {taken:?}", machine.name));
             }
             // A writer's index keeps one place of a chunk: while that is condemned, the chunk may be sent more than once.
@@ -422,16 +461,18 @@ impl Scene {
             .files
             .into_keys()
             .filter(|name| {
-                !["run-", "walk-", "damage", "plan-", "held-", "losses"].iter().any(|kept| name.starts_with(kept))
+                let kept = ["run-", "walk-", "damage", "plan-", "held-", "losses", "spooled"];
+                !kept.iter().any(|kept| name.starts_with(kept))
             })
             .collect();
         if left.is_empty() { Ok(()) } else { Err(format!("I10: {} left {left:?} behind", machine.name)) }
     }
 }
 
-/// What happens to a machine's local state between two runs.
-fn hurt_state(world: &World, machine: &Machine) {
+/// What happens to a machine's local state between two runs; whether its spool is lost as well.
+fn hurt_state(world: &World, machine: &Machine) -> bool {
     let earlier = machine.remember();
+    let mut spool_lost = false;
     machine.states.with(&machine.state_dir, |held| {
         (held.refuses, held.refuses_sync) = (None, None);
         if world.strikes(Fault::SyncFails, 80) {
@@ -480,6 +521,7 @@ fn hurt_state(world: &World, machine: &Machine) {
             }
         }
         if world.strikes(Fault::StateLost, 60) {
+            spool_lost = world.chance(400);
             if world.chance(500) {
                 (held.records, held.synced, held.files) = Default::default();
             } else {
@@ -487,7 +529,9 @@ fn hurt_state(world: &World, machine: &Machine) {
                 held.records.values_mut().for_each(|bytes| *bytes = b"no sense".to_vec());
             }
         }
+        spool_lost |= world.strikes(Fault::StateLost, 30);
     });
+    spool_lost
 }
 
 fn flip(bytes: &mut [u8], at: u64) {

@@ -345,6 +345,12 @@ impl Shelf {
         self.inner().returned.contains(name)
     }
 
+    /// All is gone, and nobody holds it against the disk.
+    pub fn wipe(&self) {
+        let mut inner = self.inner();
+        (inner.objects, inner.honest) = (Objects::new(), Objects::new());
+    }
+
     pub fn ail(&self, condition: Option<(Fault, u64)>) {
         self.inner().condition = condition;
     }

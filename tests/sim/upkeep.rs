@@ -15,7 +15,7 @@ use backup_engine::prune::{
 use backup_engine::retain::{Hold, HoldScope, Keep, Policy, Rule};
 use backup_engine::{
     Env, Error, ErrorKind, LockWish, MemoryStates, NamedMaintenanceStore, NamedStore, NoProgress, PrunerCredential,
-    ScrubRequest, SnapshotId, Stop, StoreScrub, condemned_objects, extend_locks, heal, note_damage, replicate, scrub,
+    ScrubRequest, SnapshotId, Stop, StoreScrub, condemned_objects, extend_locks, heal, note_damage, scrub,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -324,13 +324,11 @@ impl Scene {
                 noted.map_err(|error| format!("I9: damage is not noted: {error}"))?;
             }
         }
-        let machines = self.machines();
-        let Some(machine) = machines.first() else { return Ok(()) };
-        let done = replicate(&self.upkeep.env, &machine.writer, &plain, Some(Path::new(STATE))).await;
-        let done = done.map_err(|error| format!("I6: catch-up in peace: {error}"))?;
-        match done.iter().find(|store| !store.complete) {
-            Some(store) => Err(format!("I6: catch-up in peace: {store:?}")),
-            None => Ok(()),
+        // What one spool brings may be all that another one's snapshots lack.
+        for machine in self.machines() {
+            let sent = self.send_spooled(&machine, &process, &plain, Some(Path::new(STATE))).await;
+            sent.map_err(|error| format!("I6: in peace: {error}"))?;
         }
+        Ok(())
     }
 }

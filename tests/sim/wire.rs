@@ -6,7 +6,9 @@ use crate::shelf::{Keeping, Shelf};
 use crate::world::World;
 use backup_engine::store::versions::{Lock, LockMode};
 use backup_engine::store::{LimitStore, LockingStore, MaintenanceStore, RetryStore};
-use backup_engine::{Env, Error, ErrorKind, ListedObject, LockRule, NamedMaintenanceStore, NamedStore, Result, Store};
+use backup_engine::{
+    Env, Error, ErrorKind, ListedObject, LockRule, NamedMaintenanceStore, NamedStore, Result, Spool, Store,
+};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
@@ -24,6 +26,8 @@ const CONCURRENCY: usize = 8;
 const DAY_MS: i64 = 86_400_000;
 /// How long new objects are locked at stores that lock.
 pub const LOCKED: LockRule = LockRule { mode: LockMode::Compliance, ms: 8 * DAY_MS };
+
+const SPOOL_BYTES: u64 = 4 << 20;
 
 /// A machine that is suspended right before a request, or right after it.
 #[derive(Debug, Clone, Copy)]
@@ -123,6 +127,11 @@ impl Process {
             NamedMaintenanceStore::new(shelf.name.clone(), Arc::new(RetryStore::new(Arc::new(limited), ATTEMPTS)), true)
         };
         shelves.iter().map(see).collect()
+    }
+
+    /// A machine's own spool, over a way that is as bad as any other. It has room for a day or two.
+    pub fn spool(self: &Arc<Self>, world: &Arc<World>, shelf: &Arc<Shelf>) -> Spool {
+        Spool::new(Arc::new(self.wire(world, shelf)), SPOOL_BYTES)
     }
 
     /// A way to one store without anything around it.

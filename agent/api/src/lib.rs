@@ -28,6 +28,15 @@ pub struct BackupHealth {
     #[serde(default)]
     pub drill_age_s_max: Option<u64>,
     pub stores: Vec<StoreHealth>,
+    /// How far the newest snapshot has come; `None` before the first.
+    #[serde(default)]
+    pub newest_state: Option<SnapshotState>,
+    /// Encrypted bytes that wait on this server's own disk for a store.
+    #[serde(default)]
+    pub spool_bytes: u64,
+    /// The age of the oldest snapshot that waits there and lies in no store.
+    #[serde(default)]
+    pub spool_age_s: Option<u64>,
     pub paused: Option<Pause>,
     /// Why a good copy of something may be on this host alone, however fresh the newest snapshot is.
     #[serde(default)]
@@ -57,6 +66,18 @@ pub enum Activity {
     Snapshot,
     Replicate,
     Drill,
+}
+
+/// How far a snapshot has come: read, encrypted and on its way, complete in as many stores as the practice's rule asks for,
+/// in all stores, proved by a drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotState {
+    Captured,
+    Sealed,
+    Durable,
+    Full,
+    Proved,
 }
 
 /// Why backups wait.

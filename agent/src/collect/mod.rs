@@ -147,6 +147,9 @@ pub(crate) mod tests {
                 proved_age_s: Some(4000),
                 last_drill: Some(agent_api::DrillResult::Pass),
             }],
+            newest_state: Some(agent_api::SnapshotState::Full),
+            spool_bytes: 0,
+            spool_age_s: None,
             paused: None,
             doubts: Vec::new(),
         }

@@ -32,7 +32,7 @@ message! {
 }
 
 words! {
-    /// How far a snapshot has come: durable at the quorum, at all stores, proved by a drill.
+    /// How far a snapshot has come: read, encrypted and on its way, durable at the quorum, at all stores, proved by a drill.
     SnapshotState { Captured, Sealed, Durable, Full, Proved }
 }
 
@@ -41,6 +41,8 @@ message! {
         id: String,
         counter: u64,
         state: SnapshotState,
+        /// It waits in the spool for more stores.
+        spooled: bool,
         /// Some file could not be read: the snapshot is incomplete and does not count for RPO.
         partial: bool,
         /// How many files, by reason.
@@ -170,11 +172,24 @@ message! {
         /// Distinct sites, apart from the server's, that hold the newest durable snapshot.
         sites_apart: u32,
         quorum_needed: u32,
+        /// `None`: the settings have none.
+        spool: Option<SpoolStatus>,
         running: Option<Running>,
         next_snapshot_unix_ms: Option<i64>,
         /// Why backups wait, when they do.
         paused: Option<String>,
         alerts: Vec<Alert>,
+    }
+}
+
+message! {
+    /// What waits on the server's own disk while too few stores answer.
+    SpoolStatus {
+        snapshots: u64,
+        bytes: u64,
+        bytes_max: u64,
+        /// When the oldest was taken of those that lie in no store.
+        since_unix_ms: Option<i64>,
     }
 }
 
@@ -194,6 +209,10 @@ words! {
         DrillFailed,
         DrillLate,
         DiskAlmostFull,
+        /// Too few stores answer, and the spool has no room: no backup is taken.
+        SpoolFull,
+        /// Snapshots that waited in the spool are nowhere. They were never durable.
+        SpoolLost,
         SourceUnreachable,
         SourceDamaged,
         /// The newest snapshot is much smaller than those before it.

@@ -35,6 +35,7 @@ pub fn status() -> Status {
         stores: Vec::new(),
         sites_apart: 0,
         quorum_needed: 2,
+        spool: None,
         running: None,
         next_snapshot_unix_ms: None,
         paused: None,

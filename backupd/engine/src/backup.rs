@@ -1,7 +1,7 @@
 //! A snapshot: read once, seal once, send to every store, commit when the quorum holds it.
 
 use crate::catalog::{Gathered, Known};
-use crate::chain;
+use crate::chain::{self, Standing};
 use crate::chunker::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
 use crate::commit::{Commit, commit};
 use crate::damage::Damage;
@@ -14,9 +14,10 @@ use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::remembered::{Memo, Memory};
 use crate::scout::Excludes;
 use crate::send::{Fleet, Lane, PACKS_AT_STORE};
+use crate::spool::{self, SPOOL};
 use crate::state::State;
 use crate::store::NamedStore;
-use crate::survey::{index_name, note_losses, pack_name, snapshot_name, union};
+use crate::survey::{View, index_name, note_losses, pack_name, snapshot_name, union};
 use crate::walk::{Counters, Walk, Walked, is_part_name};
 use backup_format::features::Purpose;
 use backup_format::index::parse_catalog;
@@ -133,6 +134,8 @@ pub struct SnapshotOutcome {
     pub taken_unix_ms: i64,
     /// At least `quorum` counting stores are durable.
     pub durable: bool,
+    /// It lies in the spool until more stores answer.
+    pub spooled: bool,
     /// Some file could not be read, vanished or changed: the snapshot is incomplete.
     pub partial: bool,
     pub unreadable_files: u64,
@@ -159,7 +162,8 @@ const ATTEMPTS_MAX: u32 = 3;
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 
 /// Takes a snapshot. `Err` only when no store at all could take it or the request is wrong; a missed quorum is
-/// `Ok` with `durable == false`, and `replicate` or the next snapshot completes it.
+/// `Ok` with `durable == false`, and `replicate` or the next snapshot completes it. A spool among the stores takes part
+/// when too few of them answer.
 pub async fn snapshot(
     env: &Env,
     writer: &WriterCredential,
@@ -169,10 +173,10 @@ pub async fn snapshot(
 ) -> Result<SnapshotOutcome> {
     check(stores, &request)?;
     let state = Arc::new(open_state(env, &request)?);
-    let mut attempt = 1;
+    let (mut attempt, mut spool) = (1, false);
     loop {
         let known = Damage::load(&state).count();
-        let taken = take(env, (writer, stores, &state), &request, progress).await;
+        let taken = take(env, (writer, stores, &state), (&request, spool), progress).await;
         let missed = match &taken {
             Ok(outcome) => outcome.stores.iter().any(|store| !store.durable),
             Err(error) => error.kind() == ErrorKind::Damaged,
@@ -184,10 +188,14 @@ pub async fn snapshot(
             Ok(outcome) => !outcome.durable && outcome.stores.iter().filter_map(|at| at.error.as_ref()).any(by_a_plan),
             Err(error) => by_a_plan(error),
         };
-        if !(found || planned) || attempt == ATTEMPTS_MAX || request.stop.is_stopped() {
+        // Stores that answered at first and then took nothing.
+        let refused = |error: &Error| !matches!(error.kind(), ErrorKind::Misconfigured | ErrorKind::Stopped);
+        let unheard = !spool && stores.iter().any(|store| store.is_spool()) && taken.as_ref().is_err_and(refused);
+        spool |= unheard;
+        if !(found || planned || unheard) || attempt == ATTEMPTS_MAX || request.stop.is_stopped() {
             return taken;
         }
-        log::warn!(attempt = attempt, damage = found, plan = planned; "snapshot.begins-again");
+        log::warn!(attempt = attempt, damage = found, plan = planned, spool = spool; "snapshot.begins-again");
         attempt += 1;
     }
 }
@@ -196,17 +204,26 @@ pub async fn snapshot(
 async fn take(
     env: &Env,
     (writer, stores, state): (&WriterCredential, &[NamedStore], &Arc<State>),
-    request: &SnapshotRequest,
+    (request, spool): (&SnapshotRequest, bool),
     progress: &dyn Progress,
 ) -> Result<SnapshotOutcome> {
     let (started, taken_unix_ms) = (env.steady_ms(), env.now_unix_ms());
     let (union, catalog) = union(writer.catalog(), stores, state).await?;
     note_losses(stores, state, &union, taken_unix_ms).await;
-    let keyring = require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
-    if keyring.newest_epoch > writer.seal_key().epoch() {
-        log::warn!(epoch = writer.seal_key().epoch(), newest = keyring.newest_epoch; "writer.epoch_behind");
+    if !union.offline {
+        let keyring = require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
+        if keyring.newest_epoch > writer.seal_key().epoch() {
+            log::warn!(epoch = writer.seal_key().epoch(), newest = keyring.newest_epoch; "writer.epoch_behind");
+        }
     }
-    let lanes = stores.iter().zip(&union.views).map(|(store, view)| view.listing.is_ok().then(|| Lane::open(store)));
+    let spool = spool || union.counting(stores) < request.quorum as usize;
+    if spool {
+        spool::sweep(stores, &union).await;
+    }
+    let open = |(store, view): (&NamedStore, &View)| {
+        (view.listing.is_ok() && (spool || !store.is_spool())).then(|| Lane::open(store))
+    };
+    let lanes = stores.iter().zip(&union.views).map(open);
     let mut sending = Sending {
         env,
         writer,
@@ -230,6 +247,10 @@ async fn take(
         }
     };
     progress.report(event(Phase::Commit, &walked));
+    let has_spool = stores.iter().any(|store| store.is_spool());
+    if has_spool {
+        spool::note(state, &sending.packs);
+    }
     let mut catalog = known.into_catalog();
     catalog.add(std::mem::take(&mut sending.gathered))?;
     let mut indexes = catalog.indexes();
@@ -242,7 +263,7 @@ async fn take(
     let sealing = Sealing { env, writer, request, walked: &walked, taken_unix_ms, added, plan_seen };
     let mut link = chain::next(env, state, source, &union);
     let mut sealed = sealing.seal(source, &link)?;
-    let recorded = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), false);
+    let recorded = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), Standing::Unknown);
     if let Err(error) = &recorded {
         // A link that cannot be recorded must not continue the chain: after a crash its counter might be used again.
         log::warn!(error:% = error; "state.write-failed");
@@ -263,18 +284,26 @@ async fn take(
     };
     let outcomes = commit(&plan).await;
     plan.keep_held(state, &outcomes);
+    let (outcomes, at_spool): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|at| at.store != SPOOL);
+    let spooled = at_spool.iter().any(|spool| spool.durable);
     let planned = outcomes.iter().filter_map(|outcome| outcome.error.as_ref()).any(|e| e.kind() == ErrorKind::Fenced);
     // What a plan took out while this attempt ran must not be named again.
-    if !planned && !outcomes.iter().any(|outcome| outcome.durable) {
+    let stored = outcomes.iter().any(|outcome| outcome.durable);
+    let left = if spool && !spooled { sending.names() } else { Vec::new() };
+    if !planned && !stored && !spooled {
         sending.keep_what_was_sent().await;
     }
+    spool::take_back(stores, left).await;
     let counting = outcomes.iter().filter(|outcome| outcome.durable && outcome.counts_for_quorum).count();
-    if !outcomes.iter().any(|outcome| outcome.durable) {
-        let failed = outcomes.into_iter().find_map(|outcome| outcome.error.map(|error| error.context(outcome.store)));
-        return Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Retry, "no store took the snapshot")));
+    if !stored && !spooled {
+        return Err(nobody_took_it(at_spool.into_iter().filter(|_| spool).chain(outcomes)));
     }
+    if has_spool && !spooled {
+        spool::forget(state, &sending.packs);
+    }
+    let standing = if stored { Standing::Stored } else { Standing::Spooled };
     if recorded.is_ok()
-        && let Err(error) = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), true)
+        && let Err(error) = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), standing)
     {
         // The next run sees in the stores that it is there.
         log::warn!(error:% = error; "state.write-failed");
@@ -285,6 +314,7 @@ async fn take(
         counter: link.counter,
         taken_unix_ms,
         durable: counting >= request.quorum as usize,
+        spooled,
         partial: walked.unreadable_count > 0 || request.incomplete,
         unreadable_files: walked.unreadable_count,
         unreadable: walked.reasons,
@@ -295,6 +325,12 @@ async fn take(
         duration_ms: env.steady_ms().saturating_sub(started),
         stores: outcomes,
     })
+}
+
+/// Why, as the first says.
+fn nobody_took_it(outcomes: impl Iterator<Item = StoreOutcome>) -> Error {
+    let mut errors = outcomes.filter_map(|outcome| Some(outcome.error?.context(outcome.store)));
+    errors.next().unwrap_or_else(|| Error::new(ErrorKind::Retry, "no store took the snapshot"))
 }
 
 /// A state that cannot be written is no reason to go without a backup: it then reads everything, on a chain of its own.
@@ -412,6 +448,11 @@ impl Sending<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Names of the packs and index objects that this backup made.
+    fn names(&self) -> Vec<String> {
+        self.indexes.iter().map(|(name, _)| name).chain(&self.packs).cloned().collect()
     }
 
     /// After a stop, or where no store took the snapshot: the index of what every lane has taken, so that the next backup need not send it again.

@@ -13,7 +13,7 @@ use backup_format::index::{CatalogPack, parse_catalog};
 use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::{CatalogKey, ChunkId, FormatError, ObjectHash};
 use futures::{FutureExt, StreamExt};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -62,16 +62,20 @@ impl Catalog {
         self.runs.iter().flat_map(|open| open.run.tables().indexes.iter().copied()).collect()
     }
 
-    /// Brings the runs up to date with the index objects that the stores list.
+    /// Brings the runs up to date with the index objects that the stores list; where no store can be asked
+    /// (`offline`), all stay but those of packs that the spool has lost.
     pub(crate) async fn update(
         &mut self,
         key: &CatalogKey,
         (stores, views, damage): (&[NamedStore], &[View], &Damage),
-        listed: &HashSet<ObjectHash>,
+        (listed, offline): (&HashSet<ObjectHash>, Option<&BTreeSet<ObjectHash>>),
     ) -> Result<()> {
         // An index object that no reachable store holds was merged, pruned or damaged, or its store is away: a snapshot
         // that relies on it could not be read at the others.
-        let gone = |open: &OpenRun| open.run.tables().indexes.iter().any(|index| !listed.contains(index));
+        let gone = |open: &OpenRun| match offline {
+            None => open.run.tables().indexes.iter().any(|index| !listed.contains(index)),
+            Some(lost) => open.run.tables().packs.iter().any(|pack| lost.contains(&pack.name)),
+        };
         let (old, kept): (Vec<OpenRun>, Vec<OpenRun>) = std::mem::take(&mut self.runs).into_iter().partition(gone);
         self.runs = kept;
         old.iter().for_each(|open| self.state.remove_file(&open.name));
@@ -196,10 +200,11 @@ impl Catalog {
     }
 
     /// Compares every pack with what the stores hold; gives the packs that are held. A pack that is to be deleted counts
-    /// as absent.
+    /// as absent. Where no store can be asked (`offline`), all are taken to be where they were.
     pub(crate) fn mark_held(
         &mut self,
         held: &HashMap<&str, HashSet<u64>>,
+        offline: bool,
         condemned: &Condemned,
     ) -> BTreeMap<String, u64> {
         let mut packs = BTreeMap::new();
@@ -212,8 +217,8 @@ impl Catalog {
                 let bytes = u64::from(pack.bytes);
                 let there = held.get(name.as_str()).is_some_and(|sizes| sizes.contains(&bytes));
                 let going = absent.contains(&pack.name);
-                self.lacking |= !there && !going;
-                open.held.push(there && !condemned.unreadable && !going);
+                self.lacking |= !there && !offline && !going;
+                open.held.push((there || offline) && !condemned.unreadable && !going);
                 if there {
                     packs.insert(name, bytes);
                 }

@@ -28,10 +28,20 @@ pub(crate) struct Link {
 struct Record {
     incarnation: IncarnationId,
     counter: u64,
-    /// Whether some store took the head.
-    confirmed: bool,
+    standing: Standing,
     head: (ObjectHash, SnapshotId),
     before: Option<(ObjectHash, SnapshotId)>,
+}
+
+/// How much is known of a recorded head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It may lie somewhere or nowhere.
+    Unknown,
+    /// Some store took it.
+    Stored,
+    /// Only the spool took it, which may be lost and found again.
+    Spooled,
 }
 
 /// The chain that each of these sources has in the local state; a source that has none there is left out.
@@ -94,9 +104,10 @@ fn continued(state: &State, source: SourceId, union: &Union) -> Option<Link> {
     }
     let seen = union.heads.iter().filter(mine).any(|name| name.hash == record.head.0);
     let link = |counter, predecessor| Link { incarnation: record.incarnation, counter, predecessor, seen: Vec::new() };
-    if record.confirmed || seen {
+    let nowhere = union.all_reachable() && newest < record.counter;
+    if record.standing == Standing::Stored || seen {
         Some(link(record.counter + 1, Some(record.head)))
-    } else if union.all_reachable() && newest < record.counter {
+    } else if nowhere && record.standing == Standing::Unknown {
         let mut again = link(record.counter, record.before);
         if again.counter == 1 {
             again.seen = latest(&union.heads);
@@ -119,18 +130,18 @@ fn latest(heads: &[HeadName]) -> Vec<ObjectHash> {
     latest
 }
 
-/// Records a link, durably, before its head is written, and again (`confirmed`) when some store has it.
+/// Records a link, durably, before its head is written, and again when it is known where it lies.
 pub(crate) fn record(
     state: &State,
     source: SourceId,
     link: &Link,
     head: (ObjectHash, SnapshotId),
-    confirmed: bool,
+    standing: Standing,
 ) -> Result<()> {
     let mut out = Vec::new();
     out.extend_from_slice(link.incarnation.as_bytes());
     out.extend_from_slice(&link.counter.to_le_bytes());
-    out.push(u8::from(confirmed));
+    out.push(standing as u8);
     out.extend_from_slice(head.0.as_bytes());
     out.extend_from_slice(head.1.as_bytes());
     out.push(u8::from(link.predecessor.is_some()));
@@ -138,8 +149,8 @@ pub(crate) fn record(
         out.extend_from_slice(hash.as_bytes());
         out.extend_from_slice(snapshot.as_bytes());
     }
-    // Of the second only time is lost: whether the head is there shows in the stores.
-    state.store(source.as_bytes(), &out, !confirmed)
+    // Of a head in a store only time is lost: that it is there shows.
+    state.store(source.as_bytes(), &out, standing != Standing::Stored)
 }
 
 fn parse(bytes: &[u8]) -> Option<Record> {
@@ -147,11 +158,16 @@ fn parse(bytes: &[u8]) -> Option<Record> {
     let mut read = || {
         let incarnation = IncarnationId(reader.array()?);
         let counter = reader.u64()?;
-        let confirmed = reader.flag()?;
+        let standing = match reader.array()? {
+            [0] => Standing::Unknown,
+            [1] => Standing::Stored,
+            [2] => Standing::Spooled,
+            _ => return Err(backup_format::FormatError::Invalid { what: "chain record" }),
+        };
         let head = (ObjectHash(reader.array()?), SnapshotId(reader.array()?));
         let before =
             if reader.flag()? { Some((ObjectHash(reader.array()?), SnapshotId(reader.array()?))) } else { None };
-        Ok::<_, backup_format::FormatError>(Record { incarnation, counter, confirmed, head, before })
+        Ok::<_, backup_format::FormatError>(Record { incarnation, counter, standing, head, before })
     };
     read().ok()
 }

@@ -40,7 +40,8 @@ impl Commit<'_> {
     pub(crate) fn keep_held(&self, state: &State, outcomes: &[StoreOutcome]) {
         let written = self.indexes.iter().map(|(name, _)| name).chain([&self.snapshot.0, &self.head.0]);
         let written: Vec<&String> = self.packs.iter().chain(written).collect();
-        for (outcome, view) in outcomes.iter().zip(&self.union.views).filter(|(outcome, _)| outcome.durable) {
+        let stores = self.stores.iter().zip(&self.union.views).zip(outcomes);
+        for ((_, view), outcome) in stores.filter(|((store, _), outcome)| outcome.durable && !store.is_spool()) {
             // What had to wait was not copied.
             let copied = self.union.missing_at(view);
             let there = view.objects().into_iter().flat_map(BTreeMap::keys).chain(&copied);
@@ -146,7 +147,9 @@ async fn packs_at<'a>(plan: &Commit<'a>, at: usize) -> Result<(&'a NamedStore, &
     };
     lane.drained().await?;
     let early = |name: &String| name.starts_with(PACKS) || name.starts_with(KEYRINGS);
-    let (early, later): (Vec<String>, Vec<String>) = plan.union.missing_at(view).into_iter().partition(early);
+    // A spool takes what is new.
+    let lacks = if store.is_spool() { Vec::new() } else { plan.union.missing_at(view) };
+    let (early, later): (Vec<String>, Vec<String>) = lacks.into_iter().partition(early);
     copy_group(plan, at, &early).await?;
     let missed: Vec<String> = plan.packs.iter().filter(|name| !lane.sent(name)).cloned().collect();
     copy_group(plan, at, &missed).await?;

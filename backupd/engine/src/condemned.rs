@@ -51,13 +51,10 @@ impl Condemned {
         for name in plans {
             let everywhere = views.iter().filter(|view| view.listing.is_ok()).all(|view| view.holds(&name.to_string()));
             match read_plan(catalog, stores, views, (name, state)).await {
-                Ok(plan) if plan.executes.is_some() => {
-                    found.order = Some((name, plan));
-                    break;
-                }
                 Ok(plan) => {
-                    found.later.insert(name.hash);
-                    found.announced.get_or_insert((name, plan));
+                    if found.take(name, plan) {
+                        break;
+                    }
                 }
                 Err(error) => {
                     log::warn!(object:% = name, error:% = error; "plan.passed-over");
@@ -66,14 +63,36 @@ impl Condemned {
                 }
             }
         }
-        if let Some((_, order)) = &found.order
-            && let Some(executed) = order.executes
-        {
-            found.later.insert(executed);
-        }
         found.keep_only_what_is_in_force(state);
         found.read_retirements(catalog, stores, views).await;
         found
+    }
+
+    /// What was in force when a store last answered.
+    pub(crate) fn recall(catalog: &CatalogKey, state: &State) -> Self {
+        let kept = state.file_names().into_iter().filter(|name| name.starts_with(KEPT));
+        let mut plans: Vec<(PlanName, Plan)> = kept
+            .filter_map(|file| {
+                let bytes = read_kept(state, &file)?;
+                let plan = Plan::open(&bytes, catalog).ok()?;
+                Some((plan.name(&bytes), plan))
+            })
+            .collect();
+        plans.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        let mut found = Self::default();
+        let _all = plans.into_iter().find_map(|(name, plan)| found.take(name, plan).then_some(()));
+        found
+    }
+
+    /// Takes in the next plan, newest first; whether it is the last that matters.
+    fn take(&mut self, name: PlanName, plan: Plan) -> bool {
+        let executed = plan.executes;
+        self.later.insert(executed.unwrap_or(name.hash));
+        match executed {
+            Some(_) => self.order = Some((name, plan)),
+            None => drop(self.announced.get_or_insert((name, plan))),
+        }
+        executed.is_some()
     }
 
     fn keep_only_what_is_in_force(&self, state: Option<&State>) {
@@ -146,6 +165,11 @@ fn misplaced() -> Error {
     Error::new(ErrorKind::Damaged, "it stands under another's name")
 }
 
+fn read_kept(state: &State, file: &str) -> Option<Bytes> {
+    let file = state.open_file(file).ok()?;
+    file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok().map(Bytes::from)
+}
+
 async fn read_plan(
     catalog: &CatalogKey,
     stores: &[NamedStore],
@@ -153,11 +177,7 @@ async fn read_plan(
     (name, state): (PlanName, Option<&State>),
 ) -> Result<Plan> {
     let file = format!("{KEPT}{}", name.hash);
-    let kept = state.and_then(|state| {
-        let file = state.open_file(&file).ok()?;
-        let bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
-        (ObjectHash::of(&bytes) == name.hash).then(|| Bytes::from(bytes))
-    });
+    let kept = state.and_then(|state| read_kept(state, &file)).filter(|bytes| ObjectHash::of(bytes) == name.hash);
     let (bytes, new) = match kept {
         Some(bytes) => (bytes, false),
         None => (fetch_any(stores, views, &name.to_string()).await?, true),

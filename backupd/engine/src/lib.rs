@@ -48,6 +48,7 @@ mod scout;
 mod scrub;
 mod send;
 pub mod source;
+mod spool;
 mod state;
 mod stats;
 mod survey;
@@ -92,6 +93,7 @@ pub use read::{Entry, EntryKind, facts, ls};
 pub use replicate::{StoreCatchUp, replicate, replicate_until};
 pub use restore::{OwnersBy, RestoreOutcome, RestoreRequest, restore};
 pub use scrub::{ScrubRequest, StoreScrub, scrub};
+pub use spool::{SPOOL, Spool, Spooled};
 pub use stats::{Stats, stats};
 pub use store::{
     AzureAccess, ListedObject, LockRule, MaintenanceStore, NamedMaintenanceStore, NamedStore, Protection, Store,

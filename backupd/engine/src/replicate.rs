@@ -7,6 +7,7 @@ use crate::damage::Damage;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::require;
+use crate::spool::SPOOL;
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, HEADS, INDEXES, SNAPSHOTS, Union, damaged, fetch, note_losses, union};
@@ -71,19 +72,25 @@ pub async fn replicate_until(
     for _ in 0..ROUNDS {
         let (union, _) = union(writer.catalog(), stores, &state).await?;
         note_losses(stores, &state, &union, env.now_unix_ms()).await;
-        require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
+        if !union.offline {
+            require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
+        }
         let rounds = done.iter_mut().enumerate().map(|(at, done)| one_store((stores, stop), &union, at, done).boxed());
         futures::future::join_all(rounds).await;
         if union.damage.fresh().is_empty() || stop.is_stopped() {
             break;
         }
     }
+    done.retain(|done| done.store != SPOOL);
     Ok(done)
 }
 
 /// One store's round.
 async fn one_store((stores, stop): (&[NamedStore], &Stop), union: &Union, at: usize, done: &mut StoreCatchUp) {
     let Some(view) = union.views.get(at) else { return };
+    if stores.get(at).is_some_and(|store| store.is_spool()) {
+        return;
+    }
     let caught_up = match &view.listing {
         Ok(_) => copy_in_order((stores, stop), union, at, &union.missing_at(view), done).await,
         Err(error) => Err(error.duplicate()),
@@ -103,7 +110,7 @@ async fn copy_in_order(
         let one = |name: String| {
             async move {
                 let damaged = stores.get(to).is_some_and(|store| union.damage.is(&store.name, &name));
-                (damaged, copy(stores, (&holders(union, &name), to), &name, &union.damage).await)
+                (damaged, copy(stores, (&holders(stores, union, &name), to), &name, &union.damage).await)
             }
             .boxed()
         };
@@ -132,8 +139,13 @@ async fn copy_in_order(
     Ok(())
 }
 
-fn holders(union: &Union, name: &str) -> Vec<usize> {
-    union.views.iter().enumerate().filter(|(_, view)| view.holds(name)).map(|(at, _)| at).collect()
+/// The spool first: it is near.
+fn holders(stores: &[NamedStore], union: &Union, name: &str) -> Vec<usize> {
+    let held = union.views.iter().enumerate().filter(|(_, view)| view.holds(name)).map(|(at, _)| at);
+    let (mut near, far): (Vec<usize>, Vec<usize>) =
+        held.partition(|at| stores.get(*at).is_some_and(|store| store.is_spool()));
+    near.extend(far);
+    near
 }
 
 /// Splits names in write order where one kind of object must be complete before the next begins.

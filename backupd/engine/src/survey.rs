@@ -7,6 +7,7 @@ use crate::damage::Damage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::held;
 use crate::keys::KEYRINGS;
+use crate::spool;
 use crate::state::State;
 use crate::store::{LISTING_LIMIT, ListedObject, NamedStore};
 use backup_format::head::HeadName;
@@ -193,6 +194,8 @@ pub(crate) struct Union {
     absent: bool,
     /// Names of index objects that stores hold and that could not be read: which packs must be where is not known.
     unread: BTreeSet<String>,
+    /// No store answers, and the spool does: what was there is taken to be there still.
+    pub(crate) offline: bool,
     /// What is being deleted, and by which plan.
     pub(crate) condemned: Condemned,
 }
@@ -200,6 +203,17 @@ pub(crate) struct Union {
 impl Union {
     pub(crate) fn all_reachable(&self) -> bool {
         self.views.iter().all(|view| view.listing.is_ok())
+    }
+
+    /// How many stores that count for the quorum answer.
+    pub(crate) fn counting(&self, stores: &[NamedStore]) -> usize {
+        let answers = |(store, view): &(&NamedStore, &View)| store.counts_for_quorum && view.listing.is_ok();
+        stores.iter().zip(&self.views).filter(answers).count()
+    }
+
+    /// Whether every pack that something at a store may name is known.
+    pub(crate) fn knows_all_packs(&self, store: &NamedStore) -> bool {
+        self.unread.is_empty() && self.damage.names_at(&store.name).is_empty()
     }
 
     /// Whether earlier heads must wait: what they reach is not known while an index object could not be read, and may lie
@@ -240,6 +254,7 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
         let first = views.into_iter().find_map(|view| view.listing.err());
         return Err(first.unwrap_or_else(|| Error::new(ErrorKind::Misconfigured, "no store is given")));
     }
+    let offline = stores.iter().zip(&views).all(|(store, view)| store.is_spool() || view.listing.is_err());
     let damage = Damage::load(state);
     let drop_damaged = |views: &mut [View]| {
         stores.iter().zip(views).for_each(|(store, view)| view.without(&store.name, &damage));
@@ -247,7 +262,10 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
     drop_damaged(&mut views);
     compare_sizes(stores, &views, &damage).await;
     drop_damaged(&mut views);
-    let condemned = Condemned::read(key, stores, &views, Some(state)).await;
+    let condemned = match offline {
+        true => Condemned::recall(key, state),
+        false => Condemned::read(key, stores, &views, Some(state)).await,
+    };
     let going = condemned.going();
     let indexes: HashSet<ObjectHash> = views
         .iter()
@@ -257,7 +275,8 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
         .filter_map(|name| hash_in_name(name))
         .collect();
     let mut catalog = Catalog::open(state);
-    catalog.update(key, (stores, &views, &damage), &indexes).await?;
+    let lost = spool::lost_packs(state, stores, &views, offline);
+    catalog.update(key, (stores, &views, &damage), (&indexes, offline.then_some(&lost))).await?;
     drop_damaged(&mut views);
     let mut others = BTreeMap::new();
     let mut held: HashMap<&str, HashSet<u64>> = HashMap::new();
@@ -269,18 +288,19 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
         }
     }
     // A chunk that lies only in packs that nobody holds is absent, and will be read and written again.
-    let packs = catalog.mark_held(&held, &condemned);
+    let packs = catalog.mark_held(&held, offline, &condemned);
     let gone = |name: &String| !packs.contains_key(name) && !others.contains_key(name) && !going.contains(name);
     let absent = catalog.lacks_packs() || damage.names().iter().any(gone);
     // One that is damaged wherever it lies will not be read tomorrow either: it is lost, and so are its packs.
     let unread = catalog.unread().iter().map(index_name).filter(|name| others.contains_key(name)).collect();
     let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
-    Ok((Union { views, packs, others, heads, damage, absent, unread, condemned }, catalog))
+    Ok((Union { views, packs, others, heads, damage, absent, unread, offline, condemned }, catalog))
 }
 
 /// Compares what each store holds with what it was last seen to hold: a loss is noted. `now` is when.
 pub(crate) async fn note_losses(stores: &[NamedStore], state: &State, union: &Union, now_unix_ms: i64) {
-    for (store, view) in stores.iter().zip(&union.views) {
+    // A spool is emptied.
+    for (store, view) in stores.iter().zip(&union.views).filter(|(store, _)| !store.is_spool()) {
         let Some(objects) = view.objects() else { continue };
         let mut missing = union.missing_at(view);
         // What is damaged there is not lost.

@@ -82,7 +82,8 @@ pub fn snapshot_done(done: &SnapshotDone) {
         }
     }
     if done.state < SnapshotState::Durable {
-        say!("Too few stores hold it: it does not count yet. It is completed when they answer.");
+        let waits = if done.spooled { " It waits in the spool." } else { "" };
+        say!("Too few stores hold it: it does not count yet. It is completed when they answer.{waits}");
     }
     for gone in &done.kept_gone {
         let what = if gone.carried { "its last known copy travels on" } else { "there is no copy of it" };
@@ -305,6 +306,14 @@ pub fn status(status: &Status) {
         status.sites_apart,
         status.quorum_needed
     );
+    if let Some(last) = &status.last_snapshot {
+        say!("Newest snapshot: {}, {}.", age(Some(last.taken_unix_ms)), standing(last, status.stores.len()));
+    }
+    if let Some(spool) = status.spool.as_ref().filter(|spool| spool.bytes > 0) {
+        let (bytes, most) = (HumanBytes(spool.bytes), HumanBytes(spool.bytes_max));
+        let since = spool.since_unix_ms.map_or_else(String::new, |since| format!(", the oldest {}", age(Some(since))));
+        say!("Spool: {} snapshots wait for stores, {bytes} of {most}{since}.", spool.snapshots);
+    }
     if let Some(next) = status.next_snapshot_unix_ms {
         say!("Next snapshot: {}", table_time(next));
     }
@@ -316,6 +325,11 @@ pub fn status(status: &Status) {
     }
     say!();
     stores(&status.stores);
+}
+
+/// How far a snapshot has come, with how many of the stores hold it.
+fn standing(row: &SnapshotRow, stores: usize) -> String {
+    format!("{} ({} of {stores} stores)", word(row.state), row.stores.len())
 }
 
 /// The alerts of all daemons that were asked; what two of them say is told once.

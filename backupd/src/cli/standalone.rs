@@ -85,6 +85,7 @@ fn done(outcome: SnapshotOutcome, duration_ms: u64) -> (SnapshotDone, bool) {
         id: outcome.id.to_string(),
         counter: outcome.counter,
         state: if outcome.durable { SnapshotState::Full } else { SnapshotState::Sealed },
+        spooled: outcome.spooled,
         partial: outcome.partial,
         unreadable: names::unreadable_counts(&outcome.unreadable),
         kept_gone: Vec::new(),

@@ -65,6 +65,12 @@ impl Daemon {
         if up < self.settings.quorum as usize || view.quorum_missed {
             raised.push((AlertKind::QuorumUnreachable, Severity::Critical, None));
         }
+        if view.spool.full {
+            raised.push((AlertKind::SpoolFull, Severity::Critical, None));
+        }
+        if view.spool.lost_unix_ms.is_some() {
+            raised.push((AlertKind::SpoolLost, Severity::Critical, None));
+        }
         for source in &view.sources_unreachable {
             raised.push((AlertKind::SourceUnreachable, Severity::Critical, Some(source.clone())));
         }
@@ -175,7 +181,9 @@ impl Daemon {
                 StoreKind::Folder { path, .. } => Some(path.clone()),
                 StoreKind::S3 { .. } | StoreKind::Azure { .. } | StoreKind::Gcs { .. } => None,
             });
-        own.chain([self.settings.state_dir.clone()])
+        let spool = self.settings.spool.as_ref().map(|spool| spool.path.clone());
+        own.chain(spool)
+            .chain([self.settings.state_dir.clone()])
             .filter(|path| disk::free_bytes(path).is_ok_and(|free| free < self.settings.disk_reserve_bytes))
             .collect()
     }

@@ -98,6 +98,9 @@ impl Daemon {
             durable_age_s_max: u64::try_from(self.settings.late_after_ms / 1000).unwrap_or(0),
             drill_age_s_max: drilled.then(|| u64::try_from(self.settings.drill_late_after_ms / 1000).unwrap_or(0)),
             stores: statuses.into_iter().filter_map(store).collect(),
+            newest_state: view.newest_state(self),
+            spool_bytes: view.spool.holds.bytes,
+            spool_age_s: view.spool.since_unix_ms.and_then(age_s),
             paused: view.paused,
             doubts: doubts(&alerts),
         }

@@ -11,6 +11,7 @@ mod protect;
 mod schedule;
 mod scrub;
 mod snapshot;
+mod spool;
 mod view;
 
 pub use proofs::{LOG_PREFIX, drill_verdict, objects as log_objects};
@@ -25,7 +26,7 @@ use crate::reload::Reloaded;
 use crate::settings::ServeSettings;
 use crate::stores;
 use anyhow::Context;
-use backup_engine::{Env, KnownHeads, NamedStore, Stop, WriterCredential};
+use backup_engine::{Env, KnownHeads, NamedStore, Spool, Stop, WriterCredential};
 use backup_report::PublicKey;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,7 @@ pub struct Daemon {
     env: Env,
     writer: Reloaded<WriterCredential>,
     stores: Vec<NamedStore>,
+    spool: Option<Spool>,
     jobs: Mutex<Jobs>,
     view: Mutex<View>,
     /// Heads read before: each look reads what is new.
@@ -112,11 +114,13 @@ impl Daemon {
             }
         };
         let stores = stores::open_all(&settings.stores)?;
+        let spool = settings.spool.as_ref().map(spool::open).transpose()?;
         let jobs = Jobs::open(&settings.state_dir).context("the jobs' history cannot be opened")?;
         let daemon = Self {
             env: Env::real(),
             writer,
             stores,
+            spool,
             jobs: Mutex::new(jobs),
             view: Mutex::new(View::default()),
             known: KnownHeads::default(),

@@ -58,7 +58,7 @@ async fn look(daemon: &Daemon, looks: u64) {
         log::warn!(reason:% = error; "stores.not-seen");
     }
     let late = daemon.view().stores.values().any(|s| s.reachable == Some(true) && s.lag_snapshots > 0);
-    if late && daemon.catch_up().await {
+    if (late || daemon.spool_can_go()) && daemon.catch_up().await {
         let _ = daemon.refresh().await;
     }
     daemon.look_at_kept();

@@ -6,7 +6,7 @@ use crate::settings::Source;
 use crate::sources::{self, Captured};
 use crate::{clock, failure, names};
 use agent_api::Pause;
-use backup_engine::{NamedStore, SnapshotOutcome, SnapshotRequest, Stop};
+use backup_engine::{ErrorKind, NamedStore, SnapshotOutcome, SnapshotRequest, Stop};
 use backupd_api::{Failure, FailureKind, KeptGone, Phase, SnapshotDone, SnapshotState, StoreOutcome};
 
 impl Daemon {
@@ -69,6 +69,8 @@ impl Daemon {
         self.view().kept_gone = kept_gone.clone();
         let stall = captured.write_stall_us;
         let outcome = self.send(source, &captured, tag.clone()).await;
+        self.view().spool.full =
+            self.spool.is_some() && outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace);
         let held = captured.thaw().await;
         let outcome = outcome.map_err(|e| failure::from_engine(&e))?;
         if !held {
@@ -116,7 +118,7 @@ impl Daemon {
             state_dir: Some(self.engine_state()),
             stop: Stop::default(),
         };
-        let stores = self.stores_to_send_to();
+        let stores = self.with_spool(self.stores_to_send_to());
         backup_engine::snapshot(&self.env, &self.writer(), &stores, request, &self.activity).await
     }
 
@@ -145,7 +147,7 @@ impl Daemon {
         {
             let mut view = self.view();
             view.quorum_missed = !outcome.durable;
-            view.paused = (!outcome.durable).then_some(Pause::QuorumUnreachable);
+            view.paused = (!outcome.durable && !outcome.spooled).then_some(Pause::QuorumUnreachable);
             for store in &outcome.stores {
                 // Until the next full listing.
                 if let Some(bytes) = view.stores.get_mut(&store.store).and_then(|s| s.bytes.as_mut()) {
@@ -169,6 +171,7 @@ impl Daemon {
         let done = SnapshotDone {
             counter: outcome.counter,
             state,
+            spooled: outcome.spooled,
             partial: outcome.partial || lease_expired,
             unreadable: names::unreadable_counts(&outcome.unreadable),
             kept_gone: Vec::new(),
@@ -208,7 +211,7 @@ impl Daemon {
         let state = self.engine_state();
         let stop = Stop::default();
         *self.catching_up() = stop.clone();
-        let (writer, stores) = (self.writer(), self.stores_to_send_to());
+        let (writer, stores) = (self.writer(), self.with_spool(self.stores_to_send_to()));
         let caught_up = backup_engine::replicate_until(&self.env, &writer, &stores, Some(&state), &stop).await;
         self.read_losses();
         match caught_up {
@@ -219,7 +222,9 @@ impl Daemon {
                         healed = store.objects_healed, complete = store.complete; "store.caught-up"
                     );
                 }
-                stores.into_iter().filter(|s| s.complete).map(|s| s.store).collect()
+                let complete: Vec<String> = stores.into_iter().filter(|s| s.complete).map(|s| s.store).collect();
+                self.empty_spool(&complete).await;
+                complete
             }
             Err(error) => {
                 log::warn!(reason:% = error; "store.catch-up-failed");

@@ -1,12 +1,14 @@
 //! What the daemon last saw of its stores and snapshots, and the answers made from it.
 
-use super::{Daemon, duties};
+use super::{Daemon, duties, spool};
 use crate::clock;
 use crate::recover::Fit;
 use crate::stores::StoreView;
 use agent_api::Pause;
-use backup_engine::{ErrorKind, HeadName, IncarnationId, SnapshotInfo};
-use backupd_api::{AlertKind, Baa, KeptGone, ScheduledJob, SnapshotRow, SnapshotState, Status, StoreStatus};
+use backup_engine::{ErrorKind, HeadName, Heads, IncarnationId, SnapshotInfo};
+use backupd_api::{
+    AlertKind, Baa, KeptGone, ScheduledJob, SnapshotRow, SnapshotState, SpoolStatus, Status, StoreStatus,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything in here can be seen again by looking at the stores.
@@ -34,6 +36,7 @@ pub struct View {
     pub foreign: BTreeSet<HeadName>,
     /// A chain of heads misses a link without a signed deletion; judged when every store answers.
     pub history_gap: bool,
+    pub spool: spool::SpoolView,
     /// The last snapshot that was tried did not reach the quorum.
     pub quorum_missed: bool,
     /// Since when each alert is open.
@@ -83,6 +86,18 @@ impl View {
         }
     }
 
+    /// How far the newest snapshot has come.
+    pub fn newest_state(&self, daemon: &Daemon) -> Option<agent_api::SnapshotState> {
+        use agent_api::SnapshotState as Word;
+        Some(match self.state(self.own().next()?, daemon) {
+            SnapshotState::Captured => Word::Captured,
+            SnapshotState::Sealed => Word::Sealed,
+            SnapshotState::Durable => Word::Durable,
+            SnapshotState::Full => Word::Full,
+            SnapshotState::Proved => Word::Proved,
+        })
+    }
+
     pub fn row(&self, info: &SnapshotInfo, daemon: &Daemon) -> SnapshotRow {
         let id = info.id.to_string();
         SnapshotRow {
@@ -115,8 +130,9 @@ impl View {
 impl Daemon {
     /// Looks at every store's heads; nothing that can be damaged by a crash.
     pub async fn refresh(&self) -> backup_engine::Result<()> {
-        let seen = backup_engine::heads_since(&self.env, self.writer().catalog(), &self.stores, &self.known).await;
-        let heads = match seen {
+        let stores = self.with_spool(self.stores.clone());
+        let seen = backup_engine::heads_since(&self.env, self.writer().catalog(), &stores, &self.known).await;
+        let mut heads = match seen {
             Ok(heads) => heads,
             // None answered.
             Err(error) if error.kind() != ErrorKind::Misconfigured => {
@@ -131,9 +147,19 @@ impl Daemon {
         for (store, error) in &heads.unreachable {
             log::warn!(store = store.as_str(), reason:% = error; "store.unreachable");
         }
+        let alone = spool::set_apart(&mut heads.snapshots);
         for gap in &heads.gaps {
             log::error!(heads:% = gap; "history.gap");
         }
+        let all_answer = heads.unreachable.is_empty();
+        let known = self.take_in(heads);
+        self.note_spool(alone, all_answer, &known);
+        self.weigh_spool().await;
+        Ok(())
+    }
+
+    /// Takes in what the stores said; gives the snapshots that are known now.
+    fn take_in(&self, heads: Heads) -> Vec<SnapshotInfo> {
         let mut view = self.view();
         if heads.unreachable.is_empty() {
             view.history_gap = !heads.gaps.is_empty();
@@ -169,6 +195,11 @@ impl Daemon {
                 silent.filter(|n| stores.contains(n) && !snapshot.stores.contains(n)).cloned().collect();
             snapshot.stores.extend(kept);
         }
+        if heads.unreachable.len() == self.stores.len() {
+            // The spool alone answers: older snapshots are where they were.
+            let there: BTreeSet<_> = snapshots.iter().map(|s| s.id).collect();
+            snapshots.extend(view.snapshots.iter().filter(|s| !there.contains(&s.id)).cloned());
+        }
         view.snapshots = snapshots;
         self.tell_apart(&mut view);
         // The snapshot that missed its quorum has been caught up since: nothing is waited for any more.
@@ -179,7 +210,7 @@ impl Daemon {
                 view.paused = None;
             }
         }
-        Ok(())
+        view.snapshots.clone()
     }
 
     /// Adds up what each store holds.
@@ -251,11 +282,19 @@ impl Daemon {
             stores,
             sites_apart: u32::try_from(sites.len()).unwrap_or(u32::MAX),
             quorum_needed: self.settings.quorum,
+            spool: self.spool_status(&view),
             running: self.activity.now(),
             next_snapshot_unix_ms,
             paused: view.paused.map(|p| pause_words(p).to_owned()),
             alerts,
         }
+    }
+
+    fn spool_status(&self, view: &View) -> Option<SpoolStatus> {
+        let setting = self.settings.spool.as_ref()?;
+        let (holds, since_unix_ms) = (view.spool.holds, view.spool.since_unix_ms);
+        let (snapshots, bytes) = (holds.snapshots, holds.bytes);
+        Some(SpoolStatus { snapshots, bytes, bytes_max: setting.bytes_max, since_unix_ms })
     }
 
     pub fn snapshot_rows(&self) -> Vec<SnapshotRow> {

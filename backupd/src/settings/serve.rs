@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 const DISK_RESERVE_BYTES: u64 = 2_000_000_000;
 /// Every store's objects are re-hashed at this time, unless the settings say otherwise.
 const SCRUB_SCHEDULE: &str = "20 3 * * *";
+/// One full pack and what belongs to it would not fit into less.
+const SPOOL_BYTES_MIN: u64 = 64 << 20;
 
 /// The checked settings of `backupd serve`.
 #[derive(Debug, Clone)]
@@ -32,6 +34,7 @@ pub struct ServeSettings {
     pub snapshot_uids: Vec<u32>,
     pub tls: Option<TlsListen>,
     pub quorum: u32,
+    pub spool: Option<SpoolSetting>,
     pub disk_reserve_bytes: u64,
     /// A durable snapshot older than this is late, milliseconds.
     pub late_after_ms: i64,
@@ -47,6 +50,14 @@ pub struct ServeSettings {
     pub sources: Vec<Source>,
     pub stores: Vec<StoreSetting>,
     pub duties: Vec<DutySetting>,
+}
+
+/// Where snapshots wait while too few stores answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpoolSetting {
+    pub path: PathBuf,
+    pub bytes_max: u64,
 }
 
 /// Something that is backed up on a schedule.
@@ -111,6 +122,7 @@ struct ServeToml {
     #[serde(default)]
     keep: Vec<PathBuf>,
     tls: Option<TlsListen>,
+    spool: Option<SpoolSetting>,
     #[serde(default)]
     source: Vec<SourceToml>,
     #[serde(default)]
@@ -175,6 +187,7 @@ impl ServeSettings {
             snapshot_uids: toml.snapshot_uids,
             tls: toml.tls.map(|t| t.resolve(&file)),
             quorum: toml.quorum,
+            spool: spool(&file, toml.spool)?,
             disk_reserve_bytes: toml.disk_reserve_bytes.unwrap_or(DISK_RESERVE_BYTES),
             late_after_ms: i64::from(toml.late_after_s.unwrap_or(26 * 3600)) * 1000,
             drill_late_after_ms: i64::from(toml.drill_late_after_s.unwrap_or(32 * 24 * 3600)) * 1000,
@@ -192,6 +205,15 @@ impl ServeSettings {
     pub fn store(&self, name: &str) -> Option<&StoreSetting> {
         self.stores.iter().find(|s| s.name == name)
     }
+}
+
+fn spool(file: &File, spool: Option<SpoolSetting>) -> Result<Option<SpoolSetting>, SettingsError> {
+    let Some(spool) = spool else { return Ok(None) };
+    if spool.bytes_max < SPOOL_BYTES_MIN {
+        let problem = format!("is less than {SPOOL_BYTES_MIN}");
+        return Err(file.error("spool.bytes_max", problem, "give it room for some days of new records"));
+    }
+    Ok(Some(SpoolSetting { path: normal(&file.path(&spool.path)), ..spool }))
 }
 
 fn sources(file: &File, list: Vec<SourceToml>, zone: chrono_tz::Tz) -> Result<Vec<Source>, SettingsError> {

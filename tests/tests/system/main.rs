@@ -26,6 +26,7 @@ mod prune_practice;
 mod reader;
 mod recover;
 mod source_damage;
+mod spool;
 mod store_faults;
 mod store_kinds;
 mod stores;

@@ -21,6 +21,8 @@ pub fn title(kind: AlertKind) -> &'static str {
         DrillFailed => "A restore drill failed",
         DrillLate => "A restore drill is overdue",
         DiskAlmostFull => "The server's disk is almost full: backups wait",
+        SpoolFull => "Too few stores answer and the server's spool is full: no new backup can be taken",
+        SpoolLost => "Backups that waited on the server's own disk for a store are gone",
         SourceUnreachable => "The EMR gives no copy to the backup: no new backup can be taken",
         SourceShrunk => "The newest backup is much smaller than those before it",
         SourceDamaged => "The EMR's own records are damaged: the newest backup holds what is left",
@@ -76,6 +78,14 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         }
         DrillLate => "Start a drill from the posture page. Check that the verifier is running.",
         DiskAlmostFull => "Free or add space on the server's disk. The EMR goes on; backups resume by themselves.",
+        SpoolFull => {
+            "Bring the stores back: check the server's internet connection, then the providers' status pages. Or give the \
+             spool more room in the settings of backupd serve."
+        }
+        SpoolLost => {
+            "Start a backup now and see that it becomes durable. What the lost ones held and no later one holds is gone; \
+             everything that was ever shown as durable is still in the stores. Find out what happened to the spool's folder."
+        }
         SourceUnreachable => "Check that the EMR is running and that clinicians can work; then start a backup by hand.",
         SourceShrunk => {
             "Less than half of the records that an earlier backup held were there at the newest one: the EMR may have begun \

@@ -5,12 +5,13 @@ use crate::app::App;
 use crate::daemons::{Picture, ServeView, VerifierView};
 use crate::pages::layout::Column::{Number, Text};
 use crate::pages::layout::{Column, Mood, badge, columns, csrf, live, page as frame, silence, when, when_or};
-use crate::pages::{activity, alerts};
+use crate::pages::{activity, alerts, snapshots};
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page};
 use crate::words::{bytes, count, duration, future, span};
 use backupd_api::{
-    Baa, Duty, DutyKind, MaintainStore, ReportRow, StoreCondition, StoreProtection, StoreRole, StoreStatus,
+    Baa, Duty, DutyKind, MaintainStore, ReportRow, SnapshotState, StoreCondition, StoreProtection, StoreRole,
+    StoreStatus,
 };
 use maud::{Markup, html};
 
@@ -104,6 +105,14 @@ fn verdict(app: &App, picture: &Picture, open: &[AlertRow]) -> Markup {
             p {
                 "Newest safe backup: " strong { (when_or(app, durable, "none")) } ". "
                 "Sites apart from the server that hold it: " strong { (status.sites_apart) } ". "
+                @if let Some(newest) = status.last_snapshot.as_ref().filter(|row| row.state < SnapshotState::Durable) {
+                    "The newest backup of " (when(app, newest.taken_unix_ms)) " is not safe yet: " (snapshots::state(newest)) ". "
+                }
+                @if let Some(spool) = status.spool.as_ref().filter(|spool| spool.bytes > 0) {
+                    (bytes(spool.bytes)) " of " (bytes(spool.bytes_max)) " wait on the server's own disk for a store"
+                    @if let Some(since) = spool.since_unix_ms { ", the oldest backup since " (when(app, since)) }
+                    ". "
+                }
                 @if !open.is_empty() {
                     a href="/alerts" { (count(open.len() as u64, "alert is", "alerts are")) " open" } "."
                 }

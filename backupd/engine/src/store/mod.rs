@@ -31,6 +31,7 @@ pub(crate) use together::TogetherStore;
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::spool::Spool;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use rand_core::Rng;
@@ -77,12 +78,18 @@ pub struct NamedStore {
     pub store: Arc<dyn Store>,
     /// Whether it counts for the quorum. A folder that the writer owns does not.
     pub counts_for_quorum: bool,
+    /// The writer's spool, which holds only what is new, if it is that.
+    pub(crate) spool: Option<Spool>,
 }
 
 impl NamedStore {
     #[must_use]
     pub fn new(name: impl Into<String>, store: Arc<dyn Store>, counts_for_quorum: bool) -> Self {
-        Self { name: name.into(), store, counts_for_quorum }
+        Self { name: name.into(), store, counts_for_quorum, spool: None }
+    }
+
+    pub(crate) fn is_spool(&self) -> bool {
+        self.spool.is_some()
     }
 }
 

@@ -15,5 +15,6 @@ mod practice;
 mod prune;
 mod secrecy;
 mod sources;
+mod spool;
 mod stores;
 mod views;
