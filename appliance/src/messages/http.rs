@@ -33,11 +33,10 @@ impl Gateway {
         }
         let secret = std::fs::read_to_string(&settings.secret)
             .map_err(|e| format!("secret cannot be read ({}): make a 0600 file with the shared secret", e.kind()))?;
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|_| "the client for this address cannot be made".to_owned())?;
+        let client =
+            reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build().map_err(
+                |_| "needs the certificate authorities of this machine: install its package ca-certificates".to_owned(),
+            )?;
         Ok(Gateway { url: settings.url.clone(), secret: Zeroizing::new(secret.trim().to_owned()), client })
     }
 

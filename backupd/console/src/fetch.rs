@@ -10,6 +10,8 @@ pub enum FetchError {
     Read(std::io::ErrorKind),
     #[error("cannot be used as a certificate authority")]
     Authority,
+    #[error("needs the certificate authorities of this machine: install its package ca-certificates")]
+    NoAuthorities,
 }
 
 /// A client that follows no redirect; with `ca` it trusts that authority alone.
@@ -22,7 +24,7 @@ pub fn client(timeout: Duration, ca: Option<&Path>) -> Result<Client, FetchError
         let authorities = Certificate::from_pem_bundle(&pem).map_err(|_| FetchError::Authority)?;
         builder = builder.tls_certs_only(authorities);
     }
-    builder.build().map_err(|_| FetchError::Authority)
+    builder.build().map_err(|_| if ca.is_some() { FetchError::Authority } else { FetchError::NoAuthorities })
 }
 
 /// Why a request failed, without its address, which may hold a token.

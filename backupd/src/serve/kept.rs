@@ -12,8 +12,9 @@ use anyhow::Context;
 use backup_engine::{Part, PartKind};
 use backupd_api::{KeptGone, KeptKind};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// In the state folder: what travels, at its places below the practice's folder.
@@ -32,18 +33,27 @@ impl Daemon {
             fs::rename(&next, &dir).context("the kept files")?;
         }
         secret::make_private_dir(&next)?;
+        let mut missing = BTreeSet::new();
         for (from, place) in self.kept_places()? {
-            // Not to be had: its last copy is taken below.
-            if let Err(error) = copy(&from, &next.join(&place)) {
-                log::error!(kind:? = kind_of(&place), reason:% = error.kind(); "keep.file-gone");
+            let (files, failed) = files_of(&from, &place, dir.join(&place).is_dir());
+            missing.extend(failed);
+            for (from, place) in files {
+                if let Err(error) = copy(&from, &next.join(&place)) {
+                    log::error!(kind:? = kind_of(&place), reason:% = error.kind(); "keep.file-gone");
+                    missing.insert(place);
+                }
             }
         }
-        for place in self.carried(&dir)? {
-            copy(&dir.join(&place), &next.join(&place)).context("the last copy of a kept file")?;
+        let mut gone = BTreeSet::new();
+        for place in self.last_known(&dir)?.into_iter().filter(|place| !next.join(place).exists()) {
+            // A second name needs no room on the disk and reads nothing.
+            let carried = carry(&dir.join(&place), &next.join(&place)).is_ok();
+            gone.insert(KeptGone { kind: kind_of(&place), carried });
         }
+        let lost = missing.iter().filter(|place| !next.join(place).exists());
+        gone.extend(lost.map(|place| KeptGone { kind: kind_of(place), carried: false }));
         remove(&dir)?;
         fs::rename(&next, &dir).context("the kept files")?;
-        let gone = self.kept_gone()?;
         Ok((Part { name: PRACTICE_PART.to_owned(), path: dir, kind: PartKind::Files }, gone))
     }
 
@@ -69,23 +79,22 @@ impl Daemon {
     /// Kept files that cannot be read at their places now.
     pub(super) fn kept_gone(&self) -> anyhow::Result<BTreeSet<KeptGone>> {
         let dir = self.settings.state_dir.join(COPY);
-        let carried = self.carried(&dir)?;
-        let mut gone: BTreeSet<KeptGone> =
-            carried.iter().map(|place| KeptGone { kind: kind_of(place), carried: true }).collect();
+        let (mut there, mut missing) = (BTreeSet::new(), BTreeSet::new());
         for (from, place) in self.kept_places()? {
-            let is_carried = |at: &Path| carried.iter().any(|carried| carried.starts_with(at));
-            if !is_there(&from) && !is_carried(&place) {
-                gone.insert(KeptGone { kind: kind_of(&place), carried: false });
-            }
-            // In a folder, what is seen and cannot be read.
-            for below in files_below(&from).unwrap_or_default() {
-                let at = place.join(&below);
-                if !is_there(&from.join(&below)) && !is_carried(&at) {
-                    gone.insert(KeptGone { kind: kind_of(&at), carried: false });
-                }
-            }
+            let (files, failed) = files_of(&from, &place, dir.join(&place).is_dir());
+            missing.extend(failed);
+            let (readable, not): (Vec<_>, Vec<_>) = files.into_iter().partition(|(from, _)| is_readable(from));
+            there.extend(readable.into_iter().map(|(_, place)| place));
+            missing.extend(not.into_iter().map(|(_, place)| place));
         }
-        Ok(gone)
+        let carried: Vec<_> = self.last_known(&dir)?.into_iter().filter(|place| !there.contains(place)).collect();
+        missing.retain(|place| !carried.iter().any(|carried| carried.starts_with(place)));
+        let told = |place: &PathBuf, carried| KeptGone { kind: kind_of(place), carried };
+        Ok(carried
+            .iter()
+            .map(|place| told(place, true))
+            .chain(missing.iter().map(|place| told(place, false)))
+            .collect())
     }
 
     /// Where each kept file or folder lies, and its place below the practice's folder. A link that is named is followed.
@@ -97,18 +106,11 @@ impl Daemon {
         self.settings.keep.iter().map(place).collect()
     }
 
-    /// Files of the last copy that are still to be kept and cannot be read at their places.
-    fn carried(&self, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    /// Files of the last copy that are still to be kept.
+    fn last_known(&self, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let kept = self.kept_places()?;
-        let missing = |file: &PathBuf| {
-            let named = kept.iter().find(|(_, place)| file.starts_with(place));
-            named.is_some_and(|(from, place)| match file.strip_prefix(place) {
-                Ok(below) if !below.as_os_str().is_empty() => !is_there(&from.join(below)),
-                _ => !is_there(from),
-            })
-        };
         let files = files_below(dir).context("the last copy of the kept files")?;
-        Ok(files.into_iter().filter(missing).collect())
+        Ok(files.into_iter().filter(|file| kept.iter().any(|(_, place)| file.starts_with(place))).collect())
     }
 }
 
@@ -119,12 +121,40 @@ fn remove(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Whether it can be read, not only seen.
-fn is_there(path: &Path) -> bool {
-    match path.is_dir() {
-        true => fs::read_dir(path).is_ok(),
-        false => fs::File::open(path).is_ok(),
+/// As much of a kept file is read to see whether it can be: they are small.
+const LOOK_BYTES: u64 = 1 << 20;
+
+/// Whether it can be read, not only seen and opened.
+fn is_readable(path: &Path) -> bool {
+    fs::File::open(path).and_then(|file| io::copy(&mut file.take(LOOK_BYTES), &mut io::sink())).is_ok()
+}
+
+/// The files of a kept file or folder with their places, and the places of which nothing can be said. A link to a file
+/// stands for that file; one to a folder is not followed. What was a folder and is none any more is gone.
+fn files_of(from: &Path, place: &Path, was_folder: bool) -> (Vec<(PathBuf, PathBuf)>, Vec<PathBuf>) {
+    let (mut files, mut failed) = (Vec::new(), Vec::new());
+    if was_folder && !from.is_dir() {
+        return (files, vec![place.to_owned()]);
     }
+    let mut work = vec![(from.to_owned(), place.to_owned())];
+    while let Some((from, place)) = work.pop() {
+        let is_link = fs::symlink_metadata(&from).is_ok_and(|meta| meta.is_symlink());
+        match fs::metadata(&from) {
+            Ok(meta) if meta.is_dir() && is_link => {}
+            Ok(meta) if meta.is_dir() => match entries(&from) {
+                Ok(names) => work.extend(names.into_iter().map(|name| (from.join(&name), place.join(&name)))),
+                Err(_) => failed.push(place),
+            },
+            // Neither a pipe nor a device is a file to keep, and reading it could wait for ever.
+            Ok(meta) if meta.is_file() => files.push((from, place)),
+            _ => failed.push(place),
+        }
+    }
+    (files, failed)
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<OsString>> {
+    fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
 }
 
 /// Every plain file below a folder, relative to it; none where the folder is not there yet.
@@ -170,41 +200,21 @@ fn kind_of(place: &Path) -> KeptKind {
     }
 }
 
-/// Copies a file, or a folder with what is in it and can be read; the first error is told at the end. Symbolic links are not
-/// followed out of the practice's folder.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut failed = Ok(());
-    let mut work: Vec<(PathBuf, PathBuf)> = vec![(from.to_owned(), to.to_owned())];
-    while let Some((from, to)) = work.pop() {
-        if let Err(error) = copy_one(&from, &to, &mut work) {
-            failed = failed.and(Err(error));
-        }
-    }
-    failed
+    make_parent(to)?;
+    // The time stays, so that an unchanged file is known as such.
+    let timed = || fs::File::options().write(true).open(to)?.set_modified(fs::metadata(from)?.modified()?);
+    // No half of a file travels; its last copy does.
+    fs::copy(from, to).and_then(|_| timed()).inspect_err(|_| drop(fs::remove_file(to)))
 }
 
-fn copy_one(from: &Path, to: &Path, work: &mut Vec<(PathBuf, PathBuf)>) -> io::Result<()> {
-    let kind = fs::symlink_metadata(from)?.file_type();
-    if kind.is_dir() {
-        fs::create_dir_all(to)?;
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            work.push((entry.path(), to.join(entry.file_name())));
-        }
-    } else if kind.is_file() {
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        if let Err(error) = fs::copy(from, to) {
-            // No half of a file travels; its last copy does.
-            let _ = fs::remove_file(to);
-            return Err(error);
-        }
-        // The time stays, so that an unchanged file is known as such.
-        let modified = fs::metadata(from)?.modified()?;
-        fs::File::options().write(true).open(to)?.set_modified(modified)?;
-    }
-    Ok(())
+fn carry(from: &Path, to: &Path) -> io::Result<()> {
+    make_parent(to)?;
+    fs::hard_link(from, to).or_else(|_| copy(from, to))
+}
+
+fn make_parent(to: &Path) -> io::Result<()> {
+    to.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
 #[cfg(test)]

@@ -65,6 +65,38 @@ fn a_kept_file_that_is_gone_is_told_and_travels_on() {
     assert!(!has_alert(&status, "kept-missing", "verifier-settings") && status["last_durable"] != durable, "{status}");
 }
 
+#[test]
+fn a_kept_file_that_cannot_be_read_travels_on_as_it_was() {
+    let p = Practice::new("");
+    fs::create_dir(p.at("p/ca")).unwrap();
+    fs::write(p.at("p/ca/practice-ca.key"), "the key of the practice's authority").unwrap();
+    // As tools that renew certificates lay them out.
+    fs::write(p.at("p/newest.pem"), "the certificate").unwrap();
+    std::os::unix::fs::symlink("../newest.pem", p.at("p/ca/server.pem")).unwrap();
+    change(&p, "p/serve.toml", "keep = [\"verifier.toml\"]", "keep = [\"verifier.toml\", \"ca\"]");
+    p.open_emr();
+    let _serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["kept_gone"], serde_json::json!([]));
+    // It opens, and reading it fails as that of a bad sector does.
+    fs::remove_file(p.at("p/ca/practice-ca.key")).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", p.at("p/ca/practice-ca.key")).unwrap();
+    for _ in 0..2 {
+        let done = p.ask("serve", &["snapshot"]);
+        assert_eq!((done["state"].as_str(), done["partial"].as_bool()), (Some("full"), Some(false)), "{done}");
+        assert_eq!(done["kept_gone"], serde_json::json!([{ "kind": "key", "carried": true }]));
+    }
+    assert!(has_alert(&p.ask("serve", &["status"]), "kept-missing", "key"));
+    // A file where the folder was: the records are backed up all the same, and what was in it travels on.
+    fs::rename(p.at("p/ca"), p.at("p/ca-away")).unwrap();
+    fs::write(p.at("p/ca"), "something else").unwrap();
+    let done = p.ask("serve", &["snapshot"]);
+    assert_eq!((done["event"].as_str(), done["partial"].as_bool()), (Some("snapshot-done"), Some(false)), "{done}");
+    assert_eq!(done["kept_gone"].as_array().unwrap().len(), 2, "{done}");
+    p.run(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("other")]);
+    assert_eq!(fs::read_to_string(p.at("other/ca/practice-ca.key")).unwrap(), "the key of the practice's authority");
+    assert_eq!(fs::read_to_string(p.at("other/ca/server.pem")).unwrap(), "the certificate");
+}
+
 /// Asks a daemon of the second machine.
 fn ask_other(p: &Practice, args: &[&str]) -> Value {
     let endpoint = format!("unix:{}", p.at("s2"));

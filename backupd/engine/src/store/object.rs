@@ -45,8 +45,22 @@ fn not_this(kind: &str) -> Error {
     Error::new(ErrorKind::Misconfigured, format!("not the place of an {kind}"))
 }
 
-pub(super) fn client_options(limits: StoreLimits, allow_http: bool) -> ClientOptions {
-    ClientOptions::new().with_connect_timeout(limits.connect).with_timeout(limits.request).with_allow_http(allow_http)
+pub(super) fn client_options(limits: StoreLimits, plain: bool) -> ClientOptions {
+    // Where nothing is encrypted nobody's certificate is looked at: a machine that knows no authorities can ask all the same.
+    ClientOptions::new()
+        .with_connect_timeout(limits.connect)
+        .with_timeout(limits.request)
+        .with_allow_http(plain)
+        .with_no_system_certificates(plain)
+}
+
+/// Why a client could not be made. That a machine knows no authorities is said in the error's text alone.
+pub(super) fn not_made(error: object_store::Error, what: &str) -> Error {
+    if !format!("{error:?}").contains("No CA certificates") {
+        return translate(error, what);
+    }
+    let remedy = "this machine knows no certificate authorities: install its package ca-certificates";
+    Error::new(ErrorKind::Misconfigured, remedy).because(error)
 }
 
 fn no_retries() -> RetryConfig {
@@ -54,7 +68,7 @@ fn no_retries() -> RetryConfig {
 }
 
 /// Whether an endpoint is asked without encryption, because the settings say so.
-fn is_http(endpoint: Option<&String>) -> bool {
+pub(super) fn is_http(endpoint: Option<&String>) -> bool {
     endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
 
@@ -64,13 +78,14 @@ fn s3(location: &StoreLocation, limits: StoreLimits) -> Result<AmazonS3> {
     else {
         return Err(not_this("S3 bucket"));
     };
+    let plain = *allow_http && is_http(endpoint.as_ref());
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(region)
         .with_access_key_id(access_key)
         .with_secret_access_key(secret_key)
-        .with_allow_http(*allow_http)
-        .with_client_options(client_options(limits, *allow_http))
+        .with_allow_http(plain)
+        .with_client_options(client_options(limits, plain))
         .with_retry(no_retries());
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
@@ -78,7 +93,7 @@ fn s3(location: &StoreLocation, limits: StoreLimits) -> Result<AmazonS3> {
     if let Some(token) = session_token {
         builder = builder.with_token(token);
     }
-    builder.build().map_err(|error| translate(error, "the S3 settings"))
+    builder.build().map_err(|error| not_made(error, "the S3 settings"))
 }
 
 fn azure(location: &StoreLocation, limits: StoreLimits) -> Result<MicrosoftAzure> {
@@ -99,7 +114,7 @@ fn azure(location: &StoreLocation, limits: StoreLimits) -> Result<MicrosoftAzure
         AzureAccess::AccountKey(key) => builder.with_access_key(key),
         AzureAccess::Signature(query) => builder.with_config(AzureConfigKey::SasKey, query),
     };
-    builder.build().map_err(|error| translate(error, "the Azure settings"))
+    builder.build().map_err(|error| not_made(error, "the Azure settings"))
 }
 
 fn gcs(location: &StoreLocation, limits: StoreLimits) -> Result<GoogleCloudStorage> {
@@ -121,7 +136,7 @@ fn gcs(location: &StoreLocation, limits: StoreLimits) -> Result<GoogleCloudStora
             .with_credentials(Arc::new(StaticCredentialProvider::new(GcpCredential { bearer: String::new() })))
             .with_skip_signature(true),
     };
-    builder.build().map_err(|error| translate(error, "the settings for Google Cloud Storage"))
+    builder.build().map_err(|error| not_made(error, "the settings for Google Cloud Storage"))
 }
 
 impl Store for ObjectStoreStore {

@@ -92,8 +92,8 @@ impl Client {
             return Err(Error::new(ErrorKind::Misconfigured, "not the place of an S3 bucket"));
         };
         let http = ReqwestConnector::default()
-            .connect(&object::client_options(limits, *allow_http))
-            .map_err(|error| Error::new(ErrorKind::Misconfigured, "the S3 client cannot be made").because(error))?;
+            .connect(&object::client_options(limits, *allow_http && object::is_http(endpoint.as_ref())))
+            .map_err(|error| object::not_made(error, "the S3 settings"))?;
         let base = match endpoint {
             Some(endpoint) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
             None => format!("https://{bucket}.s3.{region}.amazonaws.com"),
