@@ -41,6 +41,8 @@ mod account_tests;
 #[cfg(test)]
 mod keys_tests;
 #[cfg(test)]
+mod login_tests;
+#[cfg(test)]
 mod look_back_tests;
 #[cfg(test)]
 mod moving_tests;
