@@ -192,19 +192,40 @@ pub(crate) async fn require(
     catalog: &CatalogKey,
     purpose: Purpose,
 ) -> Result<Header> {
+    let (header, _) = signed(stores, views, catalog).await?;
+    header.features.require(purpose)?;
+    Ok(header)
+}
+
+/// The keyring in force at those of the stores that answer. One that the repository's own authority did not write is passed
+/// over, whatever its number.
+pub async fn signed_keyring(catalog: &CatalogKey, stores: &[NamedStore]) -> Result<Bytes> {
+    let views = views(stores, KEYRINGS).await;
+    if !views.iter().any(|view| view.listing.is_ok())
+        && let Some((store, Err(error))) = stores.iter().zip(views.iter().map(|view| &view.listing)).next()
+    {
+        return Err(error.duplicate().context(&store.name));
+    }
+    signed(stores, &views, catalog).await.map(|(_, bytes)| bytes)
+}
+
+/// Whether a name in a listing is a keyring's. Of two names the greater is the newer one's.
+#[must_use]
+pub fn is_keyring(name: &str) -> bool {
+    name.starts_with(KEYRINGS)
+}
+
+async fn signed(stores: &[NamedStore], views: &[View], catalog: &CatalogKey) -> Result<(Header, Bytes)> {
     let names = newest_first(views.iter().filter_map(View::objects).flat_map(|objects| objects.keys()));
     let mut last = none_at(stores);
     for name in names {
         let read = fetch_any(stores, views, &name).await.and_then(|bytes| {
             let keyring = Keyring::parse(&bytes)?;
             keyring.check(catalog)?;
-            Ok(keyring.header())
+            Ok((keyring.header(), bytes.clone()))
         });
         match read {
-            Ok(header) => {
-                header.features.require(purpose)?;
-                return Ok(header);
-            }
+            Ok(found) => return Ok(found),
             Err(error) if is_no_keyring(&error) => {
                 log::warn!(object = name.as_str(), error:% = error; "keyring.passed-over");
                 last = error;

@@ -82,8 +82,8 @@ pub use heal::{HealOutcome, Healed, HealedBy, heal};
 pub use held::{Loss, losses};
 pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
-    issue_pruner, keyring, newest_keyring, put_back_keyring, recover_writer, rehearse, remove_slot, repository_of,
-    rotate, unlock, unlock_by,
+    is_keyring, issue_pruner, keyring, newest_keyring, put_back_keyring, recover_writer, rehearse, remove_slot,
+    repository_of, rotate, signed_keyring, unlock, unlock_by,
 };
 pub use list::{Visit, kind_and_size, list};
 pub use locks::{LockOutcome, LockWish, extend_locks};

@@ -14,7 +14,8 @@ use crate::settings::{
 use crate::sources::{PRACTICE_PART, SealedFacts};
 use anyhow::{Context, ensure};
 use backup_engine::{
-    Env, ErrorKind, NamedStore, OpenKey, PrunerCredential, RestoreRequest, SnapshotInfo, WriterCredential,
+    Env, ErrorKind, NamedStore, OpenKey, PrunerCredential, RestoreRequest, SnapshotInfo, UnlockWith, WriterCredential,
+    describe_keyring, repository_of,
 };
 use backup_report::ReportSigner;
 use bytes::Bytes;
@@ -30,6 +31,7 @@ pub(super) const STAGING: &str = ".recovering";
 const PLACING: &str = ".placing";
 /// In it too: where they were put.
 const PLACED: &str = ".placed";
+const ANOTHER: &str = "the store holds another repository than the kit's";
 
 #[derive(Args)]
 pub struct RecoverArgs {
@@ -92,9 +94,9 @@ pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     let store = kit.store(&args.store)?.open(args.path.as_deref(), args.endpoint.as_deref())?;
     let env = Env::real();
     let with = args.unlock.find(Some(&args.kit))?;
-    let keyring = keyring(&env, &kit, &store).await?;
+    let keyring = keyring(&env, &kit, &store, &with).await?;
     let open = backup_engine::unlock_by(&env, keyring.clone(), &with).await.context("the keyring")?;
-    ensure!(open.repository().to_string() == kit.repository, "the store holds another repository than the kit's");
+    ensure!(open.repository().to_string() == kit.repository, ANOTHER);
     let pruner = backup_engine::issue_pruner(&env, keyring.clone(), &with).await?;
     let writer = backup_engine::recover_writer(&env, keyring, &with).await?;
     let recovery =
@@ -102,24 +104,41 @@ pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     recovery.run().await
 }
 
-/// The store's keyring, or where that is damaged or gone the kit's, which is then put back into the store.
-async fn keyring(env: &Env, kit: &Kit, store: &NamedStore) -> anyhow::Result<Bytes> {
-    match backup_engine::keyring(env, store).await {
-        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+/// The newer of the store's keyring and the kit's. One that the store has damaged, or no longer, is put back into it.
+async fn keyring(env: &Env, kit: &Kit, store: &NamedStore, with: &UnlockWith) -> anyhow::Result<Bytes> {
+    let number = |bytes: &Bytes| describe_keyring(bytes).ok().map(|(header, _)| header.number);
+    let is_ours = |bytes: &Bytes| repository_of(bytes).is_ok_and(|found| found.to_string() == kit.repository);
+    let kept = kit.keyring().ok().filter(is_ours);
+    // What the kit's opens tells a keyring of this repository from one that somebody else put into the store.
+    let open = match &kept {
+        Some(kept) => backup_engine::unlock_by(env, kept.clone(), with).await.ok(),
+        None => None,
+    };
+    let found = match &open {
+        Some(open) => backup_engine::signed_keyring(open.catalog(), std::slice::from_ref(store)).await,
+        None => backup_engine::keyring(env, store).await,
+    };
+    match (found, &kept) {
+        (Ok(found), Some(kept)) if is_ours(&found) && number(kept) > number(&found) => {
+            eprintln!("backupd: store {} holds older keyrings only: going on with the keyring of the kit", store.name);
+        }
+        (Ok(found), _) => return Ok(found),
+        (Err(error), _) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+            ensure!(!backup_engine::keyring(env, store).await.is_ok_and(|found| !is_ours(&found)), ANOTHER);
             // A folder without snapshots is another one, in which nothing may be written.
             if store.store.list("heads/").await?.is_empty() {
                 return Err(error.into());
             }
             eprintln!("backupd: {error}: going on with the keyring of the kit");
-            let kept = kit.keyring()?;
-            // The last copy may lie on a medium that is mounted read-only, and should.
-            if let Err(error) = backup_engine::put_back_keyring(store, &kept).await {
-                eprintln!("backupd: the store's own keyring stays as it is: {error}");
-            }
-            Ok(kept)
         }
-        found => Ok(found.context("the keyring")?),
+        (Err(error), _) => return Err(error).context("the keyring"),
     }
+    let kept = kit.keyring()?;
+    // The last copy may lie on a medium that is mounted read-only, and should.
+    if let Err(error) = backup_engine::put_back_keyring(store, &kept).await {
+        eprintln!("backupd: the store's own keyring stays as it is: {error}");
+    }
+    Ok(kept)
 }
 
 /// The parts that this recovery has put where they belong, noted before each: an attempt that was interrupted knows its own
