@@ -1,10 +1,11 @@
 //! The recovery kit: one file that, with the paper key and one store, brings everything back. It belongs in a safe.
 
+use super::keys::slot_name;
 use crate::secret;
 use crate::settings::{AzureAccessFile, StoreKind, StoreSetting};
 use crate::stores;
 use anyhow::{Context, ensure};
-use backup_engine::{AzureAccess, NamedStore, StoreLocation};
+use backup_engine::{AzureAccess, NamedStore, StoreLocation, describe_keyring};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub struct Kit {
     pub made_unix_ms: i64,
     /// The wrapped keyring: useless without the paper key or the passphrase.
     pub keyring_base64: String,
-    /// What opened the keyring when the kit was made; `backupd keys list` says what does now.
+    /// What opens this keyring; `backupd keys list` says what opens the newest.
     pub slots: Vec<String>,
     /// Seed of the key that signs restore reports, hex.
     pub report_key: String,
@@ -266,12 +267,19 @@ impl Kit {
         written
     }
 
-    /// The same kit with another keyring.
+    /// The same kit with another keyring and its slots.
     pub fn with_keyring(&self, keyring: &[u8]) -> anyhow::Result<Self> {
         // By its own form, since a kit is never copied otherwise.
         let mut kit: Self = serde_json::from_slice(&zeroize::Zeroizing::new(serde_json::to_vec(self)?))?;
         kit.keyring_base64 = STANDARD.encode(keyring);
+        kit.slots = describe_keyring(keyring)?.1.iter().map(slot_name).collect();
         Ok(kit)
+    }
+
+    /// The number of its keyring; 0 where that is damaged.
+    pub fn keyring_number(&self) -> u64 {
+        let described = self.keyring().ok().and_then(|keyring| describe_keyring(&keyring).ok());
+        described.map_or(0, |(header, _)| header.number)
     }
 
     /// Writes the kit in place of the one that is there.

@@ -1,7 +1,9 @@
 //! Whether the recovery kit still fits: beside serve.toml lies a note of what the kit says about each store, so that `serve`
-//! notices when a provider's key was changed, or a store came or went, and the kit in the safe is out of date.
+//! notices when a provider's key was changed, a store came or went, or a keyring was written, and the kit in the safe is out of
+//! date.
 //!
-//! The note holds no secret: a hash for each store, keyed with what only the practice's own credentials hold.
+//! The note holds no secret: the number of the kit's keyring, and a hash for each store, keyed with what only the practice's own
+//! credentials hold.
 
 use super::kit::{Kit, KitStore};
 use crate::secret;
@@ -26,6 +28,9 @@ const KEYED_BY: &str = "holdfast recovery kit\n";
 pub struct KitNote {
     form: String,
     pub made_unix_ms: i64,
+    /// The number of the kit's keyring. Notes of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keyring: Option<u64>,
     stores: BTreeMap<String, String>,
 }
 
@@ -35,6 +40,8 @@ pub struct Fit {
     pub stale: BTreeSet<String>,
     /// Whether it still opens any of the stores.
     pub opens_any: bool,
+    /// The stores hold a newer keyring.
+    pub older_keyring: bool,
 }
 
 fn place(serve_toml: &Path) -> PathBuf {
@@ -67,7 +74,8 @@ impl KitNote {
         let key = catalog.source_id(KEYED_BY);
         let hash = |store: &KitStore| Ok((store.name.clone(), hash(store, key)?));
         let stores = kit.stores.iter().map(hash).collect::<anyhow::Result<_>>()?;
-        let note = Self { form: FORM.to_owned(), made_unix_ms: kit.made_unix_ms, stores };
+        let keyring = Some(kit.keyring_number());
+        let note = Self { form: FORM.to_owned(), made_unix_ms: kit.made_unix_ms, keyring, stores };
         let mut text = serde_json::to_string_pretty(&note).context("the note of the kit")?;
         text.push('\n');
         let file = place(serve_toml);
@@ -88,8 +96,8 @@ impl KitNote {
         Ok(Some(note).filter(|note| note.form == FORM))
     }
 
-    /// Compares it with the stores as they are reached now.
-    pub fn fit(&self, settings: &ServeSettings, catalog: &CatalogKey) -> anyhow::Result<Fit> {
+    /// Compares it with the stores as they are reached now, and with the number of their newest keyring as far as that is known.
+    pub fn fit(&self, settings: &ServeSettings, catalog: &CatalogKey, newest: Option<u64>) -> anyhow::Result<Fit> {
         let mut stale: BTreeSet<String> = self.stores.keys().cloned().collect();
         let (key, mut opens_any) = (catalog.source_id(KEYED_BY), false);
         for setting in &settings.stores {
@@ -100,7 +108,11 @@ impl KitNote {
                 stale.insert(setting.name.clone());
             }
         }
-        Ok(Fit { stale, opens_any })
+        Ok(Fit { stale, opens_any, older_keyring: self.is_older(newest) })
+    }
+
+    fn is_older(&self, newest: Option<u64>) -> bool {
+        self.keyring.zip(newest).is_some_and(|(ours, newest)| ours < newest)
     }
 }
 
@@ -125,6 +137,20 @@ mod tests {
         );
         std::fs::write(dir.join("serve.toml"), text).unwrap();
         ServeSettings::load(&dir.join("serve.toml")).unwrap().stores.remove(0)
+    }
+
+    #[test]
+    fn a_newer_keyring_makes_the_kit_old_and_a_note_of_an_earlier_build_says_nothing_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let serve = dir.path().join("serve.toml");
+        let is_older = |keyring: &str, newest| {
+            let text = format!(r#"{{"form": "{FORM}", "made_unix_ms": 1, {keyring} "stores": {{}}}}"#);
+            std::fs::write(place(&serve), text).unwrap();
+            KitNote::read(&serve).unwrap().unwrap().is_older(newest)
+        };
+        assert!(is_older(r#""keyring": 1,"#, Some(2)));
+        assert!(!is_older(r#""keyring": 2,"#, Some(2)) && !is_older(r#""keyring": 3,"#, Some(2)));
+        assert!(!is_older(r#""keyring": 1,"#, None) && !is_older("", Some(2)), "nobody knows");
     }
 
     #[test]

@@ -91,6 +91,9 @@ impl Daemon {
         if let Some(kit) = &view.kit {
             let severity = if kit.opens_any { Severity::Warning } else { Severity::Critical };
             raised.extend(kit.stale.iter().map(|store| (AlertKind::KitStale, severity, Some(store.clone()))));
+            if kit.older_keyring {
+                raised.push((AlertKind::KitStale, Severity::Warning, None));
+            }
         }
         let kinds: BTreeSet<KeptKind> = view.kept_gone.iter().map(|gone| gone.kind).collect();
         raised.extend(kinds.into_iter().map(|kind| (AlertKind::KeptMissing, Severity::Critical, Some(word(kind)))));

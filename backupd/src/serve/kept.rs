@@ -65,11 +65,13 @@ impl Daemon {
         }
     }
 
-    /// Notes whether the recovery kit still opens every store as it is reached now.
+    /// Notes whether the recovery kit still opens every store as it is reached now, and holds their newest keyring.
     pub(super) fn look_at_kit(&self) {
         let writer = self.writer();
         let note = KitNote::read(&self.settings.file);
-        let fit = note.and_then(|note| note.map(|note| note.fit(&self.settings, writer.catalog())).transpose());
+        let newest = self.view().keyring.as_ref().map(|(_, number)| *number);
+        let fit = |note: KitNote| note.fit(&self.settings, writer.catalog(), newest);
+        let fit = note.and_then(|note| note.map(fit).transpose());
         match fit {
             Ok(fit) => self.view().kit = fit,
             Err(error) => log::warn!(reason:% = format!("{error:#}"); "kit.not-compared"),

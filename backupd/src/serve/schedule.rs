@@ -67,6 +67,7 @@ async fn look(daemon: &Daemon, looks: u64) {
     daemon.probe_stores().await;
     if looks.is_multiple_of(WEIGH_EVERY) {
         daemon.weigh_stores().await;
+        daemon.look_at_kit();
     }
 }
 

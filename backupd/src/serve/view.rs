@@ -28,6 +28,8 @@ pub struct View {
     pub kept_gone: Vec<KeptGone>,
     /// How far the recovery kit fits; `None` where no kit was noted here.
     pub kit: Option<Fit>,
+    /// The greatest name of a keyring in the stores' listings, and the number of the keyring in force when it was seen first.
+    pub keyring: Option<(String, u64)>,
     /// This machine's chain of each source, as far as it is known.
     pub own_chains: BTreeMap<String, IncarnationId>,
     /// A snapshot is under way.
@@ -215,11 +217,27 @@ impl Daemon {
 
     /// Adds up what each store holds.
     pub async fn weigh_stores(&self) {
+        let mut keyring = None;
         for store in &self.stores {
             if let Ok(objects) = store.store.list("").await {
+                let keyrings = objects.iter().filter(|object| backup_engine::is_keyring(&object.name));
+                keyring = keyring.max(keyrings.map(|object| object.name.clone()).max());
                 let bytes = objects.iter().map(|o| o.size).sum();
                 self.view().stores.entry(store.name.clone()).or_default().bytes = Some(bytes);
             }
+        }
+        self.note_keyring(keyring).await;
+    }
+
+    /// Looks which keyring is in force where a listing names one that was not there before: not more than once for each.
+    async fn note_keyring(&self, newest: Option<String>) {
+        let is_new = |name: &String| self.view().keyring.as_ref().is_none_or(|(seen, _)| name > seen);
+        let Some(name) = newest.filter(is_new) else { return };
+        let writer = self.writer();
+        let found = backup_engine::signed_keyring(writer.catalog(), &self.stores).await;
+        match found.and_then(|keyring| backup_engine::describe_keyring(&keyring)) {
+            Ok((header, _)) => self.view().keyring = Some((name, header.number)),
+            Err(error) => log::warn!(reason:% = error; "keyring.not-seen"),
         }
     }
 

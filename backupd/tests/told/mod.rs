@@ -1,6 +1,8 @@
 //! What must be told and not only be so: kept files that are gone, a second machine, a kit that is out of date, snapshots that lack
 //! files, a state folder that somebody removed.
 
+mod keyring;
+
 use crate::practice::{self, Practice, wait_until};
 use serde_json::Value;
 use std::fs;

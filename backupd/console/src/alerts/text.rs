@@ -29,7 +29,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         SnapshotPartial => "The newest backup is incomplete: some files could not be read",
         KeptMissing => "A file that the backup has to carry for a recovery is gone from the server",
         SecondWriter => "Another machine writes backups as this practice",
-        KitStale => "The recovery kit is out of date for a store",
+        KitStale => "The recovery kit is out of date",
         DutyUnassigned => "Nobody is named for a duty",
         DutyOverdue => "A duty's review date has passed",
         StoreUnprotected => "A store does not keep backups from whoever gets the server's credentials",
@@ -111,8 +111,9 @@ pub fn remedy(kind: AlertKind) -> &'static str {
              snapshots stay (`backupd snapshots`). They do not count as this server's. The alert ends a week after the last one."
         }
         KitStale => {
-            "The kit in the safe could not open this store any more: its key or address was changed, or the store is new. Make the \
-             kit current with `backupd keys kit --config serve.toml --kit PATH`, and put the new copy in the place of every old one."
+            "The kit in the safe could not open the store that is named: its key or address was changed, or the store is new. Where \
+             none is named, the backup's own keys were changed and the kit holds those before. Make the kit \
+             current with `backupd keys kit --config serve.toml --kit PATH`, and put the new copy in the place of every old one."
         }
         DutyUnassigned => "Name a party, a deputy, a phone number and a review date in the settings of backupd serve.",
         DutyOverdue => "Confirm with the named party that the duty is still theirs, and set the next review date.",

@@ -42,11 +42,9 @@ fn tell(event: &str, target: &Target, written: &Rewritten, json: bool) -> anyhow
             "`backupd serve` and `backupd verifier` take a replaced key file at their next snapshot or request; where systemd"
         );
         say!("loads the keys (LoadCredential), restart the units. Other machines: `backupd keys refresh` on each.");
-        if target.kit.is_none() {
-            say!(
-                "The recovery kit still holds the keyring before: `backupd keys refresh --kit PATH` makes it current."
-            );
-        }
+    }
+    if event == "rotated" || target.kit.is_some() {
+        target.tell_kit();
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -105,7 +105,7 @@ fn keyring_row(place: &str, bytes: backup_engine::Result<Bytes>, newest: u64) ->
         }
         // The kit still opens with the secrets that it was made for; a store is brought up to date by the next snapshot.
         Ok(header) if place == "kit" => {
-            let note = format!("number {} of {newest}: `backupd keys refresh --kit` makes it current", header.number);
+            let note = format!("number {} of {newest}: `backupd keys kit` makes it current", header.number);
             row("keyring", place, true, note)
         }
         Ok(header) => row("keyring", place, false, format!("number {} of {newest}: the store is late", header.number)),

@@ -8,6 +8,8 @@ mod renew_kit;
 mod slots;
 mod target;
 
+pub use list::slot_name;
+
 use super::unlock::UnlockArgs;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
@@ -55,7 +57,7 @@ enum KeysCommand {
         after_help = "Example, on the verifier's machine after a rotation: backupd keys refresh --config verifier.toml"
     )]
     Refresh(Unlocking),
-    /// Make the recovery kit current: the stores of serve.toml, their addresses and their keys as they are now
+    /// Make the recovery kit current: the newest keyring, and the stores of serve.toml with their keys as they are now
     #[command(after_help = "Example: backupd keys kit --config serve.toml --kit recovery-kit")]
     Kit(renew_kit::RenewKit),
     /// Make the credential with which `backupd maintain` signs deletion plans

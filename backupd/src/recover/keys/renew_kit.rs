@@ -1,4 +1,5 @@
-//! `backupd keys kit`: the recovery kit made current after a provider's key was changed, or a store came or went.
+//! `backupd keys kit`: the recovery kit made current after a provider's key was changed, a store came or went, or a keyring was
+//! written without it.
 
 use super::super::init::{recover_commands, saved_file};
 use super::super::kit::{Kit, KitStore, Place};
@@ -6,9 +7,10 @@ use super::super::note::KitNote;
 use super::super::unlock::UnlockArgs;
 use crate::cli::Usage;
 use crate::settings::{ServeSettings, VerifierSettings};
-use crate::{clock, secret};
+use crate::{clock, secret, stores};
 use anyhow::{Context, ensure};
-use backup_engine::{CatalogKey, Env, WriterCredential};
+use backup_engine::{CatalogKey, Env, WriterCredential, describe_keyring};
+use bytes::Bytes;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,9 +36,10 @@ pub async fn renew(args: &RenewKit, json: bool) -> anyhow::Result<ExitCode> {
     let verifier_file = args.verifier_config.clone().or_else(|| beside.is_file().then_some(beside));
     let verifier = verifier_file.as_deref().map(VerifierSettings::load).transpose()?;
     let file = Place::of(&std::path::absolute(&args.kit)?).file;
-    let mut kit = Kit::read(&file)?;
+    let kit = Kit::read(&file)?;
     let catalog = catalog(&serve, &kit, args).await?;
-    let mut stores = Vec::new();
+    let mut kit = kit.with_keyring(&newest_keyring(&serve, &kit, &catalog).await?)?;
+    let mut kept = Vec::new();
     for setting in &serve.stores {
         let own = verifier.as_ref().and_then(|v| v.stores.iter().find(|s| s.name == setting.name));
         let mut store = KitStore::of(setting, own)?;
@@ -44,9 +47,9 @@ pub async fn renew(args: &RenewKit, json: bool) -> anyhow::Result<ExitCode> {
         if let (None, Ok(before)) = (&verifier, kit.store(&setting.name)) {
             store.take_verifiers(before);
         }
-        stores.push(store);
+        kept.push(store);
     }
-    kit.stores = stores;
+    kit.stores = kept;
     kit.practice.clone_from(&serve.practice);
     kit.serve_toml = saved_file(&serve, &serve.file)?;
     if let Some(verifier) = &verifier {
@@ -58,12 +61,43 @@ pub async fn renew(args: &RenewKit, json: bool) -> anyhow::Result<ExitCode> {
     KitNote::write(&kit, &catalog, &serve.file)?;
     let names: Vec<&str> = serve.stores.iter().map(|s| s.name.as_str()).collect();
     if json {
-        say!("{}", serde_json::json!({ "event": "kit-made", "kit": file.display().to_string(), "stores": names }));
+        say!(
+            "{}",
+            serde_json::json!({ "event": "kit-made", "kit": file.display().to_string(), "keyring": kit.keyring_number(), "stores": names })
+        );
         return Ok(ExitCode::SUCCESS);
     }
     say!("{} is current: it opens {}.", file.display(), names.join(", "));
     say!("Put a copy in the place of every older one (safe, bank, second person), and destroy those.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The newest keyring of the stores that answer, or the kit's where none of theirs is as new. It is wrapped: nobody has to
+/// unlock it.
+async fn newest_keyring(serve: &ServeSettings, kit: &Kit, catalog: &CatalogKey) -> anyhow::Result<Bytes> {
+    let (mut newest, mut number, mut last) = (None, 0, None);
+    for store in stores::open_all(&serve.stores)? {
+        let found = backup_engine::signed_keyring(catalog, std::slice::from_ref(&store)).await;
+        match found.and_then(|keyring| Ok((describe_keyring(&keyring)?.0.number, keyring))) {
+            Ok((found, keyring)) if newest.is_none() || found > number => (newest, number) = (Some(keyring), found),
+            Ok(_) => {}
+            Err(error) => {
+                eprintln!("backupd: store {} shows no keyring: {error}", store.name);
+                last = Some(error);
+            }
+        }
+    }
+    match (newest, last) {
+        (Some(newest), _) => {
+            let kept = kit.keyring().ok().filter(|_| kit.keyring_number() > number);
+            Ok(kept.unwrap_or(newest))
+        }
+        (None, Some(error)) => Err(error).context(
+            "no store shows its keyring, so whether the kit holds the newest cannot be told: the kit stays as it is. Try again \
+             when a store answers",
+        ),
+        (None, None) => Err(Usage(format!("{} names no store", serve.file.display())).into()),
+    }
 }
 
 /// The key of the note's hashes, from the writer's credential or, where systemd keeps that, from the keyring in the kit.

@@ -167,7 +167,5 @@ fn tell(event: &str, slot: &SlotInfo, target: &Target, updated: &[String], json:
     for file in updated {
         say!("made current: {file}");
     }
-    if target.kit.is_none() && target.writer.is_some() && target.open.is_some() {
-        say!("The recovery kit still holds the keyring before: `backupd keys refresh --kit PATH` makes it current.");
-    }
+    target.tell_kit();
 }

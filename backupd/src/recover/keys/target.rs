@@ -2,6 +2,7 @@
 
 use super::super::kit::Kit;
 use super::super::kit::Place;
+use super::super::note::KitNote;
 use crate::cli::{Repository, Usage};
 use crate::secret;
 use crate::settings::{ClientSettings, MaintainSettings, ServeSettings, VerifierSettings};
@@ -35,6 +36,8 @@ pub struct Target {
     pub open: Option<PathBuf>,
     /// That of `backupd maintain`, where it prunes.
     maintain_open: Option<PathBuf>,
+    /// serve.toml, where this machine has it: what the kit holds is noted beside it.
+    serve: Option<PathBuf>,
 }
 
 impl TargetArgs {
@@ -51,6 +54,7 @@ impl TargetArgs {
             writer: None,
             open: None,
             maintain_open: None,
+            serve: None,
         };
         if let Some(repo) = &self.repo {
             let repository = Repository::open(repo).await?;
@@ -89,6 +93,7 @@ impl Target {
     fn practice(&mut self, file: &Path) -> anyhow::Result<()> {
         let beside = |name: &str| Some(file.with_file_name(name)).filter(|beside| beside.is_file());
         let maintain_file = beside("maintain.toml");
+        self.serve = beside("serve.toml");
         if let Some(maintain) = maintain_file.as_deref().map(MaintainSettings::load).transpose()? {
             self.maintain_open = maintain.prune.and_then(|prune| prune.open_key);
             if file.ends_with("maintain.toml") {
@@ -102,6 +107,7 @@ impl Target {
             let serve = ServeSettings::load(file)?;
             self.stores = stores::open_all(&serve.stores)?;
             self.writer = serve.writer_credential;
+            self.serve = Some(serve.file);
             beside("verifier.toml")
         };
         if let Some(file) = verifier_file {
@@ -146,10 +152,28 @@ impl Target {
         if let Some((path, kit)) = &self.kit {
             let repository = written.header.repository.to_string();
             ensure!(kit.repository == repository, "{} is the kit of another repository", path.display());
-            kit.with_keyring(&written.keyring)?.replace(path)?;
+            let kit = kit.with_keyring(&written.keyring)?;
+            kit.replace(path)?;
+            if let Some(serve) = &self.serve {
+                KitNote::write(&kit, written.open_key().catalog(), serve)?;
+            }
             done.push(format!("recovery kit {}", path.display()));
         }
         Ok(done)
+    }
+
+    /// What is left to do for the kit after a keyring was written.
+    pub fn tell_kit(&self) {
+        match (&self.kit, &self.serve) {
+            _ if self.repository.is_some() => {}
+            (None, _) => say!(
+                "The recovery kit still holds the keyring before: `backupd keys kit --config serve.toml --kit PATH` makes it current."
+            ),
+            (Some(_), None) => say!(
+                "`backupd serve` calls the kit out of date until `backupd keys kit --config serve.toml --kit PATH` has noted it."
+            ),
+            (Some(_), Some(_)) => {}
+        }
     }
 }
 
