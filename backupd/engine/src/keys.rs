@@ -209,7 +209,7 @@ pub async fn signed_keyring(catalog: &CatalogKey, stores: &[NamedStore]) -> Resu
     signed(stores, &views, catalog).await.map(|(_, bytes)| bytes)
 }
 
-/// Whether a name in a listing is a keyring's. Of two names the greater is the newer one's.
+/// Whether a name in a listing is a keyring's.
 #[must_use]
 pub fn is_keyring(name: &str) -> bool {
     name.starts_with(KEYRINGS)

@@ -69,7 +69,7 @@ impl Daemon {
     pub(super) fn look_at_kit(&self) {
         let writer = self.writer();
         let note = KitNote::read(&self.settings.file);
-        let newest = self.view().keyring.as_ref().map(|(_, number)| *number);
+        let newest = self.view().keyring;
         let fit = |note: KitNote| note.fit(&self.settings, writer.catalog(), newest);
         let fit = note.and_then(|note| note.map(fit).transpose());
         match fit {

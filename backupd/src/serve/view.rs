@@ -28,8 +28,10 @@ pub struct View {
     pub kept_gone: Vec<KeptGone>,
     /// How far the recovery kit fits; `None` where no kit was noted here.
     pub kit: Option<Fit>,
-    /// The greatest name of a keyring in the stores' listings, and the number of the keyring in force when it was seen first.
-    pub keyring: Option<(String, u64)>,
+    /// Names of keyrings that stood in the stores' listings when it was last looked which is in force.
+    pub keyrings: BTreeSet<String>,
+    /// The number of the one in force.
+    pub keyring: Option<u64>,
     /// This machine's chain of each source, as far as it is known.
     pub own_chains: BTreeMap<String, IncarnationId>,
     /// A snapshot is under way.
@@ -217,26 +219,32 @@ impl Daemon {
 
     /// Adds up what each store holds.
     pub async fn weigh_stores(&self) {
-        let mut keyring = None;
+        let mut keyrings = BTreeSet::new();
         for store in &self.stores {
             if let Ok(objects) = store.store.list("").await {
-                let keyrings = objects.iter().filter(|object| backup_engine::is_keyring(&object.name));
-                keyring = keyring.max(keyrings.map(|object| object.name.clone()).max());
                 let bytes = objects.iter().map(|o| o.size).sum();
                 self.view().stores.entry(store.name.clone()).or_default().bytes = Some(bytes);
+                let names = objects.into_iter().map(|object| object.name);
+                keyrings.extend(names.filter(|name| backup_engine::is_keyring(name)));
             }
         }
-        self.note_keyring(keyring).await;
+        self.note_keyring(keyrings).await;
     }
 
-    /// Looks which keyring is in force where a listing names one that was not there before: not more than once for each.
-    async fn note_keyring(&self, newest: Option<String>) {
-        let is_new = |name: &String| self.view().keyring.as_ref().is_none_or(|(seen, _)| name > seen);
-        let Some(name) = newest.filter(is_new) else { return };
+    /// Looks which keyring is in force where a listing names one that was not there before. What somebody else put there is read
+    /// once, and hides no later one.
+    async fn note_keyring(&self, listed: BTreeSet<String>) {
+        if listed.is_subset(&self.view().keyrings) {
+            return;
+        }
         let writer = self.writer();
         let found = backup_engine::signed_keyring(writer.catalog(), &self.stores).await;
         match found.and_then(|keyring| backup_engine::describe_keyring(&keyring)) {
-            Ok((header, _)) => self.view().keyring = Some((name, header.number)),
+            Ok((header, _)) => {
+                let mut view = self.view();
+                view.keyrings.extend(listed);
+                view.keyring = view.keyring.max(Some(header.number));
+            }
             Err(error) => log::warn!(reason:% = error; "keyring.not-seen"),
         }
     }

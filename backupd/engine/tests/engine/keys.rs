@@ -5,7 +5,7 @@ use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
     ErrorKind, NamedStore, NoProgress, OpenKey, RestoreRequest, SnapshotId, SnapshotOutcome, UnlockWith, VerifyRequest,
     WriterCredential, add_shares, add_slot, describe_keyring, epochs, heads, keyring, rehearse, remove_slot, replicate,
-    restore, rotate, snapshot, unlock, verify,
+    restore, rotate, signed_keyring, snapshot, unlock, verify,
 };
 use backup_format::features::Features;
 use backup_format::head::{Head, HeadName};
@@ -240,6 +240,8 @@ async fn a_forged_keyring_stops_nobody_who_holds_a_key() {
     let second = snapshot_with(&practice, &practice.made.writer).await;
     restores(&practice, &practice.made.open, first.id).await.unwrap();
     assert_eq!(second.counter, 2);
+    let in_force = signed_keyring(practice.made.open.catalog(), &practice.stores).await.unwrap();
+    assert_eq!(in_force, practice.made.keyring, "the stores' word is not taken for it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
