@@ -178,8 +178,14 @@ fn backup_metrics(text: &mut Text, backup: &BackupHealth) {
         "1 at the reason for which backups wait.",
         one_of("reason", &pauses, backup.paused),
     );
-    let doubts =
-        [Doubt::SourceDamaged, Doubt::SourceShrunk, Doubt::SnapshotPartial, Doubt::KeptMissing, Doubt::SecondWriter];
+    let doubts = [
+        Doubt::SourceDamaged,
+        Doubt::SourceShrunk,
+        Doubt::SnapshotPartial,
+        Doubt::KeptMissing,
+        Doubt::SecondWriter,
+        Doubt::SourceSetBack,
+    ];
     let open = |doubt: &Doubt| (vec![("reason", word(doubt))], f64::from(u8::from(backup.doubts.contains(doubt))));
     text.gauge(
         "holdfast_backup_doubt",

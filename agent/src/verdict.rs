@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn a_fresh_backup_of_doubtful_records_makes_no_power_off_safe() {
         use Doubt::*;
-        for doubt in [SourceDamaged, SourceShrunk, SnapshotPartial, KeptMissing, SecondWriter] {
+        for doubt in [SourceDamaged, SourceShrunk, SnapshotPartial, KeptMissing, SecondWriter, SourceSetBack] {
             let health = with_backup(|b| b.doubts = vec![doubt]);
             let level = if doubt == SnapshotPartial { Level::Warning } else { Level::Critical };
             assert_eq!((health.power_off_safe, health.verdict), (PowerOff::CallFirst, level), "{doubt:?}");

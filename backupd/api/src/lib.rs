@@ -42,6 +42,10 @@ pub enum Request {
     LookAt {
         store: String,
     },
+    /// Somebody has looked into the alert `source-set-back` with this subject: it is closed.
+    LookedInto {
+        subject: String,
+    },
     // both
     Snapshots,
     // verifier
@@ -168,6 +172,7 @@ pub enum Event {
         /// The store holds everything, and all of it is what was written.
         whole: bool,
     },
+    AlertClosed,
     Snapshots {
         snapshots: Vec<SnapshotRow>,
     },

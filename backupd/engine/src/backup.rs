@@ -14,6 +14,7 @@ use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::remembered::{Memo, Memory};
 use crate::scout::Excludes;
 use crate::send::{Fleet, Lane, PACKS_AT_STORE};
+use crate::set_back;
 use crate::spool::{self, SPOOL};
 use crate::state::State;
 use crate::store::NamedStore;
@@ -261,6 +262,7 @@ async fn take(
 
     let (added, plan_seen) = (sending.bytes_added, union.condemned.plan_seen());
     let sealing = Sealing { env, writer, request, walked: &walked, taken_unix_ms, added, plan_seen };
+    set_back::look(env, writer.catalog(), (source, state), (stores, &union)).await;
     let mut link = chain::next(env, state, source, &union);
     let mut sealed = sealing.seal(source, &link)?;
     let recorded = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), Standing::Unknown);

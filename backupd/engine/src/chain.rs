@@ -91,15 +91,27 @@ pub(crate) fn begin(env: &Env, union: &Union) -> Link {
     Link { incarnation: IncarnationId(incarnation), counter: 1, predecessor: None, seen: latest(&union.heads) }
 }
 
+/// Whether the stores hold newer heads of the source's chain than its record knows: another copy of this machine went on.
+pub(crate) fn is_behind(state: &State, source: SourceId, union: &Union) -> bool {
+    let record = state.load(source.as_bytes()).and_then(|bytes| parse(&bytes));
+    record.is_some_and(|record| newest_of(&record, source, union) > record.counter)
+}
+
+/// The counter of the newest head that the stores hold of a recorded chain.
+fn newest_of(record: &Record, source: SourceId, union: &Union) -> u64 {
+    let mine = |name: &&HeadName| name.source == source && name.incarnation == record.incarnation;
+    union.heads.iter().filter(mine).map(|name| name.counter).max().unwrap_or(0)
+}
+
 fn continued(state: &State, source: SourceId, union: &Union) -> Option<Link> {
     let record = parse(&state.load(source.as_bytes())?)?;
     if union.condemned.retired_at(source, record.incarnation).is_some() {
         return None;
     }
     let mine = |name: &&HeadName| name.source == source && name.incarnation == record.incarnation;
-    let newest = union.heads.iter().filter(mine).map(|name| name.counter).max().unwrap_or(0);
+    let newest = newest_of(&record, source, union);
     if newest > record.counter {
-        // The state is older than the stores: another copy of this machine went on.
+        // The state is older than the stores (`set_back.rs`).
         return None;
     }
     let seen = union.heads.iter().filter(mine).any(|name| name.hash == record.head.0);

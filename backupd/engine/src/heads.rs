@@ -198,7 +198,7 @@ fn unreachable(stores: &[NamedStore], views: Vec<View>) -> Result<Vec<(String, E
 
 type ReadHead = (Option<(SnapshotInfo, Head)>, Vec<Rejected>);
 
-async fn read_head(
+pub(crate) async fn read_head(
     catalog: &CatalogKey,
     open: Option<&OpenKey>,
     name: HeadName,

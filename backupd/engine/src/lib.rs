@@ -47,6 +47,7 @@ mod run;
 mod scout;
 mod scrub;
 mod send;
+mod set_back;
 pub mod source;
 mod spool;
 mod state;
@@ -93,6 +94,7 @@ pub use read::{Entry, EntryKind, facts, ls};
 pub use replicate::{StoreCatchUp, replicate, replicate_until};
 pub use restore::{OwnersBy, RestoreOutcome, RestoreRequest, restore};
 pub use scrub::{ScrubRequest, StoreScrub, scrub};
+pub use set_back::{SetBack, close_set_back, set_back};
 pub use spool::{SPOOL, Spool, Spooled};
 pub use stats::{Stats, stats};
 pub use store::{

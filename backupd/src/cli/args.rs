@@ -105,6 +105,13 @@ pub enum Command {
     /// Look for damaged and missing objects now, and bring them back from another store (asks `backupd maintain`)
     #[command(after_help = "Example: backupd heal --store provider-north --all")]
     Heal(HealArgs),
+    /// Say that the alert `source-set-back` was looked into, which closes it (asks `backupd serve`)
+    #[command(
+        after_help = "First bring the snapshot back into another folder (`backupd recover --snapshot ID`) and compare: it holds what was entered\n\
+                      after the state that this server was set back to. The running EMR lacks that.\n\
+                      Example: backupd looked-into ID-OF-THE-ALERT --config cli.toml"
+    )]
+    LookedInto(LookedIntoArgs),
     /// Delete snapshots that no rule keeps, and what only they need (asks `backupd maintain`; with --repo, no daemon)
     #[command(
         args_conflicts_with_subcommands = true,
@@ -446,6 +453,15 @@ pub struct VerifyArgs {
     /// Read every byte back instead of checking that everything is there
     #[arg(long)]
     pub read_data: bool,
+}
+
+#[derive(Args)]
+pub struct LookedIntoArgs {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// What the alert names: a snapshot's id, or a source
+    #[arg(value_name = "ID")]
+    pub subject: String,
 }
 
 #[derive(Args)]

@@ -1,8 +1,8 @@
 //! Verbs that ask a daemon.
 
 use super::args::{
-    Ask, DiffArgs, DrillArgs, FindArgs, HealArgs, ListArgs, LsArgs, Plain, ReportArgs, RestoreArgs, SnapshotArgs,
-    StoresArgs, VerifyArgs, Which,
+    Ask, DiffArgs, DrillArgs, FindArgs, HealArgs, ListArgs, LookedIntoArgs, LsArgs, Plain, ReportArgs, RestoreArgs,
+    SnapshotArgs, StoresArgs, VerifyArgs, Which,
 };
 use super::bars::Bars;
 use super::render::{self, Usage};
@@ -302,6 +302,17 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
     }
     if !args.ask.json {
         render::alerts(&alerts);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn looked_into(args: LookedIntoArgs) -> anyhow::Result<ExitCode> {
+    let Event::AlertClosed = args.ask.request(Daemon::Serve, &Request::LookedInto { subject: args.subject }).await?
+    else {
+        return Err(unexpected());
+    };
+    if !args.ask.json {
+        say!("The alert is closed.");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -143,6 +143,7 @@ async fn one(command: Command, signals: &Signals) -> anyhow::Result<ExitCode> {
         },
         Command::Status(args) => ask::status(args).await,
         Command::Heal(args) => ask::heal(args).await,
+        Command::LookedInto(args) => ask::looked_into(args).await,
         Command::Prune(args) => match args.action {
             Some(action) => plan::act(action).await,
             None => prune::prune(args).await,
@@ -182,6 +183,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Mount(args) => args.json,
         Command::Drill(args) => args.ask.json,
         Command::Heal(args) => args.ask.json,
+        Command::LookedInto(args) => args.ask.json,
         Command::Report(args) => args.ask.json,
         Command::Stores(args) => args.ask.json,
         Command::Status(args) => args.ask.json,

@@ -3,8 +3,8 @@
 use crate::clock;
 use backup_engine::SnapshotInfo;
 use backupd_api::{
-    Alert, DrillDone, Event, MaintainStatus, MaintainStore, ReportRow, RestoreDone, SnapshotDone, SnapshotRow,
-    SnapshotState, Status, StoreCondition, StoreProtection, StoreStatus, Unreadable, VerifyDone,
+    Alert, AlertKind, DrillDone, Event, MaintainStatus, MaintainStore, ReportRow, RestoreDone, SnapshotDone,
+    SnapshotRow, SnapshotState, Status, StoreCondition, StoreProtection, StoreStatus, Unreadable, VerifyDone,
 };
 use indicatif::HumanBytes;
 use std::collections::BTreeSet;
@@ -343,6 +343,12 @@ pub fn alerts(open: &[Alert]) {
     for alert in open.iter().filter(|alert| told.insert((alert.kind, alert.subject.clone()))) {
         let subject = alert.subject.as_ref().map(|s| format!(" {s}")).unwrap_or_default();
         say!("  {}: {}{subject}, since {}", word(alert.severity), word(alert.kind), table_time(alert.since_unix_ms));
+        if alert.kind == AlertKind::SourceSetBack {
+            say!(
+                "    This server was set back to an earlier state; the running EMR lacks what that snapshot holds. Do not go on entering:\n    \
+                 `backupd recover --snapshot ID` into another folder and compare; then `backupd looked-into{subject}` closes the alert."
+            );
+        }
     }
 }
 

@@ -88,6 +88,9 @@ impl Daemon {
                 raised.push((AlertKind::SecondWriter, Severity::Critical, Some(source.name.clone())));
             }
         }
+        for found in &view.set_back {
+            raised.push((AlertKind::SourceSetBack, Severity::Critical, Some(self.subject_of(found))));
+        }
         if let Some(kit) = &view.kit {
             let severity = if kit.opens_any { Severity::Warning } else { Severity::Critical };
             raised.extend(kit.stale.iter().map(|store| (AlertKind::KitStale, severity, Some(store.clone()))));

@@ -61,6 +61,15 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
                 None => Event::Failed(failure::new(FailureKind::Retry, "the daemon is stopping")),
             }
         }
+        Request::LookedInto { subject } => {
+            let worker = daemon.clone();
+            let work = offload(move || async move { worker.close_set_back(&subject).await });
+            match progress::follow(connection, &daemon.activity, work).await? {
+                Some(Ok(())) => Event::AlertClosed,
+                Some(Err(failed)) => Event::Failed(failed),
+                None => Event::Failed(failure::new(FailureKind::Retry, "it ended early: look at the log")),
+            }
+        }
         Request::Snapshots => Event::Snapshots { snapshots: daemon.snapshot_rows() },
         Request::Ls { .. }
         | Request::Unreadable { .. }

@@ -115,6 +115,7 @@ fn doubts(alerts: &[Alert]) -> Vec<Doubt> {
         AlertKind::SnapshotPartial => Some(Doubt::SnapshotPartial),
         AlertKind::KeptMissing => Some(Doubt::KeptMissing),
         AlertKind::SecondWriter => Some(Doubt::SecondWriter),
+        AlertKind::SourceSetBack => Some(Doubt::SourceSetBack),
         _ => None,
     };
     let found: BTreeSet<Doubt> = alerts.iter().filter_map(doubt).collect();

@@ -10,6 +10,7 @@ mod proofs;
 mod protect;
 mod schedule;
 mod scrub;
+mod set_back;
 mod snapshot;
 mod spool;
 mod view;
@@ -134,6 +135,7 @@ impl Daemon {
         };
         daemon.recall_scrubs();
         daemon.read_losses();
+        daemon.read_set_back();
         daemon.read_chains();
         Ok(daemon)
     }

@@ -20,6 +20,7 @@ impl Daemon {
         self.view().taking = true;
         let result = self.snapshot_now(source, tag).await;
         self.read_losses();
+        self.read_set_back();
         if result.is_err() {
             // It may have begun a chain all the same, and a store may hold its head.
             self.read_chains();

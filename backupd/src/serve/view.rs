@@ -5,7 +5,7 @@ use crate::clock;
 use crate::recover::Fit;
 use crate::stores::StoreView;
 use agent_api::Pause;
-use backup_engine::{ErrorKind, HeadName, Heads, IncarnationId, SnapshotInfo};
+use backup_engine::{ErrorKind, HeadName, Heads, IncarnationId, SetBack, SnapshotInfo};
 use backupd_api::{
     AlertKind, Baa, KeptGone, ScheduledJob, SnapshotRow, SnapshotState, SpoolStatus, Status, StoreStatus,
 };
@@ -34,6 +34,8 @@ pub struct View {
     pub keyring: Option<u64>,
     /// This machine's chain of each source, as far as it is known.
     pub own_chains: BTreeMap<String, IncarnationId>,
+    /// When this machine was found set back, as far as nobody has looked into it.
+    pub set_back: Vec<SetBack>,
     /// A snapshot is under way.
     pub taking: bool,
     /// Heads that another machine wrote beside these.

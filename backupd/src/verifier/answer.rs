@@ -121,7 +121,8 @@ impl Verifier {
             | Request::Stores
             | Request::Schedule
             | Request::Duties
-            | Request::LookAt { .. } => {
+            | Request::LookAt { .. }
+            | Request::LookedInto { .. } => {
                 return Err(failure::new(
                     FailureKind::WrongDaemon,
                     "this is `backupd verifier`, which takes no snapshots: ask `backupd serve`",

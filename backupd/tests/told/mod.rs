@@ -142,6 +142,7 @@ fn the_old_machine_that_wakes_after_a_recovery_is_told_and_counts_for_nothing() 
     let status = ask_other(&p, &["status"]);
     assert!(!has_alert(&status, "second-writer", "emr"), "a recovery is no second machine: {status}");
     assert_eq!(status["last_durable"], first["id"]);
+    assert!(!status.to_string().contains("source-set-back"), "{status}");
     // Both go on for a while, each on the same state, and nobody is alarmed by a restart.
     let _old = p.start("serve");
     fs::write(p.at("data/sub/later"), "entered on the old machine").unwrap();
@@ -178,10 +179,87 @@ fn a_lost_state_or_another_source_is_no_second_machine() {
         assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
         assert!(!has_alert(&p.ask("serve", &["status"]), "second-writer", "emr"));
     }
+    assert_eq!(set_back(&p), Vec::<String>::new(), "a lost state is no earlier one");
     let rows = p.ask("serve", &["snapshots"]);
     let incarnations: std::collections::BTreeSet<&str> =
         rows["snapshots"].as_array().unwrap().iter().map(|row| row["incarnation"].as_str().unwrap()).collect();
     assert_eq!(incarnations.len(), 2, "{rows}");
+}
+
+/// What the open alerts `source-set-back` name.
+fn set_back(p: &Practice) -> Vec<String> {
+    let status = p.ask("serve", &["status"]);
+    let alerts = status["alerts"].as_array().unwrap().iter();
+    let named = alerts.filter(|alert| alert["kind"] == "source-set-back");
+    named.map(|alert| alert["subject"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_machine_that_was_set_back_is_told_until_somebody_has_looked() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    serve.stop();
+    let image = std::process::Command::new("cp").args(["-a", &p.at("p/state"), &p.at("image")]).status().unwrap();
+    assert!(image.success());
+    let mut serve = p.start("serve");
+    fs::write(p.at("data/sub/later"), "entered after the image was made").unwrap();
+    p.ask("serve", &["snapshot"]);
+    let newest = p.ask("serve", &["snapshot"])["id"].as_str().unwrap().to_owned();
+    assert_eq!(set_back(&p), Vec::<String>::new());
+    serve.stop();
+    // The image comes back, and the stores stay as they are.
+    fs::remove_file(p.at("data/sub/later")).unwrap();
+    fs::remove_dir_all(p.at("p/state")).unwrap();
+    fs::rename(p.at("image"), p.at("p/state")).unwrap();
+    let mut serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert_eq!(set_back(&p), [newest.as_str()]);
+    assert_eq!(health(&p, "h")["doubts"], serde_json::json!(["source-set-back"]), "no power-off is safe");
+    let told = p.run(&["status", "--serve", &format!("unix:{}", p.at("s"))]);
+    assert!(told.contains(&format!("`backupd looked-into {newest}`")), "{told}");
+    // Neither later snapshots nor a restart close it, and nothing but its own name does.
+    p.ask("serve", &["snapshot"]);
+    serve.stop();
+    let mut serve = p.start("serve");
+    assert_eq!(set_back(&p), [newest.as_str()]);
+    assert_eq!(p.ask("serve", &["looked-into", "emr"])["kind"], "not-found");
+    assert_eq!(set_back(&p), [newest.as_str()]);
+    // What is missing here comes back from the named one.
+    let recover = ["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("other"), "--snapshot", &newest];
+    p.run(&recover);
+    assert!(std::path::Path::new(&p.at("other/emr/attachments/sub/later")).exists());
+    assert_eq!(p.ask("serve", &["looked-into", &newest])["event"], "alert-closed");
+    assert_eq!(set_back(&p), Vec::<String>::new());
+    serve.stop();
+    let _serve = p.start("serve");
+    p.ask("serve", &["snapshot"]);
+    assert_eq!(set_back(&p), Vec::<String>::new());
+    assert_eq!(health(&p, "h")["doubts"], serde_json::json!([]));
+}
+
+#[test]
+fn a_daemon_that_is_killed_in_a_snapshot_was_not_set_back() {
+    let p = Practice::new("");
+    p.open_emr();
+    let count = |folder: &str| fs::read_dir(p.at(folder)).map_or(0, Iterator::count);
+    for folder in ["p", "one/packs", "one/snapshots", "one/heads", "two/heads"] {
+        let before = count(folder);
+        let serve = p.start("serve");
+        let mut asked = std::process::Command::new(practice::BACKUPD)
+            .args(["snapshot", "--json", "--serve", &format!("unix:{}", p.at("s"))])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until(|| folder == "p" || count(folder) > before || asked.try_wait().unwrap().is_some());
+        drop(serve);
+        asked.wait().unwrap();
+    }
+    let _serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert_eq!(set_back(&p), Vec::<String>::new());
 }
 
 #[test]
