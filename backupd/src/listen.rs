@@ -35,10 +35,10 @@ pub async fn bind(socket: &Path, tls: Option<&TlsListen>) -> anyhow::Result<Vec<
     Ok(listeners)
 }
 
-/// The folder of a socket, made when absent.
+/// The folder of a socket, made when absent, and nobody else's.
 pub fn make_run_dir(socket: &Path) -> anyhow::Result<()> {
     let dir = socket.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(dir).with_context(|| format!("the folder {} of a socket cannot be made", dir.display()))
+    local_socket::prepare_folder(socket).with_context(|| format!("no socket can be in the folder {}", dir.display()))
 }
 
 /// Greets every client in a task of its own and hands those over that may ask.
@@ -53,12 +53,22 @@ pub async fn accept<F>(
     let serve = Arc::new(serve);
     let allowed = Arc::new(allowed_uids);
     let mut clients = tokio::task::JoinSet::new();
+    let mut lost = false;
     while let Ok(slot) = slots.clone().acquire_owned().await {
         let Ok(accepted) = tokio::time::timeout(SOCKET_LOOK_EVERY, listener.accept()).await else {
             match listener.renew_if_lost() {
-                Ok(true) => log::warn!("socket.renewed"),
-                Ok(false) => {}
-                Err(error) => log::error!(reason:% = error; "socket.lost"),
+                Ok(renewed) => {
+                    if renewed {
+                        log::warn!("socket.renewed");
+                    }
+                    lost = false;
+                }
+                // It is tried again and again, and said once.
+                Err(error) if !lost => {
+                    log::error!(reason:% = error; "socket.lost");
+                    lost = true;
+                }
+                Err(_) => {}
             }
             continue;
         };

@@ -196,6 +196,32 @@ fn a_stuck_emr_does_not_keep_the_daemon_from_answering_or_ending() {
 }
 
 #[test]
+fn a_lost_socket_is_not_renewed_in_a_folder_that_everybody_may_write() {
+    use std::os::unix::fs::PermissionsExt;
+    let p = Practice::new("");
+    p.open_emr();
+    let serve = p.start("serve");
+    let lost = || serve.text().matches("socket.lost").count();
+    fs::set_permissions(p.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    for socket in ["s", "h"] {
+        fs::remove_file(p.at(socket)).unwrap();
+    }
+    wait_until(|| lost() == 2);
+    assert!(serve.text().contains("everybody may write in it"), "{}", serve.text());
+    assert!(!fs::exists(p.at("s")).unwrap() && !fs::exists(p.at("h")).unwrap());
+    fs::set_permissions(p.dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    wait_until(|| fs::exists(p.at("s")).unwrap() && fs::exists(p.at("h")).unwrap());
+    assert_eq!(p.ask("serve", &["status"])["event"], "status");
+    assert_eq!(lost(), 2, "{}", serve.text());
+    // Nor does one start there.
+    drop(serve);
+    fs::set_permissions(p.dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    let refused = p.output(&["serve", "--config", &p.at("p/serve.toml")]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("everybody may write in it"));
+}
+
+#[test]
 fn a_second_daemon_and_a_full_disk_are_refused_with_a_remedy() {
     let p = Practice::new("disk_reserve_bytes = 1_000_000_000_000_000");
     p.open_emr();

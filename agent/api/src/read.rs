@@ -13,6 +13,8 @@ pub const HEALTH_BYTES_MAX: u64 = 256 << 10;
 pub enum ReadError {
     #[error("backupd's health socket does not answer ({0})")]
     Connect(std::io::ErrorKind),
+    #[error("backupd's health socket: {0}")]
+    Socket(#[from] local_socket::SocketError),
     #[error("backupd's health socket did not finish its answer in time")]
     Timeout,
     #[error("backupd's health message could not be understood: install the same release on both sides")]
@@ -23,6 +25,8 @@ pub enum ReadError {
 pub async fn read_backup_health(socket: &Path, timeout: Duration) -> Result<BackupHealth, ReadError> {
     let read = async {
         let stream = UnixStream::connect(socket).await.map_err(|e| ReadError::Connect(e.kind()))?;
+        let server = stream.peer_cred().map_err(|e| ReadError::Connect(e.kind()))?.uid();
+        local_socket::check_server(socket, server)?;
         let mut bytes = Vec::new();
         stream.take(HEALTH_BYTES_MAX).read_to_end(&mut bytes).await.map_err(|e| ReadError::Connect(e.kind()))?;
         serde_json::from_slice(&bytes).map_err(|_| ReadError::Malformed)

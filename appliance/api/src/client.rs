@@ -14,6 +14,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 pub enum ClientError {
     #[error("the EMR's operations socket does not answer: is `appliance serve` running? ({0})")]
     Connect(std::io::ErrorKind),
+    #[error("the EMR's operations socket: {0}")]
+    Socket(#[from] local_socket::SocketError),
     #[error("the EMR closed the connection in the middle of an answer")]
     Closed,
     #[error("the EMR did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
@@ -33,6 +35,8 @@ impl Client {
     /// Connects and exchanges hellos.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(socket).await.map_err(|e| ClientError::Connect(e.kind()))?;
+        let server = stream.peer_cred().map_err(|e| ClientError::Connect(e.kind()))?.uid();
+        local_socket::check_server(socket, server)?;
         let mut client = Self { lines: Framed::new(stream, LinesCodec::new_with_max_length(LINE_BYTES_MAX)) };
         match client.ask(&Request::Hello { protocol: PROTOCOL }).await? {
             Response::Hello { protocol: PROTOCOL, .. } => Ok(client),

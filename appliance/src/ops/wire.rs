@@ -2,6 +2,7 @@
 
 use appliance_api::{LINE_BYTES_MAX, PROTOCOL, Refusal, Request, Response};
 use futures::{SinkExt, StreamExt};
+use local_socket::SocketError;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
@@ -25,11 +26,13 @@ pub trait Answering: Send + 'static {
 /// Binds `path` for this user (and its group), replacing the socket of a process that is gone.
 ///
 /// # Errors
-/// As the operating system; `AddrInUse` when a living process listens there.
+/// As the operating system; `AddrInUse` when a living process listens there, `PermissionDenied` with words when somebody
+/// else may have prepared the folder.
 pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
+    local_socket::prepare_folder(path).map_err(|error| match error {
+        SocketError::Folder(kind) => kind.into(),
+        refused => std::io::Error::new(std::io::ErrorKind::PermissionDenied, refused),
+    })?;
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(std::io::ErrorKind::AddrInUse.into());
     }
@@ -44,15 +47,21 @@ pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// A socket that somebody removed, as a cleaner of old files does, takes no connection any more: it is bound anew.
-fn renew_if_lost(listener: &mut UnixListener) {
+/// `lost`: that this cannot be done was said already.
+fn renew_if_lost(listener: &mut UnixListener, lost: &mut bool) {
     let Some(path) = listener.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned)) else { return };
     if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         match bind(&path) {
             Ok(renewed) => {
                 log::warn!("ops.socket-renewed");
                 *listener = renewed;
+                *lost = false;
             }
-            Err(error) => log::error!(kind = error.kind().to_string().as_str(); "ops.socket-lost"),
+            Err(error) if !*lost => {
+                log::error!(reason = error.to_string().as_str(); "ops.socket-lost");
+                *lost = true;
+            }
+            Err(_) => {}
         }
     }
 }
@@ -60,9 +69,10 @@ fn renew_if_lost(listener: &mut UnixListener) {
 /// Accepts connections for ever; each is answered by a fresh `A`.
 pub async fn serve<A: Answering>(mut listener: UnixListener, allowed_uids: Vec<u32>, mut fresh: impl FnMut() -> A) {
     let own = rustix::process::geteuid().as_raw();
+    let mut lost = false;
     loop {
         let Ok(accepted) = tokio::time::timeout(SOCKET_LOOK_EVERY, listener.accept()).await else {
-            renew_if_lost(&mut listener);
+            renew_if_lost(&mut listener, &mut lost);
             continue;
         };
         let stream = match accepted {

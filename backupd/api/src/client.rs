@@ -87,7 +87,7 @@ impl std::fmt::Debug for Endpoint {
 pub enum ClientError {
     #[error("{endpoint} does not answer ({kind}): is the daemon running?")]
     Connect { endpoint: String, kind: io::ErrorKind },
-    #[error("{endpoint} did not let this client in: {reason}")]
+    #[error("{endpoint} cannot be asked: {reason}")]
     Handshake { endpoint: String, reason: String },
     #[error(
         "the daemon speaks version {0} of the messages, this program {PROTOCOL}: install the same release on both sides"
@@ -123,7 +123,12 @@ impl Client {
     /// Connects and exchanges hellos.
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, ClientError> {
         let mut lines = match endpoint {
-            Endpoint::Unix(path) => Lines::new(within(endpoint, UnixStream::connect(path)).await?),
+            Endpoint::Unix(path) => {
+                let stream = within(endpoint, UnixStream::connect(path)).await?;
+                let server = stream.peer_cred().map_err(|e| handshake(endpoint, &e.kind()))?.uid();
+                local_socket::check_server(path, server).map_err(|e| handshake(endpoint, &e))?;
+                Lines::new(stream)
+            }
             Endpoint::Tls { addr, server_name, identity } => {
                 let config = tls_config(identity).map_err(|e| handshake(endpoint, &e))?;
                 let name = ServerName::try_from(server_name.clone()).map_err(|e| handshake(endpoint, &e))?;

@@ -2,6 +2,7 @@
 
 use crate::{Event, Failure, FailureKind, LINE_BYTES_MAX, PROTOCOL, Request};
 use futures::{SinkExt, StreamExt};
+use local_socket::SocketError;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
 use serde::de::DeserializeOwned;
@@ -51,6 +52,8 @@ pub enum WireError {
     Certificate,
     #[error("the socket's path has {0} bytes and may have {SOCKET_PATH_BYTES_MAX}: choose a shorter run folder")]
     PathTooLong(usize),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     #[error("TLS settings: {0}")]
     Tls(String),
 }
@@ -152,9 +155,8 @@ impl Listener {
         if !std::fs::symlink_metadata(&*path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return Ok(false);
         }
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
+        // The folder may be gone as well, and may meanwhile be somebody else's.
+        local_socket::prepare_folder(path)?;
         *listener = unix_listener(path)?;
         Ok(true)
     }

@@ -31,12 +31,20 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 }
 
 pub async fn serve(daemon: Arc<Daemon>, mut listener: UnixListener) {
+    let mut lost = false;
     loop {
         let Ok(accepted) = tokio::time::timeout(SOCKET_LOOK_EVERY, listener.accept()).await else {
-            let lost = daemon.settings.health_socket.as_deref().filter(|path| !path.exists());
-            if let Some(renewed) = lost.and_then(|path| bind(path).ok()) {
-                log::warn!("socket.renewed");
-                listener = renewed;
+            match daemon.settings.health_socket.as_deref().filter(|path| !path.exists()).map(bind) {
+                Some(Ok(renewed)) => {
+                    log::warn!("socket.renewed");
+                    listener = renewed;
+                    lost = false;
+                }
+                Some(Err(error)) if !lost => {
+                    log::error!(reason:% = format!("{error:#}"); "socket.lost");
+                    lost = true;
+                }
+                _ => {}
             }
             continue;
         };

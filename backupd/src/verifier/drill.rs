@@ -473,7 +473,9 @@ fn silence(error: &ClientError) -> (CheckResult, Reason) {
         ClientError::Refused(Refusal::Data) => (CheckResult::Failed, Reason::ValueDiffers),
         ClientError::Refused(_) | ClientError::Malformed => (CheckResult::NotRun, Reason::InternalError),
         ClientError::Timeout => (CheckResult::NotRun, Reason::TimeLimit),
-        ClientError::Connect(_) | ClientError::Closed => (CheckResult::NotRun, Reason::ServiceStopped),
+        ClientError::Connect(_) | ClientError::Socket(_) | ClientError::Closed => {
+            (CheckResult::NotRun, Reason::ServiceStopped)
+        }
     }
 }
 
