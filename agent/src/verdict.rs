@@ -107,7 +107,8 @@ pub fn power_off(health: &HostHealth) -> PowerOff {
         sensor.kind == SensorKind::Array && matches!(sensor.state, SensorState::Warning | SensorState::Critical)
     });
     // However fresh the newest snapshot is: the only good copy of something may be on these disks.
-    let doubted = !backup.doubts.is_empty();
+    let unproved = backup.stores.iter().any(|store| store.last_drill == Some(DrillResult::Fail));
+    let doubted = !backup.doubts.is_empty() || unproved;
     if is_late(backup) || backup.paused.is_some() || doubted || array_ill {
         PowerOff::CallFirst
     } else {
@@ -292,6 +293,8 @@ mod tests {
         assert_eq!(with_backup(|b| b.durable_age_s = None).power_off_safe, PowerOff::CallFirst);
         assert_eq!(with_backup(|b| b.durable_age_s = Some(901)).power_off_safe, PowerOff::CallFirst);
         assert_eq!(with_backup(|b| b.paused = Some(Pause::DiskAlmostFull)).power_off_safe, PowerOff::CallFirst);
+        let drill_failed = with_backup(|b| b.stores[0].last_drill = Some(DrillResult::Fail));
+        assert_eq!(drill_failed.power_off_safe, PowerOff::CallFirst, "what came back from there was not the records");
     }
 
     #[test]

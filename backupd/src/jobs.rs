@@ -5,7 +5,9 @@
 
 use crate::schedule::Schedule;
 use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 const SCHEMA: &str = "
     create table if not exists job (
@@ -20,6 +22,9 @@ const SCHEMA: &str = "
 /// The jobs' history.
 pub struct Jobs {
     db: Connection,
+    /// Starts of runs that a full or broken disk did not let be written down: without them a job would be due again at once, and
+    /// the machine would be busiest just when it should be quiet.
+    unrecorded: Mutex<BTreeMap<String, i64>>,
 }
 
 /// How a job last ended.
@@ -48,7 +53,11 @@ impl Jobs {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "wal")?;
         db.execute_batch(SCHEMA)?;
-        Ok(Self { db })
+        Ok(Self { db, unrecorded: Mutex::default() })
+    }
+
+    fn unrecorded(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, i64>> {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a job known; its first time counts from now.
@@ -59,11 +68,13 @@ impl Jobs {
 
     /// Records the end of a run that began at `started_ms`.
     pub fn finished(&self, name: &str, started_ms: i64, ok: bool) -> rusqlite::Result<()> {
+        self.unrecorded().insert(name.to_owned(), started_ms);
         self.db.execute(
             "insert into job (name, since_ms, last_ms, last_ok) values (?1, ?2, ?2, ?3)
              on conflict (name) do update set last_ms = excluded.last_ms, last_ok = excluded.last_ok",
             params![name, started_ms, ok],
         )?;
+        self.unrecorded().remove(name);
         Ok(())
     }
 
@@ -82,7 +93,7 @@ impl Jobs {
             .db
             .query_row("select coalesce(last_ms, since_ms) from job where name = ?1", [name], |row| row.get(0))
             .optional()?;
-        match from {
+        match self.unrecorded().get(name).copied().or(from) {
             Some(from) if from > now_ms => Ok(Some(now_ms)),
             _ => Ok(schedule.next_after_ms(from.unwrap_or(now_ms))),
         }
@@ -125,6 +136,22 @@ mod tests {
         jobs.finished("snapshot", now, false).unwrap();
         assert!(jobs.due_ms("snapshot", &hourly, now).unwrap().unwrap() > now, "it was due twice");
         assert_eq!(jobs.last("snapshot").unwrap(), Some(LastRun { at_ms: now, ok: false }));
+    }
+
+    #[test]
+    fn a_run_that_a_full_disk_did_not_let_be_written_down_is_not_due_again_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let hourly = Schedule::parse("0 * * * *", chrono_tz::UTC).unwrap();
+        let jobs = Jobs::open(dir.path()).unwrap();
+        jobs.register("snapshot", TEN).unwrap();
+        jobs.db.pragma_update(None, "query_only", true).unwrap();
+        let now = TEN + 61 * MINUTE;
+        assert!(jobs.due_ms("snapshot", &hourly, now).unwrap().unwrap() <= now);
+        jobs.finished("snapshot", now, false).unwrap_err();
+        assert_eq!(jobs.due_ms("snapshot", &hourly, now + 1).unwrap(), Some(TEN + 120 * MINUTE));
+        jobs.db.pragma_update(None, "query_only", false).unwrap();
+        jobs.finished("snapshot", now + 60 * MINUTE, true).unwrap();
+        assert_eq!(jobs.due_ms("snapshot", &hourly, now + 60 * MINUTE).unwrap(), Some(TEN + 180 * MINUTE));
     }
 
     #[test]

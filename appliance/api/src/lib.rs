@@ -117,7 +117,8 @@ pub enum Damaged {
     Attachments,
     /// A record is not what was written.
     Records,
-    /// A page of the database cannot be read: facts and golden answers may be missing, the copy is made all the same.
+    /// A page of the database cannot be read, or its file was removed or replaced under the running EMR: facts and golden
+    /// answers may be missing, the copy is made all the same.
     Database,
 }
 

@@ -115,6 +115,7 @@ fn is_queued(db: &Connection, channel: Channel, reference: &str) -> Result<bool,
     Ok(db.prepare_cached(sql)?.query_row((reference, channel.as_str()), |row| row.get(0))?)
 }
 
+#[derive(Clone)]
 struct Waiting {
     id: i64,
     channel: String,
@@ -123,10 +124,16 @@ struct Waiting {
     tries: u32,
 }
 
+/// What was tried and could not be written down, on a full disk for example. Nothing more is sent until it is: without a
+/// record the same person would get the same message again every few seconds.
+#[derive(Default)]
+pub struct Unrecorded(Option<(Waiting, Result<(), &'static str>)>);
+
 /// Sends what waits, for as long as the service runs.
 pub async fn work(store: Store, channels: Channels, zone: chrono_tz::Tz, practice: String, reminders: reminders::Plan) {
+    let mut unrecorded = Unrecorded::default();
     loop {
-        if let Err(error) = round(&store, &channels).await {
+        if let Err(error) = round(&store, &channels, &mut unrecorded).await {
             log::error!(error = error.to_string().as_str(); "messages.failed");
         }
         if let Err(error) = reminders::plan(&store, &channels, zone, &practice, &reminders).await {
@@ -137,7 +144,11 @@ pub async fn work(store: Store, channels: Channels, zone: chrono_tz::Tz, practic
 }
 
 /// One round: at most [`ROUND_MAX`] messages that are due. Gives how many left.
-pub async fn round(store: &Store, channels: &Channels) -> Result<usize, StoreError> {
+pub async fn round(store: &Store, channels: &Channels, unrecorded: &mut Unrecorded) -> Result<usize, StoreError> {
+    if let Some((waiting, outcome)) = unrecorded.0.clone() {
+        settle(store, waiting, outcome).await?;
+        unrecorded.0 = None;
+    }
     let now_ms = store.clock().unix_ms();
     let due = store.internal(move |db| due(db, now_ms)).await?;
     let mut sent = 0;
@@ -154,7 +165,9 @@ pub async fn round(store: &Store, channels: &Channels) -> Result<usize, StoreErr
             _ => Err("it cannot be read"),
         };
         sent += usize::from(outcome.is_ok());
+        unrecorded.0 = Some((waiting.clone(), outcome));
         settle(store, waiting, outcome).await?;
+        unrecorded.0 = None;
     }
     Ok(sent)
 }
@@ -218,6 +231,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_sent_and_not_written_down_is_written_down_before_anything_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Clock::manual(1_780_000_000_000), Mode::New).unwrap();
+        let message = Message { to: "a@example.org".into(), subject: "s".into(), text: "t".into() };
+        let queued = move |tx: &mut Tx<'_>| queue(tx, Channel::Mail, "code:1", &message, tx.now_ms());
+        store.write::<_, StoreError, _>(&Actor::program(Program::Messages), queued).await.unwrap();
+        let mut due = store.internal(|db| due(db, 1_780_000_000_000)).await.unwrap();
+        let mut unrecorded = Unrecorded(due.pop().map(|waiting| (waiting, Ok(()))));
+        // There is no channel: sending it again would fail.
+        assert_eq!(round(&store, &Channels::default(), &mut unrecorded).await.unwrap(), 0);
+        assert!(unrecorded.0.is_none());
+        let (last, tries, ..) = state(&store).await;
+        assert_eq!((last.as_str(), tries), ("sent", 1));
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_sent_is_tried_again_later_and_given_up_at_last() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(1_780_000_000_000);
@@ -230,7 +259,7 @@ mod tests {
         };
         store.write::<_, StoreError, _>(&actor, twice).await.unwrap();
         let none = Channels::default();
-        assert_eq!(round(&store, &none).await.unwrap(), 0);
+        assert_eq!(round(&store, &none, &mut Unrecorded::default()).await.unwrap(), 0);
         let (first, tries, payload, due_ms) = state(&store).await;
         assert_eq!(
             (first.as_str(), tries, due_ms),
@@ -238,11 +267,11 @@ mod tests {
             "one row, two minutes later"
         );
         assert!(payload.contains("a@example.org"));
-        assert_eq!(round(&store, &none).await.unwrap(), 0);
+        assert_eq!(round(&store, &none, &mut Unrecorded::default()).await.unwrap(), 0);
         assert_eq!(state(&store).await.1, 1, "not before it is due");
         for _ in 0..TRIES_MAX {
             clock.set(clock.unix_ms() + (RETRY_MS << 11));
-            round(&store, &none).await.unwrap();
+            round(&store, &none, &mut Unrecorded::default()).await.unwrap();
         }
         let (last, tries, payload, _) = state(&store).await;
         assert_eq!((last.as_str(), tries, payload.as_str()), ("failed", TRIES_MAX, ""), "and nothing of it is kept");

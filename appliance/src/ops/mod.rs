@@ -126,8 +126,13 @@ impl Lease {
         };
         let examined = tokio::task::spawn_blocking(examine).await.unwrap_or(Err(StoreError::Closed));
         let (computed, golden_key, golden) = examined.map_err(refusal)?;
-        let (facts, damaged, damaged_attachments) =
-            (computed.facts, computed.damaged.into_iter().collect(), computed.damaged_attachments);
+        let (facts, mut damaged, damaged_attachments) =
+            (computed.facts, computed.damaged, computed.damaged_attachments);
+        if !operations.store.is_in_place() {
+            log::error!("records.file-gone");
+            damaged.insert(appliance_api::Damaged::Database);
+        }
+        let damaged = damaged.into_iter().collect();
         let parts = copy.parts(&operations.store);
         let (millis, stall_us) = (started.elapsed().as_millis(), u64::try_from(stall.as_micros()).unwrap_or(u64::MAX));
         log::info!(took_ms = millis as u64, write_stall_us = stall_us; "ops.quiesced");

@@ -54,6 +54,7 @@ use crate::audit::Event;
 use crate::clock::Clock;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -91,6 +92,8 @@ pub struct Store {
 
 struct Inner {
     database: PathBuf,
+    /// Device and inode of the file when it was opened.
+    file: Option<(u64, u64)>,
     attachments: Attachments,
     clock: Clock,
     params: Arc<index::ParamIds>,
@@ -112,6 +115,10 @@ fn require(data_dir: &Path, database: &Path, mode: Mode) -> Result<(), StoreErro
         (false, false) if mode == Mode::New => Ok(()),
         (false, false) => Err(StoreError::NoDatabase),
     }
+}
+
+fn file_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Whether `data_dir` holds a practice's database, of whatever schema.
@@ -187,6 +194,7 @@ impl Store {
         let writer = writer::Writer::start(connection, log_of(&database))?;
         Ok(Store {
             inner: Arc::new(Inner {
+                file: file_of(&database),
                 database,
                 attachments,
                 clock,
@@ -201,6 +209,12 @@ impl Store {
 
     pub fn clock(&self) -> &Clock {
         &self.inner.clock
+    }
+
+    /// Whether the database's name still leads to the file that is open here. One that was removed or replaced is served on
+    /// until this process ends, and is gone then.
+    pub(crate) fn is_in_place(&self) -> bool {
+        file_of(&self.inner.database) == self.inner.file
     }
 
     /// The database file.

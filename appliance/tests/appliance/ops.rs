@@ -177,6 +177,16 @@ async fn a_lease_is_single_and_ends_with_its_connection() {
     panic!("the copy of a dead backup stays");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_removed_under_the_running_emr_is_told_and_copied() {
+    let practice = Practice::open().await;
+    fs::remove_file(practice.settings.data_dir.join(DATABASE_FILE)).unwrap();
+    let (_client, quiesced) = practice.quiesce().await;
+    assert_eq!(quiesced.damaged, [appliance_api::Damaged::Database]);
+    let copied = practice.restore(&quiesced, "restored").join(DATABASE_FILE);
+    assert!(fs::metadata(copied).unwrap().len() > 0);
+}
+
 /// A disk that dies under the database: what is left is copied, from wherever on it is lost, and the damage is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_lost_from_a_page_on_is_copied_all_the_same() {

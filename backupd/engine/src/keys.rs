@@ -159,6 +159,13 @@ fn is_no_keyring(error: &Error) -> bool {
     foreign || error.kind() == ErrorKind::Damaged
 }
 
+/// Whether a keyring object was read and is not the repository's own.
+pub(crate) async fn is_foreign(stores: &[NamedStore], views: &[View], catalog: &CatalogKey, name: &str) -> bool {
+    let read = fetch_any(stores, views, name).await;
+    let checked = read.and_then(|bytes| Ok(Keyring::parse(&bytes)?.check(catalog)?));
+    checked.is_err_and(|error| is_no_keyring(&error))
+}
+
 fn check_name(name: &str, bytes: &[u8]) -> Result<()> {
     if name == keyring_name(Keyring::parse(bytes)?.header().number, bytes) {
         Ok(())

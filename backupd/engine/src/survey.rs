@@ -6,7 +6,7 @@ use crate::condemned::{CONDEMNED, Condemned};
 use crate::damage::Damage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::held;
-use crate::keys::KEYRINGS;
+use crate::keys::{KEYRINGS, is_foreign};
 use crate::spool;
 use crate::state::State;
 use crate::store::{LISTING_LIMIT, ListedObject, NamedStore};
@@ -287,6 +287,9 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
             others.insert(name.clone(), *size);
         }
     }
+    for name in foreign_keyrings(key, stores, &views, &others).await {
+        others.remove(&name);
+    }
     // A chunk that lies only in packs that nobody holds is absent, and will be read and written again.
     let packs = catalog.mark_held(&held, offline, &condemned);
     let gone = |name: &String| !packs.contains_key(name) && !others.contains_key(name) && !going.contains(name);
@@ -295,6 +298,25 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
     let unread = catalog.unread().iter().map(index_name).filter(|name| others.contains_key(name)).collect();
     let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
     Ok((Union { views, packs, others, heads, damage, absent, unread, offline, condemned }, catalog))
+}
+
+/// Keyrings that some store lacks, and that nobody with the repository's keys wrote: what one store made up is not handed on to
+/// the others, where a lock might keep it for years.
+async fn foreign_keyrings(
+    key: &CatalogKey,
+    stores: &[NamedStore],
+    views: &[View],
+    others: &BTreeMap<String, u64>,
+) -> Vec<String> {
+    let somewhere_lacking = |name: &str| views.iter().filter_map(View::objects).any(|there| !there.contains_key(name));
+    let mut foreign = Vec::new();
+    for name in others.keys().filter(|name| name.starts_with(KEYRINGS) && somewhere_lacking(name)) {
+        if is_foreign(stores, views, key, name).await {
+            log::warn!(object = name.as_str(); "keyring.not-handed-on");
+            foreign.push(name.clone());
+        }
+    }
+    foreign
 }
 
 /// Compares what each store holds with what it was last seen to hold: a loss is noted. `now` is when.

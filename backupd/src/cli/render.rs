@@ -88,7 +88,7 @@ pub fn snapshot_done(done: &SnapshotDone) {
     for gone in &done.kept_gone {
         let what = if gone.carried { "its last known copy travels on" } else { "there is no copy of it" };
         say!(
-            "{} a kept file is gone ({}): {what}. Put it back, or take it out of `keep`.",
+            "{} a kept file is gone ({}): {what}. Its name is in the log. Put it back, or take it out of `keep`.",
             warning("GONE:"),
             word(gone.kind)
         );

@@ -359,7 +359,11 @@ impl Recovery {
         skipped: &mut Vec<Skipped>,
     ) -> anyhow::Result<(SnapshotInfo, u64)> {
         let order: Vec<_> = candidates.iter().map(|info| info.id).collect();
-        let (partial, whole): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|info| info.partial);
+        // What somebody asked for by its id is what comes back, also when it lacked files.
+        let is_asked =
+            |info: &SnapshotInfo| self.from.as_ref().is_some_and(|from| info.id.to_string().starts_with(from));
+        let (partial, whole): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|info| info.partial && !is_asked(info));
         let mut last = None;
         for info in whole.into_iter().chain(partial.iter().cloned()) {
             let into = staging.join(&info.source);
@@ -373,7 +377,10 @@ impl Recovery {
                         .collect();
                     for passed in passed {
                         let at = time(passed.taken_unix_ms);
-                        eprintln!("backupd: snapshot {} of {at} lacks files: passed over", passed.id);
+                        eprintln!(
+                            "backupd: snapshot {} of {at} lacks files: passed over; `--snapshot` with its id brings back what it has",
+                            passed.id
+                        );
                         skipped.push(Skipped { taken: Taken::of(&passed), why: Why::Partial });
                     }
                     return Ok((info, bytes));

@@ -39,7 +39,7 @@ impl Daemon {
             missing.extend(failed);
             for (from, place) in files {
                 if let Err(error) = copy(&from, &next.join(&place)) {
-                    log::error!(kind:? = kind_of(&place), reason:% = error.kind(); "keep.file-gone");
+                    log::error!(kind:? = kind_of(&place), reason:% = error.kind(); "keep.file-unreadable");
                     missing.insert(place);
                 }
             }
@@ -48,6 +48,8 @@ impl Daemon {
         for place in self.last_known(&dir)?.into_iter().filter(|place| !next.join(place).exists()) {
             // A second name needs no room on the disk and reads nothing.
             let carried = carry(&dir.join(&place), &next.join(&place)).is_ok();
+            // Which one it is stands here and nowhere else: it is the practice's own settings or keys, and no record.
+            log::error!(place:% = place.display(), carried; "keep.file-gone");
             gone.insert(KeptGone { kind: kind_of(&place), carried });
         }
         let lost = missing.iter().filter(|place| !next.join(place).exists());
@@ -138,7 +140,7 @@ fn files_of(from: &Path, place: &Path, was_folder: bool) -> (Vec<(PathBuf, PathB
     if was_folder && !from.is_dir() {
         return (files, vec![place.to_owned()]);
     }
-    let mut work = vec![(from.to_owned(), place.to_owned())];
+    let (named, mut work) = (place, vec![(from.to_owned(), place.to_owned())]);
     while let Some((from, place)) = work.pop() {
         let is_link = fs::symlink_metadata(&from).is_ok_and(|meta| meta.is_symlink());
         match fs::metadata(&from) {
@@ -148,6 +150,7 @@ fn files_of(from: &Path, place: &Path, was_folder: bool) -> (Vec<(PathBuf, PathB
                 Err(_) => failed.push(place),
             },
             // Neither a pipe nor a device is a file to keep, and reading it could wait for ever.
+            Ok(meta) if meta.is_file() && is_passing(&place) && place != named => {}
             Ok(meta) if meta.is_file() => files.push((from, place)),
             _ => failed.push(place),
         }
@@ -178,7 +181,14 @@ fn files_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
             }
         }
     }
+    files.retain(|file: &PathBuf| !is_passing(file));
     Ok(files)
+}
+
+/// Files of a moment: what a tool writes before it renames, and what editors leave.
+fn is_passing(place: &Path) -> bool {
+    let name = place.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with(".#") || [".new", ".tmp", ".swp", "~"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// What a kept file is, in closed words: its name and place are nobody's business in an alert.

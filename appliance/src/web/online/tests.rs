@@ -153,7 +153,7 @@ impl Door {
     }
 
     async fn last_mail(&self) -> String {
-        messages::round(self.site.web.store(), &self.channels).await.unwrap();
+        messages::round(self.site.web.store(), &self.channels, &mut messages::Unrecorded::default()).await.unwrap();
         self.mails.lock().unwrap().last().cloned().unwrap_or_default().replace("=\n", "")
     }
 
@@ -296,7 +296,7 @@ async fn a_reminder_leaves_once_and_not_for_what_is_cancelled() {
         .write::<_, crate::store::StoreError, _>(&crate::access::Actor::program(crate::access::Program::Seed), cancel)
         .await
         .unwrap();
-    assert_eq!(messages::round(store, &door.channels).await.unwrap(), 1);
+    assert_eq!(messages::round(store, &door.channels, &mut messages::Unrecorded::default()).await.unwrap(), 1);
     let mails = door.mails.lock().unwrap().clone();
     assert_eq!(mails.len(), 1);
     assert!(
@@ -306,5 +306,9 @@ async fn a_reminder_leaves_once_and_not_for_what_is_cancelled() {
     );
     door.site.later(600);
     plan().await.unwrap();
-    assert_eq!(messages::round(store, &door.channels).await.unwrap(), 0, "once is enough");
+    assert_eq!(
+        messages::round(store, &door.channels, &mut messages::Unrecorded::default()).await.unwrap(),
+        0,
+        "once is enough"
+    );
 }

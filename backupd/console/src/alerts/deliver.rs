@@ -5,6 +5,7 @@ use crate::alerts::state::{AlertRow, Channel, What, by_id};
 use crate::alerts::webhook::Hook;
 use crate::app::App;
 use rusqlite::{Connection, OptionalExtension};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ impl Sender {
     }
 }
 
+#[derive(Clone)]
 struct Waiting {
     id: i64,
     what: What,
@@ -43,44 +45,64 @@ struct Waiting {
     attempts: i64,
 }
 
+/// What was tried and could not be written down, on a full disk for example, by its id: passed over, so that nobody gets one
+/// message again and again, and the others have their turn.
+#[derive(Default)]
+struct Unrecorded(BTreeMap<i64, (Waiting, Result<(), String>)>);
+
+impl Unrecorded {
+    fn record(&mut self, app: &App, channel: Channel) -> rusqlite::Result<()> {
+        while let Some(first) = self.0.first_entry() {
+            let (waiting, result) = first.get();
+            let (now_ms, result) = (app.now_ms(), result.clone());
+            app.db.write(|tx| settle(tx, now_ms, channel, waiting, result))?;
+            let _ = first.remove();
+        }
+        Ok(())
+    }
+}
+
 /// Runs until the process ends.
 pub async fn run(app: Arc<App>, sender: Sender) {
-    let channel = sender.channel();
+    let (channel, mut unrecorded) = (sender.channel(), Unrecorded::default());
     loop {
-        match app.db.read(|db| next(db, channel, app.now_ms())) {
+        let looked = app.db.read(|db| next(db, channel, app.now_ms(), &unrecorded));
+        let recorded = match looked {
             Ok(Some(waiting)) => {
                 let result = sender.send(&waiting, app.now_ms()).await;
                 if let Err(reason) = &result {
                     log::warn!(channel = channel.word(), reason = reason.as_str(); "alert.send-failed");
                 }
-                let now_ms = app.now_ms();
-                if let Err(error) = app.db.write(|tx| settle(tx, now_ms, channel, &waiting, result)) {
-                    log::error!(error:% = error; "console.database-failed");
-                    tokio::time::sleep(Duration::from_secs(10)).await;
-                }
+                unrecorded.0.insert(waiting.id, (waiting, result));
+                unrecorded.record(&app, channel)
             }
-            Ok(None) => tokio::time::sleep(LOOK_EVERY).await,
-            Err(error) => {
-                log::error!(error:% = error; "console.database-failed");
-                tokio::time::sleep(Duration::from_secs(10)).await;
+            Ok(None) => {
+                tokio::time::sleep(LOOK_EVERY).await;
+                unrecorded.record(&app, channel)
             }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = recorded {
+            log::error!(error:% = error; "console.database-failed");
+            tokio::time::sleep(Duration::from_secs(10)).await;
         }
     }
 }
 
 /// The oldest message that is due. A failed one does not stand before the others.
-fn next(db: &Connection, channel: Channel, now_ms: i64) -> rusqlite::Result<Option<Waiting>> {
-    let found: Option<(i64, i64, String, i64, i64)> = db
-        .prepare_cached(
-            "SELECT id, alert, what, created_ms, attempts FROM deliveries
-             WHERE channel = ?1 AND (next_ms <= ?2 OR next_ms > ?2 + ?3) AND done_ms IS NULL AND gave_up_ms IS NULL
-             ORDER BY next_ms, id LIMIT 1",
-        )?
-        // No message waits longer than this: one that does was put off while the clock was ahead.
-        .query_row((channel.word(), now_ms, RETRY_MS_MAX), |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-        })
-        .optional()?;
+fn next(db: &Connection, channel: Channel, now_ms: i64, passed_over: &Unrecorded) -> rusqlite::Result<Option<Waiting>> {
+    let mut due = db.prepare_cached(
+        "SELECT id, alert, what, created_ms, attempts FROM deliveries
+         WHERE channel = ?1 AND (next_ms <= ?2 OR next_ms > ?2 + ?3) AND done_ms IS NULL AND gave_up_ms IS NULL
+         ORDER BY next_ms, id LIMIT ?4",
+    )?;
+    // No message waits longer than this: one that does was put off while the clock was ahead.
+    let limits = (channel.word(), now_ms, RETRY_MS_MAX, passed_over.0.len() as i64 + 1);
+    let rows = due.query_map(limits, |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?, row.get(3)?, row.get(4)?))
+    })?;
+    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let found = rows.into_iter().find(|(id, ..)| !passed_over.0.contains_key(id));
     let Some((id, alert, what, created_ms, attempts)) = found else { return Ok(None) };
     let (Some(what), Some(alert)) = (What::from_word(&what), by_id(db, alert)?) else {
         // Written by a newer release: it cannot be put into words here.
@@ -164,25 +186,32 @@ mod tests {
                 Fact::new(AlertKind::StoreLate, Severity::Warning, Some("west"), 0),
             ];
             rules.reconcile(tx, 0, "serve", &Look::Whole(&one))?;
-            let first = next(tx, Channel::Mail, 0)?.unwrap();
+            let none = Unrecorded::default();
+            let first = next(tx, Channel::Mail, 0, &none)?.unwrap();
+            let unrecorded = Unrecorded(BTreeMap::from([(first.id, (first.clone(), Ok(())))]));
+            let behind = next(tx, Channel::Mail, 0, &unrecorded)?.unwrap();
+            assert_ne!(
+                behind.id, first.id,
+                "what was sent and could not be written down is not sent again, nor in the way"
+            );
             settle(tx, 0, Channel::Mail, &first, Err("no connection".into()))?;
-            let second = next(tx, Channel::Mail, 0)?.unwrap();
+            let second = next(tx, Channel::Mail, 0, &none)?.unwrap();
             assert_ne!(second.id, first.id, "the next message does not wait for the failed one");
             settle(tx, 0, Channel::Mail, &second, Err("no connection".into()))?;
-            assert!(next(tx, Channel::Mail, RETRY_MS - 1)?.is_none());
-            let again = next(tx, Channel::Mail, RETRY_MS)?.unwrap();
+            assert!(next(tx, Channel::Mail, RETRY_MS - 1, &none)?.is_none());
+            let again = next(tx, Channel::Mail, RETRY_MS, &none)?.unwrap();
             assert_eq!((again.id, again.attempts), (first.id, 1));
             settle(tx, RETRY_MS, Channel::Mail, &again, Err("no connection".into()))?;
-            let other = next(tx, Channel::Mail, RETRY_MS)?.unwrap();
+            let other = next(tx, Channel::Mail, RETRY_MS, &none)?.unwrap();
             assert_eq!(other.id, second.id);
             settle(tx, RETRY_MS, Channel::Mail, &other, Ok(()))?;
-            let soon = next(tx, Channel::Mail, RETRY_MS)?.unwrap();
+            let soon = next(tx, Channel::Mail, RETRY_MS, &none)?.unwrap();
             assert_eq!(soon.id, first.id, "a success makes what waited due at once");
             settle(tx, RETRY_MS, Channel::Mail, &soon, Err("no connection".into()))?;
-            assert!(next(tx, Channel::Mail, 5 * RETRY_MS - 1)?.is_none(), "15, 30, 60 seconds");
-            let late = next(tx, Channel::Mail, GIVE_UP_MS)?.unwrap();
+            assert!(next(tx, Channel::Mail, 5 * RETRY_MS - 1, &none)?.is_none(), "15, 30, 60 seconds");
+            let late = next(tx, Channel::Mail, GIVE_UP_MS, &none)?.unwrap();
             settle(tx, GIVE_UP_MS, Channel::Mail, &late, Err("no connection".into()))?;
-            assert!(next(tx, Channel::Mail, i64::MAX)?.is_none(), "old news is given up");
+            assert!(next(tx, Channel::Mail, i64::MAX, &none)?.is_none(), "old news is given up");
             let mail = health(tx, Channel::Mail)?;
             assert_eq!((mail.sent, mail.waiting, mail.gave_up), (1, 0, 1));
             assert_eq!(health(tx, Channel::Webhook)?.waiting, 2);

@@ -104,7 +104,8 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         KeptMissing => {
             "Settings, keys or certificates named under `keep` in serve.toml are gone. The records are backed up all the same, with \
              the last known copy of the file where there is one. Put the file back from a snapshot (`backupd restore --into DIR \
-             practice` on the verifier's machine), or take it out of `keep` if it is no longer used."
+             practice` on the verifier's machine), or take it out of `keep` if it is no longer used. Of a folder: the log of \
+             `backupd serve` names the file (keep.file-gone); one that is rightly gone ends with its copy below `kept` in the state folder."
         }
         SecondWriter => {
             "A copy of this server, or the old one switched on again after a recovery, sends its own backups into the same \

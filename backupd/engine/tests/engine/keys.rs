@@ -245,6 +245,19 @@ async fn a_forged_keyring_stops_nobody_who_holds_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_forged_keyring_is_not_handed_on_to_the_other_stores() {
+    let practice = Practice::new(2).await;
+    fill(&practice.source());
+    snapshot_with(&practice, &practice.made.writer).await;
+    let forged = b"what one store made up".to_vec();
+    let name = format!("keyring/{:016x}-{}", 7, ObjectHash::of(&forged));
+    practice.stores[0].store.put(&name, forged.into()).await.unwrap();
+    snapshot_with(&practice, &practice.made.writer).await;
+    let keyrings = |store| practice.objects(store).keys().filter(|name| name.starts_with("keyring/")).count();
+    assert_eq!((keyrings("store-0"), keyrings("store-1")), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_link_is_an_alarm_unless_a_pruner_signed_for_it() {
     let practice = Practice::new(1).await;
     let (env, store, open) = (&practice.env, &practice.stores[0], &practice.made.open);
