@@ -93,7 +93,8 @@ impl Jobs {
             .db
             .query_row("select coalesce(last_ms, since_ms) from job where name = ?1", [name], |row| row.get(0))
             .optional()?;
-        match self.unrecorded().get(name).copied().or(from) {
+        let from = self.unrecorded().get(name).copied().or(from);
+        match from {
             Some(from) if from > now_ms => Ok(Some(now_ms)),
             _ => Ok(schedule.next_after_ms(from.unwrap_or(now_ms))),
         }
