@@ -23,6 +23,7 @@ fn drill(clinic: &Clinic, store: &str) -> Result<Value> {
 #[test]
 fn a_rotten_document_is_named_in_the_emr_and_blamed_on_no_store() -> Result<()> {
     let clinic = Clinic::make()?;
+    clinic.run(&["init"])?;
     let doctor = clinic.user("doctor", "clinician")?;
     let admin = clinic.user("admin", "practice-admin")?;
     let desk = clinic.user("desk", "front-desk")?;
