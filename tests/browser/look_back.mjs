@@ -35,7 +35,7 @@ await look(admin, 'ask');
 await admin.getByLabel('As it was on').selectOption({ index: 1 });
 await admin.getByLabel('Your password').fill('a guess');
 await admin.keyboard.press('Enter');
-await admin.getByText('The password is not right.').first().waitFor();
+await admin.getByText('The password is not right').first().waitFor();
 await admin.getByLabel('Your password').fill(input.admin.password);
 await admin.keyboard.press('Enter');
 await admin.waitForURL(/\/as-it-was\/[0-9a-f-]{36}$/);
