@@ -53,6 +53,13 @@ pub fn practice_with(dir: &Path, stores: &str) -> Result<()> {
     Ok(fs::write(dir.join("verifier.toml"), verifier)?)
 }
 
+/// Ends a daemon as a power cut does.
+pub fn kill(mut daemon: Child) -> Result<()> {
+    daemon.kill()?;
+    daemon.wait()?;
+    Ok(())
+}
+
 /// A daemon of a practice, ended with the test.
 pub struct Daemon(pub Child);
 

@@ -138,8 +138,18 @@ pub fn awkward(source: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What `describe` says of each entry.
+pub type Tree = BTreeMap<Vec<u8>, String>;
+
+/// What is in a folder; the folder itself is another one after a restore.
+pub fn tree(dir: &Path) -> Result<Tree> {
+    let mut tree = describe(dir, true)?;
+    tree.remove(&Vec::new());
+    Ok(tree)
+}
+
 /// What two trees must agree on. `names` counts the names of a file; a mount does not know the number.
-pub fn describe(root: &Path, names: bool) -> Result<BTreeMap<Vec<u8>, String>> {
+pub fn describe(root: &Path, names: bool) -> Result<Tree> {
     let mut found = BTreeMap::new();
     let mut links: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let mut todo = vec![root.to_owned()];

@@ -2,8 +2,8 @@
 //! everywhere, bit for bit.
 
 use anyhow::{Context, Result, ensure};
-use holdfast_tests::daemons::{self, Daemon, with_config};
-use holdfast_tests::place::{Place, describe, noise, ok};
+use holdfast_tests::daemons::{self, Daemon, kill, with_config};
+use holdfast_tests::place::{Place, Tree, noise, ok, tree};
 use holdfast_tests::{files, json_lines, pause, steady_now, wait_for};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +18,6 @@ const STORES: [&str; 3] = ["one", "two", "three"];
 fn kills() -> u64 {
     std::env::var("HOLDFAST_DAEMON_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(50)
 }
-
-type Tree = BTreeMap<Vec<u8>, String>;
 
 struct Bench {
     place: Place,
@@ -112,19 +110,6 @@ impl Bench {
         // What a killed snapshot had sent and no index names stays where it is until a prune: it belongs to nothing.
         inside.filter(|name| !name.starts_with("probe") && !name.starts_with("packs")).collect()
     }
-}
-
-/// What is in a folder; the folder itself is another one after a restore.
-fn tree(dir: &Path) -> Result<Tree> {
-    let mut tree = describe(dir, true)?;
-    tree.remove(&Vec::new());
-    Ok(tree)
-}
-
-fn kill(mut daemon: Child) -> Result<()> {
-    daemon.kill()?;
-    daemon.wait()?;
-    Ok(())
 }
 
 #[test]

@@ -2,12 +2,12 @@
 //! killed in between, and when the stores return they have everything.
 
 use anyhow::{Context, Result, ensure};
-use holdfast_tests::daemons::{self, Daemon, with_config};
-use holdfast_tests::place::{Place, describe, noise, ok};
+use holdfast_tests::daemons::{self, Daemon, kill, with_config};
+use holdfast_tests::place::{Place, Tree, noise, ok, tree};
 use holdfast_tests::servers::S3_KEY;
 use holdfast_tests::{files, json_lines, pause, program, wait_for};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -17,8 +17,6 @@ use std::time::Duration;
 
 const STORES: [&str; 3] = ["one", "two", "three"];
 const SPOOL_BYTES: u64 = 64 << 20;
-
-type Tree = BTreeMap<Vec<u8>, String>;
 
 /// A store that can be switched off and on again, at the same address.
 struct Switched {
@@ -110,12 +108,6 @@ impl Bench {
         self.start("serve", "serve.toml", "s.sock")
     }
 
-    fn tree(&self) -> Result<Tree> {
-        let mut tree = describe(&self.dir.join("data"), true)?;
-        tree.remove(&Vec::new());
-        Ok(tree)
-    }
-
     fn change(&self, number: u64, bytes: usize) -> Result<()> {
         fs::write(self.dir.join("data/letter"), format!("Letter {number}\n"))?;
         Ok(fs::write(self.dir.join(format!("data/scan-{}", number % 3)), noise(number, bytes))?)
@@ -128,7 +120,7 @@ impl Bench {
         let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let done = lines.find(|line| line["event"] == "snapshot-done");
         let done = done.with_context(|| format!("{text}{}", String::from_utf8_lossy(&out.stderr)))?;
-        self.taken.push((done["id"].as_str().context("an id")?.to_owned(), self.tree()?));
+        self.taken.push((done["id"].as_str().context("an id")?.to_owned(), tree(&self.dir.join("data"))?));
         Ok(done)
     }
 
@@ -143,16 +135,8 @@ impl Bench {
         fs::create_dir(&into)?;
         let words = ["restore", "--store", store, "--snapshot", id, "--into", "back"];
         ok(with_config(&self.place, &self.dir, &words, "verifier.toml"))?;
-        let mut tree = describe(&into.join("files"), true)?;
-        tree.remove(&Vec::new());
-        Ok(tree)
+        tree(&into.join("files"))
     }
-}
-
-fn kill(mut daemon: Child) -> Result<()> {
-    daemon.kill()?;
-    daemon.wait()?;
-    Ok(())
 }
 
 fn waits(done: &Value) -> Result<()> {
