@@ -169,7 +169,7 @@ impl Counted {
     }
 }
 
-/// Whether strangers have spent the tries of this name for now: who is it gets in from browsers that know them alone.
+/// Whether strangers have used up the tries of this name: its owner then gets in from browsers that know them alone.
 ///
 /// # Errors
 /// The tally's.
