@@ -40,8 +40,15 @@ pub struct Fit {
     pub stale: BTreeSet<String>,
     /// Whether it still opens any of the stores.
     pub opens_any: bool,
-    /// The stores hold a newer keyring.
+    /// The stores hold a newer keyring, or nobody can say which one the kit holds.
     pub older_keyring: bool,
+}
+
+impl Fit {
+    /// Of a note that is there and cannot be read: that the kit fits is not known, and making it current mends the note too.
+    pub fn unknown() -> Self {
+        Self { stale: BTreeSet::new(), opens_any: true, older_keyring: true }
+    }
 }
 
 fn place(serve_toml: &Path) -> PathBuf {

@@ -5,7 +5,7 @@
 //! the snapshot is partial: the practice could not be brought back from it alone.
 
 use super::Daemon;
-use crate::recover::KitNote;
+use crate::recover::{Fit, KitNote};
 use crate::secret;
 use crate::sources::PRACTICE_PART;
 use anyhow::Context;
@@ -21,17 +21,19 @@ use std::path::{Path, PathBuf};
 const COPY: &str = "kept";
 /// The next one while it is made.
 const NEXT: &str = "kept.next";
+/// The one before, until the next stands in its place.
+const BEFORE: &str = "kept.before";
 
 impl Daemon {
     /// Copies the kept files to a folder of the state, so that they travel as one part; and what of them is gone.
     pub(super) fn keep_part(&self) -> anyhow::Result<(Part, BTreeSet<KeptGone>)> {
-        let (dir, next) = (self.settings.state_dir.join(COPY), self.settings.state_dir.join(NEXT));
-        if dir.exists() {
-            remove(&next)?;
-        } else if next.exists() {
-            // A run was killed between the two steps at the end of this function: it is whole.
+        let [dir, next, before] = [COPY, NEXT, BEFORE].map(|name| self.settings.state_dir.join(name));
+        if !dir.exists() && next.exists() && before.exists() {
+            // A run was killed between the two renames at the end of this function: the next is whole.
             fs::rename(&next, &dir).context("the kept files")?;
         }
+        remove(&next)?;
+        remove(&before)?;
         secret::make_private_dir(&next)?;
         let mut missing = BTreeSet::new();
         for (from, place) in self.kept_places()? {
@@ -54,8 +56,12 @@ impl Daemon {
         }
         let lost = missing.iter().filter(|place| !next.join(place).exists());
         gone.extend(lost.map(|place| KeptGone { kind: kind_of(place), carried: false }));
-        remove(&dir)?;
+        // Renamed, not removed file by file: what a killed removal left would be no last copy of the rest.
+        if dir.exists() {
+            fs::rename(&dir, &before).context("the kept files")?;
+        }
         fs::rename(&next, &dir).context("the kept files")?;
+        remove(&before)?;
         Ok((Part { name: PRACTICE_PART.to_owned(), path: dir, kind: PartKind::Files }, gone))
     }
 
@@ -70,10 +76,14 @@ impl Daemon {
     /// Notes whether the recovery kit still opens every store as it is reached now, and holds their newest keyring.
     pub(super) fn look_at_kit(&self) {
         let writer = self.writer();
-        let note = KitNote::read(&self.settings.file);
         let newest = self.view().keyring;
-        let fit = |note: KitNote| note.fit(&self.settings, writer.catalog(), newest);
-        let fit = note.and_then(|note| note.map(fit).transpose());
+        let fit = match KitNote::read(&self.settings.file) {
+            Ok(note) => note.map(|note| note.fit(&self.settings, writer.catalog(), newest)).transpose(),
+            Err(error) => {
+                log::warn!(reason:% = format!("{error:#}"); "kit.note-unreadable");
+                Ok(Some(Fit::unknown()))
+            }
+        };
         match fit {
             Ok(fit) => self.view().kit = fit,
             Err(error) => log::warn!(reason:% = format!("{error:#}"); "kit.not-compared"),
