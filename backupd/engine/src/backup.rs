@@ -7,7 +7,7 @@ use crate::commit::{Commit, commit};
 use crate::damage::Damage;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::require;
+use crate::keyring::require;
 use crate::manifest::Sealing;
 use crate::pack::{Permitted, Room, Sealer, run};
 use crate::progress::{Phase, Progress, ProgressEvent};

@@ -6,7 +6,7 @@ use crate::condemned::nothing_new;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::held;
-use crate::keys::KEYRINGS;
+use crate::keyring::KEYRINGS;
 use crate::replicate::{copy, in_groups};
 use crate::send::{Fleet, Gate, Lane};
 use crate::state::State;

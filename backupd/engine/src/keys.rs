@@ -3,18 +3,15 @@
 use crate::candidate::put_whole;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keyring::{KEYRINGS, open_in_force, require_at};
 use crate::store::NamedStore;
-use crate::survey::{View, fetch_any, views};
 use backup_format::features::{Features, Purpose};
 use backup_format::keyring::{Header, Keyring, seal};
 use backup_format::{
-    CatalogKey, FormatError, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, PrunerCredential, RepositoryId,
+    FormatError, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, PrunerCredential, RepositoryId,
     RepositorySecrets, Share, Slot, SlotId, SlotKind, Unlock, WriterCredential,
 };
 use bytes::Bytes;
-
-/// Folder of the keyrings: `keyring/<16 hex digits>-<hash>`, the highest number is the one in force.
-pub(crate) const KEYRINGS: &str = "keyring/";
 
 /// How a repository is made.
 #[derive(Default)]
@@ -96,151 +93,14 @@ async fn slot(env: &Env, with: UnlockWith) -> Result<Slot> {
     env.blocking(move || Ok(Slot::new(&mut rng, &with.borrow()?, now)?)).await?
 }
 
-fn keyring_name(number: u64, bytes: &[u8]) -> String {
+pub(crate) fn keyring_name(number: u64, bytes: &[u8]) -> String {
     format!("{KEYRINGS}{number:016x}-{}", ObjectHash::of(bytes))
-}
-
-/// The keyrings that the stores hold together, the one in force first.
-fn newest_first<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
-    let mut found: Vec<String> = names.filter(|name| name.starts_with(KEYRINGS)).cloned().collect();
-    found.sort_unstable_by(|a, b| b.cmp(a));
-    found.dedup();
-    found
-}
-
-fn none_at(stores: &[NamedStore]) -> Error {
-    let names: Vec<&str> = stores.iter().map(|store| store.name.as_str()).collect();
-    let names = names.join(", ");
-    Error::new(
-        ErrorKind::NotFound,
-        format!("store {names} holds no keyring, so no repository: run init, check its place, or put the keyring back"),
-    )
 }
 
 /// Puts a keyring that was kept elsewhere back into a store that lost its own, or holds it damaged.
 pub async fn put_back_keyring(store: &NamedStore, keyring: &Bytes) -> Result<()> {
     let name = keyring_name(Keyring::parse(keyring)?.header().number, keyring);
     put_whole(store, &name, keyring.clone(), true).await.map_err(|error| error.context(&store.name))
-}
-
-/// The keyring in force at a store.
-pub async fn keyring(_env: &Env, store: &NamedStore) -> Result<Bytes> {
-    newest_keyring(std::slice::from_ref(store)).await
-}
-
-/// The keyring in force at stores that all answer. What cannot be a keyring is passed over.
-pub async fn newest_keyring(stores: &[NamedStore]) -> Result<Bytes> {
-    let views = views(stores, KEYRINGS).await;
-    for (store, view) in stores.iter().zip(&views) {
-        if let Err(error) = &view.listing {
-            return Err(error.duplicate().context(&store.name));
-        }
-    }
-    let mut last = none_at(stores);
-    for name in newest_first(views.iter().filter_map(View::objects).flat_map(|objects| objects.keys())) {
-        let read = fetch_any(stores, &views, &name).await.and_then(|bytes| {
-            check_name(&name, &bytes)?;
-            Ok(bytes)
-        });
-        match read {
-            Err(error) if is_no_keyring(&error) => last = error,
-            found => return found,
-        }
-    }
-    Err(last)
-}
-
-/// Whether the bytes cannot be a keyring of this repository. One of a newer version can.
-fn is_no_keyring(error: &Error) -> bool {
-    let foreign = matches!(
-        error.source_format(),
-        Some(FormatError::NotThis { .. } | FormatError::OtherRepository { .. } | FormatError::Signature { .. })
-    );
-    foreign || error.kind() == ErrorKind::Damaged
-}
-
-/// Whether a keyring object was read and is not the repository's own.
-pub(crate) async fn is_foreign(stores: &[NamedStore], views: &[View], catalog: &CatalogKey, name: &str) -> bool {
-    let read = fetch_any(stores, views, name).await;
-    let checked = read.and_then(|bytes| Ok(Keyring::parse(&bytes)?.check(catalog)?));
-    checked.is_err_and(|error| is_no_keyring(&error))
-}
-
-fn check_name(name: &str, bytes: &[u8]) -> Result<()> {
-    if name == keyring_name(Keyring::parse(bytes)?.header().number, bytes) {
-        Ok(())
-    } else {
-        Err(Error::new(ErrorKind::Damaged, "a keyring stands under another's name"))
-    }
-}
-
-/// Reads the header of the keyring in force at one store and refuses what this release does not know. A keyring that is
-/// damaged or gone does not stop a holder of the open key, who reads without it.
-pub(crate) async fn require_at(store: &NamedStore, catalog: &CatalogKey, purpose: Purpose) -> Result<()> {
-    let stores = std::slice::from_ref(store);
-    let views = views(stores, KEYRINGS).await;
-    if let Some(Err(error)) = views.first().map(|view| &view.listing) {
-        return Err(error.duplicate());
-    }
-    match require(stores, &views, catalog, purpose).await {
-        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-            log::warn!(store = store.name.as_str(), error:% = error; "keyring.unreadable");
-            Ok(())
-        }
-        found => found.map(drop),
-    }
-}
-
-/// The same over all reachable stores, from their listings. Keyrings that the repository's own authority did not write
-/// are passed over: a store must not stop a backup by a forged one.
-pub(crate) async fn require(
-    stores: &[NamedStore],
-    views: &[View],
-    catalog: &CatalogKey,
-    purpose: Purpose,
-) -> Result<Header> {
-    let (header, _) = signed(stores, views, catalog).await?;
-    header.features.require(purpose)?;
-    Ok(header)
-}
-
-/// The keyring in force at those of the stores that answer. One that the repository's own authority did not write is passed
-/// over, whatever its number.
-pub async fn signed_keyring(catalog: &CatalogKey, stores: &[NamedStore]) -> Result<Bytes> {
-    let views = views(stores, KEYRINGS).await;
-    if !views.iter().any(|view| view.listing.is_ok())
-        && let Some((store, Err(error))) = stores.iter().zip(views.iter().map(|view| &view.listing)).next()
-    {
-        return Err(error.duplicate().context(&store.name));
-    }
-    signed(stores, &views, catalog).await.map(|(_, bytes)| bytes)
-}
-
-/// Whether a name in a listing is a keyring's.
-#[must_use]
-pub fn is_keyring(name: &str) -> bool {
-    name.starts_with(KEYRINGS)
-}
-
-async fn signed(stores: &[NamedStore], views: &[View], catalog: &CatalogKey) -> Result<(Header, Bytes)> {
-    let names = newest_first(views.iter().filter_map(View::objects).flat_map(|objects| objects.keys()));
-    let mut last = none_at(stores);
-    for name in names {
-        let read = fetch_any(stores, views, &name).await.and_then(|bytes| {
-            let keyring = Keyring::parse(&bytes)?;
-            keyring.check(catalog)?;
-            Ok((keyring.header(), bytes.clone()))
-        });
-        match read {
-            Ok(found) => return Ok(found),
-            Err(error) if is_no_keyring(&error) => {
-                log::warn!(object = name.as_str(), error:% = error; "keyring.passed-over");
-                last = error;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Err(last)
 }
 
 /// Which repository a keyring is of; needs no key.
@@ -262,8 +122,8 @@ pub async fn unlock(env: &Env, store: &NamedStore, with: &UnlockWith) -> Result<
             }),
         };
     }
-    let keyring = keyring(env, store).await?;
-    Ok(secrets(env, keyring, with, Purpose::Read).await?.open_key())
+    let (_, secrets) = open_in_force(env, std::slice::from_ref(store), with, Purpose::Read).await?;
+    Ok(secrets.open_key())
 }
 
 /// [`unlock`] with a keyring that the caller has, e.g. from a recovery kit where the store's own is damaged.
@@ -299,7 +159,12 @@ impl UnlockWith {
     }
 }
 
-async fn secrets(env: &Env, keyring: Bytes, with: &UnlockWith, purpose: Purpose) -> Result<RepositorySecrets> {
+pub(crate) async fn secrets(
+    env: &Env,
+    keyring: Bytes,
+    with: &UnlockWith,
+    purpose: Purpose,
+) -> Result<RepositorySecrets> {
     opened(env, keyring, with, purpose).await.map(|(secrets, _)| secrets)
 }
 
@@ -397,9 +262,8 @@ pub async fn rotate(env: &Env, stores: &[NamedStore], with: &UnlockWith) -> Resu
 
 /// The keyring in force, for key files that are to be made current. Nothing is written.
 pub async fn in_force(env: &Env, stores: &[NamedStore], with: &UnlockWith) -> Result<Rewritten> {
-    let keyring = newest_keyring(stores).await?;
+    let (keyring, secrets) = open_in_force(env, stores, with, Purpose::Read).await?;
     let header = Keyring::parse(&keyring)?.header();
-    let secrets = secrets(env, keyring.clone(), with, Purpose::Read).await?;
     Ok(Rewritten { keyring, header, secrets })
 }
 
@@ -463,13 +327,13 @@ struct Editable {
 impl Editable {
     /// Every store must answer: a store that missed the new keyring would go on with the old one.
     async fn open(env: &Env, stores: &[NamedStore], with: &UnlockWith) -> Result<Self> {
-        let bytes = newest_keyring(stores).await.map_err(|error| match error.kind() {
+        let opened = open_in_force(env, stores, with, Purpose::Write).await;
+        let (bytes, secrets) = opened.map_err(|error| match error.kind() {
             ErrorKind::Unreachable => error.context("every store must answer"),
             _ => error,
         })?;
         let ring = Keyring::parse(&bytes)?;
         let (header, slots) = (ring.header(), ring.slots().to_vec());
-        let secrets = secrets(env, bytes.clone(), with, Purpose::Write).await?;
         let number = header.number.checked_add(1);
         let number = number.ok_or_else(|| Error::new(ErrorKind::Damaged, "the keyring's number is at its end"))?;
         Ok(Self { secrets, slots, features: header.features, number })

@@ -25,6 +25,7 @@ mod glob;
 mod heads;
 mod heal;
 mod held;
+mod keyring;
 mod keys;
 mod list;
 mod locations;
@@ -81,10 +82,10 @@ pub use glob::Glob;
 pub use heads::{Heads, KnownHeads, Rejected, SnapshotInfo, heads, heads_since, heads_with_tags};
 pub use heal::{HealOutcome, Healed, HealedBy, heal};
 pub use held::{Loss, losses};
+pub use keyring::{foreign_keyrings, is_keyring, keyring, keyring_for, newest_keyring, signed_keyring};
 pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
-    is_keyring, issue_pruner, keyring, newest_keyring, put_back_keyring, recover_writer, rehearse, remove_slot,
-    repository_of, rotate, signed_keyring, unlock, unlock_by,
+    issue_pruner, put_back_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock, unlock_by,
 };
 pub use list::{Visit, kind_and_size, list};
 pub use locks::{LockOutcome, LockWish, extend_locks};

@@ -5,7 +5,7 @@ use crate::candidate::{CANDIDATES_MAX, candidate_name};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::{open_manifest, read_manifest};
-use crate::keys::require_at;
+use crate::keyring::require_at;
 use crate::list::kind_and_size;
 use crate::locations::{CopyNumber, Locations, LocationsBuilder, SegmentPlace};
 use crate::store::NamedStore;

@@ -6,7 +6,7 @@ use crate::candidate::put_whole;
 use crate::damage::Damage;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::require;
+use crate::keyring::require;
 use crate::spool::SPOOL;
 use crate::state::State;
 use crate::store::NamedStore;

@@ -6,7 +6,7 @@ use crate::condemned::{CONDEMNED, Condemned};
 use crate::damage::Damage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::held;
-use crate::keys::{KEYRINGS, is_foreign};
+use crate::keyring::{KEYRINGS, is_foreign};
 use crate::spool;
 use crate::state::State;
 use crate::store::{LISTING_LIMIT, ListedObject, NamedStore};

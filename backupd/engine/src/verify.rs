@@ -8,7 +8,7 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gaps::gaps;
 use crate::heads::{read_manifest, read_signed};
-use crate::keys::{KEYRINGS, require_at};
+use crate::keyring::{KEYRINGS, require_at};
 use crate::locations::Locations;
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::read::{Reader, read_index};

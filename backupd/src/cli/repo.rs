@@ -10,8 +10,9 @@ use anyhow::{Context, ensure};
 use backup_engine::store::AsOfStore;
 use backup_engine::{
     Env, Error, ErrorKind, NamedStore, OpenKey, Passphrase, PrunerCredential, RepositoryId, SnapshotInfo, StoreLimits,
-    WriterCredential,
+    UnlockWith, WriterCredential,
 };
+use bytes::Bytes;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,9 +75,13 @@ impl Repository {
     /// The read key, and a new pruner of the repository: both come from the keyring, so an open key file is not enough.
     pub async fn unlock_to_prune(&self) -> anyhow::Result<(OpenKey, PrunerCredential)> {
         let with = UnlockArgs::default().find(None)?;
-        let open = backup_engine::unlock(&self.env, &self.store, &with).await?;
-        let keyring = backup_engine::keyring(&self.env, &self.store).await?;
+        let keyring = self.keyring_for(&with).await?;
+        let open = backup_engine::unlock_by(&self.env, keyring.clone(), &with).await?;
         Ok((open, backup_engine::issue_pruner(&self.env, keyring, &with).await?))
+    }
+
+    async fn keyring_for(&self, with: &UnlockWith) -> backup_engine::Result<Bytes> {
+        backup_engine::keyring_for(&self.env, std::slice::from_ref(&self.store), with).await
     }
 
     /// The writer's keys from the state folder, so that a snapshot derives nothing slowly; made anew when they are gone.
@@ -85,7 +90,7 @@ impl Repository {
             return Ok(kept);
         }
         let with = UnlockArgs::default().find(None)?;
-        let keyring = backup_engine::keyring(&self.env, &self.store).await?;
+        let keyring = self.keyring_for(&with).await?;
         let writer = backup_engine::recover_writer(&self.env, keyring, &with).await?;
         self.keep_writer(&writer);
         Ok(writer)

@@ -99,3 +99,49 @@ fn a_kit_of_before_a_rotation_is_told_until_it_is_made_current() {
     assert!(kit["slots"][0].as_str().unwrap().starts_with("paper-key "), "{}", kit["slots"]);
     wait_until(|| !is_told());
 }
+
+#[test]
+fn a_note_that_nobody_can_read_says_nothing_of_the_kit() {
+    let p = Practice::new("");
+    fs::write(p.at("p/kit.note"), "{").unwrap();
+    let _serve = p.start("serve");
+    wait_until(|| {
+        let status = p.ask("serve", &["status"]);
+        let alerts = status["alerts"].as_array().unwrap();
+        alerts.iter().any(|alert| alert["kind"] == "kit-stale" && alert["subject"].is_null())
+    });
+    p.run(&["keys", "kit", "--config", &p.at("p/serve.toml"), "--kit", &p.at("kit")]);
+    let note: Value = serde_json::from_slice(&fs::read(p.at("p/kit.note")).unwrap()).unwrap();
+    assert_eq!(note["keyring"], 1);
+}
+
+#[test]
+fn a_keyring_that_somebody_else_put_into_a_store_stops_no_rotation_and_is_named() {
+    let (p, other) = (Practice::new(""), Practice::new(""));
+    rotate(&other, false);
+    rotate(&other, false);
+    let foreign = newest_keyring(&other.at("one"));
+    let planted = PathBuf::from(p.at("one")).join("keyring").join(foreign.file_name().unwrap());
+    fs::copy(&foreign, &planted).unwrap();
+    rotate(&p, true);
+    assert_eq!(kit_number(&p), 2);
+    let (config, paper) = (p.at("p/serve.toml"), p.at("kit/paper-key.txt"));
+    let listed = p.output(&["keys", "list", "--config", &config]);
+    let rows = String::from_utf8(listed.stdout).unwrap();
+    assert!(!listed.status.success() && rows.contains("somebody else writes into the store"), "{rows}");
+    assert!(rows.contains("keyring at one: number 2, epoch 2"), "{rows}");
+    // A slot that was taken out opens an older keyring still, which must not become the newest again.
+    p.run(&["keys", "add-slot", "paper-key", "--config", &config, "--paper-key-file", &paper, "--out", &p.at("new")]);
+    let slots: Value = serde_json::from_slice(&fs::read(p.at("kit/kit.json")).unwrap()).unwrap();
+    let first = slots["slots"][0].as_str().unwrap().rsplit(' ').next().unwrap().to_owned();
+    p.run(&["keys", "remove-slot", &first, "--config", &config, "--paper-key-file", &p.at("new")]);
+    let refused = p.output(&["keys", "rotate", "--config", &config, "--paper-key-file", &paper]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("does not open this repository's keyring"), "{said}");
+    p.run(&["keys", "rotate", "--config", &config, "--paper-key-file", &p.at("new")]);
+}
+
+fn kit_number(p: &Practice) -> u64 {
+    let note: Value = serde_json::from_slice(&fs::read(p.at("p/kit.note")).unwrap()).unwrap();
+    note["keyring"].as_u64().unwrap()
+}

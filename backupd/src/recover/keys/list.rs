@@ -53,10 +53,29 @@ async fn keyrings(target: &Target) -> anyhow::Result<Vec<(String, backup_engine:
     if let Some((_, kit)) = &target.kit {
         found.push(("kit".to_owned(), Ok(kit.keyring()?)));
     }
+    let catalog = target.catalog();
     for store in &target.stores {
-        found.push((store.name.clone(), backup_engine::keyring(&target.env, store).await));
+        let keyring = match &catalog {
+            Some(catalog) => backup_engine::signed_keyring(catalog, std::slice::from_ref(store)).await,
+            None => backup_engine::keyring(&target.env, store).await,
+        };
+        found.push((store.name.clone(), keyring));
     }
     Ok(found)
+}
+
+/// Keyrings that somebody else put into a store. Only a key file of this machine tells them from the repository's own.
+async fn foreign(target: &Target) -> Vec<Row> {
+    let Some(catalog) = target.catalog() else { return Vec::new() };
+    let mut rows = Vec::new();
+    for store in &target.stores {
+        // What cannot be listed has a row already.
+        for name in backup_engine::foreign_keyrings(&catalog, store).await.unwrap_or_default() {
+            let note = format!("{name} is not signed by this repository: somebody else writes into the store");
+            rows.push(row("keyring", store.name.clone(), false, note));
+        }
+    }
+    rows
 }
 
 /// The highest number of all keyrings that were found.
@@ -95,6 +114,7 @@ pub async fn list(target: &TargetArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
     let number = in_force.map_or(0, |(number, _)| number);
     rows.extend(keyrings.into_iter().map(|(place, bytes)| keyring_row(&place, bytes, number)));
+    rows.extend(foreign(&target).await);
     Ok(tell(&rows, json))
 }
 

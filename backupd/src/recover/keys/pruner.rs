@@ -30,7 +30,7 @@ pub async fn make(args: &Pruner, json: bool) -> anyhow::Result<ExitCode> {
     let target = args.target.find().await?;
     let with = args.unlock.find(target.kit_path())?;
     let store = target.stores.first().context("the practice has no store")?;
-    let keyring = backup_engine::keyring(&target.env, store).await?;
+    let keyring = backup_engine::keyring_for(&target.env, std::slice::from_ref(store), &with).await?;
     let pruner = backup_engine::issue_pruner(&target.env, keyring, &with).await?;
     let open = match &args.open_key {
         Some(path) => Some((path, backup_engine::unlock(&target.env, store, &with).await?)),

@@ -145,7 +145,7 @@ pub async fn remove(args: &RemoveSlot, json: bool) -> anyhow::Result<ExitCode> {
     let id = args.id.parse().map_err(|_| Usage(format!("{} is no slot id: see `backupd keys list`", args.id)))?;
     let target = args.target.find().await?;
     let with = args.unlock.find(target.kit_path())?;
-    let newest = backup_engine::newest_keyring(&target.stores).await?;
+    let newest = backup_engine::keyring_for(&target.env, &target.stores, &with).await?;
     let slot = backup_engine::describe_keyring(&newest)?.1.into_iter().find(|slot| slot.id == id);
     let written = remove_slot(&target.env, &target.stores, &with, id).await?;
     let updated = target.write_keys(&written)?;

@@ -8,7 +8,7 @@ use crate::secret;
 use crate::settings::{ClientSettings, MaintainSettings, ServeSettings, VerifierSettings};
 use crate::stores;
 use anyhow::{Context, ensure};
-use backup_engine::{Env, FormatError, NamedStore, Rewritten, WriterCredential};
+use backup_engine::{CatalogKey, Env, FormatError, NamedStore, OpenKey, Rewritten, WriterCredential};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -118,6 +118,14 @@ impl Target {
             }
         }
         Ok(())
+    }
+
+    /// The catalog key, where a key file of this machine holds it: it tells the repository's own keyrings from others.
+    pub fn catalog(&self) -> Option<CatalogKey> {
+        let read = |path: &Option<PathBuf>| secret::read(path.as_ref().filter(|path| path.exists())?).ok();
+        let writer = read(&self.writer).and_then(|bytes| WriterCredential::from_bytes(&bytes).ok());
+        let open = || read(&self.open).and_then(|bytes| OpenKey::from_bytes(&bytes).ok());
+        writer.map(|writer| writer.catalog().clone()).or_else(|| open().map(|open| open.catalog().clone()))
     }
 
     pub fn kit_path(&self) -> Option<&Path> {
