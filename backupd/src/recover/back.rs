@@ -1,11 +1,12 @@
 //! `backupd recover`: an empty machine, the kit, the paper key and ONE store; afterwards everything can be started.
 
-use super::ended::{self, Outcome, Skipped, Taken, Why, time};
+use super::choose::{Lack, older};
+use super::ended::{self, Filled, Outcome, Taken};
 use super::kit::{Kit, KitStore, SavedFile};
 use super::layout;
 use super::note::KitNote;
 use super::unlock::UnlockArgs;
-use crate::cli::{Bars, Usage};
+use crate::cli::Usage;
 use crate::names::quoted;
 use crate::secret;
 use crate::settings::{
@@ -14,13 +15,12 @@ use crate::settings::{
 use crate::sources::{PRACTICE_PART, SealedFacts};
 use anyhow::{Context, ensure};
 use backup_engine::{
-    Env, ErrorKind, NamedStore, OpenKey, PrunerCredential, RestoreRequest, SnapshotInfo, UnlockWith, WriterCredential,
+    Env, ErrorKind, NamedStore, OpenKey, PrunerCredential, SnapshotInfo, UnlockWith, WriterCredential,
     describe_keyring, repository_of,
 };
 use backup_report::ReportSigner;
 use bytes::Bytes;
 use clap::Args;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,20 +60,20 @@ pub struct RecoverArgs {
     pub json: bool,
 }
 
-struct Recovery {
-    env: Env,
+pub(super) struct Recovery {
+    pub(super) env: Env,
     kit: Kit,
-    store: NamedStore,
-    open: OpenKey,
+    pub(super) store: NamedStore,
+    pub(super) open: OpenKey,
     writer: WriterCredential,
     /// For a maintenance that prunes.
     pruner: PrunerCredential,
     dir: PathBuf,
     /// An earlier attempt was interrupted.
-    resumed: bool,
-    /// Snapshots before this one are left out.
-    from: Option<String>,
-    json: bool,
+    pub(super) resumed: bool,
+    /// Snapshots newer than this one are left out.
+    pub(super) from: Option<String>,
+    pub(super) json: bool,
 }
 
 pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
@@ -116,7 +116,7 @@ async fn keyring(env: &Env, kit: &Kit, store: &NamedStore, with: &UnlockWith) ->
     };
     let found = match &open {
         Some(open) => backup_engine::signed_keyring(open.catalog(), std::slice::from_ref(store)).await,
-        None => backup_engine::keyring(env, store).await,
+        None => backup_engine::keyring_for(env, std::slice::from_ref(store), with).await,
     };
     match (found, &kept) {
         (Ok(found), Some(kept)) if is_ours(&found) && number(kept) > number(&found) => {
@@ -249,28 +249,21 @@ fn absent_key_files(settings: &Path) -> Vec<PathBuf> {
     files.filter(|file| !file.exists()).collect()
 }
 
-fn remove_if_there(dir: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("the staging folder"),
-        _ => Ok(()),
-    }
-}
-
 impl Recovery {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let staging = self.dir.join(STAGING);
-        let (mut snapshots, mut skipped, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut chosen, mut skipped) = (Vec::new(), Vec::new());
         for candidates in self.candidates().await? {
-            let (info, fetched) = self.newest_whole(candidates, &staging, &mut skipped).await?;
-            snapshots.push(info);
-            bytes += fetched;
+            chosen.push(self.newest_whole(candidates, &staging, &mut skipped).await?);
         }
-        snapshots.sort_by_key(|s| std::cmp::Reverse(s.taken_unix_ms));
+        chosen.sort_by_key(|chosen| std::cmp::Reverse(chosen.info.taken_unix_ms));
+        let snapshots: Vec<_> = chosen.iter().map(|chosen| chosen.info.clone()).collect();
         let damaged = self.damaged_originals(&snapshots).await;
         self.note_placing(&staging, &snapshots)?;
         // Settings first: they say where the rest goes. The newest snapshot's are put down first and stay.
-        for info in &snapshots {
-            let practice = staging.join(&info.source).join(PRACTICE_PART);
+        let newest = snapshots.iter().map(|info| staging.join(&info.source));
+        let older = chosen.iter().filter(|chosen| chosen.filled.is_some()).map(|chosen| older(&staging, &chosen.info));
+        for practice in newest.chain(older).map(|restored| restored.join(PRACTICE_PART)) {
             if practice.is_dir() {
                 layout::merge(&practice, &self.dir)?;
             }
@@ -303,10 +296,17 @@ impl Recovery {
             store: self.store.name.clone(),
             snapshots: snapshots.iter().map(|s| s.id.to_string()).collect(),
             taken_unix_ms: snapshots.iter().map(|s| s.taken_unix_ms).max().unwrap_or(0),
-            partial: snapshots.iter().filter(|info| info.partial).map(Taken::of).collect(),
+            partial: chosen.iter().filter(|c| c.lack == Lack::Records).map(|c| Taken::of(&c.info)).collect(),
+            filled: chosen.iter().filter_map(Filled::of).collect(),
+            kept_absent: serve
+                .keep
+                .iter()
+                .filter(|kept| !kept.exists())
+                .map(|kept| kept.display().to_string())
+                .collect(),
             damaged: damaged.iter().map(Taken::of).collect(),
             skipped,
-            bytes,
+            bytes: chosen.iter().map(|chosen| chosen.bytes).sum(),
             into: self.dir.display().to_string(),
             commands: daemons.into_iter().filter_map(|(name, file)| Some(start_command(name, file?))).collect(),
             absent: absent.iter().map(|file| file.display().to_string()).collect(),
@@ -326,97 +326,6 @@ impl Recovery {
             }
         }
         damaged
-    }
-
-    /// The snapshots of every source, newest first.
-    async fn candidates(&self) -> anyhow::Result<Vec<Vec<SnapshotInfo>>> {
-        let heads = backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(&self.store)).await?;
-        let mut snapshots = heads.snapshots;
-        if let Some(from) = &self.from {
-            let fits = |s: &SnapshotInfo| s.id.to_string().starts_with(from.as_str());
-            let at = snapshots.iter().position(fits);
-            let at = at.with_context(|| format!("store {} holds no snapshot {from}", self.store.name))?;
-            ensure!(
-                snapshots.iter().filter(|s| fits(s)).count() == 1,
-                Usage(format!("--snapshot {from}: several begin so, give more digits"))
-            );
-            snapshots.drain(..at);
-        }
-        let mut by_source: BTreeMap<String, Vec<SnapshotInfo>> = BTreeMap::new();
-        for info in snapshots {
-            by_source.entry(info.source.clone()).or_default().push(info);
-        }
-        ensure!(!by_source.is_empty(), "store {} holds no snapshot: try another store of the kit", self.store.name);
-        Ok(by_source.into_values().collect())
-    }
-
-    /// Fetches the newest that is whole; where the store has lost a part of it, the one before. Where none is, the newest of those
-    /// that lacked files when they were taken: less than everything is more than nothing, and it is told.
-    async fn newest_whole(
-        &self,
-        candidates: Vec<SnapshotInfo>,
-        staging: &Path,
-        skipped: &mut Vec<Skipped>,
-    ) -> anyhow::Result<(SnapshotInfo, u64)> {
-        let order: Vec<_> = candidates.iter().map(|info| info.id).collect();
-        // What somebody asked for by its id is what comes back, also when it lacked files.
-        let is_asked =
-            |info: &SnapshotInfo| self.from.as_ref().is_some_and(|from| info.id.to_string().starts_with(from));
-        let (partial, whole): (Vec<_>, Vec<_>) =
-            candidates.into_iter().partition(|info| info.partial && !is_asked(info));
-        let mut last = None;
-        for info in whole.into_iter().chain(partial.iter().cloned()) {
-            let into = staging.join(&info.source);
-            match self.fetch(&info, &into).await {
-                Ok(bytes) => {
-                    let newer: Vec<_> = order.iter().take_while(|id| **id != info.id).collect();
-                    let told = |id| skipped.iter().any(|skipped: &Skipped| skipped.taken.id == id);
-                    let passed: Vec<_> = partial
-                        .into_iter()
-                        .filter(|passed| newer.contains(&&passed.id) && !told(passed.id.to_string()))
-                        .collect();
-                    for passed in passed {
-                        let at = time(passed.taken_unix_ms);
-                        eprintln!(
-                            "backupd: snapshot {} of {at} lacks files: passed over; `--snapshot` with its id brings back what it has",
-                            passed.id
-                        );
-                        skipped.push(Skipped { taken: Taken::of(&passed), why: Why::Partial });
-                    }
-                    return Ok((info, bytes));
-                }
-                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                    let at = time(info.taken_unix_ms);
-                    eprintln!("backupd: snapshot {} of {at} is not whole here: {error}", info.id);
-                    eprintln!("backupd: going back to the one before; another store of the kit may have the newer one");
-                    remove_if_there(&into)?;
-                    skipped.push(Skipped { taken: Taken::of(&info), why: Why::Damaged });
-                    last = Some(error);
-                }
-                Err(error) => return Err(error).context(format!("store {}", self.store.name)),
-            }
-        }
-        let gone = || format!("store {} has no snapshot that is whole: try another store of the kit", self.store.name);
-        Err(last.map_or_else(|| anyhow::anyhow!(gone()), |error| anyhow::Error::from(error).context(gone())))
-    }
-
-    async fn fetch(&self, info: &SnapshotInfo, into: &Path) -> backup_engine::Result<u64> {
-        let restore = async || {
-            let bars = Bars::new(self.json);
-            let request = RestoreRequest { into: into.to_owned(), overwrite: false, ..RestoreRequest::default() };
-            let restored = backup_engine::restore(&self.env, &self.open, &self.store, info.id, request, &bars).await;
-            bars.finish();
-            restored.map(|outcome| outcome.bytes)
-        };
-        match restore().await {
-            // What an interrupted attempt left is of another snapshot: of this one the restore would have gone on.
-            Err(error)
-                if self.resumed && error.kind() == ErrorKind::Misconfigured && fs::remove_dir_all(into).is_ok() =>
-            {
-                restore().await
-            }
-            restored => restored,
-        }
     }
 
     /// Parts of two snapshots must never lie together: an interrupted attempt goes on with its own or not at all.

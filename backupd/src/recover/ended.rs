@@ -2,6 +2,7 @@
 //! once more, knows that everything is in place.
 
 use super::back::STAGING;
+use super::choose::Chosen;
 use super::kit::Kit;
 use crate::cli::Usage;
 use crate::secret;
@@ -22,9 +23,15 @@ pub struct Outcome {
     pub store: String,
     pub snapshots: Vec<String>,
     pub taken_unix_ms: i64,
-    /// Those that lack files which could not be read when they were taken: the store holds no whole one.
+    /// Those that lack records which could not be read when they were taken: the store holds no whole one, or it was asked for.
     #[serde(default)]
     pub partial: Vec<Taken>,
+    /// Those whose settings and keys came in part from an older one.
+    #[serde(default)]
+    pub filled: Vec<Filled>,
+    /// Kept files and folders that no snapshot brought back.
+    #[serde(default)]
+    pub kept_absent: Vec<String>,
     /// Those whose original was damaged already when they were taken.
     pub damaged: Vec<Taken>,
     pub skipped: Vec<Skipped>,
@@ -50,6 +57,20 @@ impl Taken {
     }
 }
 
+/// A snapshot, and the older one that kept files came from.
+#[derive(Serialize, Deserialize)]
+pub struct Filled {
+    #[serde(flatten)]
+    pub taken: Taken,
+    pub from: Taken,
+}
+
+impl Filled {
+    pub(super) fn of(chosen: &Chosen) -> Option<Self> {
+        Some(Self { taken: Taken::of(&chosen.info), from: Taken::of(chosen.filled.as_ref()?) })
+    }
+}
+
 /// A snapshot newer than the one that came back.
 #[derive(Serialize, Deserialize)]
 pub struct Skipped {
@@ -63,7 +84,7 @@ pub struct Skipped {
 pub enum Why {
     /// The store has lost a part of it.
     Damaged,
-    /// It lacks files that could not be read when it was taken.
+    /// It lacks records that could not be read when it was taken.
     Partial,
 }
 
@@ -149,6 +170,8 @@ impl Outcome {
             "snapshots": self.snapshots,
             "taken_unix_ms": self.taken_unix_ms,
             "partial": self.partial.iter().map(|taken| &taken.id).collect::<Vec<_>>(),
+            "filled": self.filled,
+            "kept_absent": self.kept_absent,
             "damaged_originals": self.damaged.iter().map(|taken| &taken.id).collect::<Vec<_>>(),
             "skipped": self.skipped,
             "bytes": self.bytes,
@@ -162,13 +185,28 @@ impl Outcome {
         say!("{} is back in {} as of {}.", self.practice, self.into, time(self.taken_unix_ms));
         for taken in &self.partial {
             say!(
-                "{} holds no whole snapshot of {}: what came back is of {} and LACKS files that could not be read when it was taken.",
-                self.store,
+                "What came back of {} is of {} and LACKS records that could not be read when this snapshot was taken.",
                 taken.source,
                 time(taken.taken_unix_ms)
             );
             say!("`backupd ls --unreadable --snapshot {}` names them, once `verifier` runs.", taken.id);
             say!("Before anybody works with it, try another store of the kit, in another empty folder.");
+        }
+        for Filled { taken, from } in &self.filled {
+            say!(
+                "Settings or keys could not be read when this snapshot of {} was taken: those came from the one of {}.",
+                taken.source,
+                time(from.taken_unix_ms)
+            );
+        }
+        if !self.kept_absent.is_empty() {
+            say!(
+                "`keep` in the settings of `serve` names these, and the snapshots did not have them. Make them anew, or"
+            );
+            say!("recover from another store of the kit into another empty folder and take them from there:");
+            for kept in &self.kept_absent {
+                say!("  {kept}");
+            }
         }
         for taken in &self.damaged {
             say!(

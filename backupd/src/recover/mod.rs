@@ -1,6 +1,7 @@
 //! Beginning and beginning again: keys and stores of a new practice, the recovery kit, and a practice brought back from it.
 
 mod back;
+mod choose;
 mod ended;
 mod init;
 mod keys;

@@ -294,8 +294,15 @@ fn a_kit_that_no_longer_opens_a_store_is_told_until_it_is_made_current() {
     p.run(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("other")]);
 }
 
+/// Recovers from store `two`, and what the command says of it.
+fn recover(p: &Practice, into: &str, more: &[&str]) -> Value {
+    let (kit, into) = (p.at("kit"), p.at(into));
+    let said = p.run(&[&["recover", "--json", "--kit", &kit, "--store", "two", "--into", &into][..], more].concat());
+    serde_json::from_str(said.lines().last().unwrap()).unwrap()
+}
+
 #[test]
-fn a_source_with_nothing_but_partial_snapshots_comes_back_and_it_is_said() {
+fn a_kept_file_that_no_snapshot_has_is_named_after_a_recovery() {
     let p = Practice::new("");
     change(&p, "p/serve.toml", "keep = [\"verifier.toml\"]", "keep = [\"verifier.toml\", \"never-there.toml\"]");
     p.open_emr();
@@ -305,41 +312,43 @@ fn a_source_with_nothing_but_partial_snapshots_comes_back_and_it_is_said() {
     assert_eq!(newest["partial"], true, "{newest}");
     serve.stop();
     fs::remove_dir_all(p.at("p")).unwrap();
-    let recover = |into: &str, more: &[&str]| {
-        let (kit, into) = (p.at("kit"), p.at(into));
-        p.run(&[&["recover", "--kit", &kit, "--store", "two", "--into", &into][..], more].concat())
-    };
-    let said = recover("p", &[]);
-    assert!(said.contains("holds no whole snapshot of emr") && said.contains("LACKS"), "{said}");
+    let said = p.run(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("p")]);
+    assert!(said.contains("Make them anew") && said.contains(&p.at("p/never-there.toml")), "{said}");
+    assert!(!said.contains("LACKS records"), "{said}");
     assert_eq!(fs::read(p.at("p/emr/attachments/Jane-Doe-1970.txt")).unwrap(), b"record of Jane");
-    let told = recover("again", &["--json"]);
-    let told: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
-    assert_eq!(told["partial"], serde_json::json!([newest["id"]]), "{told}");
-    assert_eq!(told["snapshots"], told["partial"]);
+    let told = recover(&p, "again", &[]);
+    assert_eq!(told["kept_absent"], serde_json::json!([p.at("again/never-there.toml")]), "{told}");
+    assert_eq!((&told["snapshots"], &told["partial"]), (&serde_json::json!([newest["id"]]), &serde_json::json!([])));
 }
 
 #[test]
-fn the_snapshot_that_was_asked_for_comes_back_also_when_it_lacks_a_kept_file() {
+fn the_newest_records_come_back_and_the_key_that_their_snapshot_lacks_from_an_older_one() {
     let p = Practice::new("");
+    fs::create_dir(p.at("p/ca")).unwrap();
+    fs::write(p.at("p/ca/practice-ca.key"), "the key of the practice's authority").unwrap();
+    change(&p, "p/serve.toml", "keep = [\"verifier.toml\"]", "keep = [\"verifier.toml\", \"ca\"]");
     p.open_emr();
     let mut serve = p.start("serve");
     let whole = p.ask("serve", &["snapshot"]);
+    // Gone, and no copy of it either.
+    fs::remove_dir_all(p.at("p/ca")).unwrap();
+    fs::remove_dir_all(p.at("p/state/kept")).unwrap();
+    fs::write(p.at("data/letter"), "entered since").unwrap();
+    let newest = p.ask("serve", &["snapshot"]);
+    assert_eq!((&whole["partial"], &newest["partial"]), (&false.into(), &true.into()), "{newest}");
     serve.stop();
-    change(&p, "p/serve.toml", "keep = [\"verifier.toml\"]", "keep = [\"verifier.toml\", \"never-there.toml\"]");
-    let mut serve = p.start("serve");
-    let asked = p.ask("serve", &["snapshot"]);
-    assert_eq!((&whole["partial"], &asked["partial"]), (&false.into(), &true.into()), "{asked}");
-    serve.stop();
-    let recover = |into: &str, more: &[&str]| {
-        let (kit, into) = (p.at("kit"), p.at(into));
-        let said =
-            p.run(&[&["recover", "--json", "--kit", &kit, "--store", "two", "--into", &into][..], more].concat());
-        serde_json::from_str::<Value>(said.lines().last().unwrap()).unwrap()
-    };
-    assert_eq!(recover("newest", &[])["snapshots"], serde_json::json!([whole["id"]]));
-    let id = asked["id"].as_str().unwrap();
-    let told = recover("asked", &["--snapshot", &id[..12]]);
-    assert_eq!((&told["snapshots"], &told["partial"]), (&serde_json::json!([id]), &serde_json::json!([id])), "{told}");
+    let told = recover(&p, "other", &[]);
+    assert_eq!(told["snapshots"], serde_json::json!([newest["id"]]), "{told}");
+    assert_eq!((&told["filled"][0]["id"], &told["filled"][0]["from"]["id"]), (&newest["id"], &whole["id"]), "{told}");
+    assert_eq!((&told["skipped"], &told["kept_absent"]), (&serde_json::json!([]), &serde_json::json!([])), "{told}");
+    assert_eq!(fs::read_to_string(p.at("other/emr/attachments/letter")).unwrap(), "entered since");
+    let key = fs::read_to_string(p.at("other/ca/practice-ca.key")).unwrap();
+    assert_eq!(key, "the key of the practice's authority");
+    // The older one is what comes back when it is asked for.
+    let id = whole["id"].as_str().unwrap();
+    let told = recover(&p, "asked", &["--snapshot", &id[..12]]);
+    assert_eq!((&told["snapshots"], &told["filled"]), (&serde_json::json!([id]), &serde_json::json!([])), "{told}");
+    assert!(!std::path::Path::new(&p.at("asked/emr/attachments/letter")).exists());
 }
 
 #[test]

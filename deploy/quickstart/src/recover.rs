@@ -96,9 +96,12 @@ struct Recovered {
     taken_unix_ms: i64,
     /// Snapshots that came back and whose original was damaged when they were taken.
     damaged_originals: Vec<String>,
-    /// Snapshots that came back without files that could not be read when they were taken: the store has no whole one.
+    /// Snapshots that came back without records that could not be read when they were taken: the store has no whole one.
     #[serde(default)]
     partial: Vec<String>,
+    /// Settings and keys that no snapshot brought back.
+    #[serde(default)]
+    kept_absent: Vec<String>,
     /// Newer snapshots that the store no longer has whole.
     skipped: Vec<Skipped>,
 }
@@ -124,11 +127,18 @@ impl Recovered {
                 .to_owned()
         });
         let partial = (!self.partial.is_empty()).then(|| {
-            "This store has no whole snapshot: what came back lacks files that could not be read when it was taken. If another \
+            "This store has no whole snapshot: what came back lacks records that could not be read when it was taken. If another \
              store is left, recover from it into another folder, and compare, before anybody works with this one."
                 .to_owned()
         });
-        let told: Vec<String> = self.skipped_words().into_iter().chain(partial).chain(damaged).collect();
+        let kept = (!self.kept_absent.is_empty()).then(|| {
+            format!(
+                "These settings or keys were gone when the snapshot was taken, and did not come back: {}. Another store may have \
+                 them in an older snapshot.",
+                self.kept_absent.join(", ")
+            )
+        });
+        let told: Vec<String> = self.skipped_words().into_iter().chain(partial).chain(kept).chain(damaged).collect();
         (!told.is_empty()).then(|| told.join("\n  !! "))
     }
 
@@ -341,6 +351,8 @@ mod tests {
         let partial =
             br#"{"event":"recovered","taken_unix_ms":1000,"partial":["ab"],"damaged_originals":[],"skipped":[]}"#;
         assert!(Recovered::of(partial).unwrap().missing().unwrap().contains("no whole snapshot"));
+        let absent = br#"{"event":"recovered","taken_unix_ms":1000,"kept_absent":["/p/ca"],"damaged_originals":[],"skipped":[]}"#;
+        assert!(Recovered::of(absent).unwrap().missing().unwrap().contains("/p/ca"));
         assert!(Recovered::of(b"").is_err());
     }
 
