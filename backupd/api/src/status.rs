@@ -240,6 +240,8 @@ words! {
         HeadFork,
         HeadGap,
         DaemonUnreachable,
+        /// The console cannot write its database: it neither opens nor sends any other alert.
+        ConsoleUnwritable,
         HostCritical,
         Test,
     }

@@ -4,6 +4,7 @@ use crate::accounts::{self, AccountError, SignedIn};
 use crate::alerts::deliver::Sender;
 use crate::alerts::mail::Mailer;
 use crate::alerts::state::{Channel, Rules};
+use crate::alerts::unwritten::Unwritten;
 use crate::alerts::webhook::Hook;
 use crate::clock::Clock;
 use crate::daemons::{Daemons, Pictures};
@@ -42,6 +43,7 @@ pub struct App {
     pub pictures: Pictures,
     pub jobs: Jobs,
     pub rules: Rules,
+    pub unwritten: Unwritten,
     pub heartbeat: Option<Heartbeat>,
     pub agent_client: reqwest::Client,
     pub throttle: Throttle,
@@ -86,6 +88,7 @@ impl App {
             db,
             clock,
             rules,
+            unwritten: Unwritten::default(),
             agent_client,
         };
         Ok((Arc::new(app), senders))

@@ -189,6 +189,36 @@ async fn a_silent_store_arrives_by_mail_and_webhook_until_it_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_console_that_cannot_write_says_so_and_says_when_it_can_again() {
+    let (port, mails) = smtp().await;
+    let mut console = Console::new(&format!(
+        "[mail]\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nfrom = \"holdfast@practice.example\"\n\
+         to = [\"it@practice.example\"]\n"
+    ));
+    let wrong = Arc::new(Mutex::new(status()));
+    let daemon = fake_serve(&console, wrong.clone());
+    for sender in console.senders.drain(..) {
+        tokio::spawn(deliver::run(console.app.clone(), sender));
+    }
+    let writable = |is: bool| console.app.db.read(|db| db.pragma_update(None, "query_only", !is)).unwrap();
+    writable(false);
+    wrong.lock().unwrap().alerts.push(Alert {
+        kind: AlertKind::StoreCorrupt,
+        severity: Severity::Critical,
+        subject: Some("provider-north".into()),
+        since_unix_ms: 1,
+    });
+    poll::serve(&console.app).await.unwrap_err();
+    let find = |what: &str| mails.lock().unwrap().iter().find(|mail| mail.contains(what)).cloned();
+    until("the mail from memory", || find("records and sends no other alerts")).await;
+    writable(true);
+    poll::serve(&console.app).await.unwrap();
+    until("what could not be told", || find("A store returned an object with changed bytes")).await;
+    until("its end", || find("Closed: The console cannot write")).await;
+    daemon.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_falls_silent_is_an_alert_after_two_looks_and_keeps_the_others_open() {
     let console = Console::new("");
     let wrong = Arc::new(Mutex::new(status()));

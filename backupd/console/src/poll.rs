@@ -120,7 +120,9 @@ fn settle<T>(app: &App, source: &str, seen: &Seen<T>, facts: &[Fact]) -> rusqlit
 }
 
 fn reconcile(app: &App, source: &str, look: &Look<'_>) -> rusqlite::Result<()> {
-    app.db.write(|tx| app.rules.reconcile(tx, app.now_ms(), source, look))
+    let written = app.db.write(|tx| app.rules.reconcile(tx, app.now_ms(), source, look));
+    app.unwritten.note(app.now_ms(), source, &written);
+    written
 }
 
 async fn beat(app: &App, beat: Beat, news: Option<String>) -> rusqlite::Result<()> {

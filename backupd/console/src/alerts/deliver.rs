@@ -2,6 +2,7 @@
 
 use crate::alerts::mail::Mailer;
 use crate::alerts::state::{AlertRow, Channel, What, by_id};
+use crate::alerts::unwritten::Told;
 use crate::alerts::webhook::Hook;
 use crate::app::App;
 use rusqlite::{Connection, OptionalExtension};
@@ -28,10 +29,11 @@ impl Sender {
         }
     }
 
-    async fn send(&self, waiting: &Waiting, now_ms: i64) -> Result<(), String> {
+    /// `delivery` is the message's number, which no other has.
+    pub(super) async fn tell(&self, delivery: i64, now_ms: i64, alert: &AlertRow, what: What) -> Result<(), String> {
         match self {
-            Self::Mail(mailer) => mailer.send(&waiting.alert, waiting.what).await,
-            Self::Webhook(hook) => hook.send(waiting.id, now_ms, &waiting.alert, waiting.what).await,
+            Self::Mail(mailer) => mailer.send(alert, what).await,
+            Self::Webhook(hook) => hook.send(delivery, now_ms, alert, what).await,
         }
     }
 }
@@ -64,12 +66,13 @@ impl Unrecorded {
 
 /// Runs until the process ends.
 pub async fn run(app: Arc<App>, sender: Sender) {
-    let (channel, mut unrecorded) = (sender.channel(), Unrecorded::default());
+    let (channel, mut unrecorded, mut told) = (sender.channel(), Unrecorded::default(), Told::default());
     loop {
+        told.keep_up(&app.unwritten, &sender, app.now_ms(), app.rules.repeat_ms).await;
         let looked = app.db.read(|db| next(db, channel, app.now_ms(), &unrecorded));
         let recorded = match looked {
             Ok(Some(waiting)) => {
-                let result = sender.send(&waiting, app.now_ms()).await;
+                let result = sender.tell(waiting.id, app.now_ms(), &waiting.alert, waiting.what).await;
                 if let Err(reason) = &result {
                     log::warn!(channel = channel.word(), reason = reason.as_str(); "alert.send-failed");
                 }

@@ -4,4 +4,5 @@ pub mod deliver;
 pub mod mail;
 pub mod state;
 pub mod text;
+pub mod unwritten;
 pub mod webhook;

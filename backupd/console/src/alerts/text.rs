@@ -40,6 +40,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         HeadFork => "Two different histories of the backup exist",
         HeadGap => "A backup is missing from the history, and nobody signed for it",
         DaemonUnreachable => "A program of the backup system does not answer",
+        ConsoleUnwritable => "The console cannot write to its disk: it records and sends no other alerts",
         HostCritical => "A server reports a critical state",
         Test => "Test of the alert channels",
     }
@@ -154,6 +155,10 @@ pub fn remedy(kind: AlertKind) -> &'static str {
             "On the server, look at the state of the named program (systemctl status) and start it. While it is \
              silent its part of this console is out of date."
         }
+        ConsoleUnwritable => {
+            "Free or add space on the disk that holds the console's `data_dir`, or mend it. The backups go on, but what is wrong \
+             with them is told to nobody until the console can write: look at `backupd status` on the server meanwhile."
+        }
         HostCritical => "Open the hosts page: it names the server, its rack and bay, and what is wrong.",
         Test => "Nothing: if you read this, the channel works. Acknowledge it in the console to close it.",
     }
@@ -266,6 +271,7 @@ mod tests {
             HeadFork,
             HeadGap,
             DaemonUnreachable,
+            ConsoleUnwritable,
             HostCritical,
             Test,
         ] {
