@@ -34,6 +34,10 @@ snapshot_uids = [$(uid appliance)]
 quorum = 2
 report_key = "report.pub"
 
+[spool]
+path = "/var/lib/holdfast/spool"
+bytes_max = 1000000000
+
 [[source]]
 name = "emr"
 kind = "appliance"

@@ -17,6 +17,8 @@ const MAINTAIN_SCHEDULE: &str = "17 * * * *";
 const PLAN_SCHEDULE: &str = "41 * * * *";
 /// A snapshot is late after three missed ones.
 const LATE_AFTER_S: u32 = 20 * 60;
+/// Room for snapshots while too few stores answer.
+const SPOOL_BYTES_MAX: u64 = 2_000_000_000;
 
 /// What travels with every snapshot, beside serve.toml, so that a lost practice comes back whole.
 const KEPT: [&str; 10] = [
@@ -103,6 +105,9 @@ fn serve(practice: &Practice) -> String {
          report_key = \"report.pub\"\n\
          practice_dir = \"..\"\n\
          keep = [{}]\n\n\
+         [spool]\n\
+         path = \"spool\"\n\
+         bytes_max = {SPOOL_BYTES_MAX}\n\n\
          [[source]]\n\
          name = \"emr\"\n\
          kind = \"appliance\"\n\
