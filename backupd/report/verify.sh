@@ -11,7 +11,7 @@ sha() { sha256sum | cut -c1-64; }
 report='' want='' sig='' pub='' proof=''
 while [ $# -gt 0 ]; do
   case $1 in --key-fingerprint|--sig|--pub|--proof) [ $# -ge 2 ] || usage;; -*) usage;; esac
-  case $1 in --key-fingerprint) want=$2;; --sig) sig=$2;; --pub) pub=$2;; --proof) proof=$2;; *) report=$1; set -- x "$@";; esac
+  case $1 in --key-fingerprint) want=$2;; --sig) sig=$2;; --pub) pub=$2;; --proof) proof=$2;; *) [ -z "$report" ] || usage; report=$1; set -- x "$@";; esac
   shift 2
 done
 [ -n "$report" ] || usage

@@ -252,6 +252,7 @@ pub(crate) mod testing {
             },
             follows: Vec::new(),
             plan_seen: None,
+            set_back: Vec::new(),
         }
     }
 }

@@ -261,8 +261,9 @@ async fn take(
     memo.finish(&indexes);
 
     let (added, plan_seen) = (sending.bytes_added, union.condemned.plan_seen());
-    let sealing = Sealing { env, writer, request, walked: &walked, taken_unix_ms, added, plan_seen };
     set_back::look(env, writer.catalog(), (source, state), (stores, &union)).await;
+    let set_back = set_back::open_of(state, source);
+    let sealing = Sealing { env, writer, request, walked: &walked, taken_unix_ms, added, plan_seen, set_back };
     let mut link = chain::next(env, state, source, &union);
     let mut sealed = sealing.seal(source, &link)?;
     let recorded = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), Standing::Unknown);

@@ -91,6 +91,11 @@ pub(crate) fn begin(env: &Env, union: &Union) -> Link {
     Link { incarnation: IncarnationId(incarnation), counter: 1, predecessor: None, seen: latest(&union.heads) }
 }
 
+/// Whether the state has no record of the source: it is new, or was lost.
+pub(crate) fn is_unknown(state: &State, source: SourceId) -> bool {
+    state.load(source.as_bytes()).and_then(|bytes| parse(&bytes)).is_none()
+}
+
 /// Whether the stores hold newer heads of the source's chain than its record knows: another copy of this machine went on.
 pub(crate) fn is_behind(state: &State, source: SourceId, union: &Union) -> bool {
     let record = state.load(source.as_bytes()).and_then(|bytes| parse(&bytes));
@@ -212,6 +217,7 @@ mod tests {
             head: HeadName { source, incarnation, counter, hash: hash((chain, counter)) },
             follows: follows.iter().copied().map(hash).collect(),
             plan_seen: None,
+            set_back: Vec::new(),
         }
     }
 

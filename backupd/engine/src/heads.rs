@@ -40,6 +40,8 @@ pub struct SnapshotInfo {
     pub follows: Vec<ObjectHash>,
     /// The newest deletion plan that its writer had seen.
     pub plan_seen: Option<[u8; 32]>,
+    /// Its source had been set back to an earlier state, and nobody had looked into it: the snapshots that hold what it lacks.
+    pub set_back: Vec<Option<SnapshotId>>,
 }
 
 /// What the stores say together.
@@ -247,6 +249,7 @@ async fn read_head_at(
         head: name,
         follows: follows(&head).copied().collect(),
         plan_seen: outer.plan_seen,
+        set_back: outer.set_back,
     };
     Ok((info, head))
 }

@@ -23,6 +23,8 @@ pub(crate) struct Sealing<'a> {
     /// Sealed bytes of packs and index objects.
     pub(crate) added: u64,
     pub(crate) plan_seen: Option<[u8; 32]>,
+    /// Snapshots that hold what this machine lacks.
+    pub(crate) set_back: Vec<Option<SnapshotId>>,
 }
 
 /// A snapshot object and its head, ready to be written.
@@ -63,6 +65,7 @@ impl Sealing<'_> {
             bytes_source: self.walked.bytes_source,
             bytes_added: self.added,
             plan_seen: self.plan_seen,
+            set_back: self.set_back.clone(),
         };
         let part = |part: &Part| PartRecord {
             name: part.name.as_bytes().to_vec(),

@@ -2,12 +2,13 @@
 //! entered since then is in the stores and not in the running records. The chain's record lies with the records on this
 //! machine and is written before each head, so neither a crash nor a lost state looks like that.
 //!
-//! It is noted, durably, before the new chain begins, as that is the last time it can be seen; a person closes it.
+//! It is noted, durably, before the new chain begins, as that is the last time it can be seen; a person closes it. Until then
+//! every snapshot says it too, so that it outlives this machine's state, and the machine itself.
 
 use crate::chain;
 use crate::env::Env;
 use crate::error::Result;
-use crate::heads::read_head;
+use crate::heads::{SnapshotInfo, read_head};
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::Union;
@@ -45,30 +46,47 @@ pub fn close_set_back(env: &Env, state_dir: &Path, is_closed: impl Fn(&SetBack) 
     Ok(any)
 }
 
-/// Notes it when the stores hold newer heads of the source's own chain than its record knows.
+/// The snapshots that hold what the source lacks, as far as nobody has looked into it.
+pub(crate) fn open_of(state: &State, source: SourceId) -> Vec<Option<SnapshotId>> {
+    noted(state).into_iter().filter(|found| found.source == source).map(|found| found.snapshot).collect()
+}
+
+/// Notes it when the stores hold newer heads of the source's own chain than its record knows; and what the newest snapshot says of
+/// it, where the record is gone.
 pub(crate) async fn look(
     env: &Env,
     catalog: &backup_format::CatalogKey,
     (source, state): (SourceId, &State),
     (stores, union): (&[NamedStore], &Union),
 ) {
-    if !chain::is_behind(state, source, union) {
+    let (behind, unknown) = (chain::is_behind(state, source, union), chain::is_unknown(state, source));
+    if !behind && !unknown {
         return;
     }
-    let mut newest = None;
+    let mut newest: Option<SnapshotInfo> = None;
     for name in latest(source, union) {
         let text = name.to_string();
         let holders = stores.iter().zip(&union.views).filter(|(_, view)| view.holds(&text)).map(|(store, _)| store);
         let (Some((info, _)), _) = read_head(catalog, None, name, holders.collect()).await else { continue };
-        newest = newest.max(Some((info.taken_unix_ms, info.id)));
+        if newest.as_ref().is_none_or(|newest| (newest.taken_unix_ms, newest.id) < (info.taken_unix_ms, info.id)) {
+            newest = Some(info);
+        }
     }
-    let found = SetBack { source, snapshot: newest.map(|(_, id)| id), at_unix_ms: env.now_unix_ms() };
-    log::error!(snapshot = found.snapshot.map(|id| id.to_string()).unwrap_or_default().as_str(); "source.set-back");
-    let mut all = noted(state);
-    if all.iter().any(|known| (known.source, known.snapshot) == (source, found.snapshot)) {
+    let mut lacking = newest.as_ref().map(|newest| newest.set_back.clone()).unwrap_or_default();
+    if behind {
+        lacking.push(newest.map(|newest| newest.id));
+    }
+    let (mut all, at_unix_ms) = (noted(state), env.now_unix_ms());
+    let before = all.len();
+    for snapshot in lacking {
+        if !all.iter().any(|known| (known.source, known.snapshot) == (source, snapshot)) {
+            log::error!(snapshot = snapshot.map(|id| id.to_string()).unwrap_or_default().as_str(); "source.set-back");
+            all.push(SetBack { source, snapshot, at_unix_ms });
+        }
+    }
+    if all.len() == before {
         return;
     }
-    all.push(found);
     if let Err(error) = keep(state, &all) {
         // Then the new chain cannot be recorded either, and the next snapshot finds the same.
         log::error!(error:% = error; "state.write-failed");

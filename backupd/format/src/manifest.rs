@@ -2,7 +2,7 @@
 
 use crate::error::{FormatError, Result};
 use crate::ids::{ChunkId, IncarnationId, SnapshotId};
-use crate::wire::{Reader, put_bytes, put_no_extensions, put_varint};
+use crate::wire::{Reader, put_bytes, put_extension, put_no_extensions, put_varint};
 use std::collections::BTreeMap;
 
 /// The longest source name, tag and part name, bytes.
@@ -17,6 +17,11 @@ pub const OWNERS_MAX: usize = 65_536;
 pub const PATH_BYTES_MAX: usize = 1 << 16;
 /// The most parts of a source.
 pub const PARTS_MAX: usize = 1024;
+
+/// Key of [`OuterManifest::set_back`] in the extension map. A reader may ignore it.
+pub const SET_BACK_KEY: u64 = 2;
+/// How many of them are listed; the newest are.
+pub const SET_BACK_MAX: usize = 64;
 
 /// What a holder of the catalog key may know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +39,9 @@ pub struct OuterManifest {
     pub bytes_added: u64,
     /// The newest deletion plan that the writer had seen.
     pub plan_seen: Option<[u8; 32]>,
+    /// The source had been set back to an earlier state, and nobody had looked into it: the snapshots that hold what this one
+    /// lacks, `None` for one that could not be named. It stands in the chain, so that it outlives the machine.
+    pub set_back: Vec<Option<SnapshotId>>,
 }
 
 /// Why a file is not in the snapshot as it was.
@@ -128,13 +136,24 @@ impl OuterManifest {
             put_varint(&mut out, number);
         }
         put_option(&mut out, self.plan_seen.as_ref().map(<[u8; 32]>::as_slice));
-        put_no_extensions(&mut out);
+        self.put_set_back(&mut out);
         Ok(out)
+    }
+
+    fn put_set_back(&self, out: &mut Vec<u8>) {
+        if self.set_back.is_empty() {
+            return put_no_extensions(out);
+        }
+        let newest = &self.set_back[self.set_back.len().saturating_sub(SET_BACK_MAX)..];
+        let mut value = Vec::new();
+        put_varint(&mut value, newest.len() as u64);
+        newest.iter().for_each(|id| put_option(&mut value, id.as_ref().map(|id| id.0.as_slice())));
+        put_extension(out, SET_BACK_KEY, &value);
     }
 
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes, "outer manifest");
-        let manifest = Self {
+        let mut manifest = Self {
             source: reader.text(NAME_BYTES_MAX)?,
             incarnation: IncarnationId(reader.array()?),
             counter: reader.varint()?,
@@ -146,11 +165,23 @@ impl OuterManifest {
             bytes_source: reader.varint()?,
             bytes_added: reader.varint()?,
             plan_seen: if reader.flag()? { Some(reader.array()?) } else { None },
+            set_back: Vec::new(),
         };
-        reader.extensions()?;
+        if let Some(value) = reader.extension(Some(SET_BACK_KEY))? {
+            manifest.set_back = parse_set_back(value)?;
+        }
         reader.end()?;
         Ok(manifest)
     }
+}
+
+fn parse_set_back(value: &[u8]) -> Result<Vec<Option<SnapshotId>>> {
+    let mut reader = Reader::new(value, "outer manifest");
+    let count = reader.count(SET_BACK_MAX)?;
+    let mut id = || Ok(if reader.flag()? { Some(SnapshotId(reader.array()?)) } else { None });
+    let ids = (0..count).map(|_| id()).collect::<Result<Vec<_>>>()?;
+    reader.end()?;
+    Ok(ids)
 }
 
 impl InnerManifest {

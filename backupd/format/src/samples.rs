@@ -132,6 +132,7 @@ pub fn sample(seed: u64) -> Sample {
         bytes_source: 119,
         bytes_added: 131_072,
         plan_seen: Some([6; 32]),
+        set_back: Vec::new(),
     };
     let inner = InnerManifest {
         tag: Some("before the move".to_owned()),

@@ -129,29 +129,43 @@ impl<'a> Reader<'a> {
 pub const EXTENSIONS_MAX: usize = 64;
 pub const EXTENSION_BYTES_MAX: usize = 64 << 10;
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// An extension map: room for what later releases add. Keys ascend; an even one may be ignored, an odd one must be
     /// understood, and this release understands none.
     pub fn extensions(&mut self) -> Result<()> {
-        let mut before = None;
+        self.extension(None).map(drop)
+    }
+
+    /// The value of the one key of an extension map that the caller understands.
+    pub fn extension(&mut self, understood: Option<u64>) -> Result<Option<&'a [u8]>> {
+        let (mut before, mut found) = (None, None);
         for _ in 0..self.count(EXTENSIONS_MAX)? {
             let key = self.varint()?;
-            self.bytes(EXTENSION_BYTES_MAX)?;
+            let value = self.bytes(EXTENSION_BYTES_MAX)?;
             if before.is_some_and(|before| before >= key) {
                 return Err(self.invalid());
             }
-            if key % 2 == 1 {
+            if understood == Some(key) {
+                found = Some(value);
+            } else if key % 2 == 1 {
                 return Err(FormatError::UnknownExtension { what: self.what, key });
             }
             before = Some(key);
         }
-        Ok(())
+        Ok(found)
     }
 }
 
 /// Appends the extension map of this release, which is empty.
 pub fn put_no_extensions(out: &mut Vec<u8>) {
     out.push(0);
+}
+
+/// Appends an extension map with one key.
+pub fn put_extension(out: &mut Vec<u8>, key: u64, value: &[u8]) {
+    out.push(1);
+    put_varint(out, key);
+    put_bytes(out, value);
 }
 
 /// Appends a canonical LEB128 number.

@@ -93,6 +93,15 @@ fn a_sound_bundle_is_verified_only_with_the_fingerprint_known_from_elsewhere() {
 }
 
 #[test]
+fn one_report_at_a_time_is_checked() {
+    let made = made(2, 1);
+    let report = made.path("json");
+    let more = [report.to_str().unwrap(), "--key-fingerprint", &made.fingerprint];
+    assert_eq!(script(&made, &report, &more).0, 64);
+    assert_eq!(program(&[&[more[0]], &more[..]].concat()).0, 64);
+}
+
+#[test]
 fn a_report_under_the_name_of_another_is_wrong() {
     let made = made(2, 1);
     let other = report(0).report_id.to_string();

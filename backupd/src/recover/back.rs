@@ -1,7 +1,7 @@
 //! `backupd recover`: an empty machine, the kit, the paper key and ONE store; afterwards everything can be started.
 
 use super::choose::{Lack, older};
-use super::ended::{self, Filled, Outcome, Taken};
+use super::ended::{self, Filled, Outcome, SetBack, Taken};
 use super::kit::{Kit, KitStore, SavedFile};
 use super::layout;
 use super::note::KitNote;
@@ -305,6 +305,7 @@ impl Recovery {
                 .map(|kept| kept.display().to_string())
                 .collect(),
             damaged: damaged.iter().map(Taken::of).collect(),
+            set_back: snapshots.iter().filter_map(SetBack::of).collect(),
             skipped,
             bytes: chosen.iter().map(|chosen| chosen.bytes).sum(),
             into: self.dir.display().to_string(),

@@ -1,8 +1,12 @@
 //! Which snapshot of each source comes back: the newest whose records the store has whole. Settings and keys that it lacks
 //! come from an older one, because what was entered since is worth more than a file that has not changed.
+//!
+//! A daemon that lost its state folder no longer knows what a kept folder held before, and so neither lacks nor carries it: then the
+//! last snapshot from before that is the older one.
 
 use super::back::Recovery;
 use super::ended::{Skipped, Taken, Why, time};
+use super::layout;
 use crate::cli::{Bars, Usage};
 use crate::sources::PRACTICE_PART;
 use anyhow::{Context, ensure};
@@ -38,8 +42,8 @@ impl Lack {
 pub(super) struct Chosen {
     pub(super) info: SnapshotInfo,
     pub(super) lack: Lack,
-    /// Where the kept files that it lacks come from.
-    pub(super) filled: Option<SnapshotInfo>,
+    /// Where the kept files that it lacks come from, and which those are.
+    pub(super) filled: Option<(SnapshotInfo, Vec<PathBuf>)>,
     pub(super) bytes: u64,
 }
 
@@ -131,15 +135,16 @@ impl Recovery {
         let lack = lack?;
         let bytes = self.fetch(info, &staging.join(&info.source), Vec::new()).await?;
         let mut chosen = Chosen { info: info.clone(), lack, filled: None, bytes };
-        if lack == Lack::Nothing {
-            return Ok(chosen);
-        }
-        for whole in before.iter().filter(|info| !info.partial) {
+        let may_have = |older: &&SnapshotInfo| lack != Lack::Nothing || older.incarnation != info.incarnation;
+        for whole in before.iter().filter(|older| !older.partial).filter(may_have) {
             let (into, practice) = (older(staging, whole), PRACTICE_PART.as_bytes().to_vec());
             match self.fetch(whole, &into, vec![practice]).await {
                 Ok(bytes) => {
+                    let [theirs, ours] = [into, staging.join(&info.source)].map(|dir| dir.join(PRACTICE_PART));
+                    let new = layout::leave_new(&theirs, &ours);
+                    let new = new.map_err(|error| Error::new(ErrorKind::Retry, format!("{error:#}")))?;
                     chosen.bytes += bytes;
-                    chosen.filled = Some(whole.clone());
+                    chosen.filled = Some((whole.clone(), new)).filter(|(_, new)| !new.is_empty());
                     break;
                 }
                 Err(error) if is_lost(&error) => drop(fs::remove_dir_all(&into)),

@@ -34,6 +34,9 @@ pub struct Outcome {
     pub kept_absent: Vec<String>,
     /// Those whose original was damaged already when they were taken.
     pub damaged: Vec<Taken>,
+    /// Those whose machine had been set back to an earlier state when they were taken.
+    #[serde(default)]
+    pub set_back: Vec<SetBack>,
     pub skipped: Vec<Skipped>,
     pub bytes: u64,
     pub into: String,
@@ -63,11 +66,30 @@ pub struct Filled {
     #[serde(flatten)]
     pub taken: Taken,
     pub from: Taken,
+    /// Below the practice's folder.
+    pub files: Vec<String>,
+}
+
+/// A snapshot, and those that hold what it lacks.
+#[derive(Serialize, Deserialize)]
+pub struct SetBack {
+    #[serde(flatten)]
+    pub taken: Taken,
+    pub lacks: Vec<String>,
+}
+
+impl SetBack {
+    pub fn of(info: &SnapshotInfo) -> Option<Self> {
+        let lacks = info.set_back.iter().flatten().map(ToString::to_string).collect();
+        (!info.set_back.is_empty()).then(|| Self { taken: Taken::of(info), lacks })
+    }
 }
 
 impl Filled {
     pub(super) fn of(chosen: &Chosen) -> Option<Self> {
-        Some(Self { taken: Taken::of(&chosen.info), from: Taken::of(chosen.filled.as_ref()?) })
+        let (from, files) = chosen.filled.as_ref()?;
+        let files = files.iter().map(|file| file.display().to_string()).collect();
+        Some(Self { taken: Taken::of(&chosen.info), from: Taken::of(from), files })
     }
 }
 
@@ -173,6 +195,7 @@ impl Outcome {
             "filled": self.filled,
             "kept_absent": self.kept_absent,
             "damaged_originals": self.damaged.iter().map(|taken| &taken.id).collect::<Vec<_>>(),
+            "set_back": self.set_back,
             "skipped": self.skipped,
             "bytes": self.bytes,
             "into": self.into,
@@ -192,12 +215,15 @@ impl Outcome {
             say!("`backupd ls --unreadable --snapshot {}` names them, once `verifier` runs.", taken.id);
             say!("Before anybody works with it, try another store of the kit, in another empty folder.");
         }
-        for Filled { taken, from } in &self.filled {
+        for Filled { taken, from, files } in &self.filled {
             say!(
-                "Settings or keys could not be read when this snapshot of {} was taken: those came from the one of {}.",
+                "Settings or keys that this snapshot of {} lacks came from the one of {}. Take out what is no longer used:",
                 taken.source,
                 time(from.taken_unix_ms)
             );
+            for file in files {
+                say!("  {file}");
+            }
         }
         if !self.kept_absent.is_empty() {
             say!(
@@ -218,6 +244,19 @@ impl Outcome {
                 "An older one may hold what this one lacks: `backupd recover ... --snapshot ID` into another empty folder,"
             );
             say!("and compare before anybody works with this one.");
+        }
+        for SetBack { taken, lacks } in &self.set_back {
+            say!(
+                "When this snapshot of {} was taken the server had been set back to an earlier state (the alert source-set-back), and",
+                taken.source
+            );
+            say!(
+                "nobody had looked into it: an older one holds records that are NOT in what came back. Bring it back into another"
+            );
+            say!("empty folder and compare before anybody works with this one:");
+            for id in lacks {
+                say!("  backupd recover ... --snapshot {id}");
+            }
         }
         if !self.skipped.is_empty() {
             say!(

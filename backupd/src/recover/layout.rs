@@ -26,6 +26,26 @@ pub fn merge(from: &Path, to: &Path) -> anyhow::Result<u64> {
     Ok(kept)
 }
 
+/// Takes out of `from` what `in_place` has too; the files that are left, relative to it.
+pub fn leave_new(from: &Path, in_place: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let (mut left, mut work) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(below) = work.pop() {
+        for entry in fs::read_dir(from.join(&below)).context("what was restored cannot be read")? {
+            let entry = entry?;
+            let place = below.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                work.push(place);
+            } else if in_place.join(&place).symlink_metadata().is_ok() {
+                fs::remove_file(entry.path()).context("the staging folder")?;
+            } else {
+                left.push(place);
+            }
+        }
+    }
+    left.sort();
+    Ok(left)
+}
+
 /// Moves a file or folder to a place that must be free.
 pub fn shift(from: &Path, to: &Path) -> anyhow::Result<()> {
     ensure!(to.symlink_metadata().is_err(), "{} exists already", to.display());

@@ -130,6 +130,10 @@ fn a_keyring_that_somebody_else_put_into_a_store_stops_no_rotation_and_is_named(
     let rows = String::from_utf8(listed.stdout).unwrap();
     assert!(!listed.status.success() && rows.contains("somebody else writes into the store"), "{rows}");
     assert!(rows.contains("keyring at one: number 2, epoch 2"), "{rows}");
+    let rehearsed = p.output(&["keys", "rehearse", "--kit", &p.at("kit"), "--paper-key-file", &paper]);
+    let rows = String::from_utf8(rehearsed.stdout).unwrap();
+    assert!(!rehearsed.status.success() && rows.contains("somebody else writes into the store"), "{rows}");
+    assert!(rows.contains("at one: opens keyring 2") && !rows.contains("does not open"), "{rows}");
     // A slot that was taken out opens an older keyring still, which must not become the newest again.
     p.run(&["keys", "add-slot", "paper-key", "--config", &config, "--paper-key-file", &paper, "--out", &p.at("new")]);
     let slots: Value = serde_json::from_slice(&fs::read(p.at("kit/kit.json")).unwrap()).unwrap();

@@ -233,9 +233,17 @@ fn a_machine_that_was_set_back_is_told_until_somebody_has_looked() {
     assert_eq!(set_back(&p), [newest.as_str()]);
     assert_eq!(p.ask("serve", &["looked-into", "emr"])["kind"], "not-found");
     assert_eq!(set_back(&p), [newest.as_str()]);
+    // It outlives the state, because the snapshots say it too, and the machine: whoever recovers is told.
+    serve.stop();
+    fs::remove_dir_all(p.at("p/state")).unwrap();
+    let mut serve = p.start("serve");
+    p.ask("serve", &["snapshot"]);
+    assert_eq!(set_back(&p), [newest.as_str()]);
+    let told = recover(&p, "newest", &[]);
+    assert_eq!(told["set_back"][0]["lacks"], serde_json::json!([newest]), "{told}");
     // What is missing here comes back from the named one.
-    let recover = ["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("other"), "--snapshot", &newest];
-    p.run(&recover);
+    let told = recover(&p, "other", &["--snapshot", &newest]);
+    assert_eq!(told["set_back"], serde_json::json!([]), "{told}");
     assert!(std::path::Path::new(&p.at("other/emr/attachments/sub/later")).exists());
     assert_eq!(p.ask("serve", &["looked-into", &newest])["event"], "alert-closed");
     assert_eq!(set_back(&p), Vec::<String>::new());
@@ -339,7 +347,9 @@ fn the_newest_records_come_back_and_the_key_that_their_snapshot_lacks_from_an_ol
     serve.stop();
     let told = recover(&p, "other", &[]);
     assert_eq!(told["snapshots"], serde_json::json!([newest["id"]]), "{told}");
-    assert_eq!((&told["filled"][0]["id"], &told["filled"][0]["from"]["id"]), (&newest["id"], &whole["id"]), "{told}");
+    let filled = &told["filled"][0];
+    assert_eq!((&filled["id"], &filled["from"]["id"]), (&newest["id"], &whole["id"]), "{told}");
+    assert_eq!(filled["files"], serde_json::json!(["ca/practice-ca.key"]), "{told}");
     assert_eq!((&told["skipped"], &told["kept_absent"]), (&serde_json::json!([]), &serde_json::json!([])), "{told}");
     assert_eq!(fs::read_to_string(p.at("other/emr/attachments/letter")).unwrap(), "entered since");
     let key = fs::read_to_string(p.at("other/ca/practice-ca.key")).unwrap();
@@ -349,6 +359,31 @@ fn the_newest_records_come_back_and_the_key_that_their_snapshot_lacks_from_an_ol
     let told = recover(&p, "asked", &["--snapshot", &id[..12]]);
     assert_eq!((&told["snapshots"], &told["filled"]), (&serde_json::json!([id]), &serde_json::json!([])), "{told}");
     assert!(!std::path::Path::new(&p.at("asked/emr/attachments/letter")).exists());
+}
+
+#[test]
+fn a_key_that_was_lost_together_with_the_state_comes_back_from_before() {
+    let p = Practice::new("");
+    fs::create_dir(p.at("p/ca")).unwrap();
+    for file in ["practice-ca.key", "practice-ca.pem"] {
+        fs::write(p.at("p/ca/") + file, file).unwrap();
+    }
+    change(&p, "p/serve.toml", "keep = [\"verifier.toml\"]", "keep = [\"verifier.toml\", \"ca\"]");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    p.ask("serve", &["snapshot"]);
+    let before = p.ask("serve", &["snapshot"]);
+    serve.stop();
+    fs::remove_file(p.at("p/ca/practice-ca.key")).unwrap();
+    fs::remove_dir_all(p.at("p/state")).unwrap();
+    let mut serve = p.start("serve");
+    let newest = p.ask("serve", &["snapshot"]);
+    assert_eq!(newest["partial"], false, "nobody knows of it any more");
+    serve.stop();
+    let told = recover(&p, "other", &[]);
+    assert_eq!((&told["snapshots"][0], &told["filled"][0]["from"]["id"]), (&newest["id"], &before["id"]), "{told}");
+    assert_eq!(told["filled"][0]["files"], serde_json::json!(["ca/practice-ca.key"]), "{told}");
+    assert_eq!(fs::read_to_string(p.at("other/ca/practice-ca.key")).unwrap(), "practice-ca.key");
 }
 
 #[test]

@@ -102,8 +102,16 @@ struct Recovered {
     /// Settings and keys that no snapshot brought back.
     #[serde(default)]
     kept_absent: Vec<String>,
+    /// Snapshots that came back and were taken by a server that had been set back.
+    #[serde(default)]
+    set_back: Vec<SetBack>,
     /// Newer snapshots that the store no longer has whole.
     skipped: Vec<Skipped>,
+}
+
+#[derive(Deserialize)]
+struct SetBack {
+    lacks: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -138,7 +146,17 @@ impl Recovered {
                 self.kept_absent.join(", ")
             )
         });
-        let told: Vec<String> = self.skipped_words().into_iter().chain(partial).chain(kept).chain(damaged).collect();
+        let set_back = (!self.set_back.is_empty()).then(|| {
+            let lacks: Vec<&str> = self.set_back.iter().flat_map(|one| &one.lacks).map(String::as_str).collect();
+            format!(
+                "The server had been set back to an earlier state when this snapshot was taken (the alert source-set-back), and nobody \
+                 had looked into it: an older snapshot holds records that are not here. `backupd recover --snapshot ID` brings it \
+                 back into another folder; compare before anybody works with this one. {}",
+                lacks.join(", ")
+            )
+        });
+        let said = [self.skipped_words(), partial, kept, set_back, damaged];
+        let told: Vec<String> = said.into_iter().flatten().collect();
         (!told.is_empty()).then(|| told.join("\n  !! "))
     }
 
@@ -353,6 +371,10 @@ mod tests {
         assert!(Recovered::of(partial).unwrap().missing().unwrap().contains("no whole snapshot"));
         let absent = br#"{"event":"recovered","taken_unix_ms":1000,"kept_absent":["/p/ca"],"damaged_originals":[],"skipped":[]}"#;
         assert!(Recovered::of(absent).unwrap().missing().unwrap().contains("/p/ca"));
+        let set_back = br#"{"event":"recovered","taken_unix_ms":1000,"damaged_originals":[],"skipped":[],
+            "set_back":[{"id":"b","source":"emr","taken_unix_ms":1,"lacks":["abc"]}]}"#;
+        let set_back: Vec<u8> = set_back.iter().copied().filter(|byte| *byte != b'\n').collect();
+        assert!(Recovered::of(&set_back).unwrap().missing().unwrap().contains("abc"));
         assert!(Recovered::of(b"").is_err());
     }
 

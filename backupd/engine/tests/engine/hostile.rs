@@ -124,6 +124,7 @@ impl Forge {
             bytes_source: 1,
             bytes_added: 1,
             plan_seen: None,
+            set_back: Vec::new(),
         };
         let (outer, inner) = (outer.encode().unwrap(), InnerManifest::default().encode().unwrap());
         let keys = (writer.catalog(), writer.seal_key());

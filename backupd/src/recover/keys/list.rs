@@ -3,7 +3,7 @@
 use super::super::unlock::UnlockArgs;
 use super::target::{Target, TargetArgs};
 use crate::secret;
-use backup_engine::{OpenKey, SlotInfo, SlotKind, UnlockWith, WriterCredential, describe_keyring};
+use backup_engine::{CatalogKey, OpenKey, SlotInfo, SlotKind, UnlockWith, WriterCredential, describe_keyring};
 use bytes::Bytes;
 use std::path::Path;
 use std::process::ExitCode;
@@ -48,14 +48,16 @@ pub fn slot_name(slot: &SlotInfo) -> String {
 }
 
 /// The keyrings at hand: that of the kit, and that of every store or why it cannot be had.
-async fn keyrings(target: &Target) -> anyhow::Result<Vec<(String, backup_engine::Result<Bytes>)>> {
+async fn keyrings(
+    target: &Target,
+    catalog: Option<&CatalogKey>,
+) -> anyhow::Result<Vec<(String, backup_engine::Result<Bytes>)>> {
     let mut found = Vec::new();
     if let Some((_, kit)) = &target.kit {
         found.push(("kit".to_owned(), Ok(kit.keyring()?)));
     }
-    let catalog = target.catalog();
     for store in &target.stores {
-        let keyring = match &catalog {
+        let keyring = match catalog {
             Some(catalog) => backup_engine::signed_keyring(catalog, std::slice::from_ref(store)).await,
             None => backup_engine::keyring(&target.env, store).await,
         };
@@ -64,13 +66,27 @@ async fn keyrings(target: &Target) -> anyhow::Result<Vec<(String, backup_engine:
     Ok(found)
 }
 
-/// Keyrings that somebody else put into a store. Only a key file of this machine tells them from the repository's own.
-async fn foreign(target: &Target) -> Vec<Row> {
-    let Some(catalog) = target.catalog() else { return Vec::new() };
+/// The catalog key of whatever one of the secrets opens.
+async fn opened(target: &Target, given: &[UnlockWith]) -> Option<CatalogKey> {
+    for with in given {
+        let keyring = backup_engine::keyring_for(&target.env, &target.stores, with).await;
+        let kept = || target.kit.as_ref().and_then(|(_, kit)| kit.keyring().ok());
+        let Some(keyring) = keyring.ok().or_else(kept) else { continue };
+        if let Ok(open) = backup_engine::unlock_by(&target.env, keyring, with).await {
+            return Some(open.catalog().clone());
+        }
+    }
+    None
+}
+
+/// Keyrings that somebody else put into a store. Only a key file of this machine, or a secret, tells them from the
+/// repository's own.
+async fn foreign(target: &Target, catalog: Option<&CatalogKey>) -> Vec<Row> {
+    let Some(catalog) = catalog else { return Vec::new() };
     let mut rows = Vec::new();
     for store in &target.stores {
         // What cannot be listed has a row already.
-        for name in backup_engine::foreign_keyrings(&catalog, store).await.unwrap_or_default() {
+        for name in backup_engine::foreign_keyrings(catalog, store).await.unwrap_or_default() {
             let note = format!("{name} is not signed by this repository: somebody else writes into the store");
             rows.push(row("keyring", store.name.clone(), false, note));
         }
@@ -86,7 +102,8 @@ fn newest(keyrings: &[(String, backup_engine::Result<Bytes>)]) -> Option<(u64, B
 
 pub async fn list(target: &TargetArgs, json: bool) -> anyhow::Result<ExitCode> {
     let target = target.find().await?;
-    let keyrings = keyrings(&target).await?;
+    let catalog = target.catalog();
+    let keyrings = keyrings(&target, catalog.as_ref()).await?;
     let mut rows = Vec::new();
     let in_force = newest(&keyrings);
     if let Some((_, bytes)) = &in_force {
@@ -114,7 +131,7 @@ pub async fn list(target: &TargetArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
     let number = in_force.map_or(0, |(number, _)| number);
     rows.extend(keyrings.into_iter().map(|(place, bytes)| keyring_row(&place, bytes, number)));
-    rows.extend(foreign(&target).await);
+    rows.extend(foreign(&target, catalog.as_ref()).await);
     Ok(tell(&rows, json))
 }
 
@@ -152,7 +169,11 @@ pub async fn rehearse(target: &TargetArgs, unlock: &UnlockArgs, json: bool) -> a
     if given.is_empty() {
         given.push(unlock.find(target.kit_path())?);
     }
-    let keyrings = keyrings(&target).await?;
+    let catalog = match target.catalog() {
+        Some(catalog) => Some(catalog),
+        None => opened(&target, &given).await,
+    };
+    let keyrings = keyrings(&target, catalog.as_ref()).await?;
     let mut rows = Vec::new();
     for (place, bytes) in &keyrings {
         let bytes = match bytes {
@@ -174,6 +195,7 @@ pub async fn rehearse(target: &TargetArgs, unlock: &UnlockArgs, json: bool) -> a
             rows.push(row(slot_name(&slot), place, opened, note));
         }
     }
+    rows.extend(foreign(&target, catalog.as_ref()).await);
     Ok(tell(&rows, json))
 }
 
