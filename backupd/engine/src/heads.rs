@@ -11,7 +11,7 @@ use crate::survey::{self, FETCHES, HEADS, View, fetch, snapshot_name, views};
 use backup_format::head::{Head, HeadName};
 use backup_format::manifest::{InnerManifest, OuterManifest};
 use backup_format::sealed::{PartsKind, open_parts};
-use backup_format::{CatalogKey, IncarnationId, ObjectHash, OpenKey, SnapshotId};
+use backup_format::{CatalogKey, IncarnationId, ObjectHash, OpenKey, SnapshotId, SourceId};
 use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -61,11 +61,27 @@ pub struct Heads {
     pub gaps: Vec<Gap>,
 }
 
+impl Heads {
+    /// Of one store: what could not be read of a source, and may be newer than all that could: no later head of the same chain
+    /// was read.
+    pub fn unread(&self, source: SourceId) -> impl Iterator<Item = &Rejected> {
+        let is_older = move |name: &HeadName| {
+            let later = |info: &SnapshotInfo| info.head.counter > name.counter;
+            let same = |info: &&SnapshotInfo| (info.head.source, info.head.incarnation) == (source, name.incarnation);
+            self.snapshots.iter().filter(same).any(later)
+        };
+        let may_be_newer = move |name: &HeadName| name.source == source && !is_older(name);
+        self.rejected.iter().filter(move |rejected| rejected.head.as_ref().is_some_and(may_be_newer))
+    }
+}
+
 /// An object that makes a head not count at a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
     pub store: String,
     pub object: String,
+    /// The head that it makes not count; `None` where its name is none.
+    pub head: Option<HeadName>,
     /// The head is there, and what it names is not.
     pub missing: bool,
 }
@@ -125,7 +141,12 @@ async fn union_of_heads(
             match name.parse::<HeadName>() {
                 Ok(parsed) => found.entry(parsed).or_default().push(at),
                 Err(_) => {
-                    rejected.push(Rejected { store: store.name.clone(), object: name.clone(), missing: false });
+                    rejected.push(Rejected {
+                        store: store.name.clone(),
+                        object: name.clone(),
+                        head: None,
+                        missing: false,
+                    });
                 }
             }
         }
@@ -216,7 +237,7 @@ pub(crate) async fn read_head(
             // A store that went silent in between is neither damaged nor lacks anything.
             Err((object, error)) if is_loss(&error) => {
                 let missing = error.kind() == ErrorKind::NotFound;
-                rejected.push(Rejected { store: store.name.clone(), object, missing });
+                rejected.push(Rejected { store: store.name.clone(), object, head: Some(name), missing });
             }
             Err(_) => {}
         }

@@ -53,7 +53,7 @@ fn remedy(error: &anyhow::Error) -> Option<&'static str> {
         error.chain().find_map(|cause| cause.downcast_ref::<backup_engine::Error>()).map(|error| error.kind())?;
     Some(match kind {
         ErrorKind::NoSpace => {
-            "free space there or choose another place: what is stored already stays, and is not sent again"
+            "free space there or choose another place: what is there already stays, and the same command goes on from it"
         }
         ErrorKind::Unreachable => {
             "check the network, the address (AWS_ENDPOINT_URL) and whether the store runs; then try again"

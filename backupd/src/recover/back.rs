@@ -306,6 +306,8 @@ impl Recovery {
                 .collect(),
             damaged: damaged.iter().map(Taken::of).collect(),
             set_back: snapshots.iter().filter_map(SetBack::of).collect(),
+            unread: chosen.iter().flat_map(|chosen| chosen.unread.iter().cloned()).collect(),
+            beside: chosen.iter().flat_map(|chosen| &chosen.beside).map(Taken::of).collect(),
             skipped,
             bytes: chosen.iter().map(|chosen| chosen.bytes).sum(),
             into: self.dir.display().to_string(),

@@ -10,8 +10,8 @@ use super::layout;
 use crate::cli::{Bars, Usage};
 use crate::sources::PRACTICE_PART;
 use anyhow::{Context, ensure};
-use backup_engine::{Error, ErrorKind, RestoreRequest, Result, SnapshotInfo, Unreadable};
-use std::collections::BTreeMap;
+use backup_engine::{Error, ErrorKind, Rejected, RestoreRequest, Result, SnapshotInfo, Unreadable};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,17 @@ pub(super) struct Chosen {
     /// Where the kept files that it lacks come from, and which those are.
     pub(super) filled: Option<(SnapshotInfo, Vec<PathBuf>)>,
     pub(super) bytes: u64,
+    /// Objects of snapshots that may be newer, which this store does not have whole.
+    pub(super) unread: Vec<String>,
+    /// The newest snapshot of each other machine that wrote beside the one of `info`.
+    pub(super) beside: Vec<SnapshotInfo>,
+}
+
+/// The snapshots of one source.
+pub(super) struct Candidates {
+    /// Newest first.
+    snapshots: Vec<SnapshotInfo>,
+    unread: Vec<Rejected>,
 }
 
 /// Where the older kept files of a source lie until they are put into place.
@@ -66,9 +77,9 @@ fn is_lost(error: &Error) -> bool {
 
 impl Recovery {
     /// The snapshots of every source, newest first.
-    pub(super) async fn candidates(&self) -> anyhow::Result<Vec<Vec<SnapshotInfo>>> {
+    pub(super) async fn candidates(&self) -> anyhow::Result<Vec<Candidates>> {
         let heads = backup_engine::heads(&self.env, self.open.catalog(), std::slice::from_ref(&self.store)).await?;
-        let mut snapshots = heads.snapshots;
+        let mut snapshots = heads.snapshots.clone();
         if let Some(from) = &self.from {
             let fits = |s: &SnapshotInfo| s.id.to_string().starts_with(from.as_str());
             let at = snapshots.iter().position(fits);
@@ -84,14 +95,35 @@ impl Recovery {
             by_source.entry(info.source.clone()).or_default().push(info);
         }
         ensure!(!by_source.is_empty(), "store {} holds no snapshot: try another store of the kit", self.store.name);
-        Ok(by_source.into_values().collect())
+        let unread = |source: &str| heads.unread(self.open.catalog().source_id(source)).cloned().collect();
+        let of_source = |(source, snapshots): (String, _)| Candidates { snapshots, unread: unread(&source) };
+        Ok(by_source.into_iter().map(of_source).collect())
     }
 
     /// Fetches the newest with whole records; where the store has lost a part of it, the one before. Where none is, the newest of
     /// those that lacked records when they were taken: less than everything is more than nothing, and it is told.
     pub(super) async fn newest_whole(
         &self,
-        candidates: Vec<SnapshotInfo>,
+        Candidates { snapshots, unread }: Candidates,
+        staging: &Path,
+        skipped: &mut Vec<Skipped>,
+    ) -> anyhow::Result<Chosen> {
+        let mut chosen = self.first_whole(&snapshots, staging, skipped).await?;
+        // Who asked for one by its id knows of others.
+        if self.from.is_none() {
+            let (own, began) = (chosen.info.incarnation, chosen.info.taken_unix_ms);
+            let foreign = backup_engine::foreign(snapshots.iter(), Some(own), began);
+            let mut machines = BTreeSet::new();
+            let is_newest = |info: &&SnapshotInfo| foreign.contains(&info.head) && machines.insert(info.incarnation);
+            chosen.beside = snapshots.iter().filter(is_newest).cloned().collect();
+            chosen.unread = unread.into_iter().map(|rejected| rejected.object).collect();
+        }
+        Ok(chosen)
+    }
+
+    async fn first_whole(
+        &self,
+        candidates: &[SnapshotInfo],
         staging: &Path,
         skipped: &mut Vec<Skipped>,
     ) -> anyhow::Result<Chosen> {
@@ -134,7 +166,9 @@ impl Recovery {
     ) -> Result<Chosen> {
         let lack = lack?;
         let bytes = self.fetch(info, &staging.join(&info.source), Vec::new()).await?;
-        let mut chosen = Chosen { info: info.clone(), lack, filled: None, bytes };
+        let info = info.clone();
+        let mut chosen = Chosen { info, lack, filled: None, bytes, unread: Vec::new(), beside: Vec::new() };
+        let info = &chosen.info;
         let may_have = |older: &&SnapshotInfo| lack != Lack::Nothing || older.incarnation != info.incarnation;
         for whole in before.iter().filter(|older| !older.partial).filter(may_have) {
             let (into, practice) = (older(staging, whole), PRACTICE_PART.as_bytes().to_vec());

@@ -38,6 +38,12 @@ pub struct Outcome {
     #[serde(default)]
     pub set_back: Vec<SetBack>,
     pub skipped: Vec<Skipped>,
+    /// Objects that the store does not have whole: of snapshots that may be newer than those that came back.
+    #[serde(default)]
+    pub unread: Vec<String>,
+    /// Snapshots that another machine wrote beside those that came back.
+    #[serde(default)]
+    pub beside: Vec<Taken>,
     pub bytes: u64,
     pub into: String,
     /// What starts the daemons.
@@ -197,6 +203,8 @@ impl Outcome {
             "damaged_originals": self.damaged.iter().map(|taken| &taken.id).collect::<Vec<_>>(),
             "set_back": self.set_back,
             "skipped": self.skipped,
+            "unread": self.unread,
+            "beside": self.beside,
             "bytes": self.bytes,
             "into": self.into,
             "commands": self.commands,
@@ -265,6 +273,26 @@ impl Outcome {
                 self.store
             );
             say!("Before you go on, try another store of the kit, in another empty folder.");
+        }
+        if !self.unread.is_empty() {
+            say!(
+                "{} snapshots of {} cannot be read and may be newer: what was entered after that time may be missing.",
+                self.unread.len(),
+                self.store
+            );
+            say!("Before you go on, try another store of the kit, in another empty folder. Damaged or gone:");
+            for object in &self.unread {
+                say!("  {object}");
+            }
+        }
+        for taken in &self.beside {
+            say!(
+                "Another machine wrote snapshots of {} beside the one that came back, the last one on {}: what was entered there is NOT",
+                taken.source,
+                time(taken.taken_unix_ms)
+            );
+            say!("in it. Bring it back into another empty folder and compare before anybody works with this one:");
+            say!("  backupd recover ... --snapshot {}", taken.id);
         }
         say!("Start the EMR with its settings, then:");
         for command in &self.commands {

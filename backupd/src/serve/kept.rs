@@ -23,6 +23,8 @@ const COPY: &str = "kept";
 const NEXT: &str = "kept.next";
 /// The one before, until the next stands in its place.
 const BEFORE: &str = "kept.before";
+/// The jobs' note that a kit was noted on this machine.
+const KIT_NOTED: &str = "kit-noted";
 
 impl Daemon {
     /// Copies the kept files to a folder of the state, so that they travel as one part; and what of them is gone.
@@ -78,7 +80,11 @@ impl Daemon {
         let writer = self.writer();
         let newest = self.view().keyring;
         let fit = match KitNote::read(&self.settings.file) {
-            Ok(note) => note.map(|note| note.fit(&self.settings, writer.catalog(), newest)).transpose(),
+            Ok(Some(note)) => {
+                self.note_kit();
+                note.fit(&self.settings, writer.catalog(), newest).map(Some)
+            }
+            Ok(None) => Ok(self.jobs().note(KIT_NOTED).ok().flatten().map(|_| Fit::unknown())),
             Err(error) => {
                 log::warn!(reason:% = format!("{error:#}"); "kit.note-unreadable");
                 Ok(Some(Fit::unknown()))
@@ -87,6 +93,16 @@ impl Daemon {
         match fit {
             Ok(fit) => self.view().kit = fit,
             Err(error) => log::warn!(reason:% = format!("{error:#}"); "kit.not-compared"),
+        }
+    }
+
+    /// There was a note of the kit once: when it is gone, nobody compares any more, and that is told.
+    fn note_kit(&self) {
+        let jobs = self.jobs();
+        if let Ok(None) = jobs.note(KIT_NOTED)
+            && let Err(error) = jobs.set_note(KIT_NOTED, "")
+        {
+            log::error!(reason:% = error; "jobs.not-recorded");
         }
     }
 

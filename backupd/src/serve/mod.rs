@@ -2,6 +2,7 @@
 
 mod alerts;
 mod answer;
+mod captures;
 mod chains;
 mod duties;
 mod health;
@@ -134,6 +135,7 @@ impl Daemon {
             settings,
         };
         daemon.recall_scrubs();
+        daemon.recall_captures();
         daemon.read_losses();
         daemon.read_set_back();
         daemon.read_chains();

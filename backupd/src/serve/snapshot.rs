@@ -43,24 +43,11 @@ impl Daemon {
         let mut captured = match sources::capture(source).await {
             Ok(captured) => captured,
             Err(error) => {
-                let mut view = self.view();
-                match error.is_damage() {
-                    true => view.sources_damaged.insert(source.name.clone()),
-                    false => view.sources_unreachable.insert(source.name.clone()),
-                };
-                view.paused = Some(Pause::SourceUnreachable);
+                self.note_capture(&source.name, Err(&error));
                 return Err(failure::from_source(&error));
             }
         };
-        {
-            let mut view = self.view();
-            view.sources_unreachable.remove(&source.name);
-            view.sources_seen.insert(source.name.clone());
-            match captured.damaged {
-                true => view.sources_damaged.insert(source.name.clone()),
-                false => view.sources_damaged.remove(&source.name),
-            };
-        }
+        self.note_capture(&source.name, Ok(captured.damaged));
         let kept = self.keep_part().map_err(|e| failure::new(FailureKind::Misconfigured, format!("{e:#}")))?;
         let (part, kept_gone) = kept;
         captured.parts.push(part);

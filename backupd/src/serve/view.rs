@@ -22,7 +22,7 @@ pub struct View {
     pub sources_unreachable: BTreeSet<String>,
     /// Sources that said so of their original at the last capture.
     pub sources_damaged: BTreeSet<String>,
-    /// Sources that were captured since this process began.
+    /// Sources whose last capture is known.
     pub sources_seen: BTreeSet<String>,
     /// Files that every snapshot has to carry and that are gone from their places.
     pub kept_gone: Vec<KeptGone>,
@@ -65,7 +65,7 @@ impl View {
         self.stores.get(store).is_some_and(|seen| matches!(seen.condition(), Corrupt | Missing))
     }
 
-    /// Until it is captured the first time after a start, a source is as the newest drills found it.
+    /// Until it is captured the first time, a source is as the newest drills found it.
     pub fn is_source_damaged(&self, source: &str) -> bool {
         let found_by_drill = || {
             let mut proofs = self.stores.values().filter_map(|store| store.proof.as_ref());

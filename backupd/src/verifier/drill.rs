@@ -9,7 +9,7 @@ use crate::failure;
 use crate::serve::drill_verdict;
 use crate::sources::SealedFacts;
 use appliance_api::{ClientError, Facts, Refusal, Request, Response};
-use backup_engine::{ErrorKind, NamedStore, RestoreRequest, SnapshotInfo, VerifyRequest};
+use backup_engine::{ErrorKind, NamedStore, Rejected, RestoreRequest, SnapshotInfo, VerifyRequest};
 use backup_report::{
     AuditChain, Canary, Check, CheckResult, CheckRun, Digest, Environment, Integrity, Label, OpaqueId, Program, Reason,
     Report, ReportId, Restored, Rpo, Rto, Schema, Snapshot, SourceStore, StoreKind, Timing, Verdict, Version,
@@ -22,8 +22,18 @@ struct Drill<'a> {
     verifier: &'a Verifier,
     store: &'a NamedStore,
     info: SnapshotInfo,
+    /// Snapshots that may be newer and cannot be read in this store.
+    unread: Vec<Rejected>,
     watch: Stopwatch,
     report: Report,
+}
+
+/// The snapshot to prove, and what the store shows beside it.
+struct Newest {
+    info: SnapshotInfo,
+    unread: Vec<Rejected>,
+    /// Why the store shows none.
+    answered: Result<(), Reason>,
 }
 
 impl Verifier {
@@ -52,8 +62,9 @@ impl Verifier {
         })?;
         let (declared, watch) = (clock::unix_ms(), Stopwatch::start());
         self.activity.phase(Phase::Fetch, Some(&name));
-        let (info, answered) = self.newest_in(store).await?;
-        let mut drill = Drill { verifier: self, store, info, watch, report: self.blank(&name, declared).await? };
+        let Newest { info, unread, answered } = self.newest_in(store).await?;
+        let mut drill =
+            Drill { verifier: self, store, info, unread, watch, report: self.blank(&name, declared).await? };
         drill.identify().await?;
         match answered {
             Ok(()) => drill.run().await,
@@ -65,15 +76,18 @@ impl Verifier {
 
     /// The newest whole snapshot in this store. When the store shows none, the newest that another store shows: that one
     /// should have been there.
-    async fn newest_in(&self, store: &NamedStore) -> Result<(SnapshotInfo, Result<(), Reason>), Failure> {
-        let newest = |heads: backup_engine::Heads| newest_by_source(heads).into_iter().next();
+    async fn newest_in(&self, store: &NamedStore) -> Result<Newest, Failure> {
+        let newest = |heads: backup_engine::Heads| newest_by_source(&heads).into_iter().next();
         let own = backup_engine::heads(&self.env, self.open_key().catalog(), std::slice::from_ref(store)).await;
         let reason = match own {
             Ok(heads) => {
                 let answered = heads.unreachable.is_empty();
                 let rejected = heads.rejected.iter().any(|rejected| !rejected.missing);
-                match self.with_facts(store, newest_by_source(heads)).await {
-                    Some(info) => return Ok((info, Ok(()))),
+                match self.with_facts(store, newest_by_source(&heads)).await {
+                    Some(info) => {
+                        let unread = heads.unread(info.head.source).cloned().collect();
+                        return Ok(Newest { info, unread, answered: Ok(()) });
+                    }
                     None if !answered => Reason::StoreUnreachable,
                     None if rejected => Reason::ObjectCorrupt,
                     None => Reason::ObjectMissing,
@@ -85,7 +99,8 @@ impl Verifier {
         };
         let all = backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await;
         let known = all.ok().and_then(newest);
-        known.map(|info| (info, Err(reason))).ok_or_else(|| {
+        let nothing = |info| Newest { info, unread: Vec::new(), answered: Err(reason) };
+        known.map(nothing).ok_or_else(|| {
             failure::new(FailureKind::NotFound, "no store holds a whole snapshot yet: take one with `backupd snapshot`")
         })
     }
@@ -389,7 +404,12 @@ impl Drill<'_> {
         let v = self.verifier;
         let request = VerifyRequest { read_data: true, snapshot: Some(self.info.id) };
         match backup_engine::verify(&v.env, &v.open_key(), self.store, request, &v.activity).await {
-            Ok(outcome) => {
+            Ok(mut outcome) => {
+                // The store answers for its newest snapshot, not for the newest that is left in it.
+                for unread in &self.unread {
+                    let found = if unread.missing { &mut outcome.missing } else { &mut outcome.corrupt };
+                    found.push(unread.object.clone());
+                }
                 let (missing, corrupt) = (outcome.missing.len() as u64, outcome.corrupt.len() as u64);
                 for object in outcome.missing.iter().chain(&outcome.corrupt) {
                     log::error!(store = self.store.name.as_str(), object = object.as_str(); "store.object-damaged");
@@ -437,11 +457,11 @@ impl Drill<'_> {
 }
 
 /// The newest whole snapshot of each source, newest first.
-fn newest_by_source(heads: backup_engine::Heads) -> Vec<SnapshotInfo> {
+fn newest_by_source(heads: &backup_engine::Heads) -> Vec<SnapshotInfo> {
     let mut newest: Vec<SnapshotInfo> = Vec::new();
-    for info in heads.snapshots.into_iter().filter(|s| !s.partial) {
+    for info in heads.snapshots.iter().filter(|s| !s.partial) {
         if !newest.iter().any(|n| n.source == info.source) {
-            newest.push(info);
+            newest.push(info.clone());
         }
     }
     newest

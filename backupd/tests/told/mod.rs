@@ -2,6 +2,7 @@
 //! files, a state folder that somebody removed.
 
 mod keyring;
+mod unknown;
 
 use crate::practice::{self, Practice, wait_until};
 use serde_json::Value;
@@ -169,6 +170,10 @@ fn the_old_machine_that_wakes_after_a_recovery_is_told_and_counts_for_nothing() 
     p.ask("serve", &["snapshot"]);
     let status = p.ask("serve", &["status"]);
     assert!(has_alert(&status, "second-writer", "emr"), "{status}");
+    // The newest of all is the old machine's: whoever recovers hears of the other's.
+    let told = recover(&p, "recovered", &[]);
+    assert_eq!(told["beside"].as_array().unwrap().len(), 1, "{told}");
+    assert_eq!(told["beside"][0]["id"], own["id"], "{told}");
 }
 
 #[test]
@@ -187,6 +192,8 @@ fn a_lost_state_or_another_source_is_no_second_machine() {
         assert!(!has_alert(&p.ask("serve", &["status"]), "second-writer", "emr"));
     }
     assert_eq!(set_back(&p), Vec::<String>::new(), "a lost state is no earlier one");
+    let told = recover(&p, "other", &[]);
+    assert_eq!((&told["beside"], &told["unread"]), (&serde_json::json!([]), &serde_json::json!([])), "{told}");
     let rows = p.ask("serve", &["snapshots"]);
     let incarnations: std::collections::BTreeSet<&str> =
         rows["snapshots"].as_array().unwrap().iter().map(|row| row["incarnation"].as_str().unwrap()).collect();

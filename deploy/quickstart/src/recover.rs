@@ -105,8 +105,19 @@ struct Recovered {
     /// Snapshots that came back and were taken by a server that had been set back.
     #[serde(default)]
     set_back: Vec<SetBack>,
+    /// Objects of snapshots that may be newer, which the store does not have whole.
+    #[serde(default)]
+    unread: Vec<String>,
+    /// Snapshots of other machines.
+    #[serde(default)]
+    beside: Vec<Beside>,
     /// Newer snapshots that the store no longer has whole.
     skipped: Vec<Skipped>,
+}
+
+#[derive(Deserialize)]
+struct Beside {
+    id: String,
 }
 
 #[derive(Deserialize)]
@@ -155,7 +166,23 @@ impl Recovered {
                 lacks.join(", ")
             )
         });
-        let said = [self.skipped_words(), partial, kept, set_back, damaged];
+        let unread = (!self.unread.is_empty()).then(|| {
+            format!(
+                "This store has {} snapshots that cannot be read and may be newer than {}: what was entered since may be missing. If \
+                 another store is left, recover from it into another folder, and compare, before anybody works with this one.",
+                self.unread.len(),
+                output::time(self.taken_unix_ms)
+            )
+        });
+        let beside = (!self.beside.is_empty()).then(|| {
+            let ids: Vec<&str> = self.beside.iter().map(|one| one.id.as_str()).collect();
+            format!(
+                "Another machine wrote snapshots beside this one, and what was entered there is not here. `backupd recover --snapshot \
+                 ID` brings it back into another folder; compare before anybody works with this one. {}",
+                ids.join(", ")
+            )
+        });
+        let said = [self.skipped_words(), unread, partial, kept, set_back, beside, damaged];
         let told: Vec<String> = said.into_iter().flatten().collect();
         (!told.is_empty()).then(|| told.join("\n  !! "))
     }
