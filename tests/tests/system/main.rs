@@ -6,6 +6,7 @@ mod cli;
 mod clinic;
 #[path = "../../../backupd/engine/tests/engine/conformance/mod.rs"]
 mod conformance;
+mod contract;
 mod downtime;
 mod faults;
 mod fhir;
