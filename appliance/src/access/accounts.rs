@@ -35,6 +35,10 @@ pub enum AccountError {
     BadMail,
     #[error("another patient's account has this address; choose another one")]
     MailTaken,
+    #[error("somebody with another birth date logs in with this address, or their access was ended")]
+    MailOfAnother,
+    #[error("nobody was granted this, or it was withdrawn")]
+    UnknownProxy,
     #[error("this link is unknown, used or too old; please ask the practice for a new one")]
     BadLink,
     #[error(transparent)]

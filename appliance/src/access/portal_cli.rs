@@ -87,6 +87,7 @@ fn create(store: &Store, patient: Option<String>, mail: &str, password: &str) ->
             password_hash: &hash,
             totp_secret: Some(&stored),
             totp_step: None,
+            birth: None,
         };
         portal::set_up(tx.connection(), &new, tx.now_ms() / 1000)?;
         tx.note(Event::new(Action::UserChange, "portal", "").of_patient(&patient));

@@ -22,6 +22,7 @@ mod netns;
 mod netns_stores;
 #[path = "../../../backupd/engine/tests/engine/practice/mod.rs"]
 mod practice;
+mod proxies;
 mod prune;
 mod prune_practice;
 mod reader;
