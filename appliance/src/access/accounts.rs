@@ -21,6 +21,8 @@ pub enum AccountError {
     NameTaken,
     #[error("no user has this name; `appliance user list` shows all")]
     UnknownUser,
+    #[error("nobody logs in to the portal with this address")]
+    UnknownMail,
     #[error("a login name has 2 to 32 characters of a-z, 0-9, dot, dash and underscore, and begins with a letter")]
     BadName,
     #[error("a password needs at least {PASSWORD_CHARS_MIN} characters; several words make a good one")]

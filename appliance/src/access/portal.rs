@@ -8,10 +8,10 @@
 //!
 //! Every function works inside a transaction of the store; times are Unix seconds given by the caller.
 
-use super::Actor;
 use super::accounts::AccountError;
 use super::proxy::{self, Proxy};
 use super::sessions::{ABSOLUTE_S, SKEW_S, Session};
+use super::{Actor, lockout};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// The cookie of a patient's session.
@@ -66,6 +66,16 @@ pub fn mail_address(typed: &str) -> Option<String> {
     let whole =
         mail.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.') && !host.contains('@'));
     (plain && whole).then_some(mail)
+}
+
+/// Under what name the failed tries of an address are counted, apart from those of the staff.
+pub fn counted_name(mail: &str) -> String {
+    format!("portal {}", mail.trim())
+}
+
+/// Lets somebody try again whom strangers keep out.
+pub fn unlock(db: &Connection, account: &Account) -> Result<(), AccountError> {
+    lockout::lift(db, &counted_name(&account.mail))
 }
 
 /// The account of a patient.

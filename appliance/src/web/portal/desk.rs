@@ -11,7 +11,7 @@ use super::super::{Method, PageError, Policy, Route, Target, Web, chart, dates, 
 use super::messages::{self as conversation, TEXT_CHARS_MAX};
 use super::proxies;
 use crate::access::accounts::AccountError;
-use crate::access::{Action, portal};
+use crate::access::{Action, lockout, portal};
 use crate::audit::{self, Event};
 use crate::forms::Template;
 use crate::messages::{self, Channel, Message};
@@ -53,6 +53,8 @@ struct Standing {
     banner: Markup,
     facts: PatientFacts,
     account: Option<portal::Account>,
+    /// Failed logins that are counted of it.
+    failed: u32,
     invited_until: Option<i64>,
     people: Vec<proxies::Shown>,
     templates: Vec<Value>,
@@ -65,9 +67,13 @@ async fn standing(web: &Web, visit: &Visit, patient: &str) -> Result<Standing, P
         let templates =
             if view.may(Action::Create, "QuestionnaireResponse") { templates::all(view)? } else { Vec::new() };
         let account = portal::of_patient(view.connection(), &id)?;
+        let failed = match &account {
+            Some(account) => lockout::counted(view.connection(), &portal::counted_name(&account.mail))?,
+            None => 0,
+        };
         let invited_until = portal::invited_until(view.connection(), &id, None, now)?;
         let people = proxies::of_patient(view.connection(), &id, now)?;
-        Ok::<_, AccountError>(Standing { banner, facts, account, invited_until, people, templates })
+        Ok::<_, AccountError>(Standing { banner, facts, account, failed, invited_until, people, templates })
     };
     Ok(web.store().view(&visit.actor, read).await?)
 }
@@ -79,7 +85,8 @@ pub(super) async fn show(
     form: &Form,
     problems: &Problems,
 ) -> Result<Markup, PageError> {
-    let Standing { banner, facts, account, invited_until, people, templates } = standing(web, visit, patient).await?;
+    let Standing { banner, facts, account, failed, invited_until, people, templates } =
+        standing(web, visit, patient).await?;
     let open = account.as_ref().filter(|account| !account.disabled);
     let day = |s: i64| dates::long_day(dates::local(s, web.settings().zone).date_naive());
     let mail = match (form.text("mail"), &account) {
@@ -111,6 +118,10 @@ pub(super) async fn show(
                     @if let Some(until) = invited_until { p { "An invitation is open until " (day(until)) "." } }
                     @if open.is_some() || invited_until.is_some() {
                         form method="post" action=(action) { (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))
+                            @if open.is_some() && failed > 0 {
+                                p { (failed) @if failed == 1 { " failed login is" } @else { " failed logins are" } " counted; after several the next ones wait." }
+                                button type="submit" name="do" value="unlock" { "Forget failed logins" } " "
+                            }
                             button type="submit" name="do" value="end" { "End the access" } }
                     }
                 }
@@ -157,6 +168,16 @@ async fn change(
         web.store().write(&visit.actor, store).await?;
         return Ok(redirect(&format!("/patients/{patient}/portal")));
     }
+    if form.text("do") == "unlock" {
+        let owner = patient.clone();
+        let store = move |tx: &mut Tx<'_>| {
+            tx.read("Patient", &owner)?;
+            let account = portal::of_patient(tx.connection(), &owner)?.ok_or(AccountError::UnknownMail)?;
+            unlock(tx, &account, &owner)
+        };
+        web.store().write(&visit.actor, store).await?;
+        return Ok(redirect(&format!("/patients/{patient}/portal")));
+    }
     let mut problems = Problems::default();
     let Some(mail) = portal::mail_address(form.text("mail")) else {
         problems.add("mail", AccountError::BadMail.to_string());
@@ -173,6 +194,13 @@ async fn change(
     };
     web.store().write(&visit.actor, store).await?;
     Ok(invited(&web, &visit, &patient, &mail, &link).await?.into_response())
+}
+
+/// Forgets what was counted of an account, seen from this patient's page.
+pub(super) fn unlock(tx: &mut Tx<'_>, account: &portal::Account, patient: &str) -> Result<(), AccountError> {
+    portal::unlock(tx.connection(), account)?;
+    tx.note(Event::new(audit::Action::UserChange, "unlock", &account.id).of_patient(patient));
+    Ok(())
 }
 
 /// The one-time link of an invitation.

@@ -79,7 +79,7 @@ fn code_form(web: &Web, visit: &Visit, token: &str, by_mail: bool, problems: &Pr
 
 /// Counts a try of a patient, apart from those of the staff; `None` when it may not be made.
 async fn admit(web: &Web, visit: &Visit, mail: &str) -> Result<Option<Counted>, PageError> {
-    let (now, name, address, device) = (web.now(), counted_name(mail), visit.address, visit.device.clone());
+    let (now, name, address, device) = (web.now(), portal::counted_name(mail), visit.address, visit.device.clone());
     let admit = move |db: &rusqlite::Connection| lockout::admit(db, &name, address, device.as_deref(), now);
     let admitted = web.write_accounts(&Actor::anonymous(), admit).await?;
     if admitted.is_none() {
@@ -94,10 +94,6 @@ fn actor_of(account: &portal::Account) -> Actor {
         Some(patient) => Actor::of_patient(&account.id, patient),
         None => Actor::of_nobody(&account.id),
     }
-}
-
-pub(super) fn counted_name(mail: &str) -> String {
-    format!("portal {}", mail.trim())
 }
 
 fn again(web: &Web, visit: &Visit, form: &Form, sentence: &str) -> Response {
@@ -166,7 +162,7 @@ async fn second_step(
         _ => None,
     };
     let right = step.is_mailed(&token, &code) || totp.is_some();
-    let (device, name) = (visit.device.clone(), counted_name(&account.mail));
+    let (device, name) = (visit.device.clone(), portal::counted_name(&account.mail));
     let (session, csrf, id) = (service::auth::random_token(), service::auth::random_token(), account.id.clone());
     let (fresh, old, own) =
         (session.clone(), gate::cookie(&headers, portal::COOKIE).map(service::auth::token_hash), token.clone());

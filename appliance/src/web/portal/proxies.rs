@@ -10,7 +10,7 @@ use super::super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
 use super::desk;
 use crate::access::accounts::AccountError;
 use crate::access::proxy::{self, Owner, Proxy, RELATIONS};
-use crate::access::{Action, Reach, portal};
+use crate::access::{Action, Reach, lockout, portal};
 use crate::audit::{self, Event};
 use crate::messages::{self, Channel, Message};
 use crate::store::{Expect, StoreError, Tx};
@@ -40,6 +40,8 @@ pub struct Shown {
     pub invited_until: Option<i64>,
     /// The account is a patient's own: its password is none of this page's business.
     pub is_patient: bool,
+    /// Failed logins that are counted of it.
+    pub failed: u32,
 }
 
 /// Who may act for a patient.
@@ -47,8 +49,9 @@ pub fn of_patient(db: &rusqlite::Connection, patient: &str, now: i64) -> Result<
     let shown = |proxy: Proxy| {
         let invited_until = portal::invited_until(db, patient, Some(&proxy.id), now)?;
         let account = portal::credentials(db, &proxy.mail)?.map(|found| found.account);
+        let failed = lockout::counted(db, &portal::counted_name(&proxy.mail))?;
         let is_patient = account.is_some_and(|account| account.patient.is_some());
-        Ok(Shown { proxy, invited_until, is_patient })
+        Ok(Shown { proxy, invited_until, is_patient, failed })
     };
     proxy::of_patient(db, patient)?.into_iter().map(shown).collect()
 }
@@ -120,6 +123,7 @@ fn one(visit: &Visit, patient: &str, shown: &Shown, zone: chrono_tz::Tz, now: i6
         }
         form.inline method="post" action={ "/patients/" (patient) "/portal/people/" (proxy.id) } {
             (layout::csrf(visit)) (chart::form_identity(patient, ""))
+            @if proxy.account.is_some() && shown.failed > 0 { (button("unlock", "Forget failed logins")) }
             @if proxy.holds(now) && !shown.is_patient { (button("invite", "Invite anew")) }
             (button("withdraw", "Withdraw"))
         }
@@ -354,6 +358,16 @@ async fn change(
             };
             let mail = web.store().write(&visit.actor, store).await?;
             Ok(desk::invited(&web, &visit, &patient, &mail, &link).await?.into_response())
+        }
+        "unlock" => {
+            let owner = patient.clone();
+            let store = move |tx: &mut Tx<'_>| {
+                let proxy = proxy::load(tx.connection(), &owner, &id)?;
+                let found = portal::credentials(tx.connection(), &proxy.mail)?.ok_or(AccountError::UnknownMail)?;
+                desk::unlock(tx, &found.account, &owner)
+            };
+            web.store().write(&visit.actor, store).await?;
+            Ok(redirect(&format!("/patients/{patient}/portal")))
         }
         _ => Err(PageError::Query),
     }

@@ -1,7 +1,7 @@
 //! The portal as a patient uses it, and every way to somebody else's record.
 
 use crate::access::accounts::AccountError;
-use crate::access::{Actor, Program, Role, lockout, portal, sessions};
+use crate::access::{Actor, Program, Role, lockout, portal, portal_cli, sessions};
 use crate::store::{StoreError, Tx};
 use crate::web::form::percent_encode;
 use crate::web::tests::{Answer, Browser, Site, hidden};
@@ -350,6 +350,34 @@ async fn an_idle_session_ends_and_too_many_failures_lock_the_address() {
     }
     let answer = practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
     assert!(answer.body.contains("too many attempts"), "{}", answer.body);
+    // The desk lets him try again, and that is in the access record.
+    let desk = practice.site.session(Role::FrontDesk).await;
+    let path = format!("/patients/{}/portal", practice.bob);
+    assert!(practice.site.get(&desk, &path).await.body.contains("failed logins are counted"));
+    let unlocked = practice.site.post(&desk, &path, &[("patient", practice.bob.as_str()), ("do", "unlock")]).await;
+    assert_eq!(unlocked.status, StatusCode::SEE_OTHER, "{}", unlocked.body);
+    assert!(!practice.site.get(&desk, &path).await.body.contains("failed login"));
+    let answer = practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
+    assert!(answer.body.contains("Enter the code"), "{}", answer.body);
+    let entries = practice.site.web.store().internal(|db| crate::audit::search(db, &Default::default(), 100)).await;
+    let noted = entries.unwrap().into_iter().find(|entry| entry.kind == "unlock").unwrap();
+    assert_eq!((noted.object.as_str(), &noted.patient), ("bob", &practice.bob));
+    for _ in 0..5 {
+        practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", "wrong")]).await;
+    }
+    let answer = practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
+    assert!(answer.body.contains("too many attempts"), "{}", answer.body);
+    // So does the command, whoever it is that can be found by the address.
+    let store = practice.site.web.store().clone();
+    let lift =
+        move || (portal_cli::unlock(&store, " BOB@example.org"), portal_cli::unlock(&store, "nobody@example.org"));
+    let lifted = tokio::task::spawn_blocking(lift).await.unwrap();
+    assert!(lifted.0.is_ok() && matches!(lifted.1, Err(AccountError::UnknownMail)));
+    let answer = practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
+    assert!(answer.body.contains("Enter the code"), "{}", answer.body);
+    for _ in 0..5 {
+        practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", "wrong")]).await;
+    }
     // A browser in which this patient has logged in before is not locked with it.
     let welcome = |db: &rusqlite::Connection| lockout::welcome(db, None, "portal bob@example.org");
     let device = practice.site.web.write_accounts(&Actor::anonymous(), welcome).await.unwrap().unwrap();
