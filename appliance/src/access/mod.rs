@@ -37,6 +37,8 @@ pub const SCHEMA_4: &str = include_str!("schema-4.sql");
 pub const SCHEMA_5: &str = include_str!("schema-5.sql");
 /// People who act for patients in the portal; applied by a later migration.
 pub const SCHEMA_6: &str = include_str!("schema-6.sql");
+/// Who a person is, told to programs; applied by a later migration.
+pub const SCHEMA_7: &str = include_str!("schema-7.sql");
 
 use std::fmt;
 use std::str::FromStr;

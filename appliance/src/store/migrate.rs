@@ -26,7 +26,7 @@ const MIGRATIONS: [&[&str]; 14] = [
     &[downtime::SCHEMA, include_str!("schema-11.sql")],
     &[include_str!("schema-12.sql")],
     &[access::SCHEMA_5],
-    &[access::SCHEMA_6],
+    &[access::SCHEMA_6, access::SCHEMA_7],
 ];
 
 /// Makes the tables in an empty file; any other file has to be one that [`require`] admits.

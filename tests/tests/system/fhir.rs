@@ -138,7 +138,7 @@ pub fn log_in(store: &Store, role: Role, token: &str, csrf: &str) -> Result<()> 
             name: "clients",
             display: "Clients",
             role,
-            practitioner: None,
+            practitioner: Some("clients"),
             password_hash: "!",
             totp_secret: "x",
             totp_step: None,
@@ -159,7 +159,7 @@ fn register(store: &Store) -> Result<()> {
             kind: smart::Kind::Public,
             jwks: "",
             secret: "",
-            scopes: "patient/*.cruds offline_access",
+            scopes: "patient/*.cruds offline_access openid fhirUser",
             redirects: "https://kit.example/back",
             launch_url: "",
         };
