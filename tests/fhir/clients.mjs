@@ -1,7 +1,7 @@
 // Two clients of other people use the API: fhir-kit-client and @medplum/core.
 // usage: node clients.mjs BASE_URL COOKIE CSRF MODULES
 import { strict as assert } from "node:assert";
-import { createHash, randomBytes } from "node:crypto";
+import { createHash, createPublicKey, randomBytes, verify } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
@@ -111,6 +111,25 @@ async function useMedplum() {
   await assert.rejects(plum.createResource(wrong), (error) => error.outcome.issue[0].expression[0] === "Patient.gender");
 }
 
+// As a client of OpenID Connect: discovery below the issuer, the key set, the signature by OpenSSL, the claims.
+async function knowWho(token) {
+  const ask = async (url) => (await fetch(url)).json();
+  const found = await ask(`${base}/.well-known/openid-configuration`);
+  assert.equal(found.issuer, base);
+  const [head, claims, signature] = token.split(".");
+  const decoded = (part) => JSON.parse(Buffer.from(part, "base64url"));
+  const { alg, kid } = decoded(head);
+  assert.deepEqual([alg, found.id_token_signing_alg_values_supported], ["RS256", ["RS256"]]);
+  const { keys } = await ask(found.jwks_uri);
+  const key = createPublicKey({ key: keys.find((own) => own.kid === kid), format: "jwk" });
+  const signed = (text) => verify("sha256", Buffer.from(text), key, Buffer.from(signature, "base64url"));
+  assert(signed(`${head}.${claims}`) && !signed(`${head}.${claims}x`));
+  const told = decoded(claims);
+  assert.deepEqual([told.iss, told.aud, told.nonce, told.sub], [base, "kit", "a nonce", "clients"]);
+  assert.equal(told.fhirUser, `${base}/Practitioner/clients`);
+  assert(told.exp > Date.now() / 1000 && told.iat <= Date.now() / 1000 + 1);
+}
+
 // A person lets a program act: discovery by the client, consent as in a browser, then the client with its token alone.
 async function letAppAct() {
   const module = await client("fhir-kit-client");
@@ -123,7 +142,7 @@ async function letAppAct() {
   const verifier = randomBytes(32).toString("base64url");
   const asked = new URLSearchParams({
     response_type: "code", client_id: "kit", redirect_uri: "https://kit.example/back", state: "s",
-    scope: "launch/patient patient/*.rs offline_access", aud: base, code_challenge_method: "S256",
+    scope: "openid fhirUser launch/patient patient/*.rs offline_access", nonce: "a nonce", aud: base, code_challenge_method: "S256",
     code_challenge: createHash("sha256").update(verifier).digest("base64url"), chosen: own.id,
   });
   const page = await (await fetch(`${authorizeUrl}?${asked}`, { headers: { cookie } })).text();
@@ -138,6 +157,7 @@ async function letAppAct() {
     redirect_uri: "https://kit.example/back", client_id: "kit", code_verifier: verifier };
   const first = await ask(form);
   assert.equal(first.patient, own.id);
+  await knowWho(first.id_token);
   const told = await ask({ grant_type: "refresh_token", refresh_token: first.refresh_token, client_id: "kit" });
   const app = new Client({ baseUrl: base, bearerToken: told.access_token });
   const seen = await app.search({ resourceType: "Observation" });

@@ -21,6 +21,8 @@ pub enum AccountError {
     NameTaken,
     #[error("no user has this name; `appliance user list` shows all")]
     UnknownUser,
+    #[error("nobody logs in to the portal with this address")]
+    UnknownMail,
     #[error("a login name has 2 to 32 characters of a-z, 0-9, dot, dash and underscore, and begins with a letter")]
     BadName,
     #[error("a password needs at least {PASSWORD_CHARS_MIN} characters; several words make a good one")]
@@ -35,6 +37,10 @@ pub enum AccountError {
     BadMail,
     #[error("another patient's account has this address; choose another one")]
     MailTaken,
+    #[error("somebody with another birth date logs in with this address, or their access was ended")]
+    MailOfAnother,
+    #[error("nobody was granted this, or it was withdrawn")]
+    UnknownProxy,
     #[error("this link is unknown, used or too old; please ask the practice for a new one")]
     BadLink,
     #[error(transparent)]

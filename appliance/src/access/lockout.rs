@@ -92,6 +92,13 @@ pub fn lift(db: &Connection, name: &str) -> Result<(), AccountError> {
     Ok(())
 }
 
+/// How many failed tries are counted of a name, from anywhere.
+pub fn counted(db: &Connection, name: &str) -> Result<u32, AccountError> {
+    let (subject, beginning) = subjects_of(name);
+    let sql = "SELECT count(*) FROM login_failure WHERE subject = ?1 OR substr(subject, 1, length(?2)) = ?2";
+    Ok(db.prepare_cached(sql)?.query_row([subject, beginning], |row| row.get(0))?)
+}
+
 fn devices(db: &Connection) -> Result<Option<Devices>, AccountError> {
     let sql = "SELECT value FROM meta WHERE key = ?1";
     let key: Option<String> = db.query_row(sql, [DEVICE_KEY], |row| row.get(0)).optional()?;
@@ -141,7 +148,9 @@ mod tests {
         for _ in 0..5 {
             assert!(admit(&db, "berta", address(99), None, 1000).unwrap().is_some());
         }
+        assert!(counted(&db, "anna").unwrap() > 0 && counted(&db, "nobody").unwrap() == 0);
         lift(&db, " Anna").unwrap();
+        assert_eq!(counted(&db, "anna").unwrap(), 0);
         assert!(admit(&db, "anna", address(99), None, 1000).unwrap().is_some());
         assert!(admit(&db, "berta", address(99), None, 1000).unwrap().is_none(), "of this name alone");
     }

@@ -15,12 +15,14 @@ pub mod lockout;
 pub mod policy;
 pub mod portal;
 pub mod portal_cli;
+pub mod proxy;
 pub mod sessions;
 pub mod smart;
 pub mod webauthn;
 
 pub use grant::Grant;
 pub use policy::{Action, Denied, Object, authorize};
+pub use proxy::Reach;
 
 /// The tables of accounts and sessions. The store's first migration applies them to its own database; the functions of
 /// this module then work inside the store's read and write transactions (`&rusqlite::Connection`).
@@ -33,6 +35,10 @@ pub const SCHEMA_3: &str = include_str!("schema-3.sql");
 pub const SCHEMA_4: &str = include_str!("schema-4.sql");
 /// Passkeys and security keys; applied by a later migration.
 pub const SCHEMA_5: &str = include_str!("schema-5.sql");
+/// People who act for patients in the portal; applied by a later migration.
+pub const SCHEMA_6: &str = include_str!("schema-6.sql");
+/// Who a person is, told to programs; applied by a later migration.
+pub const SCHEMA_7: &str = include_str!("schema-7.sql");
 
 use std::fmt;
 use std::str::FromStr;
@@ -130,6 +136,8 @@ pub enum Capacity {
     Emergency(Role),
     /// A patient in the portal: bound to their own compartment by the actor's grant, and to nothing without one.
     Patient,
+    /// Somebody who acts for a patient in the portal, bound like one, and reaching no further than this.
+    Proxy(Reach),
     Program(Program),
     /// Nobody has logged in: may only log in.
     Anonymous,
@@ -170,16 +178,31 @@ impl Actor {
 
     /// A patient in the portal, bound to the compartment of `patient`.
     pub fn of_patient(account: &str, patient: &str) -> Self {
-        let scopes = grant::Scope::parse("patient/*.cruds").into_iter().collect();
-        let grant = Grant { client: "portal".into(), scopes, patient: Some(patient.to_owned()) };
-        let id = account.to_owned();
-        let actor = Self { id, name: "patient".into(), capacity: Capacity::Patient, grant: None, once: None };
-        actor.with_grant(grant)
+        Self::in_portal(account, "patient", Capacity::Patient).bound_to(patient)
     }
 
-    /// The patient whose own session this is.
+    /// Somebody who acts for a patient in the portal, bound to that patient's compartment.
+    pub fn of_proxy(account: &str, proxy: &proxy::Proxy) -> Self {
+        Self::in_portal(account, &proxy.told(), Capacity::Proxy(proxy.reach)).bound_to(&proxy.patient)
+    }
+
+    /// Somebody in the portal who acts for nobody at the moment: for choosing for whom, and nothing else.
+    pub fn of_nobody(account: &str) -> Self {
+        Self::in_portal(account, "proxy", Capacity::Proxy(Reach::Appointments))
+    }
+
+    fn in_portal(account: &str, name: &str, capacity: Capacity) -> Self {
+        Self { id: account.to_owned(), name: name.to_owned(), capacity, grant: None, once: None }
+    }
+
+    fn bound_to(self, patient: &str) -> Self {
+        let scopes = grant::Scope::parse("patient/*.cruds").into_iter().collect();
+        self.with_grant(Grant { client: "portal".into(), scopes, patient: Some(patient.to_owned()) })
+    }
+
+    /// The patient to whom a session of the portal is bound.
     pub fn patient(&self) -> Option<&str> {
-        let own = self.grant.as_ref().filter(|_| self.capacity == Capacity::Patient);
+        let own = self.grant.as_ref().filter(|_| matches!(self.capacity, Capacity::Patient | Capacity::Proxy(_)));
         own.and_then(|grant| grant.patient.as_deref())
     }
 
@@ -209,7 +232,7 @@ impl Actor {
     pub fn role(&self) -> Option<Role> {
         match self.capacity {
             Capacity::Staff(role) | Capacity::Emergency(role) => Some(role),
-            Capacity::Patient | Capacity::Program(_) | Capacity::Anonymous => None,
+            Capacity::Patient | Capacity::Proxy(_) | Capacity::Program(_) | Capacity::Anonymous => None,
         }
     }
 
@@ -219,6 +242,7 @@ impl Actor {
             Capacity::Staff(role) => role.as_str(),
             Capacity::Emergency(_) => "break-glass",
             Capacity::Patient => "patient",
+            Capacity::Proxy(_) => "proxy",
             Capacity::Program(program) => program.as_str(),
             Capacity::Anonymous => "anonymous",
         }

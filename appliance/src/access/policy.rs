@@ -1,6 +1,6 @@
 //! The one authorization function and its table.
 
-use super::{Actor, Capacity, Program, Role};
+use super::{Actor, Capacity, Program, Reach, Role};
 
 /// What is about to happen to an [`Object`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -240,7 +240,7 @@ pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<()
     let role = match actor.capacity {
         _ if object == Object::Public => return Ok(()),
         Capacity::Anonymous => return Err(Denied::NotLoggedIn),
-        Capacity::Patient => return authorize_patient(actor, action, object),
+        Capacity::Patient | Capacity::Proxy(_) => return authorize_patient(actor, action, object),
         Capacity::Program(program) => return authorize_program(program, action, object),
         Capacity::Staff(role) | Capacity::Emergency(role) => role,
     };
@@ -264,10 +264,16 @@ pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<()
     }
 }
 
-/// What patients may do in their own compartment: read what was recorded and concluded, answer, write, cancel. Whose
-/// compartment it is, the store asks of the grant; here nothing is permitted without one.
+/// What patients may do in their own compartment, and who acts for them: read what was recorded and concluded, answer, write,
+/// cancel. Whose compartment it is, the store asks of the grant; here nothing is permitted without one.
 fn authorize_patient(actor: &Actor, action: Action, object: Object<'_>) -> Result<(), Denied> {
+    if matches!(object, Object::Public | Object::OwnSession) {
+        return Ok(());
+    }
     let own = actor.patient().ok_or(Denied::NotPermitted)?;
+    if actor.capacity == Capacity::Proxy(Reach::Appointments) && !reaches_appointments(action, object) {
+        return Err(Denied::NotPermitted);
+    }
     let permitted = match object {
         Object::Public | Object::OwnSession => true,
         Object::AccessRecord { patient } => action.is_read() && patient == own,
@@ -291,6 +297,17 @@ fn authorize_patient(actor: &Actor, action: Action, object: Object<'_>) -> Resul
         Object::Practice | Object::AuditLog | Object::Users => false,
     };
     if permitted { Ok(()) } else { Err(Denied::NotPermitted) }
+}
+
+/// What remains to somebody who acts for a patient in appointments alone: whose they are, when and with whom. Whether anything
+/// else is there is none of their business.
+fn reaches_appointments(action: Action, object: Object<'_>) -> bool {
+    match object {
+        Object::Resource { kind: "Patient", .. } => action == Action::Read,
+        Object::Resource { kind: "Appointment", .. } => action.is_read() || action == Action::Update,
+        Object::Resource { kind, .. } => action == Action::Read && class_of(kind) == Some(Class::Directory),
+        _ => false,
+    }
 }
 
 fn authorize_program(program: Program, action: Action, object: Object<'_>) -> Result<(), Denied> {
@@ -386,6 +403,32 @@ mod tests {
     }
 
     #[test]
+    fn who_acts_for_a_patient_reaches_no_further_than_was_granted() {
+        let proxy = |reach| {
+            let patient = Actor::of_patient("account", "own");
+            Actor { capacity: Capacity::Proxy(reach), ..patient }
+        };
+        let (all, few) = (proxy(Reach::All), proxy(Reach::Appointments));
+        for kind in crate::fhir::types::TYPES.into_iter().chain(["Binary", "AuditEvent"]) {
+            for action in Action::ALL {
+                let object = Object::resource(kind);
+                let patient = Actor::of_patient("account", "own");
+                assert_eq!(authorize(&all, action, object), authorize(&patient, action, object), "{kind}");
+                let told = match kind {
+                    "Patient" => action == Action::Read,
+                    "Appointment" => action.is_read() || action == Action::Update,
+                    _ => action == Action::Read && class_of(kind) == Some(Class::Directory),
+                };
+                assert_eq!(authorize(&few, action, object).is_ok(), told, "{action:?} {kind}");
+                assert!(authorize(&all, action, Object::of_patient(kind, "other")).is_err(), "{kind}");
+            }
+        }
+        let record = Object::AccessRecord { patient: "own" };
+        assert!(authorize(&all, Action::Read, record).is_ok() && authorize(&few, Action::Read, record).is_err());
+        assert!(authorize(&few, Action::Read, Object::OwnSession).is_ok());
+    }
+
+    #[test]
     fn a_patient_reads_answers_and_cancels_and_no_more() {
         let patient = Actor::of_patient("account", "own");
         let may = |action, kind| authorize(&patient, action, Object::resource(kind)).is_ok();
@@ -412,7 +455,9 @@ mod tests {
         // Without its grant the capacity opens nothing.
         let unbound = Actor { grant: None, ..patient };
         assert!(authorize(&unbound, Action::Read, Object::resource("Patient")).is_err());
-        assert!(authorize(&unbound, Action::Read, Object::OwnSession).is_err());
+        for action in Action::ALL {
+            assert!(authorize(&unbound, action, Object::AccessRecord { patient: "own" }).is_err());
+        }
         for role in Role::ALL {
             assert!(authorize(&staff(role), Action::Read, Object::AccessRecord { patient: "own" }).is_err());
         }

@@ -1,5 +1,5 @@
-//! Accounts of patients: invitation, login in two steps, session. Their own tables and their own cookie: nothing of the staff's
-//! opens them, and they open nothing of the staff's.
+//! Accounts of patients and of those who act for them ([`super::proxy`]): invitation, login in two steps, session. Their own
+//! tables and their own cookie: nothing of the staff's opens them, and they open nothing of the staff's.
 //!
 //! ```text
 //! chart -> invitation (one-time link, birth date asked) -> account: password + authenticator or code by mail
@@ -8,9 +8,10 @@
 //!
 //! Every function works inside a transaction of the store; times are Unix seconds given by the caller.
 
-use super::Actor;
 use super::accounts::AccountError;
+use super::proxy::{self, Proxy};
 use super::sessions::{ABSOLUTE_S, SKEW_S, Session};
+use super::{Actor, lockout};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// The cookie of a patient's session.
@@ -24,11 +25,12 @@ const STEP_S: i64 = 15 * 60;
 /// Wrong answers before an invitation or a step is over.
 const WRONG_MAX: u32 = 5;
 
-/// A patient's account, without secrets.
+/// An account, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     pub id: String,
-    pub patient: String,
+    /// Whose own it is; `None` for somebody who acts for others alone.
+    pub patient: Option<String>,
     pub mail: String,
     /// Whether the second factor is an authenticator; a code by mail otherwise.
     pub authenticator: bool,
@@ -66,6 +68,16 @@ pub fn mail_address(typed: &str) -> Option<String> {
     (plain && whole).then_some(mail)
 }
 
+/// Under what name the failed tries of an address are counted, apart from those of the staff.
+pub fn counted_name(mail: &str) -> String {
+    format!("portal {}", mail.trim())
+}
+
+/// Lets somebody try again whom strangers keep out.
+pub fn unlock(db: &Connection, account: &Account) -> Result<(), AccountError> {
+    lockout::lift(db, &counted_name(&account.mail))
+}
+
 /// The account of a patient.
 pub fn of_patient(db: &Connection, patient: &str) -> Result<Option<Account>, AccountError> {
     let sql = format!("SELECT {COLUMNS} FROM portal_account a WHERE a.patient = ?1");
@@ -101,72 +113,152 @@ pub struct NewAccount<'a> {
     /// `None`: the second factor is a code by mail.
     pub totp_secret: Option<&'a str>,
     pub totp_step: Option<u64>,
+    /// The patient's birth date, where it was proved: an account of somebody of this birth date and address who acts for others
+    /// becomes theirs, and what waits for them is given to it.
+    pub birth: Option<&'a str>,
+}
+
+/// By what an account is opened; the password is already hashed.
+pub struct Secrets<'a> {
+    /// The id of the account, where it is a new one.
+    pub id: &'a str,
+    pub password_hash: &'a str,
+    /// `None`: the second factor is a code by mail.
+    pub totp_secret: Option<&'a str>,
+    pub totp_step: Option<u64>,
 }
 
 /// Sets up a patient's account, or anew where there is one: then its sessions end.
 ///
 /// # Errors
-/// [`AccountError::MailTaken`] when another patient's account has this address.
+/// [`AccountError::MailTaken`] when somebody else's account has this address.
 pub fn set_up(db: &Connection, new: &NewAccount<'_>, now: i64) -> Result<(), AccountError> {
     let mail = mail_address(new.mail).ok_or(AccountError::BadMail)?;
-    let sql = "SELECT count(*) FROM portal_account WHERE mail = ?1 AND patient <> ?2";
-    if db.query_row(sql, (&mail, new.patient), |row| row.get::<_, i64>(0))? > 0 {
-        return Err(AccountError::MailTaken);
+    let NewAccount { id, patient, password_hash, totp_secret, totp_step, .. } = *new;
+    let secrets = Secrets { id, password_hash, totp_secret, totp_step };
+    let holder = load(db, "a.mail", &mail)?.map(|found| found.account);
+    let own = of_patient(db, patient)?;
+    let account = match (holder, own) {
+        (Some(holder), _) if holder.patient.as_deref().is_some_and(|other| other != patient) => {
+            return Err(AccountError::MailTaken);
+        }
+        // Somebody who acts for others becomes a patient who logs in.
+        (Some(holder), None) if holder.patient.is_none() => {
+            let proved = new.birth.map(|birth| proxy::is_of(db, &holder.id, birth)).transpose()?;
+            if proved != Some(true) {
+                return Err(AccountError::MailTaken);
+            }
+            db.execute("UPDATE portal_account SET patient = ?2 WHERE id = ?1", [holder.id.as_str(), patient])?;
+            renew(db, &holder.id, &secrets)?;
+            holder.id
+        }
+        (Some(holder), Some(own)) if holder.id != own.id => return Err(AccountError::MailTaken),
+        (_, Some(own)) => {
+            db.execute("UPDATE portal_account SET mail = ?2 WHERE id = ?1", [&own.id, &mail])?;
+            renew(db, &own.id, &secrets)?;
+            own.id
+        }
+        (_, None) => {
+            insert(db, (id, Some(patient), &mail), &secrets, now)?;
+            id.to_owned()
+        }
+    };
+    match new.birth {
+        Some(birth) => proxy::link(db, &account, (&mail, birth), now),
+        None => Ok(()),
     }
-    end_sessions(db, new.patient)?;
-    let step = new.totp_step.and_then(|step| i64::try_from(step).ok());
+}
+
+/// Makes an account: id, whose own it is, address.
+pub(super) fn insert(
+    db: &Connection,
+    (id, patient, mail): (&str, Option<&str>, &str),
+    new: &Secrets<'_>,
+    now: i64,
+) -> Result<(), AccountError> {
     let sql = "INSERT INTO portal_account (id, patient, mail, password, totp_secret, totp_step, created) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (patient) DO UPDATE SET mail = excluded.mail, \
-               password = excluded.password, totp_secret = excluded.totp_secret, totp_step = excluded.totp_step, disabled = NULL";
-    db.execute(sql, params![new.id, new.patient, mail, new.password_hash, new.totp_secret, step, now])?;
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    db.execute(sql, params![id, patient, mail, new.password_hash, new.totp_secret, step_of(new), now])?;
     Ok(())
 }
 
-fn end_sessions(db: &Connection, patient: &str) -> Result<(), AccountError> {
-    for table in ["portal_session", "portal_step"] {
-        let sql = format!("DELETE FROM {table} WHERE account IN (SELECT id FROM portal_account WHERE patient = ?1)");
-        db.execute(&sql, [patient])?;
-    }
+/// Gives an account new secrets: its sessions end, and it is open again where it was ended.
+pub(super) fn renew(db: &Connection, account: &str, new: &Secrets<'_>) -> Result<(), AccountError> {
+    end_sessions(db, account)?;
+    let sql =
+        "UPDATE portal_account SET password = ?2, totp_secret = ?3, totp_step = ?4, disabled = NULL WHERE id = ?1";
+    db.execute(sql, params![account, new.password_hash, new.totp_secret, step_of(new)])?;
     Ok(())
 }
 
-/// Ends a patient's access, with its sessions and open invitations.
+fn step_of(new: &Secrets<'_>) -> Option<i64> {
+    new.totp_step.and_then(|step| i64::try_from(step).ok())
+}
+
+fn end_sessions(db: &Connection, account: &str) -> Result<(), AccountError> {
+    db.execute("DELETE FROM portal_session WHERE account = ?1", [account])?;
+    db.execute("DELETE FROM portal_step WHERE account = ?1", [account])?;
+    Ok(())
+}
+
+/// Ends a patient's access, with its sessions and open invitations. Who acts for the patient keeps doing so; the patient's own
+/// account does not act for others any more either.
 pub fn end(db: &Connection, patient: &str, now: i64) -> Result<(), AccountError> {
-    end_sessions(db, patient)?;
-    db.execute(
-        "UPDATE portal_account SET disabled = ?2 WHERE patient = ?1 AND disabled IS NULL",
-        params![patient, now],
-    )?;
-    db.execute("UPDATE portal_invite SET used = ?2 WHERE patient = ?1 AND used IS NULL", params![patient, now])?;
+    if let Some(own) = of_patient(db, patient)? {
+        end_sessions(db, &own.id)?;
+        let sql = "UPDATE portal_account SET disabled = ?2 WHERE id = ?1 AND disabled IS NULL";
+        db.execute(sql, params![own.id, now])?;
+    }
+    let sql = "UPDATE portal_invite SET used = ?2 WHERE patient = ?1 AND proxy IS NULL AND used IS NULL";
+    db.execute(sql, params![patient, now])?;
     Ok(())
 }
 
 /// An open invitation.
 pub struct Invite {
     pub patient: String,
+    /// The grant of who acts for the patient; `None` for the patient.
+    pub proxy: Option<String>,
     pub mail: String,
     pub totp_secret: String,
 }
 
-/// Invites a patient; an older open invitation ends.
+/// Whom an invitation is for, and where it goes.
+#[derive(Clone, Copy)]
+pub struct Invited<'a> {
+    pub patient: &'a str,
+    /// The grant of who acts for the patient; `None` for the patient.
+    pub proxy: Option<&'a str>,
+    pub mail: &'a str,
+}
+
+/// Invites somebody; an older open invitation of theirs ends.
 pub fn invite(
     db: &Connection,
-    (token, patient, mail): (&str, &str, &str),
+    token: &str,
+    whom: Invited<'_>,
     totp_secret: &str,
     now: i64,
 ) -> Result<(), AccountError> {
-    let mail = mail_address(mail).ok_or(AccountError::BadMail)?;
-    db.execute("DELETE FROM portal_invite WHERE expires < ?1 OR patient = ?2", params![now, patient])?;
-    let sql = "INSERT INTO portal_invite (token_hash, patient, mail, totp_secret, expires) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let mail = mail_address(whom.mail).ok_or(AccountError::BadMail)?;
+    let sql = "DELETE FROM portal_invite WHERE expires < ?1 OR patient = ?2 AND proxy IS ?3";
+    db.execute(sql, params![now, whom.patient, whom.proxy])?;
+    let sql = "INSERT INTO portal_invite (token_hash, patient, proxy, mail, totp_secret, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let hash = service::auth::token_hash(token);
-    db.execute(sql, params![hash.as_slice(), patient, mail, totp_secret, now + INVITE_S])?;
+    db.execute(sql, params![hash.as_slice(), whom.patient, whom.proxy, mail, totp_secret, now + INVITE_S])?;
     Ok(())
 }
 
-/// Until when a patient's invitation is open.
-pub fn invited_until(db: &Connection, patient: &str, now: i64) -> Result<Option<i64>, AccountError> {
-    let sql = "SELECT expires FROM portal_invite WHERE patient = ?1 AND used IS NULL AND expires >= ?2 AND wrong < ?3";
-    Ok(db.prepare_cached(sql)?.query_row(params![patient, now, WRONG_MAX], |row| row.get(0)).optional()?)
+/// Until when the invitation of a patient, or of who acts for them, is open.
+pub fn invited_until(
+    db: &Connection,
+    patient: &str,
+    proxy: Option<&str>,
+    now: i64,
+) -> Result<Option<i64>, AccountError> {
+    let sql = "SELECT expires FROM portal_invite \
+               WHERE patient = ?1 AND proxy IS ?4 AND used IS NULL AND expires >= ?2 AND wrong < ?3";
+    Ok(db.prepare_cached(sql)?.query_row(params![patient, now, WRONG_MAX, proxy], |row| row.get(0)).optional()?)
 }
 
 const INVITE_OPEN: &str = "token_hash = ?1 AND used IS NULL AND expires >= ?2 AND wrong < ?3";
@@ -176,8 +268,10 @@ const INVITE_OPEN: &str = "token_hash = ?1 AND used IS NULL AND expires >= ?2 AN
 /// # Errors
 /// [`AccountError::BadLink`] when it is unknown, used, over or was answered wrongly too often.
 pub fn open_invite(db: &Connection, token: &str, now: i64) -> Result<Invite, AccountError> {
-    let sql = format!("SELECT patient, mail, totp_secret FROM portal_invite WHERE {INVITE_OPEN}");
-    let row = |row: &Row<'_>| Ok(Invite { patient: row.get(0)?, mail: row.get(1)?, totp_secret: row.get(2)? });
+    let sql = format!("SELECT patient, proxy, mail, totp_secret FROM portal_invite WHERE {INVITE_OPEN}");
+    let row = |row: &Row<'_>| {
+        Ok(Invite { patient: row.get(0)?, proxy: row.get(1)?, mail: row.get(2)?, totp_secret: row.get(3)? })
+    };
     let hash = service::auth::token_hash(token);
     let found = db.query_row(&sql, params![hash.as_slice(), now, WRONG_MAX], row).optional()?;
     found.ok_or(AccountError::BadLink)
@@ -268,31 +362,57 @@ pub fn finish_step(db: &Connection, account: &str, token: &str, totp_step: Optio
     Ok(db.execute(sql, params![account, step, service::auth::TOTP_STEPS_AHEAD_MAX])? == 1)
 }
 
-/// Opens a session under a new token.
+/// Opens a session under a new token. It acts for the account's own patient; where that is nobody, for the only one there is;
+/// where there are several, for nobody until one is chosen.
 pub fn open(db: &Connection, account: &str, token: &str, csrf: &str, now: i64) -> Result<(), AccountError> {
     let sql = "DELETE FROM portal_session WHERE created <= ?1 OR seen < ?2 OR max(created, seen) > ?3";
     db.execute(sql, [now - ABSOLUTE_S, now - IDLE_S, now + SKEW_S])?;
     let sql = "INSERT INTO portal_session (token_hash, account, csrf, created, seen) VALUES (?1, ?2, ?3, ?4, ?4)";
-    db.execute(sql, params![service::auth::token_hash(token).as_slice(), account, csrf, now])?;
+    let hash = service::auth::token_hash(token);
+    db.execute(sql, params![hash.as_slice(), account, csrf, now])?;
+    let own = load(db, "a.id", account)?.is_some_and(|found| found.account.patient.is_some());
+    if let ([only], false) = (proxy::of_account(db, account, now)?.as_slice(), own) {
+        proxy::act(db, &hash, (account, Some(&only.id)), csrf, now)?;
+    }
     Ok(())
 }
 
-/// The session of a cookie's token; `None` when there is none, it is over, or its account was ended.
+/// Whom a session acts for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acting {
+    pub account: String,
+    /// The account's own patient.
+    pub own: Option<String>,
+    /// The grant by which it acts; `None` for the own patient, or for nobody.
+    pub proxy: Option<Proxy>,
+    /// For whom it may act.
+    pub choices: Vec<Proxy>,
+}
+
+/// The session of a cookie's token; `None` when there is none, it is over, or its account was ended. Where the grant by which it
+/// acted holds no more, it acts for nobody: never for somebody else instead.
 pub fn find(db: &Connection, token: &str, now: i64) -> Result<Option<Session>, AccountError> {
     let token_hash = service::auth::token_hash(token);
-    let mut statement = db.prepare_cached(
-        "SELECT s.csrf, s.created, s.seen, a.id, a.patient, a.mail FROM portal_session s \
-         JOIN portal_account a ON a.id = s.account \
-         WHERE s.token_hash = ?1 AND s.created > ?2 AND s.seen >= ?3 AND max(s.created, s.seen) <= ?4 \
-         AND a.disabled IS NULL",
-    )?;
-    let row = |row: &Row<'_>| {
-        let (id, patient): (String, String) = (row.get(3)?, row.get(4)?);
-        let times = (row.get(1)?, row.get(2)?);
-        Ok(Session::of_patient(token_hash, Actor::of_patient(&id, &patient), row.get(5)?, row.get(0)?, times))
+    let sql = "SELECT s.csrf, s.created, s.seen, s.acting, a.id, a.patient, a.mail FROM portal_session s \
+               JOIN portal_account a ON a.id = s.account \
+               WHERE s.token_hash = ?1 AND s.created > ?2 AND s.seen >= ?3 AND max(s.created, s.seen) <= ?4 \
+               AND a.disabled IS NULL";
+    type Found = (String, (i64, i64), Option<String>, String, Option<String>, String);
+    let row = |row: &Row<'_>| -> rusqlite::Result<Found> {
+        Ok((row.get(0)?, (row.get(1)?, row.get(2)?), row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
     };
     let limits = params![token_hash.as_slice(), now - ABSOLUTE_S, now - IDLE_S, now + SKEW_S];
-    Ok(statement.query_row(limits, row).optional()?)
+    let found = db.prepare_cached(sql)?.query_row(limits, row).optional()?;
+    let Some((csrf, times, acting, account, own, mail)) = found else { return Ok(None) };
+    let choices = proxy::of_account(db, &account, now)?;
+    let proxy = acting.as_ref().and_then(|id| choices.iter().find(|proxy| proxy.id == *id)).cloned();
+    let actor = match (&acting, &proxy, &own) {
+        (_, Some(proxy), _) => Actor::of_proxy(&account, proxy),
+        (None, None, Some(own)) => Actor::of_patient(&account, own),
+        _ => Actor::of_nobody(&account),
+    };
+    let acting = Acting { account, own, proxy, choices };
+    Ok(Some(Session::of_portal(token_hash, actor, acting, mail, csrf, times)))
 }
 
 /// Notes that the patient was here.
@@ -318,11 +438,15 @@ mod tests {
         password_hash: "x",
         totp_secret: None,
         totp_step: None,
+        birth: None,
     };
+
+    const ADA: Invited<'static> = Invited { patient: "p", proxy: None, mail: "ada@example.org" };
 
     fn database() -> Connection {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch(super::super::SCHEMA_4).unwrap();
+        db.execute_batch(super::super::SCHEMA_6).unwrap();
         db
     }
 
@@ -330,7 +454,7 @@ mod tests {
     fn one_address_is_one_patients() {
         let db = database();
         set_up(&db, &NEW, 1000).unwrap();
-        assert_eq!(credentials(&db, "ADA@example.org").unwrap().unwrap().account.patient, "p");
+        assert_eq!(credentials(&db, "ADA@example.org").unwrap().unwrap().account.patient.as_deref(), Some("p"));
         let other = NewAccount { id: "other", patient: "q", ..NEW };
         assert!(matches!(set_up(&db, &other, 1000), Err(AccountError::MailTaken)));
         for bad in ["", "ada", "@example.org", "ada@host", "a b@example.org", "a@b@example.org"] {
@@ -361,13 +485,13 @@ mod tests {
     #[test]
     fn an_invitation_is_good_once_and_not_for_guessing() {
         let db = database();
-        invite(&db, ("first", "p", "ada@example.org"), "SECRET", 1000).unwrap();
-        invite(&db, ("token", "p", "ada@example.org"), "SECRET", 1000).unwrap();
+        invite(&db, "first", ADA, "SECRET", 1000).unwrap();
+        invite(&db, "token", ADA, "SECRET", 1000).unwrap();
         assert!(open_invite(&db, "first", 1000).is_err(), "the newer one ends the older one");
         assert!(open_invite(&db, "token", 1001 + INVITE_S).is_err());
         take_invite(&db, "token", 1000).unwrap();
         assert!(take_invite(&db, "token", 1000).is_err() && open_invite(&db, "token", 1000).is_err());
-        invite(&db, ("guessed", "p", "ada@example.org"), "SECRET", 1000).unwrap();
+        invite(&db, "guessed", ADA, "SECRET", 1000).unwrap();
         for _ in 0..WRONG_MAX {
             open_invite(&db, "guessed", 1000).unwrap();
             wrong_invite(&db, "guessed").unwrap();

@@ -1,5 +1,5 @@
-//! `appliance portal ...`: a patient's account from the command line, for demonstrations and scripts. Patients are invited from
-//! their chart.
+//! `appliance portal ...`: accounts of the portal from the command line, for demonstrations, scripts and whoever is locked out.
+//! Patients are invited from their chart.
 
 use super::accounts::{self, AccountError};
 use super::cli::{UserCommandError, file_error, new_private_file, read_password};
@@ -29,6 +29,11 @@ pub enum PortalCommand {
         #[arg(long, value_name = "FILE")]
         totp_out: PathBuf,
     },
+    /// Let somebody log in again whom failed attempts, their own or somebody else's, keep out
+    Unlock {
+        /// Mail address, with which the person logs in
+        mail: String,
+    },
 }
 
 /// Carries out a command and writes what a person should know to `out`; `practice` names the account in authenticator apps.
@@ -41,7 +46,14 @@ pub fn run(
     practice: &str,
     out: &mut impl Write,
 ) -> Result<(), UserCommandError> {
-    let PortalCommand::Create { patient, mail, password_file, totp_out } = command;
+    let (patient, mail, password_file, totp_out) = match command {
+        PortalCommand::Create { patient, mail, password_file, totp_out } => (patient, mail, password_file, totp_out),
+        PortalCommand::Unlock { mail } => {
+            unlock(store, &mail)?;
+            writeln!(out, "failed attempts at {} are forgotten; whoever makes them can go on", mail.trim())?;
+            return Ok(());
+        }
+    };
     let password = read_password(&password_file)?;
     // The file first: an account whose secret nobody has could never log in.
     let mut file = new_private_file(&totp_out)?;
@@ -58,6 +70,18 @@ pub fn run(
     writeln!(file, "{json}").and_then(|()| file.sync_all()).map_err(|e| file_error(&totp_out, &e))?;
     writeln!(out, "created {mail}")?;
     Ok(())
+}
+
+/// Forgets the failed attempts at an address.
+pub fn unlock(store: &Store, mail: &str) -> Result<(), AccountError> {
+    let mail = mail.to_owned();
+    store.write_blocking(&Actor::program(Program::CommandLine), move |tx: &mut Tx<'_>| {
+        let found = portal::credentials(tx.connection(), &mail)?.ok_or(AccountError::UnknownMail)?.account;
+        portal::unlock(tx.connection(), &found)?;
+        let patient = found.patient.as_deref().unwrap_or_default();
+        tx.note(Event::new(Action::UserChange, "unlock", &found.id).of_patient(patient));
+        Ok::<_, AccountError>(())
+    })
 }
 
 /// The one who was asked for, or the first.
@@ -87,6 +111,7 @@ fn create(store: &Store, patient: Option<String>, mail: &str, password: &str) ->
             password_hash: &hash,
             totp_secret: Some(&stored),
             totp_step: None,
+            birth: None,
         };
         portal::set_up(tx.connection(), &new, tx.now_ms() / 1000)?;
         tx.note(Event::new(Action::UserChange, "portal", "").of_patient(&patient));

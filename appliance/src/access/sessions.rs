@@ -1,6 +1,7 @@
 //! Server-side sessions. The browser holds a random token, the database its hash: who reads the database cannot log in.
 
 use super::accounts::{Account, AccountError};
+use super::portal::Acting;
 use super::{Actor, Capacity, Role};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -21,6 +22,8 @@ pub struct Session {
     pub actor: Actor,
     pub display: String,
     pub practitioner: Option<String>,
+    /// Whom a session of the portal acts for; `None` for the staff's.
+    pub acting: Option<Acting>,
     /// Expected in every state-changing request of this session.
     pub csrf: String,
     pub state: State,
@@ -36,15 +39,17 @@ pub enum State {
 }
 
 impl Session {
-    /// A patient's session; `times` are when it was opened and last used. It has no lock: it ends when it is idle.
-    pub(super) fn of_patient(
+    /// A session of the portal; `times` are when it was opened and last used. It has no lock: it ends when it is idle.
+    pub(super) fn of_portal(
         token_hash: [u8; 32],
         actor: Actor,
+        acting: Acting,
         display: String,
         csrf: String,
         (created, seen): (i64, i64),
     ) -> Self {
-        Self { token_hash, actor, display, practitioner: None, csrf, state: State::Open, created, seen }
+        let (acting, state) = (Some(acting), State::Open);
+        Self { token_hash, actor, display, practitioner: None, acting, csrf, state, created, seen }
     }
 
     /// Whether [`touch`] would write anything.
@@ -97,6 +102,7 @@ pub fn find(db: &Connection, token: &str, idle_lock_s: i64, now: i64) -> Result<
                     },
                     display: row.get(7)?,
                     practitioner: row.get(8)?,
+                    acting: None,
                     csrf: row.get(0)?,
                     state: if idle || locked.is_some() { State::Locked } else { State::Open },
                     created: row.get(1)?,

@@ -257,8 +257,7 @@ async fn create_binary(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Outcome> {
-    let context = headers.get("x-security-context").and_then(|value| value.to_str().ok());
-    let patient = context.and_then(|context| context.strip_prefix("Patient/")).map(str::to_owned);
+    let patient = security_context(&headers)?;
     // Before the bytes are read: somebody who may not store them should not fill the disk with them.
     crate::access::authorize(&actor, Action::Create, crate::access::Object::resource("Binary"))
         .map_err(StoreError::from)?;
@@ -270,6 +269,14 @@ async fn create_binary(
     let location = format!("{}{BASE}/Binary/{}", base_url(&headers), row.id);
     let location = HeaderValue::from_str(&location).map_err(|_| StoreError::Closed)?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)]).into_response())
+}
+
+/// The patient whose file it is; `None` for nobody's. What is written otherwise is refused: the file would be nobody's unseen.
+fn security_context(headers: &HeaderMap) -> Result<Option<String>, StoreError> {
+    let Some(context) = headers.get("x-security-context") else { return Ok(None) };
+    let id = context.to_str().ok().and_then(|context| context.strip_prefix("Patient/"));
+    let id = id.filter(|id| super::check_id(id).is_ok()).map(str::to_owned);
+    id.map(Some).ok_or_else(|| StoreError::invalid("must be Patient/id", "X-Security-Context"))
 }
 
 pub(super) async fn parse(body: Body, bytes_max: usize) -> Result<Value, Outcome> {

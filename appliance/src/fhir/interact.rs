@@ -229,6 +229,9 @@ pub async fn validate(
     Path(kind): Path<String>,
     body: Body,
 ) -> Result<Response, Outcome> {
+    if !super::types::is_kept(&kind) {
+        return Err(StoreError::NotFound.into());
+    }
     let body = parse(body, RESOURCE_BYTES_MAX).await?;
     Ok(json_response(StatusCode::OK, validate::outcome(&kind, parameter(body)?).to_string()))
 }
@@ -237,9 +240,10 @@ pub async fn validate(
 pub async fn validate_one(
     state: State<Store>,
     actor: Actor,
-    Path((kind, _)): Path<(String, String)>,
+    Path((kind, id)): Path<(String, String)>,
     body: Body,
 ) -> Result<Response, Outcome> {
+    super::check_id(&id)?;
     validate(state, actor, Path(kind), body).await
 }
 

@@ -3,6 +3,7 @@
 
 use super::http::BASE;
 use super::query_pairs;
+use crate::access::smart::identity::{self, FHIR_USER, OPENID, SigningKey};
 use crate::access::smart::{self, Client, Fresh, Given, Presented, Refused};
 use crate::access::{Actor, Grant};
 use crate::audit::{Action, Event, Outcome};
@@ -24,6 +25,10 @@ const INTROSPECT_PATH: &str = "/oauth/introspect";
 const REVOKE_PATH: &str = "/oauth/revoke";
 /// Where the service says what it can.
 const CONFIGURATION: &str = "/fhir/R4/.well-known/smart-configuration";
+/// The same for clients of OpenID Connect, who look below the issuer.
+const OPENID_CONFIGURATION: &str = "/fhir/R4/.well-known/openid-configuration";
+/// The keys that ID tokens are checked with.
+const KEYS_PATH: &str = "/oauth/keys";
 const FORM_BYTES_MAX: usize = 64 << 10;
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -41,6 +46,8 @@ pub fn routes(store: &Store, bases: Vec<String>) -> Vec<Route> {
     let state = Smart { store: store.clone(), bases: Arc::new(bases) };
     vec![
         Route::fhir(Method::Get, CONFIGURATION, Policy::Public, configuration, state.clone()),
+        Route::fhir(Method::Get, OPENID_CONFIGURATION, Policy::Public, openid_configuration, state.clone()),
+        Route::fhir(Method::Get, KEYS_PATH, Policy::Public, keys, state.clone()),
         Route::fhir(Method::Post, TOKEN_PATH, Policy::Public, token, state.clone()),
         Route::fhir(Method::Post, INTROSPECT_PATH, Policy::Public, introspect, state.clone()),
         Route::fhir(Method::Post, REVOKE_PATH, Policy::Public, revoke, state),
@@ -65,6 +72,7 @@ async fn configuration(State(smart): State<Smart>) -> Response {
         "token_endpoint": format!("{base}{TOKEN_PATH}"),
         "introspection_endpoint": format!("{base}{INTROSPECT_PATH}"),
         "revocation_endpoint": format!("{base}{REVOKE_PATH}"),
+        "jwks_uri": format!("{base}{KEYS_PATH}"),
         "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
         "response_types_supported": ["code"],
         "code_challenge_methods_supported": ["S256"],
@@ -73,15 +81,59 @@ async fn configuration(State(smart): State<Smart>) -> Response {
         "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
         "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt"],
         "scopes_supported": [
-            "launch", "launch/patient", smart::ONLINE, smart::OFFLINE, "patient/*.cruds", "user/*.cruds", "system/*.cruds",
+            OPENID, FHIR_USER, "launch", "launch/patient", smart::ONLINE, smart::OFFLINE, "patient/*.cruds", "user/*.cruds",
+            "system/*.cruds",
         ],
         "capabilities": [
             "launch-ehr", "launch-standalone", "client-public", "client-confidential-symmetric",
             "client-confidential-asymmetric", "context-ehr-patient", "context-standalone-patient", "permission-offline",
             "permission-online", "permission-patient", "permission-user", "permission-v1", "permission-v2",
+            "sso-openid-connect",
         ],
     });
     answer(StatusCode::OK, &told)
+}
+
+/// OpenID Connect Discovery: only what a program needs that a person allowed to know who they are.
+async fn openid_configuration(State(smart): State<Smart>) -> Response {
+    let base = smart.bases.first().map(String::as_str).unwrap_or_default();
+    let told = json!({
+        "issuer": format!("{base}{BASE}"),
+        "authorization_endpoint": format!("{base}{AUTHORIZE_PATH}"),
+        "token_endpoint": format!("{base}{TOKEN_PATH}"),
+        "jwks_uri": format!("{base}{KEYS_PATH}"),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [identity::ALGORITHM],
+        "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"],
+        "code_challenge_methods_supported": ["S256"],
+        "scopes_supported": [OPENID, FHIR_USER],
+        "claims_supported": ["iss", "sub", "aud", "iat", "exp", "nonce", "fhirUser"],
+        "request_parameter_supported": false,
+        "request_uri_parameter_supported": false,
+        "authorization_response_iss_parameter_supported": true,
+    });
+    answer(StatusCode::OK, &told)
+}
+
+async fn keys(State(smart): State<Smart>) -> Result<Response, Response> {
+    let key = signing_key(&smart).await.map_err(|_| unavailable())?;
+    Ok(answer(StatusCode::OK, &json!({ "keys": [key.public()] })))
+}
+
+/// The practice's key, which is made when it is first asked for.
+async fn signing_key(smart: &Smart) -> Result<SigningKey, StoreError> {
+    if let Some(key) = smart.store.internal(identity::key).await? {
+        return Ok(key);
+    }
+    let made = tokio::task::spawn_blocking(identity::generate).await.map_err(|_| StoreError::Closed)??;
+    let job = move |tx: &mut Tx<'_>| {
+        identity::store(tx.connection(), &made)?;
+        identity::key(tx.connection())
+    };
+    smart.store.write::<_, StoreError, _>(&Actor::anonymous(), job).await?.ok_or(StoreError::Damaged("signing key"))
 }
 
 /// A request of a program's, read.
@@ -162,8 +214,15 @@ async fn token(State(smart): State<Smart>, headers: HeaderMap, body: Body) -> Re
         Ok::<_, StoreError>(decided)
     };
     let decided = smart.store.write(&Actor::anonymous(), job).await.map_err(|_| unavailable())?;
-    let (given, launched) = decided.map_err(refused)?;
-    Ok(answer(StatusCode::OK, &response(&given, &fresh, &launched)))
+    let (given, words) = decided.map_err(refused)?;
+    let mut told = response(&given, &fresh, &words);
+    if given.identity.openid && given.nonce.is_some() {
+        let issuer = format!("{}{BASE}", smart.bases.first().map(String::as_str).unwrap_or_default());
+        let key = signing_key(&smart).await.map_err(|_| unavailable())?;
+        let token = key.token(&issuer, &given, smart.store.clock().unix_ms() / 1000).map_err(|_| unavailable())?;
+        told["id_token"] = token.into();
+    }
+    Ok(answer(StatusCode::OK, &told))
 }
 
 /// What is given, and the words that the answer adds to the scopes.
@@ -172,8 +231,9 @@ type Decided = Result<(Given, Vec<&'static str>), Refused>;
 fn decide(tx: &Tx<'_>, client: &Client, asked: &Asked, way: Way, fresh: &Fresh) -> Result<Decided, StoreError> {
     let (db, now_ms) = (tx.connection(), tx.now_ms());
     let given = match way {
-        Way::Alone => smart::client_credentials(db, client, asked.text("scope"), &fresh.access, now_ms)?
-            .map(|grant| Given { grant, refresh: None }),
+        Way::Alone => {
+            smart::client_credentials(db, client, asked.text("scope"), &fresh.access, now_ms)?.map(Given::alone)
+        }
         Way::Code => {
             let code = (asked.text("code"), asked.text("redirect_uri"), asked.text("code_verifier"));
             smart::exchange(db, client, code, fresh, now_ms)?
@@ -184,15 +244,22 @@ fn decide(tx: &Tx<'_>, client: &Client, asked: &Asked, way: Way, fresh: &Fresh) 
         let mut words = Vec::new();
         words.extend(given.grant.patient.is_some().then_some("launch/patient"));
         words.extend(given.refresh);
+        words.extend(given.identity.words());
         (given, words)
     }))
 }
 
+/// The scopes on records, where there are any, and the other words.
+fn joined(scopes: &str, words: &[&str]) -> String {
+    let all = [scopes].into_iter().chain(words.iter().copied());
+    all.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 fn response(given: &Given, fresh: &Fresh, words: &[&str]) -> Value {
     let Grant { scopes, patient, .. } = &given.grant;
-    let scope = [vec![smart::scopes_text(scopes)], words.iter().map(|word| (*word).to_owned()).collect()].concat();
+    let scope = joined(&smart::scopes_text(scopes), words);
     let mut told = json!({
-        "access_token": fresh.access, "token_type": "bearer", "expires_in": smart::TOKEN_S, "scope": scope.join(" "),
+        "access_token": fresh.access, "token_type": "bearer", "expires_in": smart::TOKEN_S, "scope": scope,
     });
     if let Some(patient) = patient {
         told["patient"] = patient.as_str().into();
@@ -224,7 +291,8 @@ async fn introspect(State(smart): State<Smart>, headers: HeaderMap, body: Body) 
     let decided = smart.store.write(&Actor::anonymous(), job).await.map_err(|_| unavailable())?;
     let (client, told) = decided.map_err(refused)?;
     let Some(told) = told else { return Ok(answer(StatusCode::OK, &json!({ "active": false }))) };
-    let mut says = json!({ "active": true, "client_id": client, "scope": told.scope, "exp": told.expires_s });
+    let scope = joined(&told.scope, &told.identity.words());
+    let mut says = json!({ "active": true, "client_id": client, "scope": scope, "exp": told.expires_s });
     for (name, value) in [("sub", told.account), ("patient", told.patient)] {
         if let Some(value) = value {
             says[name] = value.into();

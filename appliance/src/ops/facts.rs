@@ -175,7 +175,7 @@ fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
 /// What a practice keeps beside its resources, with the column that orders it and the schema from which on it is told: data
 /// of an older schema is told as the older release told it. Sessions, holds, codes, tokens and failed logins end by
 /// themselves and prove nothing; who is busy is drawn from the appointments.
-const BESIDE: [(&str, &str, u32); 16] = [
+const BESIDE: [(&str, &str, u32); 17] = [
     ("account", "id", 6),
     ("appointment_link", "token_hash", 6),
     ("break_glass", "id", 6),
@@ -187,6 +187,7 @@ const BESIDE: [(&str, &str, u32); 16] = [
     ("outbox", "id", 6),
     ("phrase", "account, name", 6),
     ("portal_account", "id", 9),
+    ("portal_proxy", "id", 14),
     ("practice_setting", "key", 6),
     ("recovery_code", "account, code_hash", 6),
     ("smart_client", "id", 8),

@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 const APPLICATION_ID: i32 = 0x4866_454d;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
-const MIGRATIONS: [&[&str]; 13] = [
+const MIGRATIONS: [&[&str]; 14] = [
     &[include_str!("schema-1.sql"), access::SCHEMA],
     &[include_str!("schema-2.sql")],
     &[include_str!("schema-3.sql")],
@@ -26,6 +26,7 @@ const MIGRATIONS: [&[&str]; 13] = [
     &[downtime::SCHEMA, include_str!("schema-11.sql")],
     &[include_str!("schema-12.sql")],
     &[access::SCHEMA_5],
+    &[access::SCHEMA_6, access::SCHEMA_7],
 ];
 
 /// Makes the tables in an empty file; any other file has to be one that [`require`] admits.

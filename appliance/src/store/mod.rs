@@ -36,6 +36,7 @@ pub use ledger::{Entry as LedgerEntry, Posting};
 pub use migrate::SCHEMA_VERSION;
 pub use order::Cursor;
 pub use query::Query;
+pub(crate) use resource::patient_body;
 pub use resource::{Expect, Resource};
 pub use search::Page;
 pub use tx::Tx;

@@ -66,6 +66,12 @@ pub(crate) fn load(connection: &Connection, kind: &str, id: &str) -> Result<Opti
     Ok(connection.prepare_cached(&sql)?.query_row((kind, id), from_row).optional()?)
 }
 
+/// The body of a patient, for the line on every page of the portal that says for whom somebody acts: what the page itself reads
+/// is noted by its view.
+pub(crate) fn patient_body(connection: &Connection, id: &str) -> Result<Option<Value>, StoreError> {
+    load(connection, "Patient", id)?.map(|found| found.json()).transpose()
+}
+
 /// The current version in row `rid`, which is one of `kind`.
 pub(super) fn load_row(connection: &Connection, kind: &str, rid: i64) -> Result<Resource, StoreError> {
     let sql = "SELECT id, version, updated_ms, patient, body FROM resource WHERE rid = ?1";

@@ -8,7 +8,8 @@ use crate::access::accounts::AccountError;
 use crate::access::sessions::{self, Session, State as SessionState};
 use crate::access::{Actor, Denied, Once, lockout, portal};
 use crate::clock;
-use crate::store::StoreError;
+use crate::store::{self, StoreError};
+use crate::web::reading::PatientFacts;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -59,6 +60,8 @@ pub struct Visit {
     pub fragment: bool,
     /// Path and query, to come back to after a login.
     pub here: String,
+    /// The patient for whom somebody else acts in the portal.
+    pub whom: Option<Arc<PatientFacts>>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Visit {
@@ -138,7 +141,7 @@ async fn app_visit(web: &Web, token: &str, request: &Parts) -> Result<Visit, Sto
     let actor = actor.unwrap_or_else(Actor::anonymous);
     let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let (csrf, here) = (String::new(), String::new());
-    Ok(Visit { session: None, actor, csrf, address, device: None, fragment: false, here })
+    Ok(Visit { session: None, actor, csrf, address, device: None, fragment: false, here, whom: None })
 }
 
 async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
@@ -165,7 +168,8 @@ async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
     let here = request.uri.path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned());
     let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let fragment = headers.contains_key("hx-request") && !headers.contains_key("hx-boosted");
-    Ok(Visit { session: session.map(Arc::new), actor, csrf, address, device, fragment, here })
+    let whom = session.as_ref().map(|session| whom(web, session)).transpose()?.flatten();
+    Ok(Visit { session: session.map(Arc::new), actor, csrf, address, device, fragment, here, whom })
 }
 
 async fn find_session(web: &Web, token: &str) -> Result<Option<Session>, StoreError> {
@@ -187,6 +191,13 @@ async fn find_patient(web: &Web, token: &str) -> Result<Option<Session>, StoreEr
         web.write_accounts(&session.actor, move |db| portal::touch(db, &seen, now)).await.map_err(store_error)?;
     }
     Ok(session)
+}
+
+/// The patient for whom a session acts by a grant.
+fn whom(web: &Web, session: &Session) -> Result<Option<Arc<PatientFacts>>, StoreError> {
+    let Some(proxy) = session.acting.as_ref().and_then(|acting| acting.proxy.as_ref()) else { return Ok(None) };
+    let body = web.store().internal_blocking(|db| store::patient_body(db, &proxy.patient))?;
+    Ok(body.map(|body| Arc::new(PatientFacts::read(&body))))
 }
 
 fn store_error(error: AccountError) -> StoreError {

@@ -6,7 +6,7 @@ use super::gate::Visit;
 use super::reading::{self, PatientFacts};
 use super::{Settings, Web};
 use crate::access::sessions::State;
-use crate::access::{Action, Object, authorize};
+use crate::access::{Action, Object, Reach, authorize};
 use maud::{DOCTYPE, Markup, html};
 
 /// The sections of the navigation.
@@ -103,19 +103,23 @@ pub enum Portal {
     Forms,
     Messages,
     Access,
+    /// For whom one acts.
+    People,
 }
 
-/// A page for a patient who has logged in.
+/// A page for somebody who has logged in, with what they reach of the record.
 pub fn portal(web: &Web, visit: &Visit, section: Portal, title: &str, body: &Markup) -> Markup {
-    const SECTIONS: [(Portal, &str, &str); 7] = [
-        (Portal::Start, "/", "Start"),
-        (Portal::Record, "/record", "My record"),
-        (Portal::Documents, "/documents", "Documents"),
-        (Portal::Appointments, "/appointments", "Appointments"),
-        (Portal::Forms, "/forms", "Forms"),
-        (Portal::Messages, "/messages", "Messages"),
-        (Portal::Access, "/access", "Who looked"),
+    const SECTIONS: [(Portal, &str, &str, &str); 7] = [
+        (Portal::Start, "/", "Start", "Appointment"),
+        (Portal::Record, "/record", "My record", "Condition"),
+        (Portal::Documents, "/documents", "Documents", "DocumentReference"),
+        (Portal::Appointments, "/appointments", "Appointments", "Appointment"),
+        (Portal::Forms, "/forms", "Forms", "QuestionnaireResponse"),
+        (Portal::Messages, "/messages", "Messages", "Communication"),
+        // Whoever sees the record sees who looked at it.
+        (Portal::Access, "/access", "Who looked", "Condition"),
     ];
+    let reached = |kind: &str| authorize(&visit.actor, Action::Search, Object::resource(kind)).is_ok();
     let practice = &web.settings().practice_name;
     let display = visit.session.as_ref().map_or("", |s| s.display.as_str());
     document(
@@ -125,14 +129,33 @@ pub fn portal(web: &Web, visit: &Visit, section: Portal, title: &str, body: &Mar
             a.skip href="#main" { "Skip to content" }
             header.top {
                 a.brand href="/" { (logo()) span { (practice) } }
-                nav aria-label="Main" { @for (to, href, label) in SECTIONS {
-                    a href=(href) aria-current=[(section == to).then_some("page")] { (label) }
-                } }
+                nav aria-label="Main" { @for (to, href, label, kind) in SECTIONS { @if reached(kind) {
+                    a href=(href) aria-current=[(section == to).then_some("page")] {
+                        @if to == Portal::Record && visit.whom.is_some() { "Record" } @else { (label) } }
+                } } }
                 div.who { span.me { (display) } form method="post" action="/logout" { (csrf(visit)) button.quiet type="submit" { "Log out" } } }
             }
+            @if section != Portal::People { (for_whom(visit)) }
             main #main tabindex="-1" { (body) }
         },
     )
+}
+
+/// For whom one acts, on every page of it: nothing is sent for the wrong person unseen.
+fn for_whom(visit: &Visit) -> Markup {
+    let Some(acting) = visit.session.as_ref().and_then(|session| session.acting.as_ref()) else { return html! {} };
+    let switch = html! { a.button.small href="/people" { "Switch person" } };
+    html! {
+        @match (&acting.proxy, &visit.whom) {
+            (Some(proxy), Some(whom)) => div.acting role="note" {
+                p { "You act for " b { (whom.given) " " (whom.family) }
+                    @if let Some(birth) = whom.birth { ", born " (super::dates::long_day(birth)) }
+                    span.soft { " · as " (proxy.relation) @if proxy.reach == Reach::Appointments { ", for appointments only" } } }
+                (switch)
+            },
+            _ => @if acting.own.is_some() && !acting.choices.is_empty() { div.acting.own role="note" { p { "You see your own record." } (switch) } },
+        }
+    }
 }
 
 /// A page that says what happened and what to do.

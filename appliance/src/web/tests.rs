@@ -218,7 +218,13 @@ async fn call(site: &Site, route: &Route, browser: &Browser) -> Answer {
 async fn every_route_that_is_not_public_refuses_strangers() {
     let site = Site::new();
     let public = ["/login", "/invite/{token}", "/assets/{file}", "/calendar/{token}", "/downtime/pack"];
-    let described = ["/fhir/R4/metadata", "/fhir/R4/openapi.json", "/fhir/R4/.well-known/smart-configuration"];
+    let described = [
+        "/fhir/R4/metadata",
+        "/fhir/R4/openapi.json",
+        "/fhir/R4/.well-known/smart-configuration",
+        "/fhir/R4/.well-known/openid-configuration",
+        "/oauth/keys",
+    ];
     // Each asks for a proof of its own, and the page leads to the login: `apps/tests.rs`, `keys_tests.rs`.
     let oauth =
         ["/oauth/authorize", "/oauth/token", "/oauth/introspect", "/oauth/revoke", "/login/key", "/login/key/answer"];

@@ -467,10 +467,34 @@ async fn the_openapi_description_is_the_route_table() {
     let mut described = 0;
     for route in http::routes(&api.store) {
         let operation = &description["paths"][route.path][route.method.as_str().to_lowercase()];
-        let named = operation["parameters"].as_array().unwrap().len();
+        let named = operation["parameters"].as_array().unwrap().iter().filter(|told| told["in"] == "path").count();
         assert_eq!(named, route.path.matches('{').count(), "{} {}", route.method.as_str(), route.path);
         described += 1;
     }
     let methods = description["paths"].as_object().unwrap().values().map(|item| item.as_object().unwrap().len());
     assert_eq!(methods.sum::<usize>(), described, "no route is described that is not there");
+}
+
+/// What Schemathesis found: it was let through unread.
+#[tokio::test]
+async fn whose_a_file_is_and_what_is_validated_must_be_said_rightly() {
+    let api = Api::open().await;
+    let words = json!("a note of plain text");
+    for (context, status) in
+        [("", 400), ("Patient", 400), ("Patient/", 400), ("Patient/a b", 400), ("Observation/1", 400)]
+    {
+        let asked = api.ask("POST", "/Binary", &[("x-security-context", context)], Some(&words)).await;
+        assert_eq!((asked.0.as_u16(), &asked.2["issue"][0]["expression"][0]), (status, &json!("X-Security-Context")));
+    }
+    assert_eq!(api.ask("POST", "/Binary", &[], Some(&words)).await.0, StatusCode::CREATED);
+    let patient = json!({ "resourceType": "Patient" });
+    for (path, status) in [
+        ("/Patient/$validate", 200),
+        ("/Patient/one/$validate", 200),
+        ("/Nonsense/$validate", 404),
+        ("/Nonsense/one/$validate", 404),
+        ("/Patient/no_id/$validate", 400),
+    ] {
+        assert_eq!(api.ask("POST", path, &[], Some(&patient)).await.0.as_u16(), status, "{path}");
+    }
 }

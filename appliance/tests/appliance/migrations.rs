@@ -1,6 +1,7 @@
 //! Records of every released schema are upgraded, whole, and found again; and there is a way back.
 
-use appliance::access::{Actor, Role};
+use appliance::access::accounts::AccountError;
+use appliance::access::{Actor, Role, portal};
 use appliance::attachments::{older, seal};
 use appliance::clock::Clock;
 use appliance::ops::facts::{Depth, compute};
@@ -92,6 +93,24 @@ fn every_released_schema_is_upgraded_and_searched() {
         let files = |facts: &appliance_api::Facts| (facts.attachments, facts.attachments_digest.clone());
         assert_eq!((after.history_rows, files(&after)), (before.history_rows, files(&before)));
     }
+}
+
+#[test]
+fn accounts_of_the_portal_stay_and_their_sessions_end() {
+    let dir = left_by(13);
+    upgrade::in_place(dir.path(), &clock()).unwrap();
+    let store = open(dir.path()).unwrap();
+    let now = 1_700_000_100;
+    let found = store
+        .internal_blocking(move |db| {
+            let account = portal::credentials(db, "ada@example.org")?.map(|found| found.account);
+            let session = portal::find(db, "token", now)?.is_some();
+            Ok::<_, AccountError>((account, session, portal::open_invite(db, "invite", now)?.proxy))
+        })
+        .unwrap();
+    let account = found.0.unwrap();
+    assert_eq!((account.id.as_str(), account.patient.is_some(), account.disabled), ("portal-1", true, false));
+    assert_eq!((found.1, found.2), (false, None));
 }
 
 #[test]

@@ -37,7 +37,8 @@ const DEFECTIVE: [&str; 18] = [
     "SearchParameter/valueset-extensions-ValueSet-workflow",
 ];
 
-fn tools(name: &str) -> Result<PathBuf> {
+/// A tool that `tests/run` installs.
+pub fn tools(name: &str) -> Result<PathBuf> {
     let tools = std::env::var_os("HOLDFAST_TOOLS").map_or_else(|| root().join(".tools"), Into::into);
     let folder = tools.join(name);
     ensure!(folder.exists(), "{} is missing: `./tests/run system` installs it", folder.display());
@@ -127,8 +128,8 @@ fn the_examples_of_r4_are_put_and_read_back_equal() -> Result<()> {
     Ok(())
 }
 
-/// An open session of a clinician: what a browser has after a login.
-fn log_in(store: &Store, token: &str, csrf: &str) -> Result<()> {
+/// An open session: what a browser has after a login.
+pub fn log_in(store: &Store, role: Role, token: &str, csrf: &str) -> Result<()> {
     let (token, csrf) = (token.to_owned(), csrf.to_owned());
     let now = store.clock().unix_ms() / 1000;
     let job = move |tx: &mut Tx<'_>| {
@@ -136,8 +137,8 @@ fn log_in(store: &Store, token: &str, csrf: &str) -> Result<()> {
             id: "clients",
             name: "clients",
             display: "Clients",
-            role: Role::Clinician,
-            practitioner: None,
+            role,
+            practitioner: Some("clients"),
             password_hash: "!",
             totp_secret: "x",
             totp_step: None,
@@ -158,7 +159,7 @@ fn register(store: &Store) -> Result<()> {
             kind: smart::Kind::Public,
             jwks: "",
             secret: "",
-            scopes: "patient/*.cruds offline_access",
+            scopes: "patient/*.cruds offline_access openid fhirUser",
             redirects: "https://kit.example/back",
             launch_url: "",
         };
@@ -173,7 +174,7 @@ async fn clients_of_other_people_work_with_it() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let store = Store::open(dir.path(), Clock::system(), Mode::New)?;
     let (opened, token) = (store.clone(), "token-of-the-clients");
-    let begin = move || log_in(&opened, token, "csrf-of-the-clients").and_then(|()| register(&opened));
+    let begin = move || log_in(&opened, Role::Clinician, token, "csrf-of-the-clients").and_then(|()| register(&opened));
     tokio::task::spawn_blocking(begin).await??;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("https://{}", listener.local_addr()?);

@@ -6,6 +6,7 @@ mod cli;
 mod clinic;
 #[path = "../../../backupd/engine/tests/engine/conformance/mod.rs"]
 mod conformance;
+mod contract;
 mod downtime;
 mod faults;
 mod fhir;
@@ -21,6 +22,7 @@ mod netns;
 mod netns_stores;
 #[path = "../../../backupd/engine/tests/engine/practice/mod.rs"]
 mod practice;
+mod proxies;
 mod prune;
 mod prune_practice;
 mod reader;

@@ -1,6 +1,7 @@
 //! Registered programs, and how each proves itself.
 
 use super::assertion::{Assertion, Key, keys};
+use super::identity::{FHIR_USER, Identity, OPENID};
 use super::{Refused, grants, hash};
 use crate::access::grant::Scope;
 use crate::store::StoreError;
@@ -55,6 +56,8 @@ pub struct Client {
     pub scopes: Vec<Scope>,
     /// Whether it may stay connected while nobody is there.
     pub offline: bool,
+    /// What it may be told of the person.
+    pub identity: Identity,
     pub redirects: Vec<String>,
     /// Where it is started from a chart; empty for nowhere.
     pub launch_url: String,
@@ -73,7 +76,8 @@ pub struct Registration<'a> {
     pub jwks: &'a str,
     /// A fresh random secret, for [`Kind::Symmetric`].
     pub secret: &'a str,
-    /// What it may be granted at most, divided by spaces; with `offline_access` where it may stay connected.
+    /// What it may be granted at most, divided by spaces; with `offline_access` where it may stay connected, and `openid fhirUser`
+    /// where it may be told who the person is.
     pub scopes: &'a str,
     /// Where an answer may go, divided by white space.
     pub redirects: &'a str,
@@ -98,10 +102,10 @@ pub fn register(db: &Connection, new: &Registration<'_>, now_ms: i64) -> Result<
     if new.kind.has_keys() && keys(new.jwks).is_empty() {
         return Err(StoreError::invalid("holds no RSA (2048 bits or more) or P-384 key for RS384 or ES384", "jwks"));
     }
-    let (data, offline) = split(new.scopes);
+    let (data, offline, identity) = split(new.scopes);
     let parsed = super::scopes(&data).filter(|scopes| !scopes.is_empty());
     let fit = |scopes: &Vec<Scope>| scopes.iter().all(|scope| scope.is_system() == (new.kind == Kind::Backend));
-    if parsed.filter(fit).is_none() || offline && new.kind == Kind::Backend {
+    if parsed.filter(fit).is_none() || (offline || identity.openid) && new.kind == Kind::Backend {
         let remedy = match new.kind {
             Kind::Backend => "must be system scopes such as system/Patient.rs",
             _ => "must be patient and user scopes such as patient/Observation.rs",
@@ -128,10 +132,11 @@ pub fn register(db: &Connection, new: &Registration<'_>, now_ms: i64) -> Result<
     Ok(())
 }
 
-/// The scopes on records, and whether the program may stay connected.
-fn split(text: &str) -> (String, bool) {
-    let (offline, data): (Vec<&str>, Vec<&str>) = text.split_whitespace().partition(|word| *word == OFFLINE);
-    (data.join(" "), !offline.is_empty())
+/// The scopes on records, whether the program may stay connected, and what it may be told of the person.
+fn split(text: &str) -> (String, bool, Identity) {
+    let (words, data): (Vec<&str>, Vec<&str>) =
+        text.split_whitespace().partition(|word| [OFFLINE, OPENID, FHIR_USER].contains(word));
+    (data.join(" "), words.contains(&OFFLINE), Identity::of(text))
 }
 
 /// What may stand in an address that we send browsers to and name in a header.
@@ -189,13 +194,14 @@ const COLUMNS: &str = "id, name, jwks, scopes, disabled_ms, kind, secret_hash, r
 
 fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Client> {
     let (jwks, scopes, redirects): (String, String, String) = (row.get(2)?, row.get(3)?, row.get(7)?);
-    let (data, offline) = split(&scopes);
+    let (data, offline, identity) = split(&scopes);
     Ok(Client {
         id: row.get(0)?,
         name: row.get(1)?,
         kind: Kind::parse(&row.get::<_, String>(5)?).unwrap_or(Kind::Backend),
         scopes: data.split_whitespace().filter_map(Scope::parse).collect(),
         offline,
+        identity,
         redirects: redirects.split_whitespace().map(str::to_owned).collect(),
         launch_url: row.get(8)?,
         disabled: row.get::<_, Option<i64>>(4)?.is_some(),

@@ -1,6 +1,7 @@
 //! What people allowed programs: launch, consent, code, refresh token.
 
 use super::clients::Client;
+use super::identity::Identity;
 use super::{GRANT_HOLDS, Refused, hash, issue, oldest_session_s, scopes_text, within};
 use crate::access::grant::{Grant, Scope};
 use crate::store::StoreError;
@@ -49,6 +50,9 @@ pub struct Consent {
     pub account: String,
     pub patient: Option<String>,
     pub scopes: Vec<Scope>,
+    pub identity: Identity,
+    /// What the program sent along for its ID token; may be empty.
+    pub nonce: String,
     pub refresh: Refresh,
     pub redirect: String,
     /// The S256 challenge, as the program sent it.
@@ -93,15 +97,17 @@ pub fn allow(db: &Connection, id: &str, consent: &Consent, code: &str, now_ms: i
         Refresh::Online { session, ends_ms } => (Some(session.as_str()), *ends_ms),
         Refresh::Offline => (None, now_ms + OFFLINE_S * 1000),
     };
-    let sql = "INSERT INTO smart_grant (id, client, account, patient, scopes, refresh, session, began_ms, ends_ms) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    let (scopes, word) = (scopes_text(&consent.scopes), consent.refresh.word());
-    let row = (id, &consent.client, &consent.account, &consent.patient, scopes, word, session, now_ms, ends_ms);
+    let sql = "INSERT INTO smart_grant (id, client, account, patient, scopes, refresh, session, began_ms, ends_ms, identity) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let (scopes, word, identity) =
+        (scopes_text(&consent.scopes), consent.refresh.word(), consent.identity.words().join(" "));
+    let row =
+        (id, &consent.client, &consent.account, &consent.patient, scopes, word, session, now_ms, ends_ms, identity);
     db.execute(sql, row)?;
-    let sql =
-        "INSERT INTO smart_code (code_hash, grant_id, redirect, challenge, expires_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO smart_code (code_hash, grant_id, redirect, challenge, expires_ms, nonce) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let expires_ms = now_ms + CODE_S * 1000;
-    db.execute(sql, (hash(code).as_slice(), id, &consent.redirect, &consent.challenge, expires_ms))?;
+    let Consent { redirect, challenge, nonce, .. } = consent;
+    db.execute(sql, (hash(code).as_slice(), id, redirect, challenge, expires_ms, nonce))?;
     Ok(())
 }
 
@@ -124,6 +130,21 @@ pub struct Given {
     pub grant: Grant,
     /// The word of the scope by which the refresh token that was offered is good; `None` where it is not.
     pub refresh: Option<&'static str>,
+    /// What the program is told of the person, in an ID token, where a code was traded.
+    pub identity: Identity,
+    pub account: String,
+    /// The `Practitioner` who the person is.
+    pub practitioner: Option<String>,
+    /// `None` where no code was traded: then there is no ID token.
+    pub nonce: Option<String>,
+}
+
+impl Given {
+    /// What a program gets that acts by itself.
+    pub fn alone(grant: Grant) -> Self {
+        let (identity, account) = (Identity::default(), String::new());
+        Self { grant, refresh: None, identity, account, practitioner: None, nonce: None }
+    }
 }
 
 struct Held {
@@ -133,6 +154,9 @@ struct Held {
     scopes: String,
     refresh: String,
     ends_ms: i64,
+    identity: Identity,
+    account: String,
+    practitioner: Option<String>,
     holds: bool,
     /// Of the code or refresh token itself.
     used: bool,
@@ -143,7 +167,8 @@ struct Held {
 fn held(db: &Connection, token: (&str, &str), secret: &str, now_ms: i64) -> Result<Option<Held>, StoreError> {
     let (table, key) = token;
     let sql = format!(
-        "SELECT g.id, g.client, g.patient, g.scopes, g.refresh, g.ends_ms, ({GRANT_HOLDS}), t.used_ms, t.expires_ms \
+        "SELECT g.id, g.client, g.patient, g.scopes, g.refresh, g.ends_ms, ({GRANT_HOLDS}), t.used_ms, t.expires_ms, \
+         g.identity, g.account, a.practitioner \
          FROM {table} t JOIN smart_grant g ON g.id = t.grant_id JOIN account a ON a.id = g.account WHERE t.{key} = ?1"
     );
     let row = |row: &rusqlite::Row<'_>| {
@@ -157,6 +182,9 @@ fn held(db: &Connection, token: (&str, &str), secret: &str, now_ms: i64) -> Resu
             holds: row.get(6)?,
             used: row.get::<_, Option<i64>>(7)?.is_some(),
             expires_ms: row.get(8)?,
+            identity: Identity::of(&row.get::<_, String>(9)?),
+            account: row.get(10)?,
+            practitioner: row.get(11)?,
         })
     };
     let asked = (hash(secret).as_slice().to_vec(), now_ms, oldest_session_s(now_ms));
@@ -194,9 +222,9 @@ pub fn exchange(
     now_ms: i64,
 ) -> Result<Result<Given, Refused>, StoreError> {
     let Some(held) = held(db, CODES, code, now_ms)? else { return Ok(Err(Refused::Grant)) };
-    let sql = "SELECT redirect, challenge FROM smart_code WHERE code_hash = ?1";
-    let (to, challenge): (String, String) =
-        db.query_row(sql, [hash(code).as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let sql = "SELECT redirect, challenge, nonce FROM smart_code WHERE code_hash = ?1";
+    let (to, challenge, nonce): (String, String, String) =
+        db.query_row(sql, [hash(code).as_slice()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let right = !held.used
         && held.holds
         && held.expires_ms > now_ms
@@ -209,7 +237,8 @@ pub fn exchange(
         return Ok(Err(Refused::Grant));
     }
     let scopes = super::scopes(&held.scopes).unwrap_or_default();
-    give(db, &held, scopes, fresh, now_ms).map(Ok)
+    let given = give(db, &held, scopes, fresh, now_ms)?;
+    Ok(Ok(Given { nonce: Some(nonce), ..given }))
 }
 
 /// Trades a refresh token for new tokens, for the same scopes or fewer. One that was used before ends all of them: either this
@@ -257,7 +286,8 @@ fn give(db: &Connection, held: &Held, scopes: Vec<Scope>, fresh: &Fresh, now_ms:
         let sql = "INSERT INTO smart_refresh (token_hash, grant_id, expires_ms) VALUES (?1, ?2, ?3)";
         db.execute(sql, (hash(&fresh.refresh).as_slice(), &held.id, expires_ms))?;
     }
-    Ok(Given { grant, refresh })
+    let (identity, account, practitioner) = (held.identity, held.account.clone(), held.practitioner.clone());
+    Ok(Given { grant, refresh, identity, account, practitioner, nonce: None })
 }
 
 /// Ends a grant and all tokens that came of it. Used codes and refresh tokens stay known until they are over.

@@ -14,6 +14,7 @@
 mod assertion;
 mod clients;
 mod grants;
+pub mod identity;
 
 pub use clients::{
     Client, Kind, OFFLINE, Presented, Registration, authenticate, client, disable, is_browser_origin, list, origin,
@@ -23,6 +24,7 @@ pub use grants::{
     Allowed, CODE_S, Consent, Fresh, Given, ONLINE, Refresh, allow, end, end_of_account, exchange, given_by,
     is_challenge, launch, launched, refresh, take_launch,
 };
+pub use identity::Identity;
 
 use super::grant::{Grant, Scope};
 use super::{Actor, Program, Role, sessions};
@@ -125,6 +127,7 @@ struct Live {
     /// Id, name and role of the person, and the patient chosen.
     person: Option<(String, String, Role)>,
     patient: Option<String>,
+    identity: Identity,
 }
 
 impl Live {
@@ -143,7 +146,7 @@ impl Live {
 
 fn live(db: &Connection, token: &str, now_ms: i64) -> Result<Option<Live>, StoreError> {
     let sql = format!(
-        "SELECT c.id, c.name, t.scopes, t.expires_ms, a.id, a.name, a.role, g.patient FROM smart_token t \
+        "SELECT c.id, c.name, t.scopes, t.expires_ms, a.id, a.name, a.role, g.patient, g.identity FROM smart_token t \
          JOIN smart_client c ON c.id = t.client LEFT JOIN smart_grant g ON g.id = t.grant_id \
          LEFT JOIN account a ON a.id = g.account \
          WHERE t.token_hash = ?1 AND t.expires_ms > ?2 AND c.disabled_ms IS NULL AND (t.grant_id IS NULL OR {GRANT_HOLDS})"
@@ -162,6 +165,7 @@ fn live(db: &Connection, token: &str, now_ms: i64) -> Result<Option<Live>, Store
             expires_ms: row.get(3)?,
             person,
             patient: row.get(7)?,
+            identity: Identity::of(&row.get::<_, Option<String>>(8)?.unwrap_or_default()),
         })
     };
     let asked = (hash(token).as_slice().to_vec(), now_ms, oldest_session_s(now_ms));
@@ -172,6 +176,7 @@ fn live(db: &Connection, token: &str, now_ms: i64) -> Result<Option<Live>, Store
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     pub scope: String,
+    pub identity: Identity,
     pub account: Option<String>,
     pub patient: Option<String>,
     pub expires_s: i64,
@@ -183,6 +188,7 @@ pub fn introspect(db: &Connection, client: &Client, token: &str, now_ms: i64) ->
     if let Some(found) = live(db, token, now_ms)? {
         let told = Told {
             scope: scopes_text(&found.scopes),
+            identity: found.identity,
             account: found.person.map(|(id, _, _)| id),
             patient: found.patient,
             expires_s: found.expires_ms / 1000,
@@ -191,13 +197,14 @@ pub fn introspect(db: &Connection, client: &Client, token: &str, now_ms: i64) ->
         return Ok(Some(told).filter(|_| found.client == client.id));
     }
     let sql = format!(
-        "SELECT g.scopes, g.account, g.patient, r.expires_ms FROM smart_refresh r JOIN smart_grant g ON g.id = r.grant_id \
+        "SELECT g.scopes, g.account, g.patient, r.expires_ms, g.identity FROM smart_refresh r JOIN smart_grant g ON g.id = r.grant_id \
          JOIN account a ON a.id = g.account WHERE r.token_hash = ?1 AND r.used_ms IS NULL AND r.expires_ms > ?2 \
          AND g.client = ?4 AND {GRANT_HOLDS}"
     );
     let row = |row: &rusqlite::Row<'_>| {
         Ok(Told {
             scope: row.get(0)?,
+            identity: Identity::of(&row.get::<_, String>(4)?),
             account: row.get(1)?,
             patient: row.get(2)?,
             expires_s: row.get::<_, i64>(3)? / 1000,

@@ -6,7 +6,8 @@
 
 use crate::access::grant::Scope;
 use crate::access::sessions::State as SessionState;
-use crate::access::smart::{self, Client, Consent, Kind, Refresh};
+use crate::access::smart::identity::NONCE_BYTES_MAX;
+use crate::access::smart::{self, Client, Consent, Identity, Kind, Refresh};
 use crate::audit::{self, Event};
 use crate::fhir::http::BASE;
 use crate::store::{Query, StoreError, Tx, View};
@@ -40,6 +41,7 @@ pub struct Asked {
     code_challenge: String,
     code_challenge_method: String,
     launch: String,
+    nonce: String,
     /// The patient whom the person chose, and what was typed to find them.
     chosen: String,
     find: String,
@@ -58,13 +60,14 @@ impl Asked {
             code_challenge: text("code_challenge"),
             code_challenge_method: text("code_challenge_method"),
             launch: text("launch"),
+            nonce: text("nonce"),
             chosen: text("chosen"),
             find: String::new(),
         }
     }
 
     /// What the program asked, without the person's choices.
-    fn parameters(&self) -> [(&'static str, &str); 9] {
+    fn parameters(&self) -> [(&'static str, &str); 10] {
         [
             ("response_type", &self.response_type),
             ("client_id", &self.client_id),
@@ -75,6 +78,7 @@ impl Asked {
             ("code_challenge", &self.code_challenge),
             ("code_challenge_method", &self.code_challenge_method),
             ("launch", &self.launch),
+            ("nonce", &self.nonce),
         ]
     }
 
@@ -94,6 +98,7 @@ struct Request {
     client: Client,
     scopes: Vec<Scope>,
     refresh: Option<&'static str>,
+    identity: Identity,
     /// Whom the grant is about; `None` while nobody is chosen.
     patient: Option<String>,
     needs_patient: bool,
@@ -117,14 +122,16 @@ async fn read(web: &Web, account: &str, client: Client, asked: &Asked) -> Result
     let ours = web.settings().bases.iter().any(|base| asked.aud.trim_end_matches('/') == format!("{base}{BASE}"));
     // Without S256 a code that is overheard is worth a token.
     let proof = asked.code_challenge_method == "S256" && smart::is_challenge(&asked.code_challenge);
-    if !ours || !proof || asked.state.len() > STATE_BYTES_MAX {
+    if !ours || !proof || asked.state.len() > STATE_BYTES_MAX || asked.nonce.len() > NONCE_BYTES_MAX {
         return Ok(Err("invalid_request"));
     }
     let words = || asked.scope.split_whitespace();
     // What is not known here or not registered is left out, and the answer says what is granted.
     let within = |scope: &Scope| !scope.is_system() && client.scopes.iter().any(|own| own.covers(scope));
     let scopes: Vec<Scope> = words().filter_map(Scope::parse).filter(within).collect();
-    if scopes.is_empty() {
+    let identity = Identity::asked(&asked.scope, client.identity);
+    // A program may want to know who the person is, and nothing else.
+    if scopes.is_empty() && !identity.openid {
         return Ok(Err("invalid_scope"));
     }
     let refresh = match (words().any(|w| w == smart::OFFLINE) && client.offline, words().any(|w| w == smart::ONLINE)) {
@@ -146,7 +153,7 @@ async fn read(web: &Web, account: &str, client: Client, asked: &Asked) -> Result
             }
         }
     };
-    Ok(Ok(Request { client, scopes, refresh, patient, needs_patient }))
+    Ok(Ok(Request { client, scopes, refresh, identity, patient, needs_patient }))
 }
 
 /// Sends the browser back to the program.
@@ -252,6 +259,7 @@ async fn consent(web: &Web, visit: &Visit, request: &Request, asked: &Asked) -> 
                     @if let Some(birth) = patient.birth { ", born " (dates::long_day(birth)) } ", no. " (patient.short_number()) }
                 @if asked.launch.is_empty() { p { a href=(asked.choose("")) { "Another patient" } } }
             }
+            @if request.identity.openid { p { "It is told that it is you" @if request.identity.fhir_user { ", with your entry in the directory of this practice" } "." } }
             @match request.refresh {
                 Some(smart::OFFLINE) => p.notice.warn { "It stays connected while you are away, for 90 days at most. Under Your account you can end this." },
                 Some(_) => p.hint { "It stays connected until you log out." },
@@ -303,6 +311,8 @@ pub async fn decide(State(web): State<Web>, visit: Visit, form: Form) -> Result<
         account: visit.actor.id.clone(),
         patient: request.patient,
         scopes: request.scopes,
+        identity: request.identity,
+        nonce: asked.nonce.clone(),
         refresh,
         redirect: asked.redirect_uri.clone(),
         challenge: asked.code_challenge.clone(),

@@ -1,6 +1,6 @@
 //! The administrator's list of programs: registering one, ending one.
 
-use crate::access::smart::{self, Kind, Registration};
+use crate::access::smart::{self, Kind, Registration, identity};
 use crate::audit::{self, Event};
 use crate::store::{StoreError, Tx};
 use crate::web::fields::{self, Field, Problems};
@@ -45,7 +45,7 @@ pub async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageEr
                     th scope="row" { (app.name) }
                     td { code { (app.id) } }
                     td { (app.kind.as_str()) }
-                    td { (smart::scopes_text(&app.scopes)) @if app.offline { " " (smart::OFFLINE) } }
+                    td { (smart::scopes_text(&app.scopes)) @if app.offline { " " (smart::OFFLINE) } @for word in app.identity.words() { " " (word) } }
                     td { @if app.disabled { span.tag { "ended" } } @else {
                         form.inline method="post" action="/apps/end" { (layout::csrf(&visit)) input type="hidden" name="app" value=(app.id);
                             button.small type="submit" aria-label={ "End " (app.name) } { "End access" } } } }
@@ -84,6 +84,7 @@ fn form_page(web: &Web, visit: &Visit, form: &Form, problems: &Problems) -> Mark
                 (Field::new("May at most", "scopes", form.text("scopes")).required()
                     .hint("Scopes of SMART, divided by spaces: patient/*.rs user/Appointment.rs; system/... for a backend service").show(problems))
                 label.check { input type="checkbox" name="offline" value="yes" checked[form.text("offline") == "yes"]; " May stay connected while the person is away" }
+                label.check { input type="checkbox" name="identity" value="yes" checked[form.text("identity") == "yes"]; " May be told who the person is (openid, fhirUser)" }
                 (lines("Answers go to", "redirects", "One address on each line, exactly as the app sends it; not for a backend service"))
                 (Field::new("Starts from a chart at", "launch", form.text("launch")).hint("The app's launch address, where it has one").show(problems))
                 (lines("Its public keys", "jwks", "A JSON Web Key Set with RSA or P-384 keys, for an app with a key of its own"))
@@ -110,7 +111,12 @@ pub async fn add(State(web): State<Web>, visit: Visit, form: Form) -> Result<Res
     let (own, key, filled) = (id.clone(), secret.clone(), form.clone());
     let store = move |tx: &mut Tx<'_>| {
         let offline = if filled.text("offline") == "yes" { smart::OFFLINE } else { "" };
-        let scopes = format!("{} {offline}", filled.text("scopes"));
+        let identity = if filled.text("identity") == "yes" {
+            [identity::OPENID, identity::FHIR_USER].join(" ")
+        } else {
+            String::new()
+        };
+        let scopes = format!("{} {offline} {identity}", filled.text("scopes"));
         let new = Registration {
             id: &own,
             name: filled.text("name"),

@@ -470,6 +470,87 @@ async fn a_program_with_a_secret_proves_it_and_asks_about_its_own_tokens() {
     assert_eq!(practice.fhir(&access, "/fhir/R4/Observation").await.status, StatusCode::UNAUTHORIZED, "revoked");
 }
 
+/// The claims of an ID token whose signature a key of the service's key set proves.
+async fn claims(practice: &Practice, token: &str) -> Value {
+    let keys = practice.site.get(&Site::nobody(), "/oauth/keys").await;
+    let keys: Value = serde_json::from_str(&keys.body).unwrap();
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let decoded = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+    let json = |text: &str| serde_json::from_slice::<Value>(&decoded(text)).unwrap();
+    let (head, claims) = signed.split_once('.').unwrap();
+    let head = json(head);
+    assert_eq!((&head["alg"], &head["kid"]), (&json!("RS256"), &keys["keys"][0]["kid"]));
+    let (n, e) = (decoded(&text(&keys["keys"][0], "n")), decoded(&text(&keys["keys"][0], "e")));
+    let key = aws_lc_rs::signature::RsaPublicKeyComponents { n, e };
+    let scheme = &aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
+    key.verify(scheme, signed.as_bytes(), &decoded(signature)).expect("a key of the key set signed it");
+    assert!(key.verify(scheme, b"something else", &decoded(signature)).is_err());
+    json(claims)
+}
+
+#[tokio::test]
+async fn who_the_person_is_is_told_to_a_program_that_they_let_know() {
+    let practice = Practice::open().await;
+    let register = |tx: &mut Tx<'_>| {
+        let app = Registration {
+            id: "rounds",
+            name: "Ward rounds",
+            kind: Kind::Public,
+            jwks: "",
+            secret: "",
+            scopes: "patient/*.rs openid fhirUser offline_access",
+            redirects: BACK,
+            launch_url: "",
+        };
+        smart::register(tx.connection(), &app, tx.now_ms())?;
+        tx.connection().execute("UPDATE account SET practitioner = 'dr-1'", [])?;
+        Ok::<_, StoreError>(())
+    };
+    let actor = crate::access::Actor::program(crate::access::Program::CommandLine);
+    practice.site.web.store().write(&actor, register).await.unwrap();
+    let trade = async |changes: &[(&'static str, &str)]| {
+        let changes = [changes, &[("client_id", "rounds"), ("nonce", "n-0S6_WzA2Mj")]].concat();
+        practice.trade(&practice.code(&changes).await, &[("client_id", "rounds")]).await.1
+    };
+    let asked = changed(practice.asked(), &[("client_id", "rounds"), ("scope", "openid fhirUser patient/*.rs")]);
+    assert!(practice.ask(&asked).await.body.contains("It is told that it is you, with your entry in the directory"));
+    let told = trade(&[("scope", "openid fhirUser patient/*.rs offline_access")]).await;
+    assert_eq!(told["scope"], "patient/*.rs launch/patient offline_access openid fhirUser");
+    let known = claims(&practice, &text(&told, "id_token")).await;
+    let now = practice.site.web.now();
+    assert_eq!(
+        (&known["iss"], &known["aud"], &known["nonce"], &known["fhirUser"]),
+        (
+            &json!("https://emr.example/fhir/R4"),
+            &json!("rounds"),
+            &json!("n-0S6_WzA2Mj"),
+            &json!("https://emr.example/fhir/R4/Practitioner/dr-1")
+        )
+    );
+    assert_eq!((&known["iat"], &known["exp"]), (&json!(now), &json!(now + 300)));
+    assert!(text(&known, "sub").starts_with("id-clinician"));
+    let refreshed = practice.renew(&text(&told, "refresh_token"), "rounds").await.1;
+    assert!(refreshed["id_token"].is_null() && refreshed["access_token"].is_string(), "{refreshed}");
+    // To know who it is and nothing else opens no record.
+    let told = trade(&[("scope", "openid")]).await;
+    assert_eq!(told["scope"], "openid");
+    let own = claims(&practice, &text(&told, "id_token")).await;
+    assert!(own["fhirUser"].is_null() && own["sub"] == known["sub"]);
+    let path = format!("/fhir/R4/Patient/{}", practice.own);
+    assert_eq!(practice.fhir(&text(&told, "access_token"), &path).await.status, StatusCode::FORBIDDEN);
+    // Without `openid` nobody is named, and one that is not registered for it is not told.
+    assert!(trade(&[("scope", "fhirUser patient/*.rs")]).await["id_token"].is_null());
+    let code = practice.code(&[("scope", "openid fhirUser patient/*.rs")]).await;
+    let (_, told) = practice.trade(&code, &[]).await;
+    assert!(told["id_token"].is_null() && told["scope"] == "patient/*.rs launch/patient", "{told}");
+    let long = changed(practice.asked(), &[("nonce", &"x".repeat(257))]);
+    assert_eq!(part(practice.ask(&long).await.location(), "error").as_deref(), Some("invalid_request"));
+    // What a client of OpenID Connect looks for, below the issuer.
+    let found = practice.site.get(&Site::nobody(), "/fhir/R4/.well-known/openid-configuration").await;
+    let found: Value = serde_json::from_str(&found.body).unwrap();
+    assert_eq!((&found["issuer"], &found["jwks_uri"]), (&known["iss"], &json!("https://emr.example/oauth/keys")));
+}
+
 #[tokio::test]
 async fn an_administrator_registers_and_nobody_else() {
     let practice = Practice::open().await;
@@ -487,6 +568,9 @@ async fn an_administrator_registers_and_nobody_else() {
     let answer = practice.site.post(&admin, "/apps/new", &form).await;
     assert!(answer.status == StatusCode::OK && answer.body.contains("shown only once"), "{}", answer.body);
     assert!(practice.site.get(&admin, "/apps").await.body.contains("Kidney &quot;app&quot; &lt;b&gt;"));
+    let knowing = [&form[..], &[("identity", "yes")]].concat();
+    assert_eq!(practice.site.post(&admin, "/apps/new", &knowing).await.status, StatusCode::OK);
+    assert_eq!(practice.site.get(&admin, "/apps").await.body.matches("user/Patient.rs openid fhirUser").count(), 1);
     for bad in
         [("redirects", "http://kidney.example/back"), ("redirects", ""), ("kind", "backend"), ("scopes", "system/*.rs")]
     {

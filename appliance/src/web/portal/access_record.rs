@@ -54,12 +54,13 @@ fn words(kind: &str) -> &'static str {
         "Claim" | "Account" | "Invoice" | "ExplanationOfBenefit" => "bills",
         "app-grant" | "app-launch" | "app" => "access by an app",
         "portal" => "this account",
+        "portal-proxy" => "who acts for you",
         _ => "other parts",
     }
 }
 
-/// Who acted, in words, and as what.
-fn who(entry: &Entry, names: &BTreeMap<String, String>) -> (String, &'static str) {
+/// Who acted, in words, and as what. `proxy` is the account of who looks, where it is not the patient.
+fn who(entry: &Entry, names: &BTreeMap<String, String>, proxy: Option<&str>) -> (String, &'static str) {
     let named = || {
         let display = names.get(&entry.actor).cloned().unwrap_or_else(|| "A former member of staff".into());
         // The record names the program by which somebody acted.
@@ -69,6 +70,9 @@ fn who(entry: &Entry, names: &BTreeMap<String, String>) -> (String, &'static str
         }
     };
     match entry.capacity.as_str() {
+        "proxy" if proxy == Some(&entry.actor) => ("You".into(), ""),
+        "proxy" => (entry.actor_name.clone(), if proxy.is_some() { "acts for the patient" } else { "acts for you" }),
+        "patient" if proxy.is_some() => ("The patient".into(), ""),
         "patient" => ("You".into(), ""),
         "front-desk" => (named(), "front desk"),
         "clinician" => (named(), "clinician"),
@@ -89,9 +93,10 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         Ok::<_, StoreError>((entries, names.into_iter().map(|a| (a.id, a.display)).collect::<BTreeMap<_, _>>()))
     };
     let (entries, names) = web.store().view(&visit.actor, read).await?;
+    let proxy = visit.whom.as_ref().map(|_| visit.actor.id.as_str());
     let mut days: BTreeMap<NaiveDate, BTreeMap<(String, &'static str), Done>> = BTreeMap::new();
     for entry in &entries {
-        let (person, role) = who(entry, &names);
+        let (person, role) = who(entry, &names, proxy);
         let day = dates::local(entry.at_ms / 1000, zone).date_naive();
         let done = days.entry(day).or_default().entry((person.clone(), role)).or_default();
         (done.who, done.role) = (person, role);
@@ -105,7 +110,7 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         Portal::Access,
         "Who looked",
         &html! {
-            div.head { h1 { "Who looked at my record" } }
+            div.head { h1 { "Who looked at " @if proxy.is_some() { "this" } @else { "my" } " record" } }
             p.soft { "Every look and every change is recorded. If something surprises you, please write to us." }
             @if days.is_empty() { p.empty { "Nobody yet." } }
             @else { table.list {

@@ -9,8 +9,9 @@ use super::super::login::redirect;
 use super::super::reading::{PatientFacts, text};
 use super::super::{Method, PageError, Policy, Route, Target, Web, chart, dates, forms};
 use super::messages::{self as conversation, TEXT_CHARS_MAX};
+use super::proxies;
 use crate::access::accounts::AccountError;
-use crate::access::{Action, portal};
+use crate::access::{Action, lockout, portal};
 use crate::audit::{self, Event};
 use crate::forms::Template;
 use crate::messages::{self, Channel, Message};
@@ -24,9 +25,10 @@ use service::auth::Totp;
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
+    let mut routes = proxies::routes(web);
     let may = |action, kind| Policy::Permits(action, Target::Resource(kind));
     let (get, post) = (Method::Get, Method::Post);
-    vec![
+    routes.extend([
         Route::new(get, "/patients/{patient}/portal", may(Action::Update, "Patient"), page, w()),
         Route::new(post, "/patients/{patient}/portal", may(Action::Update, "Patient"), change, w()),
         Route::new(
@@ -38,7 +40,8 @@ pub fn routes(web: &Web) -> Vec<Route> {
         ),
         Route::new(get, "/patients/{patient}/messages", may(Action::Search, "Communication"), thread, w()),
         Route::new(post, "/patients/{patient}/messages", may(Action::Create, "Communication"), answer, w()),
-    ]
+    ]);
+    routes
 }
 
 async fn page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
@@ -50,7 +53,10 @@ struct Standing {
     banner: Markup,
     facts: PatientFacts,
     account: Option<portal::Account>,
+    /// Failed logins that are counted of it.
+    failed: u32,
     invited_until: Option<i64>,
+    people: Vec<proxies::Shown>,
     templates: Vec<Value>,
 }
 
@@ -61,14 +67,26 @@ async fn standing(web: &Web, visit: &Visit, patient: &str) -> Result<Standing, P
         let templates =
             if view.may(Action::Create, "QuestionnaireResponse") { templates::all(view)? } else { Vec::new() };
         let account = portal::of_patient(view.connection(), &id)?;
-        let invited_until = portal::invited_until(view.connection(), &id, now)?;
-        Ok::<_, AccountError>(Standing { banner, facts, account, invited_until, templates })
+        let failed = match &account {
+            Some(account) => lockout::counted(view.connection(), &portal::counted_name(&account.mail))?,
+            None => 0,
+        };
+        let invited_until = portal::invited_until(view.connection(), &id, None, now)?;
+        let people = proxies::of_patient(view.connection(), &id, now)?;
+        Ok::<_, AccountError>(Standing { banner, facts, account, failed, invited_until, people, templates })
     };
     Ok(web.store().view(&visit.actor, read).await?)
 }
 
-async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &Problems) -> Result<Markup, PageError> {
-    let Standing { banner, facts, account, invited_until, templates } = standing(web, visit, patient).await?;
+pub(super) async fn show(
+    web: &Web,
+    visit: &Visit,
+    patient: &str,
+    form: &Form,
+    problems: &Problems,
+) -> Result<Markup, PageError> {
+    let Standing { banner, facts, account, failed, invited_until, people, templates } =
+        standing(web, visit, patient).await?;
     let open = account.as_ref().filter(|account| !account.disabled);
     let day = |s: i64| dates::long_day(dates::local(s, web.settings().zone).date_naive());
     let mail = match (form.text("mail"), &account) {
@@ -100,6 +118,10 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
                     @if let Some(until) = invited_until { p { "An invitation is open until " (day(until)) "." } }
                     @if open.is_some() || invited_until.is_some() {
                         form method="post" action=(action) { (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))
+                            @if open.is_some() && failed > 0 {
+                                p { (failed) @if failed == 1 { " failed login is" } @else { " failed logins are" } " counted; after several the next ones wait." }
+                                button type="submit" name="do" value="unlock" { "Forget failed logins" } " "
+                            }
                             button type="submit" name="do" value="end" { "End the access" } }
                     }
                 }
@@ -112,6 +134,7 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
                         p.hint { "A link for " (portal::INVITE_S / 86_400) " days, good once. Also for a lost password: the old access ends when the link is used." }
                     }
                 }
+                (proxies::panel(web, visit, &facts, &people, (form, problems)))
                 @if !templates.is_empty() {
                     section.panel { h2 { "Give a form" }
                         ul.rows.choices { @for template in templates.iter().filter(|t| text(t, "/status") == "active") { li {
@@ -145,6 +168,16 @@ async fn change(
         web.store().write(&visit.actor, store).await?;
         return Ok(redirect(&format!("/patients/{patient}/portal")));
     }
+    if form.text("do") == "unlock" {
+        let owner = patient.clone();
+        let store = move |tx: &mut Tx<'_>| {
+            tx.read("Patient", &owner)?;
+            let account = portal::of_patient(tx.connection(), &owner)?.ok_or(AccountError::UnknownMail)?;
+            unlock(tx, &account, &owner)
+        };
+        web.store().write(&visit.actor, store).await?;
+        return Ok(redirect(&format!("/patients/{patient}/portal")));
+    }
     let mut problems = Problems::default();
     let Some(mail) = portal::mail_address(form.text("mail")) else {
         problems.add("mail", AccountError::BadMail.to_string());
@@ -152,30 +185,62 @@ async fn change(
             (StatusCode::UNPROCESSABLE_ENTITY, show(&web, &visit, &patient, &form, &problems).await?).into_response()
         );
     };
-    let (token, secret, now) = (service::auth::random_token(), Totp::generate_secret(), web.now());
-    let base = web.settings().portal.clone().unwrap_or_default();
-    let link = format!("{base}/invite/{token}");
-    let (owner, to, has_mail) = (patient.clone(), mail.clone(), web.settings().has_mail);
-    let practice = web.settings().practice_name.clone();
-    let sent = link.clone();
+    let link = Link::new(&web);
+    let (owner, to, site, sent) = (patient.clone(), mail.clone(), web.clone(), link.clone());
     let store = move |tx: &mut Tx<'_>| {
         tx.read("Patient", &owner)?;
-        portal::invite(tx.connection(), (&token, &owner, &to), &secret, now)?;
-        tx.note(Event::new(audit::Action::UserChange, "portal", "invite").of_patient(&owner));
-        if has_mail {
-            let text = format!(
-                "{practice} invites you to its patient portal:\n{sent}\n\nThe link works once, for 7 days. You will be asked for your birth date.\n"
-            );
-            let message = Message { to, subject: format!("{practice}: your invitation"), text };
-            messages::queue(tx, Channel::Mail, "", &message, tx.now_ms())?;
-        }
-        Ok::<_, AccountError>(())
+        let whom = portal::Invited { patient: &owner, proxy: None, mail: &to };
+        invite(tx, &site, whom, &sent)
     };
     web.store().write(&visit.actor, store).await?;
     Ok(invited(&web, &visit, &patient, &mail, &link).await?.into_response())
 }
 
-async fn invited(web: &Web, visit: &Visit, patient: &str, mail: &str, link: &str) -> Result<Markup, PageError> {
+/// Forgets what was counted of an account, seen from this patient's page.
+pub(super) fn unlock(tx: &mut Tx<'_>, account: &portal::Account, patient: &str) -> Result<(), AccountError> {
+    portal::unlock(tx.connection(), account)?;
+    tx.note(Event::new(audit::Action::UserChange, "unlock", &account.id).of_patient(patient));
+    Ok(())
+}
+
+/// The one-time link of an invitation.
+#[derive(Clone)]
+pub(super) struct Link {
+    token: String,
+    totp_secret: String,
+    url: String,
+}
+
+impl Link {
+    pub fn new(web: &Web) -> Self {
+        let (token, base) = (service::auth::random_token(), web.settings().portal.clone().unwrap_or_default());
+        let url = format!("{base}/invite/{token}");
+        Self { token, totp_secret: Totp::generate_secret(), url }
+    }
+}
+
+/// Invites a patient, or who acts for one, and sends the link where mail can leave.
+pub(super) fn invite(tx: &mut Tx<'_>, web: &Web, whom: portal::Invited<'_>, link: &Link) -> Result<(), AccountError> {
+    portal::invite(tx.connection(), &link.token, whom, &link.totp_secret, tx.now_ms() / 1000)?;
+    tx.note(Event::new(audit::Action::UserChange, "portal", "invite").of_patient(whom.patient));
+    if !web.settings().has_mail {
+        return Ok(());
+    }
+    let (practice, url) = (&web.settings().practice_name, &link.url);
+    let text = format!(
+        "{practice} invites you to its patient portal:\n{url}\n\nThe link works once, for 7 days. You will be asked for your birth date.\n"
+    );
+    let message = Message { to: whom.mail.to_owned(), subject: format!("{practice}: your invitation"), text };
+    Ok(messages::queue(tx, Channel::Mail, "", &message, tx.now_ms())?)
+}
+
+pub(super) async fn invited(
+    web: &Web,
+    visit: &Visit,
+    patient: &str,
+    mail: &str,
+    link: &Link,
+) -> Result<Markup, PageError> {
     let (banner, facts) = chart::banner(web, visit, patient).await?;
     Ok(layout::page(
         web,
@@ -188,8 +253,8 @@ async fn invited(web: &Web, visit: &Visit, patient: &str, mail: &str, link: &str
             @if web.settings().has_mail {
                 p { "A mail with the link is on its way to " b { (mail) } "." }
             } @else {
-                div.notice.warn { p { "No mail is set up here, so hand this over to the patient in person. It is shown only once." } }
-                p { code.copy { (link) } }
+                div.notice.warn { p { "No mail is set up here, so hand this over in person. It is shown only once." } }
+                p { code.copy { (link.url) } }
                 p { button type="button" data-print="" { "Print" } }
             }
             p.actions { a.button href={ "/patients/" (facts.id) "/portal" } { "Done" } }
@@ -249,7 +314,7 @@ async fn thread_page(
         let (banner, facts) = chart::banner_in(&site, view, &id)?;
         let told = conversation::conversation(&super::record::all_of(view, "Communication", &id)?, &id);
         let account = portal::of_patient(view.connection(), &id)?.filter(|account| !account.disabled);
-        let invited = portal::invited_until(view.connection(), &id, now)?.is_some();
+        let invited = portal::invited_until(view.connection(), &id, None, now)?.is_some();
         Ok::<_, AccountError>((banner, facts, told, account.is_some(), invited))
     };
     let (banner, facts, told, has_access, invited) = web.store().view(&visit.actor, read).await?;
@@ -263,7 +328,7 @@ async fn thread_page(
             p.crumbs { a href={ "/patients/" (facts.id) } { "Chart" } " › Messages" }
             div.head { h1 { "Messages with the patient" } }
             (problems.summary())
-            (conversation::shown(&told, web.settings().zone, &facts.full_name()))
+            (conversation::shown(&told, web.settings().zone, (&format!("Patient/{}", facts.id), &facts.full_name())))
             @if told.is_empty() { p.empty { "No messages yet." } }
             @if !has_access { p.notice.warn { @if invited { "The patient was invited and has not opened the account yet." } @else { "The patient has no access to the portal and will not see a message." } } }
             form.sheet method="post" action={ "/patients/" (facts.id) "/messages" } { (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))

@@ -155,7 +155,7 @@ async fn save(State(web): State<Web>, visit: Visit, Path(id): Path<String>, form
         }
     }
     let (owner, now, target) = (patient(&visit)?, web.now_fhir(), id.clone());
-    let (actor, template) = (visit.actor.clone(), opened.template);
+    let (actor, template, author) = (visit.actor.clone(), opened.template, super::author(&visit, &owner));
     let store = move |tx: &mut Tx<'_>| {
         let mut body = tx.read("QuestionnaireResponse", &target)?.json()?;
         if !is_waiting(&body, &owner) {
@@ -163,15 +163,14 @@ async fn save(State(web): State<Web>, visit: Visit, Path(id): Path<String>, form
         }
         answers.put(&template, &mut body);
         body["authored"] = now.as_str().into();
+        body["author"] = json!({"reference": author.0, "display": author.1});
         if send {
             body["status"] = "completed".into();
-            forms::push_extension(&mut body, forms::signature(forms::SIGNED, &actor, PATIENT, &now));
+            forms::push_extension(&mut body, forms::signature(forms::SIGNED, &actor, &author.1, &now));
             tx.note(Event::new(audit::Action::Sign, "QuestionnaireResponse", &target).of_patient(&owner));
             let task = format!("A form came back: {}", forms::title(&body));
-            tx.create(
-                "Task",
-                super::messages::task(&owner, &task, Role::Clinician, &format!("QuestionnaireResponse/{target}"), &now),
-            )?;
+            let focus = format!("QuestionnaireResponse/{target}");
+            tx.create("Task", super::messages::task(&owner, &task, Role::Clinician, &focus, (&author, &now)))?;
         }
         tx.update("QuestionnaireResponse", &target, body, Expect::Version(number))
     };

@@ -7,6 +7,7 @@ use super::super::login::{qr_svg, redirect};
 use super::super::{Method, PageError, Policy, Route, Web, dates, layout};
 use crate::access::accounts::{self, AccountError};
 use crate::access::lockout::{self, Counted};
+use crate::access::proxy::{self, Proxy};
 use crate::access::{Actor, portal};
 use crate::audit::{Action, Event, Outcome};
 use crate::messages::{self, Channel, Message};
@@ -78,7 +79,7 @@ fn code_form(web: &Web, visit: &Visit, token: &str, by_mail: bool, problems: &Pr
 
 /// Counts a try of a patient, apart from those of the staff; `None` when it may not be made.
 async fn admit(web: &Web, visit: &Visit, mail: &str) -> Result<Option<Counted>, PageError> {
-    let (now, name, address, device) = (web.now(), counted_name(mail), visit.address, visit.device.clone());
+    let (now, name, address, device) = (web.now(), portal::counted_name(mail), visit.address, visit.device.clone());
     let admit = move |db: &rusqlite::Connection| lockout::admit(db, &name, address, device.as_deref(), now);
     let admitted = web.write_accounts(&Actor::anonymous(), admit).await?;
     if admitted.is_none() {
@@ -87,8 +88,12 @@ async fn admit(web: &Web, visit: &Visit, mail: &str) -> Result<Option<Counted>, 
     Ok(admitted)
 }
 
-fn counted_name(mail: &str) -> String {
-    format!("portal {}", mail.trim())
+/// Whose account it is, before it is known for whom they act.
+fn actor_of(account: &portal::Account) -> Actor {
+    match &account.patient {
+        Some(patient) => Actor::of_patient(&account.id, patient),
+        None => Actor::of_nobody(&account.id),
+    }
 }
 
 fn again(web: &Web, visit: &Visit, form: &Form, sentence: &str) -> Response {
@@ -121,7 +126,7 @@ async fn login(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respo
         Some(messages::new_code().map_err(|_| PageError::Internal("randomness"))?)
     };
     let (by_mail, step, practice) = (code.is_some(), token.clone(), web.settings().practice_name.clone());
-    let actor = Actor::of_patient(&account.id, &account.patient);
+    let actor = actor_of(&account);
     let begin = move |tx: &mut Tx<'_>| {
         lockout::was_right(tx.connection(), &counted)?;
         portal::begin_step(tx.connection(), &account.id, &step, code.as_deref(), now)?;
@@ -157,7 +162,7 @@ async fn second_step(
         _ => None,
     };
     let right = step.is_mailed(&token, &code) || totp.is_some();
-    let (device, name) = (visit.device.clone(), counted_name(&account.mail));
+    let (device, name) = (visit.device.clone(), portal::counted_name(&account.mail));
     let (session, csrf, id) = (service::auth::random_token(), service::auth::random_token(), account.id.clone());
     let (fresh, old, own) =
         (session.clone(), gate::cookie(&headers, portal::COOKIE).map(service::auth::token_hash), token.clone());
@@ -176,7 +181,7 @@ async fn second_step(
         tx.note(Event::new(Action::Login, "portal", ""));
         Ok::<_, AccountError>(Some(lockout::welcome(tx.connection(), device.as_deref(), &name)?))
     };
-    let entered = web.store().write(&Actor::of_patient(&account.id, &account.patient), enter).await?;
+    let entered = web.store().write(&actor_of(account), enter).await?;
     let Some(device) = entered else {
         let mut problems = Problems::default();
         problems.add("code", WRONG_CODE);
@@ -229,10 +234,12 @@ fn invite_form(
     let (practice, mail) = (&web.settings().practice_name, web.settings().has_mail);
     let url = Totp::otpauth_url(&invite.totp_secret, practice, &invite.mail);
     let by_mail = mail && form.text("factor") != "app";
+    let title = if invite.proxy.is_some() { "Act for somebody online" } else { "Your record online" };
     Ok(layout::card(
         practice,
-        "Your record online",
+        title,
         &html! {
+            @if invite.proxy.is_some() { p { "The practice lets you act for somebody in its patient portal." } }
             p { "Set up your account. You log in with " b { (invite.mail) } "." }
             (problems.summary())
             form method="post" action=(visit.here) {
@@ -256,8 +263,18 @@ fn invite_form(
     ))
 }
 
-/// The birth date in the record of whom an invitation is for.
-async fn birth_date(web: &Web, patient: &str) -> Result<Option<chrono::NaiveDate>, PageError> {
+/// The grant that an invitation is for; `None` for a patient's own.
+async fn granted(web: &Web, invite: &portal::Invite) -> Result<Option<Proxy>, PageError> {
+    let (Some(id), now) = (invite.proxy.clone(), web.now()) else { return Ok(None) };
+    let found = web.store().internal(move |db| proxy::invited(db, &id, now)).await?;
+    Ok(Some(found.ok_or(AccountError::BadLink)?))
+}
+
+/// The birth date of whom an invitation is for, as the practice knows it.
+async fn birth_date(web: &Web, patient: &str, granted: Option<&Proxy>) -> Result<Option<chrono::NaiveDate>, PageError> {
+    if let Some(proxy) = granted {
+        return Ok(dates::parse_day(&proxy.birth));
+    }
     let id = patient.to_owned();
     let read =
         move |view: &View<'_>| Ok::<_, StoreError>(PatientFacts::read(&view.read("Patient", &id)?.json()?).birth);
@@ -271,6 +288,7 @@ async fn accept(
     form: Form,
 ) -> Result<Response, PageError> {
     let invite = open_invite(&web, &token).await?;
+    let granted = granted(&web, &invite).await?;
     let mut problems = Problems::default();
     if let Err(error) = accounts::check_password_form(form.raw("password")) {
         problems.add("password", error.to_string());
@@ -286,7 +304,7 @@ async fn accept(
     }
     // Asked last: every wrong date counts.
     let birth = dates::parse_day(form.text("birth"));
-    if problems.is_empty() && (birth.is_none() || birth != birth_date(&web, &invite.patient).await?) {
+    if problems.is_empty() && (birth.is_none() || birth != birth_date(&web, &invite.patient, granted.as_ref()).await?) {
         let own = token.clone();
         web.write_accounts(&Actor::anonymous(), move |db| portal::wrong_invite(db, &own)).await?;
         problems.add("birth", "This is not the birth date in our records. After five attempts the link ends.");
@@ -299,18 +317,23 @@ async fn accept(
     let id = crate::clock::new_id().map_err(|_| PageError::Internal("randomness"))?;
     let (now, patient, mail) = (web.now(), invite.patient.clone(), invite.mail.clone());
     let secret = (!by_mail).then(|| invite.totp_secret.clone());
-    let actor = Actor::of_patient(&id, &patient);
+    let actor = granted.as_ref().map_or_else(|| Actor::of_patient(&id, &patient), |proxy| Actor::of_proxy(&id, proxy));
+    let birth = birth.map(|day| day.to_string());
     let create = move |tx: &mut Tx<'_>| {
-        portal::take_invite(tx.connection(), &token, now)?;
-        let new = portal::NewAccount {
-            id: &id,
-            patient: &patient,
-            mail: &mail,
-            password_hash: &hash,
-            totp_secret: secret.as_deref(),
-            totp_step: step,
-        };
-        portal::set_up(tx.connection(), &new, now)?;
+        let db = tx.connection();
+        portal::take_invite(db, &token, now)?;
+        let (id, password_hash, totp_secret, totp_step) = (id.as_str(), hash.as_str(), secret.as_deref(), step);
+        match &granted {
+            Some(proxy) => {
+                let new = portal::Secrets { id, password_hash, totp_secret, totp_step };
+                proxy::set_up(db, proxy, &new, now)?;
+            }
+            None => {
+                let (patient, mail, birth) = (patient.as_str(), mail.as_str(), birth.as_deref());
+                let new = portal::NewAccount { id, patient, mail, password_hash, totp_secret, totp_step, birth };
+                portal::set_up(db, &new, now)?;
+            }
+        }
         tx.note(Event::new(Action::UserChange, "portal", "").of_patient(&patient));
         Ok::<_, AccountError>(())
     };

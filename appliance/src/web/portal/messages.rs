@@ -34,8 +34,10 @@ pub fn routes(web: &Web) -> Vec<Route> {
 /// One message as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// Written by the patient.
+    /// Written by the patient, or by somebody who acts for them.
     pub own: bool,
+    /// Who wrote it, as a reference; empty for the staff.
+    pub sender: String,
     pub from: String,
     pub sent: String,
     pub text: String,
@@ -43,13 +45,16 @@ pub struct Told {
 
 /// The messages between a patient and the practice, oldest first. Other communications about the patient are none.
 pub fn conversation(all: &[Value], patient: &str) -> Vec<Told> {
-    let own = |message: &Value| reference_id(message, "/sender/reference", "Patient") == Some(patient);
+    let by = |message: &Value, kind: &str| reference_id(message, "/sender/reference", kind).map(str::to_owned);
+    let own =
+        |message: &Value| by(message, "Patient").as_deref() == Some(patient) || by(message, "RelatedPerson").is_some();
     let to = |message: &Value| reference_id(message, "/recipient/0/reference", "Patient") == Some(patient);
     let mut found: Vec<Told> = all
         .iter()
         .filter(|message| text(message, "/status") == "completed" && (own(message) || to(message)))
         .map(|message| Told {
             own: own(message),
+            sender: text(message, "/sender/reference").to_owned(),
             from: text(message, "/sender/display").to_owned(),
             sent: text(message, "/sent").to_owned(),
             text: text(message, "/payload/0/contentString").to_owned(),
@@ -59,24 +64,24 @@ pub fn conversation(all: &[Value], patient: &str) -> Vec<Told> {
     found
 }
 
-/// A conversation as both sides see it.
-pub fn shown(told: &[Told], zone: chrono_tz::Tz, own_name: &str) -> Markup {
+/// A conversation as both sides see it; the one whose reference is `own` is called `own_name`.
+pub fn shown(told: &[Told], zone: chrono_tz::Tz, (own, own_name): (&str, &str)) -> Markup {
     html! {
         @for one in told { article.note {
-            header { b { (if one.own { own_name } else { one.from.as_str() }) } span.soft { " · " (dates::show(&one.sent, zone)) } }
+            header { b { (if one.sender == own { own_name } else { one.from.as_str() }) } span.soft { " · " (dates::show(&one.sent, zone)) } }
             div.text { (one.text) }
         } }
     }
 }
 
-/// A task for a role, about a patient and what came from them.
-pub fn task(patient: &str, what: &str, role: Role, focus: &str, now: &str) -> Value {
+/// A task for a role, about a patient and what came from `requester` (a reference and a name).
+pub fn task(patient: &str, what: &str, role: Role, focus: &str, (requester, now): (&(String, String), &str)) -> Value {
     let name = if role == Role::FrontDesk { "Front desk" } else { "Clinicians" };
     json!({
         "resourceType": "Task", "status": "requested", "intent": "order", "description": what, "authoredOn": now,
         "for": {"reference": format!("Patient/{patient}")}, "focus": {"reference": focus},
         "owner": {"identifier": {"system": ROLE, "value": role.as_str()}, "display": name},
-        "requester": {"reference": format!("Patient/{patient}"), "display": "the patient"},
+        "requester": {"reference": requester.0, "display": requester.1},
     })
 }
 
@@ -86,6 +91,7 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
 
 async fn show(web: &Web, visit: &Visit, typed: &str, problems: &Problems) -> Result<Markup, PageError> {
     let id = patient(visit)?;
+    let own = super::author(visit, &id).0;
     let read =
         move |view: &View<'_>| Ok::<_, StoreError>(conversation(&record::all_of(view, "Communication", &id)?, &id));
     let told = web.store().view(&visit.actor, read).await?;
@@ -97,7 +103,7 @@ async fn show(web: &Web, visit: &Visit, typed: &str, problems: &Problems) -> Res
         &html! {
             div.head { h1 { "Messages" } }
             (problems.summary())
-            (shown(&told, web.settings().zone, "You"))
+            (shown(&told, web.settings().zone, (&own, "You")))
             @if told.is_empty() { p.empty { "No messages yet." } }
             form.sheet method="post" action="/messages" { (layout::csrf(visit))
                 (area("Your message", "text", typed, 5, problems))
@@ -118,6 +124,9 @@ async fn send(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respon
         );
     }
     let (id, now, now_s) = (patient(&visit)?, web.now_fhir(), web.now());
+    let author = super::author(&visit, &id);
+    // A patient's own name says no more than that it is the patient.
+    let display = if visit.whom.is_some() { author.1.clone() } else { "Patient".to_owned() };
     let store = move |tx: &mut Tx<'_>| {
         let all = super::super::chart::jsons(
             &tx.search(&crate::store::Query::all("Communication")?.of_patient(&id).limit(500))?.resources,
@@ -129,11 +138,11 @@ async fn send(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respon
         let reference = format!("Patient/{id}");
         let message = json!({
             "resourceType": "Communication", "status": "completed", "subject": {"reference": reference},
-            "sender": {"reference": reference, "display": "Patient"}, "sent": now, "payload": [{"contentString": words}],
+            "sender": {"reference": author.0, "display": display}, "sent": now, "payload": [{"contentString": words}],
         });
         let stored = tx.create("Communication", message)?;
         let focus = format!("Communication/{}", stored.id);
-        tx.create("Task", task(&id, "A patient wrote a message", Role::FrontDesk, &focus, &now))?;
+        tx.create("Task", task(&id, "A patient wrote a message", Role::FrontDesk, &focus, (&author, &now)))?;
         Ok::<_, StoreError>(true)
     };
     if !web.store().write(&visit.actor, store).await? {

@@ -1,7 +1,7 @@
 //! The patient portal: pages for patients on a listener and with a cookie of their own, and what the staff does for it.
 //!
-//! Every page acts as [`crate::access::Capacity::Patient`], bound to one compartment: the store answers for every other as if
-//! it were not there, whatever an address says.
+//! Every page acts as [`crate::access::Capacity::Patient`] or, for somebody else, as [`crate::access::Capacity::Proxy`], bound to
+//! one compartment: the store answers for every other as if it were not there, whatever an address says.
 
 mod access_record;
 pub mod desk;
@@ -9,9 +9,13 @@ mod documents;
 mod forms;
 mod login;
 mod messages;
+mod people;
+pub mod proxies;
 mod record;
 mod visits;
 
+#[cfg(test)]
+mod proxy_tests;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +33,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         forms::routes(web),
         messages::routes(web),
         access_record::routes(web),
+        people::routes(web),
     ]
     .concat()
 }
@@ -36,6 +41,14 @@ pub fn routes(web: &Web) -> Vec<Route> {
 /// The patient whose session it is.
 fn patient(visit: &Visit) -> Result<String, PageError> {
     visit.actor.patient().map(str::to_owned).ok_or(PageError::Forbidden)
+}
+
+/// Who acts, as the resources that they write name them: the patient, or who acts for the patient.
+fn author(visit: &Visit, patient: &str) -> (String, String) {
+    match visit.session.as_ref().and_then(|session| session.acting.as_ref()?.proxy.clone()) {
+        Some(proxy) => (format!("RelatedPerson/{}", proxy.related), proxy.told()),
+        None => (format!("Patient/{patient}"), super::forms::PATIENT.to_owned()),
+    }
 }
 
 /// Whether a resource is something that a patient can rely on: not a draft, not a mistake.

@@ -2,6 +2,7 @@
 
 use super::super::gate::Visit;
 use super::super::layout::{self, Portal};
+use super::super::login::redirect;
 use super::super::reading::{self, PatientFacts, code, concept, text};
 use super::super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
 use super::{is_valid, patient, visits};
@@ -9,6 +10,7 @@ use crate::access::Action;
 use crate::store::{Query, StoreError, View};
 use crate::web::clinical::{moment, results};
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,7 +21,8 @@ pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
     let may = |kind| Policy::Permits(Action::Search, Target::Resource(kind));
     vec![
-        Route::new(Method::Get, "/", may("Appointment"), start, w()),
+        // Also for somebody who has not chosen yet for whom.
+        Route::new(Method::Get, "/", Policy::LoggedIn, start, w()),
         Route::new(Method::Get, "/record", may("Condition"), record, w()),
     ]
 }
@@ -29,25 +32,34 @@ pub fn all_of(view: &View<'_>, kind: &str, patient: &str) -> Result<Vec<Value>, 
     chart::jsons(&view.search(&Query::all(kind)?.of_patient(patient).limit(READ_MAX))?.resources)
 }
 
-async fn start(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
-    let (id, now) = (patient(&visit)?, web.now());
+async fn start(State(web): State<Web>, visit: Visit) -> Result<Response, PageError> {
+    let Ok(id) = patient(&visit) else { return Ok(redirect("/people")) };
+    let now = web.now();
     let read = move |view: &View<'_>| {
         let facts = PatientFacts::read(&view.read("Patient", &id)?.json()?);
         let ahead = visits::ahead(&all_of(view, "Appointment", &id)?, now);
-        let forms = all_of(view, "QuestionnaireResponse", &id)?;
-        let waiting = forms.iter().filter(|form| super::forms::is_waiting(form, &id)).count();
-        let told = super::messages::conversation(&all_of(view, "Communication", &id)?, &id);
-        Ok::<_, StoreError>((facts, ahead, waiting, told))
+        // Who acts in appointments alone is told of nothing else, not even whether it is there.
+        let reached = view.may(Action::Search, "QuestionnaireResponse") && view.may(Action::Search, "Communication");
+        let more = match reached {
+            true => {
+                let forms = all_of(view, "QuestionnaireResponse", &id)?;
+                let waiting = forms.iter().filter(|form| super::forms::is_waiting(form, &id)).count();
+                Some((waiting, super::messages::conversation(&all_of(view, "Communication", &id)?, &id)))
+            }
+            false => None,
+        };
+        Ok::<_, StoreError>((facts, ahead, more))
     };
-    let (facts, ahead, waiting, told) = web.store().view(&visit.actor, read).await?;
+    let (facts, ahead, more) = web.store().view(&visit.actor, read).await?;
     let zone = web.settings().zone;
-    Ok(layout::portal(
+    let own = super::author(&visit, &facts.id).0;
+    let page = layout::portal(
         &web,
         &visit,
         Portal::Start,
         "Welcome",
         &html! {
-            div.head { h1 { "Welcome, " (facts.given) " " (facts.family) } }
+            div.head { h1 { @if visit.whom.is_some() { "For " } @else { "Welcome, " } (facts.given) " " (facts.family) } }
             div.grid {
                 section.panel { h2 { "Next appointment" }
                     @match ahead.first() {
@@ -56,22 +68,25 @@ async fn start(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError
                     }
                     p { a.button href="/appointments" { "Appointments" } }
                 }
-                section.panel { h2 { "To fill in before your visit" }
-                    @if waiting == 0 { p.empty { "Nothing waits for you." } }
-                    @else { p { b { (waiting) } @if waiting == 1 { " form waits for you." } @else { " forms wait for you." } } }
+                @if let Some((waiting, told)) = &more {
+                section.panel { h2 { "To fill in before " @if visit.whom.is_some() { "the" } @else { "your" } " visit" }
+                    @if *waiting == 0 { p.empty { "Nothing waits for you." } }
+                    @else { p { b { (waiting) } @if *waiting == 1 { " form waits for you." } @else { " forms wait for you." } } }
                     p { a.button href="/forms" { "Forms" } }
                 }
                 section.panel { h2 { "Messages" }
                     @match told.last() {
-                        Some(last) => p { "The last one is from " b { (if last.own { "you" } else { last.from.as_str() }) } ", " (dates::show(&last.sent, zone)) "." },
+                        Some(last) => p { "The last one is from " b { (if last.sender == own { "you" } else { last.from.as_str() }) } ", " (dates::show(&last.sent, zone)) "." },
                         None => p.empty { "No messages." },
                     }
                     p { a.button href="/messages" { "Messages" } }
                 }
+                }
             }
             p.hint { "In an emergency call the emergency number. This page is not watched around the clock." }
         },
-    ))
+    );
+    Ok(page.into_response())
 }
 
 /// What the summary shows.
@@ -105,7 +120,11 @@ async fn record(State(web): State<Web>, visit: Visit) -> Result<Markup, PageErro
         })
     };
     let summary = web.store().view(&visit.actor, read).await?;
-    Ok(layout::portal(&web, &visit, Portal::Record, "My record", &shown(&web, &summary)))
+    let title = match &visit.whom {
+        Some(whom) => format!("Record of {} {}", whom.given, whom.family),
+        None => "My record".to_owned(),
+    };
+    Ok(layout::portal(&web, &visit, Portal::Record, &title, &shown(&web, &title, &summary)))
 }
 
 fn newest(resource: &Value) -> &str {
@@ -114,7 +133,7 @@ fn newest(resource: &Value) -> &str {
     own.unwrap_or_else(|| moment(resource))
 }
 
-fn shown(web: &Web, summary: &Summary) -> Markup {
+fn shown(web: &Web, title: &str, summary: &Summary) -> Markup {
     let (zone, facts) = (web.settings().zone, &summary.facts);
     let section = |title: &str, rows: Vec<Markup>, empty: &str| {
         html! { section.panel { h2 { (title) } (chart::folded(&rows, empty)) } }
@@ -139,7 +158,7 @@ fn shown(web: &Web, summary: &Summary) -> Markup {
     let allergies = reading::active_allergies(&summary.allergies);
     let allergies = allergies.iter().map(|a| html! { span.what { span class={ "tag " (a.weight()) } { (a.text) } } });
     html! {
-        div.head { h1 { "My record" } div.tools { button type="button" data-print="" { "Print" } } }
+        div.head { h1 { (title) } div.tools { button type="button" data-print="" { "Print" } } }
         p { b { (facts.given) " " (facts.family) } @if let Some(birth) = facts.birth { ", born " (dates::long_day(birth)) } ", record no. " (facts.short_number()) }
         div.grid {
             (section("Allergies", allergies.collect(), "None recorded."))

@@ -1,7 +1,7 @@
 //! The portal as a patient uses it, and every way to somebody else's record.
 
 use crate::access::accounts::AccountError;
-use crate::access::{Actor, Program, Role, lockout, portal, sessions};
+use crate::access::{Actor, Program, Role, lockout, portal, portal_cli, sessions};
 use crate::store::{StoreError, Tx};
 use crate::web::form::percent_encode;
 use crate::web::tests::{Answer, Browser, Site, hidden};
@@ -12,17 +12,17 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-const PASSWORD: &str = "correct horse battery staple";
+pub(super) const PASSWORD: &str = "correct horse battery staple";
 
-struct Practice {
-    site: Site,
-    ada: String,
-    bob: String,
+pub(super) struct Practice {
+    pub site: Site,
+    pub ada: String,
+    pub bob: String,
 }
 
 impl Practice {
     /// Two patients, each with something of every kind that the portal shows. Everything of Bob's says SECRET.
-    async fn open() -> Practice {
+    pub async fn open() -> Practice {
         let site = Site::new();
         let (ada, bob) = (site.patient("Adams").await, site.patient("SECRETperson").await);
         for (patient, mark) in [(&ada, "of Ada"), (&bob, "SECRET")] {
@@ -50,7 +50,7 @@ impl Practice {
         Practice { site, ada, bob }
     }
 
-    async fn note(&self, patient: &str, words: &str, state: &str) -> String {
+    pub async fn note(&self, patient: &str, words: &str, state: &str) -> String {
         use base64::Engine;
         let data = base64::engine::general_purpose::STANDARD.encode(words);
         let body = json!({"resourceType": "DocumentReference", "status": "current", "docStatus": state, "description": words,
@@ -59,7 +59,7 @@ impl Practice {
         self.site.store("DocumentReference", body).await
     }
 
-    async fn appointment(&self, patient: &str, start: &str) -> String {
+    pub async fn appointment(&self, patient: &str, start: &str) -> String {
         let body = json!({"resourceType": "Appointment", "status": "booked", "start": start, "end": start.replace(":00:00Z", ":20:00Z"),
             "serviceType": [{"text": "Check-up"}],
             "participant": [{"actor": {"reference": format!("Patient/{patient}")}, "status": "accepted"}]});
@@ -67,7 +67,7 @@ impl Practice {
     }
 
     /// A form that waits for the patient.
-    async fn form(&self, patient: &str) -> String {
+    pub async fn form(&self, patient: &str) -> String {
         let template = json!({"resourceType": "Questionnaire", "status": "active", "title": "Before the visit",
             "item": [{"linkId": "why", "text": "Why do you come?", "type": "string", "required": true}]});
         let template = self.site.store("Questionnaire", template).await;
@@ -78,12 +78,12 @@ impl Practice {
         self.newest("QuestionnaireResponse").await["id"].as_str().unwrap().to_owned()
     }
 
-    async fn newest(&self, kind: &'static str) -> Value {
+    pub async fn newest(&self, kind: &'static str) -> Value {
         let all = self.all(kind).await;
         all.last().unwrap_or_else(|| panic!("no {kind}")).clone()
     }
 
-    async fn all(&self, kind: &'static str) -> Vec<Value> {
+    pub async fn all(&self, kind: &'static str) -> Vec<Value> {
         let probe = Actor::program(Program::Probe);
         let read = move |view: &crate::store::View<'_>| {
             let query = crate::store::Query::all(kind)?.limit(100);
@@ -93,7 +93,7 @@ impl Practice {
     }
 
     /// A session without the 0.1 s of argon2; the login itself has its own test.
-    async fn session(&self, patient: &str) -> Browser {
+    pub async fn session(&self, patient: &str) -> Browser {
         let (token, csrf) = (service::auth::random_token(), service::auth::random_token());
         let (fresh, form, patient, now) = (token.clone(), csrf.clone(), patient.to_owned(), self.site.web.now());
         let open = move |db: &rusqlite::Connection| {
@@ -106,6 +106,7 @@ impl Practice {
                     password_hash: "!",
                     totp_secret: None,
                     totp_step: None,
+                    birth: None,
                 };
                 portal::set_up(db, &new, now)?;
             }
@@ -126,11 +127,11 @@ impl Practice {
         }
     }
 
-    async fn get(&self, browser: &Browser, path: &str) -> Answer {
+    pub async fn get(&self, browser: &Browser, path: &str) -> Answer {
         self.send(Request::get(path).header(header::COOKIE, &browser.cookie).body(Body::empty()).unwrap()).await
     }
 
-    async fn post(&self, browser: &Browser, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub async fn post(&self, browser: &Browser, path: &str, fields: &[(&str, &str)]) -> Answer {
         let all = fields.iter().copied().chain([("csrf", browser.csrf.as_str())]);
         let body: Vec<String> = all.map(|(n, v)| format!("{n}={}", percent_encode(v))).collect();
         let request = Request::post(path)
@@ -139,7 +140,7 @@ impl Practice {
         self.send(request.body(Body::from(body.join("&"))).unwrap()).await
     }
 
-    async fn mails(&self) -> Vec<String> {
+    pub async fn mails(&self) -> Vec<String> {
         let read = |db: &rusqlite::Connection| {
             let mut statement = db.prepare("SELECT payload FROM outbox ORDER BY id")?;
             Ok::<_, StoreError>(statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?)
@@ -160,7 +161,7 @@ impl Practice {
 }
 
 /// Every address of a table with ids of somebody else's in it.
-fn address(route: &Route, ids: &[(&str, &str)]) -> String {
+pub(super) fn address(route: &Route, ids: &[(&str, &str)]) -> String {
     let part = |part: &str| match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
         Some(name) => ids.iter().find(|(own, _)| *own == name).map_or("x", |(_, id)| *id).to_owned(),
         None => part.to_owned(),
@@ -338,6 +339,7 @@ async fn an_idle_session_ends_and_too_many_failures_lock_the_address() {
             password_hash: &hash,
             totp_secret: None,
             totp_step: None,
+            birth: None,
         };
         portal::set_up(db, &new, 1000)?;
         Ok::<_, AccountError>(())
@@ -348,6 +350,34 @@ async fn an_idle_session_ends_and_too_many_failures_lock_the_address() {
     }
     let answer = practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
     assert!(answer.body.contains("too many attempts"), "{}", answer.body);
+    // The desk lets him try again, and that is in the access record.
+    let desk = practice.site.session(Role::FrontDesk).await;
+    let path = format!("/patients/{}/portal", practice.bob);
+    assert!(practice.site.get(&desk, &path).await.body.contains("failed logins are counted"));
+    let unlocked = practice.site.post(&desk, &path, &[("patient", practice.bob.as_str()), ("do", "unlock")]).await;
+    assert_eq!(unlocked.status, StatusCode::SEE_OTHER, "{}", unlocked.body);
+    assert!(!practice.site.get(&desk, &path).await.body.contains("failed login"));
+    let answer = practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
+    assert!(answer.body.contains("Enter the code"), "{}", answer.body);
+    let entries = practice.site.web.store().internal(|db| crate::audit::search(db, &Default::default(), 100)).await;
+    let noted = entries.unwrap().into_iter().find(|entry| entry.kind == "unlock").unwrap();
+    assert_eq!((noted.object.as_str(), &noted.patient), ("bob", &practice.bob));
+    for _ in 0..5 {
+        practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", "wrong")]).await;
+    }
+    let answer = practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
+    assert!(answer.body.contains("too many attempts"), "{}", answer.body);
+    // So does the command, whoever it is that can be found by the address.
+    let store = practice.site.web.store().clone();
+    let lift =
+        move || (portal_cli::unlock(&store, " BOB@example.org"), portal_cli::unlock(&store, "nobody@example.org"));
+    let lifted = tokio::task::spawn_blocking(lift).await.unwrap();
+    assert!(lifted.0.is_ok() && matches!(lifted.1, Err(AccountError::UnknownMail)));
+    let answer = practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", PASSWORD)]).await;
+    assert!(answer.body.contains("Enter the code"), "{}", answer.body);
+    for _ in 0..5 {
+        practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", "wrong")]).await;
+    }
     // A browser in which this patient has logged in before is not locked with it.
     let welcome = |db: &rusqlite::Connection| lockout::welcome(db, None, "portal bob@example.org");
     let device = practice.site.web.write_accounts(&Actor::anonymous(), welcome).await.unwrap().unwrap();

@@ -96,14 +96,15 @@ async fn cancel(
     form: Form,
 ) -> Result<Response, PageError> {
     let number = form.text("version").parse().map_err(|_| PageError::Query)?;
-    let now = web.now();
+    let (now, by) = (web.now(), super::author(&visit, "").1);
+    let reason = format!("Cancelled by {by} in the portal");
     let store = move |tx: &mut Tx<'_>| {
         let body = tx.read("Appointment", &id)?.json()?;
         let begins = dates::unix_s(text(&body, "/start")).unwrap_or(0);
         if !is_open(&body) || begins <= now {
             return Err(StoreError::invalid("this appointment cannot be cancelled any more", "Appointment.status"));
         }
-        booking::cancel(tx, &id, number, "Cancelled by the patient in the portal")
+        booking::cancel(tx, &id, number, &reason)
     };
     web.store().write(&visit.actor, store).await?;
     Ok(redirect("/appointments"))

@@ -1,0 +1,101 @@
+// A mother acts for her two children: the desk lets her, she sets up her account, and every page says for whom she is there.
+// usage: node proxies.mjs INPUT.json     (written by tests/tests/system/proxies.rs)
+import { browser, follow, input, look, login, must, visitor } from './clinic.mjs';
+import { freshCode } from './totp.mjs';
+
+const desk = await login(input.desk);
+async function register(given, birth) {
+  await desk.goto(input.url + '/patients/new');
+  await desk.getByLabel('Family name').fill('Vogel');
+  await desk.getByLabel('Given name').fill(given);
+  await desk.getByLabel('Birth date').fill(birth);
+  await desk.getByLabel('Sex').selectOption('female');
+  await desk.getByRole('button', { name: /Register/ }).click();
+  await desk.waitForURL(/\/patients\/[0-9a-f-]{36}$/);
+  return new URL(desk.url()).pathname;
+}
+const [lena, tom] = [await register('Lena', '2018-03-04'), await register('Tom', '2020-05-06')];
+
+async function letAct(chart, scope) {
+  await desk.goto(`${input.url}${chart}/portal`);
+  await desk.getByText('Let somebody act for the patient').click();
+  const form = desk.locator('form[action$="/portal/people"]');
+  await form.getByLabel('Given name').fill('Eva');
+  await form.getByLabel('Family name').fill('Vogel');
+  await form.getByLabel('Birth date of this person').fill('1990-02-03');
+  await form.getByLabel('E-mail of this person').fill('eva@example.org');
+  await form.getByLabel('Relation to the patient').selectOption('mother');
+  await form.getByLabel('Sees').selectOption(scope);
+  return form;
+}
+let form = await letAct(lena, 'all');
+must((await form.getByLabel('Last day').inputValue()) === '2036-03-03', 'it ends before the 18th birthday');
+await look(desk, 'desk');
+await form.getByRole('button', { name: 'Let this person act' }).click();
+const link = await desk.locator('code.copy').innerText();
+must(link.startsWith(input.portal + '/invite/'), link);
+
+// She sets up her account with an authenticator: this clinic sends no mail.
+const page = await visitor();
+await page.goto(link);
+const eva = { name: 'eva', secret: (await page.locator('.enrol code').innerText()).trim() };
+await page.getByLabel('Your birth date').fill('1990-02-03');
+await page.getByLabel('Password', { exact: true }).fill('four words of hers');
+await page.getByLabel('Password again').fill('four words of hers');
+await page.getByLabel('Code').fill(await freshCode(eva));
+await look(page, 'invitation');
+await page.getByRole('button', { name: 'Open my account' }).click();
+await page.waitForURL(/\/login$/);
+await page.getByLabel('E-mail').fill('eva@example.org');
+await page.getByLabel('Password').fill('four words of hers');
+await page.getByRole('button', { name: 'Continue' }).click();
+await page.getByLabel('Code').fill(await freshCode(eva));
+await page.getByRole('button', { name: 'Log in' }).click();
+await page.getByText('You act for Lena Vogel, born 4 March 2018').waitFor();
+await look(page, 'start');
+for (const name of ['Record', 'Documents', 'Appointments', 'Forms', 'Messages', 'Who looked']) {
+  await page.getByRole('navigation').getByRole('link', { name, exact: true }).click();
+  await page.getByText('You act for Lena Vogel').waitFor();
+  await look(page, name.toLowerCase().replace(' ', '-'));
+}
+
+// The second child, for appointments: no invitation is needed any more.
+follow(desk);
+form = await letAct(tom, 'appointments');
+await form.getByRole('button', { name: 'Let this person act' }).click();
+await desk.getByText('eva@example.org · appointments only').waitFor();
+await look(desk, 'granted');
+follow(page);
+const stale = await page.context().newPage();
+await stale.goto(input.portal + '/messages');
+await stale.getByLabel('Your message').fill('Lena has a fever');
+await page.getByRole('link', { name: 'Switch person' }).click();
+await page.getByRole('heading', { name: 'For whom are you here?' }).waitFor();
+await look(page, 'people');
+await page.getByRole('button', { name: 'Choose Tom Vogel' }).press('Enter');
+await page.getByText('You act for Tom Vogel').waitFor();
+await look(page, 'other');
+const links = await page.getByRole('navigation').getByRole('link').allInnerTexts();
+must(links.join() === 'Start,Appointments', `she sees ${links}`);
+must((await page.goto(input.portal + '/record')).status() === 403, 'the record is closed');
+// What was typed for one child in another tab is not sent for the other.
+await Promise.all([stale.waitForNavigation(), stale.getByRole('button', { name: 'Send' }).click()]);
+must(!(await stale.content()).includes('Lena has a fever') || (await stale.title()) !== 'Messages', 'the form of the other tab is refused');
+for (const chart of [lena, tom]) {
+  await desk.goto(`${input.url}${chart}/messages`);
+  must(!(await desk.content()).includes('Lena has a fever'), 'nobody got the message');
+}
+
+// Withdrawn: her next click ends at nothing.
+follow(desk);
+await desk.goto(`${input.url}${tom}/portal`);
+await desk.getByRole('button', { name: 'Withdraw Eva Vogel' }).click();
+await desk.getByText('Nobody.', { exact: true }).waitFor();
+follow(page);
+await page.goto(input.portal + '/');
+await page.waitForURL(/\/people$/);
+await page.getByText('Lena Vogel').waitFor();
+must(!(await page.content()).includes('Tom Vogel'), 'Tom is gone');
+await look(page, 'withdrawn');
+await browser.close();
+console.log('she acted for whom she may');
