@@ -102,7 +102,7 @@ pub async fn capture(source: &Source) -> Result<Captured, SourceError> {
 async fn capture_appliance(name: &str, socket: &Path) -> Result<Captured, SourceError> {
     let failed = |error| SourceError::Appliance { source_name: name.to_owned(), error };
     let mut client = Client::connect(socket).await.map_err(failed)?;
-    let answer = client.ask(&Request::Quiesce).await.map_err(failed)?;
+    let answer = client.ask(&Request::Quiesce { follows: None }).await.map_err(failed)?;
     let Response::Quiesced(quiesced) = answer else { return Err(failed(ClientError::Malformed)) };
     let sealed = SealedFacts {
         facts: quiesced.facts,
