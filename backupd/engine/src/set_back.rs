@@ -2,7 +2,8 @@
 //! entered since then is in the stores and not in the running records. The chain's record lies with the records on this
 //! machine and is written before each head, so neither a crash nor a lost state looks like that.
 //!
-//! It is noted, durably, before the new chain begins, as that is the last time it can be seen; a person closes it.
+//! It is noted, durably, before the new chain begins, as that is the last time it can be seen; a person closes it. What a
+//! caller finds by other means, as that the records alone were set back, goes into the same list ([`note_set_back`]).
 
 use crate::chain;
 use crate::env::Env;
@@ -45,6 +46,12 @@ pub fn close_set_back(env: &Env, state_dir: &Path, is_closed: impl Fn(&SetBack) 
     Ok(any)
 }
 
+/// Notes, durably, what the caller has found: the source lacks what `snapshot` holds. Once, while it is open.
+pub fn note_set_back(env: &Env, state_dir: &Path, source: SourceId, snapshot: SnapshotId) -> Result<()> {
+    let found = SetBack { source, snapshot: Some(snapshot), at_unix_ms: env.now_unix_ms() };
+    add(&env.open_state(state_dir)?, found)
+}
+
 /// Notes it when the stores hold newer heads of the source's own chain than its record knows.
 pub(crate) async fn look(
     env: &Env,
@@ -63,13 +70,7 @@ pub(crate) async fn look(
         newest = newest.max(Some((info.taken_unix_ms, info.id)));
     }
     let found = SetBack { source, snapshot: newest.map(|(_, id)| id), at_unix_ms: env.now_unix_ms() };
-    log::error!(snapshot = found.snapshot.map(|id| id.to_string()).unwrap_or_default().as_str(); "source.set-back");
-    let mut all = noted(state);
-    if all.iter().any(|known| (known.source, known.snapshot) == (source, found.snapshot)) {
-        return;
-    }
-    all.push(found);
-    if let Err(error) = keep(state, &all) {
+    if let Err(error) = add(state, found) {
         // Then the new chain cannot be recorded either, and the next snapshot finds the same.
         log::error!(error:% = error; "state.write-failed");
     }
@@ -81,6 +82,17 @@ fn latest(source: SourceId, union: &Union) -> Vec<HeadName> {
     let mut heads: Vec<HeadName> = union.heads.iter().filter(of_source).copied().collect();
     heads.sort();
     heads.chunk_by(|a, b| a.incarnation == b.incarnation).filter_map(|chain| chain.last().copied()).collect()
+}
+
+/// Adds to the list what is not open there yet.
+fn add(state: &State, found: SetBack) -> Result<()> {
+    log::error!(snapshot = found.snapshot.map(|id| id.to_string()).unwrap_or_default().as_str(); "source.set-back");
+    let mut all = noted(state);
+    if all.iter().any(|known| (known.source, known.snapshot) == (found.source, found.snapshot)) {
+        return Ok(());
+    }
+    all.push(found);
+    keep(state, &all)
 }
 
 fn noted(state: &State) -> Vec<SetBack> {
@@ -130,5 +142,19 @@ mod tests {
         keep(&state, &all).unwrap();
         assert_eq!(noted(&state), all);
         assert_eq!(parse(&[9, 1]), None);
+    }
+
+    #[test]
+    fn what_is_open_is_noted_once() {
+        let state = State::memory();
+        let found = |id: u8, at_unix_ms| SetBack {
+            source: SourceId([1; 16]),
+            snapshot: Some(SnapshotId([id; 32])),
+            at_unix_ms,
+        };
+        for (id, at) in [(3, 77), (3, 78), (4, 79)] {
+            add(&state, found(id, at)).unwrap();
+        }
+        assert_eq!(noted(&state), [found(3, 77), found(4, 79)]);
     }
 }
