@@ -99,7 +99,7 @@ async fn stall(store: &Store, settings: &Settings) -> anyhow::Result<()> {
         while !stopped.load(Ordering::Relaxed) {
             let started = clock::monotonic();
             let mut client = Client::connect(&socket).await?;
-            if let Response::Quiesced(quiesced) = client.ask(&Request::Quiesce).await? {
+            if let Response::Quiesced(quiesced) = client.ask(&Request::Quiesce { follows: None }).await? {
                 told_us = told_us.max(quiesced.write_stall_us);
                 took.push(started.elapsed());
                 client.ask(&Request::Thaw { lease: quiesced.lease }).await?;

@@ -5,6 +5,7 @@
 
 use crate::access::Actor;
 use crate::store::StoreError;
+use appliance_api::AuditHead;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 /// What happened. The words are stored.
@@ -197,6 +198,17 @@ pub fn head(connection: &Connection) -> Result<Head, StoreError> {
         .query_row([], |row| Ok(Head { seq: row.get::<_, i64>(0)?.cast_unsigned(), hash: row.get(1)? }))
         .optional()?;
     Ok(last.unwrap_or(Head { seq: 0, hash: first() }))
+}
+
+/// Whether the chain has, or had, its end at `head`: an entry with this number and this hash is part of it.
+pub fn contains(connection: &Connection, head: &AuditHead) -> Result<bool, StoreError> {
+    if head.sequence == 0 {
+        return Ok(head.hash == hex::encode(first()));
+    }
+    let Ok(seq) = i64::try_from(head.sequence) else { return Ok(false) };
+    let sql = "SELECT hash FROM audit WHERE seq = ?1";
+    let found: Option<[u8; 32]> = connection.prepare_cached(sql)?.query_row([seq], |row| row.get(0)).optional()?;
+    Ok(found.is_some_and(|hash| hex::encode(hash) == head.hash))
 }
 
 /// Walks the whole chain and gives its head.

@@ -143,7 +143,7 @@ impl Answering for Probe {
             Request::Golden { key, questions } => {
                 restored.golden(&key, &questions).map(|answers| Response::Golden { answers }).map_err(refusal)
             }
-            Request::Quiesce => Err(Refusal::ReadOnly),
+            Request::Quiesce { .. } => Err(Refusal::ReadOnly),
             Request::Thaw { .. } => Err(Refusal::NoLease),
             Request::Hello { .. } => Err(Refusal::Malformed),
         };

@@ -1,7 +1,9 @@
 //! Sources: what is backed up, at one consistent point, with the facts that were true there.
 
 use crate::settings::{Source, SourceKind};
-use appliance_api::{Client, ClientError, Damaged, Facts, GoldenKey, GoldenQuery, Refusal, Request, Response};
+use appliance_api::{
+    AuditHead, Client, ClientError, Damaged, Facts, GoldenKey, GoldenQuery, Refusal, Request, Response,
+};
 use backup_engine::{Part, PartKind};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -41,6 +43,10 @@ pub struct Captured {
     pub damaged: bool,
     /// Something that belongs to it could not be had.
     pub incomplete: bool,
+    /// Where its audit ends, for sources that have one that can be read.
+    pub audit: Option<AuditHead>,
+    /// Whether its audit contains where it ended before; `None` where nobody asked, or it did not say.
+    pub follows: Option<bool>,
     lease: Option<Lease>,
 }
 
@@ -73,11 +79,11 @@ impl SourceError {
     }
 }
 
-/// Brings a source to a consistent point.
-pub async fn capture(source: &Source) -> Result<Captured, SourceError> {
+/// Brings a source to a consistent point. `before`: where its audit ended at an earlier one.
+pub async fn capture(source: &Source, before: Option<AuditHead>) -> Result<Captured, SourceError> {
     match &source.kind {
         SourceKind::Appliance { ops_socket, .. } => {
-            tokio::time::timeout(QUIESCE_TIMEOUT, capture_appliance(&source.name, ops_socket))
+            tokio::time::timeout(QUIESCE_TIMEOUT, capture_appliance(&source.name, ops_socket, before))
                 .await
                 .map_err(|_| SourceError::Stuck { source_name: source.name.clone() })?
         }
@@ -93,17 +99,20 @@ pub async fn capture(source: &Source) -> Result<Captured, SourceError> {
                 write_stall_us: 0,
                 damaged: false,
                 incomplete: false,
+                audit: None,
+                follows: None,
                 lease: None,
             })
         }
     }
 }
 
-async fn capture_appliance(name: &str, socket: &Path) -> Result<Captured, SourceError> {
+async fn capture_appliance(name: &str, socket: &Path, before: Option<AuditHead>) -> Result<Captured, SourceError> {
     let failed = |error| SourceError::Appliance { source_name: name.to_owned(), error };
     let mut client = Client::connect(socket).await.map_err(failed)?;
-    let answer = client.ask(&Request::Quiesce).await.map_err(failed)?;
+    let answer = client.ask(&Request::Quiesce { follows: before }).await.map_err(failed)?;
     let Response::Quiesced(quiesced) = answer else { return Err(failed(ClientError::Malformed)) };
+    let audit = quiesced.facts.audit();
     let sealed = SealedFacts {
         facts: quiesced.facts,
         golden_key: quiesced.golden_key,
@@ -120,6 +129,8 @@ async fn capture_appliance(name: &str, socket: &Path) -> Result<Captured, Source
         write_stall_us: quiesced.write_stall_us,
         damaged: !quiesced.damaged.is_empty(),
         incomplete: false,
+        audit,
+        follows: quiesced.follows,
         lease: Some(Lease { client, id: quiesced.lease }),
     })
 }

@@ -57,7 +57,8 @@ pub enum Doubt {
     KeptMissing,
     /// Another machine writes as this practice: nobody knows which of the two has the newest records.
     SecondWriter,
-    /// This machine was set back to an earlier state: the stores hold records that it lacks, and it has newer ones of its own.
+    /// This machine, or its records alone, were set back to an earlier state: the stores hold records that it lacks, and it
+    /// has newer ones of its own.
     SourceSetBack,
 }
 

@@ -32,7 +32,12 @@ pub enum Request {
     /// First line of every connection.
     Hello { protocol: u32 },
     /// Make a consistent copy of the database in the appliance's staging folder and hold the attachments still.
-    Quiesce,
+    Quiesce {
+        /// Where the audit stood in the last snapshot: [`Quiesced::follows`] says whether the copy goes on from there. An
+        /// older EMR passes over it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        follows: Option<AuditHead>,
+    },
     /// End the lease and remove the staged copy. Closing the connection does the same.
     Thaw { lease: String },
     /// The facts of the data that is open (live, or restored under the probe).
@@ -104,6 +109,19 @@ pub struct Quiesced {
     pub damaged_attachments: u64,
     pub golden_key: GoldenKey,
     pub golden: Vec<GoldenQuery>,
+    /// Whether the copy's audit contains the entry that was asked for. `None`: nothing was asked, or it cannot be read. An
+    /// older client did not ask, and does not know the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<bool>,
+}
+
+/// Where the audit's chain ended at some time. As it only grows, it contains this entry ever after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// The entry's number; 0 for a chain without entries.
+    pub sequence: u64,
+    /// Hex.
+    pub hash: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -166,4 +184,52 @@ pub struct Facts {
     /// The newest canary: a row without content that the EMR writes at start and every 60 s.
     pub canary_sequence: u64,
     pub canary_unix_ms: i64,
+}
+
+impl Facts {
+    /// Where the audit ends; `None` where it could not be read.
+    pub fn audit(&self) -> Option<AuditHead> {
+        let hash = self.audit_head.clone();
+        (!hash.is_empty()).then_some(AuditHead { sequence: self.audit_entries, hash })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The request as the releases before `follows` read it.
+    #[derive(Debug, Deserialize)]
+    #[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+    enum Before {
+        Quiesce,
+    }
+
+    #[test]
+    fn both_sides_of_a_quiesce_understand_a_release_that_does_not_know_follows() {
+        let asked = AuditHead { sequence: 7, hash: "ab".into() };
+        let text = serde_json::to_string(&Request::Quiesce { follows: Some(asked.clone()) }).unwrap();
+        assert!(matches!(serde_json::from_str(&text), Ok(Before::Quiesce)), "{text}");
+        let Ok(Request::Quiesce { follows: Some(read) }) = serde_json::from_str(&text) else { panic!("{text}") };
+        assert_eq!(read, asked);
+        let text = serde_json::to_string(&Request::Quiesce { follows: None }).unwrap();
+        assert_eq!(text, r#"{"ask":"quiesce"}"#);
+        assert!(matches!(serde_json::from_str(&text), Ok(Request::Quiesce { follows: None })));
+        // Not asked, the answer has no word more than before; and one without it is read.
+        let quiesced = Quiesced {
+            lease: String::new(),
+            thaw_in_ms: 0,
+            write_stall_us: 0,
+            parts: Vec::new(),
+            facts: Facts::default(),
+            damaged: Vec::new(),
+            damaged_attachments: 0,
+            golden_key: GoldenKey::new([0; 32]),
+            golden: Vec::new(),
+            follows: None,
+        };
+        let text = serde_json::to_string(&quiesced).unwrap();
+        assert!(!text.contains("follows"), "{text}");
+        assert_eq!(serde_json::from_str::<Quiesced>(&text).unwrap().follows, None);
+    }
 }

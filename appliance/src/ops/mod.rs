@@ -16,9 +16,10 @@ pub(crate) mod room;
 pub mod staging;
 pub mod wire;
 
+use crate::audit;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
-use appliance_api::{Quiesced, Refusal, Request, Response, STAGED_MS_MAX};
+use appliance_api::{AuditHead, Quiesced, Refusal, Request, Response, STAGED_MS_MAX};
 use staging::{Copy, Staging};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +79,7 @@ impl Answering for Lease {
     async fn answer(&mut self, request: Request) -> Result<Response, Refusal> {
         match request {
             Request::Hello { .. } => Err(Refusal::Malformed),
-            Request::Quiesce => self.quiesce().await,
+            Request::Quiesce { follows } => self.quiesce(follows).await,
             Request::Thaw { lease } => {
                 let held = self.held.take_if(|held| held.id == lease).ok_or(Refusal::NoLease)?;
                 drop(held);
@@ -110,7 +111,7 @@ impl Answering for Lease {
 }
 
 impl Lease {
-    async fn quiesce(&mut self) -> Result<Response, Refusal> {
+    async fn quiesce(&mut self, asked: Option<AuditHead>) -> Result<Response, Refusal> {
         if self.held.is_some() {
             return Err(Refusal::Busy);
         }
@@ -122,10 +123,12 @@ impl Lease {
         let database = copy.database();
         let examine = move || -> Result<_, StoreError> {
             let data = golden::open_immutable(&database)?;
-            facts::examine(&data, &attachments)
+            // Of the copy, as the facts are. Where it cannot be read, nothing is said: that is damage, and told as such.
+            let follows = asked.and_then(|head| audit::contains(&data, &head).ok());
+            Ok((facts::examine(&data, &attachments)?, follows))
         };
         let examined = tokio::task::spawn_blocking(examine).await.unwrap_or(Err(StoreError::Closed));
-        let (computed, golden_key, golden) = examined.map_err(refusal)?;
+        let ((computed, golden_key, golden), follows) = examined.map_err(refusal)?;
         let (facts, mut damaged, damaged_attachments) =
             (computed.facts, computed.damaged, computed.damaged_attachments);
         if !operations.store.is_in_place() {
@@ -136,6 +139,9 @@ impl Lease {
         let parts = copy.parts(&operations.store);
         let (millis, stall_us) = (started.elapsed().as_millis(), u64::try_from(stall.as_micros()).unwrap_or(u64::MAX));
         log::info!(took_ms = millis as u64, write_stall_us = stall_us; "ops.quiesced");
+        if follows == Some(false) {
+            log::error!("records.set-back");
+        }
         let lease = copy.id().to_owned();
         self.held = Some(Held { id: lease.clone(), _copy: copy, _permit: permit });
         let thaw_in_ms = STAGED_MS_MAX;
@@ -149,6 +155,7 @@ impl Lease {
             damaged_attachments,
             golden_key,
             golden,
+            follows,
         };
         Ok(Response::Quiesced(Box::new(quiesced)))
     }

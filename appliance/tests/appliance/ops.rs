@@ -1,13 +1,14 @@
 //! The operations socket and the probe: what the backup takes away is what a restore brings back.
 
 use appliance::access::{Actor, Role};
+use appliance::audit;
 use appliance::clock::Clock;
 use appliance::ops::{Operations, wire};
 use appliance::probe::{self, Restored};
 use appliance::seed;
 use appliance::settings::Settings;
 use appliance::store::{DATABASE_FILE, Mode, Store, StoreError, Tx};
-use appliance_api::{Client, ClientError, Quiesced, Refusal, Request, Response};
+use appliance_api::{AuditHead, Client, ClientError, Quiesced, Refusal, Request, Response};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,8 +49,12 @@ impl Practice {
     }
 
     async fn quiesce(&self) -> (Client, Quiesced) {
+        self.quiesce_after(None).await
+    }
+
+    async fn quiesce_after(&self, follows: Option<AuditHead>) -> (Client, Quiesced) {
         let mut client = Client::connect(&self.settings.ops_socket).await.unwrap();
-        match client.ask(&Request::Quiesce).await.unwrap() {
+        match client.ask(&Request::Quiesce { follows }).await.unwrap() {
             Response::Quiesced(quiesced) => (client, *quiesced),
             other => panic!("{other:?}"),
         }
@@ -138,6 +143,49 @@ async fn a_copy_taken_while_clinicians_write_is_one_moment_and_restores_equal() 
     assert!(written > 9, "the writers went on while copies were taken");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn records_go_on_from_an_earlier_copy_of_them_and_from_no_later_one() {
+    let practice = Practice::open().await;
+    let follows = async |head: &AuditHead| {
+        let (mut client, quiesced) = practice.quiesce_after(Some(head.clone())).await;
+        client.ask(&Request::Thaw { lease: quiesced.lease }).await.unwrap();
+        quiesced.follows
+    };
+    let (mut client, earlier) = practice.quiesce().await;
+    assert_eq!(earlier.follows, None, "nobody asked");
+    let head = earlier.facts.audit().unwrap();
+    let dir = practice.restore(&earlier, "earlier");
+    client.ask(&Request::Thaw { lease: earlier.lease }).await.unwrap();
+    assert_eq!(follows(&head).await, Some(true), "nothing was entered since");
+    let store = practice.store.clone();
+    tokio::task::spawn_blocking(move || write_patient(&store, 1)).await.unwrap();
+    assert_eq!(follows(&head).await, Some(true));
+    let (mut client, later) = practice.quiesce().await;
+    client.ask(&Request::Thaw { lease: later.lease }).await.unwrap();
+    let later = later.facts.audit().unwrap();
+    assert!(later.sequence > head.sequence);
+    // What was never its end: another hash, a number that no entry has.
+    let other = AuditHead { hash: later.hash.clone(), ..head.clone() };
+    let beyond = AuditHead { sequence: u64::MAX, ..head.clone() };
+    let before_all = AuditHead { sequence: 0, ..head.clone() };
+    for head in [other, beyond, before_all] {
+        assert_eq!(follows(&head).await, Some(false), "{head:?}");
+    }
+    // The earlier copy in place of the records, before and after it has as many entries of its own.
+    let older = Store::open(&dir, Clock::system(), Mode::New).unwrap();
+    let check = move || {
+        let contains = |head: &AuditHead| older.internal_blocking(|db| audit::contains(db, head)).unwrap();
+        assert!(contains(&head) && !contains(&later));
+        while older.internal_blocking(audit::head).unwrap().seq < later.sequence {
+            write_patient(&older, 2);
+        }
+        assert!(contains(&head) && !contains(&later), "as many entries, and others");
+        let none = blake3::hash(b"holdfast appliance audit v1").to_hex().to_string();
+        assert!(contains(&AuditHead { sequence: 0, hash: none }), "every chain begins there");
+    };
+    tokio::task::spawn_blocking(check).await.unwrap();
+}
+
 /// A restore over the files of a killed run: the log that it left is replaced too, and changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_restored_does_not_meet_the_log_of_a_killed_run() {
@@ -159,7 +207,7 @@ async fn a_lease_is_single_and_ends_with_its_connection() {
     let practice = Practice::open().await;
     let (client, quiesced) = practice.quiesce().await;
     let mut second = Client::connect(&practice.settings.ops_socket).await.unwrap();
-    let busy = second.ask(&Request::Quiesce).await;
+    let busy = second.ask(&Request::Quiesce { follows: None }).await;
     assert!(matches!(busy, Err(ClientError::Refused(Refusal::Busy))), "{busy:?}");
     let foreign = second.ask(&Request::Thaw { lease: quiesced.lease }).await;
     assert!(matches!(foreign, Err(ClientError::Refused(Refusal::NoLease))));
@@ -169,7 +217,7 @@ async fn a_lease_is_single_and_ends_with_its_connection() {
     drop(client);
     for _ in 0..100 {
         if fs::read_dir(&practice.settings.staging_dir).unwrap().count() == 0 {
-            assert!(matches!(second.ask(&Request::Quiesce).await.unwrap(), Response::Quiesced(_)));
+            assert!(matches!(second.ask(&Request::Quiesce { follows: None }).await.unwrap(), Response::Quiesced(_)));
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -266,7 +314,7 @@ async fn the_probe_speaks_the_same_messages_and_changes_nothing() {
     let golden = client.ask(&Request::Golden { key: quiesced.golden_key, questions }).await.unwrap();
     let Response::Golden { answers } = golden else { panic!() };
     assert_eq!(answers, quiesced.golden.iter().map(|query| Some(query.expected.clone())).collect::<Vec<_>>());
-    let refused = client.ask(&Request::Quiesce).await;
+    let refused = client.ask(&Request::Quiesce { follows: None }).await;
     assert!(matches!(refused, Err(ClientError::Refused(Refusal::ReadOnly))));
     let files: Vec<_> = fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(files.len(), quiesced.parts.len(), "no journal appears beside restored data: {files:?}");

@@ -220,8 +220,8 @@ words! {
         SnapshotPartial,
         /// A file that every snapshot has to carry is gone; the subject says of which kind it is.
         KeptMissing,
-        /// This machine was set back to an earlier state: the subject is the snapshot that holds what it lacks, or the
-        /// source's name. Open until somebody says that it was looked into.
+        /// This machine, or its records alone, were set back to an earlier state: the subject is the snapshot that holds
+        /// what is lacking, or the source's name. Open until somebody says that it was looked into.
         SourceSetBack,
         /// Another machine writes snapshots of this machine's source.
         SecondWriter,

@@ -95,7 +95,7 @@ pub use read::{Entry, EntryKind, facts, ls};
 pub use replicate::{StoreCatchUp, replicate, replicate_until};
 pub use restore::{OwnersBy, RestoreOutcome, RestoreRequest, restore};
 pub use scrub::{ScrubRequest, StoreScrub, scrub};
-pub use set_back::{SetBack, close_set_back, set_back};
+pub use set_back::{SetBack, close_set_back, note_set_back, set_back};
 pub use spool::{SPOOL, Spool, Spooled};
 pub use stats::{Stats, stats};
 pub use store::{

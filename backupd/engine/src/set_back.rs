@@ -3,7 +3,8 @@
 //! machine and is written before each head, so neither a crash nor a lost state looks like that.
 //!
 //! It is noted, durably, before the new chain begins, as that is the last time it can be seen; a person closes it. Until then
-//! every snapshot says it too, so that it outlives this machine's state, and the machine itself.
+//! every snapshot says it too, so that it outlives this machine's state, and the machine itself. What a caller finds by other
+//! means, as that the records alone were set back, goes into the same list ([`note_set_back`]).
 
 use crate::chain;
 use crate::env::Env;
@@ -46,6 +47,12 @@ pub fn close_set_back(env: &Env, state_dir: &Path, is_closed: impl Fn(&SetBack) 
     Ok(any)
 }
 
+/// Notes, durably, what the caller has found: the source lacks what `snapshot` holds. Once, while it is open.
+pub fn note_set_back(env: &Env, state_dir: &Path, source: SourceId, snapshot: SnapshotId) -> Result<()> {
+    let found = SetBack { source, snapshot: Some(snapshot), at_unix_ms: env.now_unix_ms() };
+    add(&env.open_state(state_dir)?, found)
+}
+
 /// The snapshots that hold what the source lacks, as far as nobody has looked into it.
 pub(crate) fn open_of(state: &State, source: SourceId) -> Vec<Option<SnapshotId>> {
     noted(state).into_iter().filter(|found| found.source == source).map(|found| found.snapshot).collect()
@@ -76,18 +83,9 @@ pub(crate) async fn look(
     if behind {
         lacking.push(newest.map(|newest| newest.id));
     }
-    let (mut all, at_unix_ms) = (noted(state), env.now_unix_ms());
-    let before = all.len();
-    for snapshot in lacking {
-        if !all.iter().any(|known| (known.source, known.snapshot) == (source, snapshot)) {
-            log::error!(snapshot = snapshot.map(|id| id.to_string()).unwrap_or_default().as_str(); "source.set-back");
-            all.push(SetBack { source, snapshot, at_unix_ms });
-        }
-    }
-    if all.len() == before {
-        return;
-    }
-    if let Err(error) = keep(state, &all) {
+    let at_unix_ms = env.now_unix_ms();
+    let add = |snapshot| add(state, SetBack { source, snapshot, at_unix_ms });
+    if let Err(error) = lacking.into_iter().try_for_each(add) {
         // Then the new chain cannot be recorded either, and the next snapshot finds the same.
         log::error!(error:% = error; "state.write-failed");
     }
@@ -99,6 +97,17 @@ fn latest(source: SourceId, union: &Union) -> Vec<HeadName> {
     let mut heads: Vec<HeadName> = union.heads.iter().filter(of_source).copied().collect();
     heads.sort();
     heads.chunk_by(|a, b| a.incarnation == b.incarnation).filter_map(|chain| chain.last().copied()).collect()
+}
+
+/// Adds to the list what is not open there yet.
+fn add(state: &State, found: SetBack) -> Result<()> {
+    log::error!(snapshot = found.snapshot.map(|id| id.to_string()).unwrap_or_default().as_str(); "source.set-back");
+    let mut all = noted(state);
+    if all.iter().any(|known| (known.source, known.snapshot) == (found.source, found.snapshot)) {
+        return Ok(());
+    }
+    all.push(found);
+    keep(state, &all)
 }
 
 fn noted(state: &State) -> Vec<SetBack> {
@@ -148,5 +157,19 @@ mod tests {
         keep(&state, &all).unwrap();
         assert_eq!(noted(&state), all);
         assert_eq!(parse(&[9, 1]), None);
+    }
+
+    #[test]
+    fn what_is_open_is_noted_once() {
+        let state = State::memory();
+        let found = |id: u8, at_unix_ms| SetBack {
+            source: SourceId([1; 16]),
+            snapshot: Some(SnapshotId([id; 32])),
+            at_unix_ms,
+        };
+        for (id, at) in [(3, 77), (3, 78), (4, 79)] {
+            add(&state, found(id, at)).unwrap();
+        }
+        assert_eq!(noted(&state), [found(3, 77), found(4, 79)]);
     }
 }

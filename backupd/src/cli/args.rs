@@ -108,7 +108,7 @@ pub enum Command {
     /// Say that the alert `source-set-back` was looked into, which closes it (asks `backupd serve`)
     #[command(
         after_help = "First bring the snapshot back into another folder (`backupd recover --snapshot ID`) and compare: it holds what was entered\n\
-                      after the state that this server was set back to. The running EMR lacks that.\n\
+                      after the state that this server or its EMR was set back to. The running EMR lacks that.\n\
                       Example: backupd looked-into ID-OF-THE-ALERT --config cli.toml"
     )]
     LookedInto(LookedIntoArgs),

@@ -345,7 +345,7 @@ pub fn alerts(open: &[Alert]) {
         say!("  {}: {}{subject}, since {}", word(alert.severity), word(alert.kind), table_time(alert.since_unix_ms));
         if alert.kind == AlertKind::SourceSetBack {
             say!(
-                "    This server was set back to an earlier state; the running EMR lacks what that snapshot holds. Do not go on entering:\n    \
+                "    This server or its EMR was set back to an earlier state; the running EMR lacks what that snapshot holds. Do not go on entering:\n    \
                  `backupd recover --snapshot ID` into another folder and compare; then `backupd looked-into{subject}` closes the alert."
             );
         }

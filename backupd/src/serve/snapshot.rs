@@ -40,7 +40,8 @@ impl Daemon {
         let watch = clock::Stopwatch::start();
         self.check_room()?;
         self.activity.phase(Phase::Quiesce, None);
-        let mut captured = match sources::capture(source).await {
+        let last = self.last_audit(&source.name);
+        let mut captured = match sources::capture(source, last.as_ref().map(|last| last.audit.clone())).await {
             Ok(captured) => captured,
             Err(error) => {
                 self.note_capture(&source.name, Err(&error));
@@ -48,6 +49,9 @@ impl Daemon {
             }
         };
         self.note_capture(&source.name, Ok(captured.damaged));
+        // Records that were set back are backed up all the same.
+        let lacking = last.filter(|_| captured.follows == Some(false));
+        let is_noted = lacking.is_none_or(|last| self.note_records_set_back(&source.name, &last));
         let kept = self.keep_part().map_err(|e| failure::new(FailureKind::Misconfigured, format!("{e:#}")))?;
         let (part, kept_gone) = kept;
         captured.parts.push(part);
@@ -59,12 +63,16 @@ impl Daemon {
         let outcome = self.send(source, &captured, tag.clone()).await;
         self.view().spool.full =
             self.spool.is_some() && outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace);
+        let audit = captured.audit.take();
         let held = captured.thaw().await;
         let outcome = outcome.map_err(|e| failure::from_engine(&e))?;
         if !held {
             log::warn!(source = source.name.as_str(); "snapshot.lease-expired");
         }
         self.view().own_chains.insert(source.name.clone(), outcome.incarnation);
+        if let Some(audit) = audit.filter(|_| is_noted) {
+            self.remember_audit(&source.name, audit, outcome.id);
+        }
         let mut done = self.note_outcome(outcome, tag, stall, !held, watch);
         done.kept_gone = kept_gone;
         Ok(done)

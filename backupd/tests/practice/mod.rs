@@ -23,6 +23,9 @@ pub enum Fault {
     Lost,
     /// Its records are damaged, and it says so.
     Damaged,
+    /// Asked whether its records go on from an earlier snapshot, it says no. Otherwise it is of a release that knows no such
+    /// question.
+    SetBack,
 }
 
 pub struct Practice {
@@ -182,8 +185,9 @@ fn emr(stream: std::os::unix::net::UnixStream, fault: &Mutex<Fault>, data: &Path
                     std::thread::park();
                 },
                 Fault::Lost => return,
-                Fault::None => quiesced(data, &[]),
-                Fault::Damaged => quiesced(data, &["audit-chain"]),
+                Fault::None => quiesced(data, &[], None),
+                Fault::Damaged => quiesced(data, &["audit-chain"], None),
+                Fault::SetBack => quiesced(data, &[], ask.get("follows").map(|_| false)),
             },
             _ => r#"{"answer":"thawed"}"#.to_owned(),
         };
@@ -193,8 +197,8 @@ fn emr(stream: std::os::unix::net::UnixStream, fault: &Mutex<Fault>, data: &Path
     }
 }
 
-fn quiesced(data: &Path, damaged: &[&str]) -> String {
-    serde_json::json!({
+fn quiesced(data: &Path, damaged: &[&str], follows: Option<bool>) -> String {
+    let mut answer = serde_json::json!({
         "answer": "quiesced", "lease": "l", "thaw_in_ms": 30000, "write_stall_us": 5,
         "parts": [{"name": "attachments", "path": data, "kind": "files"}],
         "facts": {
@@ -204,6 +208,9 @@ fn quiesced(data: &Path, damaged: &[&str]) -> String {
             "canary_sequence": 1, "canary_unix_ms": 1
         },
         "damaged": damaged, "golden_key": "0".repeat(64), "golden": []
-    })
-    .to_string()
+    });
+    if let Some(follows) = follows {
+        answer["follows"] = follows.into();
+    }
+    answer.to_string()
 }

@@ -4,7 +4,7 @@
 mod keyring;
 mod unknown;
 
-use crate::practice::{self, Practice, wait_until};
+use crate::practice::{self, Fault, Practice, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -259,6 +259,54 @@ fn a_machine_that_was_set_back_is_told_until_somebody_has_looked() {
     p.ask("serve", &["snapshot"]);
     assert_eq!(set_back(&p), Vec::<String>::new());
     assert_eq!(health(&p, "h")["doubts"], serde_json::json!([]));
+}
+
+#[test]
+fn records_that_were_set_back_are_told_once_for_each_snapshot_that_holds_more() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    let snapshot = || p.ask("serve", &["snapshot"]);
+    let id = |done: &Value| done["id"].as_str().unwrap().to_owned();
+    // The first is asked nothing, and an EMR that does not know the question says nothing.
+    p.set(Fault::SetBack);
+    assert_eq!(snapshot()["state"], "full");
+    p.set(Fault::None);
+    let newest = id(&snapshot());
+    assert_eq!(set_back(&p), Vec::<String>::new());
+    serve.stop();
+    let mut serve = p.start("serve");
+    // It is noted before anything is sent, and not again when that failed, whatever somebody said meanwhile.
+    p.set(Fault::SetBack);
+    let move_stores = |from: &str, to: &str| {
+        ["one", "two"].iter().for_each(|store| fs::rename(p.at(store) + from, p.at(store) + to).unwrap());
+    };
+    move_stores("", "-away");
+    assert_eq!(snapshot()["event"], "failed");
+    assert_eq!(set_back(&p), [newest.as_str()]);
+    snapshot();
+    assert_eq!(set_back(&p), [newest.as_str()]);
+    assert_eq!(p.ask("serve", &["looked-into", &newest])["event"], "alert-closed");
+    serve.stop();
+    let mut serve = p.start("serve");
+    assert_eq!(snapshot()["event"], "failed");
+    assert_eq!(set_back(&p), Vec::<String>::new());
+    // A try leaves folders where a store was.
+    ["one", "two"].iter().for_each(|store| fs::remove_dir_all(p.at(store)).unwrap_or_default());
+    move_stores("-away", "");
+    let own = snapshot();
+    assert_eq!(own["state"], "full", "{own}");
+    assert_eq!(set_back(&p), Vec::<String>::new());
+    // Once more, and it is another snapshot that holds more.
+    assert_eq!(snapshot()["state"], "full");
+    assert_eq!(set_back(&p), [id(&own)]);
+    assert_eq!(health(&p, "h")["doubts"], serde_json::json!(["source-set-back"]), "no power-off is safe");
+    // Without memory nothing is asked.
+    serve.stop();
+    fs::remove_dir_all(p.at("p/state")).unwrap();
+    let _serve = p.start("serve");
+    assert_eq!(snapshot()["state"], "full");
+    assert_eq!(set_back(&p), Vec::<String>::new());
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod prune;
 mod prune_practice;
 mod reader;
 mod recover;
+mod set_back;
 mod source_damage;
 mod spool;
 mod store_faults;

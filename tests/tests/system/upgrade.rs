@@ -2,7 +2,7 @@
 
 use crate::clinic::{Clinic, schema_of};
 use anyhow::{Context, Result, ensure};
-use holdfast_tests::place::fails;
+use holdfast_tests::place::{fails, last};
 use std::fs;
 
 /// Some schema of the past.
@@ -40,6 +40,10 @@ fn older_records_are_upgraded_after_a_snapshot_of_them() -> Result<()> {
     ensure!(schema_of(&database)? == new && new > OLD);
     let emr = clinic.serve()?;
     ensure!(clinic.snapshots()?.len() == 1, "an upgraded practice is not upgraded again");
+    // The audit goes on over the upgrade: what the earlier snapshot ended with is in it.
+    let taken = last(clinic.backupd(&["snapshot"])?, "snapshot-done")?;
+    let status = last(clinic.backupd(&["status"])?, "status")?;
+    ensure!(taken["state"] == "full" && !status["alerts"].to_string().contains("source-set-back"), "{taken} {status}");
     fails(clinic.emr(&["upgrade", "undo"]), 1, &["stop `appliance serve`"])?;
     drop(emr);
     let told = clinic.run(&["upgrade", "undo"])?;

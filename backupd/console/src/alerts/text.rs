@@ -29,7 +29,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         SnapshotPartial => "The newest backup is incomplete: some files could not be read",
         KeptMissing => "A file that the backup has to carry for a recovery is gone from the server",
         SecondWriter => "Another machine writes backups as this practice",
-        SourceSetBack => "The server was set back: the stores hold newer records than the running EMR",
+        SourceSetBack => "The server or its EMR was set back: the stores hold newer records than the running EMR",
         KitStale => "The recovery kit is out of date",
         DutyUnassigned => "Nobody is named for a duty",
         DutyOverdue => "A duty's review date has passed",
@@ -114,10 +114,10 @@ pub fn remedy(kind: AlertKind) -> &'static str {
              snapshots stay (`backupd snapshots`). They do not count as this server's. The alert ends a week after the last one."
         }
         SourceSetBack => {
-            "This server runs on an earlier state (an image, a copy or an old disk), and what was entered after it is missing here. \
-             Do not go on entering. Bring the named snapshot back into another folder (`backupd recover --snapshot ID`), compare it \
-             with the running EMR and decide which of the two goes on. Then close the alert with `backupd looked-into ID` on the \
-             server: acknowledging it here does not. If no snapshot is named, `backupd snapshots` shows the newest."
+            "This server, or the EMR's data folder alone, runs on an earlier state (an image, a copy or an old disk), and what was \
+             entered after it is missing here. Do not go on entering. Bring the named snapshot back into another folder (`backupd recover \
+             --snapshot ID`), compare it with the running EMR and decide which of the two goes on. Then close the alert with `backupd \
+             looked-into ID` on the server: acknowledging it here does not. If no snapshot is named, `backupd snapshots` shows the newest."
         }
         KitStale => {
             "The kit in the safe could not open the store that is named: its key or address was changed, or the store is new. Where \
