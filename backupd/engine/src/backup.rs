@@ -274,6 +274,7 @@ async fn take(
     }
     let plan = Commit {
         env,
+        catalog: writer.catalog(),
         stores,
         union: &union,
         fleet: &sending.fleet,
