@@ -30,13 +30,19 @@ struct Truth {
     taken: Option<(SnapshotId, bool)>,
     /// What happened to the source meanwhile is known.
     ended: bool,
-    /// People agreed that it goes.
-    may_go: bool,
-    /// It was proved, or a hold is on it.
-    must_stay: bool,
 }
 
-/// A hold is on the snapshot with this tag from the beginning.
+/// What people said of snapshots. An attempt that had to begin again may have left one with the same tag, so this goes by
+/// what they saw: a proof of the one keeps the other no longer than the rules do.
+#[derive(Default)]
+struct Said {
+    /// They agreed that it goes.
+    may_go: BTreeSet<SnapshotId>,
+    /// It was proved.
+    proved: BTreeSet<SnapshotId>,
+}
+
+/// A hold is on the snapshots with this tag from the beginning.
 pub const HELD: &str = "tag-1";
 
 pub struct Auditor {
@@ -44,6 +50,7 @@ pub struct Auditor {
     pub open: OpenKey,
     pub shelves: Vec<Arc<Shelf>>,
     truths: Mutex<BTreeMap<String, Truth>>,
+    said: Mutex<Said>,
     /// What came back, by store and by what had happened to the store until then.
     seen: Mutex<BTreeSet<(String, SnapshotId, u64)>>,
     verified: Mutex<BTreeMap<String, (u64, usize)>>,
@@ -74,11 +81,16 @@ impl Auditor {
         let shelves = shelves.to_vec();
         let (seen, verified, tags) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (caught_up, spool_lost) = (false.into(), false.into());
-        Self { env, open, shelves, truths: Mutex::default(), seen, verified, tags, caught_up, spool_lost }
+        let (truths, said) = (Mutex::default(), Mutex::default());
+        Self { env, open, shelves, truths, said, seen, verified, tags, caught_up, spool_lost }
     }
 
     fn truths(&self) -> MutexGuard<'_, BTreeMap<String, Truth>> {
         self.truths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn direct(&self) -> Vec<NamedStore> {
@@ -86,41 +98,36 @@ impl Auditor {
     }
 
     pub fn begins(&self, tag: &str, tree: Tree) {
-        let truth = Truth {
-            tree,
-            hurt: Hurt::default(),
-            claims: BTreeSet::new(),
-            taken: None,
-            ended: false,
-            may_go: false,
-            must_stay: tag == HELD,
-        };
+        let truth = Truth { tree, hurt: Hurt::default(), claims: BTreeSet::new(), taken: None, ended: false };
         self.truths().insert(tag.to_owned(), truth);
     }
 
-    /// Somebody proves a snapshot or puts a hold on it; false: it is to go already.
-    pub fn keep(&self, tag: &str) -> bool {
-        let mut truths = self.truths();
-        let Some(truth) = truths.get_mut(tag).filter(|truth| !truth.may_go) else { return false };
-        truth.must_stay = true;
-        true
+    /// Somebody proves a snapshot; false: it is to go already.
+    pub fn proves(&self, id: SnapshotId) -> bool {
+        let mut said = self.said();
+        let stays = !said.may_go.contains(&id);
+        if stays {
+            said.proved.insert(id);
+        }
+        stays
     }
 
     /// I3: people agree that these go. A proof or a hold keeps them, and so many of each source stay.
     pub fn agree(&self, proposal: &Proposal, approved: &BTreeSet<SnapshotId>, least: usize) -> Verdict<()> {
         let mut stay: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        let mut truths = self.truths();
+        let mut said = self.said();
         for (info, verdict) in &proposal.snapshots {
             let (all, kept) = stay.entry(&info.source).or_default();
             *all += 1;
             *kept += usize::from(verdict.is_kept());
-            let tag = info.tag.clone().unwrap_or_default();
-            let Some(truth) = truths.get_mut(&tag) else { continue };
+            let tag = info.tag.as_deref().unwrap_or_default();
             let goes = !verdict.is_kept();
-            if goes && truth.must_stay {
+            if goes && (tag == HELD || said.proved.contains(&info.id)) {
                 return Err(format!("I3: {tag} is proved or held, and a plan takes it out"));
             }
-            truth.may_go |= goes && approved.contains(&info.id);
+            if goes && approved.contains(&info.id) {
+                said.may_go.insert(info.id);
+            }
         }
         match stay.iter().find(|(_, (all, kept))| *kept < least.min(*all)) {
             Some((source, (all, kept))) => Err(format!("I3: of {all} snapshots of {source} {kept} stay")),
@@ -129,8 +136,8 @@ impl Auditor {
     }
 
     /// Whether nobody agreed that a snapshot goes.
-    fn is_retained(&self, tag: &str) -> bool {
-        self.truths().get(tag).is_none_or(|truth| !truth.may_go)
+    fn is_retained(&self, id: SnapshotId) -> bool {
+        !self.said().may_go.contains(&id)
     }
 
     /// A snapshot has ended; `alone`: nobody else walked the same source meanwhile.
@@ -168,8 +175,8 @@ impl Auditor {
     }
 
     /// I1, I2: every head of every store restores what its source held, from that store alone; where the store has lost or
-    /// changed something, it may fail, but never gives anything else. Gives what came back: store and tag.
-    pub async fn check_stores(&self) -> Verdict<BTreeSet<(String, String)>> {
+    /// changed something, it may fail, but never gives anything else. Gives what came back: store and snapshot.
+    pub async fn check_stores(&self) -> Verdict<BTreeSet<(String, SnapshotId)>> {
         let lost = self.is_something_lost();
         let mut back = BTreeSet::new();
         for (shelf, store) in self.shelves.iter().zip(self.direct()) {
@@ -178,7 +185,7 @@ impl Auditor {
             }
             let clean = shelf.is_clean() && !lost && !self.may_lack(shelf);
             let (restored, failed) = self.check_store(shelf, &store, clean).await?;
-            back.extend(restored.into_iter().map(|tag| (shelf.name.clone(), tag)));
+            back.extend(restored.into_iter().map(|id| (shelf.name.clone(), id)));
             let now = (shelf.changes(), shelf.names().len());
             let before = self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(shelf.name.clone(), now);
             if before == Some(now) {
@@ -204,11 +211,12 @@ impl Auditor {
     }
 
     /// I3 at every store by itself, whatever it lost before: what came back before a deletion comes back after it.
-    pub async fn check_nothing_went(&self, before: &BTreeSet<(String, String)>) -> Verdict<()> {
+    pub async fn check_nothing_went(&self, before: &BTreeSet<(String, SnapshotId)>) -> Verdict<()> {
         let after = self.check_stores().await?;
-        let mut gone = before.iter().filter(|back| !after.contains(*back) && self.is_retained(&back.1));
+        let mut gone = before.iter().filter(|back| !after.contains(*back) && self.is_retained(back.1));
         match gone.next() {
-            Some((store, tag)) => {
+            Some((store, id)) => {
+                let tag = self.tag_of(*id);
                 Err(format!("I3: {tag} came back from {store} before the deletion, and does not now"))
             }
             None => Ok(()),
@@ -224,7 +232,7 @@ impl Auditor {
             let found = found.map_err(|error| format!("I8: {}: {error}", shelf.name))?.snapshots;
             let mut whole = Vec::new();
             let view = View::open(&self.env, &self.open, &direct).await;
-            for info in found.iter().filter(|info| self.is_retained(info.tag.as_deref().unwrap_or_default())) {
+            for info in found.iter().filter(|info| self.is_retained(info.id)) {
                 if self.comes_back(shelf, &view, info).await.is_ok() {
                     whole.push(info);
                 }
@@ -289,7 +297,12 @@ impl Auditor {
     }
 
     /// The snapshots whose content comes back, and those whose does not.
-    async fn check_store(&self, shelf: &Shelf, store: &NamedStore, clean: bool) -> Verdict<(Vec<String>, Vec<String>)> {
+    async fn check_store(
+        &self,
+        shelf: &Shelf,
+        store: &NamedStore,
+        clean: bool,
+    ) -> Verdict<(Vec<SnapshotId>, Vec<String>)> {
         let found = match self.heads_of(store).await {
             Ok(found) => found,
             Err(error) if clean => return Err(format!("I1: the heads of {}: {error}", shelf.name)),
@@ -302,7 +315,7 @@ impl Auditor {
         let view = View::open(&self.env, &self.open, store).await;
         for info in found.snapshots.iter().filter(|info| self.has_ended(info)) {
             match self.comes_back(shelf, &view, info).await {
-                Ok(()) => restored.extend(info.tag.clone()),
+                Ok(()) => restored.push(info.id),
                 Err(Flaw::Wrong(what)) => return Err(format!("I2: from {}: {what}", shelf.name)),
                 Err(Flaw::Error(error)) if clean => {
                     let tag = info.tag.as_deref().unwrap_or_default();
@@ -311,14 +324,18 @@ impl Auditor {
                 Err(Flaw::Error(_)) => failed.extend(info.tag.clone()),
             }
         }
-        let there: BTreeSet<&str> = found.snapshots.iter().filter_map(|info| info.tag.as_deref()).collect();
-        let promised = self.truths();
-        let stays = |truth: &Truth| !truth.may_go && truth.claims.contains(&shelf.name);
-        let mut promised = promised.iter().filter(|(_, truth)| clean && stays(truth));
-        match promised.find(|(tag, _)| !there.contains(tag.as_str())) {
+        let there: BTreeSet<SnapshotId> = found.snapshots.iter().map(|info| info.id).collect();
+        let truths = self.truths();
+        let promised = truths.iter().filter(|(_, truth)| clean && truth.claims.contains(&shelf.name));
+        let mut gone = promised.filter_map(|(tag, truth)| Some((tag, truth.taken?.0)));
+        match gone.find(|(_, id)| !there.contains(id) && self.is_retained(*id)) {
             Some((tag, _)) => Err(format!("I1, I3: {tag} was durable at {} and is not there", shelf.name)),
             None => Ok((restored, failed)),
         }
+    }
+
+    fn tag_of(&self, id: SnapshotId) -> String {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned().flatten().unwrap_or_default()
     }
 
     /// The head of a snapshot stands before its writer has told what changed under it.
@@ -431,7 +448,7 @@ impl Auditor {
         for (_, store) in self.direct().into_iter().enumerate().filter(|(at, _)| safe(at)) {
             let found = self.heads_of(&store).await;
             let found = found.map_err(|error| error.to_string())?.snapshots.into_iter();
-            let retained = found.filter(|info| self.is_retained(info.tag.as_deref().unwrap_or_default()));
+            let retained = found.filter(|info| self.is_retained(info.id));
             kept.extend(retained.map(|info| info.id));
         }
         for (shelf, store) in self.shelves.iter().zip(self.direct()) {

@@ -25,11 +25,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS: u64 = 90;
-/// Seeds that fail, and whose defects are open: a plan takes out a snapshot that is proved or held (47, I3), a snapshot in peace
-/// that is not as it should be (73, I4), one whose writer slept for a week while plans came and went, told to be durable and gone
-/// after the next prune (93, I1, I3). A run of as many seeds as usual leaves them out and says so. The nightly script, which
-/// names its number of seeds, runs them, and fails until they are mended.
-const OPEN: [u64; 3] = [47, 73, 93];
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -59,7 +54,7 @@ impl Sum {
 const FAILURES_SHOWN: u64 = 20;
 
 /// Runs seeds on as many threads as the machine has; each seed on one.
-fn run_all(seeds: std::ops::Range<u64>, left_out: &[u64]) -> Sum {
+fn run_all(seeds: std::ops::Range<u64>) -> Sum {
     let (next, failed, end) = (AtomicU64::new(seeds.start), AtomicU64::new(0), seeds.end);
     let sum: Mutex<Sum> = Mutex::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -73,10 +68,6 @@ fn run_all(seeds: std::ops::Range<u64>, left_out: &[u64]) -> Sum {
                     }
                     if failed.load(Ordering::Relaxed) >= FAILURES_SHOWN {
                         return;
-                    }
-                    if left_out.contains(&seed) {
-                        println!("seed {seed} is left out: its defect is open");
-                        continue;
                     }
                     let ran = std::panic::catch_unwind(|| run(seed, false));
                     let mut sum = sum.lock().expect("no thread panics with it");
@@ -104,9 +95,8 @@ fn whatever_goes_wrong_every_invariant_holds() {
         assert!(told.is_ok(), "seed {seed}: {}", told.unwrap_err());
         return;
     }
-    let (first, named) = (setting("HOLDFAST_SIM_FIRST").unwrap_or(0), setting("HOLDFAST_SIM_SEEDS"));
-    let (seeds, left_out) = (named.unwrap_or(SEEDS), if named.is_none() { &OPEN[..] } else { &[] });
-    let Sum { counts, snapshots, spooled, pruned: (gone, objects), failures } = run_all(first..first + seeds, left_out);
+    let (first, seeds) = (setting("HOLDFAST_SIM_FIRST").unwrap_or(0), setting("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS));
+    let Sum { counts, snapshots, spooled, pruned: (gone, objects), failures } = run_all(first..first + seeds);
     println!(
         "extra: {seeds} seeds, {snapshots} snapshots taken, {spooled} of them waited in a spool, {gone} taken out again with {objects} objects, {} faults",
         counts.values().sum::<u64>()

@@ -9,7 +9,7 @@ use backup_engine::{Error, ErrorKind, ListedObject, NamedStore, Result, Store, c
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub type Objects = BTreeMap<String, Bytes>;
@@ -257,7 +257,8 @@ impl Shelf {
 
     pub fn list(&self, prefix: &str) -> Vec<(String, u64)> {
         let inner = self.inner();
-        let under = inner.objects.iter().filter(|(name, _)| name.starts_with(prefix));
+        let from = inner.objects.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let under = from.take_while(|(name, _)| name.starts_with(prefix));
         under.map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()
     }
 

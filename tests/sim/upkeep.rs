@@ -167,10 +167,11 @@ impl Scene {
         if self.world.chance(150)
             && agree_permille < 1000
             && let Some((info, _)) = self.world.with_rng(|rng| rng.pick(&proposal.snapshots).cloned())
-            && let Some(tag) = info.tag.filter(|tag| self.auditor.keep(tag))
+            && self.auditor.proves(info.id)
         {
-            self.world.note(format_args!("{tag} is proved"));
-            upkeep.proved.lock().unwrap_or_else(PoisonError::into_inner).insert(tag, info.id);
+            self.world.note(format_args!("{} is proved", info.tag.unwrap_or_default()));
+            // Each proof stands for a store of its own: the next one replaces none.
+            upkeep.proved.lock().unwrap_or_else(PoisonError::into_inner).insert(info.id.to_string(), info.id);
             return Ok(None);
         }
         let mut snapshots = proposal.approval();

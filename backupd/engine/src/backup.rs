@@ -275,6 +275,7 @@ async fn take(
     }
     let plan = Commit {
         env,
+        catalog: writer.catalog(),
         stores,
         union: &union,
         fleet: &sending.fleet,

@@ -2,7 +2,7 @@
 
 use crate::ahead::is_loss;
 use crate::backup::StoreOutcome;
-use crate::condemned::nothing_new;
+use crate::condemned::{came_meanwhile, nothing_new};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::held;
@@ -12,6 +12,7 @@ use crate::send::{Fleet, Gate, Lane};
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, PACKS, Union, damaged};
+use backup_format::CatalogKey;
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -24,6 +25,7 @@ const STRAGGLER_LIMIT: Duration = Duration::from_secs(60);
 /// Everything that a store must hold for the head to be written there.
 pub(crate) struct Commit<'a> {
     pub(crate) env: &'a Env,
+    pub(crate) catalog: &'a CatalogKey,
     pub(crate) stores: &'a [NamedStore],
     pub(crate) union: &'a Union,
     pub(crate) fleet: &'a Fleet,
@@ -74,6 +76,7 @@ pub(crate) async fn commit(plan: &Commit<'_>) -> Vec<StoreOutcome> {
         }
     }
     drop(running);
+    fence_all(plan, &mut results).await;
     let unhealed = heal_found(plan).await;
     let late = || (Err(Error::new(ErrorKind::Retry, "the store is late: it will be caught up")), plan.env.steady_ms());
     plan.stores
@@ -95,6 +98,22 @@ pub(crate) async fn commit(plan: &Commit<'_>) -> Vec<StoreOutcome> {
             }
         })
         .collect()
+}
+
+/// A plan that one store shows is in force at all of them: a store that lost it, or was set back, shows nothing new, and the
+/// head does not count there either. A store's word alone fences nobody else: it must show what a pruner signed. The spool
+/// knows no plans.
+async fn fence_all(plan: &Commit<'_>, results: &mut [Option<(Result<()>, u64)>]) {
+    let mut came = false;
+    for (store, result) in plan.stores.iter().zip(&*results) {
+        let fenced = matches!(result, Some((Err(error), _)) if error.kind() == ErrorKind::Fenced);
+        came = came || fenced && plan.union.condemned.is_outdone_at(plan.catalog, store).await;
+    }
+    for (_, result) in plan.stores.iter().zip(results).filter(|(store, _)| came && !store.is_spool()) {
+        if let Some((result @ Ok(()), _)) = result {
+            *result = Err(came_meanwhile());
+        }
+    }
 }
 
 fn counting(stores: &[NamedStore], results: &[Option<(Result<()>, u64)>]) -> usize {
@@ -129,9 +148,9 @@ async fn commit_at(plan: &Commit<'_>, at: usize, gate: &Gate) -> Result<()> {
     put(store, lane, &plan.snapshot.0, &plan.snapshot.1).await?;
     // What was taken for present may be deleted by a plan that was not known. After the head too: this machine may have
     // slept between looking and writing.
-    nothing_new(store, &plan.union.condemned.names).await?;
+    nothing_new(store, &plan.union.condemned).await?;
     put(store, lane, &plan.head.0, &plan.head.1).await?;
-    nothing_new(store, &plan.union.condemned.names).await
+    nothing_new(store, &plan.union.condemned).await
 }
 
 /// Brings all packs to the store, those of earlier snapshots first; gives what must follow them.

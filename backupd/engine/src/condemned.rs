@@ -2,6 +2,8 @@
 //!
 //! Writers read it at the start and again around the head; readers tell by it which heads count.
 
+use crate::ahead::is_loss;
+use crate::candidate::candidate_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::State;
 use crate::store::NamedStore;
@@ -32,6 +34,8 @@ pub(crate) struct Condemned {
     retired: BTreeMap<(SourceId, IncarnationId), u64>,
     /// A plan that every reachable store lists and none gives back whole: nobody knows which packs it is about.
     pub(crate) unreadable: bool,
+    /// Plans of which nobody could say anything just now: they may be in force.
+    unheard: BTreeSet<String>,
 }
 
 impl Condemned {
@@ -60,6 +64,9 @@ impl Condemned {
                     log::warn!(object:% = name, error:% = error; "plan.passed-over");
                     // One that is not everywhere is not executed.
                     found.unreadable |= everywhere && error.source_format().is_none();
+                    if error.source_format().is_none() && !is_loss(&error) {
+                        found.unheard.insert(name.to_string());
+                    }
                 }
             }
         }
@@ -119,6 +126,35 @@ impl Condemned {
                 }
                 Err(error) => log::warn!(object:% = name, error:% = error; "retirement.passed-over"),
             }
+        }
+    }
+
+    /// Whether an object under `condemned/` was there when this was read, and what it says with it. A further candidate of
+    /// a plan is that plan, healed, and nothing new.
+    fn knows(&self, listed: &str) -> bool {
+        let name = candidate_of(listed).unwrap_or(listed);
+        self.names.contains(name) && !self.unheard.contains(name)
+    }
+
+    /// Whether a store shows a plan, an order or a retirement, signed and whole, that came after this was read.
+    pub(crate) async fn is_outdone_at(&self, catalog: &CatalogKey, store: &NamedStore) -> bool {
+        let store = std::slice::from_ref(store);
+        let now = Self::read(catalog, store, &views(store, CONDEMNED).await, None).await;
+        now.newest() > self.newest() || now.retired.keys().any(|chain| !self.retired.contains_key(chain))
+    }
+
+    fn newest(&self) -> Option<PlanName> {
+        self.announced.iter().chain(&self.order).map(|(name, _)| *name).max()
+    }
+
+    /// Refuses when a plan may be in force that could not be read just now.
+    pub(crate) fn require_all(&self) -> Result<()> {
+        if self.unreadable {
+            return Err(Error::new(ErrorKind::Damaged, "a deletion plan cannot be read: heal it before pruning"));
+        }
+        match self.unheard.first() {
+            Some(name) => Err(Error::new(ErrorKind::Retry, format!("{name} could not be read: try again"))),
+            None => Ok(()),
         }
     }
 
@@ -213,13 +249,18 @@ pub async fn condemned_objects(catalog: &CatalogKey, stores: &[NamedStore]) -> R
 }
 
 /// Refuses when a store lists a plan or a retirement that was not known at the start.
-pub(crate) async fn nothing_new(store: &NamedStore, known: &BTreeSet<String>) -> Result<()> {
+pub(crate) async fn nothing_new(store: &NamedStore, known: &Condemned) -> Result<()> {
     let listed = match store.store.list(CONDEMNED).await {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         listed => listed?,
     };
-    if listed.iter().all(|object| known.contains(&object.name)) {
+    if listed.iter().all(|object| known.knows(&object.name)) {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Fenced, "a deletion plan came while this backup ran: it begins again with the plan"))
+    Err(came_meanwhile())
+}
+
+/// Why a snapshot is not committed.
+pub(crate) fn came_meanwhile() -> Error {
+    Error::new(ErrorKind::Fenced, "a deletion plan came while this backup ran: it begins again with the plan")
 }

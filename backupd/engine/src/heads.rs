@@ -109,29 +109,30 @@ impl KnownHeads {
 
 /// The union of heads. An unreachable store is reported, not an error, unless none answers.
 pub async fn heads(_env: &Env, catalog: &CatalogKey, stores: &[NamedStore]) -> Result<Heads> {
-    union_of_heads(catalog, None, stores, None).await
+    union_of_heads((catalog, None), stores, None, None).await
 }
 
 /// The same for somebody who asks again and again: only what is new is read.
 pub async fn heads_since(_env: &Env, catalog: &CatalogKey, stores: &[NamedStore], known: &KnownHeads) -> Result<Heads> {
-    union_of_heads(catalog, None, stores, Some(known)).await
+    union_of_heads((catalog, None), stores, Some(known), None).await
 }
 
 /// The same with tags, for a holder of the open key.
 pub async fn heads_with_tags(_env: &Env, open: &OpenKey, stores: &[NamedStore]) -> Result<Heads> {
-    union_of_heads(open.catalog(), Some(open), stores, None).await
+    union_of_heads((open.catalog(), Some(open)), stores, None, None).await
 }
 
-/// The same with tags, for a pruner: what is being taken out is told apart.
-pub(crate) async fn heads_everywhere(open: &OpenKey, stores: &[NamedStore]) -> Result<Heads> {
-    union_of_heads(open.catalog(), Some(open), stores, None).await
+/// The same with tags, for a pruner, who judges by the plans that it goes by: by an order that could not be read, a head
+/// might be taken out as a late one.
+pub(crate) async fn heads_everywhere(open: &OpenKey, stores: &[NamedStore], condemned: &Condemned) -> Result<Heads> {
+    union_of_heads((open.catalog(), Some(open)), stores, None, Some(condemned)).await
 }
 
 async fn union_of_heads(
-    catalog: &CatalogKey,
-    open: Option<&OpenKey>,
+    (catalog, open): (&CatalogKey, Option<&OpenKey>),
     stores: &[NamedStore],
     known: Option<&KnownHeads>,
+    condemned: Option<&Condemned>,
 ) -> Result<Heads> {
     let views = views(stores, HEADS).await;
     let mut found: BTreeMap<HeadName, Vec<usize>> = BTreeMap::new();
@@ -184,8 +185,15 @@ async fn union_of_heads(
     if let Some(known) = known {
         known.keep(&names, &linked);
     }
-    let plans = survey::views(stores, CONDEMNED).await;
-    let condemned = Condemned::read(catalog, stores, &plans, None).await;
+    let read_now;
+    let condemned = match condemned {
+        Some(condemned) => condemned,
+        None => {
+            let plans = survey::views(stores, CONDEMNED).await;
+            read_now = Condemned::read(catalog, stores, &plans, None).await;
+            &read_now
+        }
+    };
     // Of what is being taken out a lock may keep the head when its snapshot has gone.
     rejected.extend(bad.into_iter().filter(|(name, _)| !condemned.takes_out(name)).map(|(_, rejected)| rejected));
     let (mut snapshots, mut uncommitted, mut going, mut links) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

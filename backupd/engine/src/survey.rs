@@ -1,5 +1,6 @@
 //! What the stores hold, by name and size, and what their index objects say together.
 
+use crate::ahead::is_loss;
 use crate::candidate::{candidate_of, whole_candidate};
 use crate::catalog::Catalog;
 use crate::condemned::{CONDEMNED, Condemned};
@@ -148,7 +149,10 @@ pub(crate) async fn fetch_noting(
                 if let Some(damage) = damage.filter(|_| error.kind() == ErrorKind::Damaged) {
                     damage.note(&store.name, name);
                 }
-                last = error;
+                // Where one did not answer, it is not known to be lost.
+                if is_loss(&last) {
+                    last = error;
+                }
             }
         }
     }
@@ -255,6 +259,11 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
         return Err(first.unwrap_or_else(|| Error::new(ErrorKind::Misconfigured, "no store is given")));
     }
     let offline = stores.iter().zip(&views).all(|(store, view)| store.is_spool() || view.listing.is_err());
+    // Before what is damaged drops out: a plan that no store has whole is there all the same, and at the end nothing new.
+    let condemned = match offline {
+        true => Condemned::recall(key, state),
+        false => Condemned::read(key, stores, &views, Some(state)).await,
+    };
     let damage = Damage::load(state);
     let drop_damaged = |views: &mut [View]| {
         stores.iter().zip(views).for_each(|(store, view)| view.without(&store.name, &damage));
@@ -262,10 +271,6 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
     drop_damaged(&mut views);
     compare_sizes(stores, &views, &damage).await;
     drop_damaged(&mut views);
-    let condemned = match offline {
-        true => Condemned::recall(key, state),
-        false => Condemned::read(key, stores, &views, Some(state)).await,
-    };
     let going = condemned.going();
     let indexes: HashSet<ObjectHash> = views
         .iter()

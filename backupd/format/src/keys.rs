@@ -4,6 +4,8 @@ use crate::aead::SlotKey;
 use crate::error::{FormatError, Result};
 use crate::ids::{ChunkId, RepositoryId, SourceId};
 use crate::wire::{Reader, put_varint};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// The most epochs of a repository: one a month for more than eighty years.
@@ -88,13 +90,32 @@ pub struct CatalogKey {
     sources: [u8; 32],
     /// By epoch, ascending.
     epochs: Vec<(u32, [u8; 32])>,
+    /// Hashes of certificates that were found good: thousands of heads carry the same few. Nothing secret.
+    #[zeroize(skip)]
+    certified: Arc<Mutex<HashSet<[u8; 32]>>>,
 }
+
+/// So many certificates are remembered.
+const CERTIFIED_MAX: usize = 256;
 
 impl CatalogKey {
     /// `epochs` must ascend.
     #[must_use]
     pub fn new(repository: RepositoryId, authority: [u8; 32], id_key: &IdKey, epochs: Vec<(u32, [u8; 32])>) -> Self {
-        Self { repository, authority, sources: derive(CONTEXT_SOURCE_ID, id_key.expose()), epochs }
+        let (sources, certified) = (derive(CONTEXT_SOURCE_ID, id_key.expose()), Arc::default());
+        Self { repository, authority, sources, epochs, certified }
+    }
+
+    /// Whether the hash of a certificate is remembered as good.
+    pub(crate) fn is_certified(&self, certificate: &[u8; 32]) -> bool {
+        self.certified.lock().unwrap_or_else(PoisonError::into_inner).contains(certificate)
+    }
+
+    pub(crate) fn note_certified(&self, certificate: [u8; 32]) {
+        let mut certified = self.certified.lock().unwrap_or_else(PoisonError::into_inner);
+        if certified.len() < CERTIFIED_MAX {
+            certified.insert(certificate);
+        }
     }
 
     #[must_use]

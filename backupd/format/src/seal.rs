@@ -5,7 +5,8 @@
 use crate::aead::{SlotCipher, SlotKey, TAG_BYTES};
 use crate::error::{FormatError, Result};
 use rand_core::CryptoRng;
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use x_wing::{Ciphertext, Decapsulate, DecapsulationKey, Decapsulator, Encapsulate, EncapsulationKey, KeyExport};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -75,12 +76,19 @@ pub(crate) struct OpenSeed {
     seed: [u8; 32],
     /// Made at the first use: whoever opens one key opens many. It wipes itself.
     expanded: OnceLock<DecapsulationKey>,
+    /// Keys that were unwrapped, by the hash of what was: the same objects lie in every store, and decapsulation is most of
+    /// what reading them costs. They wipe themselves.
+    unwrapped: Arc<Mutex<HashMap<[u8; 32], SlotKey>>>,
 }
+
+/// So many unwrapped keys are kept.
+const UNWRAPPED_MAX: usize = 4096;
 
 impl Zeroize for OpenSeed {
     fn zeroize(&mut self) {
         self.seed.zeroize();
         self.expanded = OnceLock::new();
+        self.unwrapped = Arc::default();
     }
 }
 
@@ -94,7 +102,7 @@ impl ZeroizeOnDrop for OpenSeed {}
 
 impl OpenSeed {
     pub(crate) fn from_bytes(seed: [u8; 32]) -> Self {
-        Self { seed, expanded: OnceLock::new() }
+        Self { seed, expanded: OnceLock::new(), unwrapped: Arc::default() }
     }
 
     pub(crate) fn expose(&self) -> &[u8; 32] {
@@ -113,10 +121,28 @@ impl OpenSeed {
         SealKey { epoch, key: self.wrap_key() }
     }
 
+    fn known(&self) -> MutexGuard<'_, HashMap<[u8; 32], SlotKey>> {
+        self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn unwrap(&self, wrapped: &[u8], binding: &[u8]) -> Result<SlotKey> {
         if wrapped.len() != WRAPPED_KEY_BYTES {
             return Err(FormatError::Truncated { what: WHAT });
         }
+        let asked = *blake3::Hasher::new().update(wrapped).update(binding).finalize().as_bytes();
+        if let Some(key) = self.known().get(&asked) {
+            return Ok(key.clone());
+        }
+        let key = self.decapsulate(wrapped, binding)?;
+        let mut known = self.known();
+        if known.len() >= UNWRAPPED_MAX {
+            known.clear();
+        }
+        known.insert(asked, key.clone());
+        Ok(key)
+    }
+
+    fn decapsulate(&self, wrapped: &[u8], binding: &[u8]) -> Result<SlotKey> {
         let (ciphertext, sealed) = wrapped.split_at(x_wing::CIPHERTEXT_SIZE);
         let ciphertext = Ciphertext::try_from(ciphertext).map_err(|_| FormatError::Truncated { what: WHAT })?;
         let shared = self.expanded().decapsulate(&ciphertext);
@@ -161,4 +187,24 @@ fn wrapping_cipher(shared: &[u8; 32], binding: &[u8]) -> SlotCipher {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
     hasher.update(shared);
     SlotCipher::new(&SlotKey::from_bytes(*hasher.finalize().as_bytes()), binding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::rng;
+
+    #[test]
+    fn a_key_that_was_unwrapped_before_opens_for_the_same_object_alone() {
+        let seeds = OpenSeeds::single(1, [7; 32]);
+        let key = SlotKey::from_bytes([9; 32]);
+        let wrapped = seeds.seal_key().unwrap().wrap(&mut rng(5), &key, b"object").unwrap();
+        for _ in 0..2 {
+            assert_eq!(seeds.unwrap(1, &wrapped, b"object", WHAT).unwrap().expose(), key.expose());
+            assert!(seeds.unwrap(1, &wrapped, b"another", WHAT).is_err());
+            let mut bad = wrapped.clone();
+            bad[0] ^= 1;
+            assert!(seeds.unwrap(1, &bad, b"object", WHAT).is_err());
+        }
+    }
 }

@@ -22,6 +22,8 @@ pub struct Rules {
     pub waits_for_writers: bool,
     /// The pruner marks anew before it deletes.
     pub marks_anew: bool,
+    /// What one store shows fences a writer's head at all of them.
+    pub fences_everywhere: bool,
     /// A writer takes what a plan names for absent.
     pub counts_condemned_as_absent: bool,
     /// Heads above the counter of a retirement are late.
@@ -35,6 +37,7 @@ impl Rules {
         looks_after_the_head: true,
         waits_for_writers: true,
         marks_anew: true,
+        fences_everywhere: true,
         counts_condemned_as_absent: true,
         retirement_makes_late: false,
         extends_locks: true,
@@ -51,6 +54,9 @@ pub struct Protocol {
     pub crashes: bool,
     /// Time passes, and locks end.
     pub locks: bool,
+    /// One store is once set back to before the plan. Every store then answers its writer: where only the one that was set
+    /// back does, nobody can know (the stated limit of SPEC.md section 7.1).
+    pub sets_back: bool,
     pub rules: Rules,
 }
 
@@ -153,6 +159,7 @@ pub struct State {
     /// Stores at which a writer was told that its snapshot is durable, by head.
     told: [u8; OLD as usize],
     crashed: u8,
+    was_set_back: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,6 +191,9 @@ pub enum Step {
     PrunerCrashes,
     TimePasses,
     Extend {
+        store: usize,
+    },
+    SetBack {
         store: usize,
     },
 }
@@ -220,7 +230,7 @@ impl Protocol {
         let Some(writer) = state.writers.get(number) else { return };
         match writer.doing {
             Doing::Begins => {
-                let silent = (0..self.stores).map(Some).chain([None]);
+                let silent = (0..self.stores).map(Some).filter(|_| !self.sets_back).chain([None]);
                 steps.extend(silent.map(|silent| Step::List { writer: number, silent }));
             }
             Doing::Committing { at, .. } => {
@@ -237,7 +247,7 @@ impl Protocol {
                     }
                 }
                 let open = of(At::Begun) + of(At::Packs) + of(At::Looked) + of(At::Head);
-                if open == 0 || of(At::Durable) >= self.quorum {
+                if open == 0 || of(At::Durable) >= self.quorum && !self.sets_back {
                     steps.push(Step::End { writer: number });
                 }
             }
@@ -356,7 +366,8 @@ impl Protocol {
         let durable = (0..self.stores).filter(|store| at.get(*store) == Some(&At::Durable));
         let durable: u8 = durable.map(|store| bit(store as u8)).sum();
         let head = number * 2 + usize::from(writer.attempt);
-        if durable.count_ones() >= self.quorum {
+        let fenced = self.rules.fences_everywhere && at.contains(&At::Fenced);
+        if durable.count_ones() >= self.quorum && !fenced {
             if let Some(told) = state.told.get_mut(head) {
                 *told = durable;
             }
@@ -474,6 +485,7 @@ impl Model for Protocol {
             order: None,
             told: [0; OLD as usize],
             crashed: 0,
+            was_set_back: false,
         };
         vec![state]
     }
@@ -486,6 +498,9 @@ impl Model for Protocol {
         }
         let due = self.at(state).iter().enumerate().filter(|(_, store)| store.due && self.rules.extends_locks);
         steps.extend(due.map(|(store, _)| Step::Extend { store }));
+        if self.sets_back && !state.was_set_back {
+            steps.extend((0..self.stores).map(|store| Step::SetBack { store }));
+        }
     }
 
     fn next_state(&self, last: &State, step: Step) -> Option<State> {
@@ -533,6 +548,11 @@ impl Model for Protocol {
                 let store = state.stores.get_mut(store)?;
                 store.due = false;
                 store.lock = if condemned { store.lock } else { LOCK_TURNS };
+            }
+            Step::SetBack { store } => {
+                state.was_set_back = true;
+                let store = state.stores.get_mut(store)?;
+                (store.plan, store.order, store.retirement) = (false, false, false);
             }
         }
         (next != *last).then_some(next)
@@ -592,13 +612,22 @@ mod tests {
         (checked.unique_state_count(), broken)
     }
 
-    const SMALL: Protocol =
-        Protocol { stores: 2, writers: 2, quorum: 2, attempts: 1, crashes: false, locks: false, rules: Rules::ALL };
+    const SMALL: Protocol = Protocol {
+        stores: 2,
+        writers: 2,
+        quorum: 2,
+        attempts: 1,
+        crashes: false,
+        locks: false,
+        sets_back: false,
+        rules: Rules::ALL,
+    };
+    const SET_BACK: Protocol = Protocol { writers: 1, quorum: 1, attempts: 2, sets_back: true, ..SMALL };
 
     #[test]
     fn no_state_of_the_protocol_breaks_a_promise() {
         let crashing = Protocol { writers: 1, attempts: 2, crashes: true, locks: true, ..SMALL };
-        for model in [SMALL, crashing] {
+        for model in [SMALL, crashing, SET_BACK] {
             assert_eq!(explore(model).1, Vec::<&str>::new());
         }
     }
@@ -615,6 +644,8 @@ mod tests {
         ] {
             assert!(explore(Protocol { rules, ..SMALL }).1.contains(&promise), "{rules:?}");
         }
+        let rules = Rules { fences_everywhere: false, ..all };
+        assert!(explore(Protocol { rules, ..SET_BACK }).1.contains(&promise), "{rules:?}");
         let rules = Rules { extends_locks: false, ..all };
         assert!(explore(Protocol { writers: 1, locks: true, rules, ..SMALL }).1.contains(&"what stays is locked"));
     }

@@ -1,15 +1,17 @@
 //! Execution: wait until every writer has seen the plan, mark anew, put the order everywhere, delete.
 
+use super::copies::Copies;
 use super::land::Land;
 use super::mark::Mark;
 use super::{PruneRequest, put_everywhere, sweep, together};
+use crate::ahead::is_loss;
 use crate::candidate::candidate_of;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::SnapshotInfo;
 use crate::read::{Reader, read_index};
 use crate::store::{NamedMaintenanceStore, NamedStore};
-use crate::survey::{FETCHES, fetch_any, index_name, pack_name, snapshot_name};
+use crate::survey::{FETCHES, fetch, fetch_any, index_name, pack_name, snapshot_name};
 use backup_format::condemned::{CondemnedHead, Plan, PlanName};
 use backup_format::head::HeadName;
 use backup_format::tombstone::Tombstone;
@@ -83,7 +85,7 @@ pub async fn execute(
             if execution.waiting.is_some() {
                 return Ok(execution);
             }
-            let (order, needed) = make_order(env, open, (&all, &mut land), (name, &plan), request).await?;
+            let (order, needed) = make_order((env, open), (&plain, &all, &mut land), (name, &plan), request).await?;
             execution.rescued = plan.packs.len().saturating_sub(order.packs.len()) as u64;
             let bytes = order.sign(pruner)?;
             put_everywhere(&plain, &order.name(&bytes).to_string(), &Bytes::from(bytes)).await?;
@@ -93,7 +95,7 @@ pub async fn execute(
         (None, Some((name, order))) => {
             execution.plan = Some(order.number);
             publish(&plain, &land, name).await?;
-            let needed = needed(env, open, &all, &land, &order.packs).await?;
+            let needed = needed((env, open), (&plain, &all, &land), &order).await?;
             (order, needed)
         }
         (None, None) => return Ok(execution),
@@ -148,9 +150,8 @@ fn waiting(env: &Env, land: &Land, (name, plan): (PlanName, &Plan)) -> Option<Wa
 
 /// The order: of what was announced, all that nothing reaches and no rule, hold or proof keeps by now.
 async fn make_order(
-    env: &Env,
-    open: &OpenKey,
-    (all, land): (&NamedStore, &mut Land),
+    (env, open): (&Env, &OpenKey),
+    (stores, all, land): (&[NamedStore], &NamedStore, &mut Land),
     (name, plan): (PlanName, &Plan),
     request: &PruneRequest<'_>,
 ) -> Result<(Plan, HashSet<ObjectHash>)> {
@@ -165,7 +166,7 @@ async fn make_order(
     heads.extend(land.left());
     heads.sort_unstable_by_key(|gone| gone.head);
     heads.dedup_by_key(|gone| gone.head);
-    let needed = needed(env, open, all, land, &plan.packs).await?;
+    let needed = needed((env, open), (stores, all, land), plan).await?;
     let mut indexes = Vec::new();
     for index in &plan.indexes {
         let index_is_there = land.size_of(&index_name(index)) > 0;
@@ -190,17 +191,16 @@ async fn make_order(
     Ok((order, needed))
 }
 
-/// Of these packs those that hold the only copy, in some store, of a chunk that is reached.
+/// Of a plan's packs those that hold the only copy, in some store, of a chunk that is reached.
 async fn needed(
-    env: &Env,
-    open: &OpenKey,
-    all: &NamedStore,
-    land: &Land,
-    packs: &[ObjectHash],
+    (env, open): (&Env, &OpenKey),
+    (stores, all, land): (&[NamedStore], &NamedStore, &Land),
+    plan: &Plan,
 ) -> Result<HashSet<ObjectHash>> {
     let reader = Reader::load(env, open, all).await?;
     let mark = Mark::of(&reader, &land.kept()).await?;
-    Ok(sweep::needed(&reader.locations, &mark, land, packs))
+    let mut copies = Copies::new(open, (stores, all, land), &plan.indexes);
+    sweep::needed(&reader.locations, &mark, &plan.packs, &mut copies).await
 }
 
 /// The tombstones of an order. They are the same however often it is executed by one pruner.
@@ -261,16 +261,30 @@ impl Deletion<'_> {
         let heads = self.order.heads.iter().map(|gone| gone.head.to_string()).collect();
         let gone = self.order.heads.iter().map(|gone| gone.snapshot).filter(|id| !kept.contains(id));
         let snapshots = gone.map(|id| snapshot_name(&id.0)).collect();
-        let replaced = self.order.replacements.iter().all(|index| objects.contains_key(&index_name(index)));
-        let indexes = if replaced { self.order.indexes.iter().map(index_name).collect() } else { Vec::new() };
+        let mut indexes: Vec<String> = self.order.indexes.iter().map(index_name).collect();
         let free = self.order.packs.iter().filter(|pack| !self.needed.contains(pack));
-        let packs = if replaced { free.map(pack_name).collect() } else { Vec::new() };
+        let mut packs: Vec<String> = free.map(pack_name).collect();
+        let left = indexes.iter().chain(&packs).any(|name| copies.contains_key(name));
+        if left && !self.is_replaced_at(&store.as_store()).await? {
+            (indexes, packs) = (Vec::new(), Vec::new());
+        }
         // The order of deletion is that of writing, backwards: a crash leaves what nothing names.
         for names in [heads, snapshots, indexes, packs, self.older_plans()] {
             let there = names.iter().filter_map(|name| copies.get(name)).flatten().cloned().collect();
             self.delete(store, there, done).await?;
         }
         Ok(())
+    }
+
+    /// Whether a store gives all index objects back that say what stays true of those that go.
+    async fn is_replaced_at(&self, store: &NamedStore) -> Result<bool> {
+        for index in &self.order.replacements {
+            match fetch(store, &index_name(index)).await {
+                Err(error) if is_loss(&error) => return Ok(false),
+                replacement => drop(replacement?),
+            }
+        }
+        Ok(true)
     }
 
     /// Plans and orders before this one.

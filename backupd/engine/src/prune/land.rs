@@ -38,10 +38,8 @@ impl Land {
             }
         }
         let condemned = Condemned::read(open.catalog(), stores, &views, None).await;
-        if condemned.unreadable {
-            return Err(Error::new(ErrorKind::Damaged, "a deletion plan cannot be read: heal it before pruning"));
-        }
-        let heads = heads_everywhere(open, stores).await?;
+        condemned.require_all()?;
+        let heads = heads_everywhere(open, stores, &condemned).await?;
         let dates = head_dates(stores).await?;
         let read: BTreeSet<HeadName> =
             heads.snapshots.iter().chain(&heads.uncommitted).chain(&heads.going).map(|info| info.head).collect();

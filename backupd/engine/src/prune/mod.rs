@@ -3,6 +3,7 @@
 //! `propose` reads and says what would go and why. `announce` rewrites half-empty packs, merges index objects and puts
 //! the plan into every store. `execute`, after the grace and when every writer has seen the plan, marks anew and deletes.
 
+mod copies;
 mod cost;
 mod execute;
 mod land;

@@ -1,5 +1,6 @@
 //! What may go: packs without a chunk that is needed, packs that are worth rewriting, index objects that are replaced.
 
+use super::copies::Copies;
 use super::land::Land;
 use super::mark::Mark;
 use super::{PruneRequest, sorted};
@@ -213,9 +214,15 @@ impl Kept {
     }
 }
 
-/// Of these packs those that hold a chunk that is reached and that no other pack holds in every store.
-pub(super) fn needed(locations: &Locations, mark: &Mark, land: &Land, packs: &[ObjectHash]) -> HashSet<ObjectHash> {
-    let going: HashSet<&ObjectHash> = packs.iter().collect();
+/// Of these packs those that hold a chunk that is reached and that no other pack holds, whole, in every store.
+pub(super) async fn needed(
+    locations: &Locations,
+    mark: &Mark,
+    packs: &[ObjectHash],
+    copies: &mut Copies<'_>,
+) -> Result<HashSet<ObjectHash>> {
+    let there = |pack: &&ObjectHash| copies.land.size_of(&pack_name(pack)) > 0;
+    let going: HashSet<&ObjectHash> = packs.iter().filter(there).collect();
     let pack_of = |copy: u32| {
         let segment = locations.segment(locations.segment_of(copy))?;
         locations.pack(segment.pack)
@@ -224,18 +231,24 @@ pub(super) fn needed(locations: &Locations, mark: &Mark, land: &Land, packs: &[O
     let mut needed = HashSet::new();
     for copy in 0..locations.copies_count() as u32 {
         let Some((id, pack)) = locations.id(copy).zip(pack_of(copy)) else { continue };
-        let first = locations.copies(&id).next();
-        if !going.contains(&pack.name) || !first.is_some_and(|first| mark.reached.has(first)) {
+        let is_reached = locations.copies(&id).next().is_some_and(|first| mark.reached.has(first));
+        if !is_reached || !going.contains(&pack.name) || needed.contains(&pack.name) {
             continue;
         }
-        let elsewhere =
-            locations.copies(&id).filter_map(pack_of).filter(|other| !going.contains(&other.name)).any(|other| {
-                let look = || land.everywhere(&pack_name(&other.name), u64::from(other.bytes));
-                *safe.entry(other.name).or_insert_with(look)
-            });
+        let mut elsewhere = false;
+        for other in locations.copies(&id).filter_map(pack_of).filter(|other| !going.contains(&other.name)) {
+            elsewhere = match safe.get(&other.name) {
+                Some(known) => *known,
+                None => copies.are_everywhere(other).await?,
+            };
+            safe.insert(other.name, elsewhere);
+            if elsewhere {
+                break;
+            }
+        }
         if !elsewhere {
             needed.insert(pack.name);
         }
     }
-    needed
+    Ok(needed)
 }

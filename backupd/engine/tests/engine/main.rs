@@ -4,6 +4,7 @@ mod broken;
 mod conformance;
 mod damage;
 mod extremes;
+mod fences;
 mod fidelity;
 mod folders;
 mod heal;

@@ -22,15 +22,15 @@ use std::time::Duration;
 
 /// A file that all snapshots share, and one that is another in each.
 const SHARED_BYTES: usize = 40_000;
-const NOW_BYTES: usize = 60_000;
+pub(crate) const NOW_BYTES: usize = 60_000;
 
-struct Pruning {
-    practice: Practice,
+pub(crate) struct Pruning {
+    pub(crate) practice: Practice,
     stores: Vec<NamedMaintenanceStore>,
     pruner: PrunerCredential,
 }
 
-fn last(count: u32) -> PruneRequest<'static> {
+pub(crate) fn last(count: u32) -> PruneRequest<'static> {
     PruneRequest {
         policy: Policy { rules: vec![Rule::new(Keep::Last(count))], holds: Vec::new() },
         grace: Duration::ZERO,
@@ -58,7 +58,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 impl Pruning {
-    async fn new(stores: usize) -> Self {
+    pub(crate) async fn new(stores: usize) -> Self {
         let practice = Practice::new(stores).await;
         let stores = practice.stores.iter().map(|store| maintained(practice.dir.path(), &store.name)).collect();
         let keyring = practice.made.keyring.clone();
@@ -87,7 +87,7 @@ impl Pruning {
     }
 
     /// A file that only this snapshot has beside one that all share.
-    async fn history(&self, count: u64) -> Vec<SnapshotOutcome> {
+    pub(crate) async fn history(&self, count: u64) -> Vec<SnapshotOutcome> {
         let mut taken = Vec::new();
         fs::write(self.practice.source().join("always"), noise(99, SHARED_BYTES)).unwrap();
         for at in 0..count {
@@ -97,7 +97,7 @@ impl Pruning {
         taken
     }
 
-    async fn announce(&self, request: &PruneRequest<'_>) -> Option<backup_engine::prune::Announced> {
+    pub(crate) async fn announce(&self, request: &PruneRequest<'_>) -> Option<backup_engine::prune::Announced> {
         self.try_announce(&self.stores, request).await.unwrap()
     }
 
@@ -113,7 +113,7 @@ impl Pruning {
         announce(&self.practice.env, open, &self.pruner, stores, request, &approved).await
     }
 
-    async fn execute(&self, request: &PruneRequest<'_>) -> backup_engine::prune::Execution {
+    pub(crate) async fn execute(&self, request: &PruneRequest<'_>) -> backup_engine::prune::Execution {
         self.try_execute(&self.stores, request).await.unwrap()
     }
 
@@ -125,7 +125,7 @@ impl Pruning {
         execute(&self.practice.env, &self.practice.made.open, &self.pruner, stores, request).await
     }
 
-    async fn retire(&self, which: Retire<'_>) -> u64 {
+    pub(crate) async fn retire(&self, which: Retire<'_>) -> u64 {
         let (env, open) = (&self.practice.env, &self.practice.made.open);
         retire_writers(env, open, &self.pruner, &self.stores, which).await.unwrap()
     }
@@ -143,7 +143,7 @@ impl Pruning {
         assert!(known.gaps.is_empty(), "{:?}", known.gaps);
     }
 
-    async fn snapshots(&self) -> Vec<SnapshotId> {
+    pub(crate) async fn snapshots(&self) -> Vec<SnapshotId> {
         let known = heads(&self.practice.env, self.practice.made.open.catalog(), &self.practice.stores).await.unwrap();
         known.snapshots.iter().map(|info| info.id).collect()
     }
@@ -157,11 +157,11 @@ impl Pruning {
     }
 
     /// Another machine's writer: its own state, and a source of its own.
-    async fn other_writer(&self, state: &str, content: u64) -> backup_engine::Result<SnapshotOutcome> {
+    pub(crate) async fn other_writer(&self, state: &str, content: u64) -> backup_engine::Result<SnapshotOutcome> {
         self.other_writer_at(&self.practice.stores, state, content).await
     }
 
-    async fn other_writer_at(
+    pub(crate) async fn other_writer_at(
         &self,
         stores: &[NamedStore],
         state: &str,
@@ -333,10 +333,10 @@ async fn incarnation(pruning: &Pruning, id: SnapshotId) -> backup_engine::Incarn
 }
 
 /// A store that does something right before a put of some kind.
-struct Before {
-    inner: Arc<dyn backup_engine::Store>,
-    prefix: &'static str,
-    work: tokio::sync::Mutex<Option<BoxFuture<'static, ()>>>,
+pub(crate) struct Before {
+    pub(crate) inner: Arc<dyn backup_engine::Store>,
+    pub(crate) prefix: &'static str,
+    pub(crate) work: tokio::sync::Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl backup_engine::Store for Before {
