@@ -141,15 +141,15 @@ async fn a_plan_that_one_store_shows_fences_the_head_at_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_whole_copy_of_a_chunk_is_not_deleted() {
     let pruning = Pruning::new(2).await;
-    pruning.history(2).await;
+    pruning.history(3).await;
     let request = last(1);
     pruning.announce(&request).await.unwrap();
     let packs = || -> BTreeSet<String> {
         pruning.practice.objects("store-0").into_keys().filter(|name| name.starts_with("packs/")).collect()
     };
     let before = packs();
-    // Content 0 was in the first snapshot alone.
-    let taken = pruning.other_writer("new", 0).await.unwrap();
+    // Content 1 was in the second snapshot alone, and in a pack of its own.
+    let taken = pruning.other_writer("new", 1).await.unwrap();
     pruning.practice.snapshot().await;
     for name in packs().difference(&before) {
         for store in ["store-0", "store-1"] {
@@ -163,9 +163,9 @@ async fn the_last_whole_copy_of_a_chunk_is_not_deleted() {
         }
     }
     let execution = pruning.execute(&request).await;
-    assert_eq!((execution.waiting, execution.snapshots), (None, 1));
+    assert_eq!((execution.waiting, execution.snapshots), (None, 2));
     for store in &pruning.practice.stores {
         let back = pruning.practice.restore_from(store, taken.id).await;
-        assert_eq!(fs::read(back.join("now")).unwrap(), noise(0, NOW_BYTES), "{}", store.name);
+        assert_eq!(fs::read(back.join("now")).unwrap(), noise(1, NOW_BYTES), "{}", store.name);
     }
 }
