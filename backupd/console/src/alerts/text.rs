@@ -29,7 +29,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         SnapshotPartial => "The newest backup is incomplete: some files could not be read",
         KeptMissing => "A file that the backup has to carry for a recovery is gone from the server",
         SecondWriter => "Another machine writes backups as this practice",
-        SourceSetBack => "The server or its EMR was set back: the stores hold newer records than the running EMR",
+        SourceSetBack => "The server or its EMR was set back: the stores hold newer records",
         KitStale => "The recovery kit is out of date",
         DutyUnassigned => "Nobody is named for a duty",
         DutyOverdue => "A duty's review date has passed",
