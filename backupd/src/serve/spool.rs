@@ -61,8 +61,19 @@ pub fn set_apart(snapshots: &mut [SnapshotInfo]) -> Alone {
 impl Daemon {
     /// The same stores and the spool, for whoever reads or writes through the engine.
     pub(super) fn with_spool(&self, mut stores: Vec<NamedStore>) -> Vec<NamedStore> {
+        self.keep_spool_folder();
         stores.extend(self.spool.as_ref().map(Spool::as_store));
         stores
+    }
+
+    /// A spool whose folder was removed holds nothing, and is no store that does not answer: it is made anew, so that what waited
+    /// in it is seen to be lost, and the next snapshot has room.
+    fn keep_spool_folder(&self) {
+        let Some(setting) = self.settings.spool.as_ref().filter(|setting| !setting.path.is_dir()) else { return };
+        log::error!("spool.folder-gone");
+        if let Err(error) = secret::make_private_dir(&setting.path) {
+            log::error!(reason:% = format!("{error:#}"); "spool.folder-not-made");
+        }
     }
 
     pub(super) async fn weigh_spool(&self) {
