@@ -185,6 +185,7 @@ fn backup_metrics(text: &mut Text, backup: &BackupHealth) {
         Doubt::KeptMissing,
         Doubt::SecondWriter,
         Doubt::SourceSetBack,
+        Doubt::HistoryBroken,
     ];
     let open = |doubt: &Doubt| (vec![("reason", word(doubt))], f64::from(u8::from(backup.doubts.contains(doubt))));
     text.gauge(

@@ -60,6 +60,9 @@ pub enum Doubt {
     /// This machine, or its records alone, were set back to an earlier state: the stores hold records that it lacks, and it
     /// has newer ones of its own.
     SourceSetBack,
+    /// The chain of snapshots misses one without a signed deletion, or two claim one place: what the stores hold is not what was
+    /// sent.
+    HistoryBroken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,8 +77,14 @@ impl Staging {
         for (from, name) in &self.config_files {
             let to = into.join(name);
             fs::create_dir_all(to.parent().unwrap_or(into))?;
-            // Not the mode of the original: the key is for its owner only, and the backup reads as a member of the group.
-            fs::write(to, fs::read(from)?)?;
+            // Records are backed up whatever else is gone: whoever keeps these files with the snapshots tells that.
+            match fs::read(from) {
+                // Not the mode of the original: the key is for its owner only, and the backup reads as a member of the group.
+                Ok(bytes) => fs::write(to, bytes)?,
+                Err(error) => {
+                    log::error!(file:% = name.display(), reason:% = error.kind(); "staging.configuration-unreadable")
+                }
+            }
         }
         Ok(())
     }

@@ -21,6 +21,9 @@ use std::path::Path;
 /// Where it is noted, beside the chains' records, whose keys are longer.
 const KEY: &[u8] = b"set-back";
 
+/// So many heads of a chain are tried from its end.
+const READ_MAX: usize = 64;
+
 /// A time at which a source was found set back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetBack {
@@ -71,17 +74,28 @@ pub(crate) async fn look(
         return;
     }
     let mut newest: Option<SnapshotInfo> = None;
-    for name in latest(source, union) {
-        let text = name.to_string();
-        let holders = stores.iter().zip(&union.views).filter(|(_, view)| view.holds(&text)).map(|(store, _)| store);
-        let (Some((info, _)), _) = read_head(catalog, None, name, holders.collect()).await else { continue };
-        if newest.as_ref().is_none_or(|newest| (newest.taken_unix_ms, newest.id) < (info.taken_unix_ms, info.id)) {
-            newest = Some(info);
+    let mut unread = false;
+    for chain in chains(source, union) {
+        // One that cannot be read, such as one of a later epoch than this state knows, hides no earlier one.
+        for name in chain.into_iter().rev().take(READ_MAX) {
+            let text = name.to_string();
+            let holders = stores.iter().zip(&union.views).filter(|(_, view)| view.holds(&text)).map(|(store, _)| store);
+            let (Some((info, _)), _) = read_head(catalog, None, name, holders.collect()).await else {
+                unread = true;
+                continue;
+            };
+            if newest.as_ref().is_none_or(|newest| (newest.taken_unix_ms, newest.id) < (info.taken_unix_ms, info.id)) {
+                newest = Some(info);
+            }
+            break;
         }
     }
     let mut lacking = newest.as_ref().map(|newest| newest.set_back.clone()).unwrap_or_default();
     if behind {
-        lacking.push(newest.map(|newest| newest.id));
+        let newest = newest.map(|newest| newest.id);
+        // The source's own name, beside the newest that could be read: there are newer ones.
+        lacking.extend((unread && newest.is_some()).then_some(None));
+        lacking.push(newest);
     }
     let at_unix_ms = env.now_unix_ms();
     let add = |snapshot| add(state, SetBack { source, snapshot, at_unix_ms });
@@ -91,12 +105,12 @@ pub(crate) async fn look(
     }
 }
 
-/// The latest head of each chain of the source that nobody takes out.
-fn latest(source: SourceId, union: &Union) -> Vec<HeadName> {
+/// The heads of each chain of the source that nobody takes out, in their order.
+fn chains(source: SourceId, union: &Union) -> Vec<Vec<HeadName>> {
     let of_source = |name: &&HeadName| name.source == source && !union.condemned.takes_out(name);
     let mut heads: Vec<HeadName> = union.heads.iter().filter(of_source).copied().collect();
     heads.sort();
-    heads.chunk_by(|a, b| a.incarnation == b.incarnation).filter_map(|chain| chain.last().copied()).collect()
+    heads.chunk_by(|a, b| a.incarnation == b.incarnation).map(<[HeadName]>::to_vec).collect()
 }
 
 /// Adds to the list what is not open there yet.

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 /// In the staging folder: settings and keys of older snapshots, by source. No source is named so.
 const OLDER: &str = ".older";
 
+/// So many are asked for kept files. What a whole one does not have, no other whole one is asked for; a partial one may have it.
+const OLDER_MAX: usize = 16;
+
 /// What could not be read when a snapshot was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lack {
@@ -170,7 +173,8 @@ impl Recovery {
         let mut chosen = Chosen { info, lack, filled: None, bytes, unread: Vec::new(), beside: Vec::new() };
         let info = &chosen.info;
         let may_have = |older: &&SnapshotInfo| lack != Lack::Nothing || older.incarnation != info.incarnation;
-        for whole in before.iter().filter(|older| !older.partial).filter(may_have) {
+        let (partial, whole): (Vec<_>, Vec<_>) = before.iter().filter(may_have).partition(|older| older.partial);
+        for whole in whole.into_iter().take(1).chain(partial).take(OLDER_MAX) {
             let (into, practice) = (older(staging, whole), PRACTICE_PART.as_bytes().to_vec());
             match self.fetch(whole, &into, vec![practice]).await {
                 Ok(bytes) => {
@@ -178,8 +182,11 @@ impl Recovery {
                     let new = layout::leave_new(&theirs, &ours);
                     let new = new.map_err(|error| Error::new(ErrorKind::Retry, format!("{error:#}")))?;
                     chosen.bytes += bytes;
-                    chosen.filled = Some((whole.clone(), new)).filter(|(_, new)| !new.is_empty());
-                    break;
+                    if !new.is_empty() {
+                        chosen.filled = Some((whole.clone(), new));
+                        break;
+                    }
+                    drop(fs::remove_dir_all(older(staging, whole)));
                 }
                 Err(error) if is_lost(&error) => drop(fs::remove_dir_all(&into)),
                 Err(error) => return Err(error),

@@ -124,6 +124,7 @@ fn doubts(alerts: &[Alert]) -> Vec<Doubt> {
         AlertKind::KeptMissing => Some(Doubt::KeptMissing),
         AlertKind::SecondWriter => Some(Doubt::SecondWriter),
         AlertKind::SourceSetBack => Some(Doubt::SourceSetBack),
+        AlertKind::HeadGap | AlertKind::HeadFork => Some(Doubt::HistoryBroken),
         _ => None,
     };
     let found: BTreeSet<Doubt> = alerts.iter().filter_map(doubt).collect();

@@ -145,6 +145,30 @@ fn a_keyring_that_somebody_else_put_into_a_store_stops_no_rotation_and_is_named(
     p.run(&["keys", "rotate", "--config", &config, "--paper-key-file", &p.at("new")]);
 }
 
+#[test]
+fn a_machine_that_was_set_back_to_before_a_rotation_hears_of_what_it_cannot_read() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    let readable = p.ask("serve", &["snapshot"])["id"].as_str().unwrap().to_owned();
+    serve.stop();
+    assert!(std::process::Command::new("cp").args(["-a", &p.at("p"), &p.at("image")]).status().unwrap().success());
+    rotate(&p, true);
+    let mut serve = p.start("serve");
+    fs::write(p.at("data/sub/later"), "entered after the rotation").unwrap();
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    serve.stop();
+    fs::remove_dir_all(p.at("p")).unwrap();
+    fs::rename(p.at("image"), p.at("p")).unwrap();
+    let _serve = p.start("serve");
+    p.ask("serve", &["snapshot"]);
+    let mut named = super::set_back(&p);
+    named.sort();
+    let mut expected = vec!["emr".to_owned(), readable];
+    expected.sort();
+    assert_eq!(named, expected, "there are newer ones than the one that is named");
+}
+
 fn kit_number(p: &Practice) -> u64 {
     let note: Value = serde_json::from_slice(&fs::read(p.at("p/kit.note")).unwrap()).unwrap();
     note["keyring"].as_u64().unwrap()

@@ -301,12 +301,12 @@ fn records_that_were_set_back_are_told_once_for_each_snapshot_that_holds_more() 
     assert_eq!(snapshot()["state"], "full");
     assert_eq!(set_back(&p), [id(&own)]);
     assert_eq!(health(&p, "h")["doubts"], serde_json::json!(["source-set-back"]), "no power-off is safe");
-    // Without memory nothing is asked.
+    // Without memory nothing is asked; what is open stands in the snapshots.
     serve.stop();
     fs::remove_dir_all(p.at("p/state")).unwrap();
     let _serve = p.start("serve");
     assert_eq!(snapshot()["state"], "full");
-    assert_eq!(set_back(&p), Vec::<String>::new());
+    assert_eq!(set_back(&p), [id(&own)]);
 }
 
 #[test]
@@ -414,6 +414,26 @@ fn the_newest_records_come_back_and_the_key_that_their_snapshot_lacks_from_an_ol
     let told = recover(&p, "asked", &["--snapshot", &id[..12]]);
     assert_eq!((&told["snapshots"], &told["filled"]), (&serde_json::json!([id]), &serde_json::json!([])), "{told}");
     assert!(!std::path::Path::new(&p.at("asked/emr/attachments/letter")).exists());
+}
+
+#[test]
+fn a_key_comes_back_from_an_older_snapshot_that_lacks_something_else() {
+    let p = Practice::new("");
+    fs::create_dir(p.at("p/ca")).unwrap();
+    fs::write(p.at("p/ca/practice-ca.key"), "the key").unwrap();
+    let keep = "keep = [\"verifier.toml\", \"ca\", \"never-there.toml\"]";
+    change(&p, "p/serve.toml", "keep = [\"verifier.toml\"]", keep);
+    p.open_emr();
+    let mut serve = p.start("serve");
+    let older = p.ask("serve", &["snapshot"]);
+    fs::remove_dir_all(p.at("p/ca")).unwrap();
+    fs::remove_dir_all(p.at("p/state/kept")).unwrap();
+    let newest = [p.ask("serve", &["snapshot"]), p.ask("serve", &["snapshot"])];
+    serve.stop();
+    let told = recover(&p, "other", &[]);
+    assert_eq!((&told["snapshots"][0], &told["filled"][0]["from"]["id"]), (&newest[1]["id"], &older["id"]), "{told}");
+    assert_eq!(told["kept_absent"], serde_json::json!([p.at("other/never-there.toml")]), "{told}");
+    assert_eq!(fs::read_to_string(p.at("other/ca/practice-ca.key")).unwrap(), "the key");
 }
 
 #[test]
