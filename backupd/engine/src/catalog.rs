@@ -79,8 +79,29 @@ impl Catalog {
         let (old, kept): (Vec<OpenRun>, Vec<OpenRun>) = std::mem::take(&mut self.runs).into_iter().partition(gone);
         self.runs = kept;
         old.iter().for_each(|open| self.state.remove_file(&open.name));
+        let mut foreign = HashSet::new();
+        self.read_missing(key, (stores, views, damage), listed, &mut foreign).await?;
+        if !self.merge_runs() {
+            // Without them this backup would send everything once more.
+            self.read_missing(key, (stores, views, damage), listed, &mut foreign).await?;
+        }
         let covered = self.covered();
-        let mut names: Vec<ObjectHash> = listed.iter().filter(|hash| !covered.contains(*hash)).copied().collect();
+        let unread = listed.iter().filter(|hash| !covered.contains(*hash) && !foreign.contains(*hash));
+        self.unread = unread.copied().collect();
+        Ok(())
+    }
+
+    /// Reads the index objects that no run covers; what nobody of this repository wrote goes to `foreign`.
+    async fn read_missing(
+        &mut self,
+        key: &CatalogKey,
+        (stores, views, damage): (&[NamedStore], &[View], &Damage),
+        listed: &HashSet<ObjectHash>,
+        foreign: &mut HashSet<ObjectHash>,
+    ) -> Result<()> {
+        let covered = self.covered();
+        let mut names: Vec<ObjectHash> =
+            listed.iter().filter(|hash| !covered.contains(*hash) && !foreign.contains(*hash)).copied().collect();
         names.sort();
         let read = |hash: ObjectHash| {
             async move {
@@ -98,7 +119,6 @@ impl Catalog {
         };
         let mut reads = futures::stream::iter(names.into_iter().map(read)).buffered(FETCHES);
         let mut gathered = Gathered::default();
-        let mut foreign = HashSet::new();
         while let Some((hash, opened)) = reads.next().await {
             let packs = match opened {
                 Ok(packs) => packs,
@@ -113,12 +133,7 @@ impl Catalog {
             }
         }
         drop(reads);
-        self.write_run(gathered)?;
-        self.merge_runs();
-        let covered = self.covered();
-        let unread = listed.iter().filter(|hash| !covered.contains(*hash) && !foreign.contains(*hash));
-        self.unread = unread.copied().collect();
-        Ok(())
+        self.write_run(gathered)
     }
 
     /// Index objects that stores list and that are not in the runs: which packs they name is not known.
@@ -159,10 +174,11 @@ impl Catalog {
         Ok(())
     }
 
-    /// Keeps few runs: the small ones are merged into one, a run that outweighs them stays as it is.
-    fn merge_runs(&mut self) {
+    /// Keeps few runs: the small ones are merged into one, a run that outweighs them stays as it is. False: some were damaged
+    /// and are gone.
+    fn merge_runs(&mut self) -> bool {
         if self.runs.len() <= RUNS_MAX {
-            return;
+            return true;
         }
         self.runs.sort_by_key(|open| std::cmp::Reverse(open.run.records()));
         let mut keep = 0;
@@ -187,9 +203,10 @@ impl Catalog {
                 self.runs.push(OpenRun { name, run, held: Vec::new() });
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                // A damaged block: these runs go, and the next update reads their index objects again.
+                // A damaged block: these runs go, and their index objects are read again.
                 log::warn!("index.runs-dropped");
                 old.iter().for_each(|open| self.state.remove_file(&open.name));
+                return false;
             }
             Err(error) => {
                 // Many runs are slow, not wrong.
@@ -197,6 +214,7 @@ impl Catalog {
                 self.runs.extend(old);
             }
         }
+        true
     }
 
     /// Compares every pack with what the stores hold; gives the packs that are held. A pack that is to be deleted counts

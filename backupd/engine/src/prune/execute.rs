@@ -77,7 +77,7 @@ pub async fn execute(
     let all = together(&plain);
     let mut execution = Execution::default();
     let announced = land.condemned.announced.clone();
-    let (order, needed) = match (announced, land.condemned.order.clone()) {
+    let (order, spared) = match (announced, land.condemned.order.clone()) {
         (Some((name, plan)), _) => {
             execution.plan = Some(plan.number);
             let complete = publish(&plain, &land, name).await?;
@@ -85,25 +85,25 @@ pub async fn execute(
             if execution.waiting.is_some() {
                 return Ok(execution);
             }
-            let (order, needed) = make_order((env, open), (&plain, &all, &mut land), (name, &plan), request).await?;
+            let (order, spared) = make_order((env, open), (&plain, &all, &mut land), (name, &plan), request).await?;
             execution.rescued = plan.packs.len().saturating_sub(order.packs.len()) as u64;
             let bytes = order.sign(pruner)?;
             put_everywhere(&plain, &order.name(&bytes).to_string(), &Bytes::from(bytes)).await?;
             log::info!(plan = plan.number, snapshots = order.heads.len(), packs = order.packs.len(); "prune.ordered");
-            (order, needed)
+            (order, spared)
         }
         (None, Some((name, order))) => {
             execution.plan = Some(order.number);
             publish(&plain, &land, name).await?;
-            let needed = needed((env, open), (&plain, &all, &land), &order).await?;
-            (order, needed)
+            let spared = Spared::of((env, open), (&plain, &all, &land), &order).await?;
+            (order, spared)
         }
         (None, None) => return Ok(execution),
     };
     execution.snapshots = order.heads.len() as u64;
     execution.packs = order.packs.len() as u64;
     let stones = stones(pruner, &order)?;
-    let deletion = Deletion { land: &land, order: &order, needed: &needed, stones: &stones };
+    let deletion = Deletion { land: &land, order: &order, spared: &spared, stones: &stones };
     let at = |at: usize| deletion.at(stores, at).boxed();
     execution.stores = futures::future::join_all((0..stores.len()).map(at)).await;
     for done in &execution.stores {
@@ -154,7 +154,7 @@ async fn make_order(
     (stores, all, land): (&[NamedStore], &NamedStore, &mut Land),
     (name, plan): (PlanName, &Plan),
     request: &PruneRequest<'_>,
-) -> Result<(Plan, HashSet<ObjectHash>)> {
+) -> Result<(Plan, Spared)> {
     land.decide(request);
     let announced: BTreeSet<SnapshotId> = plan.heads.iter().map(|gone| gone.snapshot).collect();
     land.keep_all_but(&announced);
@@ -166,17 +166,7 @@ async fn make_order(
     heads.extend(land.left());
     heads.sort_unstable_by_key(|gone| gone.head);
     heads.dedup_by_key(|gone| gone.head);
-    let needed = needed((env, open), (stores, all, land), plan).await?;
-    let mut indexes = Vec::new();
-    for index in &plan.indexes {
-        let index_is_there = land.size_of(&index_name(index)) > 0;
-        let names_needed = !needed.is_empty()
-            && index_is_there
-            && read_index(open, all, &index_name(index)).await?.iter().any(|record| needed.contains(&record.name));
-        if !names_needed {
-            indexes.push(*index);
-        }
-    }
+    let spared = Spared::of((env, open), (stores, all, land), plan).await?;
     let order = Plan {
         number: land.next_number(),
         executes: Some(name.hash),
@@ -184,23 +174,67 @@ async fn make_order(
         grace_ms: 0,
         chains: land.chains(),
         heads,
-        indexes,
+        indexes: plan.indexes.iter().filter(|index| !spared.indexes.contains(index)).copied().collect(),
         replacements: plan.replacements.clone(),
-        packs: plan.packs.iter().filter(|pack| !needed.contains(pack)).copied().collect(),
+        packs: plan.packs.iter().filter(|pack| !spared.packs.contains(pack)).copied().collect(),
     };
-    Ok((order, needed))
+    Ok((order, spared))
 }
 
-/// Of a plan's packs those that hold the only copy, in some store, of a chunk that is reached.
-async fn needed(
-    (env, open): (&Env, &OpenKey),
-    (stores, all, land): (&[NamedStore], &NamedStore, &Land),
+/// What a plan or an order lists and something reached rests on by now. An order that is gone on with was right when it was
+/// made: what a lock kept since may be the last copy.
+struct Spared {
+    /// Packs that hold the only copy, in some store, of a chunk that is reached.
+    packs: HashSet<ObjectHash>,
+    /// Index objects that name such a pack, or one that stays and that no replacement names.
+    indexes: HashSet<ObjectHash>,
+}
+
+impl Spared {
+    async fn of(
+        (env, open): (&Env, &OpenKey),
+        (stores, all, land): (&[NamedStore], &NamedStore, &Land),
+        plan: &Plan,
+    ) -> Result<Self> {
+        let reader = Reader::load(env, open, all).await?;
+        let mark = Mark::of(&reader, &land.kept()).await?;
+        let mut copies = Copies::new(open, (stores, all, land), &plan.indexes);
+        let packs = sweep::needed(&reader.locations, &mark, &plan.packs, &mut copies).await?;
+        let going: HashSet<&ObjectHash> = plan.packs.iter().collect();
+        // A pack that no store had when the plan was made is in no replacement, and may have come back since.
+        let staying = sweep::reached(&reader.locations, &mark).filter(|pack| {
+            !going.contains(&pack.name) && land.somewhere(&pack_name(&pack.name), u64::from(pack.bytes))
+        });
+        let named = staying.map(|pack| pack.name).chain(packs.iter().copied()).collect();
+        let indexes = last_to_name(named, (open, all, land), plan).await?;
+        Ok(Self { packs, indexes })
+    }
+}
+
+/// A plan's index objects that name some of these packs, which none of its replacements names.
+async fn last_to_name(
+    mut packs: HashSet<ObjectHash>,
+    (open, all, land): (&OpenKey, &NamedStore, &Land),
     plan: &Plan,
 ) -> Result<HashSet<ObjectHash>> {
-    let reader = Reader::load(env, open, all).await?;
-    let mark = Mark::of(&reader, &land.kept()).await?;
-    let mut copies = Copies::new(open, (stores, all, land), &plan.indexes);
-    sweep::needed(&reader.locations, &mark, &plan.packs, &mut copies).await
+    let there: Vec<&ObjectHash> = plan.indexes.iter().filter(|index| land.size_of(&index_name(index)) > 0).collect();
+    let mut indexes = HashSet::new();
+    if there.is_empty() {
+        return Ok(indexes);
+    }
+    for index in &plan.replacements {
+        match read_index(open, all, &index_name(index)).await {
+            Ok(said) => said.iter().for_each(|record| _ = packs.remove(&record.name)),
+            Err(error) if is_loss(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for index in there {
+        if read_index(open, all, &index_name(index)).await?.iter().any(|record| packs.contains(&record.name)) {
+            indexes.insert(*index);
+        }
+    }
+    Ok(indexes)
 }
 
 /// The tombstones of an order. They are the same however often it is executed by one pruner.
@@ -225,7 +259,7 @@ fn stones(pruner: &PrunerCredential, order: &Plan) -> Result<Vec<(String, Bytes)
 struct Deletion<'d> {
     land: &'d Land,
     order: &'d Plan,
-    needed: &'d HashSet<ObjectHash>,
+    spared: &'d Spared,
     stones: &'d [(String, Bytes)],
 }
 
@@ -261,8 +295,9 @@ impl Deletion<'_> {
         let heads = self.order.heads.iter().map(|gone| gone.head.to_string()).collect();
         let gone = self.order.heads.iter().map(|gone| gone.snapshot).filter(|id| !kept.contains(id));
         let snapshots = gone.map(|id| snapshot_name(&id.0)).collect();
-        let mut indexes: Vec<String> = self.order.indexes.iter().map(index_name).collect();
-        let free = self.order.packs.iter().filter(|pack| !self.needed.contains(pack));
+        let free = self.order.indexes.iter().filter(|index| !self.spared.indexes.contains(index));
+        let mut indexes: Vec<String> = free.map(index_name).collect();
+        let free = self.order.packs.iter().filter(|pack| !self.spared.packs.contains(pack));
         let mut packs: Vec<String> = free.map(pack_name).collect();
         let left = indexes.iter().chain(&packs).any(|name| copies.contains_key(name));
         if left && !self.is_replaced_at(&store.as_store()).await? {

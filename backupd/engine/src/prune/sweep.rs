@@ -214,6 +214,12 @@ impl Kept {
     }
 }
 
+/// Packs that hold a chunk that is reached.
+pub(super) fn reached<'l>(locations: &'l Locations, mark: &'l Mark) -> impl Iterator<Item = &'l PackRecord> {
+    let numbers = (0..).zip(&mark.reached.packs).filter(|(_, reached)| **reached);
+    numbers.filter_map(|(number, _)| locations.pack(number))
+}
+
 /// Of these packs those that hold a chunk that is reached and that no other pack holds, whole, in every store.
 pub(super) async fn needed(
     locations: &Locations,

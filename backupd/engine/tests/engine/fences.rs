@@ -4,13 +4,13 @@
 use crate::practice::noise;
 use crate::prune::{Before, NOW_BYTES, Pruning, last};
 use backup_engine::prune::Retire;
-use backup_engine::{Error, ErrorKind, ListedObject, NamedStore, Result, Store, heads, note_damage};
+use backup_engine::{Error, ErrorKind, ListedObject, NamedStore, Result, SnapshotId, Store, heads, note_damage};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::{Mutex, Notify};
@@ -136,6 +136,15 @@ async fn a_plan_that_one_store_shows_fences_the_head_at_all() {
     }
 }
 
+/// Not what leads to the content: the mark must get there. Nor the padding behind it.
+fn spoil_content(pack: &Path) {
+    let mut bytes = fs::read(pack).unwrap();
+    if bytes.len() > NOW_BYTES {
+        bytes[NOW_BYTES / 2] ^= 1;
+        fs::write(pack, bytes).unwrap();
+    }
+}
+
 /// A chunk lies in a pack that a plan is about and, since a writer brought it anew, in another, which is damaged at every
 /// store by now: nobody has read it, and a listing does not show it.
 #[tokio::test(flavor = "multi_thread")]
@@ -153,13 +162,7 @@ async fn the_last_whole_copy_of_a_chunk_is_not_deleted() {
     pruning.practice.snapshot().await;
     for name in packs().difference(&before) {
         for store in ["store-0", "store-1"] {
-            let path = &pruning.practice.objects(store)[name];
-            let mut bytes = fs::read(path).unwrap();
-            // Not what leads to the content: the mark must get there. Nor the padding behind it.
-            if bytes.len() > NOW_BYTES {
-                bytes[NOW_BYTES / 2] ^= 1;
-                fs::write(path, bytes).unwrap();
-            }
+            spoil_content(&pruning.practice.objects(store)[name]);
         }
     }
     let execution = pruning.execute(&request).await;
@@ -168,4 +171,73 @@ async fn the_last_whole_copy_of_a_chunk_is_not_deleted() {
         let back = pruning.practice.restore_from(store, taken.id).await;
         assert_eq!(fs::read(back.join("now")).unwrap(), noise(1, NOW_BYTES), "{}", store.name);
     }
+}
+
+type Saved = Vec<(PathBuf, Vec<u8>)>;
+
+fn saved(pruning: &Pruning, store: &str, counts: impl Fn(&str) -> bool) -> Saved {
+    let objects = pruning.practice.objects(store).into_iter().filter(|(name, _)| counts(name));
+    objects.map(|(_, path)| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn put_back(saved: &Saved) {
+    saved.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+}
+
+async fn assert_back(pruning: &Pruning, store: usize, id: SnapshotId, content: u64) {
+    let back = pruning.practice.restore_from(&pruning.practice.stores[store], id).await;
+    assert_eq!(fs::read(back.join("now")).unwrap(), noise(content, NOW_BYTES));
+}
+
+/// A lock keeps a pack that an order takes out, and the index object that names it. Meanwhile the other pack, on account
+/// of which that one could go, is damaged there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_goes_on_leaves_the_last_copy_and_what_names_it() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(3).await;
+    let request = last(1);
+    pruning.announce(&request).await.unwrap();
+    let is_locked = |name: &str| name.starts_with("packs/") || name.starts_with("index/");
+    let locked = saved(&pruning, "store-0", is_locked);
+    let before: BTreeSet<PathBuf> = locked.iter().map(|(path, _)| path.clone()).collect();
+    let taken = pruning.other_writer("new", 1).await.unwrap();
+    pruning.practice.snapshot().await;
+    assert_eq!(pruning.execute(&request).await.snapshots, 2);
+    put_back(&locked);
+    let mut new = saved(&pruning, "store-0", |name| name.starts_with("packs/"));
+    new.retain(|(path, _)| !before.contains(path));
+    new.iter().for_each(|(path, _)| spoil_content(path));
+    assert_back(&pruning, 0, taken.id, 1).await;
+    let execution = pruning.execute(&request).await;
+    assert!(execution.waiting.is_none() && execution.stores[0].objects > 0, "{execution:?}");
+    assert_back(&pruning, 0, taken.id, 1).await;
+    // Where both are whole again, nothing rests on it.
+    put_back(&new);
+    assert_eq!(pruning.execute(&request).await.stores[0].objects, 2, "the pack and what names it");
+    assert_back(&pruning, 0, taken.id, 1).await;
+}
+
+/// A head and its packs are gone when a plan is made, so that no replacement names those packs; then a store is set back,
+/// and they are there again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_back_since_the_plan_stays_named() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(2).await;
+    let before: BTreeSet<String> = pruning.practice.objects("store-0").into_keys().collect();
+    let taken = pruning.other_writer("set-back", 50).await.unwrap();
+    let is_gone = |name: &str| !before.contains(name) && !name.starts_with("index/");
+    let gone = saved(&pruning, "store-0", is_gone);
+    for (path, _) in gone.iter().chain(&saved(&pruning, "store-1", is_gone)) {
+        fs::remove_file(path).unwrap();
+    }
+    pruning.other_writer("set-back", 51).await.unwrap();
+    let request = last(1);
+    pruning.announce(&request).await.unwrap();
+    pruning.other_writer("set-back", 51).await.unwrap();
+    pruning.practice.snapshot().await;
+    put_back(&gone);
+    assert_back(&pruning, 0, taken.id, 50).await;
+    let execution = pruning.execute(&request).await;
+    assert!(execution.waiting.is_none() && execution.snapshots > 0, "{execution:?}");
+    assert_back(&pruning, 0, taken.id, 50).await;
 }

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -83,6 +84,27 @@ async fn a_lost_or_damaged_state_directory_loses_nothing() {
     let checked =
         verify(&practice.env, &practice.made.open, &practice.stores[0], all(true), &NoProgress).await.unwrap();
     assert!(checked.is_ok() && checked.snapshots == 3);
+}
+
+/// The local index is merged when it has many parts. A damaged block in one of them is met there, before anything is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_index_that_is_damaged_when_it_is_merged_is_read_again_at_once() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    for at in 0..9 {
+        fs::write(practice.source().join(format!("more-{at}")), noise(at, 5000)).unwrap();
+        practice.snapshot().await;
+    }
+    let files = fs::read_dir(practice.state().join("files")).unwrap().map(|entry| entry.unwrap().path());
+    let is_run = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("run-");
+    let mut runs: Vec<PathBuf> = files.filter(is_run).collect();
+    runs.sort();
+    assert_eq!(runs.len(), 9);
+    let mut bytes = fs::read(&runs[8]).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&runs[8], bytes).unwrap();
+    assert_eq!(practice.snapshot().await.bytes_added, 0);
+    assert_eq!(practice.snapshot().await.bytes_added, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
