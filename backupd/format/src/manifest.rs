@@ -19,7 +19,7 @@ pub const PATH_BYTES_MAX: usize = 1 << 16;
 pub const PARTS_MAX: usize = 1024;
 
 /// Key of [`OuterManifest::set_back`] in the extension map. A reader may ignore it.
-pub const SET_BACK_KEY: u64 = 2;
+pub const SET_BACK_KEY: u64 = 4;
 /// How many of them are listed; the newest are.
 pub const SET_BACK_MAX: usize = 64;
 
@@ -259,5 +259,46 @@ fn put_optional_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     out.push(u8::from(bytes.is_some()));
     if let Some(bytes) = bytes {
         put_bytes(out, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(set_back: Vec<Option<SnapshotId>>) -> OuterManifest {
+        OuterManifest {
+            source: "emr".to_owned(),
+            incarnation: IncarnationId([1; 16]),
+            counter: 7,
+            predecessor: None,
+            taken_unix_ms: 5,
+            root: ChunkId([2; 32]),
+            partial: false,
+            files: 1,
+            bytes_source: 2,
+            bytes_added: 3,
+            plan_seen: None,
+            set_back,
+        }
+    }
+
+    #[test]
+    fn what_a_set_back_source_lacks_comes_back_and_is_bounded() {
+        let id = |n: u8| Some(SnapshotId([n; 32]));
+        for set_back in [vec![], vec![None], vec![id(1), None, id(2)]] {
+            let manifest = manifest(set_back);
+            assert_eq!(OuterManifest::parse(&manifest.encode().unwrap()).unwrap(), manifest);
+        }
+        let many = manifest((0..100).map(id).collect());
+        let read = OuterManifest::parse(&many.encode().unwrap()).unwrap();
+        assert_eq!(read.set_back, (36..100).map(id).collect::<Vec<_>>(), "the newest are listed");
+        // A list that does not end where it says, or of an odd flag, is refused.
+        let whole = manifest(vec![id(1)]).encode().unwrap();
+        for (at, with) in [(whole.len() - 33, 2), (whole.len() - 34, 2), (whole.len() - 34, 65)] {
+            let mut bytes = whole.clone();
+            bytes[at] = with;
+            assert!(OuterManifest::parse(&bytes).is_err(), "{at} {with}");
+        }
     }
 }
