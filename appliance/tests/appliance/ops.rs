@@ -226,6 +226,19 @@ async fn a_lease_is_single_and_ends_with_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_file_that_is_gone_stops_no_copy_of_the_records() {
+    let practice = Practice::open().await;
+    for file in ["appliance.toml", "tls/c.pem", "tls/k.pem"] {
+        fs::remove_file(practice.dir.path().join(file)).unwrap();
+        let (mut client, quiesced) = practice.quiesce().await;
+        let into = practice.restore(&quiesced, &file.replace('/', "-"));
+        assert!(into.join(DATABASE_FILE).is_file(), "{file}");
+        assert!(!into.join("config").join(file).exists(), "{file}");
+        client.ask(&Request::Thaw { lease: quiesced.lease }).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_was_removed_under_the_running_emr_is_told_and_copied() {
     let practice = Practice::open().await;
     fs::remove_file(practice.settings.data_dir.join(DATABASE_FILE)).unwrap();

@@ -274,6 +274,8 @@ fn require_records(layout: &Layout) -> anyhow::Result<()> {
     }
     let (dir, store) = (layout.dir(), StoreName::Local);
     let new = dir.with_file_name(format!("{}-recovered", dir.file_name().unwrap_or_default().display()));
+    // A recovered practice has none in its folder: it lies where it was kept.
+    let kit = Some(layout.kit()).filter(|kit| kit.exists());
     anyhow::bail!(
         "the EMR's database {} is gone, and this practice has records: nothing was touched, and the EMR is not started with \
          an empty one. Put the file back, or bring the practice back from a store into a new folder (this one stays):\n  \
@@ -281,7 +283,7 @@ fn require_records(layout: &Layout) -> anyhow::Result<()> {
         database.display(),
         login::own_program(),
         files::quoted(&new),
-        files::quoted(&layout.kit()),
+        kit.map_or_else(|| "PATH-OF-THE-KIT".to_owned(), |kit| files::quoted(&kit)),
         store.id(),
         files::quoted(&layout.store(store)),
     )

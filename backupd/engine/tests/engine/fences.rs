@@ -2,8 +2,7 @@
 //! was healed or lost holds nobody up.
 
 use crate::practice::noise;
-use crate::prune::{Before, NOW_BYTES, Pruning, last};
-use backup_engine::prune::Retire;
+use crate::prune::{NOW_BYTES, Pruning, last};
 use backup_engine::{Error, ErrorKind, ListedObject, NamedStore, Result, SnapshotId, Store, heads, note_damage};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -13,7 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 /// The object of the announced plan at a store.
 fn plan_at(pruning: &Pruning, store: &str) -> (String, PathBuf) {
@@ -107,12 +106,7 @@ async fn a_plan_that_one_store_shows_fences_the_head_at_all() {
     let over = Arc::new(Notify::new());
     let (inside, done) = (Arc::clone(&pruning), Arc::clone(&over));
     let work = async move {
-        let request = last(1);
-        inside.announce(&request).await.unwrap();
-        inside.practice.snapshot().await;
-        inside.retire(Retire::All).await;
-        let execution = inside.execute(&request).await;
-        assert_eq!((execution.waiting, execution.snapshots), (None, 2));
+        inside.carry_out_over_sleepers().await;
         for (_, path) in
             inside.practice.objects("store-1").into_iter().filter(|(name, _)| name.starts_with("condemned/"))
         {
@@ -120,12 +114,8 @@ async fn a_plan_that_one_store_shows_fences_the_head_at_all() {
         }
         done.notify_one();
     };
-    let sleeping = |at: usize, work: BoxFuture<'static, ()>| {
-        let inner = Arc::clone(&pruning.practice.stores[at].store);
-        let before = Before { inner, prefix: "heads/", work: Mutex::new(Some(work)) };
-        NamedStore::new(format!("store-{at}"), Arc::new(before), true)
-    };
-    let stores = [sleeping(0, Box::pin(work)), sleeping(1, Box::pin(async move { over.notified().await }))];
+    let asleep = Box::pin(async move { over.notified().await });
+    let stores = [pruning.before(0, "heads/", Box::pin(work)), pruning.before(1, "heads/", asleep)];
     let taken = pruning.other_writer_at(&stores, "slow", 0).await.unwrap();
     assert!(taken.durable);
     assert!(pruning.snapshots().await.contains(&taken.id), "what is durable counts");

@@ -125,6 +125,24 @@ impl Pruning {
         execute(&self.practice.env, &self.practice.made.open, &self.pruner, stores, request).await
     }
 
+    /// The whole life of a plan that takes out two snapshots, while some writer is asleep for longer than anybody waits.
+    pub(crate) async fn carry_out_over_sleepers(&self) {
+        let request = last(1);
+        self.announce(&request).await.unwrap();
+        self.practice.snapshot().await;
+        self.retire(Retire::All).await;
+        let execution = self.execute(&request).await;
+        assert_eq!((execution.waiting, execution.snapshots), (None, 2));
+        assert!(execution.packs > 0);
+    }
+
+    /// A store that does some work right before its first put of some kind.
+    pub(crate) fn before(&self, at: usize, prefix: &'static str, work: BoxFuture<'static, ()>) -> NamedStore {
+        let inner = Arc::clone(&self.practice.stores[at].store);
+        let before = Before { inner, prefix, work: tokio::sync::Mutex::new(Some(work)) };
+        NamedStore::new(format!("store-{at}"), Arc::new(before), true)
+    }
+
     pub(crate) async fn retire(&self, which: Retire<'_>) -> u64 {
         let (env, open) = (&self.practice.env, &self.practice.made.open);
         retire_writers(env, open, &self.pruner, &self.stores, which).await.unwrap()
@@ -332,11 +350,11 @@ async fn incarnation(pruning: &Pruning, id: SnapshotId) -> backup_engine::Incarn
     known.snapshots.iter().find(|info| info.id == id).unwrap().incarnation
 }
 
-/// A store that does something right before a put of some kind.
-pub(crate) struct Before {
-    pub(crate) inner: Arc<dyn backup_engine::Store>,
-    pub(crate) prefix: &'static str,
-    pub(crate) work: tokio::sync::Mutex<Option<BoxFuture<'static, ()>>>,
+/// See [`Pruning::before`].
+struct Before {
+    inner: Arc<dyn backup_engine::Store>,
+    prefix: &'static str,
+    work: tokio::sync::Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl backup_engine::Store for Before {
@@ -377,22 +395,7 @@ async fn a_plan_comes_and_goes_before(prefix: &'static str, first_backup: bool) 
         pruning.other_writer("slow", 70).await.unwrap();
     }
     let inside = Arc::clone(&pruning);
-    let work = async move {
-        let request = last(1);
-        inside.announce(&request).await.unwrap();
-        inside.practice.snapshot().await;
-        // The writer is asleep for longer than anybody waits.
-        inside.retire(Retire::All).await;
-        let execution = inside.execute(&request).await;
-        assert_eq!((execution.waiting, execution.snapshots), (None, 2));
-        assert!(execution.packs > 0);
-    };
-    let slow = Before {
-        inner: Arc::clone(&pruning.practice.stores[0].store),
-        prefix,
-        work: tokio::sync::Mutex::new(Some(Box::pin(work))),
-    };
-    let store = NamedStore::new("store-0", Arc::new(slow), true);
+    let store = pruning.before(0, prefix, Box::pin(async move { inside.carry_out_over_sleepers().await }));
     // Content 0 was in the oldest snapshot alone: it is taken for present, and deleted while this backup runs.
     let outcome = pruning.other_writer_at(std::slice::from_ref(&store), "slow", 0).await.unwrap();
     assert!(outcome.durable);
