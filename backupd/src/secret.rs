@@ -6,6 +6,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use zeroize::Zeroizing;
 
+/// The file systems of sticks that keep no modes, by their magic numbers: FAT, exFAT, NTFS and what a driver in user space shows.
+const MODELESS: [u64; 5] = [0x4d44, 0x2011_bab0, 0x7366_746e, 0x5346_544e, 0x6573_5546];
+
 /// No key file is longer.
 const KEY_BYTES_MAX: u64 = 1 << 20;
 
@@ -21,30 +24,35 @@ pub fn load(path: Option<&Path>, name: &str) -> anyhow::Result<Zeroizing<Vec<u8>
 
 /// Reads a key file; refused when others than its owner may read it.
 pub fn read(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    read_checked(path, false)
+    read_checked(path, None)
 }
 
-/// The same for what lies on a stick or disc in a safe: on a read-only medium nobody can change a mode, and who recovers
-/// needs the key now. A warning says what protects it instead.
+/// The same for what lies on a stick or disc in a safe: where nobody can change a mode, who recovers needs the key now. A
+/// warning says what protects it instead.
 pub fn read_kept(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    read_checked(path, is_read_only(path))
+    read_checked(path, fixed_modes(path))
 }
 
-/// Whether the file system of the file cannot be written.
-fn is_read_only(path: &Path) -> bool {
-    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+/// Why nobody can change a mode where the file lies; `None` where its owner can.
+fn fixed_modes(path: &Path) -> Option<&'static str> {
+    let read_only = |stat: rustix::fs::StatVfs| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    if rustix::fs::statvfs(path).is_ok_and(read_only) {
+        return Some("its medium is read-only");
+    }
+    let kind = u64::try_from(rustix::fs::statfs(path).ok()?.f_type).ok()?;
+    MODELESS.contains(&kind).then_some("its medium keeps no modes")
 }
 
-fn read_checked(path: &Path, read_only: bool) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+fn read_checked(path: &Path, fixed: Option<&str>) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let shown = path.display();
     let meta = std::fs::metadata(path).with_context(|| format!("{shown} cannot be read"))?;
     ensure!(meta.is_file() && meta.len() <= KEY_BYTES_MAX, "{shown} is no key file");
-    match (meta.mode() & 0o077, read_only) {
+    match (meta.mode() & 0o077, fixed) {
         (0, _) => {}
-        (_, true) => eprintln!(
-            "backupd: {shown} may be read by others, and its medium is read-only: keep the medium locked away"
-        ),
-        (_, false) => bail!("{shown} may be read by others: chmod 600 {}", crate::names::quoted(path)),
+        (_, Some(why)) => {
+            eprintln!("backupd: {shown} may be read by others, and {why}: keep the medium locked away");
+        }
+        (_, None) => bail!("{shown} may be read by others: chmod 600 {}", crate::names::quoted(path)),
     }
     Ok(Zeroizing::new(std::fs::read(path).with_context(|| format!("{shown} cannot be read"))?))
 }
@@ -117,7 +125,7 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("chmod 600"));
         assert!(read_kept(&path).unwrap_err().to_string().contains("chmod 600"), "this medium can be written");
-        assert_eq!(read_checked(&path, true).unwrap().as_slice(), b"secret");
+        assert_eq!(read_checked(&path, Some("its medium is read-only")).unwrap().as_slice(), b"secret");
         replace(&path, b"other").unwrap();
         assert_eq!(read(&path).unwrap().as_slice(), b"other");
     }

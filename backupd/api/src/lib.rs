@@ -42,7 +42,7 @@ pub enum Request {
     LookAt {
         store: String,
     },
-    /// Somebody has looked into the alert `source-set-back` with this subject: it is closed.
+    /// Somebody has looked into the alert `source-set-back` or `head-gap` with this subject: it is closed.
     LookedInto {
         subject: String,
     },

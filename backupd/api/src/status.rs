@@ -238,6 +238,8 @@ words! {
         /// The business associate agreement of a store is past its last day.
         BaaExpired,
         HeadFork,
+        /// Snapshots are missing from the history, and nobody signed for their deletion: the subject names source, chain and
+        /// numbers. Open until somebody says that it was looked into.
         HeadGap,
         DaemonUnreachable,
         /// The console cannot write its database: it neither opens nor sends any other alert.

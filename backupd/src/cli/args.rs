@@ -17,7 +17,8 @@ use std::path::PathBuf;
                   AZURE_STORAGE_KEY; gs:// GOOGLE_APPLICATION_CREDENTIALS, a service account's key.\n\
                   Where the daemons are: --config cli.toml (or serve.toml, verifier.toml), BACKUPD_CONFIG, or --serve / --verifier /\n\
                   --maintain.\n\
-                  Exit codes: 0 done; 1 failed, damaged or not proved; 2 wrong usage or settings; 3 snapshot is partial; 130 stopped.\n\
+                  Exit codes: 0 done; 1 failed, damaged or not proved; 2 wrong usage or settings; 3 a snapshot is partial, or what came\n\
+                  back lacks something that is told; 130 stopped.\n\
                   Example: backupd snapshot --repo /mnt/backup --tag monday ~/documents"
 )]
 pub struct Cli {
@@ -105,10 +106,11 @@ pub enum Command {
     /// Look for damaged and missing objects now, and bring them back from another store (asks `backupd maintain`)
     #[command(after_help = "Example: backupd heal --store provider-north --all")]
     Heal(HealArgs),
-    /// Say that the alert `source-set-back` was looked into, which closes it (asks `backupd serve`)
+    /// Say that an alert `source-set-back` or `head-gap` was looked into, which closes it (asks `backupd serve`)
     #[command(
-        after_help = "First bring the snapshot back into another folder (`backupd recover --snapshot ID`) and compare: it holds what was entered\n\
+        after_help = "After `source-set-back` first bring the snapshot back into another folder (`backupd recover --snapshot ID`) and compare: it holds what was entered\n\
                       after the state that this server or its EMR was set back to. The running EMR lacks that.\n\
+                      After `head-gap` first find out who took the snapshots away: `backupd verify` shows what is left.\n\
                       Example: backupd looked-into ID-OF-THE-ALERT --config cli.toml"
     )]
     LookedInto(LookedIntoArgs),
@@ -459,7 +461,7 @@ pub struct VerifyArgs {
 pub struct LookedIntoArgs {
     #[command(flatten)]
     pub ask: Ask,
-    /// What the alert names: a snapshot's id, or a source
+    /// What the alert names: a snapshot's id, a source, or missing numbers
     #[arg(value_name = "ID")]
     pub subject: String,
 }

@@ -349,6 +349,12 @@ pub fn alerts(open: &[Alert]) {
                  `backupd recover --snapshot ID` into another folder and compare; then `backupd looked-into{subject}` closes the alert."
             );
         }
+        if alert.kind == AlertKind::HeadGap {
+            say!(
+                "    Every store lacks the snapshots with these numbers (source/chain/numbers), and nobody signed for their deletion. Find out who\n    \
+                 could delete there; `backupd verify` shows what is left; then `backupd looked-into{subject}` closes the alert."
+            );
+        }
     }
 }
 

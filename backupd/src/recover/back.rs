@@ -81,8 +81,7 @@ pub async fn recover(args: RecoverArgs) -> anyhow::Result<ExitCode> {
     let target = check_target(&dir)?;
     let kit = Kit::read(&args.kit)?;
     if target == Target::Ended {
-        ended::again(&dir, &kit, &args.store, args.snapshot.as_deref(), args.json)?;
-        return Ok(ExitCode::SUCCESS);
+        return ended::again(&dir, &kit, &args.store, args.snapshot.as_deref(), args.json);
     }
     let resumed = target == Target::Interrupted;
     if let Some(path) = &args.path {
@@ -314,8 +313,7 @@ impl Recovery {
             commands: daemons.into_iter().filter_map(|(name, file)| Some(start_command(name, file?))).collect(),
             absent: absent.iter().map(|file| file.display().to_string()).collect(),
         };
-        ended::end(&self.dir, &outcome, self.json)?;
-        Ok(ExitCode::SUCCESS)
+        ended::end(&self.dir, &outcome, self.json)
     }
 
     /// Of which snapshots the original was damaged already when they were taken: whole as snapshots, and not as records.

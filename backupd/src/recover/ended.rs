@@ -4,7 +4,7 @@
 use super::back::STAGING;
 use super::choose::Chosen;
 use super::kit::Kit;
-use crate::cli::Usage;
+use crate::cli::{EXIT_PARTIAL, Usage};
 use crate::secret;
 use crate::settings::ServeSettings;
 use anyhow::{Context, ensure};
@@ -12,6 +12,7 @@ use backup_engine::SnapshotInfo;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// In the practice's folder, from the moment that all of it is in place.
 const ENDED: &str = ".recovered";
@@ -122,7 +123,7 @@ pub fn is_noted(dir: &Path) -> bool {
 }
 
 /// Everything is in place: notes that, removes what is left of the work, and tells.
-pub fn end(dir: &Path, outcome: &Outcome, json: bool) -> anyhow::Result<()> {
+pub fn end(dir: &Path, outcome: &Outcome, json: bool) -> anyhow::Result<ExitCode> {
     let text = serde_json::to_vec(outcome).context("the note of the recovery")?;
     secret::replace(&dir.join(ENDED), &text)?;
     clear_and_tell(dir, outcome, json)
@@ -130,7 +131,7 @@ pub fn end(dir: &Path, outcome: &Outcome, json: bool) -> anyhow::Result<()> {
 
 /// The same command after its end. Where a daemon has run since, the folder is a practice in service, and what came back is
 /// not its state any more.
-pub fn again(dir: &Path, kit: &Kit, store: &str, snapshot: Option<&str>, json: bool) -> anyhow::Result<()> {
+pub fn again(dir: &Path, kit: &Kit, store: &str, snapshot: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
     let shown = dir.display();
     let text = fs::read(dir.join(ENDED)).context("the note of the recovery")?;
     let outcome: Outcome = serde_json::from_slice(&text).ok().with_context(|| {
@@ -169,7 +170,7 @@ pub fn settings_path(dir: &Path, saved: &str) -> PathBuf {
     if relative.is_absolute() { relative.to_owned() } else { dir.join(relative) }
 }
 
-fn clear_and_tell(dir: &Path, outcome: &Outcome, json: bool) -> anyhow::Result<()> {
+fn clear_and_tell(dir: &Path, outcome: &Outcome, json: bool) -> anyhow::Result<ExitCode> {
     match fs::remove_dir_all(dir.join(STAGING)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).context("the staging folder cannot be removed");
@@ -181,7 +182,7 @@ fn clear_and_tell(dir: &Path, outcome: &Outcome, json: bool) -> anyhow::Result<(
     } else {
         outcome.tell_people()
     }
-    Ok(())
+    Ok(if outcome.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PARTIAL) })
 }
 
 pub fn time(unix_ms: i64) -> String {
@@ -190,6 +191,17 @@ pub fn time(unix_ms: i64) -> String {
 }
 
 impl Outcome {
+    /// Whether nothing is known to be missing that another snapshot or store may hold. A script goes by the exit code.
+    fn is_whole(&self) -> bool {
+        self.partial.is_empty()
+            && self.kept_absent.is_empty()
+            && self.damaged.is_empty()
+            && self.set_back.is_empty()
+            && self.skipped.is_empty()
+            && self.unread.is_empty()
+            && self.beside.is_empty()
+    }
+
     fn tell_programs(&self) {
         let line = serde_json::json!({
             "event": "recovered",

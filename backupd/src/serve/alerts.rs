@@ -103,8 +103,8 @@ impl Daemon {
         if view.snapshots.iter().any(|s| s.forked) {
             raised.push((AlertKind::HeadFork, Severity::Critical, None));
         }
-        if view.history_gap {
-            raised.push((AlertKind::HeadGap, Severity::Critical, None));
+        for gap in &view.gaps {
+            raised.push((AlertKind::HeadGap, Severity::Critical, Some(gap.clone())));
         }
         raised
     }

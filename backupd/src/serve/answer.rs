@@ -63,7 +63,9 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
         }
         Request::LookedInto { subject } => {
             let worker = daemon.clone();
-            let work = offload(move || async move { worker.close_set_back(&subject).await });
+            let work = offload(move || async move {
+                if worker.close_gap(&subject)? { Ok(()) } else { worker.close_set_back(&subject).await }
+            });
             match progress::follow(connection, &daemon.activity, work).await? {
                 Some(Ok(())) => Event::AlertClosed,
                 Some(Err(failed)) => Event::Failed(failed),

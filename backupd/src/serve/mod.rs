@@ -5,6 +5,7 @@ mod answer;
 mod captures;
 mod chains;
 mod duties;
+mod gaps;
 mod health;
 mod kept;
 mod proofs;

@@ -40,8 +40,9 @@ pub struct View {
     pub taking: bool,
     /// Heads that another machine wrote beside these.
     pub foreign: BTreeSet<HeadName>,
-    /// A chain of heads misses a link without a signed deletion; judged when every store answers.
-    pub history_gap: bool,
+    /// Links that a chain of heads misses without a signed deletion, as far as nobody has looked into it; judged when every
+    /// store answers.
+    pub gaps: Vec<String>,
     pub spool: spool::SpoolView,
     /// The last snapshot that was tried did not reach the quorum.
     pub quorum_missed: bool,
@@ -158,6 +159,9 @@ impl Daemon {
             log::error!(heads:% = gap; "history.gap");
         }
         let all_answer = heads.unreachable.is_empty();
+        if all_answer {
+            self.view().gaps = self.open_gaps(&heads.gaps);
+        }
         let known = self.take_in(heads);
         self.note_spool(alone, all_answer, &known);
         self.weigh_spool().await;
@@ -167,9 +171,6 @@ impl Daemon {
     /// Takes in what the stores said; gives the snapshots that are known now.
     fn take_in(&self, heads: Heads) -> Vec<SnapshotInfo> {
         let mut view = self.view();
-        if heads.unreachable.is_empty() {
-            view.history_gap = !heads.gaps.is_empty();
-        }
         for store in &self.stores {
             // Snapshots stand newest first by their links: a clock that was ahead for a day decides nothing here.
             let last_held = view.snapshots.iter().find(|s| s.stores.contains(&store.name)).map(|s| s.id);

@@ -26,6 +26,8 @@ use std::process::ExitCode;
 
 /// The access keys of the server in front of the store that is left.
 const KEYS: &str = "keys.toml";
+/// What `backupd recover` ends with when something that it tells did not come back.
+const PARTIAL: i32 = 3;
 
 #[derive(Debug, Args)]
 pub struct Recover {
@@ -269,10 +271,9 @@ async fn ask_backupd(
 ) -> anyhow::Result<Recovered> {
     let (folder, kit) = (std::path::absolute(&recover.store_folder)?, std::path::absolute(&recover.kit)?);
     let paper_key = paper_key(&kit, recover.paper_key_file.as_deref())?;
-    warn_of_readable(&paper_key);
     let mut arguments =
         arguments!["recover", "--json", "--kit", &kit, "--store", store.id(), "--into", layout.dir()].to_vec();
-    arguments.extend(arguments!["--paper-key-file", paper_key].to_vec());
+    arguments.extend(arguments!["--paper-key-file", &paper_key].to_vec());
     // Lives as long as the server.
     let mut chosen = Chosen::default();
     match credentials(&kit, store)? {
@@ -296,18 +297,18 @@ async fn ask_backupd(
         }
     }
     let finished = supervisor.run_with("backupd-recover", "backupd", &arguments, |_| {}).await?;
-    anyhow::ensure!(finished.success, "{}", finished.problem);
+    // What came back and lacks something is in its place; what it lacks is told at the end.
+    anyhow::ensure!(finished.success || finished.code == Some(PARTIAL), "{}", finished.problem);
+    warn_of_readable(&paper_key);
     Recovered::of(&finished.output)
 }
 
-/// On a read-only medium the paper key's mode cannot be changed; `backupd recover` goes on, and its own warning is in a log.
+/// `backupd recover` refuses a paper key that others may read, but where nobody can change its mode, as on a disc or a stick.
 fn warn_of_readable(key: &Path) {
-    use rustix::fs::{StatVfsMountFlags, statvfs};
     use std::os::unix::fs::MetadataExt;
-    let open = key.metadata().is_ok_and(|meta| meta.mode() & 0o077 != 0);
-    if open && statvfs(key).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+    if key.metadata().is_ok_and(|meta| meta.mode() & 0o077 != 0) {
         output::note(&format!(
-            "  !! {} may be read by others, and its medium is read-only: keep the medium locked away",
+            "  !! {} may be read by others, and its medium keeps no modes: keep the medium locked away",
             key.display()
         ));
     }

@@ -47,6 +47,8 @@ struct Running {
 /// A command that ran to its end.
 pub struct Finished {
     pub success: bool,
+    /// `None`: ended by a signal.
+    pub code: Option<i32>,
     /// Its standard output.
     pub output: Vec<u8>,
     /// What to tell about it when it did not do what was wanted.
@@ -139,7 +141,7 @@ impl Supervisor {
         }
         let status = child.wait().await?;
         let problem = format!("{name} failed ({}); {}", describe(status), tail_from(&log, from));
-        Ok(Finished { success: status.success(), output, problem })
+        Ok(Finished { success: status.success(), code: status.code(), output, problem })
     }
 
     fn command(&self, log: &Path, program: &Path, arguments: &[OsString]) -> anyhow::Result<Command> {

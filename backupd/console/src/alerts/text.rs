@@ -149,7 +149,8 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         }
         HeadGap => {
             "Keep everything. A link of the backup's chain is gone from every store without a signed deletion: somebody \
-             may have taken it away, or a store was set back. Run `backupd verify`, then call your backup engineer."
+             may have taken it away, or a store was set back. Run `backupd verify`, then call your backup engineer. Once that is \
+             looked into, `backupd looked-into NAME` on the server closes it (NAME as this alert shows it): acknowledging it here does not."
         }
         DaemonUnreachable => {
             "On the server, look at the state of the named program (systemctl status) and start it. While it is \

@@ -14,6 +14,7 @@ mod keys;
 mod posix;
 mod practice;
 mod prune;
+mod prune_locks;
 mod secrecy;
 mod sources;
 mod spool;

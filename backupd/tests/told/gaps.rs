@@ -1,0 +1,69 @@
+//! Snapshots that somebody took out of the history.
+
+use super::health;
+use crate::practice::{Practice, wait_until};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// What the open alerts `head-gap` name.
+fn gaps(p: &Practice) -> BTreeSet<String> {
+    let status = p.ask("serve", &["status"]);
+    let alerts = status["alerts"].as_array().unwrap().iter();
+    alerts.filter(|alert| alert["kind"] == "head-gap").map(|a| a["subject"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Takes the head of this number out of every store.
+fn take_out(p: &Practice, counter: u64) {
+    for store in ["one", "two"] {
+        let found = walk(&p.at(&format!("{store}/heads")));
+        let wanted = format!("{counter:016x}");
+        let heads: Vec<&String> =
+            found.iter().filter(|path| path.rsplit('/').next().unwrap().starts_with(&wanted)).collect();
+        assert_eq!(heads.len(), 1, "{found:?}");
+        fs::remove_file(heads[0]).unwrap();
+    }
+}
+
+fn walk(dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let each = entries.flat_map(|entry| {
+        let path = entry.path().to_str().unwrap().to_owned();
+        if entry.path().is_dir() { walk(&path) } else { vec![path] }
+    });
+    each.collect()
+}
+
+#[test]
+fn snapshots_that_were_taken_away_are_named_until_somebody_has_looked() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    for _ in 0..5 {
+        assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    }
+    assert_eq!(gaps(&p), BTreeSet::new());
+    serve.stop();
+    take_out(&p, 2);
+    let mut serve = p.start("serve");
+    wait_until(|| !gaps(&p).is_empty());
+    let chain = p.ask("serve", &["snapshots"])["snapshots"][0]["incarnation"].as_str().unwrap().to_owned();
+    let second = format!("emr/{chain}/2");
+    assert_eq!(gaps(&p), BTreeSet::from([second.clone()]));
+    assert_eq!(health(&p, "h")["doubts"], json!(["history-broken"]), "no power-off is safe");
+    let told = p.run(&["status", "--serve", &format!("unix:{}", p.at("s"))]);
+    assert!(told.contains(&format!("`backupd looked-into {second}`")), "{told}");
+    assert_eq!(p.ask("serve", &["looked-into", "emr"])["kind"], "not-found");
+    assert_eq!(p.ask("serve", &["looked-into", &second])["event"], "alert-closed");
+    assert_eq!((gaps(&p), health(&p, "h")["doubts"].clone()), (BTreeSet::new(), json!([])));
+    // It stays closed; what goes next is another.
+    serve.stop();
+    let mut serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert_eq!(gaps(&p), BTreeSet::new());
+    serve.stop();
+    take_out(&p, 4);
+    let _serve = p.start("serve");
+    wait_until(|| !gaps(&p).is_empty());
+    assert_eq!(gaps(&p), BTreeSet::from([format!("emr/{chain}/4")]));
+}
