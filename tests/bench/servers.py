@@ -18,11 +18,15 @@ class Server:
     """A running server. `data` is its folder, None when it keeps objects in memory."""
 
     def __init__(self, argv, port, log, data=None):
-        self.port, self.data, self.slow = port, data, None
-        with open(log, "w") as out:
-            self.process = subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        self.port, self.data, self.slow, self.argv, self.log = port, data, None, argv, log
+        self.again()
         self.fields = {"endpoint": f"http://127.0.0.1:{port}", "bucket": BUCKET, "key": KEY, "secret": SECRET}
-        wait_for(port)
+
+    def again(self):
+        """Starts it, the first time and after stop(): its folder is what it was."""
+        with open(self.log, "a") as out:
+            self.process = subprocess.Popen(self.argv, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        wait_for(self.port)
 
     def cpu(self):
         return measure.cpu_of(self.process.pid)
