@@ -9,6 +9,10 @@ use std::path::Path;
 const HISTORY_S: i64 = 3600;
 /// A shorter past than this says nothing about a rate.
 const HISTORY_S_MIN: i64 = 120;
+/// From here on the past is long enough for any forecast.
+const HISTORY_S_SURE: i64 = 900;
+/// In a shorter one, only a disk that is full before so many times that past.
+const NEAR: i64 = 4;
 /// No more samples than one every five seconds.
 const SAMPLES_MAX: usize = 720;
 
@@ -72,21 +76,36 @@ pub(super) fn filesystems(
 }
 
 impl History {
-    /// Remembers a sample and gives the seconds until nothing is free, at the rate since the oldest sample kept.
+    /// Remembers a sample and gives the seconds until nothing is free, at the slower of the rates of the past's two halves: a
+    /// burst that is over, as an update or a build leaves, is no filling disk. A short past counts only where the end is near.
     fn add(&mut self, role: FilesystemRole, bytes_available: u64, now_unix_s: i64) -> Option<u64> {
         self.samples.retain(|s| (0..=HISTORY_S).contains(&now_unix_s.saturating_sub(s.at_unix_s)));
         while self.samples.len() >= SAMPLES_MAX * 3 {
             self.samples.pop_front();
         }
         self.samples.push_back(Sample { at_unix_s: now_unix_s, role, bytes_available });
-        let oldest = self.samples.iter().find(|s| s.role == role)?;
+        let mine = || self.samples.iter().filter(|s| s.role == role);
+        let oldest = mine().next()?;
         let elapsed_s = now_unix_s.saturating_sub(oldest.at_unix_s);
-        let filled = oldest.bytes_available.checked_sub(bytes_available).filter(|filled| *filled > 0)?;
-        if elapsed_s < HISTORY_S_MIN {
-            return None;
-        }
-        let in_s = u128::from(bytes_available) * u128::try_from(elapsed_s).ok()? / u128::from(filled);
-        u64::try_from(in_s).ok()
+        let half = mine().find(|s| s.at_unix_s.saturating_sub(oldest.at_unix_s) >= elapsed_s / 2)?;
+        let now = mine().next_back()?;
+        let halves = [oldest.full_in_s(half, bytes_available), half.full_in_s(now, bytes_available)];
+        let in_s = match half.at_unix_s {
+            // Too few samples for two halves.
+            at if at == now_unix_s || at == oldest.at_unix_s => oldest.full_in_s(now, bytes_available)?,
+            _ => halves[0]?.max(halves[1]?),
+        };
+        let near = u64::try_from(elapsed_s.saturating_mul(NEAR)).is_ok_and(|near| in_s <= near);
+        (elapsed_s >= HISTORY_S_MIN && (elapsed_s >= HISTORY_S_SURE || near)).then_some(in_s)
+    }
+}
+
+impl Sample {
+    /// How long `bytes_available` last at the rate between this sample and a later one; `None` when nothing was filled.
+    fn full_in_s(&self, later: &Self, bytes_available: u64) -> Option<u64> {
+        let filled = self.bytes_available.checked_sub(later.bytes_available).filter(|filled| *filled > 0)?;
+        let elapsed_s = u128::try_from(later.at_unix_s.saturating_sub(self.at_unix_s)).ok()?;
+        u64::try_from(u128::from(bytes_available) * elapsed_s / u128::from(filled)).ok()
     }
 }
 
@@ -99,9 +118,26 @@ mod tests {
         let mut history = History::default();
         let role = FilesystemRole::Records;
         assert_eq!(history.add(role, 10_000, 0), None, "one sample is no rate");
-        assert_eq!(history.add(role, 9_000, 600), Some(5_400));
-        assert_eq!(history.add(FilesystemRole::Root, 5_000, 600), None, "another filesystem has its own past");
+        assert_eq!(history.add(role, 9_000, 900), Some(8_100));
+        assert_eq!(history.add(FilesystemRole::Root, 5_000, 900), None, "another filesystem has its own past");
         assert_eq!(history.add(role, 10_000, 1_200), None, "it no longer fills");
         assert_eq!(history.add(role, 9_999, 50_000), None, "the past is forgotten after an hour");
+    }
+
+    #[test]
+    fn a_burst_that_is_over_is_no_disk_that_fills() {
+        let (mut history, role) = (History::default(), FilesystemRole::Root);
+        let mut all = |from: i64, bytes: &dyn Fn(i64) -> u64| -> Vec<Option<u64>> {
+            (0..40).map(|n| history.add(role, bytes(n), from + n * 30)).collect()
+        };
+        // Two gigabytes of forty within a minute, and nothing more.
+        let burst = all(0, &|n| if n < 5 { 40_000 } else { 40_000 - 1_000 * (n.min(6) - 4) as u64 });
+        assert!(burst.iter().all(Option::is_none), "{burst:?}");
+        // One that goes on is foreseen, once the past is long enough.
+        let steady = all(100_000, &|n| 40_000 - 100 * n as u64);
+        assert!(steady[..30].iter().all(Option::is_none) && steady[30..].iter().all(Option::is_some), "{steady:?}");
+        // Where the end is near nobody waits for that.
+        let near = all(200_000, &|n| 40_000 - 1_000 * n as u64);
+        assert_eq!((near[3], near[8]), (None, Some(960)));
     }
 }
