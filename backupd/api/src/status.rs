@@ -49,6 +49,8 @@ message! {
         unreadable: Unreadable,
         /// Settings and keys that a recovery needs and that are gone from their places.
         kept_gone: Vec<KeptGone>,
+        /// The source said that its original is damaged: it is whole as a snapshot, and not as records.
+        source_damaged: bool,
         files: u64,
         bytes_source: u64,
         /// Sealed bytes that this snapshot added to each store.
@@ -296,7 +298,11 @@ message! {
 message! { RestoreDone { files: u64, bytes: u64, bytes_fetched: u64, duration_ms: u64, skipped: u64 } }
 
 message! {
-    VerifyDone { stores: Vec<VerifyStore> }
+    VerifyDone {
+        stores: Vec<VerifyStore>,
+        /// Heads that every store lacks and whose deletion nobody signed: no store is to blame.
+        gaps: Vec<String>,
+    }
 }
 
 message! {

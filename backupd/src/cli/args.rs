@@ -87,7 +87,9 @@ pub enum Command {
     #[command(after_help = "Example: backupd drill --config cli.toml --store provider-north")]
     Drill(DrillArgs),
     /// List reports, save one with its evidence, or hand in an approval (asks `backupd verifier`)
-    #[command(after_help = "Example: backupd report --config cli.toml 2026-11-25-0004 --out /media/usb/evidence")]
+    #[command(
+        after_help = "Example: backupd report --config cli.toml 01a219e4-7e41-7c3d-9b52-0c8e5f1d2a34 --out /media/usb/evidence"
+    )]
     Report(ReportArgs),
     /// List the keys of a practice, or prove that each unlocks (asks no daemon)
     #[command(after_help = "Example: backupd keys --help")]

@@ -83,7 +83,7 @@ pub async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
         render::snapshot_done(&done);
     }
     Ok(match done {
-        done if done.partial => ExitCode::from(EXIT_PARTIAL),
+        done if done.partial || done.source_damaged => ExitCode::from(EXIT_PARTIAL),
         done if done.state < SnapshotState::Durable => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     })
@@ -185,7 +185,7 @@ pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     if !args.ask.json {
         render::verify_done(&done);
     }
-    let ok = done.stores.iter().all(|s| s.condition == StoreCondition::Ok);
+    let ok = done.gaps.is_empty() && done.stores.iter().all(|s| s.condition == StoreCondition::Ok);
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -20,7 +20,7 @@ mod warnings;
 
 pub use bars::Bars;
 pub use render::Usage;
-pub use repo::{Repository, new_passphrase};
+pub use repo::{Repository, check_passphrase, new_passphrase};
 
 use crate::recover;
 use crate::settings::{MaintainSettings, ServeSettings, VerifierSettings};

@@ -93,6 +93,12 @@ pub fn snapshot_done(done: &SnapshotDone) {
             word(gone.kind)
         );
     }
+    if done.source_damaged {
+        say!(
+            "{} records are damaged on this server, and so they are in this snapshot. Older ones hold them whole; the EMR names them.",
+            warning("DAMAGED:")
+        );
+    }
     if done.partial && done.kept_gone.iter().any(|gone| !gone.carried) && done.unreadable == NOTHING_UNREADABLE {
         say!(
             "{} the practice could not be brought back from it alone. It does not count for recovery.",
@@ -196,6 +202,14 @@ pub fn verify_done(done: &VerifyDone) {
         );
         for object in &store.damaged {
             say!("  damaged: {object}");
+        }
+    }
+    if !done.gaps.is_empty() {
+        say!(
+            "\nGone from the history in every store, and nobody signed for it (the number is the last part, in hexadecimal):"
+        );
+        for gap in &done.gaps {
+            say!("  {gap}");
         }
     }
 }

@@ -28,6 +28,9 @@ const ENGINE_STATE: &str = "engine";
 /// The file that the engine locks.
 const LOCK_FILE: &str = "lock";
 
+/// A shorter passphrase is guessed.
+const PASSPHRASE_CHARS_MIN: usize = 8;
+
 /// A repository that is there.
 pub struct Repository {
     pub env: Env,
@@ -169,14 +172,25 @@ pub fn store(repo: &str) -> anyhow::Result<NamedStore> {
 /// A new passphrase, from the environment or typed twice, because a mistyped one would lock everything in.
 pub fn new_passphrase(from: &str) -> anyhow::Result<Passphrase> {
     if let Some(passphrase) = variable(from) {
+        check_passphrase(&passphrase)?;
         return Ok(Passphrase::new(passphrase));
     }
     ensure!(std::io::stdin().is_terminal(), Usage(format!("no passphrase: set {from}, or type it at a terminal")));
     let typed = |prompt| rpassword::prompt_password(prompt).map(Zeroizing::new).context("the passphrase was not typed");
     let (first, again) = (typed("New passphrase: ")?, typed("The same once more: ")?);
-    ensure!(!first.is_empty(), Usage("an empty passphrase protects nothing".to_owned()));
+    check_passphrase(&first)?;
     ensure!(first == again, Usage("the two passphrases differ: nothing was made".to_owned()));
     Ok(Passphrase::new(first.as_str().to_owned()))
+}
+
+/// Whoever reads a store may try passphrases on its keyring for years, on machines of their own.
+pub fn check_passphrase(passphrase: &str) -> anyhow::Result<()> {
+    let long = passphrase.trim().chars().count() >= PASSPHRASE_CHARS_MIN;
+    ensure!(
+        long,
+        Usage(format!("a passphrase needs at least {PASSPHRASE_CHARS_MIN} characters; some words are better"))
+    );
+    Ok(())
 }
 
 /// The snapshot that a person means: `latest` (the newest whole one), an id or its beginning, or a tag.

@@ -89,6 +89,7 @@ fn done(outcome: SnapshotOutcome, duration_ms: u64) -> (SnapshotDone, bool) {
         partial: outcome.partial,
         unreadable: names::unreadable_counts(&outcome.unreadable),
         kept_gone: Vec::new(),
+        source_damaged: false,
         files: outcome.files,
         bytes_source: outcome.bytes_source,
         bytes_added: outcome.bytes_added,
@@ -184,7 +185,7 @@ pub async fn verify(place: &str, args: VerifyArgs) -> anyhow::Result<ExitCode> {
     bars.finish();
     let row = verify_row(&repository.store.name, verified?, watch.elapsed_ms());
     let ok = row.condition == StoreCondition::Ok;
-    let done = VerifyDone { stores: vec![row] };
+    let done = VerifyDone { stores: vec![row], gaps: Vec::new() };
     if args.ask.json {
         render::json(&Event::VerifyDone(done))?;
     } else {

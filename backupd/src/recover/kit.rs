@@ -192,7 +192,8 @@ impl KitStore {
     /// Opens the store, at another place when it has moved since the kit was made.
     pub fn open(&self, path: Option<&Path>, endpoint: Option<&str>) -> anyhow::Result<NamedStore> {
         let location = self.location(path, endpoint)?;
-        Ok(NamedStore::new(self.name.clone(), location.open()?, true))
+        let store = location.open().with_context(|| format!("store {}", self.name))?;
+        Ok(NamedStore::new(self.name.clone(), store, true))
     }
 
     fn location(&self, path: Option<&Path>, endpoint: Option<&str>) -> anyhow::Result<StoreLocation> {

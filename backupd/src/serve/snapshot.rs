@@ -59,7 +59,7 @@ impl Daemon {
         captured.incomplete = kept_gone.iter().any(|gone| !gone.carried);
         let kept_gone: Vec<KeptGone> = kept_gone.into_iter().collect();
         self.view().kept_gone = kept_gone.clone();
-        let stall = captured.write_stall_us;
+        let (stall, source_damaged) = (captured.write_stall_us, captured.damaged);
         let outcome = self.send(source, &captured, tag.clone()).await;
         self.view().spool.full =
             self.spool.is_some() && outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace);
@@ -74,7 +74,7 @@ impl Daemon {
             self.remember_audit(&source.name, audit, outcome.id);
         }
         let mut done = self.note_outcome(outcome, tag, stall, !held, watch);
-        done.kept_gone = kept_gone;
+        (done.kept_gone, done.source_damaged) = (kept_gone, source_damaged);
         Ok(done)
     }
 
@@ -171,6 +171,7 @@ impl Daemon {
             partial: outcome.partial || lease_expired,
             unreadable: names::unreadable_counts(&outcome.unreadable),
             kept_gone: Vec::new(),
+            source_damaged: false,
             files: outcome.files,
             bytes_source: outcome.bytes_source,
             bytes_added: outcome.bytes_added,

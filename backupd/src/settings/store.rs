@@ -2,6 +2,7 @@
 
 use super::{File, SettingsError};
 use backup_engine::LockRule;
+use backup_engine::store::address::{check_endpoint, check_name, check_prefix};
 use backup_engine::store::versions::LockMode;
 use backupd_api::StoreRole;
 use chrono::{DateTime, NaiveDate, NaiveTime};
@@ -219,6 +220,7 @@ impl StoreToml {
         }
         let checked = Checked { file, name: &name };
         self.no_foreign_keys(&checked)?;
+        self.address(&checked)?;
         let role = self.role.unwrap_or(StoreRole::Quorum);
         if role == StoreRole::Convenience && self.kind != KindWord::Folder {
             return Err(checked.error("role", "`convenience` is only for folders", "use `quorum` or `copy`"));
@@ -280,6 +282,18 @@ impl StoreToml {
             }
             (Some(_), None) => checked.wants("baa_until", None),
             (None, Some(_)) => checked.wants("baa", None),
+        }
+    }
+
+    /// What is no address stops at the first look, and not every backup later.
+    fn address(&self, checked: &Checked<'_>) -> Result<(), SettingsError> {
+        let names = [("bucket", &self.bucket), ("container", &self.container)];
+        let name = |(part, name): (&'static str, &Option<String>)| name.as_deref().map(|name| check_name(part, name));
+        let mut looked = vec![self.endpoint.as_deref().map(check_endpoint), self.prefix.as_deref().map(check_prefix)];
+        looked.extend(names.map(name));
+        match looked.into_iter().flatten().find_map(Result::err) {
+            None => Ok(()),
+            Some(wrong) => Err(checked.error(wrong.part, "is malformed", wrong.remedy)),
         }
     }
 

@@ -129,9 +129,9 @@ pub fn choose(snapshots: Vec<SnapshotInfo>, wanted: &str) -> Result<SnapshotInfo
     match (fits.next(), fits.next()) {
         (Some(info), None) => Ok(info),
         (Some(_), Some(_)) => Err(absent("more than one snapshot begins so: give more digits of the id")),
-        (None, _) => {
-            Err(absent("no snapshot has this id: `backupd snapshots` lists them; `latest` is the newest whole one"))
-        }
+        (None, _) => Err(absent(
+            "no snapshot has this id, of which at least 6 digits are needed: `backupd snapshots` lists them; `latest` is the newest whole one",
+        )),
     }
 }
 

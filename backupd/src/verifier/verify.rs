@@ -30,14 +30,38 @@ impl Verifier {
         if chosen.is_empty() {
             return Err(failure::new(FailureKind::NotFound, "no store has this name: `backupd stores` lists them"));
         }
+        let gaps = self.gaps().await;
         let mut stores = Vec::new();
         for store in chosen {
-            stores.push(self.verify_store(store, read_data).await?);
+            stores.push(self.verify_store(store, read_data, &gaps).await?);
         }
         let hurt = |row: &&VerifyStore| matches!(row.condition, StoreCondition::Corrupt | StoreCondition::Missing);
         self.damaged().extend(stores.iter().filter(hurt).map(|row| row.store.clone()));
         self.note_healed(&stores).await?;
-        Ok(VerifyDone { stores })
+        Ok(VerifyDone { stores, gaps })
+    }
+
+    /// Links of the history that every store lacks, as heads' names: none of them is to blame, and none can be healed from
+    /// another. Judged when all answer, and else as it was the last time.
+    async fn gaps(&self) -> Vec<String> {
+        const NOTE: &str = "gaps";
+        match backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await {
+            Ok(heads) if heads.unreachable.is_empty() => {
+                let gaps: Vec<String> = heads.gaps.iter().map(ToString::to_string).collect();
+                for gap in &gaps {
+                    log::error!(heads = gap.as_str(); "history.gap");
+                }
+                let text = serde_json::to_string(&gaps).unwrap_or_default();
+                if let Err(error) = self.jobs().set_note(NOTE, &text) {
+                    log::error!(reason:% = error; "jobs.not-recorded");
+                }
+                gaps
+            }
+            _ => {
+                let note = self.jobs().note(NOTE).ok().flatten();
+                note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+            }
+        }
     }
 
     /// Has a store healed in which damage was found, and verifies it again. The verifier itself changes no store but for
@@ -56,7 +80,7 @@ impl Verifier {
             Ok(_) => return log::warn!(store = store; "serve.did-not-look"),
             Err(error) => return log::warn!(store = store, reason:% = error; "serve.did-not-look"),
         }
-        match self.verify_store(named, true).await {
+        match self.verify_store(named, true, &self.gaps().await).await {
             Ok(row) => {
                 if let Err(failure) = self.note_healed(&[row]).await {
                     log::warn!(reason = failure.message.as_str(); "log.not-readable");
@@ -80,11 +104,12 @@ impl Verifier {
         Ok(())
     }
 
-    async fn verify_store(&self, store: &NamedStore, read_data: bool) -> Result<VerifyStore, Failure> {
+    async fn verify_store(&self, store: &NamedStore, read_data: bool, gaps: &[String]) -> Result<VerifyStore, Failure> {
         let watch = Stopwatch::start();
         let request = VerifyRequest { read_data, snapshot: None };
         match backup_engine::verify(&self.env, &self.open_key(), store, request, &self.activity).await {
             Ok(mut outcome) => {
+                outcome.missing.retain(|object| !gaps.contains(object));
                 if read_data {
                     self.verify_log(store, &mut outcome).await;
                 }

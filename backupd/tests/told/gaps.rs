@@ -53,6 +53,18 @@ fn snapshots_that_were_taken_away_are_named_until_somebody_has_looked() {
     assert_eq!(health(&p, "h")["doubts"], json!(["history-broken"]), "no power-off is safe");
     let told = p.run(&["status", "--serve", &format!("unix:{}", p.at("s"))]);
     assert!(told.contains(&format!("`backupd looked-into {second}`")), "{told}");
+    // No store is to blame for it: what a verification says of the stores stays right, and it goes on naming the gap.
+    let mut verifier = p.start("verifier");
+    let verified = p.ask("verifier", &["verify", "--read-data"]);
+    assert!(verified["stores"].as_array().unwrap().iter().all(|store| store["condition"] == "ok"), "{verified}");
+    assert!(verified["gaps"][0].as_str().unwrap().ends_with("/0000000000000002"), "{verified}");
+    let failed = p.output(&["verify", "--verifier", &format!("unix:{}", p.at("v"))]);
+    assert!(
+        failed.status.code() == Some(1) && String::from_utf8_lossy(&failed.stdout).contains("nobody signed for it")
+    );
+    let told = p.ask("verifier", &["status"]);
+    assert!(!told.to_string().contains("store-missing"), "{told}");
+    verifier.stop();
     assert_eq!(p.ask("serve", &["looked-into", "emr"])["kind"], "not-found");
     assert_eq!(p.ask("serve", &["looked-into", &second])["event"], "alert-closed");
     assert_eq!((gaps(&p), health(&p, "h")["doubts"].clone()), (BTreeSet::new(), json!([])));

@@ -13,7 +13,8 @@ fn damaged_records_are_told_after_a_restart_too() {
     p.open_emr();
     let mut serve = p.start("serve");
     p.set(Fault::Damaged);
-    p.ask("serve", &["snapshot"]);
+    let told = p.output(&["snapshot", "--serve", &format!("unix:{}", p.at("s"))]);
+    assert!(told.status.code() == Some(3) && String::from_utf8_lossy(&told.stdout).contains("DAMAGED"), "{told:?}");
     serve.stop();
     let mut serve = p.start("serve");
     assert!(has_alert(&p.ask("serve", &["status"]), "source-damaged", "emr"));

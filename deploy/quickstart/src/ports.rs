@@ -1,5 +1,6 @@
 //! Free ports: the wanted one, or the next that is free.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
@@ -19,9 +20,15 @@ impl Chosen {
         let last = wanted.saturating_add(TRIES);
         for port in wanted..=last {
             let Some(spoken_for) = speak_for(port) else { continue };
-            if TcpListener::bind(SocketAddr::new(address, port)).is_ok() {
-                self.0.push(Arc::new(spoken_for));
-                return Ok(port);
+            match TcpListener::bind(SocketAddr::new(address, port)) {
+                Ok(_) => {
+                    self.0.push(Arc::new(spoken_for));
+                    return Ok(port);
+                }
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                    anyhow::bail!("{address} is no address of this machine: give one of `ip address` with --listen")
+                }
+                Err(_) => {}
             }
         }
         anyhow::bail!(
@@ -39,6 +46,14 @@ fn speak_for(port: u16) -> Option<UnixListener> {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
+
+    #[test]
+    fn an_address_of_another_machine_is_no_busy_port() {
+        // Of the block for documentation: no machine has it.
+        let other = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let error = Chosen::default().free_port(other, 40_000).unwrap_err().to_string();
+        assert!(error.contains("no address of this machine"), "{error}");
+    }
 
     #[test]
     fn a_busy_port_and_one_that_another_start_chose_are_passed_over() {

@@ -1,5 +1,6 @@
 //! Stores: flat names to bytes. Decorators are named by what they add.
 
+pub mod address;
 mod as_of;
 mod direct;
 mod fault;

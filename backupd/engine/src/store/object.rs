@@ -1,6 +1,6 @@
 //! S3, Azure Blob and Google Cloud Storage through `object_store`.
 
-use super::{AzureAccess, ListedObject, MaintenanceStore, READ_BYTES_MAX, Store, StoreLimits, StoreLocation};
+use super::{AzureAccess, ListedObject, MaintenanceStore, READ_BYTES_MAX, Store, StoreLimits, StoreLocation, address};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -23,6 +23,7 @@ pub(super) struct ObjectStoreStore {
 impl ObjectStoreStore {
     /// Opens it with our own few retries outside and none inside, so that a dead store fails in seconds.
     pub(super) fn open(location: &StoreLocation, limits: StoreLimits) -> Result<Self> {
+        address::check(location)?;
         let (inner, prefix): (Arc<dyn ObjectStore>, &str) = match location {
             StoreLocation::S3 { prefix, .. } => (Arc::new(s3(location, limits)?), prefix),
             StoreLocation::Azure { prefix, .. } => (Arc::new(azure(location, limits)?), prefix),

@@ -3,9 +3,11 @@
 use super::{LISTING_LIMIT, ListedObject, Store};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::future::Future;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -97,7 +99,11 @@ pub(super) async fn attempts<T, F: Future<Output = Result<T>>>(
 ) -> Result<T> {
     let mut waits = Waits::of(backoff);
     loop {
-        match operation().await {
+        // A client that panics over one request must not take the work for every other store along.
+        let done = AssertUnwindSafe(operation()).catch_unwind().await;
+        let broken =
+            |_| Err(Error::new(ErrorKind::Unreachable, "the store's client broke over this request: see the log"));
+        match done.unwrap_or_else(broken) {
             Err(error) => match waits.after(error.kind(), backoff) {
                 Some(wait) => tokio::time::sleep(jitter.spread(wait)).await,
                 None => return Err(error),
@@ -287,5 +293,16 @@ mod tests {
         storm.0.store(u32::MAX, Ordering::Relaxed);
         assert_eq!(attempts(backoff, &Jitter::seeded(7), ask).await.unwrap_err().kind(), ErrorKind::Busy);
         assert!(u32::MAX - storm.0.load(Ordering::Relaxed) < 20, "it does not answer a storm with another");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_breaks_over_a_request_is_an_error_of_its_store() {
+        let asked = AtomicU32::new(0);
+        let broken = || async {
+            asked.fetch_add(1, Ordering::Relaxed);
+            panic!("request valid")
+        };
+        let done: Result<()> = attempts(Backoff::of(2), &Jitter::seeded(1), broken).await;
+        assert_eq!((done.unwrap_err().kind(), asked.into_inner()), (ErrorKind::Unreachable, 2));
     }
 }

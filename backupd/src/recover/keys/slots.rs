@@ -3,9 +3,8 @@
 use super::super::unlock::UnlockArgs;
 use super::list::slot_name;
 use super::target::{Target, TargetArgs};
-use crate::cli::{Usage, new_passphrase};
+use crate::cli::{Usage, check_passphrase, new_passphrase};
 use crate::secret;
-use anyhow::ensure;
 use backup_engine::{MachineKey, PaperKey, Passphrase, SlotInfo, UnlockWith, add_shares, add_slot, remove_slot};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -105,7 +104,7 @@ fn given_passphrase(args: &AddSlot) -> anyhow::Result<Passphrase> {
     if let Some(file) = &args.new_passphrase_file {
         let bytes = secret::read(file)?;
         let text = std::str::from_utf8(&bytes)?.trim_end_matches(['\r', '\n']);
-        ensure!(!text.is_empty(), Usage("an empty passphrase protects nothing".to_owned()));
+        check_passphrase(text)?;
         return Ok(Passphrase::new(text.to_owned()));
     }
     new_passphrase("BACKUPD_NEW_PASSPHRASE")

@@ -1,7 +1,7 @@
 //! One signed request and its answer.
 
 use super::super::retry::{Backoff, Jitter, attempts};
-use super::super::{StoreLimits, StoreLocation, object, seed};
+use super::super::{StoreLimits, StoreLocation, address, object, seed};
 use super::xml;
 use crate::error::{Error, ErrorKind, Result};
 use base64::Engine;
@@ -86,6 +86,7 @@ fn encoded(text: &str, is_key: bool) -> String {
 
 impl Client {
     pub(super) fn new(location: &StoreLocation, limits: StoreLimits) -> Result<Self> {
+        address::check(location)?;
         let StoreLocation::S3 { endpoint, bucket, region, access_key, secret_key, session_token, allow_http, .. } =
             location
         else {
