@@ -2,6 +2,7 @@
 # Checks a restore report with bash, openssl 3, sha256sum, base64, od, sed, cut, tr and cmp alone.
 # usage: verify.sh REPORT.json --key-fingerprint F [--sig FILE] [--pub FILE] [--proof FILE]
 # exit:  0 verified; 1 wrong; 2 signature valid, signer unknown; 64 wrong usage
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -uo pipefail; export LC_ALL=C
 wrong() { echo "WRONG: $1"; exit 1; }
 usage() { sed -n '3,4s/^# //p' "$0" >&2; exit 64; }

@@ -17,7 +17,7 @@ const MACHINE_CREDENTIAL: &str = "machine-key";
 
 #[derive(Args, Clone, Default)]
 pub struct UnlockArgs {
-    /// The paper key in a file (else BACKUPD_PAPER_KEY, else it is asked for)
+    /// The paper key in a file (else BACKUPD_PAPER_KEY, else paper-key.txt beside the kit, else it is asked for)
     #[arg(long, value_name = "FILE")]
     pub paper_key_file: Option<PathBuf>,
     /// A passphrase in a file (else BACKUPD_PASSPHRASE)

@@ -147,7 +147,12 @@ impl Verifier {
 
     /// Keeps what the last look at a store found.
     pub(super) fn remember_verify(&self, store: &str, missing: Option<&String>, corrupt: Option<&String>) {
-        let found = Found { missing: missing.cloned(), corrupt: corrupt.cloned(), at_unix_ms: crate::clock::unix_ms() };
+        let before = self.last_verify(store);
+        // What was found and is still there is as old as it was.
+        let goes_on = |was: &Option<String>, is: Option<&String>| is.is_some() && was.is_some();
+        let same = goes_on(&before.missing, missing) || goes_on(&before.corrupt, corrupt);
+        let at_unix_ms = if same { before.at_unix_ms } else { crate::clock::unix_ms() };
+        let found = Found { missing: missing.cloned(), corrupt: corrupt.cloned(), at_unix_ms };
         let text = serde_json::to_string(&found).unwrap_or_default();
         if let Err(error) = self.jobs().set_note(&format!("verify:{store}"), &text) {
             log::error!(reason:% = error; "jobs.not-recorded");
