@@ -7,6 +7,7 @@ use crate::store::{ATTACHMENTS_DIR, DATABASE_FILE, SCHEMA_VERSION, StoreError, s
 use appliance_api::{Facts, Refusal, Request, Response};
 use nix::sched::{CloneFlags, unshare};
 use rusqlite::Connection;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -155,18 +156,31 @@ impl Answering for Probe {
 pub enum IsolateError {
     #[error("the probe cannot be cut off from the network ({0}): allow user namespaces, or run it in its own unit")]
     Unshare(nix::errno::Errno),
+    #[error("the probe cannot give up its capabilities ({0}): run it in its own unit")]
+    Capabilities(std::io::Error),
     #[error("the probe's user cannot be mapped ({0}): allow user namespaces, or run it in its own unit")]
     Map(std::io::ErrorKind),
 }
 
 /// Moves this process into its own user and network namespace: restored records can reach no network, not even
-/// loopback. Call it before the first thread is started.
+/// loopback. Call it before the first thread is started. Where no user namespace is to be had, as on a hardened server, root
+/// takes the network namespace alone and gives up the capabilities that could leave it.
 pub fn isolate() -> Result<(), IsolateError> {
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).map_err(IsolateError::Unshare)?;
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid().as_raw());
+    if let Err(error) = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET) {
+        return if uid.is_root() { without_capabilities() } else { Err(IsolateError::Unshare(error)) };
+    }
     // The own user keeps its number, so that peers of the same user are still recognised on the socket.
+    let uid = uid.as_raw();
     let map = |file: &str, text: String| std::fs::write(file, text).map_err(|error| IsolateError::Map(error.kind()));
     map("/proc/self/setgroups", "deny".into())?;
     map("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
     map("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+fn without_capabilities() -> Result<(), IsolateError> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(IsolateError::Unshare)?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, sets).map_err(|error| IsolateError::Capabilities(error.into()))
 }

@@ -337,6 +337,36 @@ async fn the_probe_speaks_the_same_messages_and_changes_nothing() {
     task.abort();
 }
 
+/// The real program, on a server whose administrator has switched user namespaces off.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_is_cut_off_where_no_user_namespace_is_to_be_had() {
+    const OFF: &str =
+        "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" probe \"$1\" --socket \"$2\" --isolate";
+    let practice = Practice::open().await;
+    let (_client, quiesced) = practice.quiesce().await;
+    let dir = practice.restore(&quiesced, "restored");
+    let socket = practice.dir.path().join("probe.sock");
+    let mut program = std::process::Command::new("unshare");
+    program.args(["--user", "--map-root-user", "sh", "-c", OFF, env!("CARGO_BIN_EXE_appliance")]).args([&dir, &socket]);
+    let mut child = program.spawn().unwrap();
+    for _ in 0..200 {
+        if socket.exists() || child.try_wait().unwrap().is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let of_child = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap();
+    let networks = of_child("net/dev").lines().skip(2).map(|line| line.trim().to_owned()).collect::<Vec<_>>();
+    assert!(networks.len() == 1 && networks[0].starts_with("lo:"), "{networks:?}");
+    let status = of_child("status");
+    assert!(["CapEff", "CapPrm", "CapInh"].iter().all(|set| status.contains(&format!("{set}:\t0000000000000000"))));
+    let mut client = Client::connect(&socket).await.unwrap();
+    let Response::Facts(facts) = client.ask(&Request::Facts).await.unwrap() else { panic!() };
+    assert_eq!(*facts, quiesced.facts);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_on_the_socket_is_refused_and_the_next_peer_served() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
