@@ -14,6 +14,7 @@ use appliance::import::bundles::{self, FileOutcome};
 use appliance::store::{DATABASE_FILE, Mode, Store, StoreError, Tx};
 use appliance::web::{self, Web};
 use bytes::Bytes;
+use holdfast_tests::cpu_s;
 use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -29,8 +30,6 @@ use std::time::{Duration, Instant};
 const CONNECTIONS: usize = 8;
 const TOKEN: &str = "token-of-the-bench";
 const CSRF: &str = "csrf-of-the-bench";
-/// The kernel's clock ticks in /proc/PID/stat.
-const TICKS_PER_S: f64 = 100.0;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -286,7 +285,7 @@ async fn measure(
     question: Rc<dyn Fn(usize) -> (String, Option<Bytes>)>,
 ) -> Result<()> {
     let next = Rc::new(std::cell::Cell::new(0_usize));
-    let (began, cpu) = (now(), cpu_s(server.pid)?);
+    let (began, cpu) = (now(), cpu_s(server.pid.cast_signed())?);
     let workers: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
             let (question, next, server) = (Rc::clone(&question), Rc::clone(&next), server.clone());
@@ -311,7 +310,7 @@ async fn measure(
     }
     taken.sort();
     let rate = taken.len() as f64 / began.elapsed().as_secs_f64();
-    let cost_us = (cpu_s(server.pid)? - cpu) * 1e6 / taken.len() as f64;
+    let cost_us = (cpu_s(server.pid.cast_signed())? - cpu) * 1e6 / taken.len() as f64;
     let at = |part: usize| taken.get(taken.len() * part / 100).map_or(0.0, |taken| taken.as_secs_f64() * 1e3);
     println!("{name}: {rate:.0} a second, p50 {:.2} ms, p99 {:.2} ms, {cost_us:.0} us of CPU each", at(50), at(99));
     Ok(())
@@ -321,12 +320,4 @@ fn resident_mb(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1e3)
-}
-
-/// User and system time of a process so far.
-fn cpu_s(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit(')').next().context("stat")?;
-    let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
-    Ok(ticks / TICKS_PER_S)
 }

@@ -2,12 +2,16 @@
 
 use crate::{User, pause};
 use anyhow::{Context, Result, ensure};
+use reqwest::cookie::Jar;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A signed-in session with the EMR.
 pub struct Visitor {
     pub client: reqwest::Client,
     pub url: String,
+    ca: reqwest::Certificate,
+    cookies: Arc<Jar>,
 }
 
 /// Makes the one crypto provider the default.
@@ -15,15 +19,25 @@ pub fn install_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
+fn builder(ca: &reqwest::Certificate, cookies: &Arc<Jar>) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .tls_certs_only([ca.clone()])
+        .cookie_provider(Arc::clone(cookies))
+        .timeout(Duration::from_secs(30))
+}
+
 impl Visitor {
     pub fn new(ca_pem: &[u8], url: &str) -> Result<Self> {
         install_provider();
-        let client = reqwest::Client::builder()
-            .tls_certs_only([reqwest::Certificate::from_pem(ca_pem)?])
-            .cookie_store(true)
-            .timeout(Duration::from_secs(30))
-            .build()?;
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+        let (ca, cookies) = (reqwest::Certificate::from_pem(ca_pem)?, Arc::default());
+        let client = builder(&ca, &cookies).build()?;
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), ca, cookies })
+    }
+
+    /// Another window of the same session: a connection of its own, and a redirect is an answer.
+    pub fn window(&self) -> Result<reqwest::Client> {
+        let builder = builder(&self.ca, &self.cookies).redirect(reqwest::redirect::Policy::none());
+        Ok(builder.pool_max_idle_per_host(1).build()?)
     }
 
     /// Signs in to the EMR. A one-time code is good once, so a second sign-in of one user waits for the next code.
@@ -57,6 +71,19 @@ impl Visitor {
     /// A FHIR resource or bundle.
     pub async fn fhir(&self, path: &str) -> Result<serde_json::Value> {
         Ok(serde_json::from_str(&self.page(&format!("/fhir/R4/{path}")).await?)?)
+    }
+
+    /// All resources of a search, page by page.
+    pub async fn fhir_all(&self, query: &str) -> Result<Vec<serde_json::Value>> {
+        let (mut found, mut next) = (Vec::new(), Some(query.to_owned()));
+        while let Some(query) = next {
+            let bundle = self.fhir(&query).await?;
+            found.extend(bundle["entry"].as_array().into_iter().flatten().map(|entry| entry["resource"].clone()));
+            let link = bundle["link"].as_array().into_iter().flatten().find(|link| link["relation"] == "next");
+            let url = link.and_then(|link| link["url"].as_str()?.split_once("/fhir/R4/"));
+            next = url.map(|(_, query)| query.to_owned());
+        }
+        Ok(found)
     }
 
     /// Registers a patient through the form that the front desk fills in; returns the chart's path.
@@ -106,7 +133,7 @@ impl Visitor {
 }
 
 /// Names and values of a page's hidden inputs, each once.
-fn hidden(page: &str) -> std::collections::BTreeMap<String, String> {
+pub fn hidden(page: &str) -> std::collections::BTreeMap<String, String> {
     let inputs = page.split("<input").skip(1).filter_map(|rest| rest.split_once('>')).map(|(input, _)| input);
     let value = |input: &str, name: &str| {
         let (_, rest) = input.split_once(&format!("{name}=\""))?;

@@ -215,6 +215,16 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     found.split_off(1)
 }
 
+/// User and system time of a process so far, seconds.
+pub fn cpu_s(pid: i32) -> Result<f64> {
+    /// The kernel's clock ticks in /proc/PID/stat.
+    const TICKS_PER_S: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit(')').next().context("stat")?;
+    let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    Ok(ticks / TICKS_PER_S)
+}
+
 /// The command line of a process, words joined by spaces; empty when it is gone.
 pub fn command_line(pid: i32) -> String {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

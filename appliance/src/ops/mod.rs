@@ -27,6 +27,9 @@ use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::Answering;
 
+/// How far the facts of a copy stand behind what people wait for.
+const FACTS_NICE: i32 = 10;
+
 /// The socket's service.
 pub struct Operations {
     store: Store,
@@ -127,7 +130,7 @@ impl Lease {
             let follows = asked.and_then(|head| audit::contains(&data, &head).ok());
             Ok((facts::examine(&data, &attachments)?, follows))
         };
-        let examined = tokio::task::spawn_blocking(examine).await.unwrap_or(Err(StoreError::Closed));
+        let examined = behind_pages(examine).await;
         let ((computed, golden_key, golden), follows) = examined.map_err(refusal)?;
         let (facts, mut damaged, damaged_attachments) =
             (computed.facts, computed.damaged, computed.damaged_attachments);
@@ -159,6 +162,22 @@ impl Lease {
         };
         Ok(Response::Quiesced(Box::new(quiesced)))
     }
+}
+
+/// Runs `job` on a thread of its own that gives way to those that answer people: reading all records for the facts takes
+/// seconds of a processor. A thread cannot take its nice value back, so none of the runtime's is lent.
+async fn behind_pages<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (told, answer) = tokio::sync::oneshot::channel();
+    let run = move || {
+        // Refused or not, the facts are needed.
+        let _ = rustix::process::setpriority_process(None, FACTS_NICE);
+        let _ = told.send(job());
+    };
+    let thread = std::thread::Builder::new().name("records-facts".into()).spawn(run);
+    thread.map_err(StoreError::io("thread of the facts"))?;
+    answer.await.unwrap_or(Err(StoreError::Closed))
 }
 
 /// The closed reason for the peer; the cause goes to the log, which holds no record content either.

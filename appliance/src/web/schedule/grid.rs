@@ -82,7 +82,9 @@ async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Gr
     let wanted = actor_of(if asked.practitioner.is_empty() { &own } else { &asked.practitioner });
     let (now, name) = (web.now(), view_name.clone());
     let read = move |view: &View<'_>| {
-        let found = read_days(view, first, last, zone)?;
+        let book = Book::load(view, zone)?;
+        let whose = of_week(&book, &wanted).filter(|_| name == "week").map(|calendar| calendar.actor.clone());
+        let found = read_days(view, (first, last), book, whose.as_deref())?;
         let markup = columns(view, &found, &name, (first, last), &wanted, now)?;
         Ok::<_, StoreError>((markup, found, wanted))
     };
@@ -136,6 +138,12 @@ fn choose(book: &Book, who: &str, day: NaiveDate) -> Markup {
     }
 }
 
+/// Whose week is shown.
+fn of_week<'b>(book: &'b Book, wanted: &str) -> Option<&'b Calendar> {
+    let chosen = book.calendar(wanted).filter(|c| c.kind == Kind::Practitioner);
+    chosen.or_else(|| book.of_kind(Kind::Practitioner).next())
+}
+
 /// The grid of a view, and of whom it is where it shows one person.
 fn columns(
     view: &View<'_>,
@@ -151,10 +159,7 @@ fn columns(
     };
     let all: Vec<Column<'_>> = match name {
         "week" => {
-            let chosen = book.calendar(wanted).filter(|c| c.kind == Kind::Practitioner);
-            let Some(calendar) = chosen.or_else(|| book.of_kind(Kind::Practitioner).next()) else {
-                return Ok((empty(), None));
-            };
+            let Some(calendar) = of_week(book, wanted) else { return Ok((empty(), None)) };
             let days = first.iter_days().take_while(|d| *d <= last);
             let all = days
                 .map(|day| column(calendar, day.format("%a %-d %b").to_string(), day))
@@ -205,12 +210,8 @@ fn make<'a>(
 }
 
 fn entries<'d>(found: &'d Days, column: &Column<'_>) -> Vec<&'d Line> {
-    let on_day = |l: &&Line| {
-        let start = dates::unix_s(text(&l.appointment, "/start")).unwrap_or(0);
-        dates::local(start, found.book.zone).date_naive() == column.day
-    };
-    let all = found.lines.iter().filter(|l| takes_time(&l.appointment) && l.actors.contains(&column.calendar.actor));
-    all.filter(on_day).collect()
+    let here = |l: &&Line| l.day == column.day && l.actors.contains(&column.calendar.actor);
+    found.lines.iter().filter(here).filter(|l| takes_time(&l.appointment)).collect()
 }
 
 /// Which hours the grid shows.

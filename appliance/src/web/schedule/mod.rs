@@ -78,6 +78,7 @@ struct DayQuery {
 /// One line of the day.
 struct Line {
     appointment: Value,
+    day: NaiveDate,
     start: NaiveTime,
     minutes: i64,
     patient: Option<PatientFacts>,
@@ -119,10 +120,23 @@ fn reason(appointment: &Value) -> &str {
     [own, coded[0], coded[1]].into_iter().find(|r| !r.is_empty()).unwrap_or("")
 }
 
-fn read_days(view: &View<'_>, first: NaiveDate, last: NaiveDate, zone: chrono_tz::Tz) -> Result<Days, StoreError> {
+/// The appointments of some days: everybody's, or those in which `whose` takes part. Others are neither parsed nor their
+/// patients read: a week of one practitioner is a small part of the practice's.
+fn read_days(
+    view: &View<'_>,
+    (first, last): (NaiveDate, NaiveDate),
+    book: Book,
+    whose: Option<&str>,
+) -> Result<Days, StoreError> {
+    let zone = book.zone;
     let from = dates::day_start(first, zone).timestamp_millis();
     let until = dates::day_start(dates::day_after(last), zone).timestamp_millis();
-    let appointments = chart::jsons(&view.appointments_between(from, until)?)?;
+    let mut stored = view.appointments_between(from, until)?;
+    if let Some(actor) = whose {
+        // Bodies are canonical JSON, which holds a reference as it is.
+        stored.retain(|appointment| appointment.body.contains(actor));
+    }
+    let appointments = chart::jsons(&stored)?;
     let mut patients: BTreeMap<String, PatientFacts> = BTreeMap::new();
     for ids in patients::named_in(&appointments).chunks(30) {
         let query = Query::parse("Patient", &[("_id".to_owned(), ids.join(","))])?.limit(50);
@@ -130,11 +144,11 @@ fn read_days(view: &View<'_>, first: NaiveDate, last: NaiveDate, zone: chrono_tz
             patients.insert(text(&patient, "/id").to_owned(), PatientFacts::read(&patient));
         }
     }
-    let book = Book::load(view, zone)?;
     let line = |appointment: Value| {
         let span = span(&appointment)?;
         let references = list(&appointment, "participant").iter().map(|p| text(p, "/actor/reference").to_owned());
         Some(Line {
+            day: dates::local(span.from, zone).date_naive(),
             start: dates::clock_time(text(&appointment, "/start"), zone)?,
             minutes: (span.until - span.from) / 60,
             patient: participant(&appointment, "Patient").and_then(|id| patients.get(id).cloned()),
@@ -153,7 +167,7 @@ async fn day_page(
     let zone = web.settings().zone;
     let today = dates::today(web.now(), zone);
     let day = dates::parse_day(&asked.day).unwrap_or(today);
-    let read = move |view: &View<'_>| read_days(view, day, day, zone);
+    let read = move |view: &View<'_>| read_days(view, (day, day), Book::load(view, zone)?, None);
     let found = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
     let list = show_day(&web, &visit, &found, day, &actor_of(&asked.practitioner));
     if visit.fragment {

@@ -120,6 +120,30 @@ async fn the_days_when_the_clocks_change_have_their_own_times() {
 }
 
 #[tokio::test]
+async fn a_week_shows_one_practitioner_and_nobody_elses_patients() {
+    let practice = Practice::new().await;
+    let other = practice
+        .site
+        .store("Practitioner", json!({"resourceType": "Practitioner", "name": [{"family": "Adler"}]}))
+        .await;
+    let other = format!("Practitioner/{other}");
+    let (abel, brandt) = (practice.site.patient("Abel").await, practice.site.patient("Brandt").await);
+    assert_eq!(practice.book(&abel, "2026-06-09", "10:00", &[]).await.status, StatusCode::SEE_OTHER);
+    let with_other = [("practitioner", other.as_str())];
+    assert_eq!(practice.book(&brandt, "2026-06-12", "11:00", &with_other).await.status, StatusCode::SEE_OTHER);
+    // Who names nobody sees the first by name.
+    for (who, shown, hidden) in [
+        (practice.doctor.as_str(), "10:00 Abel", "Brandt"),
+        (&other, "11:00 Brandt", "Abel"),
+        ("", "11:00 Brandt", "Abel"),
+    ] {
+        let path = format!("/schedule/grid?view=week&day=2026-06-10&practitioner={}", who.replace('/', "%2F"));
+        let week = practice.site.get(&practice.desk, &path).await.body;
+        assert!(week.contains(shown) && !week.contains(hidden), "{who}: {week}");
+    }
+}
+
+#[tokio::test]
 async fn the_calendar_is_overruled_with_a_reason_only() {
     let practice = Practice::new().await;
     let (first, second) = (practice.site.patient("Abel").await, practice.site.patient("Brandt").await);
