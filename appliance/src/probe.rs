@@ -7,7 +7,7 @@ use crate::store::{ATTACHMENTS_DIR, DATABASE_FILE, SCHEMA_VERSION, StoreError, s
 use appliance_api::{Facts, Refusal, Request, Response};
 use nix::sched::{CloneFlags, unshare};
 use rusqlite::Connection;
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -180,6 +180,8 @@ pub fn isolate() -> Result<(), IsolateError> {
 
 fn without_capabilities() -> Result<(), IsolateError> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(IsolateError::Unshare)?;
+    // Nor does any program that it might be brought to start get them back.
+    set_no_new_privs(true).map_err(|error| IsolateError::Capabilities(error.into()))?;
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     set_capabilities(None, sets).map_err(|error| IsolateError::Capabilities(error.into()))

@@ -7,6 +7,8 @@ use std::path::Path;
 
 /// The forecast follows the rate of the last hour.
 const HISTORY_S: i64 = 3600;
+/// Pasts that are looked at, each by itself.
+const WINDOWS_S: [i64; 3] = [150, 900, HISTORY_S];
 /// A shorter past than this says nothing about a rate.
 const HISTORY_S_MIN: i64 = 120;
 /// From here on the past is long enough for any forecast.
@@ -76,28 +78,34 @@ pub(super) fn filesystems(
 }
 
 impl History {
-    /// Remembers a sample and gives the seconds until nothing is free, at the slower of the rates of the past's two halves: a
-    /// burst that is over, as an update or a build leaves, is no filling disk. A short past counts only where the end is near.
+    /// Remembers a sample and gives the seconds until nothing is free: of the windows that end now the soonest forecast, so that
+    /// a disk that begins to fill after a quiet hour is foreseen as one that fills slowly is.
     fn add(&mut self, role: FilesystemRole, bytes_available: u64, now_unix_s: i64) -> Option<u64> {
         self.samples.retain(|s| (0..=HISTORY_S).contains(&now_unix_s.saturating_sub(s.at_unix_s)));
         while self.samples.len() >= SAMPLES_MAX * 3 {
             self.samples.pop_front();
         }
         self.samples.push_back(Sample { at_unix_s: now_unix_s, role, bytes_available });
-        let mine = || self.samples.iter().filter(|s| s.role == role);
-        let oldest = mine().next()?;
-        let elapsed_s = now_unix_s.saturating_sub(oldest.at_unix_s);
-        let half = mine().find(|s| s.at_unix_s.saturating_sub(oldest.at_unix_s) >= elapsed_s / 2)?;
-        let now = mine().next_back()?;
-        let halves = [oldest.full_in_s(half, bytes_available), half.full_in_s(now, bytes_available)];
-        let in_s = match half.at_unix_s {
-            // Too few samples for two halves.
-            at if at == now_unix_s || at == oldest.at_unix_s => oldest.full_in_s(now, bytes_available)?,
-            _ => halves[0]?.max(halves[1]?),
-        };
-        let near = u64::try_from(elapsed_s.saturating_mul(NEAR)).is_ok_and(|near| in_s <= near);
-        (elapsed_s >= HISTORY_S_MIN && (elapsed_s >= HISTORY_S_SURE || near)).then_some(in_s)
+        let mine: Vec<&Sample> = self.samples.iter().filter(|s| s.role == role).collect();
+        WINDOWS_S.iter().filter_map(|window_s| forecast(&mine, now_unix_s, *window_s)).min()
     }
+}
+
+/// The seconds until nothing is free by the samples of one window, at the slowest rate of its thirds: a burst that is over, as
+/// an update or a build leaves, fills one or two of them.
+fn forecast(samples: &[&Sample], now_unix_s: i64, window_s: i64) -> Option<u64> {
+    let from = samples.iter().position(|s| now_unix_s.saturating_sub(s.at_unix_s) <= window_s)?;
+    let (window, now) = (samples.get(from..)?, samples.last()?);
+    let oldest = window.first()?;
+    let elapsed_s = now_unix_s.saturating_sub(oldest.at_unix_s);
+    let after = |part_s: i64| window.iter().find(|s| s.at_unix_s.saturating_sub(oldest.at_unix_s) >= part_s);
+    let cuts = [oldest, after(elapsed_s / 3)?, after(elapsed_s * 2 / 3)?, now];
+    let thirds = cuts.windows(2).filter(|ends| ends[0].at_unix_s < ends[1].at_unix_s);
+    let each: Option<Vec<u64>> = thirds.map(|ends| ends[0].full_in_s(ends[1], now.bytes_available)).collect();
+    let in_s = each?.into_iter().max()?;
+    // A short past says something of the near future alone.
+    let near = u64::try_from(elapsed_s.saturating_mul(NEAR)).is_ok_and(|near| in_s <= near);
+    (elapsed_s >= HISTORY_S_MIN && (elapsed_s >= HISTORY_S_SURE || near)).then_some(in_s)
 }
 
 impl Sample {
@@ -136,8 +144,13 @@ mod tests {
         // One that goes on is foreseen, once the past is long enough.
         let steady = all(100_000, &|n| 40_000 - 100 * n as u64);
         assert!(steady[..30].iter().all(Option::is_none) && steady[30..].iter().all(Option::is_some), "{steady:?}");
-        // Where the end is near nobody waits for that.
+        // Where the end is near nobody waits for that, nor for the end of a quiet hour.
         let near = all(200_000, &|n| 40_000 - 1_000 * n as u64);
         assert_eq!((near[3], near[8]), (None, Some(960)));
+        let quiet_first = all(300_000, &|n| 40_000 - 2_000 * (n - 20).max(0) as u64);
+        assert!(
+            quiet_first[..24].iter().all(Option::is_none) && quiet_first[30].is_some_and(|s| s <= 300),
+            "{quiet_first:?}"
+        );
     }
 }

@@ -360,6 +360,7 @@ async fn the_probe_is_cut_off_where_no_user_namespace_is_to_be_had() {
     assert!(networks.len() == 1 && networks[0].starts_with("lo:"), "{networks:?}");
     let status = of_child("status");
     assert!(["CapEff", "CapPrm", "CapInh"].iter().all(|set| status.contains(&format!("{set}:\t0000000000000000"))));
+    assert!(status.contains("NoNewPrivs:\t1"), "a program that it starts gets none back");
     let mut client = Client::connect(&socket).await.unwrap();
     let Response::Facts(facts) = client.ask(&Request::Facts).await.unwrap() else { panic!() };
     assert_eq!(*facts, quiesced.facts);

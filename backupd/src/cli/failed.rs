@@ -9,7 +9,7 @@ use backupd_api::{ClientError, EndpointError, Event, Failure, FailureKind};
 use std::process::ExitCode;
 
 /// The failure that an error stands for, if a daemon or the engine told it.
-fn failure(error: &anyhow::Error) -> Option<Failure> {
+pub fn failure(error: &anyhow::Error) -> Option<Failure> {
     error.chain().find_map(|cause| match cause.downcast_ref::<ClientError>() {
         Some(ClientError::Failed(failure)) => Some(failure.clone()),
         _ => cause

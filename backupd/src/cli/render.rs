@@ -200,6 +200,9 @@ pub fn verify_done(done: &VerifyDone) {
             HumanBytes(store.bytes_read),
             store.duration_ms as f64 / 1000.0
         );
+        if store.condition == StoreCondition::Late {
+            say!("  it holds no snapshot, and other stores do");
+        }
         for object in &store.damaged {
             say!("  damaged: {object}");
         }

@@ -166,7 +166,9 @@ const STATE_DIGITS: usize = 16;
 
 /// Opens a store; makes no request.
 pub fn store(repo: &str) -> anyhow::Result<NamedStore> {
-    Ok(NamedStore::new(REPO, location(repo)?.open()?, true))
+    let opened = location(repo)?.open();
+    let opened = opened.with_context(|| format!("--repo {repo}, as the provider's variables complete it"))?;
+    Ok(NamedStore::new(REPO, opened, true))
 }
 
 /// A new passphrase, from the environment or typed twice, because a mistyped one would lock everything in.

@@ -41,6 +41,10 @@ impl Maintain {
             Request::Heal { store, all } => {
                 Ok(Event::HealDone { stores: self.look_and_heal(store.as_deref(), all).await? })
             }
+            Request::LookedInto { subject } => {
+                self.looked_into(&subject).await?;
+                Ok(Event::AlertClosed)
+            }
             Request::PruneStatus => self.prune_status().map(prune),
             Request::PrunePlan => {
                 self.make_plan(false).await?;

@@ -3,6 +3,7 @@
 //! Only where it prunes does it read keys of the repository, for each step anew.
 
 mod answer;
+mod gaps;
 mod locks;
 mod prune;
 mod records;

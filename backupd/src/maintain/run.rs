@@ -1,5 +1,6 @@
 //! One run: look at each store within its budget, then heal what was found.
 
+use super::gaps::Gap;
 use super::{MAINTAIN_JOB, Maintain};
 use crate::{clock, failure};
 use backup_engine::{HealOutcome, ScrubRequest, StoreScrub};
@@ -19,6 +20,16 @@ impl Maintain {
 
     /// Looks at one store or all, and heals. `all`: every object, whatever the budget.
     pub async fn look_and_heal(&self, store: Option<&str>, all: bool) -> Result<Vec<MaintainStore>, Failure> {
+        self.look(store, all, None).await
+    }
+
+    /// The same; `gap`: somebody has looked into it.
+    pub(super) async fn look(
+        &self,
+        store: Option<&str>,
+        all: bool,
+        gap: Option<&Gap>,
+    ) -> Result<Vec<MaintainStore>, Failure> {
         if let Some(name) = store.filter(|name| !self.stores.iter().any(|store| store.name == *name)) {
             let message = format!("there is no store `{name}`: `backupd stores` lists them");
             return Err(failure::new(FailureKind::NotFound, message));
@@ -29,7 +40,7 @@ impl Maintain {
         };
         let _busy = self.activity.begin(MAINTAIN_JOB);
         let started = clock::unix_ms();
-        let result = self.run_now(store, all).await;
+        let result = self.run_now(store, all, gap).await;
         let ok = result.as_ref().is_ok_and(|rows| rows.iter().all(|row| row.condition == StoreCondition::Ok));
         if store.is_none()
             && let Err(error) = self.jobs().finished(MAINTAIN_JOB, started, ok)
@@ -39,7 +50,7 @@ impl Maintain {
         result
     }
 
-    async fn run_now(&self, only: Option<&str>, all: bool) -> Result<Vec<MaintainStore>, Failure> {
+    async fn run_now(&self, only: Option<&str>, all: bool, gap: Option<&Gap>) -> Result<Vec<MaintainStore>, Failure> {
         let condemned = self.condemned().await;
         let mut found = Vec::new();
         for store in self.stores.iter().filter(|store| only.is_none_or(|only| store.name == only)) {
@@ -58,6 +69,9 @@ impl Maintain {
         // What goes on purpose is not brought back, nor put right while a lock keeps it.
         for seen in &mut found {
             seen.corrupt.retain(|name| !condemned.contains(name));
+        }
+        if let Some(gap) = gap {
+            self.let_off(gap, &mut found)?;
         }
         let healed = backup_engine::heal(&self.env, &self.stores, &found, &self.engine_state()).await;
         let healed = healed.map_err(|e| failure::from_engine(&e))?;

@@ -22,6 +22,14 @@ struct Found {
     at_unix_ms: i64,
 }
 
+/// What the stores hold together.
+struct History {
+    /// There is a snapshot.
+    begun: bool,
+    /// Links that every store lacks, as heads' names: none of them is to blame, and none can be healed from another.
+    gaps: Vec<String>,
+}
+
 impl Verifier {
     /// Verifies one store, or all of them in turn.
     pub async fn verify(&self, store: Option<&str>, read_data: bool) -> Result<VerifyDone, Failure> {
@@ -30,22 +38,23 @@ impl Verifier {
         if chosen.is_empty() {
             return Err(failure::new(FailureKind::NotFound, "no store has this name: `backupd stores` lists them"));
         }
-        let gaps = self.gaps().await;
+        let history = self.history().await;
         let mut stores = Vec::new();
         for store in chosen {
-            stores.push(self.verify_store(store, read_data, &gaps).await?);
+            stores.push(self.verify_store(store, read_data, &history).await?);
         }
         let hurt = |row: &&VerifyStore| matches!(row.condition, StoreCondition::Corrupt | StoreCondition::Missing);
         self.damaged().extend(stores.iter().filter(hurt).map(|row| row.store.clone()));
         self.note_healed(&stores).await?;
-        Ok(VerifyDone { stores, gaps })
+        Ok(VerifyDone { stores, gaps: history.gaps })
     }
 
-    /// Links of the history that every store lacks, as heads' names: none of them is to blame, and none can be healed from
-    /// another. Judged when all answer, and else as it was the last time.
-    async fn gaps(&self) -> Vec<String> {
+    /// What the stores hold together. Gaps are judged when all answer, and else as they were the last time.
+    async fn history(&self) -> History {
         const NOTE: &str = "gaps";
-        match backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await {
+        let heads = backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await;
+        let begun = heads.as_ref().is_ok_and(|heads| !heads.snapshots.is_empty());
+        let gaps = match heads {
             Ok(heads) if heads.unreachable.is_empty() => {
                 let gaps: Vec<String> = heads.gaps.iter().map(ToString::to_string).collect();
                 for gap in &gaps {
@@ -61,7 +70,8 @@ impl Verifier {
                 let note = self.jobs().note(NOTE).ok().flatten();
                 note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
             }
-        }
+        };
+        History { begun, gaps }
     }
 
     /// Has a store healed in which damage was found, and verifies it again. The verifier itself changes no store but for
@@ -80,7 +90,7 @@ impl Verifier {
             Ok(_) => return log::warn!(store = store; "serve.did-not-look"),
             Err(error) => return log::warn!(store = store, reason:% = error; "serve.did-not-look"),
         }
-        match self.verify_store(named, true, &self.gaps().await).await {
+        match self.verify_store(named, true, &self.history().await).await {
             Ok(row) => {
                 if let Err(failure) = self.note_healed(&[row]).await {
                     log::warn!(reason = failure.message.as_str(); "log.not-readable");
@@ -104,12 +114,17 @@ impl Verifier {
         Ok(())
     }
 
-    async fn verify_store(&self, store: &NamedStore, read_data: bool, gaps: &[String]) -> Result<VerifyStore, Failure> {
+    async fn verify_store(
+        &self,
+        store: &NamedStore,
+        read_data: bool,
+        history: &History,
+    ) -> Result<VerifyStore, Failure> {
         let watch = Stopwatch::start();
         let request = VerifyRequest { read_data, snapshot: None };
         match backup_engine::verify(&self.env, &self.open_key(), store, request, &self.activity).await {
             Ok(mut outcome) => {
-                outcome.missing.retain(|object| !gaps.contains(object));
+                outcome.missing.retain(|object| !history.gaps.contains(object));
                 if read_data {
                     self.verify_log(store, &mut outcome).await;
                 }
@@ -117,7 +132,10 @@ impl Verifier {
                 for object in outcome.missing.iter().chain(&outcome.corrupt).take(DAMAGED_MAX) {
                     log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
                 }
-                Ok(row(&store.name, outcome, watch.elapsed_ms()))
+                // Nothing of it is damaged, and it holds nothing.
+                let empty = history.begun && outcome.snapshots == 0 && outcome.is_ok();
+                let row = row(&store.name, outcome, watch.elapsed_ms());
+                Ok(if empty { VerifyStore { condition: StoreCondition::Late, ..row } } else { row })
             }
             Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Retry | ErrorKind::Busy) => {
                 log::warn!(store = store.name.as_str(), reason:% = error; "store.unreachable");

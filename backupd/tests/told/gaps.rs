@@ -79,3 +79,55 @@ fn snapshots_that_were_taken_away_are_named_until_somebody_has_looked() {
     wait_until(|| !gaps(&p).is_empty());
     assert_eq!(gaps(&p), BTreeSet::from([format!("emr/{chain}/4")]));
 }
+
+/// What maintenance says of each store, and how the command ended that was asked for it.
+fn healed(p: &Practice) -> (Option<i32>, Vec<String>) {
+    let done = p.output(&["heal", "--json", "--maintain", &format!("unix:{}", p.at("m"))]);
+    let text = String::from_utf8(done.stdout).unwrap();
+    let told: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let stores = told["stores"].as_array().unwrap().iter();
+    (done.status.code(), stores.map(|store| store["condition"].as_str().unwrap().to_owned()).collect())
+}
+
+#[test]
+fn what_was_looked_into_is_missed_by_maintenance_no_longer_and_what_goes_later_is() {
+    let p = Practice::new("");
+    let store = |name| {
+        let path = p.at(name);
+        format!(
+            "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"{path}\"\nsite = \"{name}\"\nprovider = \"p\"\n"
+        )
+    };
+    let settings = format!(
+        "practice = \"P\"\ntime_zone = \"Europe/Berlin\"\nstate_dir = \"maintain-state\"\nsocket = \"{}\"\n\
+         maintain_schedule = \"0 6 1 1 *\"\n{}{}",
+        p.at("m"),
+        store("one"),
+        store("two")
+    );
+    fs::write(p.at("p/maintain.toml"), settings).unwrap();
+    p.open_emr();
+    let _maintain = p.start("maintain");
+    let mut serve = p.start("serve");
+    for _ in 0..5 {
+        p.ask("serve", &["snapshot"]);
+    }
+    assert_eq!(healed(&p), (Some(0), vec!["ok".to_owned(); 2]));
+    serve.stop();
+    take_out(&p, 2);
+    let mut serve = p.start("serve");
+    wait_until(|| !gaps(&p).is_empty());
+    assert_eq!(healed(&p), (Some(1), vec!["missing".to_owned(); 2]));
+    let subject = gaps(&p).into_iter().next().unwrap();
+    let (serve_at, maintain_at) = (format!("unix:{}", p.at("s")), format!("unix:{}", p.at("m")));
+    let looked =
+        || p.output(&["looked-into", &subject, "--serve", &serve_at, "--maintain", &maintain_at]).status.code();
+    assert_eq!(looked(), Some(0));
+    assert_eq!((gaps(&p), healed(&p)), (BTreeSet::new(), (Some(0), vec!["ok".to_owned(); 2])));
+    // Said once more it is no mistake: maintenance may have been silent the first time.
+    assert_eq!(looked(), Some(0));
+    serve.stop();
+    take_out(&p, 4);
+    let _serve = p.start("serve");
+    assert_eq!(healed(&p).1, vec!["missing".to_owned(); 2]);
+}

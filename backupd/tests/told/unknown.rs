@@ -120,3 +120,21 @@ fn a_spool_whose_folder_is_removed_is_told_and_made_anew() {
     assert!(status["alerts"].as_array().unwrap().iter().any(|alert| alert["kind"] == "spool-lost"), "{status}");
     assert_eq!(status["spool"]["bytes"], 0, "{status}");
 }
+
+#[test]
+fn a_store_that_was_emptied_is_not_verified_as_whole() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    serve.stop();
+    fs::rename(p.at("one"), p.at("away")).unwrap();
+    fs::create_dir(p.at("one")).unwrap();
+    let _verifier = p.start("verifier");
+    let verified = p.ask("verifier", &["verify"]);
+    let conditions: Vec<&Value> = verified["stores"].as_array().unwrap().iter().map(|s| &s["condition"]).collect();
+    assert_eq!(conditions, ["late", "ok"], "{verified}");
+    let told = p.output(&["verify", "--verifier", &format!("unix:{}", p.at("v"))]);
+    let said = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.status.code() == Some(1) && said.contains("other stores do"), "{said}");
+}

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 /// The access keys of the server in front of the store that is left.
 const KEYS: &str = "keys.toml";
 /// What `backupd recover` ends with when something that it tells did not come back.
-const PARTIAL: i32 = 3;
+const PARTIAL: u8 = 3;
 
 #[derive(Debug, Args)]
 pub struct Recover {
@@ -89,7 +89,12 @@ pub fn run(dir: &Path, recover: &Recover, binaries: &Binaries) -> anyhow::Result
     take_over_store(&layout, store, &recover.store_folder)?;
     let practice = Practice::prepare(&layout, Wishes::default())?;
     anyhow::ensure!(practice.done.backup, "the recovered folder lacks quickstart.toml: it was not made by quickstart");
-    chain::supervised(&layout, practice, programs, steps, async |chain| into_service(chain, missing.as_deref()).await)
+    let code = chain::supervised(&layout, practice, programs, steps, async |chain| {
+        into_service(chain, missing.as_deref()).await
+    })?;
+    // As `backupd recover`: in service, and not all that there was.
+    let lacks = code == ExitCode::SUCCESS && missing.is_some();
+    Ok(if lacks { ExitCode::from(PARTIAL) } else { code })
 }
 
 /// What `backupd recover --json` says at its end.
@@ -298,7 +303,7 @@ async fn ask_backupd(
     }
     let finished = supervisor.run_with("backupd-recover", "backupd", &arguments, |_| {}).await?;
     // What came back and lacks something is in its place; what it lacks is told at the end.
-    anyhow::ensure!(finished.success || finished.code == Some(PARTIAL), "{}", finished.problem);
+    anyhow::ensure!(finished.success || finished.code == Some(PARTIAL.into()), "{}", finished.problem);
     warn_of_readable(&paper_key);
     Recovered::of(&finished.output)
 }

@@ -4,6 +4,7 @@
 use super::StoreLocation;
 use crate::error::{Error, ErrorKind, Result};
 use http::Uri;
+use url::Url;
 
 /// What is wrong with one part of an address, and what it has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,16 +20,19 @@ pub struct Malformed {
 /// What it has to be.
 pub fn check_endpoint(endpoint: &str) -> std::result::Result<(), Malformed> {
     let wrong = Malformed { part: "endpoint", remedy: "write it as https://HOST or https://HOST:PORT" };
+    // The clients read it both ways, and each takes what the other refuses.
     let uri: Uri = endpoint.parse().map_err(|_| wrong)?;
+    let url: Url = endpoint.parse().map_err(|_| wrong)?;
     let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(wrong)?;
     // What follows the host: a number, or nothing. `Uri` takes a port that is none.
     let after = authority.as_str().strip_prefix(authority.host()).ok_or(wrong)?;
     let port_is_right = match after.strip_prefix(':') {
-        Some(port) => port.parse::<u16>().is_ok_and(|port| port != 0),
+        Some(port) => port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0),
         None => after.is_empty(),
     };
-    let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
-    if is_web && port_is_right && uri.query().is_none() { Ok(()) } else { Err(wrong) }
+    let is_web = matches!(url.scheme(), "http" | "https");
+    let bare = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    if is_web && port_is_right && bare { Ok(()) } else { Err(wrong) }
 }
 
 /// A bucket, a container or an account: as its provider lets it be named, old buckets included.
@@ -131,6 +135,11 @@ mod tests {
             "https://example.org/?x=1",
             "https://exämple.org",
             "https://exam ple.org",
+            "http://192.168.1.300:9001",
+            "http://[zz]",
+            "http://127.0.0.1:+9001",
+            "https://example.org/#x",
+            "https://xn--a",
         ] {
             assert_eq!(check_endpoint(wrong).unwrap_err().part, "endpoint", "{wrong}");
         }

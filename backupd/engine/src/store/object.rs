@@ -14,6 +14,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// No object has this name.
+const NEVER_WRITTEN: &str = "probe/never-written";
+
 /// An `object_store` under a prefix.
 pub(super) struct ObjectStoreStore {
     inner: Arc<dyn ObjectStore>,
@@ -33,6 +36,16 @@ impl ObjectStoreStore {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Ok(Self { inner, prefix })
+    }
+
+    /// What answers everything alike, as a portal or a proxy between does, lists nothing and would pass for an empty store. A store
+    /// has no object of a name that nobody ever writes.
+    async fn is_a_store(&self) -> Result<()> {
+        if self.inner.get(&self.path(NEVER_WRITTEN)?).await.is_err() {
+            return Ok(());
+        }
+        let what = "what answers there is no object store: it has every object that it is asked for. Is a portal or a proxy between?";
+        Err(Error::new(ErrorKind::Unreachable, what))
     }
 
     /// The name as it is: nothing in it is encoded once more.
@@ -191,6 +204,9 @@ impl Store for ObjectStoreStore {
                 })
                 .try_collect()
                 .await?;
+            if found.is_empty() {
+                self.is_a_store().await?;
+            }
             found.sort();
             Ok(found)
         })
@@ -262,4 +278,46 @@ fn says(error: &object_store::Error, words: &[&str]) -> bool {
         cause = current.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    /// A server that answers everything with the same page.
+    fn portal() -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let page = "<html><body>Welcome</body></html>";
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nLast-Modified: Thu, 26 Nov 2026 10:00:00 GMT\r\nConnection: close\r\n\
+                     Content-Length: {}\r\n\r\n{page}",
+                    page.len()
+                );
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_portal_between_is_no_empty_store() {
+        let location = StoreLocation::S3 {
+            endpoint: Some(portal()),
+            bucket: "practice".to_owned(),
+            prefix: "emr".to_owned(),
+            region: "us-east-1".to_owned(),
+            access_key: "key".to_owned(),
+            secret_key: "secret".to_owned(),
+            session_token: None,
+            allow_http: true,
+        };
+        let store = ObjectStoreStore::open(&location, StoreLimits::default()).unwrap();
+        let error = store.list("heads/").await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Unreachable && error.to_string().contains("no object store"), "{error}");
+    }
 }

@@ -91,6 +91,12 @@ impl Jitter {
     }
 }
 
+/// A client that panics over one request must not take the work for every other store along.
+async fn guarded<T>(operation: impl Future<Output = Result<T>>) -> Result<T> {
+    let broken = |_| Err(Error::new(ErrorKind::Unreachable, "the store's client broke over this request: see the log"));
+    AssertUnwindSafe(operation).catch_unwind().await.unwrap_or_else(broken)
+}
+
 /// Tries an operation again as long as its errors say that this may help.
 pub(super) async fn attempts<T, F: Future<Output = Result<T>>>(
     backoff: Backoff,
@@ -149,7 +155,7 @@ impl<S: ?Sized> RetryStore<S> {
 
     pub(super) async fn attempt<T, F: Future<Output = Result<T>>>(&self, operation: impl Fn() -> F) -> Result<T> {
         if self.silent.load(Ordering::Relaxed) {
-            match tokio::time::timeout(self.patience.probe, operation()).await {
+            match tokio::time::timeout(self.patience.probe, guarded(operation())).await {
                 Ok(Ok(done)) => {
                     self.silent.store(false, Ordering::Relaxed);
                     return Ok(done);
@@ -164,7 +170,7 @@ impl<S: ?Sized> RetryStore<S> {
         }
         let mut waits = Waits::of(self.backoff);
         loop {
-            match operation().await {
+            match guarded(operation()).await {
                 Err(error) if self.silent.load(Ordering::Relaxed) => return Err(error),
                 Err(error) => match waits.after(error.kind(), self.backoff) {
                     Some(wait) => tokio::time::sleep(self.jitter.spread(wait)).await,
@@ -303,6 +309,9 @@ mod tests {
             panic!("request valid")
         };
         let done: Result<()> = attempts(Backoff::of(2), &Jitter::seeded(1), broken).await;
-        assert_eq!((done.unwrap_err().kind(), asked.into_inner()), (ErrorKind::Unreachable, 2));
+        assert_eq!((done.unwrap_err().kind(), asked.load(Ordering::Relaxed)), (ErrorKind::Unreachable, 2));
+        let store = RetryStore::new(Arc::new(Silent::default()), 2);
+        let done: Result<()> = store.attempt(broken).await;
+        assert_eq!((done.unwrap_err().kind(), asked.load(Ordering::Relaxed)), (ErrorKind::Unreachable, 4));
     }
 }
