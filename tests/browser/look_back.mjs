@@ -61,9 +61,11 @@ await doctor.getByRole('button', { name: /Copy back as a new version: Allergy/ }
 await doctor.waitForURL(beside);
 await doctor.getByRole('button', { name: /Copy back as a new version: Allergy/ }).waitFor({ state: 'detached' });
 must(await doctor.getByRole('region', { name: /Allergy/ }).count() === 0, 'what was copied back differs no more');
+// The address stays the same: only the page that comes anew shows that the copy is done.
+const anew = doctor.waitForResponse((answer) => answer.url().startsWith(beside) && answer.request().method() === 'GET');
 await doctor.getByRole('button', { name: /Copy back as a new version: Document/ }).click();
-// The address stays the same: only the answer shows that the copy is done.
-await doctor.getByRole('button', { name: /Copy back as a new version: Document/ }).waitFor({ state: 'detached' });
+await anew;
+await doctor.waitForLoadState('load');
 await doctor.goto(input.url + input.chart);
 must((await doctor.locator('section.banner').innerText()).includes('Penicillin'), 'the allergy is what it was');
 const again = await doctor.request.get(input.url + await doctor.getByRole('link', { name: 'Letter from cardiology' }).getAttribute('href'));

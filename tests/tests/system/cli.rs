@@ -139,7 +139,7 @@ fn a_partial_snapshot_has_its_own_exit_code_and_tells_no_names() -> Result<()> {
     let command = |args: &[&str]| {
         let mut command = Command::new(&own);
         command.args(&args[..1]).arg("--repo").arg(place.repo()).args(&args[1..]).current_dir(place.source());
-        command.env_clear().env("BACKUPD_PASSPHRASE", "x").env("BACKUPD_STATE", place.path("state"));
+        command.env_clear().env("BACKUPD_PASSPHRASE", "correct horse").env("BACKUPD_STATE", place.path("state"));
         if root {
             command.uid(65534).gid(65534);
         }

@@ -46,8 +46,11 @@ fn a_rotten_document_is_named_in_the_emr_and_blamed_on_no_store() -> Result<()> 
     let mut rotten = whole.clone();
     *rotten.last_mut().context("bytes")? ^= 1;
     fs::write(&file, rotten)?;
-    let taken = last(clinic.backupd(&["snapshot"])?, "snapshot-done")?;
-    ensure!(taken["partial"] == false, "{taken}");
+    let taken = clinic.backupd_output(&["snapshot"])?;
+    ensure!(taken.status.code() == Some(3), "{taken:?}");
+    let lines = String::from_utf8(taken.stdout)?;
+    let taken: Value = serde_json::from_str(lines.lines().last().context("an event")?)?;
+    ensure!(taken["partial"] == false && taken["source_damaged"] == true, "{taken}");
     let done = drill(&clinic, "two")?;
     ensure!(done["verdict"] == "inconclusive", "{done}");
     let not_passed = done["not_passed"].to_string();

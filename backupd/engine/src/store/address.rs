@@ -56,9 +56,9 @@ pub fn check_prefix(prefix: &str) -> std::result::Result<(), Malformed> {
     if prefix.is_empty() || object_store::path::Path::parse(prefix).is_ok() { Ok(()) } else { Err(wrong) }
 }
 
-/// A secret is sent in a header, where nothing but visible characters may stand.
-fn check_secret(part: &'static str, secret: &str) -> std::result::Result<(), Malformed> {
-    let right = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
+/// What is sent in a header, where nothing but visible characters and blanks may stand.
+fn check_header(part: &'static str, secret: &str) -> std::result::Result<(), Malformed> {
+    let right = secret.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
     if right { Ok(()) } else { Err(Malformed { part, remedy: "give it as the provider shows it, in one line" }) }
 }
 
@@ -74,14 +74,13 @@ fn parts(location: &StoreLocation) -> std::result::Result<(), Malformed> {
     let server = |endpoint: &Option<String>| endpoint.as_deref().map_or(Ok(()), check_endpoint);
     match location {
         StoreLocation::Folder { .. } | StoreLocation::Removable { .. } => Ok(()),
-        StoreLocation::S3 { endpoint, bucket, prefix, region, access_key, secret_key, session_token, .. } => {
+        StoreLocation::S3 { endpoint, bucket, prefix, region, access_key, session_token, .. } => {
             server(endpoint)?;
             check_name("bucket", bucket)?;
             check_name("region", region)?;
             check_prefix(prefix)?;
-            check_secret("access key", access_key)?;
-            check_secret("secret key", secret_key)?;
-            session_token.as_deref().map_or(Ok(()), |token| check_secret("session token", token))
+            check_header("access key", access_key)?;
+            session_token.as_deref().map_or(Ok(()), |token| check_header("session token", token))
         }
         StoreLocation::Azure { endpoint, account, container, prefix, .. } => {
             server(endpoint)?;
