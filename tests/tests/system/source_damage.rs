@@ -5,7 +5,6 @@ use crate::clinic::Clinic;
 use anyhow::{Context, Result, ensure};
 use holdfast_tests::files;
 use holdfast_tests::http::Visitor;
-use holdfast_tests::place::last;
 use serde_json::Value;
 use std::fs;
 
