@@ -17,8 +17,8 @@ use std::path::PathBuf;
                   AZURE_STORAGE_KEY; gs:// GOOGLE_APPLICATION_CREDENTIALS, a service account's key.\n\
                   Where the daemons are: --config cli.toml (or serve.toml, verifier.toml), BACKUPD_CONFIG, or --serve / --verifier /\n\
                   --maintain.\n\
-                  Exit codes: 0 done; 1 failed, damaged or not proved; 2 wrong usage or settings; 3 a snapshot is partial, or what came\n\
-                  back lacks something that is told; 130 stopped.\n\
+                  Exit codes: 0 done; 1 failed, damaged or not proved; 2 wrong usage or settings; 3 a snapshot is partial or of damaged\n\
+                  records, or what came back lacks something that is told; 130 stopped.\n\
                   Example: backupd snapshot --repo /mnt/backup --tag monday ~/documents"
 )]
 pub struct Cli {
@@ -108,7 +108,7 @@ pub enum Command {
     /// Look for damaged and missing objects now, and bring them back from another store (asks `backupd maintain`)
     #[command(after_help = "Example: backupd heal --store provider-north --all")]
     Heal(HealArgs),
-    /// Say that an alert `source-set-back` or `head-gap` was looked into, which closes it (asks `backupd serve`)
+    /// Say that an alert `source-set-back` or `head-gap` was looked into, which closes it (asks `backupd serve`, and maintenance)
     #[command(
         after_help = "After `source-set-back` first bring the snapshot back into another folder (`backupd recover --snapshot ID`) and compare: it holds what was entered\n\
                       after the state that this server or its EMR was set back to. The running EMR lacks that.\n\

@@ -314,12 +314,15 @@ pub async fn looked_into(args: LookedIntoArgs) -> anyhow::Result<ExitCode> {
     let has_maintenance = args.ask.endpoints()?.maintain.is_some();
     let closed = args.ask.request(Daemon::Serve, &request).await;
     // Maintenance misses what a gap took away until it hears of it, too: also where `serve` has closed the alert before.
-    let known_before = closed.as_ref().is_err_and(is_not_found);
-    if names_a_gap(&request) && has_maintenance && (closed.is_ok() || known_before) {
-        let told = args.ask.request(Daemon::Maintain, &request).await;
-        told.context("`backupd serve` has closed the alert, maintenance has not: say it once more")?;
-    } else {
+    let may_be_closed = closed.as_ref().err().is_none_or(is_not_found);
+    if !(names_a_gap(&request) && has_maintenance && may_be_closed) {
         closed?;
+    } else if let Err(error) = args.ask.request(Daemon::Maintain, &request).await {
+        // What neither knows is a mistake; what maintenance never missed is none.
+        closed?;
+        if !is_not_found(&error) {
+            return Err(error.context("`backupd serve` has closed the alert, maintenance has not: say it once more"));
+        }
     }
     if !args.ask.json {
         say!("The alert is closed.");

@@ -49,6 +49,9 @@ impl Maintain {
         let missed = |seen: &StoreScrub| seen.missing.iter().filter(|name| gap.holds(name)).cloned().collect();
         let each: Vec<BTreeSet<String>> = found.iter().map(missed).collect();
         let by_all = each.iter().skip(1).fold(each.first().cloned().unwrap_or_default(), |all, one| &all & one);
+        if by_all.is_empty() {
+            return Err(failure::new(FailureKind::NotFound, "nothing of that is missed"));
+        }
         self.records.add_condemned(&by_all).map_err(|error| {
             log::error!(reason:% = error; "maintain.not-recorded");
             failure::new(FailureKind::Retry, "it could not be noted: look at the disk that holds the state of maintain")

@@ -124,8 +124,7 @@ fn what_was_looked_into_is_missed_by_maintenance_no_longer_and_what_goes_later_i
         || p.output(&["looked-into", &subject, "--serve", &serve_at, "--maintain", &maintain_at]).status.code();
     assert_eq!(looked(), Some(0));
     assert_eq!((gaps(&p), healed(&p)), (BTreeSet::new(), (Some(0), vec!["ok".to_owned(); 2])));
-    // Said once more it is no mistake: maintenance may have been silent the first time.
-    assert_eq!(looked(), Some(0));
+    assert_eq!(looked(), Some(1), "nobody misses that any more");
     serve.stop();
     take_out(&p, 4);
     let _serve = p.start("serve");

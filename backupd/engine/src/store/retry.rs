@@ -105,11 +105,7 @@ pub(super) async fn attempts<T, F: Future<Output = Result<T>>>(
 ) -> Result<T> {
     let mut waits = Waits::of(backoff);
     loop {
-        // A client that panics over one request must not take the work for every other store along.
-        let done = AssertUnwindSafe(operation()).catch_unwind().await;
-        let broken =
-            |_| Err(Error::new(ErrorKind::Unreachable, "the store's client broke over this request: see the log"));
-        match done.unwrap_or_else(broken) {
+        match guarded(operation()).await {
             Err(error) => match waits.after(error.kind(), backoff) {
                 Some(wait) => tokio::time::sleep(jitter.spread(wait)).await,
                 None => return Err(error),
