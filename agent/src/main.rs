@@ -36,23 +36,37 @@ enum Command {
     Check,
 }
 
+/// How a Nagios check that could not look ends.
+const UNKNOWN: u8 = 3;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return not_understood(&error),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.context("the runtime did not start").and_then(|runtime| match arguments.command {
         Some(Command::Check) => runtime.block_on(check(&arguments.config)),
         Some(Command::Serve) | None => runtime.block_on(serve(&arguments.config)),
     });
-    let failed = if matches!(arguments.command, Some(Command::Check)) { 3 } else { 1 };
+    let failed = if matches!(arguments.command, Some(Command::Check)) { UNKNOWN } else { 1 };
     ended.unwrap_or_else(|error| {
         // A check's answer is its standard output, also when it could not look.
-        if failed == 3 {
+        if failed == UNKNOWN {
             println!("HOLDFAST UNKNOWN - {error:#}")
         } else {
             eprintln!("agent: {error:#}")
         }
         ExitCode::from(failed)
     })
+}
+
+/// A mistyped check has seen nothing: clap's own code, 2, would be read as critical.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let usage = u8::try_from(error.exit_code()).unwrap_or(1);
+    let is_check = std::env::args_os().any(|word| word == "check");
+    ExitCode::from(if usage > 0 && is_check { UNKNOWN } else { usage })
 }
 
 async fn serve(config: &Path) -> anyhow::Result<ExitCode> {

@@ -4,9 +4,10 @@ use crate::settings::{Source, SourceKind};
 use appliance_api::{
     AuditHead, Client, ClientError, Damaged, Facts, GoldenKey, GoldenQuery, Refusal, Request, Response,
 };
-use backup_engine::{Part, PartKind};
+use backup_engine::{Env, NamedStore, OpenKey, Part, PartKind, SnapshotId, SourceLease};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Database parts are chunked in pages of this size, bytes. Fixed by the format of the source, not a matter of taste:
@@ -32,6 +33,13 @@ pub struct SealedFacts {
     pub damaged_attachments: u64,
 }
 
+/// Whether the original was damaged already when this snapshot was taken: it is whole as a snapshot, and not as records.
+pub async fn is_original_damaged(env: &Env, open: &OpenKey, store: &NamedStore, snapshot: SnapshotId) -> bool {
+    let facts = backup_engine::facts(env, open, store, snapshot).await.ok().flatten();
+    let sealed = facts.and_then(|facts| serde_json::from_slice::<SealedFacts>(&facts).ok());
+    sealed.is_some_and(|sealed| !sealed.damaged.is_empty())
+}
+
 /// A source held at one point. Dropping it lets the source go on.
 pub struct Captured {
     pub parts: Vec<Part>,
@@ -51,7 +59,7 @@ pub struct Captured {
 }
 
 struct Lease {
-    client: Client,
+    client: Arc<Mutex<Client>>,
     id: String,
 }
 
@@ -131,7 +139,7 @@ async fn capture_appliance(name: &str, socket: &Path, before: Option<AuditHead>)
         incomplete: false,
         audit,
         follows: quiesced.follows,
-        lease: Some(Lease { client, id: quiesced.lease }),
+        lease: Some(Lease { client: Arc::new(Mutex::new(client)), id: quiesced.lease }),
     })
 }
 
@@ -144,9 +152,27 @@ fn part(part: appliance_api::Part) -> Part {
 }
 
 impl Captured {
-    /// Ends the lease. `false`: it had thawed already, so the copy may have been removed while it was read.
-    pub async fn thaw(mut self) -> bool {
-        let Some(mut lease) = self.lease.take() else { return true };
-        matches!(lease.client.ask(&Request::Thaw { lease: lease.id }).await, Ok(Response::Thawed))
+    /// Whether the source is still held when everything was read. The EMR holds it for as long as the connection stands; then the
+    /// copy may have been removed while it was read.
+    pub fn held(&self) -> SourceLease {
+        let Some(lease) = &self.lease else { return SourceLease::default() };
+        let client = Arc::clone(&lease.client);
+        SourceLease::by(move || {
+            let stands = client.lock().unwrap_or_else(PoisonError::into_inner).is_open();
+            if !stands {
+                log::warn!("snapshot.lease-expired");
+            }
+            stands
+        })
+    }
+
+    /// Ends the lease, as closing the connection would.
+    pub async fn thaw(mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let Some(client) = Arc::into_inner(lease.client) else { return };
+        let mut client = client.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = client.ask(&Request::Thaw { lease: lease.id }).await {
+            log::warn!(reason:% = error; "source.not-thawed");
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::shelf::{Keeping, Shelf};
 use crate::source::{SimFs, Source};
 use crate::world::{BEGIN_UNIX_MS, World};
 use backup_engine::env::Clock;
-use backup_engine::{Env, Held, MemoryStates, Part, PartKind, SnapshotRequest, Stop, WriterCredential};
+use backup_engine::{Env, Held, MemoryStates, Part, PartKind, SnapshotRequest, SourceLease, Stop, WriterCredential};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -156,6 +156,7 @@ impl Machine {
             facts: Some(tag.as_bytes().to_vec()),
             quorum,
             incomplete: false,
+            lease: SourceLease::default(),
             state_dir: Some(self.state_dir.clone()),
             stop: Stop::default(),
         }

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use backup_engine::{
     Env, InitOptions, NamedStore, NoProgress, OpenKey, PaperKey, Part, PartKind, Passphrase, RestoreRequest,
-    SnapshotInfo, SnapshotRequest, Stop, StoreLocation, UnlockWith, VerifyRequest, add_shares, add_slot, epochs,
-    heads_with_tags, init, restore, rotate, snapshot, unlock, verify,
+    SnapshotInfo, SnapshotRequest, SourceLease, Stop, StoreLocation, UnlockWith, VerifyRequest, add_shares, add_slot,
+    epochs, heads_with_tags, init, restore, rotate, snapshot, unlock, verify,
 };
 use backup_engine::{MachineKey, Share};
 use holdfast_tests::golden::{Golden, expected_of};
@@ -197,6 +197,7 @@ async fn make_golden() -> Result<()> {
         facts: Some(b"{}".to_vec()),
         quorum: 1,
         incomplete: false,
+        lease: SourceLease::default(),
         state_dir: Some(temp.path().join("state")),
         stop: Stop::default(),
     };

@@ -1,7 +1,7 @@
 //! The client half of the operations socket.
 
 use crate::{LINE_BYTES_MAX, PROTOCOL, Refusal, Request, Response};
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -43,6 +43,12 @@ impl Client {
             Response::Hello { .. } => Err(Refusal::Protocol.into()),
             _ => Err(ClientError::Malformed),
         }
+    }
+
+    /// Whether the appliance still holds the other end: it closes it when a lease times out, and when it ends. Nothing is asked.
+    pub fn is_open(&mut self) -> bool {
+        // It says nothing unasked.
+        self.lines.next().now_or_never().is_none()
     }
 
     /// Sends one request and waits for its answer; a refusal comes back as an error.

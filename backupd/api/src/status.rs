@@ -295,7 +295,19 @@ message! {
     }
 }
 
-message! { RestoreDone { files: u64, bytes: u64, bytes_fetched: u64, duration_ms: u64, skipped: u64 } }
+message! {
+    RestoreDone {
+        files: u64,
+        bytes: u64,
+        bytes_fetched: u64,
+        duration_ms: u64,
+        skipped: u64,
+        /// The snapshot is partial: files that could not be read when it was taken are not in it.
+        partial: bool,
+        /// Records were damaged at the source when the snapshot was taken; they came back as they were.
+        source_damaged: bool,
+    }
+}
 
 message! {
     VerifyDone {
@@ -311,6 +323,8 @@ message! {
         objects: u64,
         bytes_read: u64,
         condition: StoreCondition,
+        /// Why it is unreachable or late.
+        reason: Option<String>,
         /// Ids of objects that are missing or damaged.
         damaged: Vec<String>,
         duration_ms: u64,
@@ -373,6 +387,9 @@ message! {
     MaintainStore {
         store: String,
         condition: StoreCondition,
+        /// Since when each look has found this condition.
+        #[serde(default)]
+        since_unix_ms: i64,
         /// When it was last looked at.
         looked_unix_ms: Option<i64>,
         objects: u64,

@@ -188,6 +188,7 @@ async fn what_maintenance_healed_and_what_is_left_is_shown_and_alarmed() {
     let row = |store: &str, condition, left: Vec<String>| MaintainStore {
         store: store.to_owned(),
         condition,
+        since_unix_ms: 0,
         looked_unix_ms: Some(1_795_000_000_000),
         objects: 40,
         bytes: 1 << 20,

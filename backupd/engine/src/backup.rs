@@ -29,6 +29,7 @@ use backup_format::{
     CatalogKey, FormatError, IncarnationId, ObjectHash, SealKey, SnapshotId, SourceId, WriterCredential,
 };
 use bytes::Bytes;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +73,8 @@ pub struct SnapshotRequest {
     /// Something that belongs to the source could not be had: the snapshot counts as partial even when every file of the
     /// parts was read.
     pub incomplete: bool,
+    /// Asked when everything was read and nothing is signed yet.
+    pub lease: SourceLease,
     /// Rebuildable local state; `None`: none is kept, and every source file is read.
     pub state_dir: Option<PathBuf>,
     /// Ends the backup early; what was sent is indexed first.
@@ -90,6 +93,28 @@ impl Stop {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Whether the source still stands at the point at which it was read. One that moved on while it was read may have taken
+/// files away unseen: its snapshot is partial.
+#[derive(Clone, Default)]
+pub struct SourceLease(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl SourceLease {
+    /// Asks whoever holds the source still.
+    pub fn by(still: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(still)))
+    }
+
+    fn is_lost(&self) -> bool {
+        self.0.as_ref().is_some_and(|still| !still())
+    }
+}
+
+impl fmt::Debug for SourceLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "SourceLease(asked)" } else { "SourceLease(always)" })
     }
 }
 
@@ -137,7 +162,7 @@ pub struct SnapshotOutcome {
     pub durable: bool,
     /// It lies in the spool until more stores answer.
     pub spooled: bool,
-    /// Some file could not be read, vanished or changed: the snapshot is incomplete.
+    /// Some file could not be read, vanished or changed, or the source moved on: the snapshot is incomplete.
     pub partial: bool,
     pub unreadable_files: u64,
     /// The same by reason.
@@ -247,6 +272,7 @@ async fn take(
             return Err(error);
         }
     };
+    let partial = walked.unreadable_count > 0 || request.incomplete || request.lease.is_lost();
     progress.report(event(Phase::Commit, &walked));
     let has_spool = stores.iter().any(|store| store.is_spool());
     if has_spool {
@@ -263,7 +289,7 @@ async fn take(
     let (added, plan_seen) = (sending.bytes_added, union.condemned.plan_seen());
     set_back::look(env, writer.catalog(), (source, state), (stores, &union)).await;
     let set_back = set_back::open_of(state, source);
-    let sealing = Sealing { env, writer, request, walked: &walked, taken_unix_ms, added, plan_seen, set_back };
+    let sealing = Sealing { env, writer, request, walked: &walked, partial, taken_unix_ms, added, plan_seen, set_back };
     let mut link = chain::next(env, state, source, &union);
     let mut sealed = sealing.seal(source, &link)?;
     let recorded = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), Standing::Unknown);
@@ -319,7 +345,7 @@ async fn take(
         taken_unix_ms,
         durable: counting >= request.quorum as usize,
         spooled,
-        partial: walked.unreadable_count > 0 || request.incomplete,
+        partial,
         unreadable_files: walked.unreadable_count,
         unreadable: walked.reasons,
         files: walked.files,

@@ -27,7 +27,9 @@ fn none_at(stores: &[NamedStore]) -> Error {
     let names = names.join(", ");
     Error::new(
         ErrorKind::NotFound,
-        format!("store {names} holds no keyring, so no repository: run init, check its place, or put the keyring back"),
+        format!(
+            "store {names} holds no keyring, so no repository: check its place, put the keyring back, or begin a new one there with `backupd init`"
+        ),
     )
 }
 

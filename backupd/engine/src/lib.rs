@@ -60,7 +60,9 @@ mod verify;
 mod view;
 mod walk;
 
-pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop, StoreOutcome, UnreadableCounts, snapshot};
+pub use backup::{
+    Part, PartKind, SnapshotOutcome, SnapshotRequest, SourceLease, Stop, StoreOutcome, UnreadableCounts, snapshot,
+};
 pub use backup_format::head::HeadName;
 pub use backup_format::manifest::{Owners, UnreadableReason};
 pub use backup_format::tree::{Node, NodeKind, Page};

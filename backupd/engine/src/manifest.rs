@@ -19,6 +19,7 @@ pub(crate) struct Sealing<'a> {
     pub(crate) writer: &'a WriterCredential,
     pub(crate) request: &'a SnapshotRequest,
     pub(crate) walked: &'a Walked,
+    pub(crate) partial: bool,
     pub(crate) taken_unix_ms: i64,
     /// Sealed bytes of packs and index objects.
     pub(crate) added: u64,
@@ -60,7 +61,7 @@ impl Sealing<'_> {
             predecessor: link.predecessor.map(|(_, snapshot)| snapshot),
             taken_unix_ms: self.taken_unix_ms,
             root,
-            partial: self.walked.unreadable_count > 0 || self.request.incomplete,
+            partial: self.partial,
             files: self.walked.files,
             bytes_source: self.walked.bytes_source,
             bytes_added: self.added,

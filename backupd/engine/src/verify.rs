@@ -177,7 +177,15 @@ async fn heads(
     let names = listed.keys().filter_map(|name| name.parse().ok());
     let missing = gaps(open.catalog(), std::slice::from_ref(store), names, &heads).await?;
     outcome.missing.extend(missing.iter().map(ToString::to_string));
+    // The newest snapshot is never taken out, so somebody else has taken the heads; the first of all may also be on its way.
+    if !holds(listed, HEADS) && holds(listed, SNAPSHOTS) {
+        outcome.missing.push(format!("{HEADS}(no head names a snapshot that the store holds)"));
+    }
     Ok((ids, condemned))
+}
+
+fn holds(listed: &BTreeMap<String, u64>, prefix: &str) -> bool {
+    listed.keys().any(|name| name.starts_with(prefix))
 }
 
 async fn is_late(open: &OpenKey, store: &NamedStore, condemned: &Condemned, head: &Head) -> bool {

@@ -1,7 +1,9 @@
 //! Many files from a simulated source: memory must not grow with their number.
 
 use backup_engine::source::{SourceDir, SourceFile, SourceFs, SourceRoot, Stat, StatKind, Xattrs};
-use backup_engine::{Env, InitOptions, NamedStore, NoProgress, Part, PartKind, SnapshotRequest, Stop, StoreLocation};
+use backup_engine::{
+    Env, InitOptions, NamedStore, NoProgress, Part, PartKind, SnapshotRequest, SourceLease, Stop, StoreLocation,
+};
 use backup_engine::{init, snapshot};
 use std::io;
 use std::path::Path;
@@ -135,6 +137,7 @@ async fn back_up(directories: u64) {
         facts: None,
         quorum: 1,
         incomplete: false,
+        lease: SourceLease::default(),
         state_dir: Some(dir.path().join("state")),
         stop: Stop::default(),
     };

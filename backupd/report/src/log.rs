@@ -201,6 +201,15 @@ impl Log {
         Ok(objects)
     }
 
+    /// Whether a store has all entries up to some one and none after it, as one has that did not answer for a time. One that has
+    /// lost entries between others, or all of them, is not behind.
+    pub fn is_behind(&self, holds: impl Fn(&str) -> bool) -> bool {
+        let held = (0..).zip(&self.leaves).map(|(index, leaf)| holds(&entry_object(index, leaf)));
+        let mut held = held.skip_while(|held| *held).peekable();
+        let begins = self.leaves.first().is_some_and(|leaf| holds(&entry_object(0, leaf)));
+        begins && held.peek().is_some() && held.all(|held| !held)
+    }
+
     /// The objects that came after the first `old_size` entries; see [`Log::objects_missing`].
     pub fn objects_since(&self, old_size: u64) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         self.objects_missing(|name| match Object::of_name(name) {

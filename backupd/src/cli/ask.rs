@@ -7,7 +7,7 @@ use super::args::{
 use super::bars::Bars;
 use super::failed::failure;
 use super::render::{self, Usage};
-use super::{EXIT_PARTIAL, listing, plan, views};
+use super::{EXIT_PARTIAL, listing, plan, standalone, views};
 use crate::settings::{ClientSettings, Endpoints};
 use anyhow::{Context, bail};
 use backupd_api::{
@@ -177,7 +177,7 @@ pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     if !args.ask.json {
         render::restore_done(&done);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(standalone::restore_code(&done))
 }
 
 pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
@@ -311,18 +311,14 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
 
 pub async fn looked_into(args: LookedIntoArgs) -> anyhow::Result<ExitCode> {
     let request = Request::LookedInto { subject: args.subject };
-    let has_maintenance = args.ask.endpoints()?.maintain.is_some();
-    let closed = args.ask.request(Daemon::Serve, &request).await;
-    // Maintenance misses what a gap took away until it hears of it, too: also where `serve` has closed the alert before.
-    let may_be_closed = closed.as_ref().err().is_none_or(is_not_found);
-    if !(names_a_gap(&request) && has_maintenance && may_be_closed) {
-        closed?;
-    } else if let Err(error) = args.ask.request(Daemon::Maintain, &request).await {
-        // What neither knows is a mistake; what maintenance never missed is none.
-        closed?;
-        if !is_not_found(&error) {
-            return Err(error.context("`backupd serve` has closed the alert, maintenance has not: say it once more"));
-        }
+    // `serve` knows the names of the alerts. Maintenance misses what a gap took away until it hears of it, too.
+    args.ask.request(Daemon::Serve, &request).await?;
+    if names_a_gap(&request)
+        && args.ask.endpoints()?.maintain.is_some()
+        && let Err(error) = args.ask.request(Daemon::Maintain, &request).await
+        && !is_not_found(&error)
+    {
+        return Err(error.context("`backupd serve` has closed the alert, maintenance has not: say it once more"));
     }
     if !args.ask.json {
         say!("The alert is closed.");

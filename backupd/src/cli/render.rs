@@ -106,7 +106,9 @@ pub fn snapshot_done(done: &SnapshotDone) {
         );
     } else if done.partial {
         say!("{} {}. It does not count for recovery.", warning("PARTIAL:"), unreadable(&done.unreadable));
-        say!("`backupd ls --unreadable` names them, with the passphrase.");
+        if done.unreadable != NOTHING_UNREADABLE {
+            say!("`backupd ls --unreadable` names them.");
+        }
     }
 }
 
@@ -188,6 +190,18 @@ pub fn restore_done(done: &RestoreDone) {
     if done.skipped > 0 {
         say!("{} attributes (owners, devices) could not be set by this user.", done.skipped);
     }
+    if done.partial {
+        say!(
+            "{} files that could not be read when the snapshot was taken are not in it. `backupd ls --unreadable` names them.",
+            warning("PARTIAL:")
+        );
+    }
+    if done.source_damaged {
+        say!(
+            "{} records were damaged on the server when this snapshot was taken, and came back as they were. An older one may hold them whole.",
+            warning("DAMAGED:")
+        );
+    }
 }
 
 pub fn verify_done(done: &VerifyDone) {
@@ -200,8 +214,8 @@ pub fn verify_done(done: &VerifyDone) {
             HumanBytes(store.bytes_read),
             store.duration_ms as f64 / 1000.0
         );
-        if store.condition == StoreCondition::Late {
-            say!("  it holds no snapshot, and other stores do");
+        if let Some(reason) = &store.reason {
+            say!("  {reason}");
         }
         for object in &store.damaged {
             say!("  damaged: {object}");

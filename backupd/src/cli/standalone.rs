@@ -7,12 +7,13 @@ use super::repo::{self, Repository, SOURCE, TOP};
 use super::stop::Signals;
 use super::{EXIT_PARTIAL, listing};
 use crate::recover::{InitArgs, PASSPHRASE_VARIABLE};
+use crate::sources::is_original_damaged;
 use crate::verifier::{snapshot_row, verify_row};
 use crate::{clock, names};
 use anyhow::{Context, ensure};
 use backup_engine::{
-    Env, InitOptions, OpenKey, Part, PartKind, RestoreRequest, SnapshotInfo, SnapshotOutcome, SnapshotRequest, Stop,
-    VerifyRequest,
+    Env, InitOptions, OpenKey, Part, PartKind, RestoreRequest, SnapshotInfo, SnapshotOutcome, SnapshotRequest,
+    SourceLease, Stop, VerifyRequest,
 };
 use backupd_api::{Event, RestoreDone, SnapshotDone, SnapshotState, StoreCondition, StoreOutcome, VerifyDone};
 use std::path::Path;
@@ -53,6 +54,7 @@ pub async fn snapshot(place: &str, args: SnapshotArgs, signals: &Signals) -> any
         facts: None,
         quorum: 1,
         incomplete: false,
+        lease: SourceLease::default(),
         state_dir: repository.engine_state(),
         stop: stop.clone(),
     };
@@ -165,13 +167,20 @@ pub async fn restore(place: &str, args: RestoreArgs) -> anyhow::Result<ExitCode>
         bytes_fetched: outcome.bytes_fetched,
         duration_ms: watch.elapsed_ms(),
         skipped: outcome.attributes_refused,
+        partial: info.partial,
+        source_damaged: is_original_damaged(&repository.env, &open, &repository.store, info.id).await,
     };
     if args.ask.json {
-        render::json(&Event::RestoreDone(done))?;
+        render::json(&Event::RestoreDone(done.clone()))?;
     } else {
         render::restore_done(&done);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(restore_code(&done))
+}
+
+/// How a restore ends: what came back of a snapshot that is not whole may lack something.
+pub fn restore_code(done: &RestoreDone) -> ExitCode {
+    if done.partial || done.source_damaged { ExitCode::from(EXIT_PARTIAL) } else { ExitCode::SUCCESS }
 }
 
 pub async fn verify(place: &str, args: VerifyArgs) -> anyhow::Result<ExitCode> {

@@ -125,10 +125,14 @@ impl Maintain {
         if let Some(error) = &seen.error {
             log::warn!(store = seen.store.as_str(), reason:% = error; "store.not-looked-at");
         }
+        let now = clock::unix_ms();
+        // What goes on is as old as it was.
+        let before = self.records.last_look(&seen.store).filter(|row| row.condition == condition);
         let row = MaintainStore {
             store: seen.store.clone(),
             condition,
-            looked_unix_ms: Some(clock::unix_ms()),
+            since_unix_ms: before.map(|row| row.since_unix_ms).filter(|since| *since > 0).unwrap_or(now),
+            looked_unix_ms: Some(now),
             objects: seen.objects,
             bytes: seen.bytes,
             checked: seen.checked,
@@ -157,6 +161,7 @@ impl Maintain {
         let never = |store: &str| MaintainStore {
             store: store.to_owned(),
             condition: StoreCondition::Ok,
+            since_unix_ms: 0,
             looked_unix_ms: None,
             objects: 0,
             bytes: 0,
@@ -184,7 +189,7 @@ impl Maintain {
             };
             let severity = if kind == AlertKind::StoreUnreachable { Severity::Warning } else { Severity::Critical };
             let subject = Some(row.store.clone());
-            Some(Alert { kind, severity, subject, since_unix_ms: row.looked_unix_ms.unwrap_or(0) })
+            Some(Alert { kind, severity, subject, since_unix_ms: row.since_unix_ms })
         };
         rows.iter().filter_map(alert).chain(self.lock_alerts()).chain(self.prune_alerts()).collect()
     }

@@ -12,7 +12,7 @@ use crate::secret;
 use crate::settings::{
     AzureAccessFile, MaintainSettings, ServeSettings, Source, SourceKind, StoreKind, StoreSetting, VerifierSettings,
 };
-use crate::sources::{PRACTICE_PART, SealedFacts};
+use crate::sources::{PRACTICE_PART, is_original_damaged};
 use anyhow::{Context, ensure};
 use backup_engine::{
     Env, ErrorKind, NamedStore, OpenKey, PrunerCredential, SnapshotInfo, UnlockWith, WriterCredential,
@@ -126,7 +126,8 @@ async fn keyring(env: &Env, kit: &Kit, store: &NamedStore, with: &UnlockWith) ->
             ensure!(!backup_engine::keyring(env, store).await.is_ok_and(|found| !is_ours(&found)), ANOTHER);
             // A folder without snapshots is another one, in which nothing may be written.
             if store.store.list("heads/").await?.is_empty() {
-                return Err(error.into());
+                let words = format!("store {} holds neither keyring nor snapshot: is it the right place?", store.name);
+                return Err(backup_engine::Error::new(error.kind(), words).into());
             }
             eprintln!("backupd: {error}: going on with the keyring of the kit");
         }
@@ -320,9 +321,7 @@ impl Recovery {
     async fn damaged_originals(&self, snapshots: &[SnapshotInfo]) -> Vec<SnapshotInfo> {
         let mut damaged = Vec::new();
         for info in snapshots {
-            let facts = backup_engine::facts(&self.env, &self.open, &self.store, info.id).await.ok().flatten();
-            let sealed = facts.and_then(|facts| serde_json::from_slice::<SealedFacts>(&facts).ok());
-            if sealed.is_some_and(|sealed| !sealed.damaged.is_empty()) {
+            if is_original_damaged(&self.env, &self.open, &self.store, info.id).await {
                 damaged.push(info.clone());
             }
         }

@@ -64,16 +64,13 @@ impl Daemon {
         self.view().spool.full =
             self.spool.is_some() && outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace);
         let audit = captured.audit.take();
-        let held = captured.thaw().await;
+        captured.thaw().await;
         let outcome = outcome.map_err(|e| failure::from_engine(&e))?;
-        if !held {
-            log::warn!(source = source.name.as_str(); "snapshot.lease-expired");
-        }
         self.view().own_chains.insert(source.name.clone(), outcome.incarnation);
         if let Some(audit) = audit.filter(|_| is_noted) {
             self.remember_audit(&source.name, audit, outcome.id);
         }
-        let mut done = self.note_outcome(outcome, tag, stall, !held, watch);
+        let mut done = self.note_outcome(outcome, tag, stall, watch);
         (done.kept_gone, done.source_damaged) = (kept_gone, source_damaged);
         Ok(done)
     }
@@ -111,6 +108,7 @@ impl Daemon {
             facts: captured.facts.clone(),
             quorum: self.settings.quorum,
             incomplete: captured.incomplete,
+            lease: captured.held(),
             state_dir: Some(self.engine_state()),
             stop: Stop::default(),
         };
@@ -136,7 +134,6 @@ impl Daemon {
         outcome: SnapshotOutcome,
         tag: Option<String>,
         write_stall_us: u64,
-        lease_expired: bool,
         watch: clock::Stopwatch,
     ) -> SnapshotDone {
         let id = outcome.id.to_string();
@@ -168,7 +165,7 @@ impl Daemon {
             counter: outcome.counter,
             state,
             spooled: outcome.spooled,
-            partial: outcome.partial || lease_expired,
+            partial: outcome.partial,
             unreadable: names::unreadable_counts(&outcome.unreadable),
             kept_gone: Vec::new(),
             source_damaged: false,

@@ -35,35 +35,71 @@ impl Verifier {
         View::open(&self.env, open, store).await.map_err(engine)
     }
 
+    /// Asks the stores that hold all of these snapshots, first those where nothing was found damaged, until one answers.
+    async fn of_any<T>(
+        &self,
+        snapshots: &[SnapshotInfo],
+        ask: impl AsyncFn(&NamedStore) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let holds = |store: &&NamedStore| snapshots.iter().all(|info| info.stores.contains(&store.name));
+        let mut stores: Vec<&NamedStore> = self.stores.iter().filter(holds).collect();
+        stores.sort_by_key(|store| self.is_damaged(&store.name));
+        let mut last = failure::new(FailureKind::NotFound, "no one store holds all of that");
+        for store in stores {
+            match ask(store).await {
+                // The question is the same for every store.
+                Err(failed) if failed.kind == FailureKind::Misconfigured => return Err(failed),
+                Err(failed) => {
+                    log::warn!(store = store.name.as_str(), reason = failed.message.as_str(); "store.not-read");
+                    last = failed;
+                }
+                answered => return answered,
+            }
+        }
+        Err(last)
+    }
+
     pub async fn ls(&self, snapshot: &str, path: Option<&str>, depth: Option<u32>) -> Result<Vec<LsRow>, Failure> {
         let info = self.find(snapshot).await?;
-        let open = self.open_key();
-        let view = self.view(&open, self.store_for(&info, None)?).await?;
-        let tree = self.tree(&view, &info).await?;
         let depth = depth.map_or(usize::MAX, |depth| depth as usize);
-        let mut rows = Vec::new();
-        let mut visit =
-            |path: &[u8], node: &backup_engine::Node| add(&mut rows, names::ls_row(path, node, &tree.owners));
-        backup_engine::list(&view, &tree, bytes(path), depth, &mut visit).await.map_err(engine)?;
-        Ok(rows)
+        let open = self.open_key();
+        let ask = async |store: &NamedStore| {
+            let view = self.view(&open, store).await?;
+            let tree = self.tree(&view, &info).await?;
+            let mut rows = Vec::new();
+            let mut visit =
+                |path: &[u8], node: &backup_engine::Node| add(&mut rows, names::ls_row(path, node, &tree.owners));
+            backup_engine::list(&view, &tree, bytes(path), depth, &mut visit).await.map_err(engine)?;
+            Ok(rows)
+        };
+        self.of_any(std::slice::from_ref(&info), ask).await
     }
 
     pub async fn unreadable(&self, snapshot: &str) -> Result<Event, Failure> {
         let info = self.find(snapshot).await?;
-        let store = self.store_for(&info, None)?;
-        let found = backup_engine::unreadable(&self.env, &self.open_key(), store, info.id).await.map_err(engine)?;
+        let open = self.open_key();
+        let ask = async |store: &NamedStore| {
+            backup_engine::unreadable(&self.env, &open, store, info.id).await.map_err(engine)
+        };
+        let found = self.of_any(std::slice::from_ref(&info), ask).await?;
         let row = |(path, reason): &(Vec<u8>, _)| names::unreadable_row(path, *reason);
         Ok(Event::Unreadable { count: found.count, files: found.listed.iter().map(row).collect() })
     }
 
     pub async fn diff(&self, before: &str, after: &str, path: Option<&str>) -> Result<Event, Failure> {
-        let (before, after) = (self.find(before).await?, self.find(after).await?);
-        let both = |store: &&NamedStore| before.stores.contains(&store.name) && after.stores.contains(&store.name);
-        let store = self.stores.iter().find(both);
-        let store = store.ok_or_else(|| failure::new(FailureKind::NotFound, "no one store holds both snapshots"))?;
+        let both = [self.find(before).await?, self.find(after).await?];
+        self.of_any(&both, async |store| self.diff_at(store, &both, path).await).await
+    }
+
+    async fn diff_at(
+        &self,
+        store: &NamedStore,
+        [before, after]: &[SnapshotInfo; 2],
+        path: Option<&str>,
+    ) -> Result<Event, Failure> {
         let open = self.open_key();
         let view = self.view(&open, store).await?;
-        let (before, after) = (self.tree(&view, &before).await?, self.tree(&view, &after).await?);
+        let (before, after) = (self.tree(&view, before).await?, self.tree(&view, after).await?);
         let mut changes: Vec<DiffRow> = Vec::new();
         let mut visit = |difference: &backup_engine::Difference<'_>| add(&mut changes, names::diff_row(difference));
         let summary = backup_engine::diff(&view, (&before, &after), bytes(path), &mut visit).await.map_err(engine)?;
@@ -76,32 +112,38 @@ impl Verifier {
             Ok(error) => engine(error),
             Err(error) => failure::new(FailureKind::Misconfigured, error.to_string()),
         })?;
-        let (store, snapshots) = match snapshot {
-            Some(snapshot) => {
-                let info = self.find(snapshot).await?;
-                (self.store_for(&info, None)?, vec![info])
-            }
+        let snapshots = match snapshot {
+            Some(snapshot) => vec![self.find(snapshot).await?],
             None => self.fullest().await?,
         };
+        self.of_any(&snapshots, async |store| self.find_names_at(store, &snapshots, &wanted).await).await
+    }
+
+    async fn find_names_at(
+        &self,
+        store: &NamedStore,
+        snapshots: &[SnapshotInfo],
+        wanted: &backup_engine::Wanted,
+    ) -> Result<Event, Failure> {
         let open = self.open_key();
         let view = self.view(&open, store).await?;
         let mut trees = Vec::new();
-        for info in &snapshots {
+        for info in snapshots {
             trees.push(self.tree(&view, info).await?);
         }
         let mut entries: Vec<FoundRow> = Vec::new();
         let mut visit = |found: &backup_engine::Found<'_>| add(&mut entries, names::found_row(found, &trees));
-        backup_engine::find(&view, &trees, &wanted, &mut visit).await.map_err(engine)?;
+        backup_engine::find(&view, &trees, wanted, &mut visit).await.map_err(engine)?;
         Ok(Event::Found { entries })
     }
 
-    async fn fullest(&self) -> Result<(&NamedStore, Vec<SnapshotInfo>), Failure> {
+    /// All snapshots that the store with the most of them holds.
+    async fn fullest(&self) -> Result<Vec<SnapshotInfo>, Failure> {
         let heads = backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await.map_err(engine)?;
-        let holds =
-            |store: &NamedStore| heads.snapshots.iter().filter(|info| info.stores.contains(&store.name)).count();
-        let store = self.stores.iter().max_by_key(|store| holds(store));
-        let store = store.ok_or_else(|| failure::new(FailureKind::NotFound, "no store is set"))?;
-        let snapshots = heads.snapshots.iter().filter(|info| info.stores.contains(&store.name)).cloned().collect();
-        Ok((store, snapshots))
+        let held = |store: &NamedStore| {
+            let snapshots = heads.snapshots.iter().filter(|info| info.stores.contains(&store.name));
+            snapshots.cloned().collect::<Vec<_>>()
+        };
+        Ok(self.stores.iter().map(held).max_by_key(Vec::len).unwrap_or_default())
     }
 }

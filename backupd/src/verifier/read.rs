@@ -3,6 +3,7 @@
 use super::Verifier;
 use crate::clock::Stopwatch;
 use crate::failure;
+use crate::sources::is_original_damaged;
 use backup_engine::{ErrorKind, NamedStore, RestoreRequest, SnapshotInfo};
 use backupd_api::{DrillVerdict, Failure, FailureKind, RestoreDone, SnapshotRow, SnapshotState};
 use std::path::PathBuf;
@@ -87,7 +88,7 @@ impl Verifier {
             match self.restore_from(store, &info, request).await {
                 Ok(done) => return Ok(done),
                 Err(error)
-                    if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unreachable | ErrorKind::NotFound) =>
+                    if !matches!(error.kind(), ErrorKind::Misconfigured | ErrorKind::NoSpace | ErrorKind::Stopped) =>
                 {
                     log::error!(store = store.name.as_str(), reason:% = error; "restore.store-failed");
                     last = failure::from_engine(&error);
@@ -114,6 +115,8 @@ impl Verifier {
             bytes_fetched: outcome.bytes_fetched,
             duration_ms: watch.elapsed_ms(),
             skipped: outcome.attributes_refused,
+            partial: info.partial,
+            source_damaged: is_original_damaged(&self.env, &self.open_key(), store, info.id).await,
         })
     }
 }

@@ -114,6 +114,7 @@ impl Verifier {
         Ok(())
     }
 
+    /// What one store says. One that refuses, or cannot be asked, keeps nobody from hearing of the others.
     async fn verify_store(
         &self,
         store: &NamedStore,
@@ -125,42 +126,62 @@ impl Verifier {
         match backup_engine::verify(&self.env, &self.open_key(), store, request, &self.activity).await {
             Ok(mut outcome) => {
                 outcome.missing.retain(|object| !history.gaps.contains(object));
-                if read_data {
-                    self.verify_log(store, &mut outcome).await;
-                }
+                let reports = if read_data { self.verify_log(store, &mut outcome).await } else { 0 };
                 self.remember_verify(&store.name, outcome.missing.first(), outcome.corrupt.first());
                 for object in outcome.missing.iter().chain(&outcome.corrupt).take(DAMAGED_MAX) {
                     log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
                 }
                 // Nothing of it is damaged, and it holds nothing.
-                let empty = history.begun && outcome.snapshots == 0 && outcome.is_ok();
+                let empty = history.begun && outcome.snapshots == 0;
                 let row = row(&store.name, outcome, watch.elapsed_ms());
-                Ok(if empty { VerifyStore { condition: StoreCondition::Late, ..row } } else { row })
+                let reason = if empty {
+                    "it holds no snapshot, and other stores do".to_owned()
+                } else {
+                    format!("it lacks the newest reports ({reports} objects of the log): they are copied to it now")
+                };
+                let late = row.condition == StoreCondition::Ok && (empty || reports > 0);
+                let is_late = |row| VerifyStore { condition: StoreCondition::Late, reason: Some(reason), ..row };
+                Ok(if late { is_late(row) } else { row })
             }
-            Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Retry | ErrorKind::Busy) => {
-                log::warn!(store = store.name.as_str(), reason:% = error; "store.unreachable");
+            Err(error) if error.kind() == ErrorKind::Stopped => Err(failure::from_engine(&error.context(&store.name))),
+            Err(error) => {
+                log::warn!(store = store.name.as_str(), reason:% = error; "store.not-verified");
                 let silent = row(&store.name, VerifyOutcome::default(), watch.elapsed_ms());
-                Ok(VerifyStore { condition: StoreCondition::Unreachable, ..silent })
+                let damaged = error.kind() == ErrorKind::Damaged;
+                let condition = if damaged { StoreCondition::Corrupt } else { StoreCondition::Unreachable };
+                Ok(VerifyStore { condition, reason: Some(error.to_string()), ..silent })
             }
-            Err(error) => Err(failure::from_engine(&error.context(&store.name))),
         }
     }
 
-    /// The log of reports in a store: every object against its name or signature, and whether all of it is there.
-    async fn verify_log(&self, store: &NamedStore, outcome: &mut VerifyOutcome) {
+    /// The log of reports in a store: every object against its name or signature, and whether all of it is there. Answers how
+    /// many objects it lacks because it did not answer when they were written: those, it gets at once.
+    async fn verify_log(&self, store: &NamedStore, outcome: &mut VerifyOutcome) -> usize {
         let key = self.signer.public_key();
-        let Ok(objects) = log_objects(store, &key, &self.origin).await else { return };
+        let Ok(objects) = log_objects(store, &key, &self.origin).await else { return 0 };
         outcome.objects += objects.len() as u64;
         outcome.bytes_read += objects.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
         outcome.corrupt.extend(backup_report::damaged(&objects, &key, &self.origin));
         let held = objects.iter().filter(|(_, bytes)| !bytes.is_empty());
         let held: BTreeSet<&str> = held.map(|(name, _)| name.as_str()).collect();
-        if let Ok(guard) = self.open_log().await
-            && let Some(missing) = guard.as_ref().and_then(|log| log.objects_missing(|name| held.contains(name)).ok())
-        {
-            // What is lost in the log itself is missed in no store.
-            outcome.missing.extend(missing.into_iter().filter(|(_, bytes)| !bytes.is_empty()).map(|(name, _)| name));
+        let holds = |name: &str| held.contains(name);
+        let (missing, late) = {
+            let Ok(guard) = self.open_log().await else { return 0 };
+            let Some(log) = guard.as_ref() else { return 0 };
+            let Ok(missing) = log.objects_missing(holds) else { return 0 };
+            (missing, log.is_behind(holds))
+        };
+        // What is lost in the log itself is missed in no store.
+        let missing: Vec<String> =
+            missing.into_iter().filter(|(_, bytes)| !bytes.is_empty()).map(|(name, _)| name).collect();
+        if !late {
+            outcome.missing.extend(missing);
+            return 0;
         }
+        if let Err(failure) = self.heal_log(store).await {
+            log::warn!(store = store.name.as_str(), reason = failure.message.as_str(); "log.not-healed");
+        }
+        missing.len()
     }
 
     /// Keeps what the last look at a store found.
@@ -225,6 +246,7 @@ pub fn row(store: &str, outcome: VerifyOutcome, duration_ms: u64) -> VerifyStore
         objects: outcome.objects,
         bytes_read: outcome.bytes_read,
         condition,
+        reason: None,
         damaged,
         duration_ms,
     }

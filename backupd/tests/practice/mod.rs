@@ -21,6 +21,8 @@ pub enum Fault {
     None,
     Stuck,
     Lost,
+    /// It hangs up as soon as it has handed over the copy: it may take files of it away while they are read.
+    Gone,
     /// Its records are damaged, and it says so.
     Damaged,
     /// Asked whether its records go on from an earlier snapshot, it says no. Otherwise it is of a release that knows no such
@@ -185,6 +187,10 @@ fn emr(stream: std::os::unix::net::UnixStream, fault: &Mutex<Fault>, data: &Path
                     std::thread::park();
                 },
                 Fault::Lost => return,
+                Fault::Gone => {
+                    let _ = out.write_all(format!("{}\n", quiesced(data, &[], None)).as_bytes());
+                    return;
+                }
                 Fault::None => quiesced(data, &[], None),
                 Fault::Damaged => quiesced(data, &["audit-chain"], None),
                 Fault::SetBack => quiesced(data, &[], ask.get("follows").map(|_| false)),

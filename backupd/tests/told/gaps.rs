@@ -120,11 +120,19 @@ fn what_was_looked_into_is_missed_by_maintenance_no_longer_and_what_goes_later_i
     assert_eq!(healed(&p), (Some(1), vec!["missing".to_owned(); 2]));
     let subject = gaps(&p).into_iter().next().unwrap();
     let (serve_at, maintain_at) = (format!("unix:{}", p.at("s")), format!("unix:{}", p.at("m")));
-    let looked =
-        || p.output(&["looked-into", &subject, "--serve", &serve_at, "--maintain", &maintain_at]).status.code();
-    assert_eq!(looked(), Some(0));
+    let looked = |subject: &str| {
+        p.output(&["looked-into", subject, "--serve", &serve_at, "--maintain", &maintain_at]).status.code()
+    };
+    let (before, _number) = subject.rsplit_once('/').unwrap();
+    let chain = before.strip_prefix("emr/").unwrap();
+    for nobody in [format!("other/{chain}/2"), format!("{before}/1-99"), format!("{before}/3"), "no/such/1".to_owned()]
+    {
+        assert_eq!(looked(&nobody), Some(1), "no alert has this name");
+    }
+    assert_eq!((gaps(&p).len(), healed(&p).0), (1, Some(1)), "nothing was let off");
+    assert_eq!(looked(&subject), Some(0));
     assert_eq!((gaps(&p), healed(&p)), (BTreeSet::new(), (Some(0), vec!["ok".to_owned(); 2])));
-    assert_eq!(looked(), Some(1), "nobody misses that any more");
+    assert_eq!(looked(&subject), Some(0), "it is closed: whoever says it once more is not mistaken");
     serve.stop();
     take_out(&p, 4);
     let _serve = p.start("serve");

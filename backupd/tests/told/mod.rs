@@ -4,6 +4,7 @@
 mod gaps;
 mod keyring;
 mod unknown;
+mod whole;
 
 use crate::practice::{self, Fault, Practice, wait_until};
 use serde_json::Value;

@@ -66,7 +66,9 @@ fn a_source_that_the_disk_cannot_read_makes_the_snapshot_partial() -> Result<()>
     ensure!(listed.matches("input-output").count() == 2 && listed.contains("scan.bin"), "{listed}");
     fails(place.backupd(&["restore", "--into", "/nonexistent"]), 1, &["no whole snapshot"])?;
     // Everything else is there, and with a disk that reads, so is this; nothing was remembered wrongly.
-    let rest = restored(&place, "broken")?;
+    let rest = place.path("back-broken");
+    let told = place.backupd(&["restore", "--tag", "broken", "--into", rest.to_str().context("path")?]).output()?;
+    ensure!(told.status.code() == Some(3) && said(&told).contains("PARTIAL"), "what it lacks is told: {}", said(&told));
     ensure!(!rest.join("scan.bin").exists() && rest.join("letters/2026/letter-7.txt").exists());
     let before = describe(&place.source(), true)?;
     let well = place.snapshot("well")?;

@@ -50,6 +50,10 @@ fn a_rotten_document_is_named_in_the_emr_and_blamed_on_no_store() -> Result<()> 
     let lines = String::from_utf8(taken.stdout)?;
     let taken: Value = serde_json::from_str(lines.lines().last().context("an event")?)?;
     ensure!(taken["partial"] == false && taken["source_damaged"] == true, "{taken}");
+    let into = clinic.dir.join("back");
+    let back = clinic.backupd_output(&["restore", "--into", into.to_str().context("a path")?])?;
+    let told = String::from_utf8_lossy(&back.stdout);
+    ensure!(back.status.code() == Some(3) && told.contains("\"source_damaged\":true"), "{back:?}");
     let done = drill(&clinic, "two")?;
     ensure!(done["verdict"] == "inconclusive", "{done}");
     let not_passed = done["not_passed"].to_string();

@@ -233,8 +233,16 @@ fn translate(error: object_store::Error, what: &str) -> Error {
     use object_store::Error as E;
     const NOT_LET_IN: &str = "is refused: check the access key and its policy";
     let (kind, what_is) = match &error {
+        // Not one object is missing, and none is known to be.
+        _ if says(&error, &NO_BUCKET) => {
+            (ErrorKind::Unreachable, "cannot be asked for: the store has no such bucket or container: check its name")
+        }
         E::NotFound { .. } => (ErrorKind::NotFound, "is not there"),
         _ if says(&error, &EXPIRED) => (ErrorKind::Denied, "is refused: the credentials have expired"),
+        _ if says(&error, &ARCHIVED) => (
+            ErrorKind::Denied,
+            "was moved to an archive tier, from where nothing is read at once: take out the lifecycle rule",
+        ),
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => (ErrorKind::Denied, NOT_LET_IN),
         E::AlreadyExists { .. } | E::Precondition { .. } => (ErrorKind::Fenced, "exists already"),
         E::NotSupported { .. }
@@ -264,6 +272,9 @@ const SHORTER: [&str; 4] = [
     "Received non-partial response when range requested",
 ];
 
+const ARCHIVED: [&str; 2] = ["InvalidObjectState", "BlobArchived"];
+/// As S3, Azure and Google say it.
+const NO_BUCKET: [&str; 3] = ["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"];
 const EXPIRED: [&str; 2] = ["ExpiredToken", "RequestExpired"];
 const BUSY: [&str; 4] = ["status code: 429", "status code: 503", "SlowDown", "ServerBusy"];
 

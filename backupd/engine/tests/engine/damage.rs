@@ -163,6 +163,20 @@ async fn damage_of_any_object_but_the_keyring_blocks_no_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_heads_is_no_empty_store() {
+    let practice = Practice::new(1).await;
+    let look =
+        || verify(&practice.env, &practice.made.open, &practice.stores[0], VerifyRequest::default(), &NoProgress);
+    assert!(look().await.unwrap().is_ok(), "nothing was ever taken");
+    fill(&practice.source());
+    practice.snapshot().await;
+    assert!(look().await.unwrap().is_ok());
+    fs::remove_dir_all(practice.dir.path().join("store-0/heads")).unwrap();
+    let found = look().await.unwrap();
+    assert!(found.missing.iter().any(|name| name.starts_with("heads/")), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damage_is_healed_from_another_store_and_then_forgotten() {
     let practice = Practice::new(2).await;
     fill(&practice.source());

@@ -207,6 +207,7 @@ async fn a_seeded_run_replays_exactly() {
             facts: None,
             quorum: 1,
             incomplete: false,
+            lease: backup_engine::SourceLease::default(),
             state_dir: None,
             stop: backup_engine::Stop::default(),
         };

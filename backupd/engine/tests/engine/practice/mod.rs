@@ -3,7 +3,7 @@
 
 use backup_engine::{
     Env, InitOptions, Initialized, NamedStore, NoProgress, Part, PartKind, RestoreRequest, SnapshotId, SnapshotOutcome,
-    SnapshotRequest, Stop, StoreLocation, init, restore, snapshot,
+    SnapshotRequest, SourceLease, Stop, StoreLocation, init, restore, snapshot,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,6 +55,7 @@ impl Practice {
             facts: Some(b"facts-of-the-test".to_vec()),
             quorum,
             incomplete: false,
+            lease: SourceLease::default(),
             state_dir: Some(self.state()),
             stop: Stop::default(),
         }
