@@ -150,9 +150,9 @@ impl Verifier {
             let subject = Some(store.name.clone());
             alerts.push(Alert { kind: AlertKind::DrillFailed, severity, subject, since_unix_ms: last.at_unix_ms });
         }
-        let log_size = self.open_log().await?.as_ref().map_or(0, backup_report::Log::size);
+        let log_size = self.reports.open().await?.as_ref().map_or(0, backup_report::Log::size);
         Ok(VerifierStatus {
-            key_fingerprint: self.signer.public_key().fingerprint().to_string(),
+            key_fingerprint: self.reports.key().fingerprint().to_string(),
             log_size,
             running: self.activity.now(),
             same_host_as_writer: self.settings.same_host_as_writer,

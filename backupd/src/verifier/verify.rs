@@ -3,14 +3,12 @@
 use super::Verifier;
 use crate::clock::Stopwatch;
 use crate::failure;
-use crate::serve::log_objects;
 use backup_engine::{ErrorKind, NamedStore, VerifyOutcome, VerifyRequest};
 use backupd_api::{
     Alert, AlertKind, Client, DrillVerdict, Event, Failure, FailureKind, Request, Severity, StoreCondition, VerifyDone,
     VerifyStore,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// Ids of damaged objects in one answer; a destroyed store would name every one it ever held.
 const DAMAGED_MAX: usize = 1000;
@@ -78,7 +76,7 @@ impl Verifier {
     /// the log of reports: `serve`, which holds no read key, looks and heals.
     pub(super) async fn have_healed(&self, store: &str) {
         let Some(named) = self.store(store) else { return };
-        if let Err(failure) = self.heal_log(named).await {
+        if let Err(failure) = self.reports.heal(named).await {
             log::warn!(store = store, reason = failure.message.as_str(); "log.not-healed");
         }
         let Some(endpoint) = self.settings.serve() else { return };
@@ -146,21 +144,13 @@ impl Verifier {
         }
     }
 
-    /// The log of reports in a store: every object against its name or signature, and whether all of it is there.
+    /// The log of reports in a store, beside the snapshots.
     async fn verify_log(&self, store: &NamedStore, outcome: &mut VerifyOutcome) {
-        let key = self.signer.public_key();
-        let Ok(objects) = log_objects(store, &key, &self.origin).await else { return };
-        outcome.objects += objects.len() as u64;
-        outcome.bytes_read += objects.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-        outcome.corrupt.extend(backup_report::damaged(&objects, &key, &self.origin));
-        let held = objects.iter().filter(|(_, bytes)| !bytes.is_empty());
-        let held: BTreeSet<&str> = held.map(|(name, _)| name.as_str()).collect();
-        if let Ok(guard) = self.open_log().await
-            && let Some(missing) = guard.as_ref().and_then(|log| log.objects_missing(|name| held.contains(name)).ok())
-        {
-            // What is lost in the log itself is missed in no store.
-            outcome.missing.extend(missing.into_iter().filter(|(_, bytes)| !bytes.is_empty()).map(|(name, _)| name));
-        }
+        let Ok(seen) = self.reports.look(store).await else { return };
+        outcome.objects += seen.objects;
+        outcome.bytes_read += seen.bytes;
+        outcome.corrupt.extend(seen.corrupt);
+        outcome.missing.extend(seen.missing);
     }
 
     /// Keeps what the last look at a store found.
