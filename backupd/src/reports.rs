@@ -247,13 +247,14 @@ impl Reports {
             log.objects_missing(|_| false).map_err(|e| failure::new(FailureKind::Damaged, e.to_string()))?;
         wanted.extend(self.signatures(log));
         // Of the older checkpoints those that are there are wanted whole.
-        wanted.extend(objects.iter().filter_map(|(name, _)| {
-            let whole = log.checkpoint_object(name, &self.signer)?;
-            log.other_histories(&objects, &self.signer).is_empty().then(|| (name.clone(), whole))
-        }));
+        let checkpoint = |(name, _): &(String, _)| Some((name.clone(), log.checkpoint_object(name, &self.signer)?));
+        wanted.extend(objects.iter().filter_map(checkpoint));
+        // What tells of another history is evidence.
+        let others = log.other_histories(&objects, &self.signer);
         let held: BTreeMap<&str, &[u8]> =
             objects.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
-        wanted.retain(|(name, bytes)| held.get(name.as_str()) != Some(&bytes.as_slice()));
+        let is_held = |name: &str, bytes: &[u8]| held.get(name) == Some(&bytes);
+        wanted.retain(|(name, bytes)| !is_held(name, bytes) && !others.contains(&name.as_str()));
         for (name, bytes) in wanted.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
             backup_engine::put_over_damage(store, &name, Bytes::from(bytes)).await.map_err(|e| failed(&e))?;
             log::info!(store = store.name.as_str(), object = name.as_str(); "log.object-healed");

@@ -38,7 +38,7 @@ impl Verifier {
     pub async fn ls(&self, snapshot: &str, path: Option<&str>, depth: Option<u32>) -> Result<Vec<LsRow>, Failure> {
         let info = self.find(snapshot).await?;
         let open = self.open_key();
-        let view = self.view(&open, self.store_for(&info, None)?).await?;
+        let view = self.view(&open, self.store_for(&info)?).await?;
         let tree = self.tree(&view, &info).await?;
         let depth = depth.map_or(usize::MAX, |depth| depth as usize);
         let mut rows = Vec::new();
@@ -50,7 +50,7 @@ impl Verifier {
 
     pub async fn unreadable(&self, snapshot: &str) -> Result<Event, Failure> {
         let info = self.find(snapshot).await?;
-        let store = self.store_for(&info, None)?;
+        let store = self.store_for(&info)?;
         let found = backup_engine::unreadable(&self.env, &self.open_key(), store, info.id).await.map_err(engine)?;
         let row = |(path, reason): &(Vec<u8>, _)| names::unreadable_row(path, *reason);
         Ok(Event::Unreadable { count: found.count, files: found.listed.iter().map(row).collect() })
@@ -79,7 +79,7 @@ impl Verifier {
         let (store, snapshots) = match snapshot {
             Some(snapshot) => {
                 let info = self.find(snapshot).await?;
-                (self.store_for(&info, None)?, vec![info])
+                (self.store_for(&info)?, vec![info])
             }
             None => self.fullest().await?,
         };
