@@ -1,6 +1,5 @@
-//! The engine's and the sources' errors as the messages tell them.
+//! The engine's errors as the messages tell them.
 
-use crate::sources::SourceError;
 use backup_engine::ErrorKind;
 use backupd_api::{Failure, FailureKind};
 
@@ -19,15 +18,6 @@ fn kind(kind: ErrorKind) -> FailureKind {
         ErrorKind::NotFound => FailureKind::NotFound,
         ErrorKind::NoSpace => FailureKind::NoSpace,
     }
-}
-
-pub fn from_source(error: &SourceError) -> Failure {
-    let kind = match error {
-        error if error.no_room() => FailureKind::NoSpace,
-        SourceError::Folder { .. } => FailureKind::Misconfigured,
-        _ => FailureKind::Retry,
-    };
-    Failure { kind, message: error.to_string() }
 }
 
 pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {

@@ -11,7 +11,6 @@ macro_rules! say {
 mod cli;
 mod clock;
 mod disk;
-mod failure;
 mod jobs;
 mod listen;
 mod lock;
@@ -28,6 +27,8 @@ mod settings;
 mod sources;
 mod stores;
 mod verifier;
+
+use backupd::{course, failure, reports};
 
 fn main() -> std::process::ExitCode {
     cli::run()

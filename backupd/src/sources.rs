@@ -1,10 +1,12 @@
 //! Sources: what is backed up, at one consistent point, with the facts that were true there.
 
+use crate::failure;
 use crate::settings::{Source, SourceKind};
 use appliance_api::{
     AuditHead, Client, ClientError, Damaged, Facts, GoldenKey, GoldenQuery, Refusal, Request, Response,
 };
 use backup_engine::{Env, NamedStore, OpenKey, Part, PartKind, SnapshotId, SourceLease};
+use backupd_api::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,6 +78,16 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// As the messages tell it.
+    pub fn failure(&self) -> Failure {
+        let kind = match self {
+            error if error.no_room() => FailureKind::NoSpace,
+            Self::Folder { .. } => FailureKind::Misconfigured,
+            _ => FailureKind::Retry,
+        };
+        failure::new(kind, self.to_string())
+    }
+
     /// It answered, and said that its data cannot be read.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Appliance { error: ClientError::Refused(Refusal::Data), .. })

@@ -1,8 +1,8 @@
 //! From settings to open stores, and what is known of each.
 
 use crate::settings::{AzureAccessFile, StoreKind, StoreSetting};
-use backup_engine::store::RenewStore;
 use backup_engine::store::versions::VersionedStore;
+use backup_engine::store::{AsOfStore, RenewStore};
 use backup_engine::{
     AzureAccess, Env, ErrorKind, LockWish, Loss, NamedMaintenanceStore, NamedStore, Protection, SnapshotInfo,
     StoreLimits, StoreLocation,
@@ -43,6 +43,13 @@ pub fn locks(setting: &StoreSetting) -> backup_engine::Result<Option<Locking>> {
     let Some(versions) = location(setting)?.open_versions(limits(setting))? else { return Ok(None) };
     // Half of the time is left for runs that fail.
     Ok(Some(Locking { store: open(setting)?, versions, wish: LockWish { rule, slack_ms: rule.ms / 2 } }))
+}
+
+/// The store as it was at a time, for reading; `None`: it keeps no versions that could be asked for.
+pub async fn as_of(setting: &StoreSetting, unix_ms: i64) -> backup_engine::Result<Option<NamedStore>> {
+    let Some(versions) = location(setting)?.open_versions(limits(setting))? else { return Ok(None) };
+    let past = AsOfStore::open(versions, unix_ms).await.map_err(|e| e.context(format!("store {}", setting.name)))?;
+    Ok(Some(NamedStore::new(setting.name.clone(), Arc::new(past), setting.counts())))
 }
 
 /// What whoever has these credentials can do to what the store holds.

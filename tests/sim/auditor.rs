@@ -1,6 +1,6 @@
 //! Knows the truth: what each source held when a snapshot was begun, what each store was given, what people agreed to
-//! delete. Its invariants are I1 to I6 and I8 to I11 of the reliability plan; I7 and I12 belong to reports and drills, I13
-//! to the frozen repositories.
+//! delete. Its invariants are I1 to I6 and I8 to I11 of the reliability plan. I7 is `reports.rs`, I12 `drill.rs`, I13
+//! `second_reader.rs` and the frozen repositories of `tests/golden.rs`.
 
 use crate::faults::Fault;
 use crate::shelf::{Direct, Keeping, Shelf};

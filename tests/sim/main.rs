@@ -2,16 +2,21 @@
 //! heals and extends locks, a pruner, and three to five stores, in which whatever the catalog of faults knows goes wrong,
 //! and an auditor who knows the truth. Time is virtual, chance comes from the seed, so a failure prints its seed and replays.
 //!
-//! `HOLDFAST_SIM_SEEDS` (90): how many seeds; `HOLDFAST_SIM_FIRST` (0): the first one; `HOLDFAST_SIM_SEED`: this one alone,
+//! `HOLDFAST_SIM_SEEDS` (500): how many seeds; `HOLDFAST_SIM_FIRST` (0): the first one; `HOLDFAST_SIM_SEED`: this one alone,
 //! with every event printed.
 
 mod auditor;
 mod byzantine;
+mod drill;
 mod faults;
 mod locks;
 mod machine;
+mod reports;
 mod rng;
+#[path = "../../backupd/report/tests/sample/mod.rs"]
+mod sample;
 mod scenario;
+mod second_reader;
 mod shelf;
 mod source;
 mod upkeep;
@@ -24,7 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const SEEDS: u64 = 90;
+const SEEDS: u64 = 500;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -53,39 +58,46 @@ impl Sum {
 /// So many failures are enough for one run.
 const FAILURES_SHOWN: u64 = 20;
 
-/// Runs seeds on as many threads as the machine has; each seed on one.
-fn run_all(seeds: std::ops::Range<u64>) -> Sum {
-    let (next, failed, end) = (AtomicU64::new(seeds.start), AtomicU64::new(0), seeds.end);
-    let sum: Mutex<Sum> = Mutex::default();
+/// Does something for each seed, on as many threads as the machine has; each seed on one. In the order in which they ended.
+fn each<T: Send>(seeds: std::ops::Range<u64>, run: impl Fn(u64) -> T + Sync) -> Vec<(u64, T)> {
+    let (next, ran) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
-                        return;
-                    }
-                    if failed.load(Ordering::Relaxed) >= FAILURES_SHOWN {
-                        return;
-                    }
-                    let ran = std::panic::catch_unwind(|| run(seed, false));
-                    let mut sum = sum.lock().expect("no thread panics with it");
-                    match ran {
-                        Ok(Ok(told)) => sum.add(told),
-                        ran => {
-                            let what =
-                                ran.map_or_else(|_| Some("panicked".to_owned()), Result::err).unwrap_or_default();
-                            failed.fetch_add(1, Ordering::Relaxed);
-                            eprintln!("seed {seed}: {what}");
-                            sum.failures.push(format!("seed {seed}: {what}"));
-                        }
-                    }
-                }
-            });
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let done = run(seed);
+            ran.lock().expect("no thread panics with it").push((seed, done));
         }
-    });
-    sum.into_inner().expect("no thread panics with it")
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    ran.into_inner().expect("no thread panics with it")
+}
+
+fn run_all(seeds: std::ops::Range<u64>) -> Sum {
+    let failed = AtomicU64::new(0);
+    let one = |seed| {
+        if failed.load(Ordering::Relaxed) >= FAILURES_SHOWN {
+            return None;
+        }
+        let ran = std::panic::catch_unwind(|| run(seed, false)).unwrap_or_else(|_| Err("panicked".to_owned()));
+        if let Err(what) = &ran {
+            failed.fetch_add(1, Ordering::Relaxed);
+            eprintln!("seed {seed}: {what}");
+        }
+        Some(ran)
+    };
+    let mut sum = Sum::default();
+    for (seed, ran) in each(seeds, one) {
+        match ran {
+            Some(Ok(told)) => sum.add(told),
+            Some(Err(what)) => sum.failures.push(format!("seed {seed}: {what}")),
+            None => {}
+        }
+    }
+    sum
 }
 
 #[test]

@@ -37,15 +37,21 @@ pub fn run(seed: u64, loud: bool) -> Verdict<Told> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let told = runtime.block_on(async {
-        let world = World::new(seed, loud);
-        let scene = Scene::new(seed, &world).await?;
-        scene.play().await?;
-        let (counts, trace) = world.end();
+        let scene = played(seed, loud).await?;
+        let (counts, trace) = scene.world.end();
         let (snapshots, spooled) = (scene.taken.load(Ordering::Relaxed), scene.spooled.load(Ordering::Relaxed));
         Ok(Told { counts, trace, snapshots, spooled, pruned: scene.upkeep.pruned() })
     });
     runtime.shutdown_background();
     told
+}
+
+/// A practice at the end of its run.
+pub async fn played(seed: u64, loud: bool) -> Verdict<Scene> {
+    let world = World::new(seed, loud);
+    let scene = Scene::new(seed, &world).await?;
+    scene.play().await?;
+    Ok(scene)
 }
 
 pub struct Scene {
@@ -56,7 +62,7 @@ pub struct Scene {
     machines: Mutex<Vec<Arc<Machine>>>,
     pub upkeep: Upkeep,
     quorum: u32,
-    paper: PaperKey,
+    pub paper: PaperKey,
     tags: AtomicU64,
     taken: AtomicU64,
     spooled: AtomicU64,
@@ -68,7 +74,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Stores of a run: one is safe, some keep versions or refuse changes, some have a clock that is a day off.
-fn shelves(world: &Arc<World>) -> Vec<Arc<Shelf>> {
+pub fn shelves(world: &Arc<World>) -> Vec<Arc<Shelf>> {
     let stores = world.with_rng(|rng| rng.within(3..6)) as usize;
     let safe = world.below(stores as u64) as usize;
     let shelf = |at: usize| {

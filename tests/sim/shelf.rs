@@ -75,6 +75,8 @@ struct Inner {
     changes: u64,
     /// What no store would let happen, and somebody tried.
     outrage: Option<String>,
+    /// Every checkpoint of the log of reports that ever came.
+    checkpoints: BTreeSet<Bytes>,
 }
 
 impl Inner {
@@ -118,6 +120,9 @@ impl Shelf {
             let number = inner.next_number();
             let bytes = Some(bytes.clone());
             inner.versions.push(Version { name: name.to_owned(), number, bytes, written_unix_ms: now, lock });
+        }
+        if name.starts_with("log/checkpoint-") {
+            inner.checkpoints.insert(bytes.clone());
         }
         inner.changes += u64::from(inner.objects.get(name).is_some_and(|there| *there != bytes));
         inner.came.insert(name.to_owned(), now);
@@ -323,6 +328,11 @@ impl Shelf {
         self.inner().damaged
     }
 
+    /// Every checkpoint of the log of reports that this store ever showed.
+    pub fn checkpoints(&self) -> BTreeSet<Bytes> {
+        self.inner().checkpoints.clone()
+    }
+
     pub fn end_day(&self) {
         let mut inner = self.inner();
         let today = inner.objects.clone();
@@ -354,6 +364,11 @@ impl Shelf {
 
     pub fn ail(&self, condition: Option<(Fault, u64)>) {
         self.inner().condition = condition;
+    }
+
+    /// Whether something ails the store that lasts.
+    pub fn ails(&self) -> bool {
+        self.inner().condition.is_some()
     }
 
     /// What ails the store at this request.

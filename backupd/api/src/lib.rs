@@ -49,6 +49,11 @@ pub enum Request {
     // both
     Snapshots,
     // verifier
+    /// What the stores with versions held at a time, past overwrites and deletions; `None`: all of these stores.
+    SnapshotsAsOf {
+        unix_ms: i64,
+        store: Option<String>,
+    },
     Ls {
         snapshot: String,
         path: Option<String>,
@@ -76,6 +81,9 @@ pub enum Request {
         paths: Vec<String>,
         /// Whether what differs in the target may be written over.
         overwrite: bool,
+        /// From stores with versions as they were then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        as_of_unix_ms: Option<i64>,
     },
     /// One file of the EMR's records as they were, for the EMR to look at and no longer there when it has been sent. Only
     /// over the verifier's Unix socket.

@@ -116,7 +116,14 @@ pub(crate) async fn run<'f, J: Send + 'f, T: Send + 'static, W: Worker<T> + 'sta
         env.blocking(move || serve(&taken, &*make))
     });
     let feed = async move {
-        while let Some((share, job)) = ahead.next().await {
+        loop {
+            let next = tokio::select! {
+                biased;
+                // Workers that ended leave what was handed to them, and its part of the window: there may be no room ever again.
+                () = jobs.closed() => break,
+                next = ahead.next() => next,
+            };
+            let Some((share, job)) = next else { break };
             if jobs.capacity() > 0 {
                 ahead.widen();
             }
@@ -184,4 +191,36 @@ pub(crate) async fn split<W: 'static>(
 /// An error that a worker met on a damaged or absent object, as opposed to one that ends everything.
 pub(crate) fn is_loss(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use std::time::Duration;
+
+    /// Fails, some time after it was given something to do.
+    struct Failing;
+
+    impl Worker<()> for Failing {
+        fn work(&mut self, (): ()) -> Result<()> {
+            std::thread::park_timeout(Duration::from_millis(100));
+            Err(Error::new(ErrorKind::Damaged, "as it is meant to be"))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn when_every_worker_has_failed_nobody_waits_for_room() {
+        let env = Env::real();
+        let workers = env.workers();
+        let window = Window { requests_max: 64, bytes_max: (workers + 2) * UNIT_BYTES };
+        // Each worker has one, one lies between, and the last one wants all of the window.
+        let sizes = std::iter::repeat_n(UNIT_BYTES, workers + 1).chain([window.bytes_max]);
+        let ahead = Ahead::new(window, sizes.map(|bytes| (bytes, ())), |()| async { Ok(()) }.boxed()).all_at_once();
+        let make = Arc::new(|| Ok(Failing));
+        let mut seen = || ();
+        let ran = run(&env, ahead, make, &mut seen);
+        let ended = tokio::time::timeout(Duration::from_secs(60), ran).await.expect("it waits for ever");
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Damaged);
+    }
 }

@@ -79,7 +79,15 @@ impl Lane {
     pub(crate) async fn drained(&self) -> Result<()> {
         let (done, finished) = oneshot::channel();
         let asked = self.queue.send(Command::Drained(done)).await.is_ok();
-        if !asked || finished.await.is_err() {
+        let answered = async {
+            tokio::select! {
+                biased;
+                answer = finished => answer.is_ok(),
+                // What was queued in the moment in which sending ended is neither answered nor dropped while this end is held.
+                () = self.queue.closed() => false,
+            }
+        };
+        if !asked || !answered.await {
             let error = self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).take();
             return Err(error.unwrap_or_else(|| Error::new(ErrorKind::Retry, "sending to the store ended early")));
         }

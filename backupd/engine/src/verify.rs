@@ -114,7 +114,7 @@ pub async fn verify(
     Ok(outcome)
 }
 
-/// Packs that may be gone: the newest order takes them out, or an index object that names them. A lock may keep an index
+/// Packs that may be gone: they count as absent, or the newest order takes out an index object that names them. A lock may keep an index
 /// object for long, and a writer that slept may have put one after its packs had gone.
 async fn excused(
     open: &OpenKey,
@@ -123,7 +123,7 @@ async fn excused(
     condemned: &Condemned,
 ) -> Result<BTreeSet<ObjectName>> {
     let going = condemned.going();
-    let mut packs: BTreeSet<ObjectName> = going.iter().filter(|name| name.starts_with(PACKS)).cloned().collect();
+    let mut packs: BTreeSet<ObjectName> = condemned.packs().iter().map(pack_name).collect();
     for name in listed.keys().filter(|name| name.starts_with(INDEXES) && going.contains(*name)) {
         match read_index(open, store, name).await {
             Ok(records) => packs.extend(records.iter().map(|record| pack_name(&record.name))),

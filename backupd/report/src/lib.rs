@@ -25,6 +25,7 @@ mod key;
 mod log;
 mod merkle;
 mod note;
+mod places;
 mod proof;
 mod render;
 mod report;

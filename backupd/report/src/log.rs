@@ -13,7 +13,7 @@
 //! (removed: it was never acknowledged), or a whole entry without checkpoint (its checkpoint is signed at the next
 //! open). An entry that a checkpoint covers is never removed: if it is gone or changed, opening fails and says so.
 //!
-//! Nothing is ever rewritten, and Ed25519 is deterministic, so one size has one checkpoint, and every object can be
+//! Nothing is ever rewritten but bytes that are no longer what their name says, and Ed25519 is deterministic, so one size has one checkpoint, and every object can be
 //! copied to a store under its name once.
 
 use crate::entry::{Entry, EntryError};
@@ -203,7 +203,7 @@ impl Log {
 
     /// Whether a store has all entries up to some one and none after it, as one has that did not answer for a time. One that has
     /// lost entries between others, or all of them, is not behind.
-    pub fn is_behind(&self, holds: impl Fn(&str) -> bool) -> bool {
+    pub fn is_ahead_of(&self, holds: impl Fn(&str) -> bool) -> bool {
         let held = (0..).zip(&self.leaves).map(|(index, leaf)| holds(&entry_object(index, leaf)));
         let mut held = held.skip_while(|held| *held).peekable();
         let begins = self.leaves.first().is_some_and(|leaf| holds(&entry_object(0, leaf)));
@@ -261,6 +261,53 @@ impl Log {
             write_once(dir, &checkpoint_file(*size), note)?;
         }
         Self::open(dir, origin, signer)
+    }
+
+    /// Whether a store's object of this name tells of entries that this log does not have: somebody else may have added
+    /// them, or the folder was set back. Nothing vouches for a name.
+    pub fn is_behind(&self, name: &str) -> bool {
+        match Object::of_name(name) {
+            Some(Object::Entry(index, _)) => index >= self.size(),
+            Some(Object::Checkpoint(size)) => size > self.size(),
+            None => false,
+        }
+    }
+
+    /// The names of those objects that show another history than this log, signed with the same key.
+    pub fn other_histories<'a>(&self, objects: &'a [(String, Vec<u8>)], signer: &ReportSigner) -> Vec<&'a str> {
+        let other = |(name, bytes): &&(String, Vec<u8>)| {
+            let Some(Object::Checkpoint(size)) = Object::of_name(name) else { return false };
+            let Ok(seen) = Checkpoint::verify_of(bytes, &signer.public_key(), &self.origin) else { return false };
+            let own = usize::try_from(size).ok().and_then(|size| self.head(size));
+            seen.size == size && own.is_some_and(|own| own != seen)
+        };
+        objects.iter().filter(other).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The bytes of a checkpoint of this log, by the name of its object: there is one for each size.
+    pub fn checkpoint_object(&self, name: &str, signer: &ReportSigner) -> Option<Vec<u8>> {
+        match Object::of_name(name)? {
+            Object::Checkpoint(size) if size > 0 => Some(self.head(usize::try_from(size).ok()?)?.sign(signer)),
+            _ => None,
+        }
+    }
+
+    /// The entries whose bytes in the folder are not, or no longer, what their name says.
+    pub fn unreadable(&self) -> Vec<u64> {
+        (0..self.size()).filter(|index| self.entry(*index).is_err()).collect()
+    }
+
+    /// Puts right in the folder what is not whole there and whole among the objects of stores.
+    pub fn mend(&self, objects: &[(String, Vec<u8>)]) -> Result<(), LogError> {
+        let unreadable = self.unreadable();
+        for (name, bytes) in objects {
+            let Some(Object::Entry(index, leaf)) = Object::of_name(name) else { continue };
+            let own = usize::try_from(index).ok().and_then(|i| self.leaves.get(i)) == Some(&leaf);
+            if own && unreadable.contains(&index) && leaf_hash(bytes) == leaf {
+                write(&self.dir.join(ENTRIES), &entry_file(index, &leaf), bytes)?;
+            }
+        }
+        Ok(())
     }
 
     /// The entries whose content is lost: their place in the history is proved all the same.
@@ -444,16 +491,19 @@ fn remove_temporaries(dir: &Path) -> io::Result<()> {
 
 /// Writes a file durably under a name that no file has yet.
 fn write_once(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    if dir.join(name).exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    write(dir, name, bytes)
+}
+
+/// Writes a file durably.
+fn write(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{TEMPORARY}{name}"));
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    let target = dir.join(name);
-    if target.exists() {
-        fs::remove_file(&temporary)?;
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    fs::rename(&temporary, &target)?;
+    fs::rename(&temporary, dir.join(name))?;
     sync_dir(dir)
 }
 

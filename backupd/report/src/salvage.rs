@@ -10,6 +10,7 @@ use crate::key::PublicKey;
 use crate::log::{LogError, Object};
 use crate::merkle::{Hash, leaf_hash, root_of};
 use crate::note::{Checkpoint, Origin};
+use crate::places::{Places, settle};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far a log went, as its objects in a store say.
@@ -48,8 +49,8 @@ pub(crate) struct Salvaged {
 
 #[derive(Default)]
 struct Found {
-    /// By place in the log and leaf hash; the bytes are empty where no store has them whole.
-    entries: BTreeMap<u64, BTreeMap<Hash, Vec<u8>>>,
+    /// The bytes are empty where no store has them whole.
+    entries: Places,
     checkpoints: BTreeMap<u64, (Checkpoint, Vec<u8>)>,
     /// How far any checkpoint reached, damaged ones too.
     reached: u64,
@@ -68,13 +69,8 @@ pub(crate) fn salvage(
         None => (0, None),
     };
     let gone = |index| LogError::Damaged { index, what: "a signed checkpoint covers it, but it is gone" };
-    let mut entries = Vec::new();
-    for index in 0..size {
-        let places = found.entries.get(&index).ok_or(gone(index))?;
-        // Of several, the checkpoint's root below decides; one with its bytes is the likely one.
-        let (leaf, bytes) = places.iter().max_by_key(|(_, bytes)| !bytes.is_empty()).ok_or(gone(index))?;
-        entries.push((*leaf, bytes.clone()));
-    }
+    let newest = found.checkpoints.last_key_value().map(|(size, (head, _))| (*size, head.root));
+    let mut entries = settle(&found.entries, &newest.into_iter().collect())?;
     let leaves: Vec<Hash> = entries.iter().map(|(leaf, _)| *leaf).collect();
     if found.checkpoints.get(&size).is_some_and(|(head, _)| root_of(&leaves) != head.root) {
         let what = "the signed checkpoint has another root than the entries";

@@ -6,6 +6,7 @@ use crate::key::PublicKey;
 use crate::log::{LogError, Object};
 use crate::merkle::{Hash, leaf_hash, root_of};
 use crate::note::{Checkpoint, Origin};
+use crate::places::{Places, settle};
 use std::collections::BTreeMap;
 
 /// A log rebuilt from objects, every byte of it checked.
@@ -26,29 +27,20 @@ impl View {
         key: &PublicKey,
         origin: &Origin,
     ) -> Result<Self, LogError> {
-        let (mut entries, mut checkpoints) = (Vec::new(), BTreeMap::new());
+        let (mut places, mut checkpoints) = (Places::new(), BTreeMap::new());
         for (name, bytes) in objects {
             match Object::of_name(&name) {
-                Some(Object::Entry(index, leaf)) => entries.push((index, leaf, bytes)),
+                Some(Object::Entry(index, leaf)) => drop(places.entry(index).or_default().insert(leaf, bytes)),
                 Some(Object::Checkpoint(size)) => drop(checkpoints.insert(size, bytes)),
                 None => {}
             }
         }
-        let covered = checkpoints.keys().next_back().copied().unwrap_or(0);
-        entries.retain(|(index, ..)| *index < covered);
-        entries.sort_unstable();
+        let mut heads = BTreeMap::new();
+        for (size, note) in &checkpoints {
+            heads.insert(*size, Checkpoint::verify_of(note, key, origin)?.root);
+        }
         let mut view = Self { leaves: Vec::new(), entries: Vec::new(), checkpoints };
-        for (index, leaf, bytes) in entries {
-            let expected = view.leaves.len() as u64;
-            if index < expected {
-                return Err(LogError::Damaged { index, what: "two entries stand at one place" });
-            }
-            if index > expected {
-                return Err(LogError::Damaged {
-                    index: expected,
-                    what: "a signed checkpoint covers it, but it is gone",
-                });
-            }
+        for (index, (leaf, bytes)) in (0..).zip(settle(&places, &heads)?) {
             // Without content: it was lost before the log was recovered, which the view's owner tells.
             if !bytes.is_empty() && leaf_hash(&bytes) != leaf {
                 return Err(LogError::Damaged { index, what: "its bytes are not those that its name says" });

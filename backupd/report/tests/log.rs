@@ -197,15 +197,15 @@ fn a_log_is_rebuilt_from_any_one_store() {
     assert_eq!(missing, log.objects_since(3).unwrap());
     assert_eq!(missing.len(), 4, "three entries and the newest checkpoint");
     assert!(missing.last().unwrap().0.starts_with("log/checkpoint-"), "the checkpoint comes last");
-    assert!(log.is_behind(|name| store.contains_key(name)), "it has the first ones and none of the rest");
+    assert!(log.is_ahead_of(|name| store.contains_key(name)), "it has the first ones and none of the rest");
     store.extend(missing);
-    assert!(!log.is_behind(|name| store.contains_key(name)));
+    assert!(!log.is_ahead_of(|name| store.contains_key(name)));
     let first = store.keys().find(|name| name.contains("entries/000000000000")).unwrap().clone();
     let second = store.keys().find(|name| name.contains("entries/000000000001")).unwrap().clone();
     for lost in [&first, &second] {
-        assert!(!log.is_behind(|name| name != lost && store.contains_key(name)), "what lay before others is lost");
+        assert!(!log.is_ahead_of(|name| name != lost && store.contains_key(name)), "what lay before others is lost");
     }
-    assert!(!log.is_behind(|_| false), "all of it is lost");
+    assert!(!log.is_ahead_of(|_| false), "all of it is lost");
     store.insert("heads/emr/0191dd00/17".into(), b"something else".to_vec());
 
     let again = TempDir::new().unwrap();

@@ -301,8 +301,8 @@ pub struct ListArgs {
     pub ask: Ask,
     #[command(flatten)]
     pub repo: Repo,
-    /// With --repo s3://: those that the store held then, past overwrites and deletions: 2026-11-25, `2026-11-25 14:30` (UTC), 12h
-    #[arg(long, value_name = "WHEN", requires = "repo")]
+    /// Those that S3 stores with versions held then, past overwrites and deletions: 2026-11-25, `2026-11-25 14:30` (UTC), 12h
+    #[arg(long, value_name = "WHEN")]
     pub as_of: Option<String>,
 }
 
@@ -429,8 +429,8 @@ pub struct RestoreArgs {
     pub repo: Repo,
     #[command(flatten)]
     pub which: Which,
-    /// With --repo s3://: from the store as it was then, past overwrites and deletions: 2026-11-25, `2026-11-25 14:30` (UTC), 12h
-    #[arg(long, value_name = "WHEN", requires = "repo")]
+    /// From an S3 store with versions as it was then, past overwrites and deletions: 2026-11-25, `2026-11-25 14:30` (UTC), 12h
+    #[arg(long, value_name = "WHEN")]
     pub as_of: Option<String>,
     /// From this store alone; otherwise from the first that gives it whole
     #[arg(long, value_name = "NAME")]

@@ -8,6 +8,7 @@ use super::bars::Bars;
 use super::failed::failure;
 use super::render::{self, Usage};
 use super::{EXIT_PARTIAL, listing, plan, standalone, views};
+use crate::clock;
 use crate::settings::{ClientSettings, Endpoints};
 use anyhow::{Context, bail};
 use backupd_api::{
@@ -94,7 +95,11 @@ pub async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
 
 pub async fn snapshots(args: ListArgs) -> anyhow::Result<ExitCode> {
     let daemon = if args.ask.endpoints()?.serve.is_some() { Daemon::Serve } else { Daemon::Verifier };
-    let Event::Snapshots { snapshots } = args.ask.request(daemon, &Request::Snapshots).await? else {
+    let (daemon, request) = match as_of(args.as_of.as_deref())? {
+        Some(unix_ms) => (Daemon::Verifier, Request::SnapshotsAsOf { unix_ms, store: None }),
+        None => (daemon, Request::Snapshots),
+    };
+    let Event::Snapshots { snapshots } = args.ask.request(daemon, &request).await? else {
         return Err(unexpected());
     };
     if !args.ask.json {
@@ -103,11 +108,19 @@ pub async fn snapshots(args: ListArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn as_of(time: Option<&str>) -> anyhow::Result<Option<i64>> {
+    time.map(|time| listing::time(time, clock::unix_ms())).transpose()
+}
+
 /// The id that a tag stands for: of the newest snapshot that carries it.
 async fn resolve(ask: &Ask, which: &Which) -> anyhow::Result<String> {
+    resolve_in(ask, which, &Request::Snapshots).await
+}
+
+async fn resolve_in(ask: &Ask, which: &Which, listing: &Request) -> anyhow::Result<String> {
     let Some(tag) = &which.tag else { return Ok(which.snapshot.clone()) };
     let quiet = Ask { json: false, ..ask.clone() };
-    let Event::Snapshots { snapshots } = quiet.request(Daemon::Verifier, &Request::Snapshots).await? else {
+    let Event::Snapshots { snapshots } = quiet.request(Daemon::Verifier, listing).await? else {
         return Err(unexpected());
     };
     newest_tagged(&snapshots, tag)
@@ -168,9 +181,15 @@ pub async fn find(args: FindArgs) -> anyhow::Result<ExitCode> {
 
 pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let into = listing::target(&args.into)?;
-    let snapshot = resolve(&args.ask, &args.which).await?;
+    let as_of_unix_ms = as_of(args.as_of.as_deref())?;
+    let listed = match as_of_unix_ms {
+        Some(unix_ms) => Request::SnapshotsAsOf { unix_ms, store: args.store.clone() },
+        None => Request::Snapshots,
+    };
+    let snapshot = resolve_in(&args.ask, &args.which, &listed).await?;
     let paths = args.paths.iter().map(|path| listing::text(path)).collect::<anyhow::Result<_>>()?;
-    let request = Request::Restore { snapshot, store: args.store, into, paths, overwrite: args.overwrite };
+    let (store, overwrite) = (args.store, args.overwrite);
+    let request = Request::Restore { snapshot, store, into, paths, overwrite, as_of_unix_ms };
     let Event::RestoreDone(done) = args.ask.request(Daemon::Verifier, &request).await? else {
         return Err(unexpected());
     };

@@ -73,7 +73,8 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
             }
         }
         Request::Snapshots => Event::Snapshots { snapshots: daemon.snapshot_rows() },
-        Request::Ls { .. }
+        Request::SnapshotsAsOf { .. }
+        | Request::Ls { .. }
         | Request::Unreadable { .. }
         | Request::Diff { .. }
         | Request::Find { .. }

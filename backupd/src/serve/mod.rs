@@ -17,7 +17,7 @@ mod snapshot;
 mod spool;
 mod view;
 
-pub use proofs::{LOG_PREFIX, drill_verdict, objects as log_objects};
+pub use proofs::drill_verdict;
 
 use crate::clock;
 use crate::jobs::Jobs;

@@ -2,15 +2,12 @@
 //! counts: a store cannot claim that it was proved.
 
 use super::Daemon;
+use crate::reports::{PREFIX, objects};
 use crate::stores::Proof;
 use crate::verifier::is_source_damaged;
-use backup_engine::{ErrorKind, NamedStore};
-use backup_report::{Entry, OpaqueId, Origin, PublicKey, Report, Verdict, View};
+use backup_report::{Entry, OpaqueId, Origin, Report, Verdict, View};
 use backupd_api::{DrillVerdict, StoreCondition};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Where the verifier's log lies in every store.
-pub const LOG_PREFIX: &str = "log/";
 
 impl Daemon {
     /// Which log the reports of this repository stand in.
@@ -26,7 +23,7 @@ impl Daemon {
         let Some(origin) = self.log_origin() else { return };
         let mut names = BTreeSet::new();
         for store in &self.stores {
-            names.extend(store.store.list(LOG_PREFIX).await.unwrap_or_default().into_iter().map(|o| o.name));
+            names.extend(store.store.list(PREFIX).await.unwrap_or_default().into_iter().map(|o| o.name));
         }
         if names_before.as_ref() == Some(&names) {
             return;
@@ -57,27 +54,6 @@ impl Daemon {
             }
         }
     }
-}
-
-/// Every object of the log in a store; of one that was damaged and healed, what is whole.
-pub async fn objects(
-    store: &NamedStore,
-    key: &PublicKey,
-    origin: &Origin,
-) -> backup_engine::Result<Vec<(String, Vec<u8>)>> {
-    let mut out = Vec::new();
-    for object in store.store.list(LOG_PREFIX).await? {
-        let bytes = match store.store.get(&object.name).await {
-            Ok(bytes) => bytes.to_vec(),
-            // What cannot be read stands there as bytes that match nothing.
-            Err(error) if error.kind() == ErrorKind::Damaged => b"damaged".to_vec(),
-            // It went between the listing and now.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        out.push((object.name, bytes));
-    }
-    Ok(backup_report::first_whole(out, key, origin))
 }
 
 pub fn drill_verdict(verdict: Verdict) -> DrillVerdict {

@@ -1,8 +1,9 @@
 //! Scrub: every object of every store against the hash in its name, without any key. What it finds is remembered.
 
+use super::Daemon;
 use super::schedule::SCRUB_JOB;
-use super::{Daemon, LOG_PREFIX, log_objects};
 use crate::clock;
+use crate::reports;
 use backup_engine::NamedStore;
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +85,7 @@ impl Daemon {
     /// unreachable elsewhere.
     async fn damaged_reports(&self, store: &NamedStore) -> Vec<String> {
         let (Some(key), Some(origin)) = (&self.report_key, self.log_origin()) else { return Vec::new() };
-        match log_objects(store, key, &origin).await {
+        match reports::objects(store, key, &origin).await {
             Ok(objects) => backup_report::damaged(&objects, key, &origin),
             Err(_) => Vec::new(),
         }
@@ -96,7 +97,7 @@ impl Daemon {
         for store in &self.stores {
             let damaged = self.view().stores.get(&store.name).and_then(|seen| seen.damaged_object().cloned());
             let Some(object) = damaged else { continue };
-            let whole = match object.starts_with(LOG_PREFIX) {
+            let whole = match object.starts_with(reports::PREFIX) {
                 true => !self.damaged_reports(store).await.contains(&object),
                 false => backup_engine::is_whole(store, &object).await.unwrap_or(false),
             };

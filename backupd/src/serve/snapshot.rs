@@ -45,7 +45,7 @@ impl Daemon {
             Ok(captured) => captured,
             Err(error) => {
                 self.note_capture(&source.name, Err(&error));
-                return Err(failure::from_source(&error));
+                return Err(error.failure());
             }
         };
         self.note_capture(&source.name, Ok(captured.damaged));

@@ -68,14 +68,18 @@ impl Verifier {
     async fn answer(&self, request: Request) -> Result<Event, Failure> {
         Ok(match request {
             Request::Snapshots => Event::Snapshots { snapshots: self.snapshot_rows().await? },
+            Request::SnapshotsAsOf { unix_ms, store } => {
+                Event::Snapshots { snapshots: self.snapshot_rows_as_of(unix_ms, store.as_deref()).await? }
+            }
             Request::Ls { snapshot, path, depth } => {
                 Event::Ls { entries: self.ls(&snapshot, path.as_deref(), depth).await? }
             }
             Request::Unreadable { snapshot } => self.unreadable(&snapshot).await?,
             Request::Diff { before, after, path } => self.diff(&before, &after, path.as_deref()).await?,
             Request::Find { snapshot, wanted } => self.find_names(snapshot.as_deref(), &wanted).await?,
-            Request::Restore { snapshot, store, into, paths, overwrite } => {
-                Event::RestoreDone(self.restore(&snapshot, store.as_deref(), into, (paths, overwrite)).await?)
+            Request::Restore { snapshot, store, into, paths, overwrite, as_of_unix_ms } => {
+                let from = (store.as_deref(), as_of_unix_ms);
+                Event::RestoreDone(self.restore(&snapshot, from, into, (paths, overwrite)).await?)
             }
             // Answered where pieces can be sent.
             Request::Lend { .. } => {
@@ -150,9 +154,9 @@ impl Verifier {
             let subject = Some(store.name.clone());
             alerts.push(Alert { kind: AlertKind::DrillFailed, severity, subject, since_unix_ms: last.at_unix_ms });
         }
-        let log_size = self.open_log().await?.as_ref().map_or(0, backup_report::Log::size);
+        let log_size = self.reports.open().await?.as_ref().map_or(0, backup_report::Log::size);
         Ok(VerifierStatus {
-            key_fingerprint: self.signer.public_key().fingerprint().to_string(),
+            key_fingerprint: self.reports.key().fingerprint().to_string(),
             log_size,
             running: self.activity.now(),
             same_host_as_writer: self.settings.same_host_as_writer,

@@ -19,11 +19,11 @@ impl Verifier {
             return Err(wrong("the plan is about another repository"));
         }
         let signed = SignedDecision::check(decision.as_bytes(), plan.as_bytes()).map_err(wrong)?;
-        if signed.fingerprint() == self.signer.public_key().fingerprint() {
+        if signed.fingerprint() == self.reports.key().fingerprint() {
             return Err(wrong("it is signed with the report key: a person decides with a key of their own"));
         }
-        self.append(plan.as_bytes()).await?;
-        self.append(decision.as_bytes()).await?;
+        self.reports.append(plan.as_bytes()).await?;
+        self.reports.append(decision.as_bytes()).await?;
         log::info!(plan = document.plan_id.as_str(), decision:? = signed.decision(); "prune.decision-recorded");
         Ok(())
     }
@@ -34,14 +34,14 @@ impl Verifier {
         if self.approvals(&document.plan_sha256).await?.len() < APPROVALS_NEEDED {
             return Err(wrong("the log holds no plan of this hash that two persons approved"));
         }
-        self.append(done.as_bytes()).await?;
+        self.reports.append(done.as_bytes()).await?;
         log::info!(plan = document.plan_id.as_str(); "prune.deletion-recorded");
         Ok(())
     }
 
     /// The keys that approved a plan which stands in the log.
     async fn approvals(&self, plan_sha256: &Digest) -> Result<BTreeSet<String>, Failure> {
-        let guard = self.open_log().await?;
+        let guard = self.reports.open().await?;
         let (mut known, mut keys) = (false, BTreeSet::new());
         for (_, entry, bytes) in guard.iter().flat_map(backup_report::Log::entries).flatten() {
             match entry {

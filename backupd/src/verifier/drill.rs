@@ -4,15 +4,16 @@
 //! is a report. Only when no store knows of any snapshot is there nothing to report on.
 
 use super::{DRILL_JOB, Verifier, compare, heads, probe, sandbox::Sandbox};
-use crate::clock::{self, Stopwatch};
+use crate::clock;
+use crate::course::{Course, canary};
 use crate::failure;
 use crate::serve::drill_verdict;
 use crate::sources::SealedFacts;
 use appliance_api::{ClientError, Facts, Refusal, Request, Response};
 use backup_engine::{ErrorKind, NamedStore, Rejected, RestoreRequest, SnapshotInfo, VerifyRequest};
 use backup_report::{
-    AuditChain, Canary, Check, CheckResult, CheckRun, Digest, Environment, Integrity, Label, OpaqueId, Program, Reason,
-    Report, ReportId, Restored, Rpo, Rto, Schema, Snapshot, SourceStore, StoreKind, Timing, Verdict, Version,
+    AuditChain, Check, CheckResult, CheckRun, Digest, Environment, Integrity, Label, OpaqueId, Program, Reason, Report,
+    ReportId, Restored, Rpo, Rto, Schema, Snapshot, SourceStore, StoreKind, Timing, Verdict, Version,
 };
 use backupd_api::{DrillDone, Failure, FailureKind, Phase};
 use zeroize::Zeroizing;
@@ -24,7 +25,7 @@ struct Drill<'a> {
     info: SnapshotInfo,
     /// Snapshots that may be newer and cannot be read in this store.
     unread: Vec<Rejected>,
-    watch: Stopwatch,
+    course: Course,
     report: Report,
 }
 
@@ -52,7 +53,7 @@ impl Verifier {
 
     async fn drill_now(&self, store: Option<&str>) -> Result<DrillDone, Failure> {
         // A drill whose result could not be written down is not worth its work.
-        drop(self.open_log().await?);
+        drop(self.reports.open().await?);
         let name = match store {
             Some(name) => name.to_owned(),
             None => self.whose_turn().await?,
@@ -60,11 +61,11 @@ impl Verifier {
         let store = self.store(&name).ok_or_else(|| {
             failure::new(FailureKind::NotFound, format!("no store is named `{name}`: `backupd stores` lists them"))
         })?;
-        let (declared, watch) = (clock::unix_ms(), Stopwatch::start());
+        let course = Course::declare(&self.env);
         self.activity.phase(Phase::Fetch, Some(&name));
         let Newest { info, unread, answered } = self.newest_in(store).await?;
         let mut drill =
-            Drill { verifier: self, store, info, unread, watch, report: self.blank(&name, declared).await? };
+            Drill { verifier: self, store, info, unread, report: self.blank(&name, course.timing()).await?, course };
         drill.identify().await?;
         match answered {
             Ok(()) => drill.run().await,
@@ -117,7 +118,7 @@ impl Verifier {
     }
 
     /// A report in which nothing was run.
-    async fn blank(&self, store: &str, declared_unix_ms: i64) -> Result<Report, Failure> {
+    async fn blank(&self, store: &str, timing: Timing) -> Result<Report, Failure> {
         let setting = self.settings.stores.iter().find(|s| s.name == store);
         let setting = setting.ok_or_else(|| failure::new(FailureKind::NotFound, "no such store"))?;
         let practice = Digest::sha256(format!("{}\n{}", self.repository, self.settings.practice).as_bytes());
@@ -129,7 +130,7 @@ impl Verifier {
         });
         Ok(Report {
             schema: Schema::V1,
-            report_id: report_id(declared_unix_ms)?,
+            report_id: report_id(timing.declared_unix_ms)?,
             verdict: Verdict::Inconclusive,
             practice: OpaqueId::parse(practice.as_str().get(..32).unwrap_or_default()).map_err(internal)?,
             repository: self.repository.clone(),
@@ -154,14 +155,7 @@ impl Verifier {
                 apart: setting.site != self.settings.site,
             },
             other_heads: Vec::new(),
-            timing: Timing {
-                declared_unix_ms,
-                restore_started_unix_ms: None,
-                data_done_unix_ms: None,
-                service_started_unix_ms: None,
-                first_golden_unix_ms: None,
-                ended_unix_ms: declared_unix_ms,
-            },
+            timing,
             rto: Rto { objective_ms: self.settings.targets.rto_ms, measured_ms: None },
             rpo: Rpo { objective_ms: self.settings.targets.rpo_ms, measured_ms: None, canary: None },
             checks: checks.collect(),
@@ -219,12 +213,6 @@ impl Drill<'_> {
         Ok(())
     }
 
-    /// Milliseconds of this moment on the drill's own clock.
-    fn now(&self) -> i64 {
-        let elapsed = i64::try_from(self.watch.elapsed_ms()).unwrap_or(i64::MAX);
-        self.report.timing.declared_unix_ms.saturating_add(elapsed)
-    }
-
     fn set(&mut self, check: Check, result: CheckResult, reason: Option<Reason>) {
         if let Some(run) = self.report.checks.iter_mut().find(|run| run.check == check) {
             (run.result, run.reason) = (result, reason);
@@ -262,7 +250,7 @@ impl Drill<'_> {
     /// Restores everything; gives the sealed facts when that worked and there are any.
     async fn restore(&mut self, sandbox: &Sandbox) -> Option<SealedFacts> {
         let v = self.verifier;
-        self.report.timing.restore_started_unix_ms = Some(self.now());
+        self.report.timing.restore_started_unix_ms = Some(self.course.now());
         let request = RestoreRequest { into: sandbox.path().to_owned(), overwrite: true, ..RestoreRequest::default() };
         let restored =
             backup_engine::restore(&v.env, &v.open_key(), self.store, self.info.id, request, &v.activity).await;
@@ -275,7 +263,7 @@ impl Drill<'_> {
                 return None;
             }
         };
-        self.report.timing.data_done_unix_ms = Some(self.now());
+        self.report.timing.data_done_unix_ms = Some(self.course.now());
         self.report.restored =
             Restored { files: outcome.files, bytes: outcome.bytes, bytes_fetched: outcome.bytes_fetched };
         self.pass(Check::Restore);
@@ -316,7 +304,7 @@ impl Drill<'_> {
                 return self.set(Check::ServiceStart, CheckResult::NotRun, Some(reason));
             }
         };
-        self.report.timing.service_started_unix_ms = Some(self.now());
+        self.report.timing.service_started_unix_ms = Some(self.course.now());
         self.pass(Check::ServiceStart);
         v.activity.phase(Phase::Compare, Some(&self.store.name));
         self.golden(&mut emr.client, sealed).await;
@@ -337,7 +325,7 @@ impl Drill<'_> {
                 Ok(Response::Golden { answers: got }) if got.len() == group.len() => {
                     let right = group.iter().zip(&got).any(|(q, a)| compare::is_right(q, a.as_ref()));
                     if right && self.report.timing.first_golden_unix_ms.is_none() {
-                        self.report.timing.first_golden_unix_ms = Some(self.now());
+                        self.report.timing.first_golden_unix_ms = Some(self.course.now());
                     }
                     answers.extend(got);
                 }
@@ -377,8 +365,7 @@ impl Drill<'_> {
         let sealed = &sealed.facts;
         self.report.facts = compare::facts(sealed, &restored);
         self.report.resources = compare::resources(sealed, &restored);
-        self.report.rpo.canary = (restored.canary_sequence > 0)
-            .then_some(Canary { sequence: restored.canary_sequence, written_unix_ms: restored.canary_unix_ms });
+        self.report.rpo.canary = canary(restored.canary_sequence, restored.canary_unix_ms);
         match self.report.facts.iter().all(|f| f.equal) {
             true => self.pass(Check::Facts),
             false => self.set(Check::Facts, CheckResult::Failed, Some(Reason::ValueDiffers)),
@@ -450,7 +437,7 @@ impl Drill<'_> {
             self.report.other_heads.extend(heads::seen(&store.name, &incarnation, &heads));
         }
         self.report.duties_sha256 = v.duties_sha256().await;
-        self.report.timing.ended_unix_ms = self.now();
+        self.report.timing.ended_unix_ms = self.course.now();
         self.report.settle().map_err(internal)?;
         Ok(self.report)
     }

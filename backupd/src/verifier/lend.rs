@@ -91,7 +91,7 @@ impl Verifier {
             made.map_err(|e| failure::new(FailureKind::Retry, format!("the state folder: {e:#}")))?;
         }
         let copy = Copy { file: folder.join(&path), folder: folder.clone() };
-        self.restore(snapshot, None, folder, (vec![path], false)).await?;
+        self.restore(snapshot, (None, None), folder, (vec![path], false)).await?;
         log::info!(snapshot = snapshot; "lent");
         Ok(copy)
     }

@@ -24,11 +24,12 @@ use crate::lock::StateLock;
 use crate::offload::offload;
 use crate::progress::Activity;
 use crate::reload::Reloaded;
+use crate::reports::Reports;
 use crate::settings::VerifierSettings;
 use crate::stores;
 use anyhow::Context;
 use backup_engine::{Env, NamedStore, OpenKey};
-use backup_report::{Log, OpaqueId, Origin, ReportSigner};
+use backup_report::{OpaqueId, Origin, ReportSigner};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,13 +46,10 @@ pub struct Verifier {
     pub settings: VerifierSettings,
     env: Env,
     open: Reloaded<OpenKey>,
-    signer: ReportSigner,
     stores: Vec<NamedStore>,
     jobs: Mutex<Jobs>,
-    /// Opened when first needed: an empty one is first looked for in the stores.
-    log: tokio::sync::Mutex<Option<Log>>,
+    reports: Reports,
     repository: OpaqueId,
-    origin: Origin,
     /// Held by drill, restore and verify: they exclude each other, so that a drill's times mean something.
     sandbox: tokio::sync::Mutex<()>,
     /// Stores that were found whole after a drill had failed: they are proved next, out of turn.
@@ -132,12 +130,12 @@ impl Verifier {
         let signer = crate::secret::load(settings.report_key.as_deref(), REPORT_CREDENTIAL)
             .with_context(|| format!("{file}: `report_key`"))?;
         let signer = ReportSigner::from_key_file(&signer).with_context(|| format!("{file}: `report_key`"))?;
+        let stores = stores::open_all(&settings.stores)?;
         let repository = OpaqueId::parse(&open.current().repository().to_string())?;
         Ok(Self {
-            stores: stores::open_all(&settings.stores)?,
+            reports: Reports::new(&settings.state_dir, Origin::of_repository(&repository), signer, stores.clone()),
+            stores,
             jobs: Mutex::new(Jobs::open(&settings.state_dir).context("the jobs' history cannot be opened")?),
-            log: tokio::sync::Mutex::new(None),
-            origin: Origin::of_repository(&repository),
             repository,
             sandbox: tokio::sync::Mutex::new(()),
             healed: Mutex::default(),
@@ -146,7 +144,6 @@ impl Verifier {
             stop: CancellationToken::new(),
             env: Env::real(),
             open,
-            signer,
             settings,
         })
     }

@@ -4,6 +4,7 @@ use super::Verifier;
 use crate::clock::Stopwatch;
 use crate::failure;
 use crate::sources::is_original_damaged;
+use crate::stores;
 use backup_engine::{ErrorKind, NamedStore, RestoreRequest, SnapshotInfo};
 use backupd_api::{DrillVerdict, Failure, FailureKind, RestoreDone, SnapshotRow, SnapshotState};
 use std::path::PathBuf;
@@ -27,38 +28,54 @@ impl Verifier {
         Ok(heads.snapshots.into_iter().map(|info| row(info, &passed, all)).collect())
     }
 
-    /// The snapshot that a person means: `latest`, an id, or the beginning of one that is unambiguous.
-    pub async fn find(&self, wanted: &str) -> Result<SnapshotInfo, Failure> {
-        self.find_at(wanted, None).await
+    /// What the stores with versions held at a time.
+    pub async fn snapshot_rows_as_of(&self, unix_ms: i64, store: Option<&str>) -> Result<Vec<SnapshotRow>, Failure> {
+        let past = self.as_of(unix_ms, store).await?;
+        let heads = backup_engine::heads_with_tags(&self.env, &self.open_key(), &past).await;
+        let heads = heads.map_err(|e| failure::from_engine(&e))?;
+        Ok(heads.snapshots.into_iter().map(|info| row(info, &[], past.len())).collect())
     }
 
-    /// The same where one store is named: no other is asked, as it may be silent.
-    async fn find_at(&self, wanted: &str, store: Option<&str>) -> Result<SnapshotInfo, Failure> {
-        let stores = match store.and_then(|name| self.store(name)) {
-            Some(store) => std::slice::from_ref(store),
-            None => self.stores.as_slice(),
-        };
+    /// The stores with versions as they were at a time. One that does not answer is left out while another does.
+    async fn as_of(&self, unix_ms: i64, store: Option<&str>) -> Result<Vec<NamedStore>, Failure> {
+        let (mut past, mut failed) = (Vec::new(), None);
+        for setting in self.settings.stores.iter().filter(|s| store.is_none_or(|name| s.name == name)) {
+            match stores::as_of(setting, unix_ms).await {
+                Ok(opened) => past.extend(opened),
+                Err(error) => {
+                    log::warn!(store = setting.name.as_str(), reason:% = error; "store.versions-not-listed");
+                    failed = Some(failure::from_engine(&error));
+                }
+            }
+        }
+        match failed {
+            _ if !past.is_empty() => Ok(past),
+            Some(failed) => Err(failed),
+            None => Err(failure::new(
+                FailureKind::Misconfigured,
+                "as of a time is for stores with versions, and none is meant that keeps them: only S3 does",
+            )),
+        }
+    }
+
+    /// The snapshot that a person means: `latest`, an id, or the beginning of one that is unambiguous.
+    pub async fn find(&self, wanted: &str) -> Result<SnapshotInfo, Failure> {
+        self.find_in(wanted, &self.stores).await
+    }
+
+    async fn find_in(&self, wanted: &str, stores: &[NamedStore]) -> Result<SnapshotInfo, Failure> {
         let heads = backup_engine::heads(&self.env, self.open_key().catalog(), stores).await;
         let snapshots = heads.map_err(|e| failure::from_engine(&e))?.snapshots;
         choose(snapshots, wanted)
     }
 
-    /// The named store, or the first that holds the snapshot.
-    pub fn store_for(&self, info: &SnapshotInfo, store: Option<&str>) -> Result<&NamedStore, Failure> {
-        let holds = |s: &&NamedStore| info.stores.contains(&s.name);
-        let chosen = match store {
-            Some(name) => self.store(name),
-            None => self.stores.iter().find(holds),
-        };
-        chosen.ok_or_else(|| failure::new(FailureKind::NotFound, "no store has this name or holds this snapshot"))
-    }
-
-    /// Restores from the named store alone; without a name, from the best that holds the snapshot, and object by object from the
-    /// others what that one does not have whole.
+    /// Restores from the named store alone, which no other is asked beside, as it may be silent; without a name, from the best
+    /// that holds the snapshot, and object by object from the others what that one does not have whole. As of a time: from
+    /// what stores with versions held then.
     pub async fn restore(
         &self,
         snapshot: &str,
-        store: Option<&str>,
+        (store, as_of_unix_ms): (Option<&str>, Option<i64>),
         into: PathBuf,
         (paths, overwrite): (Vec<String>, bool),
     ) -> Result<RestoreDone, Failure> {
@@ -67,11 +84,16 @@ impl Verifier {
         if !into.is_absolute() {
             return Err(failure::new(FailureKind::Misconfigured, "the target must be an absolute path"));
         }
-        let info = self.find_at(snapshot, store).await?;
-        let mut candidates: Vec<&NamedStore> = match store {
-            Some(_) => vec![self.store_for(&info, store)?],
-            None => self.stores.iter().filter(|s| info.stores.contains(&s.name)).collect(),
+        if let Some(name) = store.filter(|name| self.store(name).is_none()) {
+            let message = format!("no store is named `{name}`: `backupd stores` lists them");
+            return Err(failure::new(FailureKind::NotFound, message));
+        }
+        let stores = match as_of_unix_ms {
+            Some(unix_ms) => self.as_of(unix_ms, store).await?,
+            None => self.stores.iter().filter(|s| store.is_none_or(|name| s.name == name)).cloned().collect(),
         };
+        let info = self.find_in(snapshot, &stores).await?;
+        let mut candidates: Vec<&NamedStore> = stores.iter().filter(|s| info.stores.contains(&s.name)).collect();
         // The best one first: where nothing was found damaged.
         candidates.sort_by_key(|store| self.is_damaged(&store.name));
         let mut last = failure::new(FailureKind::NotFound, "no store holds this snapshot");

@@ -3,14 +3,12 @@
 use super::Verifier;
 use crate::clock::Stopwatch;
 use crate::failure;
-use crate::serve::log_objects;
 use backup_engine::{ErrorKind, NamedStore, VerifyOutcome, VerifyRequest};
 use backupd_api::{
     Alert, AlertKind, Client, DrillVerdict, Event, Failure, FailureKind, Request, Severity, StoreCondition, VerifyDone,
     VerifyStore,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// Ids of damaged objects in one answer; a destroyed store would name every one it ever held.
 const DAMAGED_MAX: usize = 1000;
@@ -78,7 +76,7 @@ impl Verifier {
     /// the log of reports: `serve`, which holds no read key, looks and heals.
     pub(super) async fn have_healed(&self, store: &str) {
         let Some(named) = self.store(store) else { return };
-        if let Err(failure) = self.heal_log(named).await {
+        if let Err(failure) = self.reports.heal(named).await {
             log::warn!(store = store, reason = failure.message.as_str(); "log.not-healed");
         }
         let Some(endpoint) = self.settings.serve() else { return };
@@ -154,34 +152,21 @@ impl Verifier {
         }
     }
 
-    /// The log of reports in a store: every object against its name or signature, and whether all of it is there. Answers how
-    /// many objects it lacks because it did not answer when they were written: those, it gets at once.
+    /// The log of reports in a store, beside the snapshots. Answers how many objects it lacks because it did not answer when they
+    /// were written: those, it gets at once.
     async fn verify_log(&self, store: &NamedStore, outcome: &mut VerifyOutcome) -> usize {
-        let key = self.signer.public_key();
-        let Ok(objects) = log_objects(store, &key, &self.origin).await else { return 0 };
-        outcome.objects += objects.len() as u64;
-        outcome.bytes_read += objects.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-        outcome.corrupt.extend(backup_report::damaged(&objects, &key, &self.origin));
-        let held = objects.iter().filter(|(_, bytes)| !bytes.is_empty());
-        let held: BTreeSet<&str> = held.map(|(name, _)| name.as_str()).collect();
-        let holds = |name: &str| held.contains(name);
-        let (missing, late) = {
-            let Ok(guard) = self.open_log().await else { return 0 };
-            let Some(log) = guard.as_ref() else { return 0 };
-            let Ok(missing) = log.objects_missing(holds) else { return 0 };
-            (missing, log.is_behind(holds))
-        };
-        // What is lost in the log itself is missed in no store.
-        let missing: Vec<String> =
-            missing.into_iter().filter(|(_, bytes)| !bytes.is_empty()).map(|(name, _)| name).collect();
-        if !late {
-            outcome.missing.extend(missing);
+        let Ok(seen) = self.reports.look(store).await else { return 0 };
+        outcome.objects += seen.objects;
+        outcome.bytes_read += seen.bytes;
+        outcome.corrupt.extend(seen.corrupt);
+        if !seen.is_behind {
+            outcome.missing.extend(seen.missing);
             return 0;
         }
-        if let Err(failure) = self.heal_log(store).await {
+        if let Err(failure) = self.reports.heal(store).await {
             log::warn!(store = store.name.as_str(), reason = failure.message.as_str(); "log.not-healed");
         }
-        missing.len()
+        seen.missing.len()
     }
 
     /// Keeps what the last look at a store found.

@@ -10,6 +10,7 @@ use backup_engine::{
     extend_locks, heads, init, snapshot, verify,
 };
 use bytes::Bytes;
+use holdfast_tests::daemons;
 use holdfast_tests::place::{Place, awkward, describe as tree, fails, ok};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -362,6 +363,54 @@ async fn the_command_line_restores_as_of_a_time() -> Result<()> {
     let mut folder = place.bare(&["restore", "--repo", "here", "--as-of", "1h", "--into", &into]);
     folder.current_dir(place.dir.path());
     fails(folder, 2, &["--as-of needs a store with versions"])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_practice_restores_as_of_a_time_through_its_verifier() -> Result<()> {
+    let Some(url) = stores::ceph("a_practice_restores_as_of_a_time_through_its_verifier") else { return Ok(()) };
+    let location = locked_bucket(url, "past").await?;
+    let (place, dir) = (Place::new()?, tempfile::tempdir()?);
+    let dir = dir.path();
+    std::fs::write(dir.join("access"), stores::OWNER.0)?;
+    std::fs::write(dir.join("secret"), stores::OWNER.1)?;
+    let settings = format!(
+        "{}[[store]]\nname = 'away'\nkind = 's3'\nendpoint = '{url}'\nbucket = 'past'\nprefix = 'holdfast'\n\
+         access_key_file = 'access'\nsecret_key_file = 'secret'\nsite = 'away'\nprovider = 'ceph'\n",
+        daemons::folders(dir, &["one"])?
+    );
+    daemons::practice_with(dir, &settings)?;
+    std::fs::write(dir.join("data/letter"), "as it was")?;
+    let _daemons = daemons::start(&place, dir)?;
+    ok(daemons::with_config(&place, dir, &["snapshot", "--tag", "monday"], "serve.toml"))?;
+    let before = now_unix_ms();
+    until(before + 2_100).await;
+    let (store, plain) = (versions(&location), location.open()?);
+    let names: BTreeSet<String> = store.versions("").await?.into_iter().map(|version| version.name).collect();
+    for name in &names {
+        plain.put(name, Bytes::from_static(b"your files are encrypted")).await?;
+        store.delete_version(name, None, false).await?;
+    }
+    for file in holdfast_tests::files(&dir.join("store-one")) {
+        std::fs::remove_file(file)?;
+    }
+    let time = chrono::DateTime::from_timestamp_millis(before + 1_000).context("a time")?;
+    let time = time.format("%Y-%m-%d %H:%M:%S").to_string();
+    let ask = |args: &[&str]| daemons::with_config(&place, dir, args, "verifier.toml");
+    let listed = ok(ask(&["snapshots", "--as-of", &time]))?;
+    assert!(listed.contains("monday"), "{listed}");
+    let into = |name: &str| dir.join(name).display().to_string();
+    assert!(!ask(&["restore", "--into", &into("now")]).output()?.status.success(), "nothing is left of it");
+    for (name, which) in [("all", &["--store", "away"][..]), ("tagged", &["--tag", "monday"])] {
+        let target = into(name);
+        let args = [&["restore", "--as-of", &time, "--into", &target], which].concat();
+        ok(ask(&args))?;
+        let back = std::fs::read_to_string(dir.join(name).join("files/letter"))?;
+        assert_eq!(back, "as it was");
+    }
+    let folder = ask(&["restore", "--as-of", &time, "--store", "one", "--into", &into("folder")]);
+    fails(folder, 1, &["only S3 does"])?;
+    fails(ask(&["restore", "--as-of", "2001-01-01", "--into", &into("early")]), 1, &["there is no whole snapshot"])?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use super::Pruning;
 use crate::failure;
 use crate::maintain::Maintain;
-use crate::serve::log_objects;
+use crate::reports;
 use backup_engine::SnapshotId;
 use backup_report::{DeletionDecision, DeletionPlan, Digest, Entry, SignedDecision, Verdict, View};
 use backupd_api::{Failure, FailureKind};
@@ -77,7 +77,7 @@ impl Maintain {
     pub(super) async fn history(&self, pruning: &Pruning) -> Result<History, Failure> {
         let (mut longest, mut any): (Option<View>, bool) = (None, false);
         for store in self.plain_stores() {
-            let objects = log_objects(&store, &pruning.report_key, &pruning.origin).await;
+            let objects = reports::objects(&store, &pruning.report_key, &pruning.origin).await;
             let objects = objects.map_err(|e| failure::from_engine(&e.context(&store.name)))?;
             any |= !objects.is_empty();
             match View::of_objects(objects, &pruning.report_key, &pruning.origin) {
