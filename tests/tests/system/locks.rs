@@ -409,7 +409,7 @@ async fn a_practice_restores_as_of_a_time_through_its_verifier() -> Result<()> {
         assert_eq!(back, "as it was");
     }
     let folder = ask(&["restore", "--as-of", &time, "--store", "one", "--into", &into("folder")]);
-    fails(folder, 1, &["only S3 does"])?;
+    fails(folder, 2, &["only S3 does"])?;
     fails(ask(&["restore", "--as-of", "2001-01-01", "--into", &into("early")]), 1, &["there is no whole snapshot"])?;
     Ok(())
 }
