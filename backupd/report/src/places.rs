@@ -90,7 +90,7 @@ mod tests {
         );
         assert_eq!(settled(&doubtful, 5, &[1, 2, 4, 5, 7]), None);
         assert_eq!(settled(&doubtful, 6, &[1, 2, 4, 5, 8, 8]), None, "one is gone");
-        let many = places(&[&[1, 2]; 64]);
+        let many = places(&[&[1, 2][..]; 64]);
         assert_eq!(settled(&many, 64, &[2; 64]), None, "what a store made up costs no endless search");
     }
 }
