@@ -112,8 +112,15 @@ impl Auditor {
         stays
     }
 
-    /// I3: people agree that these go. A proof or a hold keeps them, and so many of each source stay.
-    pub fn agree(&self, proposal: &Proposal, approved: &BTreeSet<SnapshotId>, least: usize) -> Verdict<()> {
+    /// I3: people agree that these go. A proof or a hold keeps them, and so many of each source stay. What was proved only
+    /// after they had been told stays all the same.
+    pub fn agree(
+        &self,
+        proposal: &Proposal,
+        approved: &BTreeSet<SnapshotId>,
+        proved: &BTreeMap<String, SnapshotId>,
+        least: usize,
+    ) -> Verdict<()> {
         let mut stay: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         let mut said = self.said();
         for (info, verdict) in &proposal.snapshots {
@@ -122,10 +129,10 @@ impl Auditor {
             *kept += usize::from(verdict.is_kept());
             let tag = info.tag.as_deref().unwrap_or_default();
             let goes = !verdict.is_kept();
-            if goes && (tag == HELD || said.proved.contains(&info.id)) {
+            if goes && (tag == HELD || proved.values().any(|id| *id == info.id)) {
                 return Err(format!("I3: {tag} is proved or held, and a plan takes it out"));
             }
-            if goes && approved.contains(&info.id) {
+            if goes && approved.contains(&info.id) && !said.proved.contains(&info.id) {
                 said.may_go.insert(info.id);
             }
         }
@@ -288,8 +295,9 @@ impl Auditor {
         if self.shelves.iter().any(|shelf| claims.contains(&shelf.name) && !shelf.was_damaged()) {
             return false;
         }
-        for store in self.direct() {
-            if self.restores(&store, info).await.is_ok() {
+        // What a damaged pack still gives is no pack that others could be healed with.
+        for (shelf, store) in self.shelves.iter().zip(self.direct()) {
+            if shelf.damaged().is_empty() && self.restores(&store, info).await.is_ok() {
                 return false;
             }
         }

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 200;
 
 /// A machine that holds the report key and a folder of the log.
 struct Verifier {
