@@ -63,6 +63,8 @@ pub struct Captured {
 struct Lease {
     client: Arc<Mutex<Client>>,
     id: String,
+    /// Names of the parts that it holds still.
+    parts: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +143,8 @@ async fn capture_appliance(name: &str, socket: &Path, before: Option<AuditHead>)
         damaged_attachments: quiesced.damaged_attachments,
     };
     let facts = serde_json::to_vec(&sealed).map_err(|_| SourceError::Facts { source_name: name.to_owned() })?;
-    let parts = quiesced.parts.into_iter().map(part).collect();
+    let parts: Vec<Part> = quiesced.parts.into_iter().map(part).collect();
+    let held = parts.iter().map(|part| part.name.clone()).collect();
     Ok(Captured {
         parts,
         excludes: Vec::new(),
@@ -151,7 +154,7 @@ async fn capture_appliance(name: &str, socket: &Path, before: Option<AuditHead>)
         incomplete: false,
         audit,
         follows: quiesced.follows,
-        lease: Some(Lease { client: Arc::new(Mutex::new(client)), id: quiesced.lease }),
+        lease: Some(Lease { client: Arc::new(Mutex::new(client)), id: quiesced.lease, parts: held }),
     })
 }
 
@@ -168,8 +171,8 @@ impl Captured {
     /// copy may have been removed while it was read.
     pub fn held(&self) -> SourceLease {
         let Some(lease) = &self.lease else { return SourceLease::default() };
-        let client = Arc::clone(&lease.client);
-        SourceLease::by(move || {
+        let (client, parts) = (Arc::clone(&lease.client), lease.parts.clone());
+        SourceLease::on(parts, move || {
             let stands = client.lock().unwrap_or_else(PoisonError::into_inner).is_open();
             if !stands {
                 log::warn!("snapshot.lease-expired");

@@ -96,25 +96,29 @@ impl Stop {
     }
 }
 
-/// Whether the source still stands at the point at which it was read. One that moved on while it was read may have taken
-/// files away unseen: its snapshot is partial.
+/// Whoever holds a source still while it is read. One that moved on may have taken files away unseen: all of what it held counts as
+/// changed, and the snapshot is partial.
 #[derive(Clone, Default)]
-pub struct SourceLease(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+pub struct SourceLease {
+    parts: Vec<String>,
+    stands: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+}
 
 impl SourceLease {
-    /// Asks whoever holds the source still.
-    pub fn by(still: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(still)))
+    /// Asks whether the lease on these parts stands.
+    pub fn on(parts: Vec<String>, stands: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { parts, stands: Some(Arc::new(stands)) }
     }
 
-    fn is_lost(&self) -> bool {
-        self.0.as_ref().is_some_and(|still| !still())
+    /// What may have changed unseen.
+    fn lost(&self) -> &[String] {
+        if self.stands.as_ref().is_none_or(|stands| stands()) { &[] } else { &self.parts }
     }
 }
 
 impl fmt::Debug for SourceLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "SourceLease(asked)" } else { "SourceLease(always)" })
+        f.debug_tuple("SourceLease").field(&self.parts).finish()
     }
 }
 
@@ -265,14 +269,17 @@ async fn take(
     let source = writer.catalog().source_id(&request.source);
     let read = read_and_send(&mut sending, state, request, (source, Known::new(catalog)), progress).await;
     sending.index(true).await?;
-    let (walked, memo, known) = match read {
+    let (mut walked, memo, known) = match read {
         Ok(read) => read,
         Err(error) => {
             sending.keep_what_was_sent().await;
             return Err(error);
         }
     };
-    let partial = walked.unreadable_count > 0 || request.incomplete || request.lease.is_lost();
+    for part in request.lease.lost() {
+        walked.note(part.as_bytes().to_vec(), UnreadableReason::Changed);
+    }
+    let partial = walked.unreadable_count > 0 || request.incomplete;
     progress.report(event(Phase::Commit, &walked));
     let has_spool = stores.iter().any(|store| store.is_spool());
     if has_spool {

@@ -44,6 +44,17 @@ pub(crate) struct Walked {
     pub(crate) groups: BTreeSet<u32>,
 }
 
+impl Walked {
+    /// Something that is not as it was asked for. All are counted; the first are listed.
+    pub(crate) fn note(&mut self, path: Vec<u8>, reason: UnreadableReason) {
+        self.unreadable_count += 1;
+        self.reasons.count(reason);
+        if self.unreadable.len() < UNREADABLE_LISTED_MAX {
+            self.unreadable.push((path, reason));
+        }
+    }
+}
+
 /// A directory that the walk is in.
 struct Frame {
     name: Vec<u8>,
@@ -200,12 +211,8 @@ impl<'a, 'b> Walk<'a, 'b> {
     }
 
     fn note(&mut self, name: &[u8], reason: UnreadableReason) {
-        self.walked.unreadable_count += 1;
-        self.walked.reasons.count(reason);
-        if self.walked.unreadable.len() < UNREADABLE_LISTED_MAX {
-            let path = if self.path.is_empty() { name.to_vec() } else { [&self.path, b"/".as_slice(), name].concat() };
-            self.walked.unreadable.push((path, reason));
-        }
+        let path = if self.path.is_empty() { name.to_vec() } else { [&self.path, b"/".as_slice(), name].concat() };
+        self.walked.note(path, reason);
     }
 
     /// The node of an entry that is no directory; `None` when it could not be read.

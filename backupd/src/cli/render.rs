@@ -192,7 +192,7 @@ pub fn restore_done(done: &RestoreDone) {
     }
     if done.partial {
         say!(
-            "{} files that could not be read when the snapshot was taken are not in it. `backupd ls --unreadable` names them.",
+            "{} files that could not be read, or changed, when the snapshot was taken. `backupd ls --unreadable` names them.",
             warning("PARTIAL:")
         );
     }
@@ -360,7 +360,8 @@ pub fn status(status: &Status) {
 
 /// How far a snapshot has come, with how many of the stores hold it.
 fn standing(row: &SnapshotRow, stores: usize) -> String {
-    format!("{} ({} of {stores} stores)", word(row.state), row.stores.len())
+    let partial = if row.partial { ", partial: it does not count for recovery" } else { "" };
+    format!("{} ({} of {stores} stores){partial}", word(row.state), row.stores.len())
 }
 
 /// The alerts of all daemons that were asked; what two of them say is told once.

@@ -31,6 +31,15 @@ fn a_source_that_moved_on_while_it_was_read_leaves_a_partial_snapshot_and_is_nev
     let verifier = format!("unix:{}", p.at("v"));
     let back = p.output(&["restore", "--snapshot", moved, "--into", &p.at("again"), "--verifier", &verifier]);
     assert!(back.status.code() == Some(3) && String::from_utf8_lossy(&back.stdout).contains("PARTIAL"), "{back:?}");
+    let unread = p.ask("verifier", &["ls", "--unreadable", "--snapshot", moved]);
+    assert!(
+        unread["count"] == 1 && unread["files"][0].to_string().contains("changed"),
+        "what may lack is named: {unread}"
+    );
+    let back = p.output(&["recover", "--kit", &p.at("kit"), "--store", "two", "--into", &p.at("new"), "--json"]);
+    let told = String::from_utf8(back.stdout).unwrap();
+    let whole = whole["id"].as_str().unwrap();
+    assert!(back.status.code() == Some(3) && told.contains(whole), "the whole one before it comes back: {told}");
 }
 
 /// Refuses everything, as a store does whose key was revoked.
