@@ -98,6 +98,7 @@ impl Reports {
         let found = self.logs_in_stores().await;
         let dir = self.state_dir.join("log");
         let Reach { signed, named } = found.reach;
+        let mut own = Vec::new();
         match Log::open(&dir, self.origin.clone(), &self.signer) {
             Ok(log) if log.size() > 0 && log.size() >= signed && found.fits(log.leaves()) => {
                 log.mend(&found.all).map_err(|e| failed(&e))?;
@@ -113,7 +114,7 @@ impl Reports {
                     "the log of reports is not here and most stores do not answer: try again when they do",
                 ));
             }
-            Ok(log) => drop(log),
+            Ok(log) => own.extend(log.entries().flatten().map(|(_, _, bytes)| bytes)),
             Err(error) => log::error!(reason:% = error; "log.not-readable"),
         }
         if named == 0 {
@@ -129,13 +130,18 @@ impl Reports {
             Some((_, objects)) => Log::rebuild(&dir, origin, &self.signer, objects),
             None => Log::salvage(&dir, origin, &self.signer, found.all),
         };
-        let log = log.map_err(|e| {
+        let mut log = log.map_err(|e| {
             failed(&format!(
                 "{e}. No store holds it whole, and a new one under the same key would show two histories: put the missing \
                  object back under log/ from another copy of a store"
             ))
         })?;
         log::info!(entries = log.size(), lost = log.lost().len(); "log.rebuilt");
+        // What was signed into a history that is not the stores' was told to somebody: it stands in theirs from now on. What stands
+        // there already keeps its place.
+        for bytes in &own {
+            log.append(&self.signer, bytes).map_err(|e| failed(&e))?;
+        }
         Ok(log)
     }
 
