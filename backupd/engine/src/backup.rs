@@ -8,6 +8,7 @@ use crate::damage::Damage;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::require;
+use crate::lease::SourceLease;
 use crate::manifest::Sealing;
 use crate::pack::{Permitted, Room, Sealer, run};
 use crate::progress::{Phase, Progress, ProgressEvent};
@@ -29,7 +30,6 @@ use backup_format::{
     CatalogKey, FormatError, IncarnationId, ObjectHash, SealKey, SnapshotId, SourceId, WriterCredential,
 };
 use bytes::Bytes;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,32 +93,6 @@ impl Stop {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.0.load(Ordering::SeqCst)
-    }
-}
-
-/// Whoever holds a source still while it is read. One that moved on may have taken files away unseen: all of what it held counts as
-/// changed, and the snapshot is partial.
-#[derive(Clone, Default)]
-pub struct SourceLease {
-    parts: Vec<String>,
-    stands: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
-}
-
-impl SourceLease {
-    /// Asks whether the lease on these parts stands.
-    pub fn on(parts: Vec<String>, stands: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { parts, stands: Some(Arc::new(stands)) }
-    }
-
-    /// What may have changed unseen.
-    fn lost(&self) -> &[String] {
-        if self.stands.as_ref().is_none_or(|stands| stands()) { &[] } else { &self.parts }
-    }
-}
-
-impl fmt::Debug for SourceLease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SourceLease").field(&self.parts).finish()
     }
 }
 

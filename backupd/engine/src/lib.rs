@@ -27,6 +27,7 @@ mod heal;
 mod held;
 mod keyring;
 mod keys;
+mod lease;
 mod list;
 mod locations;
 mod locks;
@@ -60,9 +61,7 @@ mod verify;
 mod view;
 mod walk;
 
-pub use backup::{
-    Part, PartKind, SnapshotOutcome, SnapshotRequest, SourceLease, Stop, StoreOutcome, UnreadableCounts, snapshot,
-};
+pub use backup::{Part, PartKind, SnapshotOutcome, SnapshotRequest, Stop, StoreOutcome, UnreadableCounts, snapshot};
 pub use backup_format::head::HeadName;
 pub use backup_format::manifest::{Owners, UnreadableReason};
 pub use backup_format::tree::{Node, NodeKind, Page};
@@ -89,6 +88,7 @@ pub use keys::{
     InitOptions, Initialized, Rewritten, SlotInfo, UnlockWith, add_shares, add_slot, describe_keyring, in_force, init,
     issue_pruner, put_back_keyring, recover_writer, rehearse, remove_slot, repository_of, rotate, unlock, unlock_by,
 };
+pub use lease::SourceLease;
 pub use list::{Visit, kind_and_size, list};
 pub use locks::{LockOutcome, LockWish, extend_locks};
 pub use memory_state::{Held, MemoryStates};
