@@ -107,7 +107,7 @@ pub fn snapshot_done(done: &SnapshotDone) {
     } else if done.partial {
         say!("{} {}. It does not count for recovery.", warning("PARTIAL:"), unreadable(&done.unreadable));
         if done.unreadable != NOTHING_UNREADABLE {
-            say!("`backupd ls --unreadable` names them.");
+            say!("`backupd ls --unreadable --snapshot {}` names them.", short(&done.id));
         }
     }
 }
@@ -192,7 +192,7 @@ pub fn restore_done(done: &RestoreDone) {
     }
     if done.partial {
         say!(
-            "{} files that could not be read, or changed, when the snapshot was taken. `backupd ls --unreadable` names them.",
+            "{} files that could not be read, or changed, when the snapshot was taken. `backupd ls --unreadable --snapshot ID` names them.",
             warning("PARTIAL:")
         );
     }
