@@ -14,6 +14,9 @@ pub const PREFIX: &str = "log/";
 /// Where the detached signatures lie, beside the log's own objects.
 const SIGNATURES: &str = "log/signatures/";
 
+/// So many entries of another history are read in one look: a store may make up any number.
+const TAKEN_UP_MAX: usize = 64;
+
 /// Objects of a store's log by name.
 pub type Objects = Vec<(String, Vec<u8>)>;
 
@@ -172,12 +175,36 @@ impl Reports {
     async fn look_ahead(&self) -> Result<(), Failure> {
         let mut names = Vec::new();
         for store in &self.stores {
-            names.extend(store.store.list(PREFIX).await.unwrap_or_default().into_iter().map(|object| object.name));
+            let listed = store.store.list(PREFIX).await.unwrap_or_default();
+            names.extend(listed.into_iter().map(|object| (store, object.name)));
         }
         let mut guard = self.open().await?;
-        if guard.as_ref().is_some_and(|log| names.iter().any(|name| log.is_behind(name))) {
+        if guard.as_ref().is_some_and(|log| names.iter().any(|(_, name)| log.is_behind(name))) {
             *guard = None;
             *guard = Some(self.find_log().await?);
+        }
+        if let Some(log) = guard.as_mut()
+            && let Err(error) = self.take_up(log, &names).await
+        {
+            log::error!(reason:% = error; "log.not-written");
+            *guard = None;
+        }
+        Ok(())
+    }
+
+    /// Reports of a history that came to its end: this verifier was set back while no store that answered told of them. They were
+    /// told to somebody, so they stand in this history from now on. What bears no signature of ours is none of them.
+    async fn take_up(&self, log: &mut Log, names: &[(&NamedStore, String)]) -> Result<(), backup_report::LogError> {
+        for (store, name) in
+            names.iter().filter(|(_, name)| log.is_foreign(name)).take(TAKEN_UP_MAX).collect::<Vec<_>>()
+        {
+            let Ok(bytes) = store.store.get(name).await else { continue };
+            let Ok(Entry::Report(report)) = Entry::parse(&bytes) else { continue };
+            let signed = store.store.get(&format!("{SIGNATURES}{}.sig", report.report_id)).await;
+            if log.lacks(name, &bytes) && signed.is_ok_and(|signed| signed[..] == self.signer.sign(&bytes)[..]) {
+                log.append(&self.signer, &bytes)?;
+                log::warn!(report = report.report_id.as_str(), store = store.name.as_str(); "log.report-taken-up");
+            }
         }
         Ok(())
     }

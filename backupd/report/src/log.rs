@@ -273,6 +273,17 @@ impl Log {
         }
     }
 
+    /// Whether a store's object of this name is said to hold an entry that stands nowhere in this log, and these are its bytes.
+    pub fn lacks(&self, name: &str, bytes: &[u8]) -> bool {
+        self.is_foreign(name)
+            && matches!(Object::of_name(name), Some(Object::Entry(_, leaf)) if leaf_hash(bytes) == leaf)
+    }
+
+    /// Whether a store's object of this name is said to hold an entry that stands nowhere in this log.
+    pub fn is_foreign(&self, name: &str) -> bool {
+        matches!(Object::of_name(name), Some(Object::Entry(_, leaf)) if !self.leaves.contains(&leaf))
+    }
+
     /// The names of those objects that show another history than this log, signed with the same key.
     pub fn other_histories<'a>(&self, objects: &'a [(String, Vec<u8>)], signer: &ReportSigner) -> Vec<&'a str> {
         let other = |(name, bytes): &&(String, Vec<u8>)| {
