@@ -13,8 +13,8 @@
 //! (removed: it was never acknowledged), or a whole entry without checkpoint (its checkpoint is signed at the next
 //! open). An entry that a checkpoint covers is never removed: if it is gone or changed, opening fails and says so.
 //!
-//! Nothing is ever rewritten but bytes that are no longer what their name says, and Ed25519 is deterministic, so one size has one checkpoint, and every object can be
-//! copied to a store under its name once.
+//! Nothing is ever rewritten but bytes that are no longer what their name says, and Ed25519 is deterministic, so one size
+//! has one checkpoint, and every object can be copied to a store under its name once.
 
 use crate::entry::{Entry, EntryError};
 use crate::key::ReportSigner;

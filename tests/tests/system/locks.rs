@@ -328,6 +328,17 @@ async fn a_deletion_waits_for_the_lock_and_then_leaves_no_version_behind() -> Re
     Ok(())
 }
 
+/// What somebody does to every object who has the writer's credentials.
+async fn overwrite_and_delete(location: &StoreLocation) -> Result<()> {
+    let (store, plain) = (versions(location), location.open()?);
+    let names: BTreeSet<String> = store.versions("").await?.into_iter().map(|version| version.name).collect();
+    for name in &names {
+        plain.put(name, Bytes::from_static(b"your files are encrypted")).await?;
+        store.delete_version(name, None, false).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_restores_as_of_a_time() -> Result<()> {
     let Some(url) = stores::ceph("the_command_line_restores_as_of_a_time") else { return Ok(()) };
@@ -344,12 +355,7 @@ async fn the_command_line_restores_as_of_a_time() -> Result<()> {
     ok(backupd(&["snapshot", "--tag", "monday", "."]))?;
     let before = now_unix_ms();
     until(before + 2_100).await;
-    let (store, plain) = (versions(&location), location.open()?);
-    let names: BTreeSet<String> = store.versions("").await?.into_iter().map(|version| version.name).collect();
-    for name in &names {
-        plain.put(name, Bytes::from_static(b"your files are encrypted")).await?;
-        store.delete_version(name, None, false).await?;
-    }
+    overwrite_and_delete(&location).await?;
     let into = place.path("back").display().to_string();
     fails(backupd(&["restore", "--into", &into]), 2, &["there is no repository"])?;
     let time = chrono::DateTime::from_timestamp_millis(before + 1_000).context("a time")?;
@@ -385,12 +391,7 @@ async fn a_practice_restores_as_of_a_time_through_its_verifier() -> Result<()> {
     ok(daemons::with_config(&place, dir, &["snapshot", "--tag", "monday"], "serve.toml"))?;
     let before = now_unix_ms();
     until(before + 2_100).await;
-    let (store, plain) = (versions(&location), location.open()?);
-    let names: BTreeSet<String> = store.versions("").await?.into_iter().map(|version| version.name).collect();
-    for name in &names {
-        plain.put(name, Bytes::from_static(b"your files are encrypted")).await?;
-        store.delete_version(name, None, false).await?;
-    }
+    overwrite_and_delete(&location).await?;
     for file in holdfast_tests::files(&dir.join("store-one")) {
         std::fs::remove_file(file)?;
     }
