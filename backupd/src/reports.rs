@@ -14,8 +14,8 @@ pub const PREFIX: &str = "log/";
 /// Where the detached signatures lie, beside the log's own objects.
 const SIGNATURES: &str = "log/signatures/";
 
-/// So many entries of another history are read in one look: a store may make up any number.
-const TAKEN_UP_MAX: usize = 64;
+/// So many checkpoints of a store are read in a look for another history: a store may keep any number.
+const HEADS_MAX: usize = 64;
 
 /// Objects of a store's log by name.
 pub type Objects = Vec<(String, Vec<u8>)>;
@@ -173,18 +173,21 @@ impl Reports {
     /// A second verifier, or this one before its folder was set back, may have added to the log: whoever is about to add to
     /// it sees what the stores that answer tell, or one log would get two histories.
     async fn look_ahead(&self) -> Result<(), Failure> {
-        let mut names = Vec::new();
+        let mut listed = Vec::new();
         for store in &self.stores {
-            let listed = store.store.list(PREFIX).await.unwrap_or_default();
-            names.extend(listed.into_iter().map(|object| (store, object.name)));
+            let objects = store.store.list(PREFIX).await.unwrap_or_default();
+            let mut names: Vec<String> = objects.into_iter().map(|object| object.name).collect();
+            names.sort_unstable();
+            listed.push((store, names));
         }
         let mut guard = self.open().await?;
-        if guard.as_ref().is_some_and(|log| names.iter().any(|(_, name)| log.is_behind(name))) {
+        let names = || listed.iter().flat_map(|(_, names)| names);
+        if guard.as_ref().is_some_and(|log| names().any(|name| log.is_behind(name))) {
             *guard = None;
             *guard = Some(self.find_log().await?);
         }
         if let Some(log) = guard.as_mut()
-            && let Err(error) = self.take_up(log, &names).await
+            && let Err(error) = self.take_up(log, &listed).await
         {
             log::error!(reason:% = error; "log.not-written");
             *guard = None;
@@ -192,18 +195,29 @@ impl Reports {
         Ok(())
     }
 
-    /// Reports of a history that came to its end: this verifier was set back while no store that answered told of them. They were
-    /// told to somebody, so they stand in this history from now on. What bears no signature of ours is none of them.
-    async fn take_up(&self, log: &mut Log, names: &[(&NamedStore, String)]) -> Result<(), backup_report::LogError> {
-        for (store, name) in
-            names.iter().filter(|(_, name)| log.is_foreign(name)).take(TAKEN_UP_MAX).collect::<Vec<_>>()
-        {
-            let Ok(bytes) = store.store.get(name).await else { continue };
-            let Ok(Entry::Report(report)) = Entry::parse(&bytes) else { continue };
-            let signed = store.store.get(&format!("{SIGNATURES}{}.sig", report.report_id)).await;
-            if log.lacks(name, &bytes) && signed.is_ok_and(|signed| signed[..] == self.signer.sign(&bytes)[..]) {
-                log.append(&self.signer, &bytes)?;
-                log::warn!(report = report.report_id.as_str(), store = store.name.as_str(); "log.report-taken-up");
+    /// Entries of a history that came to its end: this verifier was set back while no store that answered told of them. They were
+    /// told to somebody, so they stand in this history from now on. What no checkpoint of ours shows is none of them.
+    async fn take_up(
+        &self,
+        log: &mut Log,
+        listed: &[(&NamedStore, Vec<String>)],
+    ) -> Result<(), backup_report::LogError> {
+        for (store, names) in listed {
+            if !names.iter().any(|name| log.is_foreign(name)) {
+                continue;
+            }
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            // The newest first: it shows all of its history.
+            for head in names.iter().rev().filter(|name| Log::is_checkpoint(name)).take(HEADS_MAX) {
+                let Ok(head) = store.store.get(head).await else { continue };
+                for name in log.fork(&names, &head, &self.signer.public_key()) {
+                    let Ok(bytes) = store.store.get(name).await else { continue };
+                    // A kind that a later version wrote stays where it is.
+                    if log.lacks(name, &bytes) && Entry::parse(&bytes).is_ok() {
+                        log.append(&self.signer, &bytes)?;
+                        log::warn!(store = store.name.as_str(), entries = log.size(); "log.entry-taken-up");
+                    }
+                }
             }
         }
         Ok(())

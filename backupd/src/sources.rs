@@ -173,12 +173,17 @@ impl Captured {
         let Some(lease) = &self.lease else { return SourceLease::default() };
         let (client, parts) = (Arc::clone(&lease.client), lease.parts.clone());
         SourceLease::on(parts, move || {
-            let stands = client.lock().unwrap_or_else(PoisonError::into_inner).is_open();
+            let stands = is_open(&client);
             if !stands {
                 log::warn!("snapshot.lease-expired");
             }
             stands
         })
+    }
+
+    /// Whether whoever holds the source still does.
+    pub fn is_held(&self) -> bool {
+        self.lease.as_ref().is_none_or(|lease| is_open(&lease.client))
     }
 
     /// Ends the lease, as closing the connection would.
@@ -190,4 +195,8 @@ impl Captured {
             log::warn!(reason:% = error; "source.not-thawed");
         }
     }
+}
+
+fn is_open(client: &Mutex<Client>) -> bool {
+    client.lock().unwrap_or_else(PoisonError::into_inner).is_open()
 }

@@ -4,7 +4,7 @@
 mod sample;
 
 use backup_engine::{NamedStore, StoreLocation};
-use backup_report::leaf_hash;
+use backup_report::{Approval, Decision, OwnerRole, ReportSigner, leaf_hash};
 use backupd::reports::Reports;
 use sample::{origin, report, signer};
 use std::fs;
@@ -40,20 +40,32 @@ async fn a_report_that_only_an_absent_store_knew_when_its_verifier_was_set_back_
     let (one, two) = (store("one"), store("two"));
     add(vec![one.clone(), two.clone()], &[0, 1]).await;
     copy(&state, &dir.path().join("older"));
-    // Told to somebody, and known to the first store alone.
+    // Told to somebody, and known to the first store alone: a report, and what its owner says of it.
     add(vec![one.clone()], &[2]).await;
+    let told = report(2).to_bytes();
+    let approval =
+        Approval::create(&ReportSigner::from_seed(&[7; 32]), &told, Decision::Certified, OwnerRole::Owner, 1).unwrap();
+    Reports::new(&state, origin(), signer(), vec![one.clone()]).append(&approval).await.unwrap();
     fs::remove_dir_all(&state).unwrap();
     copy(&dir.path().join("older"), &state);
     add(vec![two.clone()], &[3, 4]).await;
-    // What bears no signature of ours is no report, whatever its name says.
+    // What no checkpoint shows is no entry, whatever its name says; however many there are.
     let made_up = report(9).to_bytes();
-    let name = format!("log/entries/000000000003-{}.json", hex(&leaf_hash(&made_up)));
-    one.store.put(&name, made_up.clone().into()).await.unwrap();
+    for place in [3, 4] {
+        let name = format!("log/entries/{place:012}-{}.json", hex(&leaf_hash(&made_up)));
+        one.store.put(&name, made_up.clone().into()).await.unwrap();
+    }
+    for n in 100..200u32 {
+        let name = format!("log/entries/000000000000-{}.json", hex(&leaf_hash(&n.to_le_bytes())));
+        one.store.put(&name, made_up.clone().into()).await.unwrap();
+    }
     let leaves = add(vec![one, two], &[5]).await;
     for n in 0..6 {
         assert!(leaves.contains(&leaf_hash(&report(n).to_bytes())), "report {n} is gone");
     }
-    assert!(!leaves.contains(&leaf_hash(&made_up)) && leaves.len() == 6, "{}", leaves.len());
+    let at = |bytes: &[u8]| leaves.iter().position(|leaf| *leaf == leaf_hash(bytes));
+    assert!(at(&approval) > at(&told), "the approval is gone, or stands before its report");
+    assert!(at(&made_up).is_none() && leaves.len() == 7, "{}", leaves.len());
 }
 
 fn hex(hash: &[u8]) -> String {

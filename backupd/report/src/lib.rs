@@ -20,6 +20,7 @@ mod damaged;
 mod deletion;
 mod entry;
 mod evidence;
+mod fork;
 mod id;
 mod key;
 mod log;

@@ -9,6 +9,10 @@ use agent_api::Pause;
 use backup_engine::{ErrorKind, NamedStore, SnapshotOutcome, SnapshotRequest, Stop};
 use backupd_api::{Failure, FailureKind, KeptGone, Phase, SnapshotDone, SnapshotState, StoreOutcome};
 
+/// Why there is no snapshot where the source went away before it was read.
+const SOURCE_GONE: &str = "the EMR ended, or was started again, before its copy was read: take the snapshot again, or leave it to the \
+                           schedule";
+
 impl Daemon {
     /// Takes a snapshot of one source and records how it ended. Waits while something else uses the engine.
     pub async fn take_snapshot(&self, source: &Source, tag: Option<String>) -> Result<SnapshotDone, Failure> {
@@ -64,8 +68,12 @@ impl Daemon {
         self.view().spool.full =
             self.spool.is_some() && outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace);
         let audit = captured.audit.take();
+        let gone = outcome.is_err() && !captured.is_held();
         captured.thaw().await;
-        let outcome = outcome.map_err(|e| failure::from_engine(&e))?;
+        let outcome = outcome.map_err(|e| match (failure::from_engine(&e), gone) {
+            (failure, false) => failure,
+            (failure, true) => failure::new(FailureKind::Retry, format!("{SOURCE_GONE} ({})", failure.message)),
+        })?;
         self.view().own_chains.insert(source.name.clone(), outcome.incarnation);
         if let Some(audit) = audit.filter(|_| is_noted) {
             self.remember_audit(&source.name, audit, outcome.id);
