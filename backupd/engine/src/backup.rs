@@ -10,11 +10,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::require;
 use crate::lease::SourceLease;
 use crate::manifest::Sealing;
-use crate::pack::{Permitted, Room, Sealer, run};
+use crate::pack::{Sealer, run};
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::remembered::{Memo, Memory};
+use crate::room::{Permitted, Room};
 use crate::scout::Excludes;
-use crate::send::{Fleet, Lane, PACKS_AT_STORE};
+use crate::send::{Fleet, Lane, packs_in_memory};
 use crate::set_back;
 use crate::spool::{self, SPOOL};
 use crate::state::State;
@@ -536,8 +537,7 @@ async fn read_and_send(
     let room = match sending.env.workers() {
         // Nobody could make room while the caller's own thread waits for it.
         0 => Room::new(usize::MAX),
-        // One that is being sealed, and what each store has waiting and under way.
-        _ => Room::new(1 + PACKS_AT_STORE * sending.fleet.lanes.len()),
+        _ => Room::new(packs_in_memory(sending.fleet.lanes.len())),
     };
     let counters = Arc::new(Counters::default());
     let env = sending.env.clone();

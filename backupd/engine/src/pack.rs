@@ -1,164 +1,29 @@
 //! From chunks to sealed packs: deduplicate, fill segments, compress on worker threads, seal, reopen.
 
 use crate::catalog::Known;
+use crate::class::{Class, SEGMENT_BYTES, SMALL_SEGMENT_BYTES};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{is_due, plan_pack};
-use backup_format::pack::{CHUNK_RECORD_BYTES, PackRecord, SealedPack, seal_pack_into, segment_cost};
+use crate::room::{Permitted, Room};
+use backup_format::pack::{CHUNK_RECORD_BYTES, capacity, seal_pack_into, segment_cost};
 use backup_format::sealed::OBJECT_BYTES_MAX;
 use backup_format::segment::{EncodedSegment, SegmentDecoder, SegmentEncoder};
 use backup_format::{ChunkId, ChunkKind, IdKey, RepositoryId, SealKey};
-use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Plain bytes of a segment of content that compresses: longer ones compress better, shorter ones read faster alone.
-const SEGMENT_BYTES: usize = 2 << 20;
-/// Of one that does not compress: nothing is gained by length, and small ones leave little room at the end of a pack.
-const RAW_SEGMENT_BYTES: usize = 320 << 10;
-/// Of tree pages, and of the last ones: even one that does not compress fits a pack of 1 MiB.
-const SMALL_SEGMENT_BYTES: usize = 960 << 10;
-/// On segments of this size level 2 is as small as level 3 on segments of 1 MiB, for two thirds of the time.
+/// On segments of this size level 2 is smaller than level 3 on segments of 1 MiB, for two thirds of the time.
 const COMPRESSION_LEVEL: i32 = 2;
-
-/// What a segment collects: they are kept apart because one kind of neighbour spoils the other's compression. Of small
-/// documents in one folder, kept apart by their first byte, a twenty-fifth is saved and no time is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    /// What begins as JSON does.
-    Json,
-    /// What begins as XML and HTML do.
-    Markup,
-    Other,
-    Raw,
-    Tree,
-}
-
-impl Class {
-    const ALL: [Self; 5] = [Self::Json, Self::Markup, Self::Other, Self::Raw, Self::Tree];
-
-    fn of(kind: ChunkKind, bytes: &[u8]) -> Self {
-        match (kind, bytes.first()) {
-            (ChunkKind::Tree, _) => Self::Tree,
-            (ChunkKind::Data, _) if is_raw(bytes) => Self::Raw,
-            (ChunkKind::Data, Some(b'{' | b'[')) => Self::Json,
-            (ChunkKind::Data, Some(b'<')) => Self::Markup,
-            (ChunkKind::Data, _) => Self::Other,
-        }
-    }
-
-    fn kind(self) -> ChunkKind {
-        match self {
-            Self::Json | Self::Markup | Self::Other | Self::Raw => ChunkKind::Data,
-            Self::Tree => ChunkKind::Tree,
-        }
-    }
-
-    fn bytes_max(self) -> usize {
-        match self {
-            Self::Json | Self::Markup | Self::Other => SEGMENT_BYTES,
-            Self::Raw => RAW_SEGMENT_BYTES,
-            Self::Tree => SMALL_SEGMENT_BYTES,
-        }
-    }
-}
-
-/// Bytes looked at to tell whether a chunk compresses, in so many places.
-const SAMPLE_BYTES: usize = 1024;
-const SAMPLES: usize = 4;
-/// Shorter chunks are not looked at: documents and pages of databases, where looking costs more than it saves.
-const RAW_BYTES_MIN: usize = 32 << 10;
-/// Bits per byte above which a sample does not compress; random bytes come to 7.95 in a sample of this size.
-const RAW_BITS: f32 = 7.85;
-
-/// Whether compression would gain nothing, by the entropy of a few samples.
-fn is_raw(bytes: &[u8]) -> bool {
-    if bytes.len() < RAW_BYTES_MIN {
-        return false;
-    }
-    let mut counts = [0u16; 256];
-    let step = (bytes.len() - SAMPLE_BYTES) / (SAMPLES - 1);
-    for at in 0..SAMPLES {
-        for byte in bytes.get(at * step..at * step + SAMPLE_BYTES).unwrap_or_default() {
-            if let Some(count) = counts.get_mut(usize::from(*byte)) {
-                *count += 1;
-            }
-        }
-    }
-    let total = (SAMPLE_BYTES * SAMPLES) as f32;
-    let bits: f32 = counts
-        .iter()
-        .filter(|count| **count > 0)
-        .map(|count| {
-            let share = f32::from(*count) / total;
-            -share * share.log2()
-        })
-        .sum();
-    bits > RAW_BITS
-}
+/// Of the packs that the tail fills before its last, smaller ones.
+const TAIL_PACK_BYTES: usize = capacity(4 << 20);
 
 struct PlainSegment {
     class: Class,
     chunks: Vec<(ChunkId, u32)>,
     plain: Vec<u8>,
-}
-
-/// Room for so many sealed packs: their bytes in memory are bounded, however slow the stores are. Buffers are used
-/// again: fresh memory costs as much as sealing.
-pub(crate) struct Room {
-    free: Mutex<(usize, Vec<Vec<u8>>)>,
-    changed: Condvar,
-}
-
-impl Room {
-    pub(crate) fn new(packs: usize) -> Arc<Self> {
-        Arc::new(Self { free: Mutex::new((packs.max(1), Vec::new())), changed: Condvar::new() })
-    }
-
-    /// Waits for room; a buffer comes with it.
-    fn enter(room: &Arc<Self>) -> Permit {
-        let free = room.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = room.changed.wait_while(free, |free| free.0 == 0).unwrap_or_else(PoisonError::into_inner);
-        free.0 -= 1;
-        Permit { room: Arc::clone(room), buffer: free.1.pop().unwrap_or_default() }
-    }
-}
-
-/// The room that one pack takes until it is dropped; its buffer goes back with it.
-struct Permit {
-    room: Arc<Room>,
-    buffer: Vec<u8>,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut free = self.room.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.0 += 1;
-        free.1.push(std::mem::take(&mut self.buffer));
-        self.room.changed.notify_one();
-    }
-}
-
-/// A sealed pack with its room.
-pub(crate) struct Permitted {
-    pack: SealedPack,
-    permit: Permit,
-}
-
-impl Permitted {
-    /// What the index says of it, and its bytes; the room is free again when the last store has let go of them.
-    pub(crate) fn into_parts(mut self) -> (PackRecord, Bytes) {
-        self.permit.buffer = self.pack.bytes;
-        (self.pack.record, Bytes::from_owner(self.permit))
-    }
-}
-
-impl AsRef<[u8]> for Permit {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer
-    }
 }
 
 /// Seals packs as soon as enough segments are there. Shared by the workers.
@@ -171,6 +36,9 @@ pub(crate) struct Sealer {
     /// Bounded by the room that each pack takes.
     packs: UnboundedSender<Permitted>,
     room: Arc<Room>,
+    /// Buffers of the longest segments, to be used again: they are most of what is allocated and freed on every thread, and
+    /// the allocator would hold half as much again for them.
+    spare: Mutex<Vec<Vec<u8>>>,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
 }
@@ -189,6 +57,7 @@ impl Sealer {
             pending: [Mutex::default(), Mutex::default()],
             packs,
             room,
+            spare: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
         }
@@ -273,43 +142,79 @@ impl Sealer {
         }
     }
 
-    fn encode(&self, encoder: &mut SegmentEncoder, job: PlainSegment) -> Result<()> {
+    fn encode(&self, encoder: &mut SegmentEncoder, mut job: PlainSegment) -> Result<()> {
         let segment = match job.class {
             Class::Raw => EncodedSegment::raw(job.chunks, job.plain)?,
-            Class::Json | Class::Markup | Class::Other | Class::Tree => encoder.encode(job.chunks, job.plain)?,
+            Class::Json | Class::Markup | Class::Other | Class::Tree => {
+                let segment = encoder.encode(job.chunks, &mut job.plain)?;
+                self.put_back(job.plain);
+                segment
+            }
         };
         self.add(job.class.kind(), segment)
     }
+
+    /// Room for the plain bytes of a segment.
+    fn buffer(&self, class: Class) -> Vec<u8> {
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let used = if class.bytes_max() == SEGMENT_BYTES { spare() } else { None };
+        used.unwrap_or_else(|| Vec::with_capacity(class.bytes_max()))
+    }
+
+    fn put_back(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == SEGMENT_BYTES {
+            buffer.clear();
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        }
+    }
+
+    /// Where much does not compress, packs fill faster than stores take them: the memory is theirs.
+    fn let_go(&self) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
-/// Of the last segments those that no pack of 1 MiB holds are cut smaller, so that the tail is not mostly padding.
+/// The last segments: of those that no pack of 1 MiB holds, as many are cut smaller as full packs of the class above leave
+/// over, so that the tail is not mostly padding.
 fn split_tail(pending: &mut Vec<EncodedSegment>) -> Result<()> {
-    let costs: Vec<usize> = pending.iter().map(segment_cost).collect();
-    let total: usize = costs.iter().sum();
-    if total > OBJECT_BYTES_MAX * 3 / 4 || costs.iter().all(|cost| *cost <= SMALL_SEGMENT_BYTES) {
+    let total: usize = pending.iter().map(segment_cost).sum();
+    if total > OBJECT_BYTES_MAX * 3 / 4 || pending.iter().all(|one| segment_cost(one) <= SMALL_SEGMENT_BYTES) {
         return Ok(());
     }
+    let mut left_over = total % TAIL_PACK_BYTES;
     let (mut encoder, mut decoder) = (SegmentEncoder::new(COMPRESSION_LEVEL)?, SegmentDecoder::new()?);
-    for segment in std::mem::take(pending) {
-        if segment_cost(&segment) <= SMALL_SEGMENT_BYTES {
-            pending.push(segment);
-            continue;
-        }
-        let plain_len = segment.chunks.iter().map(|(_, len)| *len as usize).sum();
-        let plain = decoder.decode(segment.compressed, segment.body, plain_len)?;
-        let (mut chunks, mut from, mut at) = (Vec::new(), 0, 0);
-        for (id, len) in segment.chunks {
-            let end = at + len as usize;
-            if end - from + chunks.len() * CHUNK_RECORD_BYTES > SMALL_SEGMENT_BYTES && at > from {
-                let piece = plain.get(from..at).unwrap_or_default().to_vec();
-                pending.push(encoder.encode(std::mem::take(&mut chunks), piece)?);
-                from = at;
-            }
-            chunks.push((id, len));
-            at = end;
-        }
-        pending.push(encoder.encode(chunks, plain.get(from..).unwrap_or_default().to_vec())?);
+    let mut pieces = Vec::new();
+    while left_over > 0 {
+        let Some(at) = pending.iter().rposition(|one| segment_cost(one) > SMALL_SEGMENT_BYTES) else { break };
+        let segment = pending.remove(at);
+        left_over = left_over.saturating_sub(segment_cost(&segment));
+        split(segment, &mut encoder, &mut decoder, &mut pieces)?;
     }
+    pending.append(&mut pieces);
+    Ok(())
+}
+
+/// Cuts a segment into ones of at most [`SMALL_SEGMENT_BYTES`].
+fn split(
+    segment: EncodedSegment,
+    encoder: &mut SegmentEncoder,
+    decoder: &mut SegmentDecoder,
+    pieces: &mut Vec<EncodedSegment>,
+) -> Result<()> {
+    let plain_len = segment.chunks.iter().map(|(_, len)| *len as usize).sum();
+    let plain = decoder.decode(segment.compressed, segment.body, plain_len)?;
+    let (mut chunks, mut from, mut at) = (Vec::new(), 0, 0);
+    for (id, len) in segment.chunks {
+        let end = at + len as usize;
+        if end - from + chunks.len() * CHUNK_RECORD_BYTES > SMALL_SEGMENT_BYTES && at > from {
+            let mut piece = plain.get(from..at).unwrap_or_default().to_vec();
+            pieces.push(encoder.encode(std::mem::take(&mut chunks), &mut piece)?);
+            from = at;
+        }
+        chunks.push((id, len));
+        at = end;
+    }
+    pieces.push(encoder.encode(chunks, &mut plain.get(from..).unwrap_or_default().to_vec())?);
     Ok(())
 }
 
@@ -335,6 +240,7 @@ enum Lane {
 
 #[derive(Default)]
 struct OpenSegment {
+    number: u32,
     chunks: Vec<(ChunkId, u32)>,
     plain: Vec<u8>,
 }
@@ -360,13 +266,15 @@ impl Intake<'_> {
             self.sealer.check()?;
             let class = Class::of(kind, bytes);
             // Of tiny chunks the records are the larger part.
-            let records = (self.open(class).chunks.len() + 1) * CHUNK_RECORD_BYTES;
-            if self.open(class).plain.len() + bytes.len() + records > class.bytes_max() {
+            let open = self.open(class);
+            let records = (open.chunks.len() + 1) * CHUNK_RECORD_BYTES;
+            if open.plain.len() + bytes.len() + records > class.bytes_of(open.number) {
                 self.hand_on(class)?;
             }
+            let sealer = self.sealer;
             let open = self.open(class);
             if open.plain.capacity() == 0 {
-                open.plain.reserve(class.bytes_max());
+                open.plain = sealer.buffer(class);
             }
             open.plain.extend_from_slice(bytes);
             open.chunks.push((id, bytes.len() as u32));
@@ -386,9 +294,14 @@ impl Intake<'_> {
     }
 
     fn hand_on(&mut self, class: Class) -> Result<()> {
-        let segment = std::mem::take(self.open(class));
+        let open = self.open(class);
+        let number = open.number.wrapping_add(1);
+        let segment = std::mem::replace(open, OpenSegment { number, ..OpenSegment::default() });
         if segment.chunks.is_empty() {
             return Ok(());
+        }
+        if class == Class::Raw {
+            self.sealer.let_go();
         }
         let job = PlainSegment { class, chunks: segment.chunks, plain: segment.plain };
         match &mut self.lane {
@@ -423,7 +336,7 @@ pub(crate) fn run<T>(
     let result: Result<(Result<T>, Known)> = if workers == 0 {
         through(Lane::Here(Box::new(SegmentEncoder::new(COMPRESSION_LEVEL)?)))
     } else {
-        let (jobs, taken) = sync_channel(workers);
+        let (jobs, taken) = sync_channel(1);
         let taken = Mutex::new(taken);
         std::thread::scope(|scope| {
             for _ in 0..workers {

@@ -3,14 +3,16 @@
 use backup_format::pack::{PACK_SEGMENTS_MAX, capacity};
 use backup_format::sealed::{CLASSES, OBJECT_BYTES_MAX};
 
-/// So much more than a pack holds is collected first: there is then something that fits the room at its end.
-const CHOICE_BYTES: usize = 2 << 20;
+/// So much more than a pack holds is collected at most while nothing fits the room at its end.
+const CHOICE_BYTES: usize = 4 << 20;
+/// Room at the end that is not worth waiting for another segment.
+const WASTE_BYTES: usize = OBJECT_BYTES_MAX / 512;
 /// Segments among which the end of a pack is chosen: all their choices are tried.
-const CHOICES: usize = 10;
+const CHOICES: usize = 14;
 
-/// Whether segments of so many bytes make a pack.
+/// Whether segments of so many bytes may make a pack.
 pub(crate) fn is_due(total: usize, last: bool) -> bool {
-    if last { total > 0 } else { total > capacity(OBJECT_BYTES_MAX) + CHOICE_BYTES }
+    if last { total > 0 } else { total > capacity(OBJECT_BYTES_MAX) }
 }
 
 /// Which segments go into the next pack, by their places in order; none while more segments should come first. A tail
@@ -19,10 +21,15 @@ pub(crate) fn plan_pack(costs: &[usize], last: bool) -> Vec<usize> {
     let full = capacity(OBJECT_BYTES_MAX);
     let total: usize = costs.iter().sum();
     let all = || (0..costs.len()).collect();
-    if total > full && is_due(total, last) {
+    if total > full {
         let fitting = fill(costs, full);
-        // One that is too large for any class is for sealing to refuse.
-        return if fitting.is_empty() { vec![0] } else { fitting };
+        let waste = full - fitting.iter().filter_map(|at| costs.get(*at)).sum::<usize>();
+        return match waste {
+            // One that is too large for any class is for sealing to refuse.
+            _ if fitting.is_empty() => vec![0],
+            waste if waste > WASTE_BYTES && !last && total <= full + CHOICE_BYTES => Vec::new(),
+            _ => fitting,
+        };
     }
     if !last {
         return Vec::new();
@@ -35,11 +42,13 @@ pub(crate) fn plan_pack(costs: &[usize], last: bool) -> Vec<usize> {
     smaller.map(|class| fill(costs, capacity(class))).find(|fitting| !fitting.is_empty()).unwrap_or_else(all)
 }
 
-/// Segments in their order while much room is left; of those that come next the choice that fills the rest best.
+/// Segments in their order until the room that is left is a part of what the next ones cost; of these the choice that fills it
+/// best.
 fn fill(costs: &[usize], mut room: usize) -> Vec<usize> {
     let mut taken = Vec::new();
-    for (at, cost) in costs.iter().enumerate().take(PACK_SEGMENTS_MAX - CHOICES) {
-        if *cost + CHOICE_BYTES > room {
+    let first = costs.len().saturating_sub(CHOICES).min(PACK_SEGMENTS_MAX - CHOICES);
+    for (at, (cost, choices)) in costs.iter().zip(costs.windows(CHOICES)).enumerate().take(first) {
+        if *cost > room || room <= choices.iter().sum::<usize>() / 4 * 3 {
             break;
         }
         room -= cost;
@@ -47,8 +56,13 @@ fn fill(costs: &[usize], mut room: usize) -> Vec<usize> {
     }
     let next: Vec<(usize, usize)> = costs.iter().copied().enumerate().skip(taken.len()).take(CHOICES).collect();
     let members = |set: u32| next.iter().enumerate().filter(move |(bit, _)| set >> bit & 1 == 1).map(|(_, one)| one);
-    let cost = |set: u32| members(set).map(|(_, cost)| cost).sum::<usize>();
-    let best = (0..1u32 << next.len()).filter(|set| cost(*set) <= room).max_by_key(|set| cost(*set));
+    let mut sums = vec![0usize];
+    for (_, cost) in &next {
+        sums.extend_from_within(..);
+        let half = sums.len() / 2;
+        sums.iter_mut().skip(half).for_each(|sum| *sum += cost);
+    }
+    let best = (0..).zip(&sums).filter(|(_, sum)| **sum <= room).max_by_key(|(_, sum)| **sum).map(|(set, _)| set);
     taken.extend(best.into_iter().flat_map(members).map(|(at, _)| *at));
     taken
 }
@@ -56,6 +70,7 @@ fn fill(costs: &[usize], mut room: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::Class;
 
     /// What the plans make of segments that come one after another: bytes that are padding, and the number of packs.
     fn packed(costs: &[usize]) -> (usize, usize) {
@@ -93,6 +108,12 @@ mod tests {
         let (padding, packs) = packed(&mixed);
         assert!(padding * 200 < total, "{padding} of {total} is padding");
         assert!(packs < total / OBJECT_BYTES_MAX + 12, "{packs} packs");
+        // Segments of a database: as long as each other but for what is taken off so that they are not.
+        let alike: Vec<usize> = (0..800u32)
+            .map(|n| Class::Other.bytes_of(n) * 27 / 100 + n.wrapping_mul(0x85eb_ca6b) as usize % 30_000)
+            .collect();
+        let (padding, _) = packed(&alike);
+        assert!(padding * 200 < alike.iter().sum(), "{padding} is padding");
         for tail in [1usize, 70_000, 300_000, 1_000_000, 1_100_000, 4_300_000, 9_000_000, 16_000_000] {
             let segments = vec![tail.min(250_000); tail.div_ceil(250_000)];
             let (padding, _) = packed(&segments);

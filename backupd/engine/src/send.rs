@@ -15,8 +15,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 const QUEUE: usize = 1;
 /// Objects on their way to one store.
 const IN_FLIGHT: usize = 2;
-/// Packs that one store can hold on to.
-pub(crate) const PACKS_AT_STORE: usize = QUEUE + IN_FLIGHT;
+
+/// Packs in memory: what each of the stores but one holds on to if it hangs; and for that one what is on its way and the next,
+/// which is being sealed.
+pub(crate) fn packs_in_memory(stores: usize) -> usize {
+    (QUEUE + IN_FLIGHT) * stores.saturating_sub(1) + IN_FLIGHT + 1
+}
+
 /// How long the others wait once for a store whose queue is full, when the quorum can do without it.
 const PATIENCE: Duration = Duration::from_secs(5);
 

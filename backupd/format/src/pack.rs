@@ -84,7 +84,7 @@ pub fn segment_cost(segment: &EncodedSegment) -> usize {
 
 /// What the segments of a pack of this class may cost together; see [`segment_cost`].
 #[must_use]
-pub fn capacity(class: usize) -> usize {
+pub const fn capacity(class: usize) -> usize {
     class.saturating_sub(FIXED_BYTES + SEGMENT_RECORD_BYTES)
 }
 

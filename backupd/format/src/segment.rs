@@ -2,6 +2,7 @@
 
 use crate::error::{FormatError, Result};
 use crate::ids::ChunkId;
+use zstd::zstd_safe::CParameter;
 
 /// The most plain bytes in one segment.
 pub const SEGMENT_PLAIN_BYTES_MAX: usize = 4 << 20;
@@ -10,6 +11,8 @@ pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// The most chunks in one segment.
 pub const SEGMENT_CHUNKS_MAX: usize = 1 << 16;
 const WHAT: &str = "segment";
+/// Two to this power are the bytes of the longest segment.
+const WINDOW_LOG: u32 = SEGMENT_PLAIN_BYTES_MAX.ilog2();
 
 /// A segment ready to be sealed.
 pub struct EncodedSegment {
@@ -47,24 +50,30 @@ impl SegmentEncoder {
         let failed = |_| FormatError::Compression { what: WHAT };
         let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
         // At the fast levels matches of 6 bytes cost a tenth of the time and save a hundredth of the bytes. A larger table
-        // costs about as much and saves twice that; it still fits the second cache of a core.
+        // costs about as much and saves twice that; it still fits the second cache of a core. Matches over the whole of a
+        // segment cost nothing.
         if level <= 2 {
-            compressor.set_parameter(zstd::zstd_safe::CParameter::MinMatch(7)).map_err(failed)?;
-            compressor.set_parameter(zstd::zstd_safe::CParameter::HashLog(17)).map_err(failed)?;
+            for parameter in [CParameter::MinMatch(7), CParameter::HashLog(17), CParameter::WindowLog(WINDOW_LOG)] {
+                compressor.set_parameter(parameter).map_err(failed)?;
+            }
         }
         Ok(Self { compressor, packed: Vec::new() })
     }
 
-    /// Keeps the bytes as they are where compression saves less than a thirty-second.
-    pub fn encode(&mut self, chunks: Vec<(ChunkId, u32)>, plain: Vec<u8>) -> Result<EncodedSegment> {
-        check(&chunks, &plain)?;
-        self.packed.resize(zstd::zstd_safe::compress_bound(plain.len()), 0);
-        let len = self.compressor.compress_to_buffer(&plain, self.packed.as_mut_slice());
-        let len = len.map_err(|_| FormatError::Compression { what: WHAT })?;
+    /// Keeps the bytes as they are where compression saves less than a thirty-second, and takes their buffer; else the
+    /// buffer can be used again.
+    pub fn encode(&mut self, chunks: Vec<(ChunkId, u32)>, plain: &mut Vec<u8>) -> Result<EncodedSegment> {
+        check(&chunks, plain)?;
+        // Memory that is never written to costs nothing.
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        let done = self.compressor.compress_to_buffer(plain.as_slice(), &mut self.packed);
+        done.map_err(|_| FormatError::Compression { what: WHAT })?;
         // A copy of the exact size: many bodies wait for their pack, and none should hold room that it does not use.
-        match self.packed.get(..len).filter(|packed| packed.len() + plain.len() / 32 < plain.len()) {
-            Some(packed) => Ok(EncodedSegment { chunks, compressed: true, body: packed.to_vec() }),
-            None => Ok(EncodedSegment { chunks, compressed: false, body: plain }),
+        if self.packed.len() + plain.len() / 32 < plain.len() {
+            Ok(EncodedSegment { chunks, compressed: true, body: self.packed.as_slice().to_vec() })
+        } else {
+            Ok(EncodedSegment { chunks, compressed: false, body: std::mem::take(plain) })
         }
     }
 }

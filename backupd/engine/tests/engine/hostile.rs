@@ -97,8 +97,8 @@ impl Forge {
 
     fn segment(chunks: &[(ChunkId, Vec<u8>)]) -> EncodedSegment {
         let ids = chunks.iter().map(|(id, bytes)| (*id, bytes.len() as u32)).collect();
-        let plain = chunks.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
-        SegmentEncoder::new(3).unwrap().encode(ids, plain).unwrap()
+        let mut plain = chunks.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+        SegmentEncoder::new(3).unwrap().encode(ids, &mut plain).unwrap()
     }
 
     async fn seal(&self, root: ChunkId) -> SnapshotId {
@@ -244,9 +244,9 @@ async fn extents_that_do_not_add_up_and_trees_without_end_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_expands_beyond_its_length_is_damage() {
     let mut forge = Forge::new().await;
-    let zeros = vec![0; 4 << 20];
+    let mut zeros = vec![0; 4 << 20];
     let id = forge.practice.made.writer.id_key().chunk_id(ChunkKind::Data, &zeros[..1000]);
-    let mut bomb = SegmentEncoder::new(3).unwrap().encode(vec![(id, zeros.len() as u32)], zeros).unwrap();
+    let mut bomb = SegmentEncoder::new(3).unwrap().encode(vec![(id, zeros.len() as u32)], &mut zeros).unwrap();
     assert!(bomb.compressed && bomb.body.len() < 4096);
     bomb.chunks = vec![(id, 1000)];
     forge.pack(ChunkKind::Data, vec![bomb]).await;
