@@ -1,5 +1,7 @@
 //! `agent`: shows data-center staff the health of one host. It holds no records and no keys.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod check;
 mod clock;
 mod collect;
@@ -12,6 +14,7 @@ mod wall;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use collect::Collector;
+use service::{say, tell};
 use settings::Settings;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -53,9 +56,9 @@ fn main() -> ExitCode {
     ended.unwrap_or_else(|error| {
         // A check's answer is its standard output, also when it could not look.
         if failed == UNKNOWN {
-            println!("HOLDFAST UNKNOWN - {error:#}")
+            say!("HOLDFAST UNKNOWN - {error:#}")
         } else {
-            eprintln!("agent: {error:#}")
+            tell!("agent: {error:#}")
         }
         ExitCode::from(failed)
     })
@@ -99,6 +102,6 @@ async fn check(config: &Path) -> anyhow::Result<ExitCode> {
             serve::look(&collector, &settings).await?
         }
     };
-    println!("{}", check::line(&health, &settings));
+    say!("{}", check::line(&health, &settings));
     Ok(ExitCode::from(check::exit_code(health.verdict)))
 }

@@ -8,6 +8,8 @@
 //!
 //! Every read and write of a record goes through [`store::Store`], which authorizes and audits it: there is no other door.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod access;
 pub mod attachments;
 pub mod audit;

@@ -1,5 +1,7 @@
 //! The EMR's program: the service and the commands around it.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use anyhow::Context;
 use appliance::access::app_cli::{self, AppCommand};
 use appliance::access::cli::UserCommand;
@@ -12,6 +14,7 @@ use appliance::settings::Settings;
 use appliance::store::{Mode, Store};
 use appliance::{probe, seed, serve, store, upgrade};
 use clap::{Parser, Subcommand};
+use service::{say, tell};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -101,7 +104,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("appliance: {error:#}");
+            tell!("appliance: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -145,11 +148,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn init(data_dir: &Path) -> anyhow::Result<ExitCode> {
     if store::is_begun(data_dir)? {
-        println!("a practice's records are in {} already: nothing was changed", data_dir.display());
+        say!("a practice's records are in {} already: nothing was changed", data_dir.display());
         return Ok(ExitCode::SUCCESS);
     }
     Store::open(data_dir, Clock::system(), Mode::New)?;
-    println!("the empty database of a new practice is in {}", data_dir.display());
+    say!("the empty database of a new practice is in {}", data_dir.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -162,10 +165,10 @@ fn export_all(settings: &Settings, dir: &Path) -> anyhow::Result<ExitCode> {
     let made =
         export::everything(&store, &actor, &settings.practice_name, &mut folder, |done| progress.set_position(done))?;
     progress.finish_and_clear();
-    println!("{} resources and {} files", made.facts.resources.values().sum::<u64>(), made.facts.attachments);
-    println!("the folder is not encrypted: keep it as you keep the records");
+    say!("{} resources and {} files", made.facts.resources.values().sum::<u64>(), made.facts.attachments);
+    say!("the folder is not encrypted: keep it as you keep the records");
     if made.damaged_attachments > 0 {
-        eprintln!("{} files are missing or damaged and are not in the export", made.damaged_attachments);
+        tell!("{} files are missing or damaged and are not in the export", made.damaged_attachments);
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -175,15 +178,15 @@ fn upgrade_command(data_dir: &Path, command: &UpgradeCommand) -> anyhow::Result<
     match command {
         UpgradeCommand::Undo => {
             let schema = upgrade::undo(data_dir)?;
-            println!(
+            say!(
                 "the records are as they were before the upgrade (schema {schema}): install the release that wrote them before \
                  you start the service"
             );
             let given_up = data_dir.join(upgrade::KEPT_DIR).join(upgrade::GIVEN_UP_FILE);
-            println!("what was written since is in {}", given_up.display());
+            say!("what was written since is in {}", given_up.display());
         }
-        UpgradeCommand::Keep if upgrade::settle(data_dir)? => println!("the older records are removed"),
-        UpgradeCommand::Keep => println!("there are no older records here"),
+        UpgradeCommand::Keep if upgrade::settle(data_dir)? => say!("the older records are removed"),
+        UpgradeCommand::Keep => say!("there are no older records here"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -195,7 +198,7 @@ fn seed_practice(config: &Path, patients: u32, number: u64) -> anyhow::Result<Ex
     let plan = seed::Plan { patients, seed: number, zone: settings.time_zone, practice_name: settings.practice_name };
     let seeded = seed::run(&store, &plan, |done| progress.set_position(done)).context("the practice was not filled")?;
     progress.finish_and_clear();
-    println!("{} resources and {} documents for {patients} patients", seeded.resources, seeded.attachments);
+    say!("{} resources and {} documents for {patients} patients", seeded.resources, seeded.attachments);
     Ok(ExitCode::SUCCESS)
 }
 

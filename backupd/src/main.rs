@@ -1,12 +1,9 @@
 //! `backupd`: the daemons `serve`, `verifier` and `maintain`, and the command line that asks them.
 
-/// A line of standard output. A reader that has gone (`| head`) is no error.
-macro_rules! say {
-    ($($words:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($words)*);
-    }};
-}
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+extern crate service;
 
 mod cli;
 mod clock;

@@ -50,7 +50,7 @@ fn read_checked(path: &Path, fixed: Option<&str>) -> anyhow::Result<Zeroizing<Ve
     match (meta.mode() & 0o077, fixed) {
         (0, _) => {}
         (_, Some(why)) => {
-            eprintln!("backupd: {shown} may be read by others, and {why}: keep the medium locked away");
+            tell!("backupd: {shown} may be read by others, and {why}: keep the medium locked away");
         }
         (_, None) => bail!("{shown} may be read by others: chmod 600 {}", crate::names::quoted(path)),
     }

@@ -1,6 +1,7 @@
 //! The catalog of faults, by the numbers that the reliability plan gives them. What is not here is not the engine's or the
 //! stores' own, or needs real processes: F25 (the engine asks for no ETag), F39 and F50 (real processes: `kill` and
-//! `fidelity` of the system tests), F42 (golden repositories), F46 (the verifier's log).
+//! `fidelity` of the system tests), F42 (golden repositories), F46 (a full disk behind the words of a program: `cli` of the
+//! system tests; behind the log of reports: `log_disk`).
 
 macro_rules! faults {
     ($($(#[doc = $what:literal])+ $name:ident = $number:literal,)+) => {

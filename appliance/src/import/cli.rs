@@ -8,6 +8,7 @@ use crate::store::Store;
 use anyhow::bail;
 use chrono_tz::Tz;
 use clap::Subcommand;
+use service::{say, tell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -51,9 +52,12 @@ pub fn run(store: &Store, command: ImportCommand, zone: Tz) -> anyhow::Result<bo
         ImportCommand::Fhir { dir } => import_bundles(store, &dir),
         ImportCommand::Export { dir, without_damaged } => {
             let read = adopt(store, &Actor::program(Program::Import), &dir, without_damaged)?;
-            println!(
+            say!(
                 "{} resources, {} earlier versions, {} files and {} postings: all that the export holds",
-                read.resources, read.versions, read.attachments, read.postings
+                read.resources,
+                read.versions,
+                read.attachments,
+                read.postings
             );
             Ok(true)
         }
@@ -79,24 +83,24 @@ fn import_tables(store: &Store, dir: &Path, dry_run: bool, options: &Options) ->
 
 fn show(report: &Report, dry_run: bool) {
     for (table, flaw) in &report.flaws {
-        eprintln!("{}", sentence(*table, flaw));
+        tell!("{}", sentence(*table, flaw));
     }
     for (table, doubt) in &report.doubts {
-        eprintln!("look at: {}", sentence(*table, doubt));
+        tell!("look at: {}", sentence(*table, doubt));
     }
     for (table, counts) in &report.tables {
         let (rows, new, changed, same) = (counts.rows, counts.new, counts.changed, counts.same);
         let (kept, refused) = (counts.kept, counts.refused);
-        println!(
+        say!(
             "{}: {rows} rows: {new} new, {changed} changed, {same} as before, {kept} changed here and kept, {refused} refused",
             table.file()
         );
     }
     match (report.is_whole(), dry_run) {
-        (true, true) => println!("nothing was changed; without --dry-run this is what will be done"),
-        (false, true) => println!("nothing was changed; correct what is named above, or import the rest without it"),
-        (true, false) => println!("done"),
-        (false, false) => println!("the rows named above are not in: correct them and repeat; nothing comes in twice"),
+        (true, true) => say!("nothing was changed; without --dry-run this is what will be done"),
+        (false, true) => say!("nothing was changed; correct what is named above, or import the rest without it"),
+        (true, false) => say!("done"),
+        (false, false) => say!("the rows named above are not in: correct them and repeat; nothing comes in twice"),
     }
 }
 
@@ -128,16 +132,16 @@ fn import_bundles(store: &Store, dir: &Path) -> anyhow::Result<bool> {
             FileOutcome::AlreadyLoaded => known += 1,
             FileOutcome::Failed(error) => {
                 failed += 1;
-                progress.suspend(|| eprintln!("file {number} of {}: {error}", files.len()));
+                progress.suspend(|| tell!("file {number} of {}: {error}", files.len()));
             }
         }
         progress.inc(1);
     }
     progress.finish_and_clear();
     for (kind, count) in &counts {
-        println!("{count:>8}  {kind}");
+        say!("{count:>8}  {kind}");
     }
     let (resources, loaded) = (counts.values().sum::<u64>(), files.len() - failed - known);
-    println!("{resources} resources from {loaded} bundles; {known} bundles were there before; {failed} failed");
+    say!("{resources} resources from {loaded} bundles; {known} bundles were there before; {failed} failed");
     Ok(failed == 0)
 }

@@ -3,6 +3,8 @@
 //! It holds sessions and accounts of its own, and neither a repository key nor a record. It asks `backupd serve`,
 //! `backupd verifier` and the agents, and stays useful when some of them do not answer.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod accounts;
 mod alerts;
 mod app;

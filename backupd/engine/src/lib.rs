@@ -3,6 +3,8 @@
 //! One file per stage, in flow order. Clock, randomness, local files and threads come in through [`Env`] only.
 //! No error, log line or progress event holds a path, a file name, a tag or content.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod env;
 pub mod store;
 

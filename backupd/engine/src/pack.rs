@@ -8,7 +8,7 @@ use crate::plan::{is_due, plan_pack};
 use crate::room::{Permitted, Room};
 use backup_format::pack::{CHUNK_RECORD_BYTES, capacity, seal_pack_into, segment_cost};
 use backup_format::sealed::OBJECT_BYTES_MAX;
-use backup_format::segment::{EncodedSegment, SegmentDecoder, SegmentEncoder};
+use backup_format::segment::{EncodedSegment, SEGMENT_CHUNKS_MAX, SegmentDecoder, SegmentEncoder};
 use backup_format::{ChunkId, ChunkKind, IdKey, RepositoryId, SealKey};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -268,7 +268,8 @@ impl Intake<'_> {
             // Of tiny chunks the records are the larger part.
             let open = self.open(class);
             let records = (open.chunks.len() + 1) * CHUNK_RECORD_BYTES;
-            if open.plain.len() + bytes.len() + records > class.bytes_of(open.number) {
+            let full = open.plain.len() + bytes.len() + records > class.bytes_of(open.number);
+            if full || open.chunks.len() >= SEGMENT_CHUNKS_MAX {
                 self.hand_on(class)?;
             }
             let sealer = self.sealer;

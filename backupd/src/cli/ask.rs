@@ -301,7 +301,7 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
         match args.ask.request(Daemon::Verifier, &Request::VerifierStatus).await {
             Ok(Event::VerifierStatus(status)) => alerts.extend(status.alerts),
             Ok(_) => return Err(unexpected()),
-            Err(error) => eprintln!("backupd verifier does not answer: {error}"),
+            Err(error) => tell!("backupd verifier does not answer: {error}"),
         }
     }
     if endpoints.maintain.is_some() {
@@ -314,7 +314,7 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
             }
             Ok(_) => return Err(unexpected()),
             // What serve says stands, whatever becomes of this.
-            Err(error) => eprintln!("backupd maintain does not answer: {error}"),
+            Err(error) => tell!("backupd maintain does not answer: {error}"),
         }
         if let Ok(Event::Prune(status)) = args.ask.request(Daemon::Maintain, &Request::PruneStatus).await
             && !args.ask.json

@@ -100,7 +100,7 @@ impl Bars {
     /// A sentence above the bar.
     pub fn say(&self, sentence: &str) {
         if self.bar.is_hidden() {
-            eprintln!("backupd: {sentence}");
+            tell!("backupd: {sentence}");
         } else {
             self.bar.println(sentence);
         }

@@ -28,9 +28,9 @@ pub fn json(error: &anyhow::Error) -> String {
 
 /// The sentence and its remedy, for a person.
 pub fn tell(error: &anyhow::Error) {
-    eprintln!("backupd: {}", sentence(error));
+    tell!("backupd: {}", sentence(error));
     if let Some(remedy) = remedy(error) {
-        eprintln!("backupd: {remedy}");
+        tell!("backupd: {remedy}");
     }
 }
 

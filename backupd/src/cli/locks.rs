@@ -52,7 +52,7 @@ async fn condemned(settings: &ServeSettings) -> BTreeSet<String> {
         anyhow::Ok(backup_engine::condemned_objects(writer.catalog(), &stores::open_all(&settings.stores)?).await?)
     };
     read.await.unwrap_or_else(|error: anyhow::Error| {
-        eprintln!("backupd: what is being deleted is locked further too: {error:#}");
+        tell!("backupd: what is being deleted is locked further too: {error:#}");
         BTreeSet::new()
     })
 }

@@ -42,13 +42,19 @@ pub fn run() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("backupd: no threads can be started: {error}");
+            tell!("backupd: no threads can be started: {error}");
             return ExitCode::FAILURE;
         }
     };
     service::tls::install_provider();
     let json = wants_json(&cli.command);
     match runtime.block_on(dispatch(cli.command)) {
+        Ok(code) if code == ExitCode::SUCCESS && service::terminal::is_lost() => {
+            tell!(
+                "backupd: done, but not all of the answer could be written: is the disk behind standard output full?"
+            );
+            ExitCode::FAILURE
+        }
         Ok(code) => code,
         Err(error) => {
             if json {

@@ -105,7 +105,7 @@ impl Repository {
         match WriterCredential::from_bytes(&secret::read(&path)?) {
             Ok(writer) => Ok((writer.repository() == self.id).then_some(writer)),
             Err(error) => {
-                eprintln!(
+                tell!(
                     "backupd: the writer's keys in {} are damaged ({error}): new ones are made with the passphrase",
                     path.display()
                 );
@@ -126,7 +126,7 @@ impl Repository {
             None => Err(anyhow::anyhow!("there is no state folder")),
         };
         if let Err(error) = kept {
-            eprintln!(
+            tell!(
                 "backupd: the writer's keys are not kept ({error:#}): the next snapshot asks for the passphrase again"
             );
         }
@@ -143,7 +143,7 @@ impl Repository {
             self.state.as_ref().context("set BACKUPD_STATE to a folder").and_then(|dir| usable(dir.join(ENGINE_STATE)));
         state
             .inspect_err(|error| {
-                eprintln!(
+                tell!(
                     "backupd: the state folder cannot be written ({error:#}): going on without it, every file is read again; \
                      set BACKUPD_STATE to a folder that can be written"
                 );
@@ -155,7 +155,7 @@ impl Repository {
         let heads = backup_engine::heads_with_tags(&self.env, open, std::slice::from_ref(&self.store)).await?;
         for rejected in &heads.rejected {
             let what = if rejected.missing { "missing" } else { "damaged" };
-            eprintln!("backupd: {} is {what}, its snapshot is left out: `backupd verify` tells more", rejected.object);
+            tell!("backupd: {} is {what}, its snapshot is left out: `backupd verify` tells more", rejected.object);
         }
         Ok(heads.snapshots)
     }

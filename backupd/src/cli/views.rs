@@ -147,7 +147,7 @@ pub async fn find(place: &str, args: FindArgs) -> anyhow::Result<ExitCode> {
     if args.ask.json {
         batches.flush();
     } else if count == 0 {
-        eprintln!("Nothing fits in {} snapshots.", trees.len());
+        tell!("Nothing fits in {} snapshots.", trees.len());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -26,7 +26,7 @@ impl Log for Warnings {
             let mut line = format!("backupd: {}", record.args());
             // Writing to a string cannot fail; a value that cannot be shown is left out.
             let _ = record.key_values().visit(&mut Pairs(&mut line));
-            eprintln!("{}", line.escape_debug());
+            tell!("{}", line.escape_debug());
         }
     }
 

@@ -119,7 +119,7 @@ async fn keyring(env: &Env, kit: &Kit, store: &NamedStore, with: &UnlockWith) ->
     };
     match (found, &kept) {
         (Ok(found), Some(kept)) if is_ours(&found) && number(kept) > number(&found) => {
-            eprintln!("backupd: store {} holds older keyrings only: going on with the keyring of the kit", store.name);
+            tell!("backupd: store {} holds older keyrings only: going on with the keyring of the kit", store.name);
         }
         (Ok(found), _) => return Ok(found),
         (Err(error), _) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
@@ -129,14 +129,14 @@ async fn keyring(env: &Env, kit: &Kit, store: &NamedStore, with: &UnlockWith) ->
                 let words = format!("store {} holds neither keyring nor snapshot: is it the right place?", store.name);
                 return Err(backup_engine::Error::new(error.kind(), words).into());
             }
-            eprintln!("backupd: {error}: going on with the keyring of the kit");
+            tell!("backupd: {error}: going on with the keyring of the kit");
         }
         (Err(error), _) => return Err(error).context("the keyring"),
     }
     let kept = kit.keyring()?;
     // The last copy may lie on a medium that is mounted read-only, and should.
     if let Err(error) = backup_engine::put_back_keyring(store, &kept).await {
-        eprintln!("backupd: the store's own keyring stays as it is: {error}");
+        tell!("backupd: the store's own keyring stays as it is: {error}");
     }
     Ok(kept)
 }

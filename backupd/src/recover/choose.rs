@@ -206,8 +206,8 @@ impl Recovery {
         if !is_lost(&error) {
             return Err(error).context(format!("store {}", self.store.name));
         }
-        eprintln!("backupd: snapshot {} of {} is not whole here: {error}", info.id, time(info.taken_unix_ms));
-        eprintln!("backupd: going back to the one before; another store of the kit may have the newer one");
+        tell!("backupd: snapshot {} of {} is not whole here: {error}", info.id, time(info.taken_unix_ms));
+        tell!("backupd: going back to the one before; another store of the kit may have the newer one");
         remove_if_there(&staging.join(&info.source))?;
         skipped.push(Skipped { taken: Taken::of(info), why: Why::Damaged });
         Ok(error)
@@ -242,7 +242,7 @@ impl Recovery {
 }
 
 fn passed_over(info: &SnapshotInfo) -> Skipped {
-    eprintln!(
+    tell!(
         "backupd: snapshot {} of {} lacks files of the records: passed over; `--snapshot` with its id brings back what it has",
         info.id,
         time(info.taken_unix_ms)

@@ -160,7 +160,7 @@ pub fn again(dir: &Path, kit: &Kit, store: &str, snapshot: Option<&str>, json: b
             outcome.commands.join("; ")
         ))
     );
-    eprintln!("backupd: the recovery into {shown} had ended already: everything is in place");
+    tell!("backupd: the recovery into {shown} had ended already: everything is in place");
     clear_and_tell(dir, &outcome, json)
 }
 

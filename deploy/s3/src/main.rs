@@ -11,6 +11,8 @@
 //! What it is not: replicated, versioned or lockable (no object lock), nor a server for the open network. It speaks HTTP
 //! and listens on loopback unless told otherwise. Keys longer than about 150 bytes are refused by the file system.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod access_keys;
 mod bucket;
 mod serve;

@@ -6,6 +6,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ pub async fn serve(listen: SocketAddr, buckets: Buckets, auth: SimpleAuth) -> an
         .await
         .with_context(|| format!("--listen {listen}: the address cannot be used; choose a free port"))?;
     let address = listener.local_addr().context("the listener has no address")?;
-    println!("listening on http://{address}");
+    say(format_args!("listening on http://{address}"));
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
 
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -44,16 +45,21 @@ pub async fn serve(listen: SocketAddr, buckets: Buckets, auth: SimpleAuth) -> an
         match accepted {
             Ok((stream, permit)) => answer(stream, permit, service.clone(), &graceful),
             Err(error) => {
-                eprintln!("accept failed: {error}");
+                say(format_args!("accept failed: {error}"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     drop(listener);
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
-        eprintln!("some requests did not end within {} s and were cut", GRACE.as_secs());
+        say(format_args!("some requests did not end within {} s and were cut", GRACE.as_secs()));
     }
     Ok(())
+}
+
+/// That its log is full never ends the service.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 /// The permit comes first: above the limit, new connections wait in the kernel's queue.

@@ -2,6 +2,8 @@
 //! service manager, credentials, TLS settings, the HTTP loop and the mechanisms of signing in. No policy and no storage:
 //! who may sign in, and where that is kept, belongs to the program.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod addresses;
 pub mod auth;
 mod clock;
@@ -11,6 +13,7 @@ pub mod lockout;
 pub mod log;
 mod manager;
 pub mod settings;
+pub mod terminal;
 pub mod tls;
 
 pub use manager::{credential, ready, shutdown, spawn_watchdog, status, stopping};

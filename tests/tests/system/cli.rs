@@ -47,6 +47,26 @@ fn what_was_taken_comes_back_at_the_top_of_the_target() -> Result<()> {
     Ok(())
 }
 
+/// What a full disk takes of the words never ends the work; that an answer is lost shows in the exit code.
+#[test]
+fn a_full_disk_behind_the_terminal_ends_no_command() -> Result<()> {
+    let place = Place::made()?;
+    fs::write(place.source().join("ledger.csv"), noise(4, 200_000))?;
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full");
+    let code = |arguments: &[&str], out: Stdio| -> Result<Option<i32>> {
+        Ok(place.backupd(arguments).stdout(out).stderr(full()?).status()?.code())
+    };
+    ensure!(code(&["snapshot", "--tag", "one", "ledger.csv"], Stdio::null())? == Some(0));
+    ensure!(code(&["ls", "--tag", "one"], full()?.into())? == Some(1), "an answer is lost, and nobody hears of it");
+    ensure!(code(&["ls", "--tag", "none"], Stdio::null())? == Some(1));
+    // Warnings of the engine: its state lies where nothing can be written.
+    let mut stateless = place.backupd(&["snapshot", "--tag", "two", "ledger.csv"]);
+    let stateless = stateless.env("BACKUPD_STATE", "/proc/holdfast").stdout(Stdio::null()).stderr(full()?).status()?;
+    ensure!(stateless.code() != Some(101), "{stateless}");
+    ok(place.backupd(&["verify", "--read-data"]))?;
+    Ok(())
+}
+
 #[test]
 fn one_file_is_a_snapshot_too() -> Result<()> {
     let place = Place::made()?;

@@ -15,6 +15,7 @@ mod keys;
 mod kill;
 mod kills;
 mod locks;
+mod log_disk;
 mod look_back;
 mod maintain;
 mod mount;
@@ -27,6 +28,8 @@ mod prune;
 mod prune_practice;
 mod reader;
 mod recover;
+#[path = "../../../backupd/report/tests/sample/mod.rs"]
+mod sample;
 mod set_back;
 mod source_damage;
 mod spool;

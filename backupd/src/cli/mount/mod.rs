@@ -102,6 +102,6 @@ fn detach(session: BackgroundSession, dir: &Path) -> anyhow::Result<()> {
             .status()
             .is_ok_and(|status| status.success());
     ensure!(lazily, "the folder is still mounted ({error}): run `fusermount3 -uz {}`", dir.display());
-    eprintln!("backupd: a program still had a file open below the folder: it is taken away all the same");
+    tell!("backupd: a program still had a file open below the folder: it is taken away all the same");
     Ok(())
 }

@@ -71,7 +71,7 @@ type Answer<T> = Result<T, Errno>;
 
 /// The kernel's word for an error; the sentence, which holds no name, goes to the terminal.
 fn failed(error: &Error) -> Errno {
-    eprintln!("backupd: {error}");
+    tell!("backupd: {error}");
     match error.kind() {
         ErrorKind::Denied => Errno::EACCES,
         ErrorKind::Unreachable | ErrorKind::Retry | ErrorKind::Busy => Errno::EAGAIN,

@@ -82,7 +82,7 @@ async fn newest_keyring(serve: &ServeSettings, kit: &Kit, catalog: &CatalogKey) 
             Ok((found, keyring)) if newest.is_none() || found > number => (newest, number) = (Some(keyring), found),
             Ok(_) => {}
             Err(error) => {
-                eprintln!("backupd: store {} shows no keyring: {error}", store.name);
+                tell!("backupd: store {} shows no keyring: {error}", store.name);
                 last = Some(error);
             }
         }

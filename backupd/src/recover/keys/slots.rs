@@ -123,7 +123,7 @@ fn hand_over(args: &AddSlot, slot: &SlotInfo, secrets: &Secrets, json: bool) -> 
         if let Some(path) = path {
             match secret::write_new(&path, line.as_bytes()) {
                 Ok(()) => continue,
-                Err(error) => eprintln!("backupd: {error:#}; so it is shown here, this once"),
+                Err(error) => tell!("backupd: {error:#}; so it is shown here, this once"),
             }
         }
         if json {
