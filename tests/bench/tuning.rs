@@ -3,6 +3,7 @@
 //! ```text
 //! tuning compress CORPUS [MB]   zstd level x segment size x part: ratio, compress and decompress speed (first MB of each part)
 //! tuning strategy CORPUS [MB]   the parameters inside of a level, at segments of 2 MiB: hash bits, shortest match, strategy
+//! tuning window CORPUS [MB]     length of segments and of the window, with the parameters that the engine uses
 //! tuning chunks CORPUS          chunking x part: chunks on day 1, bytes that day 2 adds, compressed in segments of 1 MiB
 //! tuning packs DIR [MB]         pack size x threads: wall seconds to write and fsync so many MB as packs into DIR
 //! ```
@@ -37,10 +38,14 @@ fn main() -> anyhow::Result<()> {
         ["compress", corpus, n] => compress(Path::new(corpus), mb(n)?),
         ["strategy", corpus] => strategy(Path::new(corpus), MB_DEFAULT),
         ["strategy", corpus, n] => strategy(Path::new(corpus), mb(n)?),
+        ["window", corpus] => window(Path::new(corpus), MB_DEFAULT),
+        ["window", corpus, n] => window(Path::new(corpus), mb(n)?),
         ["chunks", corpus] => chunks(Path::new(corpus)),
         ["packs", dir] => packs(Path::new(dir), 256),
         ["packs", dir, n] => packs(Path::new(dir), mb(n)?),
-        _ => bail!("usage: tuning compress CORPUS [MB] | strategy CORPUS [MB] | chunks CORPUS | packs DIR [MB]"),
+        _ => bail!(
+            "usage: tuning compress CORPUS [MB] | strategy CORPUS [MB] | window CORPUS [MB] | chunks CORPUS | packs DIR [MB]"
+        ),
     }
 }
 
@@ -157,6 +162,23 @@ fn strategy(corpus: &Path, mb: usize) -> anyhow::Result<()> {
                 let measured = Measured::of(&data, SEGMENT_OF_STRATEGIES, encoder)?;
                 println!("| {part} | {name} | {hash_bits} | {shortest} | {measured}");
             }
+        }
+    }
+    Ok(())
+}
+
+fn window(corpus: &Path, mb: usize) -> anyhow::Result<()> {
+    println!("| part | segment MiB | window bits | MB | ratio | compress MB/s | decompress MB/s |");
+    println!("|---|---|---|---|---|---|---|");
+    for part in PARTS.into_iter().filter(|part| corpus.join("live").join(part).is_dir()) {
+        let data = content(&corpus.join("live").join(part), mb)?;
+        for (segment_mib, window_bits) in [(1, 20), (2, 20), (2, 21), (3, 20), (3, 22), (4, 20), (4, 22)] {
+            let mut encoder = zstd::bulk::Compressor::new(2)?;
+            encoder.set_parameter(CParameter::HashLog(17))?;
+            encoder.set_parameter(CParameter::MinMatch(7))?;
+            encoder.set_parameter(CParameter::WindowLog(window_bits))?;
+            let measured = Measured::of(&data, segment_mib << 20, encoder)?;
+            println!("| {part} | {segment_mib} | {window_bits} | {measured}");
         }
     }
     Ok(())
