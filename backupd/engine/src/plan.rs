@@ -24,12 +24,12 @@ pub(crate) fn plan_pack(costs: &[usize], last: bool) -> Vec<usize> {
     if total > full {
         let fitting = fill(costs, full);
         let waste = full - fitting.iter().filter_map(|at| costs.get(*at)).sum::<usize>();
-        return match waste {
-            // One that is too large for any class is for sealing to refuse.
-            _ if fitting.is_empty() => vec![0],
-            waste if waste > WASTE_BYTES && !last && total <= full + CHOICE_BYTES => Vec::new(),
-            _ => fitting,
-        };
+        // One that is too large for any class is for sealing to refuse.
+        if fitting.is_empty() {
+            return vec![0];
+        }
+        let may_wait = !last && total <= full + CHOICE_BYTES;
+        return if waste > WASTE_BYTES && may_wait { Vec::new() } else { fitting };
     }
     if !last {
         return Vec::new();

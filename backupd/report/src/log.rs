@@ -336,7 +336,7 @@ impl Log {
         self.leaves.iter().position(|l| l == leaf).map(|i| i as u64)
     }
 
-    fn head(&self, size: usize) -> Option<Checkpoint> {
+    pub(crate) fn head(&self, size: usize) -> Option<Checkpoint> {
         let leaves = self.leaves.get(..size)?;
         Some(Checkpoint { origin: self.origin.clone(), size: size as u64, root: root_of(leaves) })
     }

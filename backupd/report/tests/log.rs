@@ -343,3 +343,33 @@ fn one_damaged_object_never_begins_a_second_history() {
 fn in_store_without_lost(log: &Log) -> Vec<(String, Vec<u8>)> {
     log.objects_missing(|_| false).unwrap()
 }
+
+#[test]
+fn what_a_checkpoint_of_another_history_shows_is_found_among_any_names_and_nothing_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = filled(&dir.path().join("own"), 4);
+    copy(&dir.path().join("own"), &dir.path().join("other"));
+    drop(own);
+    // They part after four entries.
+    let mut own = Log::open(&dir.path().join("own"), origin(), &signer()).unwrap();
+    let mut other = Log::open(&dir.path().join("other"), origin(), &signer()).unwrap();
+    own.append(&signer(), &report(50).to_bytes()).unwrap();
+    for n in 60..63 {
+        other.append(&signer(), &report(n).to_bytes()).unwrap();
+    }
+    let told: Vec<String> = other.objects_since(4).unwrap().into_iter().map(|(name, _)| name).collect();
+    let entries: Vec<&str> = told.iter().map(String::as_str).filter(|name| !Log::is_checkpoint(name)).collect();
+    let made_up = |place: u64| format!("log/entries/{place:012}-{}.json", hex::encode([place as u8; 32]));
+    let junk: Vec<String> = (4..7).map(made_up).collect();
+    let names: Vec<&str> = entries.iter().copied().chain(junk.iter().map(String::as_str)).collect();
+    let key = signer().public_key();
+    assert_eq!(own.fork(&names, other.checkpoint().unwrap(), &key), entries);
+    assert_eq!(own.fork(&names, own.checkpoint().unwrap(), &key), Vec::<&str>::new(), "it is no other history");
+    assert_eq!(
+        own.fork(&names[1..], other.checkpoint().unwrap(), &key),
+        Vec::<&str>::new(),
+        "one of its entries is gone"
+    );
+    let forged = b"not signed".to_vec();
+    assert_eq!(own.fork(&names, &forged, &key), Vec::<&str>::new());
+}

@@ -31,7 +31,7 @@ pub async fn serve(listen: SocketAddr, buckets: Buckets, auth: SimpleAuth) -> an
         .await
         .with_context(|| format!("--listen {listen}: the address cannot be used; choose a free port"))?;
     let address = listener.local_addr().context("the listener has no address")?;
-    say(format_args!("listening on http://{address}"));
+    say(std::io::stdout(), format_args!("listening on http://{address}"));
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
 
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -45,21 +45,21 @@ pub async fn serve(listen: SocketAddr, buckets: Buckets, auth: SimpleAuth) -> an
         match accepted {
             Ok((stream, permit)) => answer(stream, permit, service.clone(), &graceful),
             Err(error) => {
-                say(format_args!("accept failed: {error}"));
+                say(std::io::stderr(), format_args!("accept failed: {error}"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     drop(listener);
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
-        say(format_args!("some requests did not end within {} s and were cut", GRACE.as_secs()));
+        say(std::io::stderr(), format_args!("some requests did not end within {} s and were cut", GRACE.as_secs()));
     }
     Ok(())
 }
 
 /// That its log is full never ends the service.
-fn say(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+fn say(mut out: impl Write, line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(out, "{line}");
 }
 
 /// The permit comes first: above the limit, new connections wait in the kernel's queue.

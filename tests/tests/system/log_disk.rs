@@ -1,4 +1,4 @@
-//! The disk behind a verifier's log of reports is full, byte by byte differently.
+//! The disk behind a verifier's log of reports is full, at each page of an entry and its checkpoint.
 
 use crate::sample::{origin, report, signer};
 use anyhow::{Context, Result, ensure};
