@@ -26,6 +26,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Prefix of every object name in a store.
 const OBJECT_PREFIX: &str = "log/";
@@ -458,12 +460,20 @@ fn make_folders(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A program that this process starts holds what this process held until it is loaded, even when that was closed meanwhile: a
+/// lock that another holds for less than this is no other writer's.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
 fn lock(dir: &Path) -> Result<File, LogError> {
     let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => Err(LogError::Busy),
-        Err(fs::TryLockError::Error(e)) => Err(e.into()),
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
+            Err(fs::TryLockError::WouldBlock) => return Err(LogError::Busy),
+            Err(fs::TryLockError::Error(e)) => return Err(e.into()),
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use sample::{origin, report, signer};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
 fn filled(dir: &Path, entries: u32) -> Log {
@@ -68,6 +70,23 @@ fn entries_survive_reopening_and_keep_their_places() {
     assert!(matches!(Log::open(dir.path(), other, &signer()), Err(LogError::Checkpoint(_))));
     let stranger = ReportSigner::from_seed(&[5; 32]);
     assert!(matches!(Log::open(dir.path(), origin(), &stranger), Err(LogError::Checkpoint(_))));
+}
+
+/// Each of them inherits the lock for as long as it takes to be loaded.
+#[test]
+fn programs_that_are_started_meanwhile_keep_no_log_from_being_opened() {
+    let dir = TempDir::new().unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        });
+        let opened: Vec<_> = (0..2000).filter_map(|_| Log::open(dir.path(), origin(), &signer()).err()).collect();
+        ended.store(true, Ordering::Relaxed);
+        assert!(opened.is_empty(), "{} of 2000 times: {:?}", opened.len(), opened[0]);
+    });
 }
 
 #[test]
