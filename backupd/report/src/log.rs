@@ -27,7 +27,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Prefix of every object name in a store.
 const OBJECT_PREFIX: &str = "log/";
@@ -460,21 +460,26 @@ fn make_folders(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A program that this process starts holds what this process held until it is loaded, even when that was closed meanwhile: a
-/// lock that another holds for less than this is no other writer's.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// So often a held lock is tried again, and so long after each time.
+const LOCK_TRIES: u32 = 200;
+const LOCK_WAIT: Duration = Duration::from_millis(5);
 
+/// A program that this process starts holds what this process held until it is loaded, even when that was closed meanwhile: a
+/// lock that is let go of in a moment is no other writer's.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the kernel has no lock with a time limit, and its holder is no part of a simulation"
+)]
 fn lock(dir: &Path) -> Result<File, LogError> {
     let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
-    let until = Instant::now() + LOCK_WAIT;
-    loop {
+    for _ in 0..LOCK_TRIES {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
-            Err(fs::TryLockError::WouldBlock) => return Err(LogError::Busy),
+            Err(fs::TryLockError::WouldBlock) => thread::sleep(LOCK_WAIT),
             Err(fs::TryLockError::Error(e)) => return Err(e.into()),
         }
     }
+    Err(LogError::Busy)
 }
 
 /// The leaf hashes by the entries' names, which must count up from zero without gap or double.
