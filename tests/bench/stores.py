@@ -8,6 +8,7 @@ Prints Markdown rows. CPU seconds are those of the daemon that does the work. Ev
 that was pruned is read whole; a run in which that fails ends with an error.
 """
 import argparse
+import copy
 import json
 import os
 import pathlib
@@ -205,32 +206,39 @@ def change(tree, files, generation):
             f.write(rng.randbytes(size // 3))
 
 
-def prune(a):
-    corpora.switch(a.corpus, 1)
-    tree = a.scratch / "tree"
+def pruned(a, name):
+    """One tool, from nothing: its ten generations, its prune, and all that is left read."""
+    tree, tool = a.scratch / "tree", copy.copy(TOOLS[name])
+    # One line more of the tool: Repository.run fills it in as it does the others.
+    tool.prune = FLOWS[name]
     shutil.rmtree(tree, ignore_errors=True)
-    a.scratch.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", a.corpus / "live", tree], check=True)
     files = sorted(str(p.relative_to(tree)) for p in tree.rglob("*") if p.is_file())
-    repositories = {name: Repository(a, TOOLS[name], tree) for name in a.tools.split(",")}
-    for repository in repositories.values():
-        repository.run("init")
+    repository = Repository(a, tool, tree)
+    repository.run("init")
     for generation in range(GENERATIONS):
         change(tree, files, generation)
-        for repository in repositories.values():
-            repository.run("backup", f"g{generation}", tree)
-    print("| tool | wall s | cpu s | peak MB | repository before | after |\n|---|---|---|---|---|---|")
-    for name, repository in repositories.items():
-        # One line more of the tool: Repository.run fills it in as it does the others.
-        repository.tool.prune = FLOWS[name]
-        before = measure.disk(repository.dir / "repo")[0]
-        m = repository.run("prune")
-        after = measure.disk(repository.dir / "repo")[0]
-        repository.run("check", f"g{GENERATIONS - 1}")
-        print(f"| {name} | {m['wall']:.2f} | {m['cpu']:.2f} | {m['rss'] / 1e6:.0f} | {before / 1e6:.0f} MB | {after / 1e6:.0f} MB |",
-              flush=True)
-        shutil.rmtree(repository.dir)
+        repository.run("backup", f"g{generation}", tree)
+    before = measure.disk(repository.dir / "repo")[0]
+    m = repository.run("prune")
+    after = measure.disk(repository.dir / "repo")[0]
+    repository.run("check", f"g{GENERATIONS - 1}")
+    shutil.rmtree(repository.dir)
     shutil.rmtree(tree)
+    return {"wall": m["wall"], "cpu": m["cpu"], "peak": m["rss"] / 1e6, "before": before / 1e6, "after": after / 1e6}
+
+
+def prune(a):
+    corpora.switch(a.corpus, 1)
+    a.scratch.mkdir(parents=True, exist_ok=True)
+    runs = {name: [] for name in a.tools.split(",")}
+    for _ in range(a.rounds):
+        for name, told in runs.items():
+            told.append(pruned(a, name))
+    print("| tool | wall s | cpu s | peak MB | repository before | after |\n|---|---|---|---|---|---|")
+    for name, told in runs.items():
+        m = {key: statistics.median(run[key] for run in told) for key in told[0]}
+        print(f"| {name} | {m['wall']:.2f} | {m['cpu']:.2f} | {m['peak']:.0f} | {m['before']:.0f} MB | {m['after']:.0f} MB |", flush=True)
 
 
 def main():
