@@ -44,8 +44,6 @@ pub struct Practice {
     pub approver: Vec<toml::Table>,
 }
 
-/// Short, because s3-server keeps the names of an object and its bucket in one file name, and the tombstone of a deleted
-/// snapshot has the longest name of all.
 const BUCKET: &str = "practice";
 
 /// That of practices which do not say.

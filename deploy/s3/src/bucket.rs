@@ -5,6 +5,7 @@ use base64::Engine;
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -14,12 +15,16 @@ use tokio::sync::{Mutex, MutexGuard};
 const OBJECT_BYTES_MAX: i64 = 1 << 30;
 /// What the file system allows.
 const FILE_NAME_BYTES_MAX: usize = 255;
+/// Where s3s-fs finds each bucket under a short name, and keeps its own files.
+const SHORT_NAMES: &str = ".buckets";
 /// Locks over which the object keys are spread.
 const STRIPES: usize = 256;
 
 pub struct Buckets {
     root: PathBuf,
     files: FileSystem,
+    /// What each bucket is called in [`SHORT_NAMES`].
+    short: BTreeMap<String, String>,
     rights: Rights,
     stripes: Vec<Mutex<()>>,
 }
@@ -35,9 +40,11 @@ impl Buckets {
             }
             std::fs::create_dir_all(root.join(bucket))?;
         }
+        let short = short_names(&root.join(SHORT_NAMES), buckets)?;
         std::fs::File::open(&root)?.sync_all()?;
-        let files = FileSystem::new(&root).map_err(|_| io::Error::other("the folder cannot be opened"))?;
-        Ok(Self { root, files, rights, stripes: (0..STRIPES).map(|_| Mutex::new(())).collect() })
+        let files =
+            FileSystem::new(root.join(SHORT_NAMES)).map_err(|_| io::Error::other("the folder cannot be opened"))?;
+        Ok(Self { root, files, short, rights, stripes: (0..STRIPES).map(|_| Mutex::new(())).collect() })
     }
 
     fn allows<T>(&self, req: &S3Request<T>, right: Right) -> bool {
@@ -51,6 +58,11 @@ impl Buckets {
         } else {
             Err(s3_error!(AccessDenied, "this key lacks the right to do that"))
         }
+    }
+
+    /// A bucket's name for s3s-fs.
+    fn short(&self, bucket: &str) -> S3Result<String> {
+        self.short.get(bucket).cloned().ok_or_else(|| s3_error!(NoSuchBucket))
     }
 
     async fn one_at_a_time(&self, bucket: &str, key: &str) -> MutexGuard<'_, ()> {
@@ -73,7 +85,7 @@ impl Buckets {
     /// Syncs an object, its sidecars and every folder up to the root.
     async fn sync(&self, bucket: &str, key: &str) -> S3Result<()> {
         let (root, object) = (self.root.clone(), object_path(&self.root, bucket, key)?);
-        let sidecars = sidecars(&root, bucket, key);
+        let sidecars = sidecars(&root, &self.short(bucket)?, key);
         tokio::task::spawn_blocking(move || sync_to_root(&root, &object, &sidecars))
             .await
             .map_err(|_| s3_error!(InternalError, "the sync was interrupted"))?
@@ -90,19 +102,44 @@ fn object_path(root: &Path, bucket: &str, key: &str) -> S3Result<PathBuf> {
     }
 }
 
-/// The files that s3s-fs writes beside the buckets for one object. A torn one would make the object unreadable after a
-/// power failure, so they are synced like the object.
-fn sidecars(root: &Path, bucket: &str, key: &str) -> [PathBuf; 2] {
+/// s3s-fs writes files beside the buckets that carry the names of a bucket and a key in theirs. So that the longest name of a
+/// repository fits whatever the bucket is called, it finds each bucket under a name of one letter or two.
+fn short_names(folder: &Path, buckets: &[String]) -> io::Result<BTreeMap<String, String>> {
+    std::fs::create_dir_all(folder)?;
+    let mut names = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let target = std::fs::read_link(entry.path()).ok();
+        let bucket = target.as_ref().and_then(|target| target.file_name()?.to_str());
+        if let (Some(bucket), Ok(short)) = (bucket, entry.file_name().into_string()) {
+            names.insert(bucket.to_owned(), short);
+        }
+    }
+    for bucket in buckets {
+        if !names.contains_key(bucket) {
+            let free = (0..).map(|number: u32| format!("{number:x}")).find(|name| !names.values().any(|n| n == name));
+            let short = free.ok_or(io::ErrorKind::InvalidInput)?;
+            std::os::unix::fs::symlink(Path::new("..").join(bucket), folder.join(&short))?;
+            names.insert(bucket.clone(), short);
+        }
+    }
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(names)
+}
+
+/// What s3s-fs writes for one object. A torn one would make the object unreadable after a power failure, so they are synced
+/// like the object.
+fn sidecars(root: &Path, short: &str, key: &str) -> [PathBuf; 2] {
     let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
-    let stem = format!(".bucket-{}.object-{}", encode(bucket), encode(key));
-    [root.join(format!("{stem}.metadata.json")), root.join(format!("{stem}.internal.json"))]
+    let stem = format!(".bucket-{}.object-{}", encode(short), encode(key));
+    [".metadata.json", ".internal.json"].map(|end| root.join(SHORT_NAMES).join(format!("{stem}{end}")))
 }
 
 /// The sidecars carry the key in their names, so it has to be shorter than S3's own limit.
-fn require_short(root: &Path, bucket: &str, key: &str) -> S3Result<()> {
+fn require_short(root: &Path, short: &str, key: &str) -> S3Result<()> {
     let too_long = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() > FILE_NAME_BYTES_MAX);
-    if sidecars(root, bucket, key).iter().any(too_long) {
-        return Err(s3_error!(KeyTooLongError, "this server keeps keys of about 160 bytes: use a shorter prefix"));
+    if sidecars(root, short, key).iter().any(too_long) {
+        return Err(s3_error!(KeyTooLongError, "this server keeps keys of 166 bytes: use a shorter prefix, or none"));
     }
     Ok(())
 }
@@ -125,7 +162,7 @@ fn sync_to_root(root: &Path, object: &Path, sidecars: &[PathBuf]) -> io::Result<
 /// Only what a backup store needs is answered; s3s says NotImplemented to the rest.
 #[async_trait::async_trait]
 impl S3 for Buckets {
-    async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+    async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         match req.input.content_length {
             None => return Err(s3_error!(MissingContentLength)),
             Some(bytes) if bytes > OBJECT_BYTES_MAX => return Err(s3_error!(EntityTooLarge)),
@@ -133,7 +170,8 @@ impl S3 for Buckets {
         }
         self.require(&req, Right::Create)?;
         let (bucket, key) = (req.input.bucket.clone(), req.input.key.clone());
-        require_short(&self.root, &bucket, &key)?;
+        let short = self.short(&bucket)?;
+        require_short(&self.root, &short, &key)?;
         if !object_path(&self.root, &bucket, "")?.is_dir() {
             return Err(s3_error!(NoSuchBucket));
         }
@@ -141,31 +179,36 @@ impl S3 for Buckets {
         if !self.allows(&req, Right::Overwrite) {
             self.require_absent(&req.input)?;
         }
+        req.input.bucket = short;
         let response = self.files.put_object(req).await?;
         self.sync(&bucket, &key).await?;
         Ok(response)
     }
 
-    async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+    async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         self.require(&req, Right::Read)?;
+        req.input.bucket = self.short(&req.input.bucket)?;
         self.files.get_object(req).await
     }
 
-    async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+    async fn head_object(&self, mut req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         self.require(&req, Right::Read)?;
+        req.input.bucket = self.short(&req.input.bucket)?;
         self.files.head_object(req).await
     }
 
-    async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+    async fn head_bucket(&self, mut req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
         self.require(&req, Right::Read)?;
+        req.input.bucket = self.short(&req.input.bucket)?;
         self.files.head_bucket(req).await
     }
 
     async fn get_bucket_location(
         &self,
-        req: S3Request<GetBucketLocationInput>,
+        mut req: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
         self.require(&req, Right::Read)?;
+        req.input.bucket = self.short(&req.input.bucket)?;
         self.files.get_bucket_location(req).await
     }
 
@@ -176,35 +219,49 @@ impl S3 for Buckets {
         self.require(&req, Right::Read)?;
         // S3 takes an empty delimiter for none; s3s-fs would answer with no key at all.
         req.input.delimiter = req.input.delimiter.filter(|delimiter| !delimiter.is_empty());
-        self.files.list_objects_v2(req).await
+        let bucket = std::mem::take(&mut req.input.bucket);
+        req.input.bucket = self.short(&bucket)?;
+        let mut response = self.files.list_objects_v2(req).await?;
+        response.output.name = Some(bucket);
+        Ok(response)
     }
 
-    async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+    async fn delete_object(&self, mut req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.require(&req, Right::Delete)?;
+        req.input.bucket = self.short(&req.input.bucket)?;
         self.files.delete_object(req).await
     }
 
-    async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
+    async fn delete_objects(
+        &self,
+        mut req: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         self.require(&req, Right::Delete)?;
+        req.input.bucket = self.short(&req.input.bucket)?;
         self.files.delete_objects(req).await
     }
 
     async fn create_multipart_upload(
         &self,
-        req: S3Request<CreateMultipartUploadInput>,
+        mut req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         self.require(&req, Right::Create)?;
-        self.files.create_multipart_upload(req).await
+        let bucket = std::mem::take(&mut req.input.bucket);
+        req.input.bucket = self.short(&bucket)?;
+        let mut response = self.files.create_multipart_upload(req).await?;
+        response.output.bucket = Some(bucket);
+        Ok(response)
     }
 
-    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+    async fn upload_part(&self, mut req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
         self.require(&req, Right::Create)?;
+        req.input.bucket = self.short(&req.input.bucket)?;
         self.files.upload_part(req).await
     }
 
     async fn complete_multipart_upload(
         &self,
-        req: S3Request<CompleteMultipartUploadInput>,
+        mut req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         self.require(&req, Right::Create)?;
         let (bucket, key) = (req.input.bucket.clone(), req.input.key.clone());
@@ -212,16 +269,19 @@ impl S3 for Buckets {
         if !self.allows(&req, Right::Overwrite) && object_path(&self.root, &bucket, &key)?.exists() {
             return Err(s3_error!(AccessDenied, "this key may not overwrite"));
         }
-        let response = self.files.complete_multipart_upload(req).await?;
+        req.input.bucket = self.short(&bucket)?;
+        let mut response = self.files.complete_multipart_upload(req).await?;
         self.sync(&bucket, &key).await?;
+        response.output.bucket = Some(bucket);
         Ok(response)
     }
 
     async fn abort_multipart_upload(
         &self,
-        req: S3Request<AbortMultipartUploadInput>,
+        mut req: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         self.require(&req, Right::Create)?;
+        req.input.bucket = self.short(&req.input.bucket)?;
         self.files.abort_multipart_upload(req).await
     }
 }
@@ -240,11 +300,17 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_name_of_a_repository_fits_into_a_bucket_of_a_short_name() {
-        let tombstone = format!("tombstones/{0}/{0}/{1}-{2}", "a".repeat(32), "0".repeat(16), "b".repeat(64));
-        let root = Path::new("/srv");
-        assert!(require_short(root, "practice", &tombstone).is_ok());
-        assert!(require_short(root, "practice-backup", &tombstone).is_err());
+    fn every_bucket_has_a_short_name_and_keeps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |buckets: &[&str]| {
+            let buckets: Vec<String> = buckets.iter().map(|bucket| (*bucket).to_owned()).collect();
+            Buckets::open(folder.path(), &buckets, Rights::new()).unwrap().short
+        };
+        let first = open(&["practice", "another-practice"]);
+        let second = open(&["third", "another-practice", "practice"]);
+        assert!(first.iter().all(|(bucket, short)| second.get(bucket) == Some(short)), "{first:?} {second:?}");
+        let names: std::collections::BTreeSet<&String> = second.values().collect();
+        assert_eq!(names.len(), 3);
     }
 
     #[test]

@@ -89,7 +89,13 @@ async fn puts_gets_ranges_and_deletes() {
 async fn says_that_a_key_is_too_long() {
     let server = Server::start();
     let store = server.store(OWNER);
-    store.put(&Key::from("k".repeat(155)), PutPayload::from_static(b"x")).await.unwrap();
+    // The longest name of a repository: a retired writer's, and its copy beside a damaged one.
+    let longest =
+        Key::from(format!("condemned/retired/{0}/{0}/{1}-{2}.1", "a".repeat(32), "0".repeat(16), "b".repeat(64)));
+    store.put(&longest, PutPayload::from_static(b"x")).await.unwrap();
+    assert_eq!(store.get(&longest).await.unwrap().bytes().await.unwrap(), "x");
+    let listed: Vec<_> = store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
+    assert_eq!(listed, [longest]);
     let error = store.put(&Key::from("k".repeat(200)), PutPayload::from_static(b"x")).await.unwrap_err();
     assert!(error.to_string().contains("KeyTooLong"), "{error}");
 }

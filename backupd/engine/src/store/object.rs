@@ -249,6 +249,9 @@ fn translate(error: object_store::Error, what: &str) -> Error {
         | E::NotImplemented { .. }
         | E::InvalidPath { .. }
         | E::UnknownConfigurationKey { .. } => (ErrorKind::Misconfigured, "is not possible with these settings"),
+        _ if says(&error, &TOO_LONG) => {
+            (ErrorKind::Misconfigured, "has a longer name than this store keeps: use a shorter prefix, or none")
+        }
         _ if says(&error, &SHORTER) => (ErrorKind::Damaged, "is shorter than its index says"),
         _ if says(&error, &FULL) => (ErrorKind::NoSpace, "does not fit: the store is full"),
         _ if says(&error, &BUSY) => (ErrorKind::Busy, "has to wait: the store asks to slow down"),
@@ -263,6 +266,8 @@ fn translate(error: object_store::Error, what: &str) -> Error {
 const FULL: [&str; 3] = ["status code: 507", "No space left", "QuotaExceeded"];
 const REFUSED: [&str; 5] =
     ["status code: 401", "status code: 403", "SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied"];
+
+const TOO_LONG: [&str; 1] = ["KeyTooLong"];
 
 /// A range was asked for that the object does not have.
 const SHORTER: [&str; 4] = [
