@@ -113,14 +113,22 @@ async fn extend(
     let run = async {
         let lock = versions.lock(&version.name, Some(&version.id)).await?;
         let enough = now_unix_ms.saturating_add(wish.slack_ms);
-        if let Some(lock) = lock.filter(|lock| lock.until_unix_ms >= enough) {
+        // A lock that somebody set in the stricter mode keeps it: a store refuses to weaken it. One in the laxer mode becomes
+        // as strict as is wished: what its holder may lift protects nothing from whoever has the credentials.
+        let mode = lock.map_or(wish.rule.mode, |lock| lock.mode.stricter(wish.rule.mode));
+        if let Some(lock) = lock.filter(|lock| lock.until_unix_ms >= enough && lock.mode == mode) {
             return Ok(Extended { until_unix_ms: lock.until_unix_ms, moved: false });
         }
-        // A lock that somebody set in the stricter mode keeps it: a store refuses to weaken it.
-        let mode = lock.map_or(wish.rule.mode, |lock| lock.mode);
         let further = Lock { mode, ..wish.rule.from_now(now_unix_ms) };
-        versions.set_lock(&version.name, Some(&version.id), further).await?;
-        Ok(Extended { until_unix_ms: further.until_unix_ms, moved: true })
+        // Never shorter than it is.
+        let until_unix_ms = lock.map_or(0, |lock| lock.until_unix_ms).max(further.until_unix_ms);
+        let further = Lock { until_unix_ms, ..further };
+        let set = versions.set_lock(&version.name, Some(&version.id), further).await;
+        // A store that does not let this key change the mode may let it lock for longer, which is better than nothing.
+        if let (Err(_), Some(lock)) = (&set, lock.filter(|lock| lock.mode != mode && lock.until_unix_ms < enough)) {
+            versions.set_lock(&version.name, Some(&version.id), Lock { mode: lock.mode, ..further }).await?;
+        }
+        set.map(|()| Extended { until_unix_ms, moved: true })
     };
     let result = run.await;
     (version.name, result)

@@ -14,6 +14,13 @@ pub enum LockMode {
     Governance,
 }
 
+impl LockMode {
+    /// Of two the one that fewer can end.
+    pub(crate) fn stricter(self, other: Self) -> Self {
+        if self == other { self } else { LockMode::Compliance }
+    }
+}
+
 /// A version that stays until a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lock {
