@@ -4,10 +4,13 @@ use crate::aead::SlotKey;
 use crate::error::{FormatError, Result};
 use crate::ids::{ChunkId, ObjectHash};
 use crate::keys::ChunkKind;
-use crate::pack::{PACK_SEGMENTS_MAX, PackRecord, SegmentRecord, check_plain_len, parse_placement, put_placement};
+use crate::pack::{
+    PACK_SEGMENTS_MAX, PackRecord, SegmentRecord, check_plain_len, lengths_len, parse_placement, placement_len,
+    put_placement,
+};
 use crate::sealed::CLASSES;
 use crate::segment::{SEGMENT_CHUNKS_MAX, SEGMENT_PLAIN_BYTES_MAX};
-use crate::wire::{Reader, put_no_extensions, put_varint};
+use crate::wire::{Reader, put_no_extensions, put_varint, varint_len};
 
 /// The most packs that one index object may list.
 pub const INDEX_PACKS_MAX: usize = 4096;
@@ -32,6 +35,9 @@ pub fn encode(packs: &[PackRecord]) -> Result<(Vec<u8>, Vec<u8>)> {
         return Err(FormatError::Limit { what: WHAT });
     }
     let (mut catalog, mut open) = (Vec::new(), Vec::new());
+    // Grown step by step they would take twice as much.
+    catalog.reserve_exact(varint_len(packs.len() as u64) + packs.iter().map(|pack| lens(pack).0).sum::<usize>());
+    open.reserve_exact(packs.iter().map(|pack| lens(pack).1).sum());
     put_varint(&mut catalog, packs.len() as u64);
     for pack in packs {
         let class = CLASSES.iter().position(|class| *class == pack.bytes as usize);
@@ -54,6 +60,24 @@ pub fn encode(packs: &[PackRecord]) -> Result<(Vec<u8>, Vec<u8>)> {
         }
     }
     Ok((catalog, open))
+}
+
+/// How many bytes a pack takes of the catalog part and of the open part.
+fn lens(pack: &PackRecord) -> (usize, usize) {
+    let numbers = varint_len(u64::from(pack.epoch)) + varint_len(pack.segments.len() as u64);
+    let chunks =
+        |segment: &SegmentRecord| varint_len(segment.chunks.len() as u64) + segment.chunks.len() * ChunkId::BYTES;
+    let lengths = |segment: &SegmentRecord| placement_len(segment) + lengths_len(segment);
+    (
+        ObjectHash::BYTES + 3 + numbers + pack.segments.iter().map(chunks).sum::<usize>(),
+        pack.id.len() + pack.key.expose().len() + 1 + pack.segments.iter().map(lengths).sum::<usize>(),
+    )
+}
+
+/// About how many bytes of an index object a pack takes.
+pub fn cost(pack: &PackRecord) -> usize {
+    let (catalog, open) = lens(pack);
+    catalog + open
 }
 
 /// Parses the catalog part.

@@ -9,7 +9,7 @@ use crate::keys::ChunkKind;
 use crate::seal::{OpenSeeds, SealKey, WRAPPED_KEY_BYTES};
 use crate::sealed::{CLASSES, OBJECT_BYTES_MAX, class_for};
 use crate::segment::{EncodedSegment, SEGMENT_CHUNKS_MAX, SEGMENT_PLAIN_BYTES_MAX};
-use crate::wire::{Reader, put_preamble, put_varint};
+use crate::wire::{Reader, put_preamble, put_varint, varint_len};
 use crate::{FORMAT_VERSION, MAGIC_PACK};
 use rand_core::CryptoRng;
 
@@ -138,34 +138,53 @@ pub fn seal_pack_into<R: CryptoRng + ?Sized>(
             chunks: segment.chunks,
         });
     }
-    let directory = encode_directory(&records);
-    let used = out.len() + directory.len() + 2 * TAG_BYTES + FOOTER_BYTES;
+    // Straight to its place: of very many tiny chunks the directory is the larger part of a pack.
+    let directory = directory_len(&records);
+    let used = out.len() + directory + 2 * TAG_BYTES + FOOTER_BYTES;
     let class = class_for(used).ok_or(FormatError::Limit { what: WHAT })?;
-    let mut put = |slot, plain: &[u8]| {
+    let mut put = |slot, write: &dyn Fn(&mut Vec<u8>)| {
         let from = out.len();
-        out.extend_from_slice(plain);
+        write(&mut out);
         cipher.seal_tail(slot, &mut out, from).map(|()| from as u32)
     };
-    put(SLOT_PADDING, &vec![0; class - used])?;
-    let at = put(SLOT_DIRECTORY, &directory)?;
-    put(SLOT_FOOTER, &[at.to_le_bytes(), (directory.len() as u32).to_le_bytes()].concat())?;
+    put(SLOT_PADDING, &|out| out.resize(out.len() + class - used, 0))?;
+    let at = put(SLOT_DIRECTORY, &|out| put_directory(out, &records))?;
+    put(SLOT_FOOTER, &|out| out.extend([at, directory as u32].map(u32::to_le_bytes).as_flattened()))?;
     let (name, bytes) = (ObjectHash::of(&out), out.len() as u32);
     let record = PackRecord { name, kind, epoch, bytes, id, key, segments: records };
     Ok(SealedPack { bytes: out, record })
 }
 
-pub(crate) fn encode_directory(segments: &[SegmentRecord]) -> Vec<u8> {
-    let mut out = Vec::new();
-    put_varint(&mut out, segments.len() as u64);
+/// Appends the directory, from which [`parse_directory`] makes the records again.
+pub(crate) fn put_directory(out: &mut Vec<u8>, segments: &[SegmentRecord]) {
+    put_varint(out, segments.len() as u64);
     for segment in segments {
-        put_placement(&mut out, segment);
-        put_varint(&mut out, segment.chunks.len() as u64);
+        put_placement(out, segment);
+        put_varint(out, segment.chunks.len() as u64);
         for (id, len) in &segment.chunks {
             out.extend_from_slice(id.as_bytes());
-            put_varint(&mut out, u64::from(*len));
+            put_varint(out, u64::from(*len));
         }
     }
-    out
+}
+
+/// How many bytes [`put_directory`] appends.
+fn directory_len(segments: &[SegmentRecord]) -> usize {
+    let len = |segment: &SegmentRecord| {
+        let chunks = segment.chunks.len();
+        placement_len(segment) + varint_len(chunks as u64) + chunks * ChunkId::BYTES + lengths_len(segment)
+    };
+    varint_len(segments.len() as u64) + segments.iter().map(len).sum::<usize>()
+}
+
+/// How many bytes the lengths of a segment's chunks take.
+pub(crate) fn lengths_len(segment: &SegmentRecord) -> usize {
+    segment.chunks.iter().map(|(_, len)| varint_len(u64::from(*len))).sum()
+}
+
+/// How many bytes [`put_placement`] appends.
+pub(crate) fn placement_len(segment: &SegmentRecord) -> usize {
+    varint_len(u64::from(segment.offset)) + varint_len(u64::from(segment.sealed_len)) + 1
 }
 
 /// Offset, length and form of a segment.
@@ -195,21 +214,54 @@ pub(crate) fn check_plain_len(record: &SegmentRecord) -> Result<()> {
 
 /// Parses a pack's opened directory.
 pub fn parse_directory(bytes: &[u8]) -> Result<Vec<SegmentRecord>> {
-    let mut reader = Reader::new(bytes, "pack directory");
-    let count = reader.count(PACK_SEGMENTS_MAX)?;
-    let (mut segments, mut free) = (Vec::new(), 0);
-    for _ in 0..count {
-        let (offset, sealed_len, compressed) = parse_placement(&mut reader, &mut free)?;
-        let chunks = reader.count(SEGMENT_CHUNKS_MAX)?;
+    Directory::new(bytes)?.collect()
+}
+
+/// The segments of an opened directory, one after the other: of very many tiny chunks all together take much memory.
+struct Directory<'a> {
+    reader: Reader<'a>,
+    left: usize,
+    free: usize,
+}
+
+impl<'a> Directory<'a> {
+    fn new(bytes: &'a [u8]) -> Result<Self> {
+        let mut reader = Reader::new(bytes, "pack directory");
+        let left = reader.count(PACK_SEGMENTS_MAX)?;
+        let directory = Self { reader, left, free: 0 };
+        // A directory without segments ends here.
+        if left == 0 {
+            directory.reader.end()?
+        }
+        Ok(directory)
+    }
+
+    fn segment(&mut self) -> Result<SegmentRecord> {
+        let (offset, sealed_len, compressed) = parse_placement(&mut self.reader, &mut self.free)?;
+        let chunks = self.reader.count(SEGMENT_CHUNKS_MAX)?;
         let mut record = SegmentRecord { offset, sealed_len, compressed, chunks: Vec::new() };
         for _ in 0..chunks {
-            record.chunks.push((ChunkId(reader.array()?), reader.count(SEGMENT_PLAIN_BYTES_MAX)? as u32));
+            let id = ChunkId(self.reader.array()?);
+            record.chunks.push((id, self.reader.count(SEGMENT_PLAIN_BYTES_MAX)? as u32));
         }
         check_plain_len(&record)?;
-        segments.push(record);
+        if self.left == 0 {
+            self.reader.end()?
+        }
+        Ok(record)
     }
-    reader.end()?;
-    Ok(segments)
+}
+
+impl Iterator for Directory<'_> {
+    type Item = Result<SegmentRecord>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let segment = self.segment();
+        // Nothing follows what does not parse.
+        self.left = if segment.is_ok() { self.left } else { 0 };
+        Some(segment)
+    }
 }
 
 /// The clear header of a pack.
@@ -241,7 +293,7 @@ pub fn open_pack(bytes: &[u8], repository: RepositoryId, open: &OpenSeeds) -> Re
     let header = parse_header(bytes)?;
     let binding = binding(repository, header.kind, header.epoch, &header.id);
     let key = open.unwrap(header.epoch, header.wrapped, &binding, WHAT)?;
-    let segments = check_pack(bytes, &SlotCipher::new(&key, &binding))?;
+    let segments = parse_directory(&open_directory(bytes, &SlotCipher::new(&key, &binding))?)?;
     Ok(PackRecord {
         name: ObjectHash::of(bytes),
         kind: header.kind,
@@ -253,15 +305,15 @@ pub fn open_pack(bytes: &[u8], repository: RepositoryId, open: &OpenSeeds) -> Re
     })
 }
 
-fn check_pack(bytes: &[u8], cipher: &SlotCipher) -> Result<Vec<SegmentRecord>> {
+/// The opened directory of a pack.
+fn open_directory(bytes: &[u8], cipher: &SlotCipher) -> Result<Vec<u8>> {
     let at = bytes.len().checked_sub(FOOTER_BYTES).ok_or(FormatError::Truncated { what: WHAT })?;
     let (body, footer) = bytes.split_at(at);
     let footer = cipher.open(SLOT_FOOTER, footer, WHAT)?;
     let mut footer = Reader::new(&footer, WHAT);
     let (at, len) = (footer.u32()? as usize, footer.u32()? as usize);
     let sealed = at.checked_add(len + TAG_BYTES).and_then(|end| body.get(at..end));
-    let sealed = sealed.ok_or(FormatError::Invalid { what: WHAT })?;
-    parse_directory(&cipher.open(SLOT_DIRECTORY, sealed, WHAT)?)
+    cipher.open(SLOT_DIRECTORY, sealed.ok_or(FormatError::Invalid { what: WHAT })?, WHAT)
 }
 
 impl SealedPack {
@@ -269,18 +321,19 @@ impl SealedPack {
     /// the pack exists.
     pub fn reopen(&self, repository: RepositoryId) -> Result<()> {
         let record = &self.record;
-        let opener = record.opener(repository);
-        let segments = check_pack(&self.bytes, &opener.0)?;
-        if segments != record.segments {
-            return Err(FormatError::Invalid { what: WHAT });
-        }
+        let cipher = record.opener(repository).0;
+        let directory = open_directory(&self.bytes, &cipher)?;
+        let mut told = Directory::new(&directory)?;
         let mut scratch = Vec::new();
-        for (slot, segment) in segments.iter().enumerate() {
+        for (slot, segment) in record.segments.iter().enumerate() {
+            if told.next().transpose()?.as_ref() != Some(segment) {
+                return Err(FormatError::Invalid { what: WHAT });
+            }
             let (from, len) = (segment.offset as usize, segment.sealed_len as usize);
             let sealed = self.bytes.get(from..from + len).ok_or(FormatError::Invalid { what: WHAT })?;
-            opener.0.open_into(slot as u32, sealed, &mut scratch, WHAT)?;
+            cipher.open_into(slot as u32, sealed, &mut scratch, WHAT)?;
         }
-        Ok(())
+        if told.next().is_some() { Err(FormatError::Invalid { what: WHAT }) } else { Ok(()) }
     }
 }
 

@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Everything must have been read.
-    pub fn end(self) -> Result<()> {
+    pub fn end(&self) -> Result<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(FormatError::Trailing { what: self.what }) }
     }
 
@@ -177,6 +177,11 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// How many bytes [`put_varint`] appends.
+pub fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 /// Appends a byte string with its length in front.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
@@ -198,6 +203,7 @@ mod tests {
         for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
             let mut bytes = Vec::new();
             put_varint(&mut bytes, value);
+            assert_eq!(bytes.len(), varint_len(value));
             let mut reader = Reader::new(&bytes, "number");
             assert_eq!(reader.varint(), Ok(value));
             assert!(reader.end().is_ok());

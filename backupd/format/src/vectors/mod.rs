@@ -98,6 +98,8 @@ fn whole_vectors(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Option<Padding>
     let mut link = Vec::new();
     let target = NodeKind::Symlink { target: b"../e".to_vec() };
     put_node(&mut link, &Node { kind: target, ..nodes(ChunkId([1; 32])).swap_remove(4) }).unwrap();
+    let mut directory = Vec::new();
+    crate::pack::put_directory(&mut directory, &sample.pack.record.segments);
     let extent = [[110u8].as_slice(), &[9; 32]].concat();
     let plain: Vec<(&'static str, Vec<u8>)> = vec![
         ("keyring", sample.keyring.clone()),
@@ -107,7 +109,7 @@ fn whole_vectors(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Option<Padding>
         ("retirement", sample.retirement_bytes.clone()),
         ("catalog-part", catalog_part),
         ("open-part", open_part),
-        ("pack-directory", crate::pack::encode_directory(&sample.pack.record.segments)),
+        ("pack-directory", directory),
         ("outer-manifest", outer),
         ("inner-manifest", inner),
         ("directory-page", sample.pages[0].clone()),
