@@ -10,6 +10,7 @@ use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, IdSet, View, fetch_noting, index_name, pack_name};
 use backup_format::index::{CatalogPack, parse_catalog};
+use backup_format::pack::PackRecord;
 use backup_format::sealed::{PartsKind, open_parts};
 use backup_format::{CatalogKey, ChunkId, FormatError, ObjectHash};
 use futures::{FutureExt, StreamExt};
@@ -300,18 +301,32 @@ impl Gathered {
     pub(crate) fn add(&mut self, index: ObjectHash, packs: &[CatalogPack]) {
         self.tables.indexes.push(index);
         for pack in packs {
-            let number = self.tables.packs.len() as u32;
-            self.tables.packs.push(RunPack { name: pack.name, bytes: pack.bytes });
-            for (segment, ids) in pack.segments.iter().enumerate() {
-                let spot = Spot { pack: number, segment: segment as u32 };
-                self.chunks.extend(ids.iter().map(|id| (*id, spot)));
-            }
+            let chunks = pack.segments.iter().map(|ids| ids.iter().copied());
+            self.add_pack(RunPack { name: pack.name, bytes: pack.bytes }, chunks);
+        }
+    }
+
+    /// The same of packs that this backup wrote itself.
+    pub(crate) fn add_written(&mut self, index: ObjectHash, packs: &[PackRecord]) {
+        self.tables.indexes.push(index);
+        for pack in packs {
+            let chunks = pack.segments.iter().map(|segment| segment.chunks.iter().map(|(id, _)| *id));
+            self.add_pack(RunPack { name: pack.name, bytes: pack.bytes }, chunks);
+        }
+    }
+
+    fn add_pack(&mut self, pack: RunPack, segments: impl Iterator<Item = impl Iterator<Item = ChunkId>>) {
+        let number = self.tables.packs.len() as u32;
+        self.tables.packs.push(pack);
+        for (segment, ids) in segments.enumerate() {
+            let spot = Spot { pack: number, segment: segment as u32 };
+            self.chunks.extend(ids.map(|id| (id, spot)));
         }
     }
 }
 
-/// New chunks held in memory before they are put aside in a file.
-const FRESH_MAX: usize = 512 << 10;
+/// New chunks held in memory before they are put aside in a file: one more and the set would take twice its memory.
+const FRESH_MAX: usize = 7 << 16;
 const FRESH_FILE: &str = "fresh-";
 
 /// What is present already, and what this backup has taken in since: bounded memory however many chunks there are.

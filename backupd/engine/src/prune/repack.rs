@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pack::{Sealer, run};
 use crate::read::Reader;
 use crate::room::Room;
+use crate::send::packs_in_memory;
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{hash_in_name, pack_name};
@@ -21,8 +22,6 @@ use tokio::sync::mpsc;
 
 /// Plain bytes that are taken into memory at once.
 const BATCH_BYTES: usize = 64 << 20;
-/// More packs than a batch can give.
-const BATCH_PACKS: usize = 4096;
 
 fn seal_key(open: &OpenKey) -> Result<SealKey> {
     let none = || Error::new(ErrorKind::Misconfigured, "the open key file holds no epoch");
@@ -60,21 +59,33 @@ async fn seal_batch(
     stores: &[NamedStore],
 ) -> Result<Vec<PackRecord>> {
     let (packs, mut sealed) = mpsc::unbounded_channel();
-    let sealer = Sealer::new(env.clone(), seal_key(open)?, open.repository(), (packs, Room::new(BATCH_PACKS)));
+    let room = match env.workers() {
+        // Nobody could make room while the caller's own thread waits for it.
+        0 => Room::new(usize::MAX),
+        _ => Room::new(packs_in_memory(stores.len())),
+    };
+    let sealer = Sealer::new(env.clone(), seal_key(open)?, open.repository(), (packs, room));
     let id_key = open.id_key().clone();
-    env.blocking(move || {
+    let sealing = env.blocking(move || {
         let known = Known::new(Catalog::open(&Arc::new(State::memory())));
         run(&sealer, &id_key, known, |intake| {
-            batch.iter().try_for_each(|(kind, bytes)| intake.put(*kind, bytes).map(drop))
+            // Each goes when it has been taken in.
+            batch.into_iter().try_for_each(|(kind, bytes)| intake.put(kind, &bytes).map(drop))
         })
-    })
-    .await??;
-    let mut records = Vec::new();
-    while let Some(pack) = sealed.recv().await {
-        let (record, bytes) = pack.into_parts();
-        put_everywhere(stores, &pack_name(&record.name), &bytes).await?;
-        records.push(record);
-    }
+    });
+    let putting = async move {
+        let mut records = Vec::new();
+        while let Some(pack) = sealed.recv().await {
+            let (record, bytes) = pack.into_parts();
+            put_everywhere(stores, &pack_name(&record.name), &bytes).await?;
+            records.push(record);
+        }
+        Ok::<_, Error>(records)
+    };
+    // Where a store fails, that is what ended the sealing too.
+    let (sealed, records) = futures::join!(sealing, putting);
+    let records = records?;
+    sealed??;
     Ok(records)
 }
 
