@@ -2,7 +2,7 @@
 
 use crate::settings::{AzureAccessFile, StoreKind, StoreSetting};
 use backup_engine::store::versions::VersionedStore;
-use backup_engine::store::{AsOfStore, RenewStore};
+use backup_engine::store::{AsOfStore, RenewStore, Store};
 use backup_engine::{
     AzureAccess, Env, ErrorKind, LockWish, Loss, NamedMaintenanceStore, NamedStore, Protection, SnapshotInfo,
     StoreLimits, StoreLocation,
@@ -22,7 +22,12 @@ pub fn open(setting: &StoreSetting) -> backup_engine::Result<NamedStore> {
     let again = setting.clone();
     let store = RenewStore::open(move || location(&again), limits(setting))
         .map_err(|e| e.context(format!("store {}", setting.name)))?;
-    Ok(NamedStore::new(setting.name.clone(), Arc::new(store), setting.counts()))
+    Ok(named(setting, Arc::new(store)))
+}
+
+fn named(setting: &StoreSetting, store: Arc<dyn Store>) -> NamedStore {
+    let (site, provider) = setting.domain();
+    NamedStore::new(setting.name.clone(), store, setting.counts()).in_domain(format!("{site}/{provider}"))
 }
 
 fn limits(setting: &StoreSetting) -> StoreLimits {
@@ -49,7 +54,7 @@ pub fn locks(setting: &StoreSetting) -> backup_engine::Result<Option<Locking>> {
 pub async fn as_of(setting: &StoreSetting, unix_ms: i64) -> backup_engine::Result<Option<NamedStore>> {
     let Some(versions) = location(setting)?.open_versions(limits(setting))? else { return Ok(None) };
     let past = AsOfStore::open(versions, unix_ms).await.map_err(|e| e.context(format!("store {}", setting.name)))?;
-    Ok(Some(NamedStore::new(setting.name.clone(), Arc::new(past), setting.counts())))
+    Ok(Some(named(setting, Arc::new(past))))
 }
 
 /// What whoever has these credentials can do to what the store holds.

@@ -203,7 +203,8 @@ def change(tree, files, generation):
         with open(tree / name, "r+b") as f:
             size = os.fstat(f.fileno()).st_size
             f.seek(size // 3)
-            f.write(rng.randbytes(size // 3))
+            for at in range(0, size // 3, corpora.MB):
+                f.write(rng.randbytes(min(corpora.MB, size // 3 - at)))
 
 
 def pruned(a, name):

@@ -1,6 +1,6 @@
 //! A snapshot: read once, seal once, send to every store, commit when the quorum holds it.
 
-use crate::catalog::{Gathered, Known};
+use crate::catalog::{Catalog, Gathered, Known};
 use crate::chain::{self, Standing};
 use crate::chunker::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
 use crate::commit::{Commit, commit};
@@ -19,11 +19,10 @@ use crate::send::{Fleet, Lane, packs_in_memory};
 use crate::set_back;
 use crate::spool::{self, SPOOL};
 use crate::state::State;
-use crate::store::NamedStore;
+use crate::store::{NamedStore, domains};
 use crate::survey::{View, index_name, note_losses, pack_name, snapshot_name, union};
 use crate::walk::{Counters, Walk, Walked, is_part_name};
 use backup_format::features::Purpose;
-use backup_format::index::parse_catalog;
 use backup_format::manifest::{NAME_BYTES_MAX, UnreadableReason};
 use backup_format::pack::PackRecord;
 use backup_format::sealed::{OBJECT_BYTES_MAX, PartsKind, class_for, seal_parts};
@@ -69,7 +68,7 @@ pub struct SnapshotRequest {
     pub tag: Option<String>,
     /// Sealed in the inner manifest.
     pub facts: Option<Vec<u8>>,
-    /// How many counting stores must hold the snapshot before it is durable.
+    /// In how many failure domains counting stores must hold the snapshot before it is durable.
     pub quorum: u32,
     /// Something that belongs to the source could not be had: the snapshot counts as partial even when every file of the
     /// parts was read.
@@ -137,7 +136,7 @@ pub struct SnapshotOutcome {
     pub incarnation: IncarnationId,
     pub counter: u64,
     pub taken_unix_ms: i64,
-    /// At least `quorum` counting stores are durable.
+    /// Counting stores in at least `quorum` failure domains are durable.
     pub durable: bool,
     /// It lies in the spool until more stores answer.
     pub spooled: bool,
@@ -244,7 +243,7 @@ async fn take(
     let source = writer.catalog().source_id(&request.source);
     let read = read_and_send(&mut sending, state, request, (source, Known::new(catalog)), progress).await;
     sending.index(true).await?;
-    let (mut walked, memo, known) = match read {
+    let (mut walked, memo, mut catalog) = match read {
         Ok(read) => read,
         Err(error) => {
             sending.keep_what_was_sent().await;
@@ -260,7 +259,6 @@ async fn take(
     if has_spool {
         spool::note(state, &sending.packs);
     }
-    let mut catalog = known.into_catalog();
     catalog.add(std::mem::take(&mut sending.gathered))?;
     let mut indexes = catalog.indexes();
     indexes.extend(sending.written.iter().copied());
@@ -272,9 +270,11 @@ async fn take(
     set_back::look(env, writer.catalog(), (source, state), (stores, &union)).await;
     let set_back = set_back::open_of(state, source);
     let sealing = Sealing { env, writer, request, walked: &walked, partial, taken_unix_ms, added, plan_seen, set_back };
+    let before = chain::recorded(state, source);
     let mut link = chain::next(env, state, source, &union);
     let mut sealed = sealing.seal(source, &link)?;
-    let recorded = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), Standing::Unknown);
+    let head = (sealed.head_name.hash, sealed.id);
+    let recorded = chain::record(state, source, &link, (head, taken_unix_ms), Standing::Unknown);
     if let Err(error) = &recorded {
         // A link that cannot be recorded must not continue the chain: after a crash its counter might be used again.
         log::warn!(error:% = error; "state.write-failed");
@@ -291,11 +291,13 @@ async fn take(
         indexes: &sending.indexes,
         snapshot: (snapshot_name(&sealed.id.0), sealed.manifest),
         head: (sealed.head_name.to_string(), sealed.head),
+        head_sent: AtomicBool::new(false),
         quorum: request.quorum,
         started_ms: started,
     };
     let outcomes = commit(&plan).await;
     plan.keep_held(state, &outcomes);
+    let head_sent = plan.head_sent.load(Ordering::SeqCst);
     let (outcomes, at_spool): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|at| at.store != SPOOL);
     let spooled = at_spool.iter().any(|spool| spool.durable);
     let planned = outcomes.iter().filter_map(|outcome| outcome.error.as_ref()).any(|e| e.kind() == ErrorKind::Fenced);
@@ -306,8 +308,16 @@ async fn take(
         sending.keep_what_was_sent().await;
     }
     spool::take_back(stores, left).await;
-    let counting = outcomes.iter().filter(|outcome| outcome.durable && outcome.counts_for_quorum).count();
+    let holds = |store: &&NamedStore| outcomes.iter().any(|outcome| outcome.durable && outcome.store == store.name);
+    let counting = domains(stores.iter().filter(holds));
     if !stored && !spooled {
+        // A record of a head that may lie somewhere would begin a new chain while a store is silent.
+        if recorded.is_ok()
+            && !head_sent
+            && let Err(error) = chain::take_back(state, source, before)
+        {
+            log::warn!(error:% = error; "state.write-failed");
+        }
         return Err(nobody_took_it(at_spool.into_iter().filter(|_| spool).chain(outcomes)));
     }
     if has_spool && !spooled {
@@ -315,7 +325,7 @@ async fn take(
     }
     let standing = if stored { Standing::Stored } else { Standing::Spooled };
     if recorded.is_ok()
-        && let Err(error) = chain::record(state, source, &link, (sealed.head_name.hash, sealed.id), standing)
+        && let Err(error) = chain::record(state, source, &link, (head, taken_unix_ms), standing)
     {
         // The next run sees in the stores that it is there.
         log::warn!(error:% = error; "state.write-failed");
@@ -359,12 +369,15 @@ fn open_state(env: &Env, request: &SnapshotRequest) -> Result<State> {
 
 fn check(stores: &[NamedStore], request: &SnapshotRequest) -> Result<()> {
     let wrong = |message: String| Err(Error::new(ErrorKind::Misconfigured, message));
-    let counting = stores.iter().filter(|store| store.counts_for_quorum).count();
+    let counting = domains(stores.iter());
     if stores.is_empty() {
         return wrong("no store is given: name at least one".to_owned());
     }
     if request.quorum as usize > counting {
-        return wrong(format!("the quorum is {}, but only {counting} stores count for it", request.quorum));
+        return wrong(format!(
+            "the quorum is {}, but only {counting} stores apart from each other count for it",
+            request.quorum
+        ));
     }
     if request.source.is_empty() || request.source.len() > NAME_BYTES_MAX {
         return wrong(format!("the source's name must have 1 to {NAME_BYTES_MAX} bytes"));
@@ -439,17 +452,25 @@ impl Sending<'_> {
             return Ok(());
         }
         self.indexed_ms = now;
-        let records = std::mem::take(&mut self.unindexed);
-        let keys = (self.writer.catalog(), self.writer.seal_key());
-        let mut sealed = Vec::new();
-        for group in index_groups(&records)? {
-            sealed.extend(seal_index(self.env, keys, group)?);
+        let mut records = std::mem::take(&mut self.unindexed);
+        for count in index_groups(&records) {
+            let group: Vec<PackRecord> = records.drain(..count).collect();
+            self.index_of(group, last).await?;
         }
-        for (name, bytes, catalog) in sealed {
+        Ok(())
+    }
+
+    /// Of very many tiny chunks the records take the most memory of a backup: they go as they are written.
+    async fn index_of(&mut self, group: Vec<PackRecord>, last: bool) -> Result<()> {
+        let keys = (self.writer.catalog(), self.writer.seal_key());
+        let (mut left, sealed) = (group.as_slice(), seal_index(self.env, keys, &group)?);
+        for (name, bytes, count) in sealed {
+            let (packs, others) = left.split_at_checked(count).unwrap_or((left, &[]));
+            left = others;
             self.bytes_added += bytes.len() as u64;
             let hash = ObjectHash::of(&bytes);
             if !self.gathered.is_full() {
-                self.gathered.add(hash, &parse_catalog(&catalog)?);
+                self.gathered.add_written(hash, packs);
             }
             self.written.push(hash);
             if last {
@@ -481,41 +502,37 @@ impl Sending<'_> {
     }
 }
 
-/// The packs that share an index object: one class up is four times as large, so what would half-fill it is cut to fill
-/// the class below.
-fn index_groups(records: &[PackRecord]) -> Result<Vec<&[PackRecord]>> {
-    let cost =
-        |record| backup_format::index::encode(std::slice::from_ref(record)).map(|(one, two)| one.len() + two.len());
-    let costs = records.iter().map(cost).collect::<std::result::Result<Vec<_>, _>>()?;
-    let (mut groups, mut rest, mut costs) = (Vec::new(), records, costs.as_slice());
+/// How many packs at a time share an index object: one class up is four times as large, so what would half-fill it is cut to
+/// fill the class below.
+fn index_groups(records: &[PackRecord]) -> Vec<usize> {
+    let costs: Vec<usize> = records.iter().map(backup_format::index::cost).collect();
+    let (mut groups, mut costs) = (Vec::new(), costs.as_slice());
     loop {
         let total = costs.iter().sum::<usize>() + INDEX_ROOM;
         let class = class_for(total).unwrap_or(OBJECT_BYTES_MAX);
-        if rest.len() < 2 || class <= 1 << 20 || total * 4 >= class * 3 {
-            groups.push(rest);
-            return Ok(groups);
+        if costs.len() < 2 || class <= 1 << 20 || total * 4 >= class * 3 {
+            groups.push(costs.len());
+            return groups;
         }
         let mut room = class / 4 - INDEX_ROOM;
         let fits = |cost: &&usize| room.checked_sub(**cost).map(|left| room = left).is_some();
         let taken = costs.iter().take_while(fits).count().max(1);
-        let (group, others) = rest.split_at(taken);
-        groups.push(group);
-        (rest, costs) = (others, costs.split_at(taken).1);
+        groups.push(taken);
+        costs = costs.split_at(taken).1;
     }
 }
 
-/// Index objects of these packs, each with its catalog part. Very many tiny chunks make one object too large: then it is
-/// halved.
+/// Index objects of these packs, each with how many of the packs it names. Very many tiny chunks make one object too large:
+/// then it is halved.
 pub(crate) fn seal_index(
     env: &Env,
     keys: (&CatalogKey, &SealKey),
     records: &[PackRecord],
-) -> Result<Vec<(String, Bytes, Vec<u8>)>> {
-    let sealed = backup_format::index::encode(records).and_then(|(catalog, open)| {
-        Ok((seal_parts(&mut env.rng(), PartsKind::Index, keys, &catalog, &open)?, catalog))
-    });
+) -> Result<Vec<(String, Bytes, usize)>> {
+    let sealed = backup_format::index::encode(records)
+        .and_then(|(catalog, open)| seal_parts(&mut env.rng(), PartsKind::Index, keys, &catalog, &open));
     match sealed {
-        Ok((bytes, catalog)) => Ok(vec![(index_name(&ObjectHash::of(&bytes)), Bytes::from(bytes), catalog)]),
+        Ok(bytes) => Ok(vec![(index_name(&ObjectHash::of(&bytes)), Bytes::from(bytes), records.len())]),
         Err(FormatError::Limit { .. }) if records.len() > 1 => {
             let (first, second) = records.split_at(records.len() / 2);
             let mut both = seal_index(env, keys, first)?;
@@ -532,7 +549,7 @@ async fn read_and_send(
     request: &SnapshotRequest,
     (source, known): (SourceId, Known),
     progress: &dyn Progress,
-) -> Result<(Walked, Memo, Known)> {
+) -> Result<(Walked, Memo, Catalog)> {
     let (packs, mut sealed) = mpsc::unbounded_channel();
     let room = match sending.env.workers() {
         // Nobody could make room while the caller's own thread waits for it.
@@ -555,7 +572,8 @@ async fn read_and_send(
             let walk = Walk::new(intake, (memory, trusted), memo, &counted, env.now_unix_ms());
             walk.run(&env, &request.parts, &Excludes::new(&request.excludes))
         })?;
-        Ok::<_, Error>((walked, memo, known))
+        // What was held to know chunks again makes room for the index.
+        Ok::<_, Error>((walked, memo, known.into_catalog()))
     });
     tokio::pin!(reading);
     let mut walked = None;

@@ -31,6 +31,16 @@ struct Record {
     standing: Standing,
     head: (ObjectHash, SnapshotId),
     before: Option<(ObjectHash, SnapshotId)>,
+    /// When the snapshot was taken; earlier releases did not say.
+    taken_unix_ms: Option<i64>,
+}
+
+/// The chain that a machine writes of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnChain {
+    pub incarnation: IncarnationId,
+    /// When the newest snapshot was taken whose head was to go on with it, which may lie nowhere.
+    pub taken_unix_ms: Option<i64>,
 }
 
 /// How much is known of a recorded head.
@@ -45,22 +55,27 @@ pub(crate) enum Standing {
 }
 
 /// The chain that each of these sources has in the local state; a source that has none there is left out.
-pub fn own_chains(env: &Env, state_dir: &Path, sources: &[SourceId]) -> Result<BTreeMap<SourceId, IncarnationId>> {
+pub fn own_chains(env: &Env, state_dir: &Path, sources: &[SourceId]) -> Result<BTreeMap<SourceId, OwnChain>> {
     let state = env.open_state(state_dir)?;
-    let own = |source: &SourceId| Some((*source, parse(&state.load(source.as_bytes())?)?.incarnation));
+    let own = |source: &SourceId| {
+        let Record { incarnation, taken_unix_ms, .. } = parse(&state.load(source.as_bytes())?)?;
+        Some((*source, OwnChain { incarnation, taken_unix_ms }))
+    };
     Ok(sources.iter().filter_map(own).collect())
 }
 
 /// The snapshots of one source that another machine wrote beside the chain `own`: no head of that chain follows them,
-/// directly or over others, and they are from after its beginning (`since` where it has no head yet). What had been there
-/// at the beginning of a chain is its past, whether it was seen then or lay at a store that was silent.
+/// directly or over others, and they are from after its beginning. What had been there at the beginning of a chain is its
+/// past, whether it was seen then or lay at a store that was silent. Where none of its heads is seen, it began when the
+/// newest was to be written, and where that is not known, at `since`.
 pub fn foreign<'a>(
     snapshots: impl Iterator<Item = &'a SnapshotInfo> + Clone,
-    own: Option<IncarnationId>,
+    own: Option<OwnChain>,
     since: i64,
 ) -> BTreeSet<HeadName> {
-    let is_own = |info: &SnapshotInfo| Some(info.incarnation) == own;
-    let since = snapshots.clone().filter(|info| is_own(info)).map(|info| info.taken_unix_ms).min().unwrap_or(since);
+    let is_own = |info: &SnapshotInfo| own.is_some_and(|own| own.incarnation == info.incarnation);
+    let first = snapshots.clone().filter(|info| is_own(info)).map(|info| info.taken_unix_ms).min();
+    let since = first.or(own.and_then(|own| own.taken_unix_ms)).unwrap_or(since);
     let by_hash: HashMap<ObjectHash, &SnapshotInfo> = snapshots.clone().map(|info| (info.head.hash, info)).collect();
     // How far each chain is the past of ours: a chain has no gaps, so a counter tells of all before it.
     let mut past: HashMap<IncarnationId, u64> = HashMap::new();
@@ -152,7 +167,7 @@ pub(crate) fn record(
     state: &State,
     source: SourceId,
     link: &Link,
-    head: (ObjectHash, SnapshotId),
+    (head, taken_unix_ms): ((ObjectHash, SnapshotId), i64),
     standing: Standing,
 ) -> Result<()> {
     let mut out = Vec::new();
@@ -166,8 +181,19 @@ pub(crate) fn record(
         out.extend_from_slice(hash.as_bytes());
         out.extend_from_slice(snapshot.as_bytes());
     }
+    out.extend_from_slice(&taken_unix_ms.to_le_bytes());
     // Of a head in a store only time is lost: that it is there shows.
     state.store(source.as_bytes(), &out, standing != Standing::Stored)
+}
+
+/// The record as it stands, for [`take_back`].
+pub(crate) fn recorded(state: &State, source: SourceId) -> Option<Vec<u8>> {
+    state.load(source.as_bytes())
+}
+
+/// After a head that was sent to nobody: the chain stands where it stood before. Without a record there was no chain.
+pub(crate) fn take_back(state: &State, source: SourceId, before: Option<Vec<u8>>) -> Result<()> {
+    before.map_or(Ok(()), |record| state.store(source.as_bytes(), &record, true))
 }
 
 fn parse(bytes: &[u8]) -> Option<Record> {
@@ -184,7 +210,8 @@ fn parse(bytes: &[u8]) -> Option<Record> {
         let head = (ObjectHash(reader.array()?), SnapshotId(reader.array()?));
         let before =
             if reader.flag()? { Some((ObjectHash(reader.array()?), SnapshotId(reader.array()?))) } else { None };
-        Ok::<_, backup_format::FormatError>(Record { incarnation, counter, standing, head, before })
+        let taken_unix_ms = reader.array().ok().map(i64::from_le_bytes);
+        Ok::<_, backup_format::FormatError>(Record { incarnation, counter, standing, head, before, taken_unix_ms })
     };
     read().ok()
 }
@@ -222,7 +249,11 @@ mod tests {
     }
 
     fn others(heads: &[SnapshotInfo], own: u8, since: i64) -> Vec<(u8, u64)> {
-        let own = (own != 0).then_some(IncarnationId([own; 16]));
+        let own = (own != 0).then_some(OwnChain { incarnation: IncarnationId([own; 16]), taken_unix_ms: None });
+        others_of(heads, own, since)
+    }
+
+    fn others_of(heads: &[SnapshotInfo], own: Option<OwnChain>, since: i64) -> Vec<(u8, u64)> {
         let found = foreign(heads.iter(), own, since);
         found.into_iter().map(|head| (head.incarnation.0[0], head.counter)).collect()
     }
@@ -255,5 +286,9 @@ mod tests {
         // Before the first own head, the start of the daemon divides.
         assert_eq!(others(&heads, 0, 50), []);
         assert_eq!(others(&heads, 0, 35), [(b'b', 1)]);
+        // A chain was begun whose head no store took: what is older than that is its past, whenever the daemon was started.
+        let begun = |taken| Some(OwnChain { incarnation: IncarnationId([b'n'; 16]), taken_unix_ms: Some(taken) });
+        assert_eq!(others_of(&heads, begun(50), 0), []);
+        assert_eq!(others_of(&heads, begun(35), 0), [(b'b', 1)]);
     }
 }

@@ -10,13 +10,14 @@ use crate::keyring::KEYRINGS;
 use crate::replicate::{copy, in_groups};
 use crate::send::{Fleet, Gate, Lane};
 use crate::state::State;
-use crate::store::NamedStore;
+use crate::store::{NamedStore, domains};
 use crate::survey::{FETCHES, PACKS, Union, damaged};
 use backup_format::CatalogKey;
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long the others are waited for once the quorum has the head. They are then *late*, and caught up another time.
@@ -33,6 +34,8 @@ pub(crate) struct Commit<'a> {
     pub(crate) indexes: &'a [(String, Option<Bytes>)],
     pub(crate) snapshot: (String, Bytes),
     pub(crate) head: (String, Bytes),
+    /// Whether any store was ever asked to take the head.
+    pub(crate) head_sent: AtomicBool,
     pub(crate) quorum: u32,
     pub(crate) started_ms: u64,
 }
@@ -117,8 +120,8 @@ async fn fence_all(plan: &Commit<'_>, results: &mut [Option<(Result<()>, u64)>])
 }
 
 fn counting(stores: &[NamedStore], results: &[Option<(Result<()>, u64)>]) -> usize {
-    let durable = |result: &Option<(Result<()>, u64)>| matches!(result, Some((Ok(()), _)));
-    stores.iter().zip(results).filter(|(store, result)| store.counts_for_quorum && durable(result)).count()
+    let durable = stores.iter().zip(results).filter(|(_, result)| matches!(result, Some((Ok(()), _))));
+    domains(durable.map(|(store, _)| store))
 }
 
 fn lane<'a>(plan: &Commit<'a>, at: usize) -> Option<&'a Lane> {
@@ -127,8 +130,7 @@ fn lane<'a>(plan: &Commit<'a>, at: usize) -> Option<&'a Lane> {
 
 async fn commit_at(plan: &Commit<'_>, at: usize, gate: &Gate) -> Result<()> {
     let packs = packs_at(plan, at).await;
-    let counts = plan.stores.get(at).is_some_and(|store| store.counts_for_quorum);
-    gate.settle(packs.is_ok().then_some(counts));
+    gate.settle(packs.as_ref().ok().map(|(store, ..)| *store));
     let (store, lane, later) = packs?;
     gate.pass().await;
     if plan.rests_on_lost() {
@@ -149,6 +151,7 @@ async fn commit_at(plan: &Commit<'_>, at: usize, gate: &Gate) -> Result<()> {
     // What was taken for present may be deleted by a plan that was not known. After the head too: this machine may have
     // slept between looking and writing.
     nothing_new(store, &plan.union.condemned).await?;
+    plan.head_sent.store(true, Ordering::SeqCst);
     put(store, lane, &plan.head.0, &plan.head.1).await?;
     nothing_new(store, &plan.union.condemned).await
 }

@@ -74,7 +74,7 @@ pub use backup_format::{
     RepositoryId, Share, SlotId, SlotKind, SnapshotId, SourceId, WriterCredential,
 };
 pub use candidate::{candidate_of, put_over_damage};
-pub use chain::{foreign, own_chains};
+pub use chain::{OwnChain, foreign, own_chains};
 pub use condemned::condemned_objects;
 pub use damage::note_damage;
 pub use diff::{Change, DiffSummary, Difference, VisitDifference, diff};

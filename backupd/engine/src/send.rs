@@ -5,7 +5,7 @@ use crate::store::{NamedStore, Store};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,7 +46,8 @@ struct Shared {
 
 /// The way to one store.
 pub(crate) struct Lane {
-    counts: bool,
+    /// The failure domain in which the store counts for the quorum.
+    counts_in: Option<String>,
     queue: mpsc::Sender<Command>,
     shared: Arc<Shared>,
     /// Some objects were not sent: they are copied from another store at the end.
@@ -59,7 +60,7 @@ impl Lane {
         let (queue, commands) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared::default());
         tokio::spawn(serve(Arc::clone(&store.store), commands, Arc::clone(&shared)));
-        Self { counts: store.counts_for_quorum, queue, shared, lagging: false }
+        Self { counts_in: store.counts_in().map(str::to_owned), queue, shared, lagging: false }
     }
 
     pub(crate) fn sent(&self, name: &str) -> bool {
@@ -181,16 +182,16 @@ impl Fleet {
     fn dispensable(&self, at: usize) -> bool {
         let others = self.lanes.iter().enumerate().filter(|(other, _)| *other != at);
         let healthy: Vec<&Lane> = others.filter_map(|(_, lane)| lane.as_ref()).filter(|lane| lane.healthy()).collect();
-        let counting = healthy.iter().filter(|lane| lane.counts).count();
-        !healthy.is_empty() && counting >= self.quorum
+        let counting: BTreeSet<&String> = healthy.iter().filter_map(|lane| lane.counts_in.as_ref()).collect();
+        !healthy.is_empty() && counting.len() >= self.quorum
     }
 }
 
 /// Lets stores pass together once enough of them have come this far, or none that has not can come any more. Those that
 /// wait go on in the order in which they came.
 pub(crate) struct Gate {
-    /// Counting stores that have arrived, and all that have arrived or failed.
-    settled: Mutex<(usize, usize)>,
+    /// The failure domains of counting stores that have arrived, and how many have arrived or failed.
+    settled: Mutex<(BTreeSet<String>, usize)>,
     changed: Notify,
     quorum: usize,
     stores: usize,
@@ -198,13 +199,13 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new(quorum: u32, stores: usize) -> Self {
-        Self { settled: Mutex::new((0, 0)), changed: Notify::new(), quorum: quorum as usize, stores }
+        Self { settled: Mutex::default(), changed: Notify::new(), quorum: quorum as usize, stores }
     }
 
-    /// A store has arrived (`counts`: for the quorum) or has failed (`None`).
-    pub(crate) fn settle(&self, arrived: Option<bool>) {
+    /// A store has arrived or has failed (`None`).
+    pub(crate) fn settle(&self, arrived: Option<&NamedStore>) {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        settled.0 += usize::from(arrived == Some(true));
+        settled.0.extend(arrived.and_then(NamedStore::counts_in).map(str::to_owned));
         settled.1 += 1;
         drop(settled);
         self.changed.notify_waiters();
@@ -212,7 +213,7 @@ impl Gate {
 
     fn is_open(&self) -> bool {
         let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        settled.0 >= self.quorum.max(1) || settled.1 >= self.stores
+        settled.0.len() >= self.quorum.max(1) || settled.1 >= self.stores
     }
 
     pub(crate) async fn pass(&self) {

@@ -10,7 +10,7 @@ use crate::held;
 use crate::keyring::{KEYRINGS, is_foreign};
 use crate::spool;
 use crate::state::State;
-use crate::store::{LISTING_LIMIT, ListedObject, NamedStore};
+use crate::store::{LISTING_LIMIT, ListedObject, NamedStore, domains};
 use backup_format::head::HeadName;
 use backup_format::{CatalogKey, ChunkId, ObjectHash};
 use bytes::Bytes;
@@ -209,10 +209,10 @@ impl Union {
         self.views.iter().all(|view| view.listing.is_ok())
     }
 
-    /// How many stores that count for the quorum answer.
+    /// How many failure domains that count for the quorum answer.
     pub(crate) fn counting(&self, stores: &[NamedStore]) -> usize {
-        let answers = |(store, view): &(&NamedStore, &View)| store.counts_for_quorum && view.listing.is_ok();
-        stores.iter().zip(&self.views).filter(answers).count()
+        let answering = stores.iter().zip(&self.views).filter(|(_, view)| view.listing.is_ok());
+        domains(answering.map(|(store, _)| store))
     }
 
     /// Whether every pack that something at a store may name is known.

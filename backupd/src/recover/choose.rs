@@ -115,7 +115,11 @@ impl Recovery {
         // Who asked for one by its id knows of others.
         if self.from.is_none() {
             let (own, began) = (chosen.info.incarnation, chosen.info.taken_unix_ms);
-            let foreign = backup_engine::foreign(snapshots.iter(), Some(own), began);
+            let foreign = backup_engine::foreign(
+                snapshots.iter(),
+                Some(backup_engine::OwnChain { incarnation: own, taken_unix_ms: None }),
+                began,
+            );
             let mut machines = BTreeSet::new();
             let is_newest = |info: &&SnapshotInfo| foreign.contains(&info.head) && machines.insert(info.incarnation);
             chosen.beside = snapshots.iter().filter(is_newest).cloned().collect();

@@ -1,7 +1,7 @@
 //! Alerts: computed from what is seen, each with the time since when it is so.
 
 use super::{Daemon, duties};
-use crate::settings::{StoreKind, StoreSetting};
+use crate::settings::{StoreKind, StoreSetting, domains};
 use crate::{clock, disk};
 use backup_engine::SnapshotInfo;
 use backupd_api::{Alert, AlertKind, DrillVerdict, DutyKind, KeptKind, Severity, StoreCondition, StoreRole};
@@ -59,9 +59,8 @@ impl Daemon {
         if clock::is_late(newest, now, self.settings.late_after_ms) {
             raised.push((AlertKind::BackupLate, Severity::Critical, None));
         }
-        let counting = self.settings.stores.iter().filter(|s| s.counts());
         let down = |name: &str| view.stores.get(name).is_some_and(|s| s.reachable == Some(false));
-        let up = counting.filter(|s| !down(&s.name)).count();
+        let up = domains(self.settings.stores.iter().filter(|s| !down(&s.name)));
         if up < self.settings.quorum as usize || view.quorum_missed {
             raised.push((AlertKind::QuorumUnreachable, Severity::Critical, None));
         }

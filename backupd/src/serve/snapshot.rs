@@ -6,7 +6,7 @@ use crate::settings::Source;
 use crate::sources::{self, Captured};
 use crate::{clock, failure, names};
 use agent_api::Pause;
-use backup_engine::{ErrorKind, NamedStore, SnapshotOutcome, SnapshotRequest, Stop};
+use backup_engine::{ErrorKind, NamedStore, OwnChain, SnapshotOutcome, SnapshotRequest, Stop};
 use backupd_api::{Failure, FailureKind, KeptGone, Phase, SnapshotDone, SnapshotState, StoreOutcome};
 
 /// Why there is no snapshot where the source went away before it was read.
@@ -74,7 +74,8 @@ impl Daemon {
             (failure, false) => failure,
             (failure, true) => failure::new(FailureKind::Retry, format!("{SOURCE_GONE} ({})", failure.message)),
         })?;
-        self.view().own_chains.insert(source.name.clone(), outcome.incarnation);
+        let chain = OwnChain { incarnation: outcome.incarnation, taken_unix_ms: Some(outcome.taken_unix_ms) };
+        self.view().own_chains.insert(source.name.clone(), chain);
         if let Some(audit) = audit.filter(|_| is_noted) {
             self.remember_audit(&source.name, audit, outcome.id);
         }

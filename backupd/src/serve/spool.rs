@@ -1,7 +1,7 @@
 //! The spool: where snapshots wait on this server's own disk while too few stores answer.
 
 use super::Daemon;
-use crate::settings::SpoolSetting;
+use crate::settings::{SpoolSetting, domains};
 use crate::{clock, secret};
 use anyhow::Context;
 use backup_engine::{NamedStore, SPOOL, SnapshotInfo, Spool, Spooled};
@@ -88,15 +88,15 @@ impl Daemon {
     pub(super) fn spool_can_go(&self) -> bool {
         let view = self.view();
         let answers = |name: &str| view.stores.get(name).is_some_and(|seen| seen.reachable == Some(true));
-        let up = self.settings.stores.iter().filter(|store| store.counts() && answers(&store.name)).count();
+        let up = domains(self.settings.stores.iter().filter(|store| answers(&store.name)));
         view.spool.holds.bytes > 0 && up >= self.settings.quorum as usize
     }
 
     /// Empties the spool once as many counting stores as the quorum asks for hold everything.
     pub(super) async fn empty_spool(&self, complete: &[String]) {
         let Some(spool) = &self.spool else { return };
-        let counts = |name: &&String| self.settings.store(name).is_some_and(|store| store.counts());
-        let enough = complete.iter().filter(counts).count() >= self.settings.quorum as usize;
+        let complete = complete.iter().filter_map(|name| self.settings.store(name));
+        let enough = domains(complete) >= self.settings.quorum as usize;
         let Some(holds) = spool.holds().await.ok().filter(|holds| enough && holds.bytes > 0) else { return };
         match spool.clear().await {
             Ok(()) => log::info!(snapshots = holds.snapshots, bytes = holds.bytes; "spool.sent"),

@@ -3,9 +3,10 @@
 use super::{Daemon, duties, spool};
 use crate::clock;
 use crate::recover::Fit;
+use crate::settings::domains;
 use crate::stores::StoreView;
 use agent_api::Pause;
-use backup_engine::{ErrorKind, HeadName, Heads, IncarnationId, SetBack, SnapshotInfo};
+use backup_engine::{ErrorKind, HeadName, Heads, OwnChain, SetBack, SnapshotInfo};
 use backupd_api::{
     AlertKind, Baa, KeptGone, ScheduledJob, SnapshotRow, SnapshotState, SpoolStatus, Status, StoreStatus,
 };
@@ -33,7 +34,7 @@ pub struct View {
     /// The number of the one in force.
     pub keyring: Option<u64>,
     /// This machine's chain of each source, as far as it is known.
-    pub own_chains: BTreeMap<String, IncarnationId>,
+    pub own_chains: BTreeMap<String, OwnChain>,
     /// When this machine was found set back, as far as nobody has looked into it.
     pub set_back: Vec<SetBack>,
     /// A snapshot is under way.
@@ -56,8 +57,8 @@ impl View {
     /// Which snapshots a damaged object belongs to only a holder of the open key can tell, so a store with damage counts
     /// for none until it is healed.
     fn counts_at(&self, info: &SnapshotInfo, daemon: &Daemon) -> usize {
-        let counts = |name: &String| daemon.settings.store(name).is_some_and(crate::settings::StoreSetting::counts);
-        info.stores.iter().filter(|name| counts(name) && !self.is_damaged(name)).count()
+        let whole = info.stores.iter().filter(|name| !self.is_damaged(name));
+        domains(whole.filter_map(|name| daemon.settings.store(name)))
     }
 
     /// What is known to be missing or corrupt at a store makes it no protection, whatever heads it holds.

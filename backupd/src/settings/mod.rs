@@ -15,7 +15,7 @@ pub use error::SettingsError;
 pub use maintain::MaintainSettings;
 pub use prune::{Approver, PruneSettings, record_class, rule_text};
 pub use serve::{DutySetting, ServeSettings, Source, SourceKind, SpoolSetting};
-pub use store::{AzureAccessFile, StoreKind, StoreSetting};
+pub use store::{AzureAccessFile, StoreKind, StoreSetting, domains};
 pub use tls::TlsListen;
 pub use verifier::{Probe, VerifierSettings};
 

@@ -1,7 +1,7 @@
 //! `serve.toml`.
 
 use super::store::{StoreToml, stores};
-use super::{File, SettingsError, StoreSetting, TlsListen};
+use super::{File, SettingsError, StoreSetting, TlsListen, domains};
 use crate::schedule::Schedule;
 use backupd_api::DutyKind;
 use chrono::NaiveDate;
@@ -157,12 +157,13 @@ impl ServeSettings {
         let zone = file.zone(&toml.time_zone)?;
         file.label("site", &toml.site)?;
         let stores = stores(&file, toml.store)?;
-        let countable = stores.iter().filter(|s| s.counts() && s.always_there()).count();
+        let countable = domains(stores.iter().filter(|s| s.always_there()));
         if toml.quorum == 0 || toml.quorum as usize > countable {
             return Err(file.error(
                 "quorum",
-                format!("is {} but {countable} stores count and can be sent to at any time", toml.quorum),
-                "use 1 up to the number of stores with the role `quorum` that are not removable and have no upload window",
+                format!("is {} but {countable} stores that are apart count and can be sent to at any time", toml.quorum),
+                "use 1 up to the number of stores with the role `quorum` that are not removable and have no upload window; those at \
+                 one site of one provider are lost together and count as one",
             ));
         }
         let sources = sources(&file, toml.source, zone)?;

@@ -48,6 +48,11 @@ impl StoreSetting {
         self.role == StoreRole::Quorum
     }
 
+    /// What may be lost as one: a building, or an account that is closed. Stores of one domain count as one for the quorum.
+    pub fn domain(&self) -> (&str, &str) {
+        (&self.site, &self.provider)
+    }
+
     /// Whether it can be sent to at any time.
     pub fn always_there(&self) -> bool {
         self.upload_window.is_none() && !matches!(self.kind, StoreKind::Folder { removable: true, .. })
@@ -57,6 +62,11 @@ impl StoreSetting {
     pub fn takes_uploads(&self, now_unix_ms: i64, zone: chrono_tz::Tz) -> bool {
         self.upload_window.is_none_or(|window| window.is_open(now_unix_ms, zone))
     }
+}
+
+/// How many failure domains count for the quorum among these stores.
+pub fn domains<'a>(stores: impl Iterator<Item = &'a StoreSetting>) -> usize {
+    stores.filter(|store| store.counts()).map(StoreSetting::domain).collect::<BTreeSet<_>>().len()
 }
 
 /// A contract under which the provider may hold records: where to find it, and its last day.

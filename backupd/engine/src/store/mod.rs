@@ -36,6 +36,7 @@ use crate::spool::Spool;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use rand_core::Rng;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,6 +80,9 @@ pub struct NamedStore {
     pub store: Arc<dyn Store>,
     /// Whether it counts for the quorum. A folder that the writer owns does not.
     pub counts_for_quorum: bool,
+    /// What may be lost as one, e.g. a site of a provider; stores of one domain count as one for the quorum. None: the store is
+    /// apart from all others.
+    pub(crate) domain: Option<String>,
     /// The writer's spool, which holds only what is new, if it is that.
     pub(crate) spool: Option<Spool>,
 }
@@ -86,12 +90,28 @@ pub struct NamedStore {
 impl NamedStore {
     #[must_use]
     pub fn new(name: impl Into<String>, store: Arc<dyn Store>, counts_for_quorum: bool) -> Self {
-        Self { name: name.into(), store, counts_for_quorum, spool: None }
+        Self { name: name.into(), store, counts_for_quorum, domain: None, spool: None }
+    }
+
+    /// The same store in a failure domain.
+    #[must_use]
+    pub fn in_domain(self, domain: String) -> Self {
+        Self { domain: Some(domain), ..self }
+    }
+
+    /// The domain in which it counts for the quorum, if it does.
+    pub(crate) fn counts_in(&self) -> Option<&str> {
+        self.counts_for_quorum.then_some(self.domain.as_deref().unwrap_or(&self.name))
     }
 
     pub(crate) fn is_spool(&self) -> bool {
         self.spool.is_some()
     }
+}
+
+/// How many failure domains count for the quorum among these stores.
+pub(crate) fn domains<'a>(stores: impl Iterator<Item = &'a NamedStore>) -> usize {
+    stores.filter_map(NamedStore::counts_in).collect::<BTreeSet<&str>>().len()
 }
 
 /// Where a store is, and what opens it.

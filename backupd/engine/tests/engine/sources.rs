@@ -178,7 +178,7 @@ async fn a_missing_part_and_a_wrong_request_are_refused_with_a_remedy() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(!error.to_string().contains("no-such-place"), "no path in an error: {error}");
     let error = refused(practice.request(2)).await;
-    assert_eq!(error.to_string(), "the quorum is 2, but only 1 stores count for it");
+    assert_eq!(error.to_string(), "the quorum is 2, but only 1 stores apart from each other count for it");
     let mut request = practice.request(1);
     request.parts.push(Part { name: "files".to_owned(), path: practice.source(), kind: PartKind::Files });
     assert_eq!(refused(request).await.kind(), ErrorKind::Misconfigured);

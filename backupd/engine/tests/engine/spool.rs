@@ -3,7 +3,8 @@
 use crate::practice::{Practice, describe, fill, noise, settle};
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
-    ErrorKind, NamedStore, NoProgress, SPOOL, SnapshotOutcome, Spool, VerifyRequest, heads, replicate, snapshot, verify,
+    ErrorKind, NamedStore, NoProgress, SPOOL, SnapshotOutcome, Spool, VerifyRequest, foreign, heads, own_chains,
+    replicate, snapshot, verify,
 };
 use std::fs;
 use std::path::PathBuf;
@@ -98,7 +99,7 @@ async fn backups_go_on_into_the_spool_and_out_of_it_when_stores_return() {
 async fn a_full_spool_refuses_and_keeps_what_it_has() {
     let practice = Practice::new(3).await;
     fill(&practice.source());
-    take(&practice, &stores(&practice, &[], &spool(&practice, ROOM))).await.unwrap();
+    let first = take(&practice, &stores(&practice, &[], &spool(&practice, ROOM))).await.unwrap();
     let room = spool(&practice, 3 << 20);
     let dead = stores(&practice, &[0, 1, 2], &room);
     fs::write(practice.source().join("today"), noise(1, 300_000)).unwrap();
@@ -109,10 +110,17 @@ async fn a_full_spool_refuses_and_keeps_what_it_has() {
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     assert!(error.to_string().contains("spool"), "{error}");
     assert!(room.holds().await.unwrap().bytes <= 3 << 20);
+    // Nobody was sent that head: the chain stands where it stood, and what it holds stays this machine's.
+    let source = practice.made.open.catalog().source_id("emr");
+    let own = own_chains(&practice.env, &practice.state(), &[source]).unwrap();
+    assert_eq!(own.get(&source).map(|own| own.incarnation), Some(first.incarnation));
+    let seen = heads(&practice.env, practice.made.open.catalog(), &dead).await.unwrap();
+    assert!(foreign(seen.snapshots.iter(), own.get(&source).copied(), 0).is_empty());
     // What did not fit is not in the way of what does.
     fs::remove_file(practice.source().join("scan")).unwrap();
     fs::write(practice.source().join("today"), noise(3, 300_000)).unwrap();
-    assert!(take(&practice, &dead).await.unwrap().spooled);
+    let next = take(&practice, &dead).await.unwrap();
+    assert!(next.spooled && (next.incarnation, next.counter) == (first.incarnation, 3), "{next:?}");
     let last = take(&practice, &stores(&practice, &[], &room)).await.unwrap();
     assert!(last.durable && !last.spooled, "{last:?}");
     let spooled = heads(&practice.env, practice.made.open.catalog(), &practice.stores).await.unwrap().snapshots;

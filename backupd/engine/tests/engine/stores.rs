@@ -41,6 +41,29 @@ async fn an_unchanged_snapshot_uploads_a_manifest_and_a_head_and_reads_no_file()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stores_that_are_lost_together_count_as_one() {
+    let practice = Practice::new(3).await;
+    fill(&practice.source());
+    let at = |place: [&'static str; 3], dead: &'static [usize]| {
+        let fault = |at: usize| if dead.contains(&at) { Fault::Dead } else { Fault::None };
+        let stores = practice.stores.iter().enumerate();
+        stores.map(|(n, store)| faulty(store, fault(n)).in_domain(place[n].to_owned())).collect::<Vec<_>>()
+    };
+    let take = |stores: Vec<NamedStore>| {
+        let (env, writer, request) = (&practice.env, &practice.made.writer, practice.request(2));
+        async move { snapshot(env, writer, &stores, request, &NoProgress).await }
+    };
+    let apart = take(at(["north", "south", "east"], &[2])).await.unwrap();
+    assert!(apart.durable, "{apart:?}");
+    let together = take(at(["north", "north", "south"], &[2])).await.unwrap();
+    assert!(!together.durable, "both are in the building that burns: {together:?}");
+    assert_eq!(together.stores.iter().filter(|store| store.durable).count(), 2);
+    assert!(take(at(["north", "north", "south"], &[0])).await.unwrap().durable);
+    let error = take(at(["north"; 3], &[])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_snapshot_uploads_only_what_changed() {
     let practice = Practice::new(1).await;
     fill(&practice.source());
