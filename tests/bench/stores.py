@@ -3,6 +3,7 @@
 
     stores.py stores --corpus DIR --scratch DIR     the daemons of a practice over the corpus, folders and an S3 server as stores
     stores.py prune --corpus DIR --scratch DIR      ten generations of the corpus, then all but the newest five are deleted
+    stores.py year --scratch DIR                    what a store is asked and holds at a snapshot every five minutes, for a year
 
 Prints Markdown rows. CPU seconds are those of the daemon that does the work. Every store is verified at the end, and a repository
 that was pruned is read whole; a run in which that fails ends with an error.
@@ -40,14 +41,15 @@ FLOWS = {
 class Practice:
     """A folder that is backed up by real daemons into `count` stores; the last is an S3 server if there are several."""
 
-    def __init__(self, a, count):
-        self.dir, self.live, self.running = a.scratch / "practice", a.corpus / "live", {}
+    def __init__(self, a, count, live=None, asked=False):
+        self.dir, self.live, self.running = a.scratch / "practice", live or a.corpus / "live", {}
         shutil.rmtree(self.dir, ignore_errors=True)
         self.dir.mkdir(parents=True)
-        self.s3 = None
-        stores = [self.folder(f"s{n}") for n in range(count if count == 1 else count - 1)]
-        if count > 1:
-            stores.append(self.remote())
+        self.s3, self.asked = None, None
+        remote = count > 1 or asked
+        stores = [self.folder(f"s{n}") for n in range(count - remote)]
+        if remote:
+            stores.append(self.remote(f"s{count - 1}", asked))
         self.names = [f"s{n}" for n in range(count)]
         self.write("serve", f'writer_credential = "writer.cred"\nquorum = 1\ndisk_reserve_bytes = 1000000\n'
                    f'report_key = "report.pub"\nsite = "here"\n[[source]]\nname = "files"\nkind = "folder"\n'
@@ -63,10 +65,12 @@ class Practice:
     def folder(self, name):
         return f'[[store]]\nname = "{name}"\nkind = "folder"\npath = "{self.dir / name}"\nsite = "{name}"\nprovider = "{name}"\n'
 
-    def remote(self):
-        name = "s2"
+    def remote(self, name, asked):
         self.s3 = servers.start("s3-server", self.dir / "remote")
         f = self.s3.fields
+        if asked:
+            self.asked = Asked(self.s3.port)
+            f["endpoint"] = self.asked.endpoint
         for part in ("key", "secret"):
             path = self.dir / part
             path.write_text(f[part])
@@ -115,6 +119,8 @@ class Practice:
         self.running = {}
         if self.s3:
             self.s3.stop()
+        if self.asked:
+            self.asked.process.terminate()
 
 
 def wait(done, problem, seconds=900):
@@ -242,10 +248,87 @@ def prune(a):
         print(f"| {name} | {m['wall']:.2f} | {m['cpu']:.2f} | {m['peak']:.0f} | {m['before']:.0f} MB | {m['after']:.0f} MB |", flush=True)
 
 
+# Of each snapshot of a day: pages of a database, and one new document.
+DAY, PAGES, PAGE, DOCUMENT = 288, 4, 16 << 10, 20 << 10
+YEAR_S = 365 * 24 * 3600
+# US dollars, S3 Standard in us-east-1: for a million requests of each kind, and for a gigabyte and month.
+PRICES = {"put": 5.0, "list": 5.0, "get": 0.4, "head": 0.4, "delete": 0.0, "post": 5.0}
+PRICE_GB_MONTH = 0.023
+LOCK_DAYS = 30
+
+
+class Asked:
+    """The requests that go through a counting proxy before the practice's S3 server."""
+
+    def __init__(self, port):
+        argv = [sys.executable, pathlib.Path(__file__).with_name("count_requests.py"), "--to", str(port)]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        self.endpoint = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
+
+    def so_far(self):
+        self.process.send_signal(signal.SIGUSR1)
+        return json.loads(self.process.stdout.readline())
+
+    def during(self, work):
+        before = self.so_far()
+        work()
+        return {kind: count - before.get(kind, 0) for kind, count in self.so_far().items()}
+
+
+def year(a):
+    data = a.scratch / "year"
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    p = Practice(a, 1, data, asked=True)
+    try:
+        tell_year(p, data)
+    finally:
+        p.stop()
+    shutil.rmtree(p.dir)
+    shutil.rmtree(data)
+
+
+def tell_year(p, data):
+    database, rng = data / "records.sqlite", random.Random(5)
+    database.write_bytes(b"SQLite format 3\0" + rng.randbytes((64 << 20) - 16))
+    p.must("snapshot", "serve")
+    wait(lambda: set(p.conditions().values()) == {"ok"}, "the store does not become complete")
+    held = p.s3.data / servers.BUCKET
+    before, took = measure.disk(held), time.monotonic()
+
+    def day():
+        for number in range(DAY):
+            with open(database, "r+b") as f:
+                for page in rng.sample(range(1, (64 << 20) // PAGE), PAGES):
+                    f.seek(page * PAGE)
+                    f.write(rng.randbytes(PAGE))
+            (data / f"document-{number}").write_bytes(rng.randbytes(DOCUMENT))
+            p.must("snapshot", "serve")
+    asked, took = p.asked.during(day), time.monotonic() - took
+    after = measure.disk(held)
+    idle_s = 300
+    idle = p.asked.during(lambda: time.sleep(idle_s))
+    # What is asked every minute, whether there is a snapshot or not, is counted once.
+    per = {kind: max(0, count - idle.get(kind, 0) * took / idle_s) / DAY for kind, count in asked.items()}
+    requests = {kind: per.get(kind, 0) * DAY * 365 + idle.get(kind, 0) * YEAR_S / idle_s for kind in set(per) | set(idle)}
+    bytes_day, objects_day = after[0] - before[0], after[1] - before[1]
+    print("| | a snapshot | a minute without one | a day | a year |\n|---|---|---|---|---|")
+    for kind, count in sorted(requests.items()):
+        print(f"| {kind} requests | {per.get(kind, 0):.1f} | {idle.get(kind, 0) * 60 / idle_s:.1f} | {count / 365:,.0f} | {count:,.0f} |")
+    print(f"| objects before any prune | {objects_day / DAY:.1f} | - | {objects_day:,} | {objects_day * 365:,} |")
+    print(f"| MB before any prune | {bytes_day / DAY / 1e6:.2f} | - | {bytes_day / 1e6:.0f} | {bytes_day * 365 / 1e6:,.0f} |")
+    changed = PAGES * PAGE + DOCUMENT
+    print(f"| MB that changed | {changed / 1e6:.2f} | - | {changed * DAY / 1e6:.0f} | {changed * DAY * 365 / 1e6:,.0f} |")
+    asked_usd = sum(count / 1e6 * PRICES[kind] for kind, count in requests.items())
+    locked_gb = bytes_day * LOCK_DAYS / 1e9
+    print(f"\nrequests: {asked_usd:.0f} US dollars a year; {locked_gb:.1f} GB are locked at any time by locks of {LOCK_DAYS} days, "
+          f"{locked_gb * PRICE_GB_MONTH * 12:.2f} US dollars a year")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["stores", "prune"])
-    p.add_argument("--corpus", type=lambda x: pathlib.Path(x).absolute(), required=True)
+    p.add_argument("what", choices=["stores", "prune", "year"])
+    p.add_argument("--corpus", type=lambda x: pathlib.Path(x).absolute(), help="of stores and prune")
     p.add_argument("--scratch", type=lambda x: pathlib.Path(x).absolute(), required=True)
     p.add_argument("--tools", default="backupd,restic,borg", help="of prune")
     p.add_argument("--rounds", type=int, default=3)
@@ -257,7 +340,7 @@ def main():
     for name in [k for k in os.environ if k.startswith(FOREIGN)]:
         del os.environ[name]
     print(f"load {os.getloadavg()[0]:.1f}\n", flush=True)
-    stores(a) if a.what == "stores" else prune(a)
+    {"stores": stores, "prune": prune, "year": year}[a.what](a)
 
 
 if __name__ == "__main__":
