@@ -3,7 +3,7 @@
 mod practice;
 mod told;
 
-use practice::{Fault, Practice, wait_until};
+use practice::{Fault, Practice, wait_until, walk};
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -390,15 +390,4 @@ fn a_rotation_reaches_running_daemons_the_kit_and_every_store() {
     assert!(rehearsed.status.success(), "{}", String::from_utf8_lossy(&rehearsed.stdout));
     let listed = practice.run(&["keys", "list", "--config", &config, "--kit", &kit]);
     assert!(!listed.contains("NOT OK") && listed.contains("number 2, epoch 2"), "{listed}");
-}
-
-fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        match entry.file_type().unwrap().is_dir() {
-            true => files.extend(walk(&entry.path())),
-            false => files.push(entry.path()),
-        }
-    }
-    files
 }
