@@ -311,8 +311,48 @@ fn a_store_that_lost_everything_is_refilled_and_somebody_is_told() {
     assert!(told(&p), "and its loss is told");
     assert!(serve.text().contains("store.objects-lost"), "{}", serve.text());
     serve.stop();
+    let mut serve = p.start("serve");
+    assert!(told(&p), "also after a restart");
+    // Whoever has looked says so; what is not there again does not close it.
+    fs::rename(p.at("two"), p.at("away")).unwrap();
+    assert_eq!(p.ask("serve", &["looked-into", "two"])["kind"], "retry");
+    assert!(told(&p) && p.ask("serve", &["looked-into", "one"])["kind"] == "not-found");
+    fs::rename(p.at("away"), p.at("two")).unwrap();
+    assert_eq!(p.ask("serve", &["looked-into", "two"])["event"], "alert-closed");
+    assert!(!told(&p));
+    serve.stop();
     let _serve = p.start("serve");
-    assert!(told(&p), "also after a restart, until a drill from there has passed");
+    assert!(!told(&p), "it stays closed");
+    // The next loss is another.
+    fs::remove_file(walk(p.at("two/packs").as_ref()).pop().unwrap()).unwrap();
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert!(told(&p));
+}
+
+#[test]
+fn a_loss_of_a_practice_whose_source_is_a_folder_is_answered_by_a_drill_that_brings_everything_back() {
+    let p = Practice::new("");
+    let settings = fs::read_to_string(p.at("p/serve.toml")).unwrap();
+    let appliance = format!("kind = \"appliance\"\nops_socket = \"{}\"", p.at("o"));
+    let folder = format!("kind = \"folder\"\npath = \"{}\"", p.at("data"));
+    let settings = settings.replace(&appliance, &folder).replace("data_dir = \"emr\"\n", "");
+    fs::write(p.at("p/serve.toml"), &settings).unwrap();
+    let _serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    for entry in fs::read_dir(p.at("two")).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    let told = |alert: &str| {
+        let [serve, verifier] = ["s", "v"].map(|socket| format!("unix:{}", p.at(socket)));
+        p.run(&["status", "--serve", &serve, "--verifier", &verifier]).contains(&format!("{alert} two"))
+    };
+    let _verifier = p.start("verifier");
+    assert!(told("critical: store-missing"));
+    let drill = p.ask("verifier", &["drill", "--store", "two"]);
+    assert_eq!(drill["verdict"], "inconclusive", "a folder seals nothing to compare: {drill}");
+    wait_until(|| !told("store-missing"));
+    assert!(!told("drill-failed"), "nothing is wrong with the store");
 }
 
 fn flip(file: &std::path::Path) {

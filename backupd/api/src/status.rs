@@ -361,6 +361,9 @@ message! {
         verdict: DrillVerdict,
         /// The source was damaged before the snapshot was taken: the store is not to blame.
         source_damaged: bool,
+        /// Everything came back whole, and the source, a folder, seals nothing to compare it with.
+        #[serde(default)]
+        nothing_sealed: bool,
         rto_ms: Option<u64>,
         rpo_ms: Option<u64>,
         log_index: u64,

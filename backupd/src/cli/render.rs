@@ -381,6 +381,12 @@ pub fn alerts(open: &[Alert]) {
                  `backupd recover --snapshot ID` into another folder and compare; then `backupd looked-into{subject}` closes the alert."
             );
         }
+        if alert.kind == AlertKind::StoreMissing {
+            say!(
+                "    The store lost something that it held, or should hold. It closes when all of it was looked at again and nothing is lacking: by a\n    \
+                 drill from it, by `serve`'s next look through all of it, or at once by `backupd looked-into{subject}`."
+            );
+        }
         if alert.kind == AlertKind::HeadGap {
             say!(
                 "    Every store lacks the snapshots with these numbers (source/chain/numbers), and nobody signed for their deletion. Find out who\n    \

@@ -141,14 +141,14 @@ impl Daemon {
             match store.proof.as_ref().map(|p| p.verdict) {
                 Some(DrillVerdict::Fail) => raised.push((AlertKind::DrillFailed, Severity::Critical, subject())),
                 Some(DrillVerdict::Inconclusive)
-                    if store.proof.as_ref().is_some_and(|p| p.source_damaged.is_some()) => {}
+                    if store.proof.as_ref().is_some_and(|p| p.source_damaged.is_some() || p.nothing_sealed) => {}
                 Some(DrillVerdict::Inconclusive) => {
                     raised.push((AlertKind::DrillFailed, Severity::Warning, subject()));
                 }
                 _ => {}
             }
-            let passed = store.proof.as_ref().and_then(|p| p.passed_unix_ms).unwrap_or(self.started_unix_ms);
-            if self.report_key.is_some() && clock::is_late(passed, now, self.settings.drill_late_after_ms) {
+            let drilled = store.proof.as_ref().and_then(|p| p.whole_unix_ms).unwrap_or(self.started_unix_ms);
+            if self.report_key.is_some() && clock::is_late(drilled, now, self.settings.drill_late_after_ms) {
                 raised.push((AlertKind::DrillLate, Severity::Warning, subject()));
             }
         }

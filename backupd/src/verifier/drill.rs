@@ -502,6 +502,15 @@ pub fn is_source_damaged(report: &Report) -> bool {
     report.verdict == Verdict::Inconclusive && report.checks.iter().any(|run| run.reason == Some(Reason::SourceDamaged))
 }
 
+/// Whether everything came back and was found whole, of a source that seals nothing to compare: a folder is never proved, and
+/// nothing is wrong with the store.
+pub fn is_nothing_sealed(report: &Report) -> bool {
+    let of = |check: Check| report.checks.iter().find(move |run| run.check == check);
+    let passed = |check| of(check).is_some_and(|run| run.result == CheckResult::Passed);
+    let nothing = of(Check::Facts).is_some_and(|run| run.reason == Some(Reason::NothingSealed));
+    report.verdict == Verdict::Inconclusive && nothing && passed(Check::Restore) && passed(Check::Integrity)
+}
+
 /// SHA-256 of a program's file.
 fn sha256_of(path: &std::path::Path) -> Option<Digest> {
     std::fs::read(path).ok().map(|bytes| Digest::sha256(&bytes))
