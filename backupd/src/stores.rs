@@ -160,6 +160,10 @@ const LOSS_TOLD_MS: i64 = 7 * 24 * 3_600_000;
 pub struct StoreView {
     /// The last request for its heads was answered; `None` before the first.
     pub reachable: Option<bool>,
+    /// It was asked since the daemon started: before that, what it was last seen to hold is told, and not that it is well.
+    pub asked: bool,
+    /// It has answered once, now or before a restart: else nobody knows what it holds and how far it is behind.
+    pub known: bool,
     /// Counter-wise newest snapshot whose head it holds.
     pub complete_unix_ms: Option<i64>,
     /// Durable snapshots that it lacks.
@@ -213,7 +217,7 @@ impl StoreView {
 
     /// The one word for the store. What is known to be damaged outweighs that it cannot be asked now.
     pub fn condition(&self) -> backupd_api::StoreCondition {
-        use backupd_api::StoreCondition::{Corrupt, Late, Missing, Ok, Unreachable};
+        use backupd_api::StoreCondition::{Corrupt, Late, Missing, Ok, Unknown, Unreachable};
         let drilled = self.proof.as_ref().and_then(|p| p.damaged);
         if self.corrupt.is_some() || drilled == Some(Corrupt) {
             Corrupt
@@ -221,6 +225,8 @@ impl StoreView {
             Missing
         } else if self.reachable == Some(false) {
             Unreachable
+        } else if !self.asked {
+            Unknown
         } else if self.lag_snapshots > 0 {
             Late
         } else {
@@ -284,6 +290,8 @@ mod tests {
     #[test]
     fn four_words_that_never_mean_each_other() {
         let mut view = StoreView { reachable: Some(true), ..StoreView::default() };
+        assert_eq!(view.condition(), StoreCondition::Unknown, "nobody has asked since the start");
+        view.asked = true;
         assert_eq!(view.condition(), StoreCondition::Ok);
         view.lag_snapshots = 1;
         assert_eq!(view.condition(), StoreCondition::Late);

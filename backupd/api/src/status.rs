@@ -98,8 +98,8 @@ message! {
 }
 
 words! {
-    /// Four words that never mean each other, beside `ok`.
-    StoreCondition { Ok, Unreachable, Late, Missing, Corrupt }
+    /// Four words that never mean each other, beside `ok`, and `unknown` where it was not asked yet.
+    StoreCondition { Ok, Unreachable, Late, Missing, Corrupt, Unknown }
 }
 
 words! {
@@ -131,6 +131,11 @@ message! {
     Baa { reference: String, until: String, expired: bool }
 }
 
+/// What an earlier `serve`, which does not say, always took for granted.
+fn yes() -> bool {
+    true
+}
+
 message! {
     StoreStatus {
         name: String,
@@ -148,6 +153,9 @@ message! {
         apart: bool,
         role: StoreRole,
         condition: StoreCondition,
+        /// It has answered once, now or before a restart. Else how far it is behind and what it holds is not known.
+        #[serde(default = "yes")]
+        known: bool,
         /// Snapshots that it has yet to receive, what these added, and how far the newest is ahead of what it has.
         lag_snapshots: u64,
         lag_bytes: u64,

@@ -294,7 +294,7 @@ pub fn stores(rows: &[StoreStatus]) {
             word(s.condition),
             lag(s),
             s.bytes.map_or_else(|| "?".to_owned(), |b| HumanBytes(b).to_string()),
-            age(s.complete_unix_ms),
+            if s.known { age(s.complete_unix_ms) } else { "?".to_owned() },
             age(s.proved_unix_ms),
         ]
     };
@@ -324,6 +324,7 @@ pub fn stores(rows: &[StoreStatus]) {
 /// Snapshots, bytes and time; only what is behind has more than a zero.
 fn lag(store: &StoreStatus) -> String {
     match store.lag_snapshots {
+        _ if !store.known => "?".to_owned(),
         0 => "0".to_owned(),
         n => format!("{n}, {}, {} min", HumanBytes(store.lag_bytes), store.lag_ms / 60_000),
     }
@@ -331,12 +332,19 @@ fn lag(store: &StoreStatus) -> String {
 
 pub fn status(status: &Status) {
     say!("{} (repository {})", status.practice, short(&status.repository));
-    say!(
-        "Newest durable snapshot: {}; {} sites apart from the server hold it; {} stores are needed.",
-        age(status.last_durable_unix_ms),
-        status.sites_apart,
-        status.quorum_needed
-    );
+    match status.last_durable_unix_ms {
+        // What a store holds that never answered nobody knows.
+        None if status.stores.iter().any(|store| !store.known) => say!(
+            "Newest durable snapshot: not known, as not every store has answered yet; {} stores are needed.",
+            status.quorum_needed
+        ),
+        durable => say!(
+            "Newest durable snapshot: {}; {} sites apart from the server hold it; {} stores are needed.",
+            age(durable),
+            status.sites_apart,
+            status.quorum_needed
+        ),
+    }
     if let Some(last) = &status.last_snapshot {
         say!("Newest snapshot: {}, {}.", age(Some(last.taken_unix_ms)), standing(last, status.stores.len()));
     }

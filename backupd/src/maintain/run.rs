@@ -198,7 +198,7 @@ impl Maintain {
                 StoreCondition::Corrupt => AlertKind::StoreCorrupt,
                 StoreCondition::Missing => AlertKind::StoreMissing,
                 StoreCondition::Unreachable => AlertKind::StoreUnreachable,
-                StoreCondition::Ok | StoreCondition::Late => return None,
+                StoreCondition::Ok | StoreCondition::Late | StoreCondition::Unknown => return None,
             };
             let severity = if kind == AlertKind::StoreUnreachable { Severity::Warning } else { Severity::Critical };
             let subject = Some(row.store.clone());

@@ -41,14 +41,24 @@ impl Daemon {
         }
         let mut view = self.view();
         let key = |r: &Raised| (r.0, r.2.clone());
-        view.alerts_since.retain(|open, _| raised.iter().any(|r| key(r) == *open));
-        raised
+        let before = view.alerts_since.clone();
+        // Before the stores were looked at nobody knows that an alert is over.
+        if view.looked {
+            view.alerts_since.retain(|open, _| raised.iter().any(|r| key(r) == *open));
+        }
+        let alerts = raised
             .into_iter()
             .map(|r| {
                 let since_unix_ms = *view.alerts_since.entry(key(&r)).or_insert(now);
                 Alert { kind: r.0, severity: r.1, subject: r.2, since_unix_ms }
             })
-            .collect()
+            .collect();
+        let since = (view.alerts_since != before).then(|| view.alerts_since.clone());
+        drop(view);
+        if let Some(since) = since {
+            self.remember_alerts(&since);
+        }
+        alerts
     }
 
     fn backup_alerts(&self, now: i64) -> Vec<Raised> {
@@ -114,7 +124,7 @@ impl Daemon {
         for (name, store) in &view.stores {
             let subject = || Some(name.clone());
             match store.condition() {
-                StoreCondition::Ok => {}
+                StoreCondition::Ok | StoreCondition::Unknown => {}
                 StoreCondition::Unreachable => {
                     raised.push((AlertKind::StoreUnreachable, Severity::Critical, subject()))
                 }
