@@ -165,6 +165,9 @@ message! {
         proved_unix_ms: Option<i64>,
         /// An object id when the condition is missing or corrupt.
         object: Option<String>,
+        /// When it was seen to have lost something that is there again: until everything was found there, or somebody has looked.
+        #[serde(default)]
+        lost_unix_ms: Option<i64>,
     }
 }
 
@@ -333,7 +336,10 @@ message! {
         condition: StoreCondition,
         /// Why it is unreachable or late.
         reason: Option<String>,
-        /// Ids of objects that are missing or damaged.
+        /// Ids of objects that are not there.
+        #[serde(default)]
+        missing: Vec<String>,
+        /// Ids of objects that hold wrong bytes.
         damaged: Vec<String>,
         duration_ms: u64,
     }

@@ -5,6 +5,7 @@ use backup_engine::SnapshotInfo;
 use backupd_api::{
     Alert, AlertKind, DrillDone, Event, MaintainStatus, MaintainStore, ReportRow, RestoreDone, SnapshotDone,
     SnapshotRow, SnapshotState, Status, StoreCondition, StoreProtection, StoreStatus, Unreadable, VerifyDone,
+    VerifyStore,
 };
 use indicatif::HumanBytes;
 use std::collections::BTreeSet;
@@ -204,12 +205,20 @@ pub fn restore_done(done: &RestoreDone) {
     }
 }
 
+/// The condition; a store that lacks objects and holds damaged ones has both words.
+fn found(store: &VerifyStore) -> String {
+    match store.condition {
+        StoreCondition::Corrupt if !store.missing.is_empty() => "corrupt and missing".to_owned(),
+        condition => word(condition),
+    }
+}
+
 pub fn verify_done(done: &VerifyDone) {
     for store in &done.stores {
         say!(
             "{}: {} ({} objects, {} read, {:.1} s)",
             store.store,
-            word(store.condition),
+            found(store),
             store.objects,
             HumanBytes(store.bytes_read),
             store.duration_ms as f64 / 1000.0
@@ -217,8 +226,11 @@ pub fn verify_done(done: &VerifyDone) {
         if let Some(reason) = &store.reason {
             say!("  {reason}");
         }
+        for object in &store.missing {
+            say!("  missing: {object}");
+        }
         for object in &store.damaged {
-            say!("  damaged: {object}");
+            say!("  corrupt: {object}");
         }
     }
     if !done.gaps.is_empty() {
@@ -309,6 +321,13 @@ pub fn stores(rows: &[StoreStatus]) {
         }
         if store.protection == StoreProtection::Unprotected {
             say!("{}: UNPROTECTED: the server's own credentials can overwrite or delete what it holds", store.name);
+        }
+        if let Some(lost) = store.lost_unix_ms {
+            say!(
+                "{}: LOST objects, seen {}; nobody has looked through all of it since (`backupd looked-into {0}` does)",
+                store.name,
+                age(Some(lost))
+            );
         }
         if let Some(window) = &store.upload_window {
             say!("{}: sent to at {window} only", store.name);

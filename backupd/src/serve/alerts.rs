@@ -132,8 +132,10 @@ impl Daemon {
                 StoreCondition::Missing => raised.push((AlertKind::StoreMissing, Severity::Critical, subject())),
                 StoreCondition::Corrupt => raised.push((AlertKind::StoreCorrupt, Severity::Critical, subject())),
             }
-            // What was made good since is told all the same, beside whatever else is wrong now.
-            if store.condition() != StoreCondition::Missing && store.open_loss(now).is_some() {
+            // What was made good since is told all the same, beside whatever else is wrong now; and so is what is missing at a store
+            // that holds wrong bytes as well.
+            let lacks = store.missing.is_some() || store.open_loss(now).is_some();
+            if store.condition() != StoreCondition::Missing && lacks {
                 raised.push((AlertKind::StoreMissing, Severity::Critical, subject()));
             }
             let role = self.settings.store(name).map(|s| s.role);

@@ -199,8 +199,17 @@ impl Daemon {
             entry.complete_unix_ms = held.next().map(|s| s.taken_unix_ms);
             entry.behind(heads.snapshots.iter().filter(|s| !s.stores.contains(&store.name)));
             for rejected in heads.rejected.iter().filter(|rejected| rejected.store == store.name) {
-                log::error!(store = store.name.as_str(), object = rejected.object.as_str(); "store.object-damaged");
-                let known = if rejected.missing { &mut entry.missing } else { &mut entry.corrupt };
+                let (store, object) = (store.name.as_str(), rejected.object.as_str());
+                let known = match rejected.missing {
+                    true => {
+                        log::error!(store, object; "store.object-missing");
+                        &mut entry.missing
+                    }
+                    false => {
+                        log::error!(store, object; "store.object-damaged");
+                        &mut entry.corrupt
+                    }
+                };
                 *known = Some(rejected.object.clone());
             }
         }
@@ -268,7 +277,8 @@ impl Daemon {
     }
 
     pub fn store_statuses(&self) -> Vec<StoreStatus> {
-        let today = duties::today(&self.settings, clock::unix_ms());
+        let now = clock::unix_ms();
+        let today = duties::today(&self.settings, now);
         let view = self.view();
         let status = |setting: &crate::settings::StoreSetting| {
             let seen = view.stores.get(&setting.name).cloned().unwrap_or_default();
@@ -297,6 +307,7 @@ impl Daemon {
                 complete_unix_ms: seen.complete_unix_ms,
                 proved_unix_ms: seen.proof.as_ref().and_then(|p| p.passed_unix_ms),
                 object: seen.damaged_object().cloned(),
+                lost_unix_ms: seen.open_loss(now).map(|loss| loss.at_unix_ms),
             }
         };
         self.settings.stores.iter().map(status).collect()

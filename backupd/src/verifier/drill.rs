@@ -398,9 +398,7 @@ impl Drill<'_> {
                     found.push(unread.object.clone());
                 }
                 let (missing, corrupt) = (outcome.missing.len() as u64, outcome.corrupt.len() as u64);
-                for object in outcome.missing.iter().chain(&outcome.corrupt) {
-                    log::error!(store = self.store.name.as_str(), object = object.as_str(); "store.object-damaged");
-                }
+                super::verify::log_found(&self.store.name, &outcome);
                 let objects = outcome.objects.max(missing + corrupt);
                 self.report.integrity = Some(Integrity { objects, missing, corrupt });
                 // One snapshot without damage does not clear what a look at all of them found.

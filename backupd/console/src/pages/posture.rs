@@ -298,6 +298,7 @@ fn agreement(baa: &Baa) -> Markup {
 
 fn condition(store: &StoreStatus) -> Markup {
     match store.condition {
+        StoreCondition::Ok if store.lost_unix_ms.is_some() => badge(Mood::Warn, "Had lost objects"),
         StoreCondition::Ok => badge(Mood::Good, "OK"),
         StoreCondition::Unknown => badge(Mood::Warn, "Not asked yet"),
         StoreCondition::Unreachable => badge(Mood::Bad, "Unreachable"),
