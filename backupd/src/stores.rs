@@ -160,6 +160,10 @@ const LOSS_TOLD_MS: i64 = 7 * 24 * 3_600_000;
 pub struct StoreView {
     /// The last request for its heads was answered; `None` before the first.
     pub reachable: Option<bool>,
+    /// It was asked since the daemon started: before that, what it was last seen to hold is told, and not that it is well.
+    pub asked: bool,
+    /// It has answered once, now or before a restart: else nobody knows what it holds and how far it is behind.
+    pub known: bool,
     /// Counter-wise newest snapshot whose head it holds.
     pub complete_unix_ms: Option<i64>,
     /// Durable snapshots that it lacks.
@@ -174,6 +178,8 @@ pub struct StoreView {
     pub proof: Option<Proof>,
     /// What it lost at the last time that it lost anything; made good since, or not.
     pub lost: Option<Loss>,
+    /// When the newest look at every object began that found all of them whole, with nothing lacking that another store holds.
+    pub looked_unix_ms: Option<i64>,
     /// What the last probe showed, and when.
     pub protection: Option<(Protection, i64)>,
 }
@@ -186,6 +192,10 @@ pub struct Proof {
     pub source_damaged: Option<String>,
     /// What the newest drill found wrong in the store, if anything: missing or corrupt.
     pub damaged: Option<backupd_api::StoreCondition>,
+    /// The newest drill brought everything back, of a source that seals nothing to compare.
+    pub nothing_sealed: bool,
+    /// The newest drill that passed, or would have if there were something to compare.
+    pub whole_unix_ms: Option<i64>,
     /// The newest passed drill.
     pub passed_unix_ms: Option<i64>,
     /// The snapshots that passed a drill from this store.
@@ -207,7 +217,7 @@ impl StoreView {
 
     /// The one word for the store. What is known to be damaged outweighs that it cannot be asked now.
     pub fn condition(&self) -> backupd_api::StoreCondition {
-        use backupd_api::StoreCondition::{Corrupt, Late, Missing, Ok, Unreachable};
+        use backupd_api::StoreCondition::{Corrupt, Late, Missing, Ok, Unknown, Unreachable};
         let drilled = self.proof.as_ref().and_then(|p| p.damaged);
         if self.corrupt.is_some() || drilled == Some(Corrupt) {
             Corrupt
@@ -215,6 +225,8 @@ impl StoreView {
             Missing
         } else if self.reachable == Some(false) {
             Unreachable
+        } else if !self.asked {
+            Unknown
         } else if self.lag_snapshots > 0 {
             Late
         } else {
@@ -222,14 +234,14 @@ impl StoreView {
         }
     }
 
-    /// A loss that no drill from this store has answered yet. Where nobody drills it is told for a week.
+    /// A loss after which neither a drill from this store nor a look at all of it has found everything. Where nobody drills it is
+    /// told for a week.
     pub fn open_loss(&self, now_ms: i64) -> Option<Loss> {
         let loss = self.lost?;
-        let answered = match self.proof.as_ref().and_then(|proof| proof.passed_unix_ms) {
-            Some(passed) => passed > loss.at_unix_ms,
-            None => now_ms.saturating_sub(loss.at_unix_ms) > LOSS_TOLD_MS,
-        };
-        (!answered).then_some(loss)
+        let drilled = self.proof.as_ref().and_then(|proof| proof.whole_unix_ms);
+        let answered = drilled.max(self.looked_unix_ms).is_some_and(|whole| whole > loss.at_unix_ms);
+        let is_old = drilled.is_none() && now_ms.saturating_sub(loss.at_unix_ms) > LOSS_TOLD_MS;
+        (!answered && !is_old).then_some(loss)
     }
 
     pub fn damaged_object(&self) -> Option<&String> {
@@ -278,6 +290,8 @@ mod tests {
     #[test]
     fn four_words_that_never_mean_each_other() {
         let mut view = StoreView { reachable: Some(true), ..StoreView::default() };
+        assert_eq!(view.condition(), StoreCondition::Unknown, "nobody has asked since the start");
+        view.asked = true;
         assert_eq!(view.condition(), StoreCondition::Ok);
         view.lag_snapshots = 1;
         assert_eq!(view.condition(), StoreCondition::Late);
@@ -288,6 +302,31 @@ mod tests {
         view.corrupt = Some("packs/bb".to_owned());
         assert_eq!(view.condition(), StoreCondition::Corrupt);
         assert_eq!(view.damaged_object().map(String::as_str), Some("packs/bb"));
+    }
+
+    #[test]
+    fn a_loss_is_open_until_a_drill_or_a_look_that_came_after_it_found_everything() {
+        let lost = Some(Loss { objects: 3, at_unix_ms: 1_000 });
+        let mut view = StoreView { lost, looked_unix_ms: Some(900), ..StoreView::default() };
+        assert_eq!(view.open_loss(2_000), lost, "it was whole before");
+        let proof = Proof {
+            verdict: backupd_api::DrillVerdict::Inconclusive,
+            source_damaged: None,
+            damaged: None,
+            nothing_sealed: true,
+            whole_unix_ms: Some(1_500),
+            passed_unix_ms: None,
+            proved: Vec::new(),
+        };
+        view.proof = Some(proof);
+        assert_eq!(view.open_loss(2_000), None, "a folder is never proved");
+        view.lost = Some(Loss { objects: 1, at_unix_ms: 1_600 });
+        assert_eq!(view.open_loss(2_000), view.lost, "the next one is another");
+        assert_eq!(view.open_loss(2_000 + LOSS_TOLD_MS), view.lost, "somebody drills");
+        view.looked_unix_ms = Some(1_601);
+        assert_eq!(view.open_loss(2_000), None);
+        let never_drilled = StoreView { lost, ..StoreView::default() };
+        assert_eq!((never_drilled.open_loss(2_000), never_drilled.open_loss(2_000 + LOSS_TOLD_MS)), (lost, None));
     }
 
     #[test]

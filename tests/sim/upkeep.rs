@@ -14,8 +14,9 @@ use backup_engine::prune::{
 };
 use backup_engine::retain::{Hold, HoldScope, Keep, Policy, Rule};
 use backup_engine::{
-    Env, Error, ErrorKind, LockWish, MemoryStates, NamedMaintenanceStore, NamedStore, NoProgress, PrunerCredential,
-    ScrubRequest, SnapshotId, Stop, StoreScrub, condemned_objects, extend_locks, heal, note_damage, scrub,
+    Env, Error, ErrorKind, Listings, LockWish, MemoryStates, NamedMaintenanceStore, NamedStore, NoProgress,
+    PrunerCredential, ScrubRequest, SnapshotId, Stop, StoreScrub, condemned_objects, extend_locks, heal, note_damage,
+    scrub,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -272,6 +273,8 @@ impl Scene {
             bytes_max,
             time_max: Duration::MAX,
             condemned: condemned_objects(self.auditor.open.catalog(), &plain).await?,
+            // These shelves give no dates, by which alone a store is judged beside the others.
+            others: Listings::default(),
             stop: Stop::default(),
         };
         let found = scrub(env, &plain, &request, &NoProgress).await?;

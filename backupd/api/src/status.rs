@@ -98,8 +98,8 @@ message! {
 }
 
 words! {
-    /// Four words that never mean each other, beside `ok`.
-    StoreCondition { Ok, Unreachable, Late, Missing, Corrupt }
+    /// Four words that never mean each other, beside `ok`, and `unknown` where it was not asked yet.
+    StoreCondition { Ok, Unreachable, Late, Missing, Corrupt, Unknown }
 }
 
 words! {
@@ -131,6 +131,11 @@ message! {
     Baa { reference: String, until: String, expired: bool }
 }
 
+/// What an earlier `serve`, which does not say, always took for granted.
+fn yes() -> bool {
+    true
+}
+
 message! {
     StoreStatus {
         name: String,
@@ -148,6 +153,9 @@ message! {
         apart: bool,
         role: StoreRole,
         condition: StoreCondition,
+        /// It has answered once, now or before a restart. Else how far it is behind and what it holds is not known.
+        #[serde(default = "yes")]
+        known: bool,
         /// Snapshots that it has yet to receive, what these added, and how far the newest is ahead of what it has.
         lag_snapshots: u64,
         lag_bytes: u64,
@@ -157,6 +165,9 @@ message! {
         proved_unix_ms: Option<i64>,
         /// An object id when the condition is missing or corrupt.
         object: Option<String>,
+        /// When it was seen to have lost something that is there again: until everything was found there, or somebody has looked.
+        #[serde(default)]
+        lost_unix_ms: Option<i64>,
     }
 }
 
@@ -325,7 +336,10 @@ message! {
         condition: StoreCondition,
         /// Why it is unreachable or late.
         reason: Option<String>,
-        /// Ids of objects that are missing or damaged.
+        /// Ids of objects that are not there.
+        #[serde(default)]
+        missing: Vec<String>,
+        /// Ids of objects that hold wrong bytes.
         damaged: Vec<String>,
         duration_ms: u64,
     }
@@ -361,6 +375,9 @@ message! {
         verdict: DrillVerdict,
         /// The source was damaged before the snapshot was taken: the store is not to blame.
         source_damaged: bool,
+        /// Everything came back whole, and the source, a folder, seals nothing to compare it with.
+        #[serde(default)]
+        nothing_sealed: bool,
         rto_ms: Option<u64>,
         rpo_ms: Option<u64>,
         log_index: u64,

@@ -67,6 +67,7 @@ fn row(approved: bool) -> ReportRow {
         at_unix_ms: 1,
         verdict: DrillVerdict::Pass,
         source_damaged: false,
+        nothing_sealed: false,
         rto_ms: Some(2_600),
         rpo_ms: Some(150_000),
         log_index: 0,

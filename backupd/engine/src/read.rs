@@ -22,7 +22,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rand_core::Rng;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -114,6 +114,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) locations: Arc<Locations>,
     cache: Mutex<SegmentCache>,
     decoder: Mutex<SegmentDecoder>,
+    /// Packs that were asked for at this store and are not there: of what is lost, the right word is told.
+    missing: Mutex<BTreeSet<String>>,
     /// Index objects that could not be read.
     pub(crate) bad_indexes: Vec<String>,
     /// Index objects, and their bytes.
@@ -205,7 +207,18 @@ impl<'a> Reader<'a> {
         }
         drop(reads);
         let (locations, decoder) = (Arc::new(found.finish()), Mutex::new(SegmentDecoder::new()?));
-        Ok(Self { env, open, store, others, locations, cache: Mutex::default(), decoder, bad_indexes, indexes })
+        Ok(Self {
+            env,
+            open,
+            store,
+            others,
+            locations,
+            cache: Mutex::default(),
+            decoder,
+            missing: Mutex::default(),
+            bad_indexes,
+            indexes,
+        })
     }
 
     /// What to say when no copy of a chunk can be read. `copy`: one that was tried.
@@ -214,8 +227,12 @@ impl<'a> Reader<'a> {
         let segment = copy.and_then(|copy| locations.segment(locations.segment_of(copy)));
         let object = segment.and_then(|segment| locations.pack(segment.pack)).map(|pack| pack_name(&pack.name));
         let object = object.or_else(|| self.bad_indexes.first().cloned());
-        let what = object
-            .map_or_else(|| "an index object is gone".to_owned(), |name| format!("object {name} is damaged or gone"));
+        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let what = match object {
+            None => "an index object is missing".to_owned(),
+            Some(name) if missing.contains(&name) => format!("object {name} is missing"),
+            Some(name) => format!("object {name} is corrupt"),
+        };
         let remedy = "restore from another store and heal this one";
         Error::new(ErrorKind::Damaged, format!("at store {} {what}: {remedy}", self.store.name))
     }
@@ -241,6 +258,10 @@ impl<'a> Reader<'a> {
         let Some((store, name)) = self.place(level, pack) else { return Ok(None) };
         match store.store.get_range(&name, range).await {
             Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if level == 0 && error.kind() == ErrorKind::NotFound => {
+                self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+                Ok(None)
+            }
             Err(error) if is_loss(&error) || !self.others.is_empty() => Ok(None),
             Err(error) => Err(error.context(format!("at store {}", store.name))),
         }

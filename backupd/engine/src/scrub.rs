@@ -1,6 +1,7 @@
 //! Scrub: every object of a store against the hash in its name, without a key, least recently verified first, within a
 //! budget. What was seen is remembered by object; a lost memory is begun anew and costs a fresh round.
 
+use crate::beside::Listings;
 use crate::damage::Damage;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +30,8 @@ pub struct ScrubRequest {
     pub time_max: Duration,
     /// Objects that are gone on purpose: deletion plans name them.
     pub condemned: BTreeSet<String>,
+    /// What all stores list: what others hold and a store lacks is missing there, whether it was ever seen there or not.
+    pub others: Listings,
     pub stop: crate::Stop,
 }
 
@@ -42,8 +45,10 @@ pub struct StoreScrub {
     /// Objects read in this run, and their bytes.
     pub checked: u64,
     pub bytes_read: u64,
-    /// Objects that were here before and are not listed any more.
+    /// Objects that were here before, or that another store holds and this one must have had, and that are not listed.
     pub missing: Vec<String>,
+    /// Another store holds a newer snapshot.
+    pub late: bool,
     pub corrupt: Vec<String>,
     /// Objects whose last look is older than `max_age`: the budget is too small.
     pub overdue: u64,
@@ -86,7 +91,11 @@ async fn look(
     let listed = by_object(store.store.list("").await?);
     let ours: BTreeMap<String, u64> = listed.into_iter().filter(|(name, _)| hash_in_name(name).is_some()).collect();
     (seen.objects, seen.bytes) = (ours.len() as u64, ours.values().sum());
-    seen.missing = memory.audit(&ours, &request.condemned, now);
+    let lacking = request.others.lacking(&store.name, &ours, &request.condemned);
+    seen.late = lacking.late;
+    let mut missing = lacking.missing;
+    missing.extend(memory.audit(&ours, &request.condemned, now));
+    seen.missing = missing.into_iter().collect();
     let max_age = i64::try_from(request.max_age.as_millis()).unwrap_or(i64::MAX).max(1);
     // What was found damaged is looked at first, in every run; then what was looked at longest ago.
     let mut order: Vec<(bool, i64, &String, u64)> =

@@ -463,7 +463,7 @@ pub struct VerifyArgs {
 pub struct LookedIntoArgs {
     #[command(flatten)]
     pub ask: Ask,
-    /// What the alert names: a snapshot's id, a source, or missing numbers
+    /// What the alert names: a snapshot's id, a source, a store, or missing numbers
     #[arg(value_name = "ID")]
     pub subject: String,
 }

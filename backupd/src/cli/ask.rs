@@ -362,6 +362,6 @@ pub async fn heal(args: HealArgs) -> anyhow::Result<ExitCode> {
     if !args.ask.json {
         render::maintained(&stores);
     }
-    let ok = stores.iter().all(|store| store.condition == StoreCondition::Ok);
+    let ok = stores.iter().all(|store| crate::maintain::is_in_order(store.condition));
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -5,6 +5,7 @@ use backup_engine::SnapshotInfo;
 use backupd_api::{
     Alert, AlertKind, DrillDone, Event, MaintainStatus, MaintainStore, ReportRow, RestoreDone, SnapshotDone,
     SnapshotRow, SnapshotState, Status, StoreCondition, StoreProtection, StoreStatus, Unreadable, VerifyDone,
+    VerifyStore,
 };
 use indicatif::HumanBytes;
 use std::collections::BTreeSet;
@@ -204,12 +205,20 @@ pub fn restore_done(done: &RestoreDone) {
     }
 }
 
+/// The condition; a store that lacks objects and holds damaged ones has both words.
+fn found(store: &VerifyStore) -> String {
+    match store.condition {
+        StoreCondition::Corrupt if !store.missing.is_empty() => "corrupt and missing".to_owned(),
+        condition => word(condition),
+    }
+}
+
 pub fn verify_done(done: &VerifyDone) {
     for store in &done.stores {
         say!(
             "{}: {} ({} objects, {} read, {:.1} s)",
             store.store,
-            word(store.condition),
+            found(store),
             store.objects,
             HumanBytes(store.bytes_read),
             store.duration_ms as f64 / 1000.0
@@ -217,8 +226,11 @@ pub fn verify_done(done: &VerifyDone) {
         if let Some(reason) = &store.reason {
             say!("  {reason}");
         }
+        for object in &store.missing {
+            say!("  missing: {object}");
+        }
         for object in &store.damaged {
-            say!("  damaged: {object}");
+            say!("  corrupt: {object}");
         }
     }
     if !done.gaps.is_empty() {
@@ -294,7 +306,7 @@ pub fn stores(rows: &[StoreStatus]) {
             word(s.condition),
             lag(s),
             s.bytes.map_or_else(|| "?".to_owned(), |b| HumanBytes(b).to_string()),
-            age(s.complete_unix_ms),
+            if s.known { age(s.complete_unix_ms) } else { "?".to_owned() },
             age(s.proved_unix_ms),
         ]
     };
@@ -310,6 +322,13 @@ pub fn stores(rows: &[StoreStatus]) {
         if store.protection == StoreProtection::Unprotected {
             say!("{}: UNPROTECTED: the server's own credentials can overwrite or delete what it holds", store.name);
         }
+        if let Some(lost) = store.lost_unix_ms {
+            say!(
+                "{}: LOST objects, seen {}; nobody has looked through all of it since (`backupd looked-into {0}` does)",
+                store.name,
+                age(Some(lost))
+            );
+        }
         if let Some(window) = &store.upload_window {
             say!("{}: sent to at {window} only", store.name);
         }
@@ -324,6 +343,7 @@ pub fn stores(rows: &[StoreStatus]) {
 /// Snapshots, bytes and time; only what is behind has more than a zero.
 fn lag(store: &StoreStatus) -> String {
     match store.lag_snapshots {
+        _ if !store.known => "?".to_owned(),
         0 => "0".to_owned(),
         n => format!("{n}, {}, {} min", HumanBytes(store.lag_bytes), store.lag_ms / 60_000),
     }
@@ -331,12 +351,19 @@ fn lag(store: &StoreStatus) -> String {
 
 pub fn status(status: &Status) {
     say!("{} (repository {})", status.practice, short(&status.repository));
-    say!(
-        "Newest durable snapshot: {}; {} sites apart from the server hold it; {} stores are needed.",
-        age(status.last_durable_unix_ms),
-        status.sites_apart,
-        status.quorum_needed
-    );
+    match status.last_durable_unix_ms {
+        // What a store holds that never answered nobody knows.
+        None if status.stores.iter().any(|store| !store.known) => say!(
+            "Newest durable snapshot: not known, as not every store has answered yet; {} stores are needed.",
+            status.quorum_needed
+        ),
+        durable => say!(
+            "Newest durable snapshot: {}; {} sites apart from the server hold it; {} stores are needed.",
+            age(durable),
+            status.sites_apart,
+            status.quorum_needed
+        ),
+    }
     if let Some(last) = &status.last_snapshot {
         say!("Newest snapshot: {}, {}.", age(Some(last.taken_unix_ms)), standing(last, status.stores.len()));
     }
@@ -379,6 +406,12 @@ pub fn alerts(open: &[Alert]) {
             say!(
                 "    This server or its EMR was set back to an earlier state; the running EMR lacks what that snapshot holds. Do not go on entering:\n    \
                  `backupd recover --snapshot ID` into another folder and compare; then `backupd looked-into{subject}` closes the alert."
+            );
+        }
+        if alert.kind == AlertKind::StoreMissing {
+            say!(
+                "    The store lost something that it held, or should hold. It closes when all of it was looked at again and nothing is lacking: by a\n    \
+                 drill from it, by `serve`'s next look through all of it, or at once by `backupd looked-into{subject}`."
             );
         }
         if alert.kind == AlertKind::HeadGap {

@@ -9,6 +9,8 @@ mod prune;
 mod records;
 mod run;
 
+pub use run::is_in_order;
+
 use crate::clock;
 use crate::jobs::Jobs;
 use crate::listen;

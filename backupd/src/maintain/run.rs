@@ -3,12 +3,17 @@
 use super::gaps::Gap;
 use super::{MAINTAIN_JOB, Maintain};
 use crate::{clock, failure};
-use backup_engine::{HealOutcome, ScrubRequest, StoreScrub};
+use backup_engine::{HealOutcome, Listings, ScrubRequest, StoreScrub};
 use backupd_api::{
     Alert, AlertKind, Failure, FailureKind, HealedBy, HealedRow, MaintainStore, Severity, StoreCondition,
 };
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What a store has yet to receive is for `serve` to send: nothing is left to heal there.
+pub fn is_in_order(condition: StoreCondition) -> bool {
+    matches!(condition, StoreCondition::Ok | StoreCondition::Late)
+}
 
 /// Ids of objects that are told; the log has all.
 const LEFT_TOLD: usize = 8;
@@ -41,7 +46,7 @@ impl Maintain {
         let _busy = self.activity.begin(MAINTAIN_JOB);
         let started = clock::unix_ms();
         let result = self.run_now(store, all, gap).await;
-        let ok = result.as_ref().is_ok_and(|rows| rows.iter().all(|row| row.condition == StoreCondition::Ok));
+        let ok = result.as_ref().is_ok_and(|rows| rows.iter().all(|row| is_in_order(row.condition)));
         if store.is_none()
             && let Err(error) = self.jobs().finished(MAINTAIN_JOB, started, ok)
         {
@@ -51,7 +56,12 @@ impl Maintain {
     }
 
     async fn run_now(&self, only: Option<&str>, all: bool, gap: Option<&Gap>) -> Result<Vec<MaintainStore>, Failure> {
-        let condemned = self.condemned().await;
+        let (condemned, all_condemned) = self.condemned().await;
+        let mut others = backup_engine::list_all(&self.plain_stores()).await;
+        // What an order took out that could not be read is lacking on purpose.
+        if others.name_deletions() && !all_condemned {
+            others = Listings::default();
+        }
         let mut found = Vec::new();
         for store in self.stores.iter().filter(|store| only.is_none_or(|only| store.name == only)) {
             let everything = Duration::from_millis(1);
@@ -61,6 +71,7 @@ impl Maintain {
                 bytes_max: if all { u64::MAX } else { self.settings.bytes_for(&store.name) },
                 time_max: if all { Duration::MAX } else { self.settings.time_max },
                 condemned: condemned.clone(),
+                others: others.clone(),
                 stop: self.engine_stop.clone(),
             };
             let looked = backup_engine::scrub(&self.env, &[store.as_store()], &request, &self.activity).await;
@@ -119,6 +130,8 @@ impl Maintain {
             StoreCondition::Missing
         } else if seen.error.is_some() {
             StoreCondition::Unreachable
+        } else if seen.late {
+            StoreCondition::Late
         } else {
             StoreCondition::Ok
         };
@@ -185,7 +198,7 @@ impl Maintain {
                 StoreCondition::Corrupt => AlertKind::StoreCorrupt,
                 StoreCondition::Missing => AlertKind::StoreMissing,
                 StoreCondition::Unreachable => AlertKind::StoreUnreachable,
-                StoreCondition::Ok | StoreCondition::Late => return None,
+                StoreCondition::Ok | StoreCondition::Late | StoreCondition::Unknown => return None,
             };
             let severity = if kind == AlertKind::StoreUnreachable { Severity::Warning } else { Severity::Critical };
             let subject = Some(row.store.clone());

@@ -41,14 +41,24 @@ impl Daemon {
         }
         let mut view = self.view();
         let key = |r: &Raised| (r.0, r.2.clone());
-        view.alerts_since.retain(|open, _| raised.iter().any(|r| key(r) == *open));
-        raised
+        let before = view.alerts_since.clone();
+        // Before the stores were looked at nobody knows that an alert is over.
+        if view.looked {
+            view.alerts_since.retain(|open, _| raised.iter().any(|r| key(r) == *open));
+        }
+        let alerts = raised
             .into_iter()
             .map(|r| {
                 let since_unix_ms = *view.alerts_since.entry(key(&r)).or_insert(now);
                 Alert { kind: r.0, severity: r.1, subject: r.2, since_unix_ms }
             })
-            .collect()
+            .collect();
+        let since = (view.alerts_since != before).then(|| view.alerts_since.clone());
+        drop(view);
+        if let Some(since) = since {
+            self.remember_alerts(&since);
+        }
+        alerts
     }
 
     fn backup_alerts(&self, now: i64) -> Vec<Raised> {
@@ -114,7 +124,7 @@ impl Daemon {
         for (name, store) in &view.stores {
             let subject = || Some(name.clone());
             match store.condition() {
-                StoreCondition::Ok => {}
+                StoreCondition::Ok | StoreCondition::Unknown => {}
                 StoreCondition::Unreachable => {
                     raised.push((AlertKind::StoreUnreachable, Severity::Critical, subject()))
                 }
@@ -122,8 +132,10 @@ impl Daemon {
                 StoreCondition::Missing => raised.push((AlertKind::StoreMissing, Severity::Critical, subject())),
                 StoreCondition::Corrupt => raised.push((AlertKind::StoreCorrupt, Severity::Critical, subject())),
             }
-            // What was made good since is told all the same, beside whatever else is wrong now.
-            if store.condition() != StoreCondition::Missing && store.open_loss(now).is_some() {
+            // What was made good since is told all the same, beside whatever else is wrong now; and so is what is missing at a store
+            // that holds wrong bytes as well.
+            let lacks = store.missing.is_some() || store.open_loss(now).is_some();
+            if store.condition() != StoreCondition::Missing && lacks {
                 raised.push((AlertKind::StoreMissing, Severity::Critical, subject()));
             }
             let role = self.settings.store(name).map(|s| s.role);
@@ -141,14 +153,14 @@ impl Daemon {
             match store.proof.as_ref().map(|p| p.verdict) {
                 Some(DrillVerdict::Fail) => raised.push((AlertKind::DrillFailed, Severity::Critical, subject())),
                 Some(DrillVerdict::Inconclusive)
-                    if store.proof.as_ref().is_some_and(|p| p.source_damaged.is_some()) => {}
+                    if store.proof.as_ref().is_some_and(|p| p.source_damaged.is_some() || p.nothing_sealed) => {}
                 Some(DrillVerdict::Inconclusive) => {
                     raised.push((AlertKind::DrillFailed, Severity::Warning, subject()));
                 }
                 _ => {}
             }
-            let passed = store.proof.as_ref().and_then(|p| p.passed_unix_ms).unwrap_or(self.started_unix_ms);
-            if self.report_key.is_some() && clock::is_late(passed, now, self.settings.drill_late_after_ms) {
+            let drilled = store.proof.as_ref().and_then(|p| p.whole_unix_ms).unwrap_or(self.started_unix_ms);
+            if self.report_key.is_some() && clock::is_late(drilled, now, self.settings.drill_late_after_ms) {
                 raised.push((AlertKind::DrillLate, Severity::Warning, subject()));
             }
         }

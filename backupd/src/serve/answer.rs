@@ -64,7 +64,10 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
         Request::LookedInto { subject } => {
             let worker = daemon.clone();
             let work = offload(move || async move {
-                if worker.close_gap(&subject)? { Ok(()) } else { worker.close_set_back(&subject).await }
+                tokio::select! {
+                    () = worker.stop.cancelled() => Err(failure::new(FailureKind::Retry, "the daemon is stopping")),
+                    closed = worker.looked_into(&subject) => closed,
+                }
             });
             match progress::follow(connection, &daemon.activity, work).await? {
                 Some(Ok(())) => Event::AlertClosed,
@@ -102,6 +105,19 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
             "this is `backupd serve`, which neither heals nor prunes a store: ask `backupd maintain`",
         )),
     })
+}
+
+impl Daemon {
+    /// Closes the alert that somebody has looked into, where a person's word or a look at a store closes it.
+    async fn looked_into(&self, subject: &str) -> Result<(), Failure> {
+        if self.close_gap(subject)? {
+            return Ok(());
+        }
+        match self.close_loss(subject).await {
+            Some(closed) => closed,
+            None => self.close_set_back(subject).await,
+        }
+    }
 }
 
 /// Every source in turn; the answer is the first source's, unless a later one failed.

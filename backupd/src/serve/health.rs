@@ -78,7 +78,7 @@ impl Daemon {
             let proof = view.stores.get(&status.name).and_then(|s| s.proof.clone());
             Some(StoreHealth {
                 store: status.name.parse().ok()?,
-                state: state(status.condition),
+                state: state(status.condition)?,
                 lag_snapshots: status.lag_snapshots,
                 lag_bytes: status.lag_bytes,
                 lag_s: status.lag_ms / 1000,
@@ -131,12 +131,14 @@ fn doubts(alerts: &[Alert]) -> Vec<Doubt> {
     found.into_iter().collect()
 }
 
-fn state(condition: StoreCondition) -> StoreState {
-    match condition {
+/// `None`: nobody has asked the store yet, and nothing is said of it.
+fn state(condition: StoreCondition) -> Option<StoreState> {
+    Some(match condition {
         StoreCondition::Ok => StoreState::Ok,
         StoreCondition::Unreachable => StoreState::Unreachable,
         StoreCondition::Late => StoreState::Late,
         StoreCondition::Missing => StoreState::Missing,
         StoreCondition::Corrupt => StoreState::Corrupt,
-    }
+        StoreCondition::Unknown => return None,
+    })
 }

@@ -10,6 +10,7 @@ mod health;
 mod kept;
 mod proofs;
 mod protect;
+mod remember;
 mod schedule;
 mod scrub;
 mod set_back;
@@ -140,6 +141,7 @@ impl Daemon {
         daemon.read_losses();
         daemon.read_set_back();
         daemon.read_chains();
+        daemon.recall_stores();
         Ok(daemon)
     }
 

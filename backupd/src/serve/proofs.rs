@@ -4,7 +4,7 @@
 use super::Daemon;
 use crate::reports::{PREFIX, objects};
 use crate::stores::Proof;
-use crate::verifier::is_source_damaged;
+use crate::verifier::{is_nothing_sealed, is_source_damaged};
 use backup_report::{Entry, OpaqueId, Origin, Report, Verdict, View};
 use backupd_api::{DrillVerdict, StoreCondition};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +70,8 @@ fn note(proofs: &mut BTreeMap<String, Proof>, report: &Report) {
     let proof = proofs.entry(report.store.name.as_str().to_owned()).or_insert(Proof {
         verdict,
         source_damaged: None,
+        nothing_sealed: false,
+        whole_unix_ms: None,
         damaged: None,
         passed_unix_ms: None,
         proved: Vec::new(),
@@ -82,6 +84,10 @@ fn note(proofs: &mut BTreeMap<String, Proof>, report: &Report) {
         Some(_) => None,
         None => proof.damaged,
     };
+    proof.nothing_sealed = is_nothing_sealed(report);
+    if proof.nothing_sealed || report.verdict == Verdict::Pass {
+        proof.whole_unix_ms = Some(at);
+    }
     if report.verdict == Verdict::Pass {
         proof.passed_unix_ms = Some(at);
         proof.proved.push(report.snapshot.id.as_str().to_owned());

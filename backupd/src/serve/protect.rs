@@ -15,7 +15,9 @@ impl Daemon {
             let now = clock::unix_ms();
             let due = self.view().stores.get(&setting.name).is_some_and(|seen| {
                 let probed = seen.protection.map(|(_, at)| at);
-                seen.reachable == Some(true) && probed.is_none_or(|at| now.saturating_sub(at) >= PROBE_EVERY_MS)
+                seen.asked
+                    && seen.reachable == Some(true)
+                    && probed.is_none_or(|at| now.saturating_sub(at) >= PROBE_EVERY_MS)
             });
             if !due {
                 continue;
@@ -33,6 +35,7 @@ impl Daemon {
                 Err(error) => log::warn!(store = name, reason:% = error; "store.not-probed"),
             }
         }
+        self.remember_stores();
     }
 }
 

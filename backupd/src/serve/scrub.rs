@@ -2,9 +2,10 @@
 
 use super::Daemon;
 use super::schedule::SCRUB_JOB;
-use crate::clock;
-use crate::reports;
+use crate::stores::StoreView;
+use crate::{clock, failure, reports};
 use backup_engine::NamedStore;
+use backupd_api::{Failure, FailureKind, StoreCondition};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -17,6 +18,10 @@ fn note_key(store: &str) -> String {
     format!("scrub:{store}")
 }
 
+fn whole_key(store: &str) -> String {
+    format!("whole:{store}")
+}
+
 impl Daemon {
     /// Re-hashes every store in turn.
     pub async fn scrub(&self) {
@@ -24,7 +29,15 @@ impl Daemon {
         let started = clock::unix_ms();
         let mut ok = true;
         for store in &self.stores {
-            ok &= self.scrub_store(store).await;
+            let began = clock::unix_ms();
+            let whole = self.scrub_store(store).await;
+            ok &= whole;
+            if whole && self.has_open_loss(&store.name) {
+                let _engine = self.engine.lock().await;
+                if self.bring_up_to_date().await.contains(&store.name) {
+                    self.note_whole(&store.name, began);
+                }
+            }
         }
         if let Err(error) = self.jobs().finished(SCRUB_JOB, started, ok) {
             log::error!(reason:% = error; "jobs.not-recorded");
@@ -64,6 +77,7 @@ impl Daemon {
     /// looks again. Whether it is whole now.
     pub async fn look_at(&self, name: &str) -> Option<bool> {
         let store = self.stores.iter().find(|store| store.name == name)?;
+        let began = clock::unix_ms();
         let was_whole = {
             let _busy = self.activity.begin("scrub");
             self.scrub_store(store).await
@@ -78,7 +92,46 @@ impl Daemon {
             let _busy = self.activity.begin("scrub");
             self.scrub_store(store).await
         };
+        if whole && complete {
+            self.note_whole(name, began);
+        }
         Some(whole && complete)
+    }
+
+    /// Somebody has looked into what a store lost, or lacks: it is looked at, and the alert closes where it holds everything. What
+    /// this very look finds gone was not known to whoever asked, and stays open. `None`: no such alert names this store.
+    pub(super) async fn close_loss(&self, store: &str) -> Option<Result<(), Failure>> {
+        let is_missing = |seen: &StoreView| seen.condition() == StoreCondition::Missing;
+        let open = self.view().stores.get(store).is_some_and(is_missing) || self.has_open_loss(store);
+        if !open {
+            return None;
+        }
+        let message = match self.look_at(store).await? {
+            // Some of what a drill misses shows to nobody without the open key.
+            true if self.view().stores.get(store).is_some_and(is_missing) => {
+                "the newest drill from this store missed something: `backupd drill` it again"
+            }
+            true if self.has_open_loss(store) => "more was gone than was told, and is back now: say it once more",
+            true => {
+                log::warn!(store = store; "store.loss-closed");
+                return Some(Ok(()));
+            }
+            false => "the store does not hold everything yet, or did not answer: `backupd heal`, then say it once more",
+        };
+        Some(Err(failure::new(FailureKind::Retry, message)))
+    }
+
+    fn has_open_loss(&self, store: &str) -> bool {
+        self.view().stores.get(store).is_some_and(|seen| seen.open_loss(clock::unix_ms()).is_some())
+    }
+
+    /// A look at every object that began then found all of them whole and none lacking. Kept, so that it answers a loss after a
+    /// restart, too.
+    fn note_whole(&self, store: &str, began: i64) {
+        if let Err(error) = self.jobs().set_note(&whole_key(store), &began.to_string()) {
+            log::error!(reason:% = error; "jobs.not-recorded");
+        }
+        self.view().stores.entry(store.to_owned()).or_default().looked_unix_ms = Some(began);
     }
 
     /// Objects of the log of reports that do not hold what they must. A store that does not list them now is told as
@@ -130,6 +183,9 @@ impl Daemon {
             let note = self.jobs().note(&note_key(&store.name)).ok().flatten();
             let found = note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
             self.show(&store.name, &found);
+            let whole = self.jobs().note(&whole_key(&store.name)).ok().flatten();
+            let looked = whole.and_then(|text| text.parse().ok());
+            self.view().stores.entry(store.name.clone()).or_default().looked_unix_ms = looked;
         }
     }
 }

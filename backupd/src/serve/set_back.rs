@@ -98,7 +98,7 @@ impl Daemon {
             }
             Ok(false) => Err(failure::new(
                 FailureKind::NotFound,
-                "no alert `source-set-back` or `head-gap` names that: `backupd status` shows what is open",
+                "no alert `source-set-back`, `head-gap` or `store-missing` of this daemon names that: `backupd status` shows what is open",
             )),
             Err(error) => Err(failure::from_engine(&error)),
         }

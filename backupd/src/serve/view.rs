@@ -49,6 +49,10 @@ pub struct View {
     pub quorum_missed: bool,
     /// Since when each alert is open.
     pub alerts_since: BTreeMap<(AlertKind, Option<String>), i64>,
+    /// The stores were looked at since the start.
+    pub looked: bool,
+    /// What was last kept of the stores, as it is written.
+    pub remembered: String,
     /// Tags are sealed; those of this process's own snapshots are known.
     pub tags: BTreeMap<String, String>,
 }
@@ -146,8 +150,12 @@ impl Daemon {
             Err(error) if error.kind() != ErrorKind::Misconfigured => {
                 let mut view = self.view();
                 for store in &self.stores {
-                    view.stores.entry(store.name.clone()).or_default().reachable = Some(false);
+                    let entry = view.stores.entry(store.name.clone()).or_default();
+                    (entry.reachable, entry.asked) = (Some(false), true);
                 }
+                view.looked = true;
+                drop(view);
+                self.remember_stores();
                 return Err(error);
             }
             Err(error) => return Err(error),
@@ -164,6 +172,7 @@ impl Daemon {
             self.view().gaps = self.open_gaps(&heads.gaps);
         }
         let known = self.take_in(heads);
+        self.remember_stores();
         self.note_spool(alone, all_answer, &known);
         self.weigh_spool().await;
         Ok(())
@@ -178,17 +187,29 @@ impl Daemon {
             let mut held = heads.snapshots.iter().filter(|s| s.stores.contains(&store.name));
             let entry = view.stores.entry(store.name.clone()).or_default();
             let reachable = !heads.unreachable.iter().any(|(name, _)| name == &store.name);
-            entry.reachable = Some(reachable);
+            (entry.reachable, entry.asked) = (Some(reachable), true);
             if !reachable {
                 // What an unreachable store holds stays as it was last seen, but it misses what came since.
-                entry.behind(heads.snapshots.iter().take_while(|s| Some(s.id) != last_held));
+                if entry.known {
+                    entry.behind(heads.snapshots.iter().take_while(|s| Some(s.id) != last_held));
+                }
                 continue;
             }
+            entry.known = true;
             entry.complete_unix_ms = held.next().map(|s| s.taken_unix_ms);
             entry.behind(heads.snapshots.iter().filter(|s| !s.stores.contains(&store.name)));
             for rejected in heads.rejected.iter().filter(|rejected| rejected.store == store.name) {
-                log::error!(store = store.name.as_str(), object = rejected.object.as_str(); "store.object-damaged");
-                let known = if rejected.missing { &mut entry.missing } else { &mut entry.corrupt };
+                let (store, object) = (store.name.as_str(), rejected.object.as_str());
+                let known = match rejected.missing {
+                    true => {
+                        log::error!(store, object; "store.object-missing");
+                        &mut entry.missing
+                    }
+                    false => {
+                        log::error!(store, object; "store.object-damaged");
+                        &mut entry.corrupt
+                    }
+                };
                 *known = Some(rejected.object.clone());
             }
         }
@@ -209,6 +230,7 @@ impl Daemon {
             snapshots.extend(view.snapshots.iter().filter(|s| !there.contains(&s.id)).cloned());
         }
         view.snapshots = snapshots;
+        view.looked = true;
         self.tell_apart(&mut view);
         // The snapshot that missed its quorum has been caught up since: nothing is waited for any more.
         let made_up = view.own().next().is_some_and(|newest| view.is_durable(newest, self));
@@ -232,6 +254,7 @@ impl Daemon {
                 keyrings.extend(names.filter(|name| backup_engine::is_keyring(name)));
             }
         }
+        self.remember_stores();
         self.note_keyring(keyrings).await;
     }
 
@@ -254,7 +277,8 @@ impl Daemon {
     }
 
     pub fn store_statuses(&self) -> Vec<StoreStatus> {
-        let today = duties::today(&self.settings, clock::unix_ms());
+        let now = clock::unix_ms();
+        let today = duties::today(&self.settings, now);
         let view = self.view();
         let status = |setting: &crate::settings::StoreSetting| {
             let seen = view.stores.get(&setting.name).cloned().unwrap_or_default();
@@ -275,6 +299,7 @@ impl Daemon {
                 apart: setting.site != self.settings.site,
                 role: setting.role,
                 condition: seen.condition(),
+                known: seen.known,
                 lag_snapshots: seen.lag_snapshots,
                 lag_bytes: seen.lag_bytes,
                 lag_ms: seen.lag_ms,
@@ -282,6 +307,7 @@ impl Daemon {
                 complete_unix_ms: seen.complete_unix_ms,
                 proved_unix_ms: seen.proof.as_ref().and_then(|p| p.passed_unix_ms),
                 object: seen.damaged_object().cloned(),
+                lost_unix_ms: seen.open_loss(now).map(|loss| loss.at_unix_ms),
             }
         };
         self.settings.stores.iter().map(status).collect()

@@ -142,8 +142,8 @@ impl Verifier {
         for store in &self.stores {
             // Rows come newest first.
             let Some(last) = rows.iter().find(|r| r.store == store.name) else { continue };
-            // Not the store's fault: `serve` tells of the source.
-            if last.source_damaged {
+            // Not the store's fault: `serve` tells of the source, and a folder seals nothing that could be compared.
+            if last.source_damaged || last.nothing_sealed {
                 continue;
             }
             let severity = match last.verdict {

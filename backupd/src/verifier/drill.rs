@@ -398,9 +398,7 @@ impl Drill<'_> {
                     found.push(unread.object.clone());
                 }
                 let (missing, corrupt) = (outcome.missing.len() as u64, outcome.corrupt.len() as u64);
-                for object in outcome.missing.iter().chain(&outcome.corrupt) {
-                    log::error!(store = self.store.name.as_str(), object = object.as_str(); "store.object-damaged");
-                }
+                super::verify::log_found(&self.store.name, &outcome);
                 let objects = outcome.objects.max(missing + corrupt);
                 self.report.integrity = Some(Integrity { objects, missing, corrupt });
                 // One snapshot without damage does not clear what a look at all of them found.
@@ -500,6 +498,15 @@ fn report_id(unix_ms: i64) -> Result<ReportId, Failure> {
 /// Whether the drill proved nothing because of what was broken at the source, and found nothing else wrong.
 pub fn is_source_damaged(report: &Report) -> bool {
     report.verdict == Verdict::Inconclusive && report.checks.iter().any(|run| run.reason == Some(Reason::SourceDamaged))
+}
+
+/// Whether everything came back and was found whole, of a source that seals nothing to compare: a folder is never proved, and
+/// nothing is wrong with the store.
+pub fn is_nothing_sealed(report: &Report) -> bool {
+    let of = |check: Check| report.checks.iter().find(move |run| run.check == check);
+    let passed = |check| of(check).is_some_and(|run| run.result == CheckResult::Passed);
+    let nothing = of(Check::Facts).is_some_and(|run| run.reason == Some(Reason::NothingSealed));
+    report.verdict == Verdict::Inconclusive && nothing && passed(Check::Restore) && passed(Check::Integrity)
 }
 
 /// SHA-256 of a program's file.

@@ -33,6 +33,7 @@ impl Verifier {
                 at_unix_ms: report.timing.ended_unix_ms,
                 verdict: drill_verdict(report.verdict),
                 source_damaged: drill::is_source_damaged(&report),
+                nothing_sealed: drill::is_nothing_sealed(&report),
                 rto_ms: report.rto.measured_ms,
                 rpo_ms: report.rpo.measured_ms,
                 log_index: index,

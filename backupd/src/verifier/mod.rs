@@ -13,7 +13,7 @@ mod read;
 mod sandbox;
 mod verify;
 
-pub use drill::is_source_damaged;
+pub use drill::{is_nothing_sealed, is_source_damaged};
 pub use read::{choose, row as snapshot_row};
 pub use verify::row as verify_row;
 

@@ -10,7 +10,7 @@ use backupd_api::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Ids of damaged objects in one answer; a destroyed store would name every one it ever held.
+/// Ids of missing objects in one answer, and of damaged ones; a destroyed store would name every one it ever held.
 const DAMAGED_MAX: usize = 1000;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -126,9 +126,7 @@ impl Verifier {
                 outcome.missing.retain(|object| !history.gaps.contains(object));
                 let reports = if read_data { self.verify_log(store, &mut outcome).await } else { 0 };
                 self.remember_verify(&store.name, outcome.missing.first(), outcome.corrupt.first());
-                for object in outcome.missing.iter().chain(&outcome.corrupt).take(DAMAGED_MAX) {
-                    log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
-                }
+                log_found(&store.name, &outcome);
                 // Nothing of it is damaged, and it holds nothing.
                 let empty = history.begun && outcome.snapshots == 0;
                 let row = row(&store.name, outcome, watch.elapsed_ms());
@@ -213,6 +211,16 @@ impl Verifier {
     }
 }
 
+/// One line for each object, by its word.
+pub(super) fn log_found(store: &str, outcome: &VerifyOutcome) {
+    for object in outcome.missing.iter().take(DAMAGED_MAX) {
+        log::error!(store = store, object = object.as_str(); "store.object-missing");
+    }
+    for object in outcome.corrupt.iter().take(DAMAGED_MAX) {
+        log::error!(store = store, object = object.as_str(); "store.object-damaged");
+    }
+}
+
 /// What a verification found, as the messages tell it.
 pub fn row(store: &str, outcome: VerifyOutcome, duration_ms: u64) -> VerifyStore {
     let condition = if !outcome.corrupt.is_empty() {
@@ -222,17 +230,20 @@ pub fn row(store: &str, outcome: VerifyOutcome, duration_ms: u64) -> VerifyStore
     } else {
         StoreCondition::Ok
     };
-    let mut damaged: Vec<String> = outcome.corrupt.into_iter().chain(outcome.missing).collect();
-    damaged.sort();
-    damaged.dedup();
-    damaged.truncate(DAMAGED_MAX);
+    let first = |mut names: Vec<String>| {
+        names.sort();
+        names.dedup();
+        names.truncate(DAMAGED_MAX);
+        names
+    };
     VerifyStore {
         store: store.to_owned(),
         objects: outcome.objects,
         bytes_read: outcome.bytes_read,
         condition,
         reason: None,
-        damaged,
+        missing: first(outcome.missing),
+        damaged: first(outcome.corrupt),
         duration_ms,
     }
 }

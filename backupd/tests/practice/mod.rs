@@ -165,6 +165,18 @@ impl Drop for Daemon {
     }
 }
 
+/// Every file below a folder.
+pub fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(walk(&entry.path())),
+            false => files.push(entry.path()),
+        }
+    }
+    files
+}
+
 /// Looks again every 30 ms, for two minutes at most.
 pub fn wait_until(mut done: impl FnMut() -> bool) {
     for _ in 0..4000 {

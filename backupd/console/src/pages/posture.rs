@@ -210,6 +210,7 @@ fn maintain_row(app: &App, store: &MaintainStore) -> Markup {
             th scope="row" { (store.store) }
             td {
                 @match store.condition {
+                    StoreCondition::Unknown => (badge(Mood::Warn, "Not looked at yet")),
                     StoreCondition::Ok if store.looked_unix_ms.is_none() => (badge(Mood::Warn, "Not looked at yet")),
                     StoreCondition::Ok => (badge(Mood::Good, "OK")),
                     StoreCondition::Unreachable => (badge(Mood::Bad, "Unreachable")),
@@ -297,7 +298,9 @@ fn agreement(baa: &Baa) -> Markup {
 
 fn condition(store: &StoreStatus) -> Markup {
     match store.condition {
+        StoreCondition::Ok if store.lost_unix_ms.is_some() => badge(Mood::Warn, "Had lost objects"),
         StoreCondition::Ok => badge(Mood::Good, "OK"),
+        StoreCondition::Unknown => badge(Mood::Warn, "Not asked yet"),
         StoreCondition::Unreachable => badge(Mood::Bad, "Unreachable"),
         StoreCondition::Late => {
             let behind = match store.lag_snapshots {

@@ -82,6 +82,29 @@ async fn an_object_that_claims_to_be_huge_is_damaged_and_is_not_read_into_memory
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_says_by_the_right_word_what_a_store_does_not_have_whole() {
+    let practice = Practice::new(1).await;
+    fs::write(practice.source().join("scan"), noise(1, 200_000)).unwrap();
+    let done = practice.snapshot().await;
+    let say = async || {
+        let request = RestoreRequest { into: practice.dir.path().join("into"), ..RestoreRequest::default() };
+        let (env, open) = (&practice.env, &practice.made.open);
+        restore(env, open, &practice.stores[0], done.id, request, &NoProgress).await.unwrap_err().to_string()
+    };
+    for (name, path) in practice.objects("store-0").into_iter().filter(|(name, _)| name.starts_with("packs/")) {
+        let whole = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let said = say().await;
+        assert!(said.contains(&format!("{name} is missing")), "{said}");
+        fs::write(&path, vec![7; whole.len()]).unwrap();
+        let said = say().await;
+        assert!(said.contains(&format!("{name} is corrupt")), "{said}");
+        fs::write(&path, whole).unwrap();
+        let _ = fs::remove_dir_all(practice.dir.path().join("into"));
+    }
+}
+
 /// Empties a store: what a new provider gives.
 fn empty(practice: &Practice, store: &str) {
     let root = practice.dir.path().join(store);

@@ -2,8 +2,8 @@
 
 use crate::practice::{Practice, fill, noise};
 use backup_engine::{
-    Env, ErrorKind, HealedBy, MaintenanceStore, NamedMaintenanceStore, NamedStore, NoProgress, ScrubRequest, Stop,
-    Store, StoreLimits, StoreLocation, StoreScrub, heal, scrub, verify_keyless,
+    Env, ErrorKind, HealedBy, Listings, MaintenanceStore, NamedMaintenanceStore, NamedStore, NoProgress, ScrubRequest,
+    Stop, Store, StoreLimits, StoreLocation, StoreScrub, heal, list_all, scrub, snapshot, verify_keyless,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -24,6 +24,7 @@ fn request(practice: &Practice) -> ScrubRequest {
         bytes_max: u64::MAX,
         time_max: Duration::from_secs(600),
         condemned: BTreeSet::new(),
+        others: Listings::default(),
         stop: Stop::default(),
     }
 }
@@ -167,6 +168,35 @@ async fn what_a_plan_condemned_is_not_missing() {
     assert!(look(&env, &practice, &request).await[0].missing.is_empty());
     request.condemned.clear();
     assert!(look(&env, &practice, &request).await[0].missing.is_empty(), "it is forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_others_hold_is_missing_where_it_was_never_seen_and_what_comes_later_is_not() {
+    let practice = filled(3).await;
+    let (env, _clock) = Env::seeded(3, NOW);
+    // Nobody has looked before: no memory tells what was there.
+    for name in practice.objects("store-0").into_iter().filter(|(name, _)| !name.starts_with("keyring/")) {
+        fs::remove_file(&name.1).unwrap();
+        let request = ScrubRequest { others: list_all(&practice.stores).await, ..request(&practice) };
+        let newest_head = name.0.starts_with("heads/") && name.0.contains("/0000000000000004-");
+        let found = look(&env, &practice, &request).await;
+        let expected = if newest_head { Vec::new() } else { vec![name.0.clone()] };
+        assert_eq!((&found[0].missing, found[0].late), (&expected, newest_head), "{}", name.0);
+        assert!(found[1..].iter().all(|seen| seen.missing.is_empty() && !seen.late), "{found:?}");
+        let done = heal(&env, &for_maintenance(&practice), &found, &request.state_dir).await.unwrap();
+        assert!(done.left.is_empty() && done.healed.iter().all(|healed| healed.by == HealedBy::Put));
+        if newest_head {
+            fs::copy(practice.dir.path().join("store-1").join(&name.0), &name.1).unwrap();
+        }
+        fs::remove_dir_all(&request.state_dir).unwrap();
+    }
+    // A store that a snapshot has not reached yet is late and misses nothing.
+    fs::write(practice.source().join("new"), noise(9, 400_000)).unwrap();
+    let two = snapshot(&practice.env, &practice.made.writer, &practice.stores[1..], practice.request(2), &NoProgress);
+    assert!(two.await.unwrap().durable);
+    let request = ScrubRequest { others: list_all(&practice.stores).await, ..request(&practice) };
+    let found = look(&env, &practice, &request).await;
+    assert_eq!((found[0].missing.len(), found[0].late), (0, true), "{:?}", found[0]);
 }
 
 /// Locked: what stands can be neither written over nor deleted.

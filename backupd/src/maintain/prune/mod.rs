@@ -93,7 +93,7 @@ impl Maintain {
         })
     }
 
-    fn plain_stores(&self) -> Vec<NamedStore> {
+    pub(super) fn plain_stores(&self) -> Vec<NamedStore> {
         self.stores.iter().map(NamedMaintenanceStore::as_store).collect()
     }
 
@@ -150,8 +150,10 @@ impl Maintain {
         }
     }
 
-    /// Objects that are gone, or go, on purpose: those of the newest order and of every order before.
-    pub async fn condemned(&self) -> BTreeSet<String> {
+    /// Objects that are gone, or go, on purpose: those of the newest order and of every order before. Whether the stores were
+    /// asked now and these are all.
+    pub async fn condemned(&self) -> (BTreeSet<String>, bool) {
+        let mut all = false;
         if let Some(pruning) = &self.pruning {
             let named = match pruning.keys() {
                 Ok(keys) => backup_engine::condemned_objects(keys.open.catalog(), &self.plain_stores())
@@ -160,11 +162,17 @@ impl Maintain {
                 Err(failure) => Err(failure.message),
             };
             match named {
-                Ok(names) => self.note_condemned(&names),
+                Ok(names) => {
+                    all = true;
+                    self.note_condemned(&names);
+                }
                 Err(reason) => log::warn!(reason = reason.as_str(); "prune.order-not-read"),
             }
         }
-        self.records.condemned().unwrap_or_default()
+        match self.records.condemned() {
+            Ok(names) => (names, all),
+            Err(_) => (BTreeSet::new(), false),
+        }
     }
 
     fn note_condemned(&self, names: &BTreeSet<String>) {

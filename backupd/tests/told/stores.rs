@@ -1,0 +1,124 @@
+//! Words and figures of stores that must be true whatever was looked at before.
+
+use crate::practice::{Practice, wait_until, walk};
+use std::fs;
+
+#[test]
+fn maintenance_that_never_saw_an_object_misses_it_and_brings_it_back() {
+    let p = Practice::new("");
+    let mut settings = format!(
+        "practice = \"P\"\ntime_zone = \"Europe/Berlin\"\nstate_dir = \"maintain-state\"\nsocket = \"{}\"\n\
+         maintain_schedule = \"0 6 1 1 *\"\n",
+        p.at("m")
+    );
+    for name in ["one", "two"] {
+        let path = p.at(name);
+        settings += &format!(
+            "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"{path}\"\nsite = \"{name}\"\nprovider = \"p\"\n"
+        );
+    }
+    fs::write(p.at("p/maintain.toml"), settings).unwrap();
+    p.open_emr();
+    let _serve = p.start("serve");
+    let _maintain = p.start("maintain");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    // It goes before maintenance has looked for the first time.
+    let pack = walk(p.at("two/packs").as_ref()).pop().unwrap();
+    let whole = fs::read(&pack).unwrap();
+    fs::remove_file(&pack).unwrap();
+    let heal = || {
+        let done = p.output(&["heal", "--store", "two", "--json", "--maintain", &format!("unix:{}", p.at("m"))]);
+        let text = String::from_utf8(done.stdout).unwrap();
+        let told: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        (done.status.code(), told["stores"][0]["missing"].as_u64(), told["stores"][0]["healed"].as_u64())
+    };
+    assert_eq!(heal(), (Some(0), Some(1), Some(1)));
+    assert_eq!(fs::read(&pack).unwrap(), whole);
+    assert_eq!(heal(), (Some(0), Some(0), Some(0)));
+    // What lies nowhere else is told, for as long as it is missing.
+    fs::remove_file(&pack).unwrap();
+    fs::remove_file(pack.to_str().unwrap().replacen(&p.at("two"), &p.at("one"), 1)).unwrap();
+    assert_eq!(heal(), (Some(1), Some(1), Some(0)));
+}
+
+/// What `serve` says of one store.
+fn row(p: &Practice, at: usize) -> serde_json::Value {
+    p.ask("serve", &["stores"])["stores"][at].clone()
+}
+
+#[test]
+fn what_was_known_of_the_stores_outlives_a_restart_during_an_outage() {
+    let p = Practice::new("");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    for _ in 0..3 {
+        assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    }
+    // The folder is the server's own: whoever has its credentials can destroy what it holds.
+    wait_until(|| row(&p, 1)["protection"] == "unprotected");
+    wait_until(|| row(&p, 1)["bytes"].as_u64().is_some_and(|bytes| bytes > 0));
+    fs::rename(p.at("two"), p.at("away")).unwrap();
+    fs::write(p.at("data/sub/later"), vec![3; 50_000]).unwrap();
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "durable");
+    let (before, status) = (row(&p, 1), p.ask("serve", &["status"]));
+    assert_eq!((&before["condition"], &before["lag_snapshots"]), (&"unreachable".into(), &1.into()), "{before}");
+    let rows = p.ask("serve", &["snapshots"]);
+    // Killed, as by a power cut.
+    serve.child.kill().unwrap();
+    serve.child.wait().unwrap();
+    let mut serve = p.start("serve");
+    let compare = || {
+        let now = p.ask("serve", &["status"]);
+        assert_eq!(now["stores"][1], before, "{now}");
+        for known in ["last_durable", "last_durable_unix_ms", "sites_apart"] {
+            assert_eq!(now[known], status[known], "{known}: {now}");
+        }
+        assert_eq!(p.ask("serve", &["snapshots"]), rows);
+        let since = |status: &serde_json::Value| {
+            let alerts = status["alerts"].as_array().unwrap().iter();
+            alerts.filter(|alert| alert["subject"] == "two").cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(since(&now), since(&status), "the same alerts, since the same time");
+    };
+    // Before anything was asked, and after it.
+    compare();
+    wait_until(|| row(&p, 0)["condition"] == "ok");
+    compare();
+    // It is behind by what came since, and only by that.
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "durable");
+    assert_eq!(row(&p, 1)["lag_snapshots"], 2);
+    // Without any memory nobody knows how far it is behind, and nobody says so.
+    serve.stop();
+    fs::remove_dir_all(p.at("p/state")).unwrap();
+    let _serve = p.start("serve");
+    assert_eq!((&row(&p, 1)["known"], &row(&p, 1)["lag_snapshots"]), (&false.into(), &0.into()));
+    wait_until(|| row(&p, 1)["condition"] == "unreachable");
+    assert_eq!((&row(&p, 1)["known"], &row(&p, 1)["lag_snapshots"]), (&false.into(), &0.into()));
+    fs::rename(p.at("away"), p.at("two")).unwrap();
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert_eq!((&row(&p, 1)["condition"], &row(&p, 1)["known"]), (&"ok".into(), &true.into()));
+}
+
+#[test]
+fn snapshots_that_only_absent_stores_hold_are_listed_after_a_restart() {
+    let p = Practice::new("[spool]\npath = \"spool\"\nbytes_max = 1000000000");
+    p.open_emr();
+    let mut serve = p.start("serve");
+    for _ in 0..2 {
+        assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    }
+    for store in ["one", "two"] {
+        fs::rename(p.at(store), p.at(store) + "-away").unwrap();
+    }
+    fs::write(p.at("data/sub/later"), "entered while no store answers").unwrap();
+    assert_eq!(p.ask("serve", &["snapshot"])["spooled"], true);
+    let rows = || p.ask("serve", &["snapshots"])["snapshots"].as_array().unwrap().clone();
+    let before = rows();
+    assert_eq!(before.len(), 3);
+    serve.child.kill().unwrap();
+    serve.child.wait().unwrap();
+    let _serve = p.start("serve");
+    assert_eq!(rows(), before);
+    wait_until(|| p.ask("serve", &["status"])["spool"]["snapshots"] == 1);
+    assert_eq!(rows(), before);
+}
