@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! browser, FHIR client -> web (pages, sessions) -> access (one authorization function)
-//!                                               -> fhir (R4 wire)    -> store (SQLite, audit, search, history)
+//!                                               -> fhir (R4 wire)    -> store (database, audit, search, history)
 //! backup               -> ops (quiesce, facts)                       -> attachments (content-addressed files)
 //! ```
 //!
@@ -16,6 +16,7 @@ pub mod audit;
 pub mod clock;
 pub mod consents;
 mod dates;
+pub mod db;
 pub mod downtime;
 pub mod export;
 pub mod fhir;

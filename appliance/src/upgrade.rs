@@ -11,11 +11,11 @@
 
 use crate::attachments::{Attachments, older as plain};
 use crate::clock::Clock;
+use crate::db::{Connection, sqlite};
 use crate::ops::{Operations, room, wire};
 use crate::settings::Settings;
 use crate::store::{self, ATTACHMENTS_DIR, DATABASE_FILE, DataLock, SCHEMA_VERSION, Store, StoreError, schema_version};
 use backupd_api::{Client, ClientError, Endpoint, Event, FailureKind, Request, SnapshotState};
-use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,14 +103,13 @@ async fn seal_what_is_left(settings: &Settings) -> Result<(), UpgradeError> {
     }
     let data_dir = settings.data_dir.clone();
     let left = |db: &Connection| Ok::<_, StoreError>(schema_version(db)? == SCHEMA_VERSION && plain::are_left(db)?);
-    if left(&Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(StoreError::from)?)? {
+    if left(&sqlite::open_existing(&database).map_err(StoreError::from)?)? {
         // It may take longer than the service manager waits.
         service::status("sealing the attachments of an older release");
         service::ready();
         let work = tokio::task::spawn_blocking(move || {
             let _lock = DataLock::acquire(&data_dir)?;
-            let connection = Connection::open(data_dir.join(DATABASE_FILE))?;
-            store::configure_writer(&connection)?;
+            let connection = sqlite::open_to_write(&data_dir.join(DATABASE_FILE))?;
             seal_attachments(&data_dir, &connection)
         });
         work.await.unwrap_or(Err(StoreError::Closed))?;
@@ -131,7 +130,7 @@ fn older(data_dir: &Path) -> Result<Option<u32>, StoreError> {
     if !fs::metadata(&database).is_ok_and(|found| found.len() > 0) {
         return Ok(None);
     }
-    let found = schema_version(&Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE)?)?;
+    let found = schema_version(&sqlite::open_existing(&database)?)?;
     Ok((1..SCHEMA_VERSION).contains(&found).then_some(found))
 }
 
@@ -213,11 +212,10 @@ async fn taken(endpoint: &Endpoint) -> Result<(), NoSnapshot> {
 pub fn in_place(data_dir: &Path, clock: &Clock) -> Result<(), StoreError> {
     let _lock = DataLock::acquire(data_dir)?;
     let database = data_dir.join(DATABASE_FILE);
-    let mut connection = Connection::open(&database)?;
-    store::configure_writer(&connection)?;
+    let connection = sqlite::open_to_write(&database)?;
     check_pages(&connection)?;
     keep(data_dir, &connection)?;
-    store::upgrade(&mut connection, clock.unix_ms())?;
+    store::upgrade(&connection, clock.unix_ms())?;
     seal_attachments(data_dir, &connection)
 }
 
@@ -264,7 +262,7 @@ pub fn undo(data_dir: &Path) -> Result<u32, UpgradeError> {
     if !kept.is_file() {
         return Err(UpgradeError::NothingKept);
     }
-    let older = Connection::open_with_flags(&kept, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(StoreError::from)?;
+    let older = sqlite::open_existing(&kept).map_err(StoreError::from)?;
     check_pages(&older)?;
     let schema = schema_version(&older)?;
     if database.is_file() {

@@ -12,7 +12,7 @@ use super::accounts::AccountError;
 use super::proxy::{self, Proxy};
 use super::sessions::{ABSOLUTE_S, SKEW_S, Session};
 use super::{Actor, lockout};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::db::{Connection, OptionalExtension, Row, params};
 
 /// The cookie of a patient's session.
 pub const COOKIE: &str = "__Host-holdfast-portal";
@@ -48,7 +48,7 @@ pub struct Credentials {
 
 const COLUMNS: &str = "a.id, a.patient, a.mail, a.totp_secret IS NOT NULL, a.created, a.disabled";
 
-fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+fn account(row: &Row<'_>) -> crate::db::Result<Account> {
     Ok(Account {
         id: row.get(0)?,
         patient: row.get(1)?,
@@ -398,7 +398,7 @@ pub fn find(db: &Connection, token: &str, now: i64) -> Result<Option<Session>, A
                WHERE s.token_hash = ?1 AND s.created > ?2 AND s.seen >= ?3 AND max(s.created, s.seen) <= ?4 \
                AND a.disabled IS NULL";
     type Found = (String, (i64, i64), Option<String>, String, Option<String>, String);
-    let row = |row: &Row<'_>| -> rusqlite::Result<Found> {
+    let row = |row: &Row<'_>| -> crate::db::Result<Found> {
         Ok((row.get(0)?, (row.get(1)?, row.get(2)?), row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
     };
     let limits = params![token_hash.as_slice(), now - ABSOLUTE_S, now - IDLE_S, now + SKEW_S];

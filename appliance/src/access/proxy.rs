@@ -10,7 +10,7 @@
 
 use super::accounts::AccountError;
 use super::portal;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::db::{Connection, OptionalExtension, Row, params};
 
 /// How far somebody reaches who acts for a patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +82,7 @@ pub(super) const COLUMNS: &str = "p.id, p.patient, p.related, p.account, p.name,
                                   p.ends, p.withdrawn";
 
 /// A row of [`COLUMNS`], which begin at column `at`.
-pub(super) fn row(row: &Row<'_>, at: usize) -> rusqlite::Result<Proxy> {
+pub(super) fn row(row: &Row<'_>, at: usize) -> crate::db::Result<Proxy> {
     let scope: String = row.get(at + 8)?;
     Ok(Proxy {
         id: row.get(at)?,
@@ -127,7 +127,7 @@ pub fn of_account(db: &Connection, account: &str, now: i64) -> Result<Vec<Proxy>
     list(db, &sql, params![account, now])
 }
 
-fn list(db: &Connection, sql: &str, asked: &[&dyn rusqlite::ToSql]) -> Result<Vec<Proxy>, AccountError> {
+fn list(db: &Connection, sql: &str, asked: &[&dyn crate::db::ToSql]) -> Result<Vec<Proxy>, AccountError> {
     let mut statement = db.prepare_cached(sql)?;
     Ok(statement.query_map(asked, |found| row(found, 0))?.collect::<Result<_, _>>()?)
 }

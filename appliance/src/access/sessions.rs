@@ -3,7 +3,7 @@
 use super::accounts::{Account, AccountError};
 use super::portal::Acting;
 use super::{Actor, Capacity, Role};
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::db::{Connection, OptionalExtension, params};
 
 /// `__Host-` makes the browser insist on Secure, Path=/ and no Domain.
 pub const COOKIE: &str = "__Host-holdfast";
@@ -91,7 +91,7 @@ pub fn find(db: &Connection, token: &str, idle_lock_s: i64, now: i64) -> Result<
             let idle = now - seen > idle_lock_s;
             let role: Option<Role> = row.get::<_, String>(6)?.parse().ok();
             Ok(role.map(|role| {
-                Ok::<_, rusqlite::Error>(Session {
+                Ok::<_, crate::db::Error>(Session {
                     token_hash,
                     actor: Actor {
                         id: row.get(4)?,

@@ -12,8 +12,8 @@ pub mod reminders;
 
 use crate::access::{Actor, Program};
 use crate::audit::{Action, Event, Outcome};
+use crate::db::Connection;
 use crate::store::{Store, StoreError, Tx};
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -179,7 +179,7 @@ fn due(db: &Connection, now_ms: i64) -> Result<Vec<Waiting>, StoreError> {
     let sql = "SELECT id, channel, payload, reference, tries FROM outbox WHERE state = 'waiting' AND due_ms <= ?1 \
                ORDER BY due_ms, id LIMIT ?2";
     let mut statement = db.prepare_cached(sql)?;
-    let row = |row: &rusqlite::Row<'_>| {
+    let row = |row: &crate::db::Row<'_>| {
         Ok(Waiting {
             id: row.get(0)?,
             channel: row.get(1)?,
@@ -224,7 +224,7 @@ mod tests {
 
     async fn state(store: &Store) -> (String, u32, String, i64) {
         let read = |db: &Connection| {
-            let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
+            let row = |r: &crate::db::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
             Ok::<_, StoreError>(db.query_row("SELECT state, tries, payload, due_ms FROM outbox", [], row)?)
         };
         store.internal(read).await.unwrap()

@@ -2,11 +2,10 @@
 
 use super::room;
 use crate::clock;
+use crate::db::Connection;
 use crate::settings::Settings;
 use crate::store::{ATTACHMENTS_DIR, DATABASE_FILE, Store, StoreError};
 use appliance_api::{LEASE_MS_MAX, Part, PartKind};
-use rusqlite::Connection;
-use rusqlite::backup::{Backup, StepResult};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -155,18 +154,10 @@ fn copy_database(store: &Store, target: &Path, abandoned: &AtomicBool) -> Result
         if begun.is_err_and(|error| is_damage(&error.into())) {
             return copy_bytes(store.database(), target);
         }
-        let mut target = Connection::open(target)?;
-        // A copy that a crash cuts off is thrown away: it needs neither journal nor fsync.
-        target.pragma_update(None, "journal_mode", "off")?;
-        target.pragma_update(None, "synchronous", "off")?;
-        let backup = Backup::new(source, &mut target)?;
-        loop {
-            match backup.step(STEP_PAGES)? {
-                StepResult::Done => return Ok(()),
-                StepResult::More if abandoned.load(Ordering::Relaxed) => return Err(StoreError::Closed),
-                StepResult::More => {}
-                _ => return Err(StoreError::Busy),
-            }
+        let goes_on = || !abandoned.load(Ordering::Relaxed);
+        match source.sqlite().copy_into(target, STEP_PAGES, &goes_on)? {
+            true => Ok(()),
+            false => Err(StoreError::Closed),
         }
     })
 }

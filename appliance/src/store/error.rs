@@ -1,5 +1,7 @@
 //! What can go wrong in the store. No variant carries record content.
 
+use crate::db;
+
 /// An error of the store; the variant says what the caller does next.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -60,9 +62,9 @@ pub enum StoreError {
     Closed,
     #[error("the data folder cannot be used ({context}: {kind})")]
     Io { context: &'static str, kind: std::io::ErrorKind },
-    /// The code of SQLite's error; its text may quote content, so it is left out.
-    #[error("the database refused the request (SQLite code {0})")]
-    Database(i32),
+    /// The code of the database's error; its text may quote content, so it is left out.
+    #[error("the database refused the request ({0})")]
+    Database(db::Code),
 }
 
 /// Why input was refused: a fixed sentence, with an element's path where that helps.
@@ -92,25 +94,16 @@ impl StoreError {
     }
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> StoreError {
-        use rusqlite::ErrorCode;
-        match &error {
-            rusqlite::Error::QueryReturnedNoRows => StoreError::NotFound,
-            rusqlite::Error::SqliteFailure(code, _) => match code.code {
-                ErrorCode::DiskFull => StoreError::Full,
-                // The file that readers and writer share cannot grow: what a full disk says first at a start.
-                _ if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full,
-                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Damaged("database"),
-                _ => StoreError::Database(code.extended_code),
-            },
-            // A column of another type than the schema says: the file was not written by this program.
-            rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..)
-            | rusqlite::Error::Utf8Error(..) => StoreError::Damaged("column"),
-            _ => StoreError::Database(-1),
+impl From<db::Error> for StoreError {
+    fn from(error: db::Error) -> StoreError {
+        match error {
+            db::Error::NoRows => StoreError::NotFound,
+            db::Error::Full => StoreError::Full,
+            db::Error::Busy => StoreError::Busy,
+            db::Error::Damaged => StoreError::Damaged("database"),
+            // The file was not written by this program.
+            db::Error::Column => StoreError::Damaged("column"),
+            db::Error::Constraint(code) | db::Error::Refused(code) => StoreError::Database(code),
         }
     }
 }

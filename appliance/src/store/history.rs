@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use super::resource::Resource;
-use rusqlite::{Connection, OptionalExtension};
+use crate::db::{Connection, OptionalExtension};
 
 /// One version; a deletion is one too.
 #[derive(Debug, Clone)]
@@ -65,8 +65,8 @@ pub(super) fn page(connection: &Connection, asked: &Versions) -> Result<(Vec<Ver
     let from = asked.before.unwrap_or(Before::ALL);
     let limit = i64::from(asked.count) + 1;
     let mut statement = connection.prepare_cached(&sql)?;
-    let fixed = rusqlite::params![asked.kind, asked.since_ms, from.updated_ms, from.rid, from.version, limit];
-    let mut values: Vec<&dyn rusqlite::ToSql> = fixed.to_vec();
+    let fixed = crate::db::params![asked.kind, asked.since_ms, from.updated_ms, from.rid, from.version, limit];
+    let mut values: Vec<&dyn crate::db::ToSql> = fixed.to_vec();
     if let Some(id) = &asked.id {
         values.push(id);
     }

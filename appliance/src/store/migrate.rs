@@ -2,14 +2,14 @@
 
 use super::StoreError;
 use crate::attachments::older;
+use crate::db::Connection;
 use crate::{access, consents, downtime, forms, scheduling};
-use rusqlite::Connection;
 
 /// The schema that this release writes.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// Marks a file as ours ("HfEM"), so that a foreign SQLite file is refused by name instead of being migrated.
-const APPLICATION_ID: i32 = 0x4866_454d;
+const APPLICATION_ID: i64 = 0x4866_454d;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
 const MIGRATIONS: [&[&str]; 14] = [
@@ -30,13 +30,13 @@ const MIGRATIONS: [&[&str]; 14] = [
 ];
 
 /// Makes the tables in an empty file; any other file has to be one that [`require`] admits.
-pub fn make(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
+pub fn make(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
     if schema_version(connection)? > 0 {
         return require(connection);
     }
     upgrade(connection, now_ms)?;
     // Nothing lies plain where nothing ever was.
-    let sql = "INSERT OR IGNORE INTO meta (key, value) VALUES (?1, '1')";
+    let sql = "INSERT INTO meta (key, value) VALUES (?1, '1') ON CONFLICT DO NOTHING";
     Ok(connection.execute(sql, [older::DONE_KEY]).map(drop)?)
 }
 
@@ -53,8 +53,8 @@ pub fn require(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// Brings the file to [`SCHEMA_VERSION`], all steps in one transaction: whatever fails, the file is what it was.
-pub fn upgrade(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+pub fn upgrade(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
+    let transaction = connection.transaction_to_write()?;
     // Read under the lock: another process may have been faster.
     let found = schema_version(&transaction)?;
     if found > SCHEMA_VERSION {
@@ -64,8 +64,8 @@ pub fn upgrade(connection: &mut Connection, now_ms: i64) -> Result<(), StoreErro
         for sql in step {
             transaction.execute_batch(sql)?;
         }
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", number)?;
+        transaction.sqlite().set_number("application_id", APPLICATION_ID)?;
+        transaction.sqlite().set_number("user_version", number.into())?;
         let key = format!("migrated-to-{number}-ms");
         transaction.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", (key, now_ms.to_string()))?;
     }
@@ -77,8 +77,9 @@ pub fn upgrade(connection: &mut Connection, now_ms: i64) -> Result<(), StoreErro
 /// # Errors
 /// [`StoreError::Damaged`] for a database that another program made.
 pub fn schema_version(connection: &Connection) -> Result<u32, StoreError> {
-    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version = connection.sqlite().number("user_version")?;
+    let version = u32::try_from(version).map_err(|_| StoreError::Damaged("schema number"))?;
+    let application = connection.sqlite().number("application_id")?;
     let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if (version > 0 || tables > 0) && application != APPLICATION_ID {
         return Err(StoreError::Damaged("not a file of this program"));

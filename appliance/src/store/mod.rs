@@ -42,8 +42,6 @@ pub use search::Page;
 pub use tx::Tx;
 pub use view::{DamagedAttachment, View};
 
-use writer::Flush;
-
 pub(crate) use index::fold;
 pub(crate) use lock::DataLock;
 pub(crate) use migrate::{schema_version, upgrade};
@@ -53,12 +51,10 @@ use crate::access::Actor;
 use crate::attachments::Attachments;
 use crate::audit::Event;
 use crate::clock::Clock;
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use crate::db::{Connection, Flush, sqlite};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// The database's file name in the data folder, and its name in a snapshot.
 pub const DATABASE_FILE: &str = "records.sqlite";
@@ -70,8 +66,6 @@ const MADE_FILE: &str = "records.made";
 
 /// Readers at the same time; more wait. A practice has tens of users and a page takes a few milliseconds.
 const READERS_MAX: usize = 8;
-/// How long a statement waits for another process's write, e.g. `appliance user invite` beside the service.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +122,7 @@ pub fn is_begun(data_dir: &Path) -> Result<bool, StoreError> {
     if !std::fs::metadata(&database).is_ok_and(|found| found.len() > 0) {
         return Ok(false);
     }
-    Ok(schema_version(&Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE)?)? > 0)
+    Ok(schema_version(&sqlite::open_existing(&database)?)? > 0)
 }
 
 fn note_made(data_dir: &Path) -> std::io::Result<()> {
@@ -161,10 +155,9 @@ impl Store {
             Mode::Exclusive | Mode::New => Some(lock::DataLock::acquire(data_dir)?),
             Mode::Beside => None,
         };
-        let mut connection = Connection::open(&database)?;
-        configure_writer(&connection)?;
+        let connection = sqlite::open_to_write(&database)?;
         match mode {
-            Mode::New => migrate::make(&mut connection, clock.unix_ms())?,
+            Mode::New => migrate::make(&connection, clock.unix_ms())?,
             Mode::Exclusive | Mode::Beside => migrate::require(&connection)?,
         }
         let params = index::ParamIds::load(&connection)?;
@@ -180,8 +173,7 @@ impl Store {
         let lock = Some(lock::DataLock::acquire(data_dir)?);
         let database = data_dir.join(DATABASE_FILE);
         require(data_dir, &database, Mode::Exclusive)?;
-        let connection = Connection::open(&database)?;
-        configure_writer(&connection)?;
+        let connection = sqlite::open_to_write(&database)?;
         let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), true)?;
         Self::of(connection, attachments, (database, index::ParamIds::none()), (clock, lock))
     }
@@ -373,12 +365,12 @@ impl Inner {
         let idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => open_reader(&self.database)?,
+            None => sqlite::open_to_read(&self.database).map_err(StoreError::from)?,
         };
-        writer::run_cached(&connection, "BEGIN").map_err(StoreError::from)?;
+        connection.begin_read().map_err(StoreError::from)?;
         let result = job(&connection);
         // A connection that cannot end its transaction is closed, which ends it.
-        writer::run_cached(&connection, "ROLLBACK").map_err(StoreError::from)?;
+        connection.end_read().map_err(StoreError::from)?;
         let mut idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < READERS_MAX {
             idle.push(connection);
@@ -392,39 +384,4 @@ fn log_of(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push("-wal");
     name.into()
-}
-
-pub(crate) fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    // 4096 is the size of a disk's and the page cache's page: a one-row change rewrites (and a snapshot carries) 4 KiB.
-    // FHIR bodies of 1 to 4 KB overflow a page rarely enough that larger pages only made changes more expensive.
-    connection.pragma_update(None, "page_size", 4096)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    // FULL: a commit is on the disk when a clinician sees "saved".
-    connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    plan_once(connection)?;
-    connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "cache_size", -16_384)?;
-    // A log that grew while a copy was made gives its room back.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.set_prepared_statement_cache_capacity(128);
-    Ok(())
-}
-
-/// A statement keeps its plan whatever values are bound. Otherwise each new value of a read by id planned it anew, which
-/// cost more than the read.
-fn plan_once(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
-}
-
-fn open_reader(database: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(database, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "query_only", true)?;
-    plan_once(&connection)?;
-    connection.pragma_update(None, "trusted_schema", false)?;
-    connection.set_prepared_statement_cache_capacity(128);
-    Ok(connection)
 }

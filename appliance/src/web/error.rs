@@ -133,8 +133,8 @@ fn unavailable(error: &StoreError) -> (StatusCode, &'static str, String) {
     (StatusCode::SERVICE_UNAVAILABLE, "The records are not available right now", format!("{error}."))
 }
 
-fn full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+fn full(error: &crate::db::Error) -> bool {
+    *error == crate::db::Error::Full
 }
 
 impl IntoResponse for PageError {
@@ -153,11 +153,10 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_named_wherever_it_is_met() {
-        let sqlite = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(13), None);
         for error in [
             PageError::Store(StoreError::Full),
             PageError::Account(AccountError::Store(StoreError::Full)),
-            PageError::Account(AccountError::Database(sqlite)),
+            PageError::Account(AccountError::Database(crate::db::Error::Full)),
         ] {
             let (status, _, text) = error.words();
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{error}");

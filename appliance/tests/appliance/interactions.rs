@@ -93,7 +93,7 @@ impl Api {
     }
 }
 
-fn log_in(db: &rusqlite::Connection, role: Role) -> Result<(), AccountError> {
+fn log_in(db: &appliance::db::Connection, role: Role) -> Result<(), AccountError> {
     let new = NewAccount {
         id: role.as_str(),
         name: role.as_str(),

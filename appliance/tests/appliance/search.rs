@@ -192,7 +192,7 @@ fn an_index_drawn_by_another_release_is_rebuilt() {
     let expected = found(&store, "Observation", &[("category", "vital-signs")]);
     assert!(!expected.is_empty());
     drop(store);
-    let raw = rusqlite::Connection::open(dir.path().join("records.sqlite")).unwrap();
+    let raw = appliance::db::Connection::open(dir.path().join("records.sqlite")).unwrap();
     raw.execute_batch("DELETE FROM ix_token; UPDATE meta SET value = 'older' WHERE key = 'index-parameters'").unwrap();
     drop(raw);
     let store = Store::open(dir.path(), Clock::system(), Mode::New).unwrap();

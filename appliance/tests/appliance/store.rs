@@ -3,10 +3,10 @@
 use appliance::access::{Actor, Program, Role};
 use appliance::audit::Action;
 use appliance::clock::Clock;
+use appliance::db::Connection;
 use appliance::probe::Restored;
 use appliance::store::{self, DATABASE_FILE, Expect, LedgerEntry, Mode, Posting, Query, Store, StoreError, Tx, View};
 use proptest::prelude::*;
-use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -247,7 +247,7 @@ fn one_process_at_a_time_and_no_newer_schema() {
     drop(Store::open(dir.path(), Clock::system(), Mode::Beside).unwrap());
     drop(store);
     let raw = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
-    raw.pragma_update(None, "user_version", 99).unwrap();
+    raw.execute_batch("PRAGMA user_version = 99").unwrap();
     drop(raw);
     let newer = Store::open(dir.path(), Clock::system(), Mode::Exclusive).err();
     assert!(matches!(newer, Some(StoreError::Newer { found: 99, .. })));
@@ -392,7 +392,7 @@ fn a_folder_without_a_database_is_no_practice_until_somebody_begins_one() {
         assert!(!store::is_begun(&data).unwrap());
     }
     // What an `init` leaves that was cut off: a file of SQLite's without a table.
-    let database = rusqlite::Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    let database = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
     database.execute_batch("PRAGMA journal_mode = WAL; VACUUM").unwrap();
     drop(database);
     let cut_off = Store::open(dir.path(), Clock::manual(0), Mode::Exclusive);

@@ -3,13 +3,13 @@
 use appliance::access::{Actor, Program, Role};
 use appliance::clock::Clock;
 use appliance::consents::{self, Text};
+use appliance::db::Connection;
 use appliance::export::adopt::{AdoptError, Adoption, adopt};
 use appliance::export::{self, Folder, Manifest};
 use appliance::probe::Restored;
 use appliance::seed;
 use appliance::store::{DATABASE_FILE, Expect, Mode, Query, Store, StoreError, Tx, View};
 use appliance_api::Facts;
-use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
