@@ -150,7 +150,10 @@ const COLUMNS: &str = "seq, at_ms, actor, actor_name, capacity, action, kind, ob
 
 /// Appends `event` to the chain. Any failure is [`StoreError::Audit`]: the caller's transaction must not commit.
 pub(crate) fn append(connection: &Connection, actor: &Actor, event: &Event, now_ms: i64) -> Result<(), StoreError> {
-    let full = |error: StoreError| if matches!(error, StoreError::Full) { error } else { StoreError::Audit };
+    let full = |error: StoreError| match error {
+        StoreError::Full | StoreError::Unreachable | StoreError::Invalid { .. } => error,
+        _ => StoreError::Audit,
+    };
     let head = head(connection).map_err(full)?;
     let mut entry = Entry {
         seq: head.seq + 1,

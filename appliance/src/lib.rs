@@ -10,6 +10,13 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(test)]
+extern crate self as appliance;
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../tests/support/postgres.rs"]
+mod support;
+
 pub mod access;
 pub mod attachments;
 pub mod audit;
@@ -27,6 +34,7 @@ pub mod messages;
 pub mod ops;
 mod pdf;
 pub mod probe;
+pub mod relocate;
 pub mod scheduling;
 pub mod seed;
 pub mod serve;

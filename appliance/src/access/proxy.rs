@@ -179,9 +179,9 @@ pub fn owner_of(db: &Connection, mail: &str, birth: &str) -> Result<Owner, Accou
 
 /// Whether an account that acts for others is that of somebody of this birth date.
 pub(super) fn is_of(db: &Connection, account: &str, birth: &str) -> Result<bool, AccountError> {
-    let sql = "SELECT count(*), total(birth <> ?2) FROM portal_proxy WHERE account = ?1";
-    let (all, others): (i64, f64) = db.query_row(sql, [account, birth], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(all > 0 && others == 0.0)
+    let sql = "SELECT count(*), count(*) FILTER (WHERE birth <> ?2) FROM portal_proxy WHERE account = ?1";
+    let (all, others): (i64, i64) = db.query_row(sql, [account, birth], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(all > 0 && others == 0)
 }
 
 /// Gives an account every grant that waits for somebody with this address and birth date; their invitations are used up.

@@ -11,6 +11,16 @@ pub enum Error {
     Busy,
     #[error("the database is damaged")]
     Damaged,
+    #[error("the database server does not answer")]
+    Unreachable,
+    /// What is wrong with the server's database, as the end of a sentence.
+    #[error("the PostgreSQL database cannot be used: {0}")]
+    Server(&'static str),
+    #[error("another program holds the database")]
+    Held,
+    /// PostgreSQL keeps none, so SQLite is not given any either.
+    #[error("a text holds a zero character")]
+    ZeroCharacter,
     /// The data were not written by this program.
     #[error("a column holds something else than the schema says")]
     Column,
@@ -25,6 +35,8 @@ pub enum Error {
 pub enum Code {
     /// SQLite's extended result code.
     Sqlite(i32),
+    /// PostgreSQL's SQLSTATE.
+    Postgres([u8; 5]),
     /// The statement or its values do not fit: a mistake of this program.
     Misuse,
 }
@@ -33,6 +45,7 @@ impl std::fmt::Display for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Code::Sqlite(code) => write!(f, "SQLite code {code}"),
+            Code::Postgres(code) => write!(f, "PostgreSQL {}", code.escape_ascii()),
             Code::Misuse => f.write_str("misuse"),
         }
     }

@@ -4,15 +4,23 @@
 //! The texts of SQL are one for all: places are written `?1`, what is there already is passed over with `ON CONFLICT DO
 //! NOTHING`, and a new row's number is what [`Connection::insert`] gives.
 
+mod copy;
 mod error;
+mod place;
+pub mod postgres;
+mod schema;
 pub mod sqlite;
 mod value;
 
+pub use copy::{Copied, copy, count};
+
 pub use error::{Code, Error, OptionalExtension, Result};
+pub use place::Place;
 pub(crate) use value::params;
 pub use value::{Binder, FromSql, Params, ToSql, Value, ValueRef, params_from_iter};
 
 use std::path::Path;
+use std::sync::Arc;
 
 /// When a transaction's changes are on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,22 +33,26 @@ pub enum Flush {
 
 /// An open database.
 pub struct Connection {
-    sqlite: sqlite::Database,
+    backend: Backend,
+}
+
+enum Backend {
+    Sqlite(sqlite::Database),
+    Postgres(postgres::Session),
 }
 
 /// A statement with places for values.
-pub struct Statement<'c> {
-    sqlite: sqlite::Statement<'c>,
-}
+pub struct Statement<'c>(OneOf<sqlite::Statement<'c>, postgres::Statement<'c>>);
 
 /// What a statement finds, a row at a time.
-pub struct Rows<'s> {
-    sqlite: rusqlite::Rows<'s>,
-}
+pub struct Rows<'s>(OneOf<rusqlite::Rows<'s>, postgres::Rows<'s>>);
 
 /// One row, until the next is asked for.
-pub struct Row<'r> {
-    sqlite: &'r rusqlite::Row<'r>,
+pub struct Row<'r>(OneOf<&'r rusqlite::Row<'r>, postgres::Row<'r>>);
+
+enum OneOf<S, P> {
+    Sqlite(S),
+    Postgres(P),
 }
 
 /// Rows, each made into something.
@@ -66,14 +78,25 @@ impl Connection {
         Ok(sqlite::Database::new(rusqlite::Connection::open_in_memory()?).into())
     }
 
+    /// A database of a PostgreSQL server.
+    pub fn connect(server: &Arc<postgres::Server>, task: postgres::Task) -> Result<Connection> {
+        Ok(Connection { backend: Backend::Postgres(postgres::Session::open(server, task)?) })
+    }
+
     /// A statement that is used once.
     pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
-        Ok(Statement { sqlite: self.sqlite.prepare(sql)? })
+        Ok(Statement(match &self.backend {
+            Backend::Sqlite(sqlite) => OneOf::Sqlite(sqlite.prepare(sql)?),
+            Backend::Postgres(session) => OneOf::Postgres(session.prepare(sql)?),
+        }))
     }
 
     /// A statement that is used again and again: it is understood once.
     pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
-        Ok(Statement { sqlite: self.sqlite.prepare_cached(sql)? })
+        Ok(Statement(match &self.backend {
+            Backend::Sqlite(sqlite) => OneOf::Sqlite(sqlite.prepare_cached(sql)?),
+            Backend::Postgres(session) => OneOf::Postgres(session.prepare(sql)?),
+        }))
     }
 
     /// Carries out one statement; gives how many rows it changed.
@@ -91,40 +114,67 @@ impl Connection {
 
     /// Carries out statements without values, divided by semicolons.
     pub fn execute_batch(&self, sql: &str) -> Result<()> {
-        self.sqlite.execute_batch(sql)
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.execute_batch(sql),
+            Backend::Postgres(session) => session.execute_batch(sql),
+        }
     }
 
     /// Adds one row to a table whose rows are numbered in the column `key`, and gives the row's number.
     pub fn insert(&self, key: &str, sql: &str, params: impl Params) -> Result<i64> {
-        let _ = key;
-        self.prepare_cached(sql)?.execute(params)?;
-        Ok(self.sqlite.last_row())
+        match &self.backend {
+            Backend::Sqlite(sqlite) => {
+                sqlite.prepare_cached(sql)?.execute(params)?;
+                Ok(sqlite.last_row())
+            }
+            Backend::Postgres(_) => {
+                self.prepare_cached(&format!("{sql} RETURNING {key}"))?.query_row(params, |row| row.get(0))
+            }
+        }
     }
 
     /// Columns of a table, in their order.
     pub fn columns(&self, table: &str) -> Result<Vec<String>> {
-        let mut statement = self.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
+        let sql = match &self.backend {
+            Backend::Sqlite(_) => "SELECT name FROM pragma_table_info(?1) ORDER BY cid",
+            Backend::Postgres(_) => {
+                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(?1) AND attnum > 0 AND NOT attisdropped \
+                 AND attname <> 'rowid' ORDER BY attnum"
+            }
+        };
+        let mut statement = self.prepare(sql)?;
         statement.query_map([table], |row| row.get(0))?.collect()
     }
 
     /// Begins to read: until [`Connection::end_read`] the records are those of one moment, that of the first read.
     pub fn begin_read(&self) -> Result<()> {
-        self.sqlite.run("BEGIN")
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.run("BEGIN"),
+            Backend::Postgres(session) => session.begin_read(),
+        }
     }
 
     pub fn end_read(&self) -> Result<()> {
-        self.sqlite.run("ROLLBACK")
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.run("ROLLBACK"),
+            Backend::Postgres(session) => session.rollback(),
+        }
     }
 
     /// Begins to write, as the only one who does.
     pub fn begin_write(&self, flush: Flush) -> Result<()> {
-        self.sqlite.set_flush(flush)?;
-        self.sqlite.run("BEGIN IMMEDIATE")
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.set_flush(flush).and_then(|()| sqlite.run("BEGIN IMMEDIATE")),
+            Backend::Postgres(session) => session.begin_write(flush),
+        }
     }
 
     /// Commits what was written; where that fails, nothing of it is left.
     pub fn commit(&self) -> Result<()> {
-        let committed = self.sqlite.run("COMMIT");
+        let committed = match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.run("COMMIT"),
+            Backend::Postgres(session) => session.commit(),
+        };
         if committed.is_err() {
             // The failed commit is what callers hear of; a failed rollback shows at the next beginning.
             let _ = self.rollback();
@@ -134,26 +184,40 @@ impl Connection {
 
     /// Undoes what was written, where a transaction is open.
     pub fn rollback(&self) -> Result<()> {
-        self.sqlite.rollback()
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.rollback(),
+            Backend::Postgres(session) => session.rollback(),
+        }
     }
 
     /// Marks where [`Connection::rollback_to_savepoint`] goes back to.
     pub fn savepoint(&self) -> Result<()> {
-        self.sqlite.run("SAVEPOINT job")
+        self.unanswered("SAVEPOINT job")
     }
 
     pub fn rollback_to_savepoint(&self) -> Result<()> {
-        self.sqlite.run("ROLLBACK TO job")
+        self.unanswered("ROLLBACK TO job")
     }
 
     /// Ends the last savepoint; what was written since is part of the transaction.
     pub fn release_savepoint(&self) -> Result<()> {
-        self.sqlite.run("RELEASE job")
+        self.unanswered("RELEASE job")
+    }
+
+    fn unanswered(&self, sql: &str) -> Result<()> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.run(sql),
+            Backend::Postgres(session) => session.later(sql),
+        }
     }
 
     /// A transaction that may begin with reading.
     pub fn transaction(&self) -> Result<Transaction<'_>> {
-        self.sqlite.run("BEGIN")?;
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.run("BEGIN")?,
+            // Whoever reads there before the lock sees what others change afterwards.
+            Backend::Postgres(session) => session.begin_write(Flush::First)?,
+        }
         Ok(Transaction { connection: self, open: true })
     }
 
@@ -163,30 +227,45 @@ impl Connection {
         Ok(Transaction { connection: self, open: true })
     }
 
-    /// The SQLite database, for what only files can do.
-    pub(crate) fn sqlite(&self) -> &sqlite::Database {
-        &self.sqlite
+    /// Brings to the disk what was committed with [`Flush::Soon`], on a connection beside the one that writes.
+    pub fn flush(&self) -> Result<()> {
+        match &self.backend {
+            // Its log is a file, which whoever writes it flushes.
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(session) => session.flush(),
+        }
     }
 
-    fn sqlite_mut(&mut self) -> &mut sqlite::Database {
-        &mut self.sqlite
+    /// The SQLite database, for what only files can do.
+    pub(crate) fn as_sqlite(&self) -> Option<&sqlite::Database> {
+        if let Backend::Sqlite(sqlite) = &self.backend { Some(sqlite) } else { None }
+    }
+
+    fn sqlite_mut(&mut self) -> Option<&mut sqlite::Database> {
+        if let Backend::Sqlite(sqlite) = &mut self.backend { Some(sqlite) } else { None }
     }
 }
 
 impl From<sqlite::Database> for Connection {
     fn from(sqlite: sqlite::Database) -> Connection {
-        Connection { sqlite }
+        Connection { backend: Backend::Sqlite(sqlite) }
     }
 }
 
 impl Statement<'_> {
     /// Carries the statement out; gives how many rows it changed.
     pub fn execute(&mut self, params: impl Params) -> Result<usize> {
-        self.sqlite.execute(params)
+        match &mut self.0 {
+            OneOf::Sqlite(statement) => statement.execute(params),
+            OneOf::Postgres(statement) => statement.execute(params),
+        }
     }
 
     pub fn query(&mut self, params: impl Params) -> Result<Rows<'_>> {
-        Ok(Rows { sqlite: self.sqlite.query(params)? })
+        Ok(Rows(match &mut self.0 {
+            OneOf::Sqlite(statement) => OneOf::Sqlite(statement.query(params)?),
+            OneOf::Postgres(statement) => OneOf::Postgres(statement.query(params)?),
+        }))
     }
 
     /// The first row that it finds.
@@ -194,7 +273,10 @@ impl Statement<'_> {
     /// # Errors
     /// [`Error::NoRows`] where it finds none.
     pub fn query_row<T>(&mut self, params: impl Params, map: impl FnOnce(&Row<'_>) -> Result<T>) -> Result<T> {
-        let mut rows = self.query(params)?;
+        let mut rows = Rows(match &mut self.0 {
+            OneOf::Sqlite(statement) => OneOf::Sqlite(statement.query(params)?),
+            OneOf::Postgres(statement) => OneOf::Postgres(statement.query_first(params)?),
+        });
         let row = rows.next()?.ok_or(Error::NoRows)?;
         map(&row)
     }
@@ -208,7 +290,10 @@ impl Statement<'_> {
 
     /// The names of the columns that it finds.
     pub fn column_names(&self) -> Vec<String> {
-        self.sqlite.column_names()
+        match &self.0 {
+            OneOf::Sqlite(statement) => statement.column_names(),
+            OneOf::Postgres(statement) => statement.column_names(),
+        }
     }
 }
 
@@ -216,14 +301,20 @@ impl Rows<'_> {
     /// The next row; `None` after the last.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Row<'_>>> {
-        Ok(self.sqlite.next()?.map(|sqlite| Row { sqlite }))
+        Ok(match &mut self.0 {
+            OneOf::Sqlite(rows) => rows.next()?.map(|row| Row(OneOf::Sqlite(row))),
+            OneOf::Postgres(rows) => rows.next()?.map(|row| Row(OneOf::Postgres(row))),
+        })
     }
 }
 
 impl<'r> Row<'r> {
     /// The column as what it is.
     pub fn get_ref(&self, column: usize) -> Result<ValueRef<'r>> {
-        Ok(self.sqlite.get_ref(column)?.into())
+        match &self.0 {
+            OneOf::Sqlite(row) => Ok(row.get_ref(column)?.into()),
+            OneOf::Postgres(row) => row.get_ref(column),
+        }
     }
 
     /// The column as a `T`; the first parameter is there to be left open, as in `get::<_, String>(0)`.

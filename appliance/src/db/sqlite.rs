@@ -26,8 +26,7 @@ pub(super) enum Statement<'c> {
 
 /// The connection that writes the records.
 pub fn open_to_write(file: &Path) -> Result<Connection> {
-    let connection = Connection::open(file)?;
-    let sqlite = &connection.sqlite().connection;
+    let sqlite = rusqlite::Connection::open(file)?;
     sqlite.busy_timeout(BUSY_TIMEOUT)?;
     // 4096 is the size of a disk's and the page cache's page: a one-row change rewrites (and a snapshot carries) 4 KiB.
     // FHIR bodies of 1 to 4 KB overflow a page rarely enough that larger pages only made changes more expensive.
@@ -36,13 +35,13 @@ pub fn open_to_write(file: &Path) -> Result<Connection> {
     // FULL: a commit is on the disk when a clinician sees "saved".
     sqlite.pragma_update(None, "synchronous", "full")?;
     sqlite.pragma_update(None, "foreign_keys", true)?;
-    plan_once(sqlite)?;
+    plan_once(&sqlite)?;
     sqlite.pragma_update(None, "trusted_schema", false)?;
     sqlite.pragma_update(None, "cache_size", -16_384)?;
     // A log that grew while a copy was made gives its room back.
     sqlite.pragma_update(None, "journal_size_limit", 64 << 20)?;
     sqlite.set_prepared_statement_cache_capacity(STATEMENTS);
-    Ok(connection)
+    Ok(Database::new(sqlite).into())
 }
 
 /// A connection that reads the records beside the one that writes them.
@@ -84,10 +83,10 @@ pub fn open_immutable(file: &Path) -> Result<Connection> {
 
 /// A file that is thrown away when a crash cuts its making off: it needs neither journal nor fsync.
 pub fn open_throwaway(file: &Path) -> Result<Connection> {
-    let connection = Connection::open(file)?;
-    connection.sqlite().connection.pragma_update(None, "journal_mode", "off")?;
-    connection.sqlite().connection.pragma_update(None, "synchronous", "off")?;
-    Ok(connection)
+    let sqlite = rusqlite::Connection::open(file)?;
+    sqlite.pragma_update(None, "journal_mode", "off")?;
+    sqlite.pragma_update(None, "synchronous", "off")?;
+    Ok(Database::new(sqlite).into())
 }
 
 /// A statement keeps its plan whatever values are bound. Otherwise each new value of a read by id planned it anew, which
@@ -152,7 +151,8 @@ impl Database {
     /// them. Whether it went on to the end.
     pub fn copy_into(&self, file: &Path, pages: i32, goes_on: &dyn Fn() -> bool) -> Result<bool> {
         let mut target = open_throwaway(file)?;
-        let backup = Backup::new(&self.connection, &mut target.sqlite_mut().connection)?;
+        let target = target.sqlite_mut().ok_or(Error::Refused(super::Code::Misuse))?;
+        let backup = Backup::new(&self.connection, &mut target.connection)?;
         loop {
             match backup.step(pages)? {
                 StepResult::Done => return Ok(true),
@@ -177,6 +177,11 @@ impl<'c> Statement<'c> {
         let mut place = 0;
         params.bind(&mut |value| {
             place += 1;
+            if let ValueRef::Text(text) = value
+                && text.contains(&0)
+            {
+                return Err(Error::ZeroCharacter);
+            }
             Ok(statement.raw_bind_parameter(place, value)?)
         })?;
         if place != statement.parameter_count() {

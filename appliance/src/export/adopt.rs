@@ -197,9 +197,11 @@ impl Reading {
                 let (number, line) = line?;
                 job(&line).map_err(|error| match error {
                     // A full disk is no fault of a line.
-                    StoreError::Full | StoreError::Audit | StoreError::Busy | StoreError::Closed => {
-                        AdoptError::Store(error)
-                    }
+                    StoreError::Full
+                    | StoreError::Audit
+                    | StoreError::Busy
+                    | StoreError::Closed
+                    | StoreError::Unreachable => AdoptError::Store(error),
                     error => AdoptError::Line(part.path.clone(), number, error),
                 })?;
                 count += 1;

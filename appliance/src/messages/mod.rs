@@ -233,7 +233,8 @@ mod tests {
     #[tokio::test]
     async fn what_was_sent_and_not_written_down_is_written_down_before_anything_is_sent() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Clock::manual(1_780_000_000_000), Mode::New).unwrap();
+        let store =
+            Store::open(crate::support::place(dir.path()), Clock::manual(1_780_000_000_000), Mode::New).unwrap();
         let message = Message { to: "a@example.org".into(), subject: "s".into(), text: "t".into() };
         let queued = move |tx: &mut Tx<'_>| queue(tx, Channel::Mail, "code:1", &message, tx.now_ms());
         store.write::<_, StoreError, _>(&Actor::program(Program::Messages), queued).await.unwrap();
@@ -250,7 +251,7 @@ mod tests {
     async fn what_cannot_be_sent_is_tried_again_later_and_given_up_at_last() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(1_780_000_000_000);
-        let store = Store::open(dir.path(), clock.clone(), Mode::New).unwrap();
+        let store = Store::open(crate::support::place(dir.path()), clock.clone(), Mode::New).unwrap();
         let actor = Actor::program(Program::Messages);
         let message = Message { to: "a@example.org".into(), subject: "s".into(), text: "t".into() };
         let twice = move |tx: &mut Tx<'_>| {

@@ -56,7 +56,7 @@ impl Staging {
 
     /// Copies the database and the configuration; tells how long a write took at most meanwhile.
     pub async fn copy(&self, store: &Store) -> Result<(Copy, Duration), StoreError> {
-        room::check(&self.folder, database_bytes(store)?)?;
+        room::check(&self.folder, database_bytes(store).await?)?;
         let id = clock::new_id().map_err(StoreError::io("randomness"))?;
         let copy = Copy { folder: self.folder.join(&id), id };
         fs::create_dir(&copy.folder).map_err(StoreError::io("staging folder"))?;
@@ -136,9 +136,13 @@ fn place(written: &Path, otherwise: &str) -> PathBuf {
     }
 }
 
-fn database_bytes(store: &Store) -> Result<u64, StoreError> {
+async fn database_bytes(store: &Store) -> Result<u64, StoreError> {
+    if store.place().server().is_some() {
+        let sql = "SELECT pg_database_size(current_database())";
+        return store.internal(move |db| Ok(db.query_row(sql, [], |row| row.get(0))?)).await;
+    }
     let size = |suffix: &str| {
-        let mut path = store.database().as_os_str().to_owned();
+        let mut path = store.place().file().into_os_string();
         path.push(suffix);
         fs::metadata(path).map_or(0, |found| found.len())
     };
@@ -146,16 +150,22 @@ fn database_bytes(store: &Store) -> Result<u64, StoreError> {
 }
 
 /// Copies under one read transaction of the source: its state is that of one moment, however long the copy takes, and
-/// in WAL mode writers do not wait for it.
+/// writers do not wait for it. What is on a server becomes a file as well: whoever restores it needs no server.
 fn copy_database(store: &Store, target: &Path, abandoned: &AtomicBool) -> Result<(), StoreError> {
     store.internal_blocking(|source: &Connection| {
+        let goes_on = || !abandoned.load(Ordering::Relaxed);
+        let Some(file) = source.as_sqlite() else {
+            return match crate::relocate::into_file(source, target, &goes_on)? {
+                true => Ok(()),
+                false => Err(StoreError::Closed),
+            };
+        };
         // `internal` has begun a deferred transaction; the first read fixes its moment.
         let begun = source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
         if begun.is_err_and(|error| is_damage(&error.into())) {
-            return copy_bytes(store.database(), target);
+            return copy_bytes(&store.place().file(), target);
         }
-        let goes_on = || !abandoned.load(Ordering::Relaxed);
-        match source.sqlite().copy_into(target, STEP_PAGES, &goes_on)? {
+        match file.copy_into(target, STEP_PAGES, &goes_on)? {
             true => Ok(()),
             false => Err(StoreError::Closed),
         }

@@ -30,6 +30,28 @@ pub enum StoreError {
     #[error("the data folder is in use by another appliance: stop `appliance serve` first")]
     InUse,
     #[error(
+        "the PostgreSQL database that appliance.toml names is in use by another appliance, perhaps on another data folder: stop \
+         that `appliance serve` first"
+    )]
+    Held,
+    #[error("the PostgreSQL server does not answer; nothing was changed. The service goes on as soon as it does")]
+    Unreachable,
+    #[error("the PostgreSQL database that appliance.toml names cannot be used: {0}")]
+    Server(&'static str),
+    #[error(
+        "records.sqlite is in the data folder, and `database` in appliance.toml names a PostgreSQL database: which of the two holds \
+         the newer records is not known here. To go on with the file (after a restore it is what came back), copy it with \
+         `appliance database copy to-server`, or take `database` out of appliance.toml; to go on with the server, move the file \
+         away"
+    )]
+    TwoDatabases,
+    #[error(
+        "the PostgreSQL database that appliance.toml names holds a practice's records, and the data folder is not theirs: it holds \
+         no attachments of them. Mount the disk that does, or set data_dir; where they are lost, bring them back with `backupd \
+         restore`"
+    )]
+    NotItsFolder,
+    #[error(
         "the records were written by a newer release (schema {found}, this one reads up to {known}): install that release"
     )]
     Newer { found: u32, known: u32 },
@@ -41,15 +63,16 @@ pub enum StoreError {
     #[error("the records are damaged: restore them from a snapshot ({0})")]
     Damaged(&'static str),
     #[error(
-        "the database records.sqlite is gone or empty, and this folder held a practice's records: nothing was touched. Bring \
-         it back from a snapshot (`backupd restore`, or `backupd recover` when all is lost); to begin a new practice, take an \
-         empty data folder"
+        "the database is gone or empty (records.sqlite, or the one that `database` in appliance.toml names), and this folder held \
+         a practice's records: nothing was touched. Bring it back from a snapshot (`backupd restore`, or `backupd recover` when \
+         all is lost; where `database` is set, then `appliance database copy to-server`); to begin a new practice, take an empty \
+         data folder"
     )]
     Lost,
     #[error(
-        "there is no database records.sqlite in the data folder (data_dir in appliance.toml), and nothing was made. If the \
-         practice has records, mount the disk that holds them, or bring them back with `backupd recover`. For a new practice: \
-         `appliance init`"
+        "there is no database of a practice (records.sqlite in data_dir, or the one that `database` in appliance.toml names), \
+         and nothing was made. If the practice has records, mount the disk that holds them, or bring them back with `backupd \
+         recover`. For a new practice: `appliance init`"
     )]
     NoDatabase,
     #[error("the disk is full: free some room; nothing was changed")]
@@ -103,6 +126,10 @@ impl From<db::Error> for StoreError {
             db::Error::Damaged => StoreError::Damaged("database"),
             // The file was not written by this program.
             db::Error::Column => StoreError::Damaged("column"),
+            db::Error::Unreachable => StoreError::Unreachable,
+            db::Error::Server(what) => StoreError::Server(what),
+            db::Error::Held => StoreError::Held,
+            db::Error::ZeroCharacter => StoreError::invalid("a text holds a zero character, which cannot be kept", ""),
             db::Error::Constraint(code) | db::Error::Refused(code) => StoreError::Database(code),
         }
     }

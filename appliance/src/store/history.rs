@@ -120,8 +120,8 @@ pub(super) fn as_of(
                AND type = (SELECT id FROM resource_type WHERE name = ?2) AND rid > ?3 ORDER BY rid";
     let version = "SELECT id, version, updated_ms, body FROM ( \
                      SELECT version, updated_ms, body FROM history WHERE rid = ?1 UNION ALL \
-                     SELECT version, updated_ms, body FROM resource WHERE rid = ?1), \
-                     (SELECT id FROM resource WHERE rid = ?1) \
+                     SELECT version, updated_ms, body FROM resource WHERE rid = ?1) v, \
+                     (SELECT id FROM resource WHERE rid = ?1) r \
                    WHERE updated_ms <= ?2 ORDER BY version DESC LIMIT 1";
     let mut rids = connection.prepare_cached(sql)?;
     let mut version = connection.prepare_cached(version)?;

@@ -1,4 +1,4 @@
-//! Numbered, forward-only migrations. The number that a file has reached is its `user_version`.
+//! Numbered, forward-only migrations. A database carries the number that it has reached.
 
 use super::StoreError;
 use crate::attachments::older;
@@ -7,9 +7,6 @@ use crate::{access, consents, downtime, forms, scheduling};
 
 /// The schema that this release writes.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
-
-/// Marks a file as ours ("HfEM"), so that a foreign SQLite file is refused by name instead of being migrated.
-const APPLICATION_ID: i64 = 0x4866_454d;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
 const MIGRATIONS: [&[&str]; 14] = [
@@ -60,29 +57,34 @@ pub fn upgrade(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
     if found > SCHEMA_VERSION {
         return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
     }
+    if found == 0 {
+        transaction.begin_schema()?;
+    }
     for (number, step) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
-        for sql in step {
-            transaction.execute_batch(sql)?;
-        }
-        transaction.sqlite().set_number("application_id", APPLICATION_ID)?;
-        transaction.sqlite().set_number("user_version", number.into())?;
+        run(&transaction, number, step, found > 0)?;
         let key = format!("migrated-to-{number}-ms");
         transaction.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", (key, now_ms.to_string()))?;
     }
     Ok(transaction.commit()?)
 }
 
-/// The schema number of an open file; 0 for an empty one.
+/// Makes the tables of some schema in an empty database, without a row: they come from another one. Inside of the caller's
+/// transaction.
+pub fn make_bare(connection: &Connection, schema: u32) -> Result<(), StoreError> {
+    connection.begin_schema()?;
+    let steps = (1u32..).zip(MIGRATIONS).take(schema as usize);
+    Ok(steps.into_iter().try_for_each(|(number, step)| run(connection, number, step, false))?)
+}
+
+fn run(connection: &Connection, number: u32, step: &[&str], moves_data: bool) -> crate::db::Result<()> {
+    step.iter().try_for_each(|sql| connection.run_step(sql, moves_data))?;
+    connection.set_schema_number(number)
+}
+
+/// The schema number of an open database; 0 for an empty one.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] for a database that another program made.
 pub fn schema_version(connection: &Connection) -> Result<u32, StoreError> {
-    let version = connection.sqlite().number("user_version")?;
-    let version = u32::try_from(version).map_err(|_| StoreError::Damaged("schema number"))?;
-    let application = connection.sqlite().number("application_id")?;
-    let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if (version > 0 || tables > 0) && application != APPLICATION_ID {
-        return Err(StoreError::Damaged("not a file of this program"));
-    }
-    Ok(version)
+    connection.schema_number()?.ok_or(StoreError::Damaged("not a database of this program"))
 }

@@ -180,7 +180,7 @@ fn tested(out: &mut Where<'_>, param: &'static Param, test: &Test) -> String {
         }),
         // None of them: a resource without any is among the results.
         Test::NotToken(all) => {
-            let inner = any(all, |token| format!("1{}", token_condition(out, token)));
+            let inner = any(all, |token| format!("true{}", token_condition(out, token)));
             format!("r.rid NOT IN ({})", rows(out, param, "ix_token", &format!(" AND {inner}")))
         }
         Test::Text(compare, all) => any(all, |text| {

@@ -3,7 +3,8 @@
 //!
 //! A commit that holds nothing but audit entries of reads does not wait for the disk ([`Flush::Soon`]): it is in the log
 //! file, which a killed process loses no byte of, and a second thread flushes that file at once. Only a machine that loses
-//! power in between forgets these entries, and then the end of the chain as one piece.
+//! power in between forgets these entries, and then the end of the chain as one piece. So does a PostgreSQL server that is
+//! killed in between.
 
 use super::StoreError;
 use crate::db::{Connection, Flush};
@@ -17,6 +18,14 @@ use tokio::sync::oneshot;
 /// Jobs in one commit at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 64;
 
+/// What is flushed after a commit that did not wait for the disk.
+pub enum Log {
+    /// SQLite's write-ahead log.
+    File(PathBuf),
+    /// PostgreSQL flushes its own.
+    Server(Connection),
+}
+
 /// Runs with the open transaction (or with why there is none) and gives back what tells the caller, after the commit.
 type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Finish + Send>;
 type Finish = Box<dyn FnOnce(Result<(), StoreError>)>;
@@ -27,8 +36,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// `log` is the database's write-ahead log.
-    pub fn start(connection: Connection, log: PathBuf) -> Result<Writer, StoreError> {
+    pub fn start(connection: Connection, log: Log) -> Result<Writer, StoreError> {
         let (jobs, inbox) = mpsc::channel();
         let flusher = Flusher::start(log)?;
         let thread = std::thread::Builder::new()
@@ -121,6 +129,21 @@ fn in_savepoint<T, E: From<StoreError>>(
     result
 }
 
+impl Log {
+    fn flush(&self) -> Result<(), StoreError> {
+        match self {
+            Log::File(log) => {
+                std::fs::File::open(log).and_then(|log| log.sync_data()).map_err(StoreError::io("write-ahead log"))
+            }
+            // A server that is away has lost what it had not flushed, and knows no more about it.
+            Log::Server(connection) => match connection.flush() {
+                Err(crate::db::Error::Unreachable) => Ok(()),
+                flushed => Ok(flushed?),
+            },
+        }
+    }
+}
+
 /// Flushes the log beside the writer, which need not wait for it.
 struct Flusher {
     asked: mpsc::SyncSender<()>,
@@ -129,15 +152,14 @@ struct Flusher {
 
 impl Flusher {
     /// The thread ends with the last sender of questions.
-    fn start(log: PathBuf) -> Result<Flusher, StoreError> {
+    fn start(log: Log) -> Result<Flusher, StoreError> {
         let (asked, questions) = mpsc::sync_channel::<()>(1);
         let failed = Arc::new(AtomicBool::new(false));
         let has_failed = Arc::clone(&failed);
         let flush = move || {
             // What is asked for while the disk works is flushed together, after it.
             while questions.recv().is_ok() {
-                let flushed = std::fs::File::open(&log).and_then(|log| log.sync_data());
-                if flushed.is_err() && !has_failed.swap(true, Ordering::Relaxed) {
+                if log.flush().is_err() && !has_failed.swap(true, Ordering::Relaxed) {
                     log::error!("store.flush.failed");
                 }
             }

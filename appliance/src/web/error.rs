@@ -102,14 +102,15 @@ impl PageError {
             Self::Store(error @ StoreError::Taken) => {
                 (StatusCode::CONFLICT, "This time is taken", format!("{error}. Nothing was saved."))
             }
-            Self::Store(error @ (StoreError::Full | StoreError::Busy | StoreError::Audit | StoreError::Closed)) => {
-                unavailable(error)
-            }
+            Self::Store(error) if passes(error) => unavailable(error),
             // A login writes through the accounts, and meets a full disk like any other change.
-            Self::Account(AccountError::Store(
-                error @ (StoreError::Full | StoreError::Busy | StoreError::Audit | StoreError::Closed),
-            )) => unavailable(error),
-            Self::Account(AccountError::Database(error)) if full(error) => unavailable(&StoreError::Full),
+            Self::Account(AccountError::Store(error)) if passes(error) => unavailable(error),
+            Self::Account(AccountError::Database(error)) if passes(&StoreError::from(*error)) => {
+                unavailable(&StoreError::from(*error))
+            }
+            Self::Account(AccountError::Database(error @ crate::db::Error::ZeroCharacter)) => {
+                (StatusCode::BAD_REQUEST, "This was not accepted", format!("{}.", StoreError::from(*error)))
+            }
             Self::Query => (
                 StatusCode::BAD_REQUEST,
                 "This address is not complete",
@@ -133,8 +134,17 @@ fn unavailable(error: &StoreError) -> (StatusCode, &'static str, String) {
     (StatusCode::SERVICE_UNAVAILABLE, "The records are not available right now", format!("{error}."))
 }
 
-fn full(error: &crate::db::Error) -> bool {
-    *error == crate::db::Error::Full
+/// Whether the same request may be answered later.
+fn passes(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Full
+            | StoreError::Busy
+            | StoreError::Audit
+            | StoreError::Closed
+            | StoreError::Unreachable
+            | StoreError::Held
+    )
 }
 
 impl IntoResponse for PageError {

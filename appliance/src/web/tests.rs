@@ -52,7 +52,7 @@ impl Site {
     pub(in crate::web) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW_S * 1000);
-        let store = Store::open(dir.path(), clock.clone(), Mode::New).unwrap();
+        let store = Store::open(crate::support::place(dir.path()), clock.clone(), Mode::New).unwrap();
         let downtime = crate::downtime::Plan {
             every_minutes: 30,
             all_patients: false,

@@ -105,7 +105,7 @@ async fn save(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respon
         if count >= PHRASES_MAX {
             return Err(StoreError::invalid("there are too many phrases: remove some first", "phrases"));
         }
-        let sql = "INSERT INTO phrase (account, name, text) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET text = excluded.text";
+        let sql = "INSERT INTO phrase (account, name, text) VALUES (?1, ?2, ?3) ON CONFLICT (account, name) DO UPDATE SET text = excluded.text";
         db.execute(sql, (account, name, text))?;
         Ok(())
     };
