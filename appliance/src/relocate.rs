@@ -164,3 +164,55 @@ fn put_aside(place: &Place) -> std::io::Result<()> {
     fs::rename(place.file(), place.data_dir().join(MOVED_FILE))?;
     File::open(place.data_dir())?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Actor, Role};
+    use crate::clock::Clock;
+    use crate::ops::facts::{Depth, compute};
+    use crate::store::{ATTACHMENTS_DIR, DATABASE_FILE, Mode, Query, Store, View};
+    use crate::support::Cluster;
+    use crate::{attachments::Attachments, upgrade};
+
+    /// The last schema that was released before records could be on a server.
+    const BEFORE: u32 = 13;
+
+    #[test]
+    fn an_older_schema_is_upgraded_on_the_server_too_and_kept_as_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path(), Some(Cluster::shared().database(dir.path())));
+        let name = format!("tests/fixtures/frozen/schema-{BEFORE}.sqlite");
+        let frozen = dir.path().join("frozen.sqlite");
+        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), &frozen).unwrap();
+        let frozen = sqlite::open_existing(&frozen).unwrap();
+        let server = place.open_to_write(true).unwrap();
+        let transaction = server.transaction_to_write().unwrap();
+        make_bare(&transaction, BEFORE).unwrap();
+        transaction.defer_references().unwrap();
+        frozen.begin_read().unwrap();
+        db::copy(&frozen, &transaction, &|| true).unwrap().unwrap();
+        transaction.commit().unwrap();
+        let attachments = Attachments::existing(&dir.path().join(ATTACHMENTS_DIR));
+        let facts = |db: &Connection| compute(db, &attachments, Depth::Recorded).unwrap().facts;
+        assert_eq!(facts(&server), facts(&frozen), "an older release would tell the same of it");
+        drop(server);
+        note_made(dir.path()).unwrap();
+
+        let clock = Clock::manual(1_700_000_100_000);
+        assert!(matches!(Store::open(&place, clock.clone(), Mode::Exclusive), Err(StoreError::Older { .. })));
+        upgrade::in_place(&place, &clock).unwrap();
+        let kept = sqlite::open_existing(&dir.path().join(upgrade::KEPT_DIR).join(DATABASE_FILE)).unwrap();
+        assert_eq!((schema_version(&kept).unwrap(), facts(&kept)), (BEFORE, facts(&frozen)));
+        let store = Store::open(&place, clock, Mode::Exclusive).unwrap();
+        let query = Query::parse("Patient", &[("family".to_owned(), "mej".to_owned())]).unwrap();
+        let actor = Actor::staff("u", "u", Role::Clinician);
+        let found = store.view_blocking(&actor, |view: &View<'_>| view.search(&query)).unwrap();
+        assert_eq!(found.resources.len(), 1);
+        let accounts = "SELECT count(*) FROM portal_account";
+        let accounts =
+            store.internal_blocking(|db| Ok::<_, StoreError>(db.query_row(accounts, [], |row| row.get::<_, i64>(0))?));
+        assert_eq!(accounts.unwrap(), 1, "a step that moves rows moved them");
+        assert!(matches!(upgrade::undo(&place), Err(upgrade::UpgradeError::AtServer)));
+    }
+}

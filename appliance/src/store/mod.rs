@@ -209,7 +209,7 @@ impl Store {
         let attachments = Attachments::open(&place.data_dir().join(ATTACHMENTS_DIR), alone)?;
         let log = match place.server() {
             None => writer::Log::File(log_of(&place.file())),
-            Some(_) => writer::Log::Server(place.open_to_read()?),
+            Some(_) => writer::Log::Server(Box::new(place.open_to_read()?)),
         };
         let writer = writer::Writer::start(connection, log)?;
         Ok(Store {
@@ -289,7 +289,7 @@ impl Store {
         F: FnOnce(&View<'_>) -> Result<T, E>,
         E: From<StoreError> + Send + 'static,
     {
-        let (result, events) = self.inner.view(actor, job)?;
+        let (result, events) = self.inner.in_its_place(|| self.inner.view(actor, job))?;
         self.note_reads(actor, events).await?;
         result
     }
@@ -374,6 +374,13 @@ impl Store {
 }
 
 impl Inner {
+    /// Runs `job` on this thread. A server may keep it waiting: then the runtime's other tasks go on beside it.
+    fn in_its_place<T>(&self, job: impl FnOnce() -> T) -> T {
+        use tokio::runtime::{Handle, RuntimeFlavor};
+        let others_wait = Handle::try_current().is_ok_and(|now| now.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if self.place.server().is_some() && others_wait { tokio::task::block_in_place(job) } else { job() }
+    }
+
     /// Runs `job` on one consistent read point; gives its result and what it read.
     fn view<T, E>(
         &self,

@@ -23,7 +23,7 @@ pub enum Log {
     /// SQLite's write-ahead log.
     File(PathBuf),
     /// PostgreSQL flushes its own.
-    Server(Connection),
+    Server(Box<Connection>),
 }
 
 /// Runs with the open transaction (or with why there is none) and gives back what tells the caller, after the commit.

@@ -3,13 +3,15 @@
 
 use crate::support::Cluster;
 use appliance::access::{Actor, Role};
+use appliance::attachments::Attachments;
 use appliance::clock::Clock;
 use appliance::db::postgres::Task;
 use appliance::db::{Connection, Error, Place, count};
+use appliance::ops::facts::{Depth, compute};
 use appliance::probe::Restored;
 use appliance::relocate::{self, MOVED_FILE, RelocateError};
 use appliance::seed;
-use appliance::store::{DATABASE_FILE, Mode, Query, Store, StoreError, Tx, View};
+use appliance::store::{ATTACHMENTS_DIR, DATABASE_FILE, Mode, Query, Store, StoreError, Tx, View};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -200,6 +202,9 @@ fn the_same_practice_has_the_same_facts_in_both() {
     source.begin_read().unwrap();
     assert!(relocate::into_file(&source, &copy.path().join(DATABASE_FILE), &|| true).unwrap());
     let (there, here) = (Restored::open(copy.path()).facts().unwrap(), Restored::open(sqlite.path()).facts().unwrap());
+    // The server itself tells what its copy tells.
+    let attachments = Attachments::existing(&postgres.path().join(ATTACHMENTS_DIR));
+    assert_eq!(compute(&connected(&server), &attachments, Depth::Recorded).unwrap().facts, there);
     // Ids are drawn at random: what counts and sums, and what does not name them, is the same.
     assert_eq!(
         (there.schema_version, &there.resources, there.history_rows, there.audit_entries),

@@ -152,7 +152,7 @@ impl Link {
             Ok(count) => {
                 self.input.extend_from_slice(&chunk[..count]);
                 // A changed setting may be told at any time; an error says goodbye.
-                set.is_ok() && !self.input.first().is_some_and(|tag| *tag == b'E')
+                set.is_ok() && self.input.first() != Some(&b'E')
             }
         }
     }
