@@ -8,10 +8,12 @@ use crate::audit;
 use crate::db::{self, Connection, Copied, Place, sqlite};
 use crate::store::{DataLock, SCHEMA_VERSION, StoreError, make_bare, note_made, schema_version};
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is left of a file whose records went to a server: nothing reads it any more.
 pub const MOVED_FILE: &str = "moved-to-server.sqlite";
+/// Pages copied from the mirror at a time.
+const MIRROR_STEP_PAGES: i32 = 2048;
 /// What is not a whole copy yet.
 const COPYING_FILE: &str = "records.copying";
 
@@ -60,6 +62,62 @@ pub fn into_file(source: &Connection, file: &Path, goes_on: &dyn Fn() -> bool) -
     }
     transaction.commit()?;
     Ok(true)
+}
+
+/// [`into_file`] by way of `mirror`, a file that is kept from one time to the next: only rows that changed are written there,
+/// so that its other pages, of which a backup needs no second copy, stay as they are.
+pub fn by_mirror(
+    source: &Connection,
+    mirror: &Path,
+    file: &Path,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<bool, StoreError> {
+    let followed = if mirror.is_file() { follow(source, mirror, goes_on) } else { Err(StoreError::NoDatabase) };
+    match followed {
+        Ok(true) => {}
+        Ok(false) => return Ok(false),
+        Err(error @ (StoreError::Unreachable | StoreError::Full)) => return Err(error),
+        // Not there yet, of another schema, damaged, or ahead of records that were set back.
+        Err(error) => {
+            if !matches!(error, StoreError::NoDatabase) {
+                log::warn!(reason:% = error; "staging.mirror-made-anew");
+            }
+            for suffix in ["", "-wal", "-shm"] {
+                remove(&beside(mirror, suffix)).map_err(StoreError::io("staging folder"))?;
+            }
+            let begun = beside(mirror, ".begun");
+            remove(&begun).map_err(StoreError::io("staging folder"))?;
+            if !into_file(source, &begun, goes_on)? {
+                return Ok(false);
+            }
+            fs::rename(&begun, mirror).map_err(StoreError::io("staging folder"))?;
+        }
+    }
+    let mirror = sqlite::open_to_read(mirror)?;
+    let mirror = mirror.as_sqlite().ok_or(StoreError::Damaged("database"))?;
+    Ok(mirror.copy_into(file, MIRROR_STEP_PAGES, goes_on)?)
+}
+
+fn follow(source: &Connection, mirror: &Path, goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
+    let to = sqlite::open_existing(mirror)?;
+    // The log keeps it whole when this process ends in between, and lets the other connection read what it was.
+    to.execute_batch("PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA foreign_keys = 0")?;
+    if schema_version(&to)? != schema_version(source)? {
+        return Err(StoreError::Damaged("schema of the mirror"));
+    }
+    let before = sqlite::open_to_read(mirror)?;
+    before.begin_read()?;
+    before.schema_number()?;
+    let transaction = to.transaction_to_write()?;
+    if !db::follow(source, &before, &transaction, goes_on)? {
+        return Ok(false);
+    }
+    transaction.commit()?;
+    before.end_read()?;
+    drop(before);
+    to.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    let verdict: String = to.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(true) } else { Err(StoreError::Damaged("mirror")) }
 }
 
 /// Copies the records of `place`'s file into the server's empty database, and puts the file aside.
@@ -154,15 +212,23 @@ fn compared(
 /// Takes the file's name away, so that no setting brings records back that are older than the server's.
 fn put_aside(place: &Place) -> std::io::Result<()> {
     for suffix in ["-wal", "-shm"] {
-        let mut name = place.file().into_os_string();
-        name.push(suffix);
-        match fs::remove_file(&name) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&beside(&place.file(), suffix))?;
     }
     fs::rename(place.file(), place.data_dir().join(MOVED_FILE))?;
     File::open(place.data_dir())?.sync_all()
+}
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn remove(file: &Path) -> std::io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod schema;
 pub mod sqlite;
 mod value;
 
-pub use copy::{Copied, copy, count};
+pub use copy::{Copied, copy, count, follow};
 
 pub use error::{Code, Error, OptionalExtension, Result};
 pub use place::Place;

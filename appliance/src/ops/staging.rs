@@ -34,6 +34,9 @@ pub struct Copy {
 /// run's log, which SQLite would take for its own.
 const LOG_FILE: &str = "records.sqlite-wal";
 
+/// Where the last copy of a server's records stays, so that the next one writes the difference alone.
+const MIRROR_DIR: &str = "mirror";
+
 impl Staging {
     /// Opens the folder and removes what an earlier run left in it.
     pub fn open(settings: &Settings) -> Result<Staging, StoreError> {
@@ -44,6 +47,11 @@ impl Staging {
             if leftover.file_name().to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok()) {
                 fs::remove_dir_all(leftover.path()).map_err(StoreError::io("staging folder"))?;
             }
+        }
+        let mirror = folder.join(MIRROR_DIR);
+        if settings.database.is_none() && mirror.exists() {
+            // Nothing follows the records into it any more.
+            fs::remove_dir_all(&mirror).map_err(StoreError::io("staging folder"))?;
         }
         let [cert, key] = &settings.tls_as_written;
         let config_files = vec![
@@ -56,7 +64,10 @@ impl Staging {
 
     /// Copies the database and the configuration; tells how long a write took at most meanwhile.
     pub async fn copy(&self, store: &Store) -> Result<(Copy, Duration), StoreError> {
-        room::check(&self.folder, database_bytes(store).await?)?;
+        let mirror = self.folder.join(MIRROR_DIR).join(DATABASE_FILE);
+        // The first copy of a server's records makes a second one for those that follow.
+        let copies = if store.place().server().is_some() && !mirror.is_file() { 2 } else { 1 };
+        room::check(&self.folder, database_bytes(store).await?.saturating_mul(copies))?;
         let id = clock::new_id().map_err(StoreError::io("randomness"))?;
         let copy = Copy { folder: self.folder.join(&id), id };
         fs::create_dir(&copy.folder).map_err(StoreError::io("staging folder"))?;
@@ -66,7 +77,7 @@ impl Staging {
         fs::write(copy.folder.join(LOG_FILE), []).map_err(StoreError::io("staging folder"))?;
         let abandoned = Abandon(Arc::new(AtomicBool::new(false)));
         let (source, target, flag) = (store.clone(), copy.database(), Arc::clone(&abandoned.0));
-        let copying = tokio::task::spawn_blocking(move || copy_database(&source, &target, &flag));
+        let copying = tokio::task::spawn_blocking(move || copy_database(&source, &mirror, &target, &flag));
         let stall = timed_writes(store, copying).await?;
         self.copy_config(&copy.folder.join("config")).map_err(StoreError::io("configuration"))?;
         Ok((copy, stall))
@@ -151,11 +162,12 @@ async fn database_bytes(store: &Store) -> Result<u64, StoreError> {
 
 /// Copies under one read transaction of the source: its state is that of one moment, however long the copy takes, and
 /// writers do not wait for it. What is on a server becomes a file as well: whoever restores it needs no server.
-fn copy_database(store: &Store, target: &Path, abandoned: &AtomicBool) -> Result<(), StoreError> {
+fn copy_database(store: &Store, mirror: &Path, target: &Path, abandoned: &AtomicBool) -> Result<(), StoreError> {
     store.internal_blocking(|source: &Connection| {
         let goes_on = || !abandoned.load(Ordering::Relaxed);
         let Some(file) = source.as_sqlite() else {
-            return match crate::relocate::into_file(source, target, &goes_on)? {
+            fs::create_dir_all(mirror.parent().unwrap_or(target)).map_err(StoreError::io("staging folder"))?;
+            return match crate::relocate::by_mirror(source, mirror, target, &goes_on)? {
                 true => Ok(()),
                 false => Err(StoreError::Closed),
             };

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_named_wherever_it_is_met() {
+    fn a_full_disk_and_a_server_that_is_away_are_named_wherever_they_are_met() {
         for error in [
             PageError::Store(StoreError::Full),
             PageError::Account(AccountError::Store(StoreError::Full)),
@@ -171,6 +171,14 @@ mod tests {
             let (status, _, text) = error.words();
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{error}");
             assert!(text.contains("the disk is full"), "{text}");
+        }
+        for error in [
+            PageError::Store(StoreError::Unreachable),
+            PageError::Account(AccountError::Database(crate::db::Error::Unreachable)),
+        ] {
+            let (status, _, text) = error.words();
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{error}");
+            assert!(text.contains("does not answer"), "{text}");
         }
         let other = PageError::Account(AccountError::Store(StoreError::Damaged("database")));
         assert_eq!(other.words().0, StatusCode::INTERNAL_SERVER_ERROR);

@@ -6,7 +6,7 @@ use appliance::access::{Actor, Role};
 use appliance::attachments::Attachments;
 use appliance::clock::Clock;
 use appliance::db::postgres::Task;
-use appliance::db::{Connection, Error, Place, count};
+use appliance::db::{Connection, Error, Place, Value, count};
 use appliance::ops::facts::{Depth, compute};
 use appliance::probe::Restored;
 use appliance::relocate::{self, MOVED_FILE, RelocateError};
@@ -214,6 +214,87 @@ fn the_same_practice_has_the_same_facts_in_both() {
         (there.ledger_entries, there.ledger_balance_cents, there.attachments, there.canary_sequence),
         (here.ledger_entries, here.ledger_balance_cents, here.attachments, here.canary_sequence)
     );
+}
+
+/// Blocks of 16 KiB, by which a backup finds again what it has.
+fn blocks(file: &Path) -> Vec<[u8; 32]> {
+    std::fs::read(file).unwrap().chunks(16 << 10).map(|block| *blake3::hash(block).as_bytes()).collect()
+}
+
+/// What a snapshot holds is what the server holds, whatever was changed, taken back or removed since the one before; and where
+/// little changed, little of the file did.
+#[test]
+fn a_mirror_follows_every_change_and_moves_nothing_else() {
+    let cluster = Cluster::shared();
+    let dir = tempfile::tempdir().unwrap();
+    let server = at(cluster, dir.path());
+    let clock = Clock::manual(NOW_MS);
+    drop(filled(&server));
+    let store = Store::open(&server, clock, Mode::Exclusive).unwrap();
+    let raw = connected(&server);
+    let mirror = dir.path().join("mirror.sqlite");
+    let attachments = Attachments::existing(&dir.path().join(ATTACHMENTS_DIR));
+    let facts = |db: &Connection| compute(db, &attachments, Depth::Recorded).unwrap().facts;
+    let dump = |db: &Connection| -> Vec<String> {
+        let list = |table: String| {
+            let columns = db.columns(&table).unwrap().join(", ");
+            let mut statement = db.prepare(&format!("SELECT {columns} FROM {table}")).unwrap();
+            let width = statement.column_names().len();
+            let shown = |row: &appliance::db::Row<'_>| {
+                (0..width)
+                    .map(|at| row.get::<_, Value>(at))
+                    .collect::<Result<Vec<_>, _>>()
+                    .map(|row| format!("{table}{row:?}"))
+            };
+            statement.query_map([], shown).unwrap().collect::<Result<Vec<_>, _>>().unwrap()
+        };
+        let names = count(&Connection::open(&mirror).unwrap(), db).unwrap();
+        let mut all: Vec<String> = names.into_iter().flat_map(|table| list(table.table)).collect();
+        all.sort();
+        all
+    };
+    let take = |number: usize| {
+        let file = dir.path().join(format!("copy-{number}.sqlite"));
+        raw.begin_read().unwrap();
+        assert!(relocate::by_mirror(&raw, &mirror, &file, &|| true).unwrap());
+        let copy = Connection::open(&file).unwrap();
+        assert_eq!((facts(&copy), dump(&copy)), (facts(&raw), dump(&raw)), "copy {number}");
+        raw.end_read().unwrap();
+        assert_eq!(copy.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
+        blocks(&file)
+    };
+    let first = take(0);
+    write_patient(&store, "Abel".into()).unwrap();
+    let second = take(1);
+    let known = second.iter().filter(|block| first.contains(block)).count();
+    assert!(known * 10 >= second.len() * 8, "{known} of {} blocks are known", second.len());
+    // Rows that change, come, go, and come twice.
+    for (number, sql) in [
+        "INSERT INTO login_failure (subject, at) VALUES ('a', 1), ('a', 1), ('b', 2)",
+        "DELETE FROM login_failure WHERE subject = 'b'; DELETE FROM outbox",
+        "UPDATE meta SET value = value || '!' WHERE key LIKE 'migrated%'; DELETE FROM ix_string WHERE value < 'm'",
+        "INSERT INTO phrase (account, name, text) VALUES ('a', 'b', 'c'), ('a', 'a', 'é'), ('z', '', '')",
+        "UPDATE resource SET deleted = 1 WHERE type = (SELECT id FROM resource_type WHERE name = 'Appointment')",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        raw.execute_batch(sql).unwrap();
+        take(2 + number);
+    }
+    drop(store);
+    // Set back by its owner: the mirror is ahead, where nothing may be removed, and is made anew.
+    raw.execute_batch("DROP TRIGGER audit_keep_d ON audit; DELETE FROM audit WHERE seq > 3").unwrap();
+    take(20);
+    // And so it is where it is damaged.
+    let bytes = std::fs::read(&mirror).unwrap();
+    let middle = bytes.len() / 2;
+    std::fs::write(&mirror, [&bytes[..middle], &vec![0xff; bytes.len() - middle]].concat()).unwrap();
+    raw.begin_read().unwrap();
+    let file = dir.path().join("last.sqlite");
+    assert!(relocate::by_mirror(&raw, &mirror, &file, &|| true).unwrap());
+    assert_eq!(facts(&Connection::open(&file).unwrap()).resources, facts(&raw).resources);
+    raw.end_read().unwrap();
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn an_unknown_parameter_is_refused_not_ignored() {
 #[test]
 fn a_file_that_fails_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(support::place(&dir.path().join("data")), Clock::system(), Mode::New).unwrap();
+    let store = Store::open(support::place(dir.path().join("data")), Clock::system(), Mode::New).unwrap();
     let good = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bundle-1.json")).unwrap();
     let mut bundle: Value = serde_json::from_slice(&good).unwrap();
     let last = bundle["entry"].as_array().unwrap().len() - 1;

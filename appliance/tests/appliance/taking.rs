@@ -27,7 +27,7 @@ impl Practice {
     fn filled() -> Practice {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW_MS);
-        let store = Store::open(support::place(&dir.path().join("data")), clock.clone(), Mode::New).unwrap();
+        let store = Store::open(support::place(dir.path().join("data")), clock.clone(), Mode::New).unwrap();
         let plan = seed::Plan { patients: 8, seed: 5, zone: chrono_tz::UTC, practice_name: "Practice".into() };
         assert!(seed::run(&store, &plan, |_| ()).unwrap().attachments > 0);
         let doctor = Actor::staff("u", "u", Role::Clinician);
