@@ -80,7 +80,7 @@ pub fn by_mirror(
         // Not there yet, of another schema, damaged, or ahead of records that were set back.
         Err(error) => {
             if !matches!(error, StoreError::NoDatabase) {
-                log::warn!(reason:% = error; "staging.mirror-made-anew");
+                log::warn!(reason:% = error; "mirror.made-anew");
             }
             for suffix in ["", "-wal", "-shm"] {
                 remove(&beside(mirror, suffix)).map_err(StoreError::io("staging folder"))?;

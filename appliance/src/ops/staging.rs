@@ -34,7 +34,8 @@ pub struct Copy {
 /// run's log, which SQLite would take for its own.
 const LOG_FILE: &str = "records.sqlite-wal";
 
-/// Where the last copy of a server's records stays, so that the next one writes the difference alone.
+/// Where the last copy of a server's records stays, so that the next one writes the difference alone: in the data folder, which
+/// the backup does not read.
 const MIRROR_DIR: &str = "mirror";
 
 impl Staging {
@@ -48,10 +49,10 @@ impl Staging {
                 fs::remove_dir_all(leftover.path()).map_err(StoreError::io("staging folder"))?;
             }
         }
-        let mirror = folder.join(MIRROR_DIR);
+        let mirror = settings.data_dir.join(MIRROR_DIR);
         if settings.database.is_none() && mirror.exists() {
             // Nothing follows the records into it any more.
-            fs::remove_dir_all(&mirror).map_err(StoreError::io("staging folder"))?;
+            fs::remove_dir_all(&mirror).map_err(StoreError::io("mirror"))?;
         }
         let [cert, key] = &settings.tls_as_written;
         let config_files = vec![
@@ -64,10 +65,12 @@ impl Staging {
 
     /// Copies the database and the configuration; tells how long a write took at most meanwhile.
     pub async fn copy(&self, store: &Store) -> Result<(Copy, Duration), StoreError> {
-        let mirror = self.folder.join(MIRROR_DIR).join(DATABASE_FILE);
-        // The first copy of a server's records makes a second one for those that follow.
-        let copies = if store.place().server().is_some() && !mirror.is_file() { 2 } else { 1 };
-        room::check(&self.folder, database_bytes(store).await?.saturating_mul(copies))?;
+        let bytes = database_bytes(store).await?;
+        let mirror = store.place().data_dir().join(MIRROR_DIR).join(DATABASE_FILE);
+        if store.place().server().is_some() && !mirror.is_file() {
+            room::check(store.place().data_dir(), bytes)?;
+        }
+        room::check(&self.folder, bytes)?;
         let id = clock::new_id().map_err(StoreError::io("randomness"))?;
         let copy = Copy { folder: self.folder.join(&id), id };
         fs::create_dir(&copy.folder).map_err(StoreError::io("staging folder"))?;
@@ -166,7 +169,7 @@ fn copy_database(store: &Store, mirror: &Path, target: &Path, abandoned: &Atomic
     store.internal_blocking(|source: &Connection| {
         let goes_on = || !abandoned.load(Ordering::Relaxed);
         let Some(file) = source.as_sqlite() else {
-            fs::create_dir_all(mirror.parent().unwrap_or(target)).map_err(StoreError::io("staging folder"))?;
+            fs::create_dir_all(mirror.parent().unwrap_or(target)).map_err(StoreError::io("mirror"))?;
             return match crate::relocate::by_mirror(source, mirror, target, &goes_on)? {
                 true => Ok(()),
                 false => Err(StoreError::Closed),
