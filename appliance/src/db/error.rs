@@ -21,6 +21,9 @@ pub enum Error {
     /// PostgreSQL keeps none, so SQLite is not given any either.
     #[error("a text holds a zero character")]
     ZeroCharacter,
+    /// PostgreSQL keeps no text of more than 2.7 KB in an index.
+    #[error("a text is too long to be found again")]
+    TooLong,
     /// The data were not written by this program.
     #[error("a column holds something else than the schema says")]
     Column,

@@ -85,6 +85,16 @@ impl Connection {
         if fsync != "on" {
             log::error!("database.fsync-off");
         }
+        // The server's own log is no place for records either, and only its administrator can say so.
+        for (setting, silent) in
+            [("log_error_verbosity", "terse"), ("log_statement", "none"), ("log_min_duration_statement", "-1")]
+        {
+            let sql = "SELECT current_setting(?1)";
+            let found: String = self.query_row(sql, [setting], |row| row.get(0))?;
+            if found != silent {
+                log::warn!(setting; "database.log-tells-values");
+            }
+        }
         Ok(())
     }
 }

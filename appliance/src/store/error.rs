@@ -129,6 +129,7 @@ impl From<db::Error> for StoreError {
             db::Error::Unreachable => StoreError::Unreachable,
             db::Error::Server(what) => StoreError::Server(what),
             db::Error::Held => StoreError::Held,
+            db::Error::TooLong => StoreError::invalid("a reference or a name is longer than this database keeps", ""),
             db::Error::ZeroCharacter => StoreError::invalid("a text holds a zero character, which cannot be kept", ""),
             db::Error::Constraint(code) | db::Error::Refused(code) => StoreError::Database(code),
         }

@@ -108,7 +108,9 @@ impl PageError {
             Self::Account(AccountError::Database(error)) if passes(&StoreError::from(*error)) => {
                 unavailable(&StoreError::from(*error))
             }
-            Self::Account(AccountError::Database(error @ crate::db::Error::ZeroCharacter)) => {
+            Self::Account(AccountError::Database(
+                error @ (crate::db::Error::ZeroCharacter | crate::db::Error::TooLong),
+            )) => {
                 (StatusCode::BAD_REQUEST, "This was not accepted", format!("{}.", StoreError::from(*error)))
             }
             Self::Query => (

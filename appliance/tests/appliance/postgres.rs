@@ -315,6 +315,19 @@ fn a_table_is_not_emptied_past_its_rule() {
     drop(store);
 }
 
+/// Random letters, which the server cannot pack: more of them than one entry of an index holds.
+#[test]
+fn a_reference_that_is_too_long_is_an_error_of_the_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(at(Cluster::shared(), dir.path()), Clock::manual(NOW_MS), Mode::New).unwrap();
+    let long: String = (0..200u32).map(|number| blake3::hash(&number.to_le_bytes()).to_hex().to_string()).collect();
+    let key = long.clone();
+    let refused = store.write_blocking(&clinician(), move |tx: &mut Tx<'_>| tx.remember(&key, "")).unwrap_err();
+    assert!(matches!(refused, StoreError::Invalid { .. }), "{refused:?}");
+    assert!(!refused.to_string().contains(&long[..16]));
+    write_patient(&store, "Abel".into()).unwrap();
+}
+
 /// Neither database keeps a zero character in a text, and both say so alike.
 #[test]
 fn a_zero_character_is_an_error_of_the_input_in_both() {

@@ -465,6 +465,7 @@ fn error_of(body: &ErrorResponseBody) -> Error {
         b"57P01" | b"57P02" | b"57P03" | b"57P05" => Error::Unreachable,
         b"XX001" | b"XX002" => Error::Damaged,
         b"22021" => Error::ZeroCharacter,
+        b"54000" => Error::TooLong,
         [b'0', b'8', ..] => Error::Unreachable,
         [b'2', b'3', ..] => Error::Constraint(Code::Postgres(code)),
         _ => Error::Refused(Code::Postgres(code)),
