@@ -11,9 +11,9 @@ mod rot;
 pub mod seal;
 
 use crate::clock;
+use crate::db::{Connection, OptionalExtension, Row};
 use crate::store::StoreError;
 use crate::store::schema_version;
-use rusqlite::{Connection, OptionalExtension, Row};
 use seal::FileKey;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -301,7 +301,7 @@ fn columns(schema: u32) -> &'static str {
     }
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<AttachmentRow> {
+fn from_row(row: &Row<'_>) -> crate::db::Result<AttachmentRow> {
     let (file, key): (Option<[u8; 32]>, Option<[u8; 32]>) = (row.get(6)?, row.get(7)?);
     Ok(AttachmentRow {
         id: row.get(0)?,

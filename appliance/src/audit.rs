@@ -4,9 +4,9 @@
 //! insertion goes unnoticed by a walk from the first entry. `hash[0]` is a constant.
 
 use crate::access::Actor;
+use crate::db::{Connection, OptionalExtension, Row};
 use crate::store::StoreError;
 use appliance_api::AuditHead;
-use rusqlite::{Connection, OptionalExtension, Row};
 
 /// What happened. The words are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,10 @@ const COLUMNS: &str = "seq, at_ms, actor, actor_name, capacity, action, kind, ob
 
 /// Appends `event` to the chain. Any failure is [`StoreError::Audit`]: the caller's transaction must not commit.
 pub(crate) fn append(connection: &Connection, actor: &Actor, event: &Event, now_ms: i64) -> Result<(), StoreError> {
-    let full = |error: StoreError| if matches!(error, StoreError::Full) { error } else { StoreError::Audit };
+    let full = |error: StoreError| match error {
+        StoreError::Full | StoreError::Unreachable | StoreError::Invalid { .. } => error,
+        _ => StoreError::Audit,
+    };
     let head = head(connection).map_err(full)?;
     let mut entry = Entry {
         seq: head.seq + 1,
@@ -170,10 +173,10 @@ pub(crate) fn append(connection: &Connection, actor: &Actor, event: &Event, now_
     insert(connection, &entry).map_err(|error| full(error.into()))
 }
 
-fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+fn insert(connection: &Connection, entry: &Entry) -> crate::db::Result<()> {
     let sql = "INSERT INTO audit (seq, at_ms, actor, actor_name, capacity, action, kind, object, patient, outcome, \
                matches, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-    let parameters = rusqlite::params![
+    let parameters = crate::db::params![
         entry.seq.cast_signed(),
         entry.at_ms,
         entry.actor,
@@ -233,7 +236,7 @@ fn follow(connection: &Connection) -> Result<Result<Head, u64>, StoreError> {
     let mut rows = statement.query([])?;
     let mut head = Head { seq: 0, hash: first() };
     while let Some(row) = rows.next()? {
-        let entry = entry(row)?;
+        let entry = entry(&row)?;
         if entry.seq != head.seq + 1 || entry.hash != entry.chained(&head.hash) {
             return Ok(Err(head.seq + 1));
         }
@@ -274,7 +277,7 @@ pub fn search(connection: &Connection, filter: &Filter, count: u32) -> Result<Ve
          AND at_ms >= ?7 AND at_ms < ?8 ORDER BY seq DESC LIMIT ?9"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let parameters = rusqlite::params![
+    let parameters = crate::db::params![
         before,
         filter.actor,
         filter.patient,
@@ -293,7 +296,7 @@ fn first() -> [u8; 32] {
     *blake3::hash(b"holdfast appliance audit v1").as_bytes()
 }
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+fn entry(row: &Row<'_>) -> crate::db::Result<Entry> {
     Ok(Entry {
         seq: row.get::<_, i64>(0)?.cast_unsigned(),
         at_ms: row.get(1)?,

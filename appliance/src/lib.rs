@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! browser, FHIR client -> web (pages, sessions) -> access (one authorization function)
-//!                                               -> fhir (R4 wire)    -> store (SQLite, audit, search, history)
+//!                                               -> fhir (R4 wire)    -> store (database, audit, search, history)
 //! backup               -> ops (quiesce, facts)                       -> attachments (content-addressed files)
 //! ```
 //!
@@ -10,12 +10,20 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(test)]
+extern crate self as appliance;
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../tests/support/postgres.rs"]
+mod support;
+
 pub mod access;
 pub mod attachments;
 pub mod audit;
 pub mod clock;
 pub mod consents;
 mod dates;
+pub mod db;
 pub mod downtime;
 pub mod export;
 pub mod fhir;
@@ -26,6 +34,7 @@ pub mod messages;
 pub mod ops;
 mod pdf;
 pub mod probe;
+pub mod relocate;
 pub mod scheduling;
 pub mod seed;
 pub mod serve;

@@ -8,12 +8,13 @@ use appliance::access::cli::UserCommand;
 use appliance::access::portal_cli::{self, PortalCommand};
 use appliance::access::{Actor, Program};
 use appliance::clock::Clock;
+use appliance::db::Place;
 use appliance::export;
 use appliance::import::{self, ImportCommand};
 use appliance::settings::Settings;
 use appliance::store::{Mode, Store};
-use appliance::{probe, seed, serve, store, upgrade};
-use clap::{Parser, Subcommand};
+use appliance::{probe, relocate, seed, serve, store, upgrade};
+use clap::{Parser, Subcommand, ValueEnum};
 use service::{say, tell};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -67,6 +68,11 @@ enum Command {
         #[arg(long, value_name = "UID")]
         allow_uid: Vec<u32>,
     },
+    /// The database of the records
+    Database {
+        #[command(subcommand)]
+        command: DatabaseCommand,
+    },
     /// What the last upgrade to a newer schema left, while the service is stopped
     Upgrade {
         #[command(subcommand)]
@@ -87,6 +93,23 @@ enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
+}
+
+#[derive(Subcommand)]
+enum DatabaseCommand {
+    /// Copy all records from one kind of database to the other, while the service is stopped
+    Copy {
+        #[arg(value_enum)]
+        direction: CopyDirection,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CopyDirection {
+    /// From records.sqlite into the empty PostgreSQL database that `database` names
+    ToServer,
+    /// From the PostgreSQL database into records.sqlite, which is not there yet
+    ToFile,
 }
 
 #[derive(Subcommand)]
@@ -117,11 +140,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     service::log::init("appliance");
     match cli.command {
-        Command::Init => init(&Settings::load(&cli.config)?.data_dir),
+        Command::Init => init(&Settings::load(&cli.config)?),
+        Command::Database { command } => database(&Settings::load(&cli.config)?.place(), &command),
         Command::Serve => serve::run(Settings::load(&cli.config)?).map(|()| ExitCode::SUCCESS),
         Command::Import { command } => {
             let settings = Settings::load(&cli.config)?;
-            let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive)?;
+            let store = Store::open(settings.place(), Clock::system(), Mode::Exclusive)?;
             let whole = import::run(&store, command, settings.time_zone)?;
             Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
@@ -131,33 +155,57 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             serve::run_probe(&dir, &socket, allow_uid).map(|()| ExitCode::SUCCESS)
         }
         Command::App { command } => {
-            let store = Store::open(&Settings::load(&cli.config)?.data_dir, Clock::system(), Mode::Beside)?;
+            let store = Store::open(Settings::load(&cli.config)?.place(), Clock::system(), Mode::Beside)?;
             app_cli::run(&store, command, &mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Portal { command } => {
             let settings = Settings::load(&cli.config)?;
-            let store = Store::open(&settings.data_dir, Clock::system(), Mode::Beside)?;
+            let store = Store::open(settings.place(), Clock::system(), Mode::Beside)?;
             portal_cli::run(&store, command, &settings.practice_name, &mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Upgrade { command } => upgrade_command(&Settings::load(&cli.config)?.data_dir, &command),
+        Command::Upgrade { command } => upgrade_command(&Settings::load(&cli.config)?.place(), &command),
         Command::User { command } => user(&cli.config, command),
     }
 }
 
-fn init(data_dir: &Path) -> anyhow::Result<ExitCode> {
-    if store::is_begun(data_dir)? {
-        say!("a practice's records are in {} already: nothing was changed", data_dir.display());
+fn init(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let (place, data_dir) = (settings.place(), settings.data_dir.display());
+    if store::is_begun(&place)? {
+        say!("a practice's records are in {data_dir} already: nothing was changed");
         return Ok(ExitCode::SUCCESS);
     }
-    Store::open(data_dir, Clock::system(), Mode::New)?;
-    say!("the empty database of a new practice is in {}", data_dir.display());
+    Store::open(&place, Clock::system(), Mode::New)?;
+    match place.server() {
+        None => say!("the empty database of a new practice is in {data_dir}"),
+        Some(_) => {
+            say!("the empty database of a new practice is on the PostgreSQL server; its attachments go to {data_dir}")
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn database(place: &Place, command: &DatabaseCommand) -> anyhow::Result<ExitCode> {
+    let DatabaseCommand::Copy { direction } = command;
+    let done = match direction {
+        CopyDirection::ToServer => relocate::to_server(place)?,
+        CopyDirection::ToFile => relocate::to_file(place)?,
+    };
+    say!("{} rows of {} tables are copied, and compared with where they came from", done.rows, done.tables);
+    say!("the audit's chain is whole: {} entries", done.audit_entries);
+    match direction {
+        CopyDirection::ToServer => {
+            let moved = place.data_dir().join(relocate::MOVED_FILE);
+            say!("the service works with the PostgreSQL database from now on; the old file is {}", moved.display());
+        }
+        CopyDirection::ToFile => say!("take `database` out of appliance.toml before you start the service"),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 fn export_all(settings: &Settings, dir: &Path) -> anyhow::Result<ExitCode> {
-    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Beside)?;
+    let store = Store::open(settings.place(), Clock::system(), Mode::Beside)?;
     let progress = indicatif::ProgressBar::no_length();
     let mut folder =
         export::Folder::create(dir).context("the folder of the export: choose one that does not exist yet")?;
@@ -174,10 +222,11 @@ fn export_all(settings: &Settings, dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn upgrade_command(data_dir: &Path, command: &UpgradeCommand) -> anyhow::Result<ExitCode> {
+fn upgrade_command(place: &Place, command: &UpgradeCommand) -> anyhow::Result<ExitCode> {
+    let data_dir = place.data_dir();
     match command {
         UpgradeCommand::Undo => {
-            let schema = upgrade::undo(data_dir)?;
+            let schema = upgrade::undo(place)?;
             say!(
                 "the records are as they were before the upgrade (schema {schema}): install the release that wrote them before \
                  you start the service"
@@ -193,7 +242,7 @@ fn upgrade_command(data_dir: &Path, command: &UpgradeCommand) -> anyhow::Result<
 
 fn seed_practice(config: &Path, patients: u32, number: u64) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(config)?;
-    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Exclusive)?;
+    let store = Store::open(settings.place(), Clock::system(), Mode::Exclusive)?;
     let progress = indicatif::ProgressBar::new(u64::from(patients));
     let plan = seed::Plan { patients, seed: number, zone: settings.time_zone, practice_name: settings.practice_name };
     let seeded = seed::run(&store, &plan, |done| progress.set_position(done)).context("the practice was not filled")?;
@@ -204,7 +253,7 @@ fn seed_practice(config: &Path, patients: u32, number: u64) -> anyhow::Result<Ex
 
 fn user(config: &Path, command: UserCommand) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(config)?;
-    let store = Store::open(&settings.data_dir, Clock::system(), Mode::Beside)?;
+    let store = Store::open(settings.place(), Clock::system(), Mode::Beside)?;
     let host = settings.public_names.first().cloned().unwrap_or_else(|| settings.listen.ip().to_string());
     let base_url = format!("https://{host}:{}", settings.listen.port());
     appliance::access::cli::run(&store, command, &base_url, &settings.practice_name, &mut std::io::stdout())?;

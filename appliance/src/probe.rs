@@ -1,12 +1,12 @@
 //! `appliance probe DIR`: restored data, opened read-only and asked what it is.
 
 use crate::attachments::Attachments;
+use crate::db::{Connection, sqlite};
 use crate::ops::wire::{self, Answering};
 use crate::ops::{facts, golden, refusal};
 use crate::store::{ATTACHMENTS_DIR, DATABASE_FILE, SCHEMA_VERSION, StoreError, schema_version, upgrade};
 use appliance_api::{Facts, Refusal, Request, Response};
 use nix::sched::{CloneFlags, unshare};
-use rusqlite::Connection;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,10 +52,9 @@ impl Restored {
     fn comes_over(&self, facts: &Facts) -> Result<(), StoreError> {
         let copy =
             Apart::copy(&self.dir.join(DATABASE_FILE)).map_err(StoreError::io("copy of the restored database"))?;
-        let mut db = Connection::open(copy.database())?;
         // Nothing of it is kept.
-        db.pragma_update(None, "synchronous", "off")?;
-        upgrade(&mut db, facts.newest_record_unix_ms)?;
+        let db = sqlite::open_throwaway(&copy.database())?;
+        upgrade(&db, facts.newest_record_unix_ms)?;
         let after = facts::compute(&db, &self.attachments(), facts::Depth::Recorded)?.facts;
         let kept = |facts: &Facts| {
             let (files, audit) = ((facts.attachments, facts.attachment_bytes), facts.audit_head.clone());

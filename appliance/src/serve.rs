@@ -53,7 +53,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     service::spawn_watchdog();
     let clock = Clock::system();
     let upgraded = upgrade::before_serving(&settings, &clock).await?;
-    let store = Store::open(&settings.data_dir, clock, Mode::Exclusive)?;
+    let store = Store::open(settings.place(), clock, Mode::Exclusive)?;
     start(&store, &settings, upgraded).await?;
     let tls = service::tls::server_config(&settings.tls_cert, &settings.tls_key, None)
         .context("tls_cert and tls_key in appliance.toml: give the PEM files of a certificate and its key")?;

@@ -1,5 +1,7 @@
 //! `appliance.toml`: every key, its default, and errors that name file, key and remedy.
 
+use crate::db::Place;
+use crate::db::postgres::Server;
 use crate::downtime;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -11,6 +13,8 @@ pub struct Settings {
     /// The file they came from.
     pub file: PathBuf,
     pub data_dir: PathBuf,
+    /// The PostgreSQL database of the records; `None` for a file in the data folder.
+    pub database: Option<Server>,
     pub listen: SocketAddr,
     /// Names and addresses under which browsers reach the service.
     pub public_names: Vec<String>,
@@ -127,6 +131,8 @@ pub enum SettingsError {
 #[serde(deny_unknown_fields)]
 struct Written {
     data_dir: PathBuf,
+    database: Option<String>,
+    database_password: Option<PathBuf>,
     #[serde(default = "default_listen")]
     listen: String,
     #[serde(default)]
@@ -181,6 +187,11 @@ impl Settings {
         Settings::parse(file, &text)
     }
 
+    /// Where the records are.
+    pub fn place(&self) -> Place {
+        Place::new(&self.data_dir, self.database.clone())
+    }
+
     /// Understands the text of `file`; relative paths are resolved against its folder.
     pub fn parse(file: &Path, text: &str) -> Result<Settings, SettingsError> {
         let written: Written = toml::from_str(text).map_err(|error| {
@@ -214,6 +225,22 @@ impl Settings {
             return Err(wrong("reminder_hours", "is out of range", "choose 1 to 336 hours, or 0 for no reminders"));
         }
         let data_dir = folder.join(&written.data_dir);
+        let database = match (&written.database, &written.database_password) {
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err(wrong(
+                    "database_password",
+                    "stands without `database`",
+                    "name the database, or leave it out",
+                ));
+            }
+            (Some(text), file) => {
+                let remedy = "write it like \"postgresql://holdfast@/records?host=/run/postgresql\" or \
+                              \"postgresql://holdfast@127.0.0.1/records\", with the password's file as database_password";
+                let server = Server::parse(text).map_err(|problem| wrong("database", problem, remedy))?;
+                Some(server.with_password(file.as_ref().map(|file| folder.join(file))))
+            }
+        };
         if written.downtime.as_ref().is_some_and(|downtime| !(5..=240).contains(&downtime.every_minutes)) {
             return Err(wrong("downtime", "has every_minutes out of range", "choose 5 to 240 minutes"));
         }
@@ -244,6 +271,7 @@ impl Settings {
                 file: data_dir.join("downtime/pack.html"),
             }),
             data_dir,
+            database,
             listen,
             public_names: written.public_names,
             tls_cert: folder.join(&written.tls_cert),

@@ -11,11 +11,11 @@
 
 use crate::attachments::{Attachments, older as plain};
 use crate::clock::Clock;
+use crate::db::{Connection, Place, sqlite};
 use crate::ops::{Operations, room, wire};
 use crate::settings::Settings;
 use crate::store::{self, ATTACHMENTS_DIR, DATABASE_FILE, DataLock, SCHEMA_VERSION, Store, StoreError, schema_version};
 use backupd_api::{Client, ClientError, Endpoint, Event, FailureKind, Request, SnapshotState};
-use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +46,12 @@ pub enum UpgradeError {
         "no older database is kept in this data folder: an upgrade that is not of this place, or was kept, is undone with `backupd restore`"
     )]
     NothingKept,
+    #[error(
+        "the records are in a PostgreSQL database, where nothing is put back in place: before-upgrade/records.sqlite in the data \
+         folder is a copy of what they were. Name an empty database in appliance.toml, move that file to records.sqlite in the data \
+         folder, and copy it there with the older release's `appliance database copy to-server`"
+    )]
+    AtServer,
 }
 
 /// Why there is no snapshot.
@@ -75,7 +81,7 @@ pub struct Upgraded {
 
 /// Upgrades the records of `settings` where an older release wrote them. Called by the service before it opens them.
 pub async fn before_serving(settings: &Settings, clock: &Clock) -> Result<Option<Upgraded>, UpgradeError> {
-    let Some(from) = older(&settings.data_dir)? else {
+    let Some(from) = older(&settings.place())? else {
         return seal_what_is_left(settings).await.map(|()| None);
     };
     log::info!(from = from, to = SCHEMA_VERSION; "upgrade.begun");
@@ -88,8 +94,8 @@ pub async fn before_serving(settings: &Settings, clock: &Clock) -> Result<Option
         Err(Ended::Snapshot(why)) => return Err(UpgradeError::NoSnapshot { found: from, why }),
         Err(Ended::Other(error)) => return Err(error),
     };
-    let (data_dir, clock) = (settings.data_dir.clone(), clock.clone());
-    let work = tokio::task::spawn_blocking(move || in_place(&data_dir, &clock));
+    let (place, clock) = (settings.place(), clock.clone());
+    let work = tokio::task::spawn_blocking(move || in_place(place, &clock));
     work.await.unwrap_or(Err(StoreError::Closed))?;
     log::info!(from = from, to = SCHEMA_VERSION, snapshot = snapshot; "upgrade.done");
     Ok(Some(Upgraded { from, snapshot }))
@@ -97,21 +103,18 @@ pub async fn before_serving(settings: &Settings, clock: &Clock) -> Result<Option
 
 /// Goes on with an upgrade that was interrupted while it sealed attachments.
 async fn seal_what_is_left(settings: &Settings) -> Result<(), UpgradeError> {
-    let database = settings.data_dir.join(DATABASE_FILE);
-    if !fs::metadata(&database).is_ok_and(|found| found.len() > 0) {
+    let place = settings.place();
+    if place.server().is_none() && !place.has_file() {
         return Ok(());
     }
-    let data_dir = settings.data_dir.clone();
     let left = |db: &Connection| Ok::<_, StoreError>(schema_version(db)? == SCHEMA_VERSION && plain::are_left(db)?);
-    if left(&Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(StoreError::from)?)? {
+    if left(&place.open_existing().map_err(StoreError::from)?)? {
         // It may take longer than the service manager waits.
         service::status("sealing the attachments of an older release");
         service::ready();
         let work = tokio::task::spawn_blocking(move || {
-            let _lock = DataLock::acquire(&data_dir)?;
-            let connection = Connection::open(data_dir.join(DATABASE_FILE))?;
-            store::configure_writer(&connection)?;
-            seal_attachments(&data_dir, &connection)
+            let _lock = DataLock::acquire(place.data_dir())?;
+            seal_attachments(place.data_dir(), &place.open_to_write(true)?)
         });
         work.await.unwrap_or(Err(StoreError::Closed))?;
     }
@@ -125,13 +128,12 @@ fn seal_attachments(data_dir: &Path, connection: &Connection) -> Result<(), Stor
     Ok(())
 }
 
-/// The schema of the records in `data_dir`, where it is older than this release's.
-fn older(data_dir: &Path) -> Result<Option<u32>, StoreError> {
-    let database = data_dir.join(DATABASE_FILE);
-    if !fs::metadata(&database).is_ok_and(|found| found.len() > 0) {
+/// The schema of the records in `place`, where it is older than this release's.
+fn older(place: &Place) -> Result<Option<u32>, StoreError> {
+    if place.server().is_none() && !place.has_file() {
         return Ok(None);
     }
-    let found = schema_version(&Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE)?)?;
+    let found = schema_version(&place.open_existing()?)?;
     Ok((1..SCHEMA_VERSION).contains(&found).then_some(found))
 }
 
@@ -149,7 +151,7 @@ impl From<StoreError> for Ended {
 /// Asks `backupd serve` for a snapshot, which comes back for the records through the operations socket.
 async fn snapshot(settings: &Settings, clock: &Clock) -> Result<(), Ended> {
     let socket = settings.backup.serve_socket.as_deref().ok_or(Ended::Snapshot(NoSnapshot::NotSet))?;
-    let store = Store::open_older(&settings.data_dir, clock.clone())?;
+    let store = Store::open_older(&settings.place(), clock.clone())?;
     let listener =
         wire::bind(&settings.ops_socket).map_err(|error| Ended::Other(UpgradeError::Socket(error.kind())))?;
     let operations = Arc::new(Operations::new(store.clone(), settings)?);
@@ -210,14 +212,18 @@ async fn taken(endpoint: &Endpoint) -> Result<(), NoSnapshot> {
 ///
 /// # Errors
 /// Before the commit, whatever it is, the records are as they were; after it, the next start goes on.
-pub fn in_place(data_dir: &Path, clock: &Clock) -> Result<(), StoreError> {
+pub fn in_place(place: impl Into<Place>, clock: &Clock) -> Result<(), StoreError> {
+    let place = place.into();
+    let data_dir = place.data_dir();
     let _lock = DataLock::acquire(data_dir)?;
-    let database = data_dir.join(DATABASE_FILE);
-    let mut connection = Connection::open(&database)?;
-    store::configure_writer(&connection)?;
-    check_pages(&connection)?;
-    keep(data_dir, &connection)?;
-    store::upgrade(&mut connection, clock.unix_ms())?;
+    let connection = place.open_to_write(true)?;
+    if place.server().is_none() {
+        check_pages(&connection)?;
+        keep(data_dir, &connection)?;
+    } else {
+        keep_copy(data_dir, &connection)?;
+    }
+    store::upgrade(&connection, clock.unix_ms())?;
     seal_attachments(data_dir, &connection)
 }
 
@@ -246,6 +252,24 @@ fn keep(data_dir: &Path, connection: &Connection) -> Result<(), StoreError> {
     copy().map_err(StoreError::io("older database"))
 }
 
+/// Keeps what a server holds as a file, which every release reads that knows its schema.
+fn keep_copy(data_dir: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let kept = data_dir.join(KEPT_DIR);
+    fs::create_dir_all(&kept).map_err(StoreError::io("older database"))?;
+    let begun = kept.join("copying");
+    remove(&begun).map_err(StoreError::io("older database"))?;
+    connection.begin_read()?;
+    crate::relocate::into_file(connection, &begun, &|| true)?;
+    connection.end_read()?;
+    let put_in_place = || -> std::io::Result<()> {
+        File::open(&begun)?.sync_all()?;
+        fs::rename(&begun, kept.join(DATABASE_FILE))?;
+        File::open(&kept)?.sync_all()?;
+        File::open(data_dir)?.sync_all()
+    };
+    put_in_place().map_err(StoreError::io("older database"))
+}
+
 /// Moves what stands in the log into the database file.
 fn into_one_file(connection: &Connection) -> Result<(), StoreError> {
     let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
@@ -257,14 +281,19 @@ fn into_one_file(connection: &Connection) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// [`UpgradeError::NothingKept`]; a repetition after an interruption goes on.
-pub fn undo(data_dir: &Path) -> Result<u32, UpgradeError> {
+pub fn undo(place: impl Into<Place>) -> Result<u32, UpgradeError> {
+    let place = place.into();
+    if place.server().is_some() {
+        return Err(UpgradeError::AtServer);
+    }
+    let data_dir = place.data_dir();
     let _lock = DataLock::acquire(data_dir)?;
     let (database, folder) = (data_dir.join(DATABASE_FILE), data_dir.join(KEPT_DIR));
     let kept = folder.join(DATABASE_FILE);
     if !kept.is_file() {
         return Err(UpgradeError::NothingKept);
     }
-    let older = Connection::open_with_flags(&kept, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(StoreError::from)?;
+    let older = sqlite::open_existing(&kept).map_err(StoreError::from)?;
     check_pages(&older)?;
     let schema = schema_version(&older)?;
     if database.is_file() {

@@ -4,7 +4,7 @@
 //! Slow password hashing never runs in here: a transaction must not wait 100 ms for argon2.
 
 use super::Role;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::db::{Connection, OptionalExtension, Row, params};
 
 /// How long an invitation is good.
 pub const INVITE_S: i64 = 72 * 3600;
@@ -16,7 +16,7 @@ pub const PASSWORD_CHARS_MAX: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
     #[error("the account database refused: {0}")]
-    Database(#[from] rusqlite::Error),
+    Database(#[from] crate::db::Error),
     #[error("a user of this name exists already; choose another name")]
     NameTaken,
     #[error("no user has this name; `appliance user list` shows all")]
@@ -83,11 +83,9 @@ pub struct NewAccount<'a> {
 
 const COLUMNS: &str = "id, name, display, role, practitioner, created, disabled";
 
-fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+fn account(row: &Row<'_>) -> crate::db::Result<Account> {
     let role: String = row.get(3)?;
-    let role = role.parse().map_err(|e| {
-        rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::<super::UnknownRole>::new(e))
-    })?;
+    let role = role.parse().map_err(|_| crate::db::Error::Column)?;
     Ok(Account {
         id: row.get(0)?,
         name: row.get(1)?,
@@ -147,7 +145,7 @@ pub fn insert(db: &Connection, new: &NewAccount<'_>, now: i64) -> Result<(), Acc
 pub fn list(db: &Connection) -> Result<Vec<Account>, AccountError> {
     let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM account ORDER BY name"))?;
     let rows = statement.query_map([], account)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(rows.collect::<crate::db::Result<_>>()?)
 }
 
 /// The account and its secrets by login name; disabled accounts are found too, the caller refuses them.

@@ -1,7 +1,7 @@
 //! Break-glass: a role that may not read the clinical record opens it for an hour, with a reason that an administrator reads.
 
 use super::accounts::AccountError;
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::db::{Connection, OptionalExtension, params};
 
 /// How long it lasts, seconds.
 pub const LASTS_S: i64 = 3600;
@@ -50,7 +50,7 @@ pub fn list(db: &Connection) -> Result<Vec<Broken>, AccountError> {
     let sql = "SELECT b.id, b.account, a.display, b.reason, b.began, b.ends, b.reviewed, coalesce(b.verdict, '') \
                FROM break_glass b JOIN account a ON a.id = b.account ORDER BY b.reviewed IS NOT NULL, b.began DESC LIMIT 200";
     let mut statement = db.prepare_cached(sql)?;
-    let row = |row: &rusqlite::Row<'_>| {
+    let row = |row: &crate::db::Row<'_>| {
         Ok(Broken {
             id: row.get(0)?,
             account: row.get(1)?,

@@ -2,7 +2,7 @@
 //! the cookies of known browsers. The key lies with the records, so that a restored practice knows its browsers.
 
 use super::accounts::AccountError;
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::db::{Connection, OptionalExtension, params};
 pub use service::lockout::{Attempt, Counted, DEVICE_COOKIE_S};
 use service::lockout::{Devices, Tally, subjects_of};
 use std::net::IpAddr;

@@ -25,7 +25,7 @@ pub use policy::{Action, Denied, Object, authorize};
 pub use proxy::Reach;
 
 /// The tables of accounts and sessions. The store's first migration applies them to its own database; the functions of
-/// this module then work inside the store's read and write transactions (`&rusqlite::Connection`).
+/// this module then work inside the store's read and write transactions (`&crate::db::Connection`).
 pub const SCHEMA: &str = include_str!("schema.sql");
 /// Recovery codes and emergency access; applied by a later migration.
 pub const SCHEMA_2: &str = include_str!("schema-2.sql");

@@ -12,7 +12,7 @@ use super::accounts::AccountError;
 use super::proxy::{self, Proxy};
 use super::sessions::{ABSOLUTE_S, SKEW_S, Session};
 use super::{Actor, lockout};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::db::{Connection, OptionalExtension, Row, params};
 
 /// The cookie of a patient's session.
 pub const COOKIE: &str = "__Host-holdfast-portal";
@@ -48,7 +48,7 @@ pub struct Credentials {
 
 const COLUMNS: &str = "a.id, a.patient, a.mail, a.totp_secret IS NOT NULL, a.created, a.disabled";
 
-fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+fn account(row: &Row<'_>) -> crate::db::Result<Account> {
     Ok(Account {
         id: row.get(0)?,
         patient: row.get(1)?,
@@ -241,7 +241,7 @@ pub fn invite(
     now: i64,
 ) -> Result<(), AccountError> {
     let mail = mail_address(whom.mail).ok_or(AccountError::BadMail)?;
-    let sql = "DELETE FROM portal_invite WHERE expires < ?1 OR patient = ?2 AND proxy IS ?3";
+    let sql = "DELETE FROM portal_invite WHERE expires < ?1 OR patient = ?2 AND proxy IS NOT DISTINCT FROM ?3";
     db.execute(sql, params![now, whom.patient, whom.proxy])?;
     let sql = "INSERT INTO portal_invite (token_hash, patient, proxy, mail, totp_secret, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let hash = service::auth::token_hash(token);
@@ -257,7 +257,7 @@ pub fn invited_until(
     now: i64,
 ) -> Result<Option<i64>, AccountError> {
     let sql = "SELECT expires FROM portal_invite \
-               WHERE patient = ?1 AND proxy IS ?4 AND used IS NULL AND expires >= ?2 AND wrong < ?3";
+               WHERE patient = ?1 AND proxy IS NOT DISTINCT FROM ?4 AND used IS NULL AND expires >= ?2 AND wrong < ?3";
     Ok(db.prepare_cached(sql)?.query_row(params![patient, now, WRONG_MAX, proxy], |row| row.get(0)).optional()?)
 }
 
@@ -365,7 +365,7 @@ pub fn finish_step(db: &Connection, account: &str, token: &str, totp_step: Optio
 /// Opens a session under a new token. It acts for the account's own patient; where that is nobody, for the only one there is;
 /// where there are several, for nobody until one is chosen.
 pub fn open(db: &Connection, account: &str, token: &str, csrf: &str, now: i64) -> Result<(), AccountError> {
-    let sql = "DELETE FROM portal_session WHERE created <= ?1 OR seen < ?2 OR max(created, seen) > ?3";
+    let sql = "DELETE FROM portal_session WHERE created <= ?1 OR seen < ?2 OR created > ?3 OR seen > ?3";
     db.execute(sql, [now - ABSOLUTE_S, now - IDLE_S, now + SKEW_S])?;
     let sql = "INSERT INTO portal_session (token_hash, account, csrf, created, seen) VALUES (?1, ?2, ?3, ?4, ?4)";
     let hash = service::auth::token_hash(token);
@@ -395,10 +395,10 @@ pub fn find(db: &Connection, token: &str, now: i64) -> Result<Option<Session>, A
     let token_hash = service::auth::token_hash(token);
     let sql = "SELECT s.csrf, s.created, s.seen, s.acting, a.id, a.patient, a.mail FROM portal_session s \
                JOIN portal_account a ON a.id = s.account \
-               WHERE s.token_hash = ?1 AND s.created > ?2 AND s.seen >= ?3 AND max(s.created, s.seen) <= ?4 \
+               WHERE s.token_hash = ?1 AND s.created > ?2 AND s.seen >= ?3 AND s.created <= ?4 AND s.seen <= ?4 \
                AND a.disabled IS NULL";
     type Found = (String, (i64, i64), Option<String>, String, Option<String>, String);
-    let row = |row: &Row<'_>| -> rusqlite::Result<Found> {
+    let row = |row: &Row<'_>| -> crate::db::Result<Found> {
         Ok((row.get(0)?, (row.get(1)?, row.get(2)?), row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
     };
     let limits = params![token_hash.as_slice(), now - ABSOLUTE_S, now - IDLE_S, now + SKEW_S];
@@ -417,7 +417,7 @@ pub fn find(db: &Connection, token: &str, now: i64) -> Result<Option<Session>, A
 
 /// Notes that the patient was here.
 pub fn touch(db: &Connection, session: &Session, now: i64) -> Result<(), AccountError> {
-    let sql = "UPDATE portal_session SET seen = max(seen, ?2) WHERE token_hash = ?1";
+    let sql = "UPDATE portal_session SET seen = CASE WHEN seen < ?2 THEN ?2 ELSE seen END WHERE token_hash = ?1";
     db.prepare_cached(sql)?.execute(params![session.token_hash.as_slice(), now])?;
     Ok(())
 }

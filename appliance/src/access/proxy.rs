@@ -10,7 +10,7 @@
 
 use super::accounts::AccountError;
 use super::portal;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::db::{Connection, OptionalExtension, Row, params};
 
 /// How far somebody reaches who acts for a patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +82,7 @@ pub(super) const COLUMNS: &str = "p.id, p.patient, p.related, p.account, p.name,
                                   p.ends, p.withdrawn";
 
 /// A row of [`COLUMNS`], which begin at column `at`.
-pub(super) fn row(row: &Row<'_>, at: usize) -> rusqlite::Result<Proxy> {
+pub(super) fn row(row: &Row<'_>, at: usize) -> crate::db::Result<Proxy> {
     let scope: String = row.get(at + 8)?;
     Ok(Proxy {
         id: row.get(at)?,
@@ -127,7 +127,7 @@ pub fn of_account(db: &Connection, account: &str, now: i64) -> Result<Vec<Proxy>
     list(db, &sql, params![account, now])
 }
 
-fn list(db: &Connection, sql: &str, asked: &[&dyn rusqlite::ToSql]) -> Result<Vec<Proxy>, AccountError> {
+fn list(db: &Connection, sql: &str, asked: &[&dyn crate::db::ToSql]) -> Result<Vec<Proxy>, AccountError> {
     let mut statement = db.prepare_cached(sql)?;
     Ok(statement.query_map(asked, |found| row(found, 0))?.collect::<Result<_, _>>()?)
 }
@@ -179,9 +179,9 @@ pub fn owner_of(db: &Connection, mail: &str, birth: &str) -> Result<Owner, Accou
 
 /// Whether an account that acts for others is that of somebody of this birth date.
 pub(super) fn is_of(db: &Connection, account: &str, birth: &str) -> Result<bool, AccountError> {
-    let sql = "SELECT count(*), total(birth <> ?2) FROM portal_proxy WHERE account = ?1";
-    let (all, others): (i64, f64) = db.query_row(sql, [account, birth], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(all > 0 && others == 0.0)
+    let sql = "SELECT count(*), count(*) FILTER (WHERE birth <> ?2) FROM portal_proxy WHERE account = ?1";
+    let (all, others): (i64, i64) = db.query_row(sql, [account, birth], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(all > 0 && others == 0)
 }
 
 /// Gives an account every grant that waits for somebody with this address and birth date; their invitations are used up.

@@ -3,7 +3,7 @@
 use super::accounts::{Account, AccountError};
 use super::portal::Acting;
 use super::{Actor, Capacity, Role};
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::db::{Connection, OptionalExtension, params};
 
 /// `__Host-` makes the browser insist on Secure, Path=/ and no Domain.
 pub const COOKIE: &str = "__Host-holdfast";
@@ -67,7 +67,7 @@ impl Session {
 /// before the login never becomes a session.
 pub fn open(db: &Connection, account: &Account, token: &str, csrf: &str, now: i64) -> Result<(), AccountError> {
     // Also those from the future, before their time comes and they are good again.
-    let sql = "DELETE FROM session WHERE created <= ?1 OR max(created, seen) > ?2";
+    let sql = "DELETE FROM session WHERE created <= ?1 OR created > ?2 OR seen > ?2";
     db.execute(sql, [now - ABSOLUTE_S, now + SKEW_S])?;
     db.execute(
         "INSERT INTO session (token_hash, account, csrf, created, seen) VALUES (?1, ?2, ?3, ?4, ?4)",
@@ -83,7 +83,7 @@ pub fn find(db: &Connection, token: &str, idle_lock_s: i64, now: i64) -> Result<
         "SELECT s.csrf, s.created, s.seen, s.locked, a.id, a.name, a.role, a.display, a.practitioner,
             EXISTS (SELECT 1 FROM break_glass b WHERE b.account = a.id AND b.began <= ?3 AND b.ends > ?3)
          FROM session s JOIN account a ON a.id = s.account
-         WHERE s.token_hash = ?1 AND s.created > ?2 AND max(s.created, s.seen) <= ?4 AND a.disabled IS NULL",
+         WHERE s.token_hash = ?1 AND s.created > ?2 AND s.created <= ?4 AND s.seen <= ?4 AND a.disabled IS NULL",
     )?;
     let found = statement
         .query_row(params![token_hash.as_slice(), now - ABSOLUTE_S, now, now + SKEW_S], |row| {
@@ -91,7 +91,7 @@ pub fn find(db: &Connection, token: &str, idle_lock_s: i64, now: i64) -> Result<
             let idle = now - seen > idle_lock_s;
             let role: Option<Role> = row.get::<_, String>(6)?.parse().ok();
             Ok(role.map(|role| {
-                Ok::<_, rusqlite::Error>(Session {
+                Ok::<_, crate::db::Error>(Session {
                     token_hash,
                     actor: Actor {
                         id: row.get(4)?,
@@ -117,8 +117,10 @@ pub fn find(db: &Connection, token: &str, idle_lock_s: i64, now: i64) -> Result<
 
 /// Notes that a person was here.
 pub fn touch(db: &Connection, session: &Session, now: i64) -> Result<(), AccountError> {
-    db.prepare_cached("UPDATE session SET seen = max(seen, ?2) WHERE token_hash = ?1 AND locked IS NULL")?
-        .execute(params![session.token_hash.as_slice(), now])?;
+    db.prepare_cached(
+        "UPDATE session SET seen = CASE WHEN seen < ?2 THEN ?2 ELSE seen END WHERE token_hash = ?1 AND locked IS NULL",
+    )?
+    .execute(params![session.token_hash.as_slice(), now])?;
     Ok(())
 }
 

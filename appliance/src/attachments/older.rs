@@ -4,8 +4,8 @@
 //! removed. So whenever this is interrupted, every row has a file that opens, and the next run goes on.
 
 use super::{AttachmentRow, Attachments, Kept, Sealed, seal};
+use crate::db::{Connection, OptionalExtension};
 use crate::store::StoreError;
-use rusqlite::{Connection, OptionalExtension};
 use seal::FileKey;
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,7 +39,7 @@ pub fn seal_all(db: &Connection, attachments: &Attachments) -> Result<u64, Store
                 Err(error) => return Err(error),
             }
         }
-        let transaction = db.unchecked_transaction()?;
+        let transaction = db.transaction()?;
         for (id, sealed) in &sealed {
             let sql = "UPDATE attachment SET file = ?2, key = ?3 WHERE id = ?1 AND file IS NULL";
             transaction.prepare_cached(sql)?.execute((id, sealed.file, sealed.key.to_stored()))?;

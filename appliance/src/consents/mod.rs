@@ -6,9 +6,9 @@
 
 pub mod pdf;
 
+use crate::db::{Connection, OptionalExtension};
 use crate::store::{StoreError, Tx};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -87,7 +87,7 @@ pub fn text(db: &Connection, id: &str) -> Result<Option<Text>, StoreError> {
     Ok(db.prepare_cached(sql)?.query_row([id], text_row).optional()?)
 }
 
-fn text_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Text> {
+fn text_row(row: &crate::db::Row<'_>) -> crate::db::Result<Text> {
     Ok(Text {
         id: row.get(0)?,
         version: row.get(1)?,
@@ -103,7 +103,7 @@ fn text_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Text> {
 pub fn add_text(tx: &Tx<'_>, text: &Text) -> Result<(), StoreError> {
     let sql = "INSERT INTO consent_text (id, version, title, body, months, governs, in_use, account, created_ms) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    let parameters = rusqlite::params![
+    let parameters = crate::db::params![
         text.id,
         text.version,
         text.title,

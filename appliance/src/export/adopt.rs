@@ -4,10 +4,10 @@ use super::{AttachmentLine, Deleted, FORMAT, Manifest, PART_BYTES, PartFile, TAB
 use crate::access::Actor;
 use crate::attachments::{ATTACHMENT_BYTES_MAX, Staged};
 use crate::audit::{Action, Event};
+use crate::db::Value as Cell;
 use crate::fhir::types::TYPES;
 use crate::store::{Adopted, Store, StoreError, Tx};
 use chrono::DateTime;
-use rusqlite::types::Value as Cell;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -197,9 +197,11 @@ impl Reading {
                 let (number, line) = line?;
                 job(&line).map_err(|error| match error {
                     // A full disk is no fault of a line.
-                    StoreError::Full | StoreError::Audit | StoreError::Busy | StoreError::Closed => {
-                        AdoptError::Store(error)
-                    }
+                    StoreError::Full
+                    | StoreError::Audit
+                    | StoreError::Busy
+                    | StoreError::Closed
+                    | StoreError::Unreachable => AdoptError::Store(error),
                     error => AdoptError::Line(part.path.clone(), number, error),
                 })?;
                 count += 1;
@@ -248,8 +250,7 @@ impl Reading {
             }
             let sql = "INSERT INTO ledger_posting (at_ms, actor, kind, reference) VALUES (?1, ?2, ?3, ?4)";
             let row = (unix_ms(&posting.at)?, &posting.actor, &posting.kind, &posting.reference);
-            db.prepare_cached(sql)?.execute(row)?;
-            let id = db.last_insert_rowid();
+            let id = db.insert("id", sql, row)?;
             let sql = "INSERT INTO ledger_entry (posting, account, patient, cents) VALUES (?1, ?2, \
                        coalesce((SELECT r.rid FROM resource r JOIN resource_type t ON t.id = r.type \
                                  WHERE t.name = 'Patient' AND r.id = ?3), 0), ?4)";
@@ -264,10 +265,7 @@ impl Reading {
     fn tables(&mut self, tx: &mut Tx<'_>) -> Result<(), AdoptError> {
         let db = tx.connection();
         for table in TABLES {
-            let info = format!("SELECT name FROM pragma_table_info('{table}')");
-            let mut statement = db.prepare(&info).map_err(StoreError::from)?;
-            let known = statement.query_map([], |row| row.get::<_, String>(0)).map_err(StoreError::from)?;
-            let known: BTreeSet<String> = known.collect::<Result<_, _>>().map_err(StoreError::from)?;
+            let known: BTreeSet<String> = db.columns(table).map_err(StoreError::from)?.into_iter().collect();
             self.each(&format!("tables/{table}-"), |line| {
                 let wrong = || StoreError::invalid("is no row of this table", table);
                 let row: Map<String, Value> = serde_json::from_str(line).map_err(|_| wrong())?;
@@ -278,7 +276,7 @@ impl Reading {
                 let places = (1..=row.len()).map(|at| format!("?{at}")).collect::<Vec<_>>().join(", ");
                 let cells = row.values().map(|value| cell(value).ok_or_else(wrong)).collect::<Result<Vec<_>, _>>()?;
                 let sql = format!("INSERT INTO {table} ({columns}) VALUES ({places})");
-                db.prepare_cached(&sql)?.execute(rusqlite::params_from_iter(cells))?;
+                db.prepare_cached(&sql)?.execute(crate::db::params_from_iter(cells))?;
                 Ok(())
             })?;
         }

@@ -21,12 +21,12 @@ use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Attachments};
 use crate::audit::{self, Action, Event};
 use crate::clock;
+use crate::db::Connection;
+use crate::db::ValueRef;
 use crate::fhir::types::TYPES;
 use crate::ops::facts::{self, Depth};
 use crate::store::{Store, StoreError, Tx};
 use appliance_api::Facts;
-use rusqlite::Connection;
-use rusqlite::types::ValueRef;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -255,7 +255,7 @@ fn resources(db: &Connection, parts: &mut Parts<'_>) -> Result<(), StoreError> {
             let mut found = statement.query([kind])?;
             while let Some(row) = found.next()? {
                 let (version, at): (u32, i64) = (row.get(1)?, row.get(2)?);
-                let text = |index| row.get_ref(index)?.as_str().map_err(rusqlite::Error::from);
+                let text = |index| row.get_ref(index)?.as_str();
                 let (id, body) = (text(0)?, text(3)?);
                 let ended = Deleted { deleted: id.to_owned(), version, at: clock::instant(at) };
                 match (body.is_empty(), folder) {
@@ -295,7 +295,7 @@ fn ledger(db: &Connection, parts: &mut Parts<'_>) -> Result<(), StoreError> {
 fn rows(db: &Connection, table: &str, parts: &mut Parts<'_>) -> Result<(), StoreError> {
     let only = if table == "practice_setting" { SECRET_SETTINGS } else { "true" };
     let mut statement = db.prepare(&format!("SELECT * FROM {table} WHERE {only}"))?;
-    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+    let columns = statement.column_names();
     let mut found = statement.query([])?;
     let name = format!("tables/{table}");
     while let Some(row) = found.next()? {

@@ -6,13 +6,13 @@ use super::outcome::Outcome;
 use super::{date, negotiate, query_pairs, types};
 use crate::access::{Action, Actor};
 use crate::clock;
+use crate::db::{Connection, OptionalExtension};
 use crate::store::{Store, StoreError, Tx, View};
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Value, json};
 
 /// Resources in one piece of a file.

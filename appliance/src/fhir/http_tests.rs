@@ -15,7 +15,8 @@ struct Api {
 impl Api {
     fn open() -> Api {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
+        let store =
+            Store::open(crate::support::place(dir.path()), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
         Api { _dir: dir, store, actor: Actor::staff("u", "u", Role::Clinician) }
     }
 

@@ -48,13 +48,18 @@ impl From<StoreError> for Outcome {
             StoreError::VersionRequired => (StatusCode::BAD_REQUEST, "required"),
             StoreError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
             StoreError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no-store"),
-            StoreError::Busy | StoreError::InUse => (StatusCode::SERVICE_UNAVAILABLE, "lock-error"),
-            StoreError::Closed | StoreError::Audit => (StatusCode::SERVICE_UNAVAILABLE, "transient"),
+            StoreError::Busy | StoreError::InUse | StoreError::Held => (StatusCode::SERVICE_UNAVAILABLE, "lock-error"),
+            StoreError::Closed | StoreError::Audit | StoreError::Unreachable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "transient")
+            }
             StoreError::Newer { .. }
             | StoreError::Older { .. }
             | StoreError::Damaged(_)
             | StoreError::Lost
             | StoreError::NoDatabase
+            | StoreError::NotItsFolder
+            | StoreError::TwoDatabases
+            | StoreError::Server(_)
             | StoreError::Io { .. }
             | StoreError::Database(_) => (StatusCode::INTERNAL_SERVER_ERROR, "exception"),
         };

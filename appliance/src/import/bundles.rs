@@ -93,7 +93,7 @@ fn try_load(store: &Store, file: &Path) -> Result<Option<BTreeMap<String, u64>>,
 
 /// Notes that these bytes were loaded; `false` when they were before.
 fn remember(tx: &Tx<'_>, digest: &[u8; 32], resources: u64) -> Result<bool, StoreError> {
-    let sql = "INSERT OR IGNORE INTO imported (digest, at_ms, resources) VALUES (?1, ?2, ?3)";
+    let sql = "INSERT INTO imported (digest, at_ms, resources) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
     let added = tx.connection().execute(sql, (digest, tx.now_ms(), resources.cast_signed()))?;
     Ok(added == 1)
 }

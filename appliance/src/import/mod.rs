@@ -21,12 +21,12 @@ pub use sheet::{Encoding, Flaw};
 
 use crate::attachments::{ATTACHMENT_BYTES_MAX, sniff};
 use crate::dates;
+use crate::db::{Connection, OptionalExtension};
 use crate::fhir;
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use chrono_tz::Tz;
 use rows::{Content, Entry, Reading};
-use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
 use sheet::TABLE_BYTES_MAX;
 use std::collections::{BTreeMap, HashMap, HashSet};

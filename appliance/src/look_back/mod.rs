@@ -222,7 +222,7 @@ impl Desk {
 /// The row that keeps the bytes of `then` today, where they can be read.
 async fn today(store: &Store, then: &AttachmentRow) -> Result<Option<AttachmentRow>, StoreError> {
     let (id, digest, attachments) = (then.id.clone(), then.digest, store.attachments().clone());
-    let find = move |db: &rusqlite::Connection| {
+    let find = move |db: &crate::db::Connection| {
         let row = AttachmentRow::load(db, &id)?.filter(|row| row.digest == digest);
         Ok(row.filter(|row| attachments.read(row).is_ok()))
     };

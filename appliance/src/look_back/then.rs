@@ -3,9 +3,8 @@
 
 use super::LookError;
 use crate::attachments::AttachmentRow;
-use crate::ops::golden;
+use crate::db::{Connection, OptionalExtension, sqlite};
 use crate::store::{SCHEMA_VERSION, StoreError, body_digest, schema_version};
-use rusqlite::{Connection, OptionalExtension};
 use std::path::Path;
 
 /// Bytes of one record: a long life of notes has a few.
@@ -59,7 +58,7 @@ impl Then {
 
 /// Reads the record of `patient` from a database that nothing changes.
 pub fn read(database: &Path, patient: &str) -> Result<Then, LookError> {
-    let db = golden::open_immutable(database)?;
+    let db = sqlite::open_immutable(database).map_err(StoreError::from)?;
     let schema = schema_version(&db)?;
     if schema > SCHEMA_VERSION {
         return Err(StoreError::Newer { found: schema, known: SCHEMA_VERSION }.into());
@@ -84,7 +83,7 @@ fn resources(db: &Connection, schema: u32, rid: i64) -> Result<Vec<Old>, LookErr
     let mut rows = statement.query([rid]).map_err(StoreError::from)?;
     let (mut found, mut bytes) = (Vec::new(), 0usize);
     while let Some(row) = rows.next().map_err(StoreError::from)? {
-        let old = old(row).map_err(StoreError::from)?;
+        let old = old(&row).map_err(StoreError::from)?;
         bytes = bytes.saturating_add(old.body.len());
         if bytes > RECORD_BYTES_MAX {
             return Err(LookError::TooLarge);
@@ -94,7 +93,7 @@ fn resources(db: &Connection, schema: u32, rid: i64) -> Result<Vec<Old>, LookErr
     Ok(found)
 }
 
-fn old(row: &rusqlite::Row<'_>) -> rusqlite::Result<Old> {
+fn old(row: &crate::db::Row<'_>) -> crate::db::Result<Old> {
     let body: String = row.get(4)?;
     let written: Option<[u8; 16]> = row.get(5)?;
     Ok(Old {

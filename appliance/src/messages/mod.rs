@@ -12,8 +12,8 @@ pub mod reminders;
 
 use crate::access::{Actor, Program};
 use crate::audit::{Action, Event, Outcome};
+use crate::db::Connection;
 use crate::store::{Store, StoreError, Tx};
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -179,7 +179,7 @@ fn due(db: &Connection, now_ms: i64) -> Result<Vec<Waiting>, StoreError> {
     let sql = "SELECT id, channel, payload, reference, tries FROM outbox WHERE state = 'waiting' AND due_ms <= ?1 \
                ORDER BY due_ms, id LIMIT ?2";
     let mut statement = db.prepare_cached(sql)?;
-    let row = |row: &rusqlite::Row<'_>| {
+    let row = |row: &crate::db::Row<'_>| {
         Ok(Waiting {
             id: row.get(0)?,
             channel: row.get(1)?,
@@ -224,7 +224,7 @@ mod tests {
 
     async fn state(store: &Store) -> (String, u32, String, i64) {
         let read = |db: &Connection| {
-            let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
+            let row = |r: &crate::db::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
             Ok::<_, StoreError>(db.query_row("SELECT state, tries, payload, due_ms FROM outbox", [], row)?)
         };
         store.internal(read).await.unwrap()
@@ -233,7 +233,8 @@ mod tests {
     #[tokio::test]
     async fn what_was_sent_and_not_written_down_is_written_down_before_anything_is_sent() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Clock::manual(1_780_000_000_000), Mode::New).unwrap();
+        let store =
+            Store::open(crate::support::place(dir.path()), Clock::manual(1_780_000_000_000), Mode::New).unwrap();
         let message = Message { to: "a@example.org".into(), subject: "s".into(), text: "t".into() };
         let queued = move |tx: &mut Tx<'_>| queue(tx, Channel::Mail, "code:1", &message, tx.now_ms());
         store.write::<_, StoreError, _>(&Actor::program(Program::Messages), queued).await.unwrap();
@@ -250,7 +251,7 @@ mod tests {
     async fn what_cannot_be_sent_is_tried_again_later_and_given_up_at_last() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(1_780_000_000_000);
-        let store = Store::open(dir.path(), clock.clone(), Mode::New).unwrap();
+        let store = Store::open(crate::support::place(dir.path()), clock.clone(), Mode::New).unwrap();
         let actor = Actor::program(Program::Messages);
         let message = Message { to: "a@example.org".into(), subject: "s".into(), text: "t".into() };
         let twice = move |tx: &mut Tx<'_>| {

@@ -34,12 +34,12 @@ pub async fn plan(store: &Store, channels: &Channels, zone: Tz, practice: &str, 
     let now_s = store.clock().unix_ms() / 1000;
     let until_s = now_s + plan.hours * 3600;
     // The table of who is busy is asked, not the records: a look every few seconds would fill the audit with nothing.
-    let find = move |db: &rusqlite::Connection| {
+    let find = move |db: &crate::db::Connection| {
         let sql = "SELECT o.actor, o.start_s, r.id FROM occupied o JOIN resource r ON r.rid = o.rid \
                    WHERE o.actor >= 'Patient/' AND o.actor < 'Patient0' AND o.start_s > ?1 AND o.start_s <= ?2 \
                    AND NOT EXISTS (SELECT 1 FROM outbox x WHERE x.reference = ?3 || r.id || '@' || o.start_s) LIMIT 100";
         let mut statement = db.prepare_cached(sql)?;
-        let due = |row: &rusqlite::Row<'_>| {
+        let due = |row: &crate::db::Row<'_>| {
             let (patient, start_s, id): (String, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             Ok(Due {
                 reference: format!("{PREFIX}{id}@{start_s}"),
@@ -104,7 +104,7 @@ fn channel(patient: &Value, channels: &Channels) -> Option<(Channel, String)> {
 pub async fn is_over(store: &Store, reference: &str) -> Result<bool, StoreError> {
     let Some((id, start)) = reference.strip_prefix(PREFIX).and_then(|r| r.split_once('@')) else { return Ok(false) };
     let (id, start) = (id.to_owned(), start.to_owned());
-    let look = move |db: &rusqlite::Connection| {
+    let look = move |db: &crate::db::Connection| {
         let Some(stored) = load_resource(db, "Appointment", &id)? else { return Ok(true) };
         let body = stored.json()?;
         let begins = body.get("start").and_then(Value::as_str).and_then(dates::unix_s).map(|s| s.to_string());

@@ -2,10 +2,10 @@
 
 use super::golden;
 use crate::attachments::{AttachmentRow, Attachments};
+use crate::db::Connection;
 use crate::store::{StoreError, body_digest, schema_version};
 use crate::{audit, clock};
 use appliance_api::{Damaged, Facts, GoldenKey, GoldenQuery};
-use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where an attachment's digest comes from.
@@ -199,12 +199,12 @@ const BESIDE: [(&str, &str, u32); 17] = [
 fn beside(db: &Connection, schema: u32, hasher: &mut blake3::Hasher) -> Result<(), StoreError> {
     for (table, order, _) in BESIDE.into_iter().filter(|(_, _, since)| *since <= schema) {
         let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY {order}"))?;
-        let columns = statement.column_count();
+        let columns = statement.column_names().len();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             hasher.update(table.as_bytes());
             for column in 0..columns {
-                let value: rusqlite::types::Value = row.get(column)?;
+                let value: crate::db::Value = row.get(column)?;
                 let shown = format!("{value:?}");
                 hasher.update(&(shown.len() as u64).to_le_bytes());
                 hasher.update(shown.as_bytes());

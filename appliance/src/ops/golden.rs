@@ -1,11 +1,11 @@
 //! Golden questions: chosen and answered at snapshot time, asked again of what was restored.
 
 use crate::attachments::{AttachmentRow, Attachments, Kept};
+use crate::db::{Connection, OptionalExtension, sqlite};
 use crate::store::{DATABASE_FILE, StoreError, load_resource, schema_version};
 use crate::{audit, clock};
 use appliance_api::{GoldenKey, GoldenQuery, GoldenQuestion, answer_hash};
 use chrono::{DateTime, Days, NaiveDate, TimeZone};
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -17,32 +17,13 @@ const QUESTIONS_MAX: usize = 1000;
 /// Patients, notes and attachments asked about in one drill. Each costs a look-up, or hashing one file.
 const ASKED_OF_A_KIND: u64 = 8;
 
-/// Opens a database file that nothing changes: no lock, no journal, nothing is created beside it.
-pub fn open_immutable(database: &Path) -> Result<Connection, StoreError> {
-    let mut uri = String::from("file:");
-    for byte in std::os::unix::ffi::OsStrExt::as_bytes(database.as_os_str()) {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
-            byte => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri.push_str("?mode=ro&immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(uri, flags)?;
-    connection.pragma_update(None, "trusted_schema", false)?;
-    // Rows of a damaged page are checked before they are believed.
-    connection.pragma_update(None, "cell_size_check", true)?;
-    Ok(connection)
-}
-
 /// Opens `DIR/records.sqlite` of restored data.
 pub fn open_restored(dir: &Path) -> Result<Connection, StoreError> {
     let database = dir.join(DATABASE_FILE);
     if !database.is_file() {
         return Err(StoreError::Damaged("database missing"));
     }
-    open_immutable(&database)
+    Ok(sqlite::open_immutable(&database)?)
 }
 
 /// Chooses questions at random and answers them, under a fresh key.

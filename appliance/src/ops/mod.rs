@@ -125,7 +125,7 @@ impl Lease {
         let attachments = operations.store.attachments().clone();
         let database = copy.database();
         let examine = move || -> Result<_, StoreError> {
-            let data = golden::open_immutable(&database)?;
+            let data = crate::db::sqlite::open_immutable(&database)?;
             // Of the copy, as the facts are. Where it cannot be read, nothing is said: that is damage, and told as such.
             let follows = asked.and_then(|head| audit::contains(&data, &head).ok());
             Ok((facts::examine(&data, &attachments)?, follows))

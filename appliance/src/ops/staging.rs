@@ -2,11 +2,10 @@
 
 use super::room;
 use crate::clock;
+use crate::db::Connection;
 use crate::settings::Settings;
 use crate::store::{ATTACHMENTS_DIR, DATABASE_FILE, Store, StoreError};
 use appliance_api::{LEASE_MS_MAX, Part, PartKind};
-use rusqlite::Connection;
-use rusqlite::backup::{Backup, StepResult};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +34,10 @@ pub struct Copy {
 /// run's log, which SQLite would take for its own.
 const LOG_FILE: &str = "records.sqlite-wal";
 
+/// Where the last copy of a server's records stays, so that the next one writes the difference alone: in the data folder, which
+/// the backup does not read.
+const MIRROR_DIR: &str = "mirror";
+
 impl Staging {
     /// Opens the folder and removes what an earlier run left in it.
     pub fn open(settings: &Settings) -> Result<Staging, StoreError> {
@@ -45,6 +48,11 @@ impl Staging {
             if leftover.file_name().to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok()) {
                 fs::remove_dir_all(leftover.path()).map_err(StoreError::io("staging folder"))?;
             }
+        }
+        let mirror = settings.data_dir.join(MIRROR_DIR);
+        if settings.database.is_none() && mirror.exists() {
+            // Nothing follows the records into it any more.
+            fs::remove_dir_all(&mirror).map_err(StoreError::io("mirror"))?;
         }
         let [cert, key] = &settings.tls_as_written;
         let config_files = vec![
@@ -57,7 +65,12 @@ impl Staging {
 
     /// Copies the database and the configuration; tells how long a write took at most meanwhile.
     pub async fn copy(&self, store: &Store) -> Result<(Copy, Duration), StoreError> {
-        room::check(&self.folder, database_bytes(store)?)?;
+        let bytes = database_bytes(store).await?;
+        let mirror = store.place().data_dir().join(MIRROR_DIR).join(DATABASE_FILE);
+        if store.place().server().is_some() && !mirror.is_file() {
+            room::check(store.place().data_dir(), bytes)?;
+        }
+        room::check(&self.folder, bytes)?;
         let id = clock::new_id().map_err(StoreError::io("randomness"))?;
         let copy = Copy { folder: self.folder.join(&id), id };
         fs::create_dir(&copy.folder).map_err(StoreError::io("staging folder"))?;
@@ -67,7 +80,7 @@ impl Staging {
         fs::write(copy.folder.join(LOG_FILE), []).map_err(StoreError::io("staging folder"))?;
         let abandoned = Abandon(Arc::new(AtomicBool::new(false)));
         let (source, target, flag) = (store.clone(), copy.database(), Arc::clone(&abandoned.0));
-        let copying = tokio::task::spawn_blocking(move || copy_database(&source, &target, &flag));
+        let copying = tokio::task::spawn_blocking(move || copy_database(&source, &mirror, &target, &flag));
         let stall = timed_writes(store, copying).await?;
         self.copy_config(&copy.folder.join("config")).map_err(StoreError::io("configuration"))?;
         Ok((copy, stall))
@@ -137,9 +150,13 @@ fn place(written: &Path, otherwise: &str) -> PathBuf {
     }
 }
 
-fn database_bytes(store: &Store) -> Result<u64, StoreError> {
+async fn database_bytes(store: &Store) -> Result<u64, StoreError> {
+    if store.place().server().is_some() {
+        let sql = "SELECT pg_database_size(current_database())";
+        return store.internal(move |db| Ok(db.query_row(sql, [], |row| row.get(0))?)).await;
+    }
     let size = |suffix: &str| {
-        let mut path = store.database().as_os_str().to_owned();
+        let mut path = store.place().file().into_os_string();
         path.push(suffix);
         fs::metadata(path).map_or(0, |found| found.len())
     };
@@ -147,26 +164,25 @@ fn database_bytes(store: &Store) -> Result<u64, StoreError> {
 }
 
 /// Copies under one read transaction of the source: its state is that of one moment, however long the copy takes, and
-/// in WAL mode writers do not wait for it.
-fn copy_database(store: &Store, target: &Path, abandoned: &AtomicBool) -> Result<(), StoreError> {
+/// writers do not wait for it. What is on a server becomes a file as well: whoever restores it needs no server.
+fn copy_database(store: &Store, mirror: &Path, target: &Path, abandoned: &AtomicBool) -> Result<(), StoreError> {
     store.internal_blocking(|source: &Connection| {
+        let goes_on = || !abandoned.load(Ordering::Relaxed);
+        let Some(file) = source.as_sqlite() else {
+            fs::create_dir_all(mirror.parent().unwrap_or(target)).map_err(StoreError::io("mirror"))?;
+            return match crate::relocate::by_mirror(source, mirror, target, &goes_on)? {
+                true => Ok(()),
+                false => Err(StoreError::Closed),
+            };
+        };
         // `internal` has begun a deferred transaction; the first read fixes its moment.
         let begun = source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
         if begun.is_err_and(|error| is_damage(&error.into())) {
-            return copy_bytes(store.database(), target);
+            return copy_bytes(&store.place().file(), target);
         }
-        let mut target = Connection::open(target)?;
-        // A copy that a crash cuts off is thrown away: it needs neither journal nor fsync.
-        target.pragma_update(None, "journal_mode", "off")?;
-        target.pragma_update(None, "synchronous", "off")?;
-        let backup = Backup::new(source, &mut target)?;
-        loop {
-            match backup.step(STEP_PAGES)? {
-                StepResult::Done => return Ok(()),
-                StepResult::More if abandoned.load(Ordering::Relaxed) => return Err(StoreError::Closed),
-                StepResult::More => {}
-                _ => return Err(StoreError::Busy),
-            }
+        match file.copy_into(target, STEP_PAGES, &goes_on)? {
+            true => Ok(()),
+            false => Err(StoreError::Closed),
         }
     })
 }

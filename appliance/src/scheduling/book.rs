@@ -6,10 +6,10 @@ use super::occupancy;
 use super::slots::{self, Span};
 use super::visit::VisitType;
 use crate::dates;
+use crate::db::Connection;
 use crate::store::{Query, Resource, StoreError, Tx, View};
 use chrono::NaiveDate;
 use chrono_tz::Tz;
-use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

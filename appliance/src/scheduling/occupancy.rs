@@ -6,8 +6,8 @@ use super::{OVERRIDE, extension};
 use crate::access::{Capacity, Program};
 use crate::audit::{Action, Event};
 use crate::dates;
+use crate::db::{Connection, OptionalExtension};
 use crate::store::{StoreError, Tx};
-use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 
 /// The longest appointment, seconds: how far back an overlap can begin.
@@ -119,7 +119,7 @@ pub fn clash(
                   AND rid <> ?5 LIMIT 1";
     let held = "SELECT start_s, end_s FROM slot_hold WHERE actor = ?1 AND start_s < ?2 AND end_s > ?3 AND expires_s > ?4 \
                 AND holder <> ?5 LIMIT 1";
-    let found = |row: &rusqlite::Row<'_>| Ok(Span { from: row.get(0)?, until: row.get(1)? });
+    let found = |row: &crate::db::Row<'_>| Ok(Span { from: row.get(0)?, until: row.get(1)? });
     for actor in actors {
         let parameters = (actor, span.until, span.from - LENGTH_S_MAX, span.from, but);
         if let Some(span) = db.prepare_cached(booked)?.query_row(parameters, found).optional()? {
@@ -164,8 +164,8 @@ pub fn hold(
     }
     release(db, holder)?;
     for actor in actors.iter().take(HOLDS_MAX.unsigned_abs() as usize) {
-        let sql =
-            "INSERT OR REPLACE INTO slot_hold (actor, start_s, end_s, holder, expires_s) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql = "INSERT INTO slot_hold (actor, start_s, end_s, holder, expires_s) VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT (actor, start_s, holder) DO UPDATE SET end_s = excluded.end_s, expires_s = excluded.expires_s";
         db.prepare_cached(sql)?.execute((actor, span.from, span.until, hash(holder), now_s + HOLD_S))?;
     }
     Ok(None)

@@ -1,7 +1,7 @@
 //! Bookings by strangers: a code by mail proves the address, limits keep the door usable, and a link cancels.
 
+use crate::db::{Connection, OptionalExtension};
 use crate::store::StoreError;
-use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
 /// A code is good for this long, seconds, and for this many guesses.
@@ -73,7 +73,7 @@ pub enum Proof {
 pub fn prove(db: &Connection, token: &str, code: &str, now_s: i64) -> Result<Proof, StoreError> {
     let hash = service::auth::token_hash(token);
     let sql = "SELECT code_hash, details, guesses FROM online_request WHERE token_hash = ?1 AND expires_s > ?2";
-    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let row = |row: &crate::db::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
     let found: Option<([u8; 32], String, i64)> = db.prepare_cached(sql)?.query_row((hash, now_s), row).optional()?;
     let Some((code_hash, details, guesses)) = found else { return Ok(Proof::Over) };
     if guesses >= GUESSES_MAX {

@@ -36,8 +36,7 @@ impl Tx<'_> {
         let sql = "INSERT INTO resource (type, id, version, updated_ms, patient, deleted, body, digest) \
                    VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7)";
         let row = (type_id, id, version, updated_ms, value.is_none(), body, resource::body_digest(body));
-        self.connection.prepare_cached(sql)?.execute(row)?;
-        let rid = self.connection.last_insert_rowid();
+        let rid = self.connection.insert("rid", sql, row)?;
         let Some(value) = value else {
             // Whose it was stands in its last version, which follows.
             return self.belongs(rid, if kind == "Patient" { rid } else { 0 });
@@ -59,7 +58,7 @@ impl Tx<'_> {
         let value = self.adopted_value(adopted)?;
         let sql = "SELECT rid, version, deleted FROM resource \
                    WHERE type = (SELECT id FROM resource_type WHERE name = ?1) AND id = ?2";
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?));
+        let row = |row: &crate::db::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?));
         let (rid, current, deleted) = self.connection.prepare_cached(sql)?.query_row((kind, id), row)?;
         if version >= current {
             return Err(StoreError::invalid("an earlier version is later than the current one", kind));

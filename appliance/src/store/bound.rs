@@ -4,7 +4,7 @@ use super::StoreError;
 use super::query::Query;
 use super::resource::{self, Resource};
 use crate::access::{Action, Actor, Denied, policy};
-use rusqlite::Connection;
+use crate::db::Connection;
 
 /// The patient to whom `actor` is bound in doing this; `None` for everybody who is not bound. What is the same for all
 /// patients (the directory, definitions, medications) is read by whoever may read it.

@@ -5,7 +5,7 @@ use super::resource::{self, Resource};
 use super::{StoreError, View};
 use crate::access;
 use crate::audit::{Action, Event};
-use rusqlite::Connection;
+use crate::db::Connection;
 
 /// A patient with the parts of the record that the actor's role may see; a part that it may not see is empty.
 #[derive(Debug, Clone)]

@@ -1,5 +1,7 @@
 //! What can go wrong in the store. No variant carries record content.
 
+use crate::db;
+
 /// An error of the store; the variant says what the caller does next.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -28,6 +30,28 @@ pub enum StoreError {
     #[error("the data folder is in use by another appliance: stop `appliance serve` first")]
     InUse,
     #[error(
+        "the PostgreSQL database that appliance.toml names is in use by another appliance, perhaps on another data folder: stop \
+         that `appliance serve` first"
+    )]
+    Held,
+    #[error("the PostgreSQL server does not answer; nothing was changed. The service goes on as soon as it does")]
+    Unreachable,
+    #[error("the PostgreSQL database that appliance.toml names cannot be used: {0}")]
+    Server(&'static str),
+    #[error(
+        "records.sqlite is in the data folder, and `database` in appliance.toml names a PostgreSQL database: which of the two holds \
+         the newer records is not known here. To go on with the file (after a restore it is what came back), copy it with \
+         `appliance database copy to-server`, or take `database` out of appliance.toml; to go on with the server, move the file \
+         away"
+    )]
+    TwoDatabases,
+    #[error(
+        "the PostgreSQL database that appliance.toml names holds a practice's records, and the data folder is not theirs: it holds \
+         no attachments of them. Mount the disk that does, or set data_dir; where they are lost, bring them back with `backupd \
+         restore`"
+    )]
+    NotItsFolder,
+    #[error(
         "the records were written by a newer release (schema {found}, this one reads up to {known}): install that release"
     )]
     Newer { found: u32, known: u32 },
@@ -39,15 +63,16 @@ pub enum StoreError {
     #[error("the records are damaged: restore them from a snapshot ({0})")]
     Damaged(&'static str),
     #[error(
-        "the database records.sqlite is gone or empty, and this folder held a practice's records: nothing was touched. Bring \
-         it back from a snapshot (`backupd restore`, or `backupd recover` when all is lost); to begin a new practice, take an \
-         empty data folder"
+        "the database is gone or empty (records.sqlite, or the one that `database` in appliance.toml names), and this folder held \
+         a practice's records: nothing was touched. Bring it back from a snapshot (`backupd restore`, or `backupd recover` when \
+         all is lost; where `database` is set, then `appliance database copy to-server`); to begin a new practice, take an empty \
+         data folder"
     )]
     Lost,
     #[error(
-        "there is no database records.sqlite in the data folder (data_dir in appliance.toml), and nothing was made. If the \
-         practice has records, mount the disk that holds them, or bring them back with `backupd recover`. For a new practice: \
-         `appliance init`"
+        "there is no database of a practice (records.sqlite in data_dir, or the one that `database` in appliance.toml names), \
+         and nothing was made. If the practice has records, mount the disk that holds them, or bring them back with `backupd \
+         recover`. For a new practice: `appliance init`"
     )]
     NoDatabase,
     #[error("the disk is full: free some room; nothing was changed")]
@@ -60,9 +85,9 @@ pub enum StoreError {
     Closed,
     #[error("the data folder cannot be used ({context}: {kind})")]
     Io { context: &'static str, kind: std::io::ErrorKind },
-    /// The code of SQLite's error; its text may quote content, so it is left out.
-    #[error("the database refused the request (SQLite code {0})")]
-    Database(i32),
+    /// The code of the database's error; its text may quote content, so it is left out.
+    #[error("the database refused the request ({0})")]
+    Database(db::Code),
 }
 
 /// Why input was refused: a fixed sentence, with an element's path where that helps.
@@ -92,25 +117,21 @@ impl StoreError {
     }
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> StoreError {
-        use rusqlite::ErrorCode;
-        match &error {
-            rusqlite::Error::QueryReturnedNoRows => StoreError::NotFound,
-            rusqlite::Error::SqliteFailure(code, _) => match code.code {
-                ErrorCode::DiskFull => StoreError::Full,
-                // The file that readers and writer share cannot grow: what a full disk says first at a start.
-                _ if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full,
-                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Damaged("database"),
-                _ => StoreError::Database(code.extended_code),
-            },
-            // A column of another type than the schema says: the file was not written by this program.
-            rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..)
-            | rusqlite::Error::Utf8Error(..) => StoreError::Damaged("column"),
-            _ => StoreError::Database(-1),
+impl From<db::Error> for StoreError {
+    fn from(error: db::Error) -> StoreError {
+        match error {
+            db::Error::NoRows => StoreError::NotFound,
+            db::Error::Full => StoreError::Full,
+            db::Error::Busy => StoreError::Busy,
+            db::Error::Damaged => StoreError::Damaged("database"),
+            // The file was not written by this program.
+            db::Error::Column => StoreError::Damaged("column"),
+            db::Error::Unreachable => StoreError::Unreachable,
+            db::Error::Server(what) => StoreError::Server(what),
+            db::Error::Held => StoreError::Held,
+            db::Error::TooLong => StoreError::invalid("a reference or a name is longer than this database keeps", ""),
+            db::Error::ZeroCharacter => StoreError::invalid("a text holds a zero character, which cannot be kept", ""),
+            db::Error::Constraint(code) | db::Error::Refused(code) => StoreError::Database(code),
         }
     }
 }

@@ -5,9 +5,9 @@ use super::index::ParamIds;
 use super::order::Cursor;
 use super::resource::{self, Resource};
 use super::search::Page;
+use crate::db::{Connection, OptionalExtension};
 use crate::fhir::params;
 use crate::fhir::types::TYPES;
-use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use super::resource::Resource;
-use rusqlite::{Connection, OptionalExtension};
+use crate::db::{Connection, OptionalExtension};
 
 /// One version; a deletion is one too.
 #[derive(Debug, Clone)]
@@ -65,8 +65,8 @@ pub(super) fn page(connection: &Connection, asked: &Versions) -> Result<(Vec<Ver
     let from = asked.before.unwrap_or(Before::ALL);
     let limit = i64::from(asked.count) + 1;
     let mut statement = connection.prepare_cached(&sql)?;
-    let fixed = rusqlite::params![asked.kind, asked.since_ms, from.updated_ms, from.rid, from.version, limit];
-    let mut values: Vec<&dyn rusqlite::ToSql> = fixed.to_vec();
+    let fixed = crate::db::params![asked.kind, asked.since_ms, from.updated_ms, from.rid, from.version, limit];
+    let mut values: Vec<&dyn crate::db::ToSql> = fixed.to_vec();
     if let Some(id) = &asked.id {
         values.push(id);
     }
@@ -120,8 +120,8 @@ pub(super) fn as_of(
                AND type = (SELECT id FROM resource_type WHERE name = ?2) AND rid > ?3 ORDER BY rid";
     let version = "SELECT id, version, updated_ms, body FROM ( \
                      SELECT version, updated_ms, body FROM history WHERE rid = ?1 UNION ALL \
-                     SELECT version, updated_ms, body FROM resource WHERE rid = ?1), \
-                     (SELECT id FROM resource WHERE rid = ?1) \
+                     SELECT version, updated_ms, body FROM resource WHERE rid = ?1) v, \
+                     (SELECT id FROM resource WHERE rid = ?1) r \
                    WHERE updated_ms <= ?2 ORDER BY version DESC LIMIT 1";
     let mut rids = connection.prepare_cached(sql)?;
     let mut version = connection.prepare_cached(version)?;

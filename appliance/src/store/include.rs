@@ -5,8 +5,8 @@ use super::index::{self, ParamIds};
 use super::query::{Include, Query};
 use super::resource::{self, Resource};
 use super::search::Page;
+use crate::db::Connection;
 use crate::fhir::params::{Form, Param};
-use rusqlite::Connection;
 use std::collections::BTreeSet;
 
 /// Included resources of one page at most.

@@ -1,10 +1,10 @@
 //! The index rows of a resource: drawn from its JSON by the table of search parameters.
 
 use super::StoreError;
+use crate::db::{Connection, OptionalExtension};
 use crate::fhir::date::{self, Interval};
 use crate::fhir::params::{self, Form, Param};
 use crate::fhir::types::TYPES;
-use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -24,13 +24,18 @@ pub struct ParamIds {
 impl ParamIds {
     /// Reads the numbers, adding those of types and parameters that this release has and the file has not.
     pub fn load(connection: &Connection) -> Result<ParamIds, StoreError> {
-        let transaction = connection.unchecked_transaction()?;
+        let transaction = connection.transaction()?;
         for (number, name) in (1i64..).zip(TYPES) {
-            transaction.execute("INSERT OR IGNORE INTO resource_type (id, name) VALUES (?1, ?2)", (number, name))?;
+            transaction.execute(
+                "INSERT INTO resource_type (id, name) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                (number, name),
+            )?;
         }
         for param in params::all() {
-            transaction
-                .execute("INSERT OR IGNORE INTO param (type, name) VALUES (?1, ?2)", (param.kind, param.name))?;
+            transaction.execute(
+                "INSERT INTO param (type, name) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                (param.kind, param.name),
+            )?;
         }
         transaction.commit()?;
         Self::read(connection)
@@ -75,7 +80,7 @@ pub fn rebuild_if_outdated(connection: &Connection, ids: &ParamIds) -> Result<()
     if found.as_deref() == Some(table.as_str()) {
         return Ok(());
     }
-    let transaction = connection.unchecked_transaction()?;
+    let transaction = connection.transaction()?;
     transaction.execute_batch(
         "DELETE FROM ix_token; DELETE FROM ix_string; DELETE FROM ix_date; DELETE FROM ix_ref; DELETE FROM ix_quantity;",
     )?;
@@ -117,16 +122,20 @@ pub fn insert(
     each(ids, kind, body, &mut |param, row| {
         let sql = match &row {
             Row::Token { .. } => {
-                "INSERT OR IGNORE INTO ix_token (param, patient, rid, system, code) VALUES (?1, ?2, ?3, ?4, ?5)"
+                "INSERT INTO ix_token (param, patient, rid, system, code) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
             }
             Row::Text { .. } => {
-                "INSERT OR IGNORE INTO ix_string (param, patient, rid, value, exact) VALUES (?1, ?2, ?3, ?4, ?5)"
+                "INSERT INTO ix_string (param, patient, rid, value, exact) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
             }
-            Row::Date(_) => "INSERT OR IGNORE INTO ix_date (param, patient, rid, lo, hi) VALUES (?1, ?2, ?3, ?4, ?5)",
-            Row::Target(_) => "INSERT OR IGNORE INTO ix_ref (param, patient, rid, target) VALUES (?1, ?2, ?3, ?4)",
+            Row::Date(_) => {
+                "INSERT INTO ix_date (param, patient, rid, lo, hi) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
+            }
+            Row::Target(_) => {
+                "INSERT INTO ix_ref (param, patient, rid, target) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING"
+            }
             Row::Quantity { .. } => {
-                "INSERT OR IGNORE INTO ix_quantity (param, patient, rid, value, system, code, unit) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+                "INSERT INTO ix_quantity (param, patient, rid, value, system, code, unit) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING"
             }
         };
         execute(connection, sql, (param, patient, rid), &row)

@@ -1,7 +1,7 @@
 //! The practice's money: an append-only double-entry journal in integer cents.
 
 use super::{StoreError, resource};
-use rusqlite::Connection;
+use crate::db::Connection;
 
 /// One side of a posting; positive cents are a debit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +33,7 @@ pub(super) fn post(connection: &Connection, actor: &str, posting: &Posting, now_
         id => resource::patient_rid(connection, id)?.ok_or(StoreError::NotFound)?,
     };
     let sql = "INSERT INTO ledger_posting (at_ms, actor, kind, reference) VALUES (?1, ?2, ?3, ?4)";
-    connection.prepare_cached(sql)?.execute((now_ms, actor, &posting.kind, &posting.reference))?;
-    let id = connection.last_insert_rowid();
+    let id = connection.insert("id", sql, (now_ms, actor, &posting.kind, &posting.reference))?;
     let sql = "INSERT INTO ledger_entry (posting, account, patient, cents) VALUES (?1, ?2, ?3, ?4)";
     for entry in &posting.entries {
         connection.prepare_cached(sql)?.execute((id, &entry.account, patient, entry.cents))?;

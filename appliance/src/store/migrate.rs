@@ -1,15 +1,12 @@
-//! Numbered, forward-only migrations. The number that a file has reached is its `user_version`.
+//! Numbered, forward-only migrations. A database carries the number that it has reached.
 
 use super::StoreError;
 use crate::attachments::older;
+use crate::db::Connection;
 use crate::{access, consents, downtime, forms, scheduling};
-use rusqlite::Connection;
 
 /// The schema that this release writes.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
-
-/// Marks a file as ours ("HfEM"), so that a foreign SQLite file is refused by name instead of being migrated.
-const APPLICATION_ID: i32 = 0x4866_454d;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
 const MIGRATIONS: [&[&str]; 14] = [
@@ -30,13 +27,13 @@ const MIGRATIONS: [&[&str]; 14] = [
 ];
 
 /// Makes the tables in an empty file; any other file has to be one that [`require`] admits.
-pub fn make(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
+pub fn make(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
     if schema_version(connection)? > 0 {
         return require(connection);
     }
     upgrade(connection, now_ms)?;
     // Nothing lies plain where nothing ever was.
-    let sql = "INSERT OR IGNORE INTO meta (key, value) VALUES (?1, '1')";
+    let sql = "INSERT INTO meta (key, value) VALUES (?1, '1') ON CONFLICT DO NOTHING";
     Ok(connection.execute(sql, [older::DONE_KEY]).map(drop)?)
 }
 
@@ -53,35 +50,41 @@ pub fn require(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// Brings the file to [`SCHEMA_VERSION`], all steps in one transaction: whatever fails, the file is what it was.
-pub fn upgrade(connection: &mut Connection, now_ms: i64) -> Result<(), StoreError> {
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+pub fn upgrade(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
+    let transaction = connection.transaction_to_write()?;
     // Read under the lock: another process may have been faster.
     let found = schema_version(&transaction)?;
     if found > SCHEMA_VERSION {
         return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
     }
+    if found == 0 {
+        transaction.begin_schema()?;
+    }
     for (number, step) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
-        for sql in step {
-            transaction.execute_batch(sql)?;
-        }
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", number)?;
+        run(&transaction, number, step, found > 0)?;
         let key = format!("migrated-to-{number}-ms");
         transaction.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", (key, now_ms.to_string()))?;
     }
     Ok(transaction.commit()?)
 }
 
-/// The schema number of an open file; 0 for an empty one.
+/// Makes the tables of some schema in an empty database, without a row: they come from another one. Inside of the caller's
+/// transaction.
+pub fn make_bare(connection: &Connection, schema: u32) -> Result<(), StoreError> {
+    connection.begin_schema()?;
+    let steps = (1u32..).zip(MIGRATIONS).take(schema as usize);
+    Ok(steps.into_iter().try_for_each(|(number, step)| run(connection, number, step, false))?)
+}
+
+fn run(connection: &Connection, number: u32, step: &[&str], moves_data: bool) -> crate::db::Result<()> {
+    step.iter().try_for_each(|sql| connection.run_step(sql, moves_data))?;
+    connection.set_schema_number(number)
+}
+
+/// The schema number of an open database; 0 for an empty one.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] for a database that another program made.
 pub fn schema_version(connection: &Connection) -> Result<u32, StoreError> {
-    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if (version > 0 || tables > 0) && application != APPLICATION_ID {
-        return Err(StoreError::Damaged("not a file of this program"));
-    }
-    Ok(version)
+    connection.schema_number()?.ok_or(StoreError::Damaged("not a database of this program"))
 }

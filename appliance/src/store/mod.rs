@@ -1,4 +1,4 @@
-//! The records: one SQLite database, one writer thread, many readers, every access authorized and audited.
+//! The records: one database, one writer thread, many readers, every access authorized and audited.
 //!
 //! - [`Store::write`] runs a closure on a [`Tx`]: resource, history of the superseded version, index rows, outbox and audit
 //!   entry commit together or not at all. Jobs that arrive while a commit runs share the next one.
@@ -42,23 +42,19 @@ pub use search::Page;
 pub use tx::Tx;
 pub use view::{DamagedAttachment, View};
 
-use writer::Flush;
-
 pub(crate) use index::fold;
 pub(crate) use lock::DataLock;
-pub(crate) use migrate::{schema_version, upgrade};
+pub(crate) use migrate::{make_bare, schema_version, upgrade};
 pub(crate) use resource::{body_digest, load as load_resource};
 
 use crate::access::Actor;
 use crate::attachments::Attachments;
 use crate::audit::Event;
 use crate::clock::Clock;
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use crate::db::{Connection, Flush, Place};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// The database's file name in the data folder, and its name in a snapshot.
 pub const DATABASE_FILE: &str = "records.sqlite";
@@ -70,8 +66,6 @@ const MADE_FILE: &str = "records.made";
 
 /// Readers at the same time; more wait. A practice has tens of users and a page takes a few milliseconds.
 const READERS_MAX: usize = 8;
-/// How long a statement waits for another process's write, e.g. `appliance user invite` beside the service.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +75,7 @@ pub enum Mode {
     /// [`Mode::Exclusive`], and the database is made where there is none: `appliance init`, and nothing else. An unmounted
     /// disk looks like a practice without records, and would be backed up as one.
     New,
-    /// Beside a running service, for accounts (`appliance user ...`). SQLite's own lock orders the writes.
+    /// Beside a running service, for accounts (`appliance user ...`). A lock of the database orders the writes.
     Beside,
 }
 
@@ -92,8 +86,8 @@ pub struct Store {
 }
 
 struct Inner {
-    database: PathBuf,
-    /// Device and inode of the file when it was opened.
+    place: Place,
+    /// Device and inode of the database's file when it was opened; `None` where it is none.
     file: Option<(u64, u64)>,
     attachments: Attachments,
     clock: Clock,
@@ -108,8 +102,7 @@ struct Inner {
 
 /// SQLite makes a database that is not there. One that was there and is gone must not be made anew, and none is made
 /// unasked: the practice would look empty, and the backups of it too.
-fn require(data_dir: &Path, database: &Path, mode: Mode) -> Result<(), StoreError> {
-    let is_there = std::fs::metadata(database).is_ok_and(|found| found.len() > 0);
+fn require(data_dir: &Path, is_there: bool, mode: Mode) -> Result<(), StoreError> {
     match (is_there, data_dir.join(MADE_FILE).exists()) {
         (true, _) => Ok(()),
         (false, true) => Err(StoreError::Lost),
@@ -118,85 +111,111 @@ fn require(data_dir: &Path, database: &Path, mode: Mode) -> Result<(), StoreErro
     }
 }
 
+/// The same of a server's database, which a folder does not hold: a folder that never saw it is not its own, unless an
+/// `appliance init` was cut off between the two.
+fn require_at_server(data_dir: &Path, connection: &Connection, mode: Mode) -> Result<(), StoreError> {
+    let is_there = schema_version(connection)? > 0;
+    require(data_dir, is_there, mode)?;
+    if !is_there || data_dir.join(MADE_FILE).exists() {
+        return Ok(());
+    }
+    let is_unused = "SELECT NOT EXISTS (SELECT 1 FROM audit)";
+    let cut_off = mode == Mode::New && connection.query_row(is_unused, [], |row| row.get(0))?;
+    if cut_off { Ok(()) } else { Err(StoreError::NotItsFolder) }
+}
+
 fn file_of(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Whether `data_dir` holds a practice's database, of whatever schema.
-pub fn is_begun(data_dir: &Path) -> Result<bool, StoreError> {
-    let database = data_dir.join(DATABASE_FILE);
-    if !std::fs::metadata(&database).is_ok_and(|found| found.len() > 0) {
+/// Whether `place` holds a practice's database, of whatever schema.
+pub fn is_begun(place: impl Into<Place>) -> Result<bool, StoreError> {
+    let place = place.into();
+    if place.server().is_none() && !place.has_file() {
         return Ok(false);
     }
-    Ok(schema_version(&Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE)?)? > 0)
+    let is_made = place.server().is_none() || place.data_dir().join(MADE_FILE).exists();
+    Ok(schema_version(&place.open_existing()?)? > 0 && is_made)
 }
 
-fn note_made(data_dir: &Path) -> std::io::Result<()> {
+pub(crate) fn note_made(data_dir: &Path) -> std::io::Result<()> {
     let path = data_dir.join(MADE_FILE);
     if path.exists() {
         return Ok(());
     }
     std::fs::write(
         &path,
-        "records.sqlite beside this file holds the records of a practice. Where it is gone, it is restored.\n",
+        "This folder belongs to the records of a practice, in records.sqlite or in the database that appliance.toml names. Where \
+         these are gone, they are restored.\n",
     )?;
     std::fs::File::open(&path)?.sync_all()?;
     std::fs::File::open(data_dir)?.sync_all()
 }
 
 impl Store {
-    /// Opens the records in `data_dir`; in [`Mode::New`] it makes them where there are none.
+    /// Opens the records of `place`; in [`Mode::New`] it makes them where there are none.
     ///
     /// # Errors
     /// [`StoreError::NoDatabase`] when there is none, [`StoreError::Lost`] when it was here and is gone, [`StoreError::InUse`] when another process holds the folder,
     /// [`StoreError::Newer`] when a newer release wrote it, [`StoreError::Older`] when it has to be upgraded first.
-    pub fn open(data_dir: &Path, clock: Clock, mode: Mode) -> Result<Store, StoreError> {
-        let database = data_dir.join(DATABASE_FILE);
-        // Before anything is written: the folder may be the bare mount point of a disk.
-        require(data_dir, &database, mode)?;
-        if mode == Mode::New {
-            std::fs::create_dir_all(data_dir).map_err(StoreError::io("data folder"))?;
-        }
-        let lock = match mode {
-            Mode::Exclusive | Mode::New => Some(lock::DataLock::acquire(data_dir)?),
-            Mode::Beside => None,
-        };
-        let mut connection = Connection::open(&database)?;
-        configure_writer(&connection)?;
+    pub fn open(place: impl Into<Place>, clock: Clock, mode: Mode) -> Result<Store, StoreError> {
+        let place = place.into();
+        let (connection, lock) = Self::connect(&place, mode)?;
         match mode {
-            Mode::New => migrate::make(&mut connection, clock.unix_ms())?,
+            Mode::New => migrate::make(&connection, clock.unix_ms())?,
             Mode::Exclusive | Mode::Beside => migrate::require(&connection)?,
         }
         let params = index::ParamIds::load(&connection)?;
         index::rebuild_if_outdated(&connection, &params)?;
-        note_made(data_dir).map_err(StoreError::io("data folder"))?;
-        let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), mode != Mode::Beside)?;
-        Self::of(connection, attachments, (database, params), (clock, lock))
+        note_made(place.data_dir()).map_err(StoreError::io("data folder"))?;
+        Self::of(connection, place, params, (clock, lock, mode != Mode::Beside))
+    }
+
+    /// The connection that writes, and the lock of the folder.
+    fn connect(place: &Place, mode: Mode) -> Result<(Connection, Option<DataLock>), StoreError> {
+        let (data_dir, alone) = (place.data_dir(), mode != Mode::Beside);
+        // Before anything is written: the folder may be the bare mount point of a disk.
+        if place.server().is_none() {
+            require(data_dir, place.has_file(), mode)?;
+        } else {
+            // A restore left it, or a setting was not changed with the records: which of the two is newer, a person knows.
+            if place.has_file() {
+                return Err(StoreError::TwoDatabases);
+            }
+            let connection = place.open_to_read()?;
+            connection.check_server()?;
+            require_at_server(data_dir, &connection, mode)?;
+        }
+        if mode == Mode::New {
+            std::fs::create_dir_all(data_dir).map_err(StoreError::io("data folder"))?;
+        }
+        let lock = alone.then(|| DataLock::acquire(data_dir)).transpose()?;
+        Ok((place.open_to_write(alone)?, lock))
     }
 
     /// Opens records of an older schema as they are, for their backup before an upgrade and nothing else: no record can be
     /// stored or searched here.
-    pub(crate) fn open_older(data_dir: &Path, clock: Clock) -> Result<Store, StoreError> {
-        let lock = Some(lock::DataLock::acquire(data_dir)?);
-        let database = data_dir.join(DATABASE_FILE);
-        require(data_dir, &database, Mode::Exclusive)?;
-        let connection = Connection::open(&database)?;
-        configure_writer(&connection)?;
-        let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), true)?;
-        Self::of(connection, attachments, (database, index::ParamIds::none()), (clock, lock))
+    pub(crate) fn open_older(place: &Place, clock: Clock) -> Result<Store, StoreError> {
+        let (connection, lock) = Self::connect(place, Mode::Exclusive)?;
+        Self::of(connection, place.clone(), index::ParamIds::none(), (clock, lock, true))
     }
 
     fn of(
         connection: Connection,
-        attachments: Attachments,
-        (database, params): (PathBuf, index::ParamIds),
-        (clock, lock): (Clock, Option<lock::DataLock>),
+        place: Place,
+        params: index::ParamIds,
+        (clock, lock, alone): (Clock, Option<lock::DataLock>, bool),
     ) -> Result<Store, StoreError> {
-        let writer = writer::Writer::start(connection, log_of(&database))?;
+        let attachments = Attachments::open(&place.data_dir().join(ATTACHMENTS_DIR), alone)?;
+        let log = match place.server() {
+            None => writer::Log::File(log_of(&place.file())),
+            Some(_) => writer::Log::Server(Box::new(place.open_to_read()?)),
+        };
+        let writer = writer::Writer::start(connection, log)?;
         Ok(Store {
             inner: Arc::new(Inner {
-                file: file_of(&database),
-                database,
+                file: if place.server().is_none() { file_of(&place.file()) } else { None },
+                place,
                 attachments,
                 clock,
                 params: Arc::new(params),
@@ -213,14 +232,14 @@ impl Store {
     }
 
     /// Whether the database's name still leads to the file that is open here. One that was removed or replaced is served on
-    /// until this process ends, and is gone then.
+    /// until this process ends, and is gone then. A server keeps a database that is open.
     pub(crate) fn is_in_place(&self) -> bool {
-        file_of(&self.inner.database) == self.inner.file
+        self.inner.place.server().is_some() || file_of(&self.inner.place.file()) == self.inner.file
     }
 
-    /// The database file.
-    pub(crate) fn database(&self) -> &Path {
-        &self.inner.database
+    /// Where the records are.
+    pub(crate) fn place(&self) -> &Place {
+        &self.inner.place
     }
 
     /// The files beside the database; stage a file here first, then [`Tx::attach`] it.
@@ -270,7 +289,7 @@ impl Store {
         F: FnOnce(&View<'_>) -> Result<T, E>,
         E: From<StoreError> + Send + 'static,
     {
-        let (result, events) = self.inner.view(actor, job)?;
+        let (result, events) = self.inner.in_its_place(|| self.inner.view(actor, job))?;
         self.note_reads(actor, events).await?;
         result
     }
@@ -355,6 +374,13 @@ impl Store {
 }
 
 impl Inner {
+    /// Runs `job` on this thread. A server may keep it waiting: then the runtime's other tasks go on beside it.
+    fn in_its_place<T>(&self, job: impl FnOnce() -> T) -> T {
+        use tokio::runtime::{Handle, RuntimeFlavor};
+        let others_wait = Handle::try_current().is_ok_and(|now| now.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if self.place.server().is_some() && others_wait { tokio::task::block_in_place(job) } else { job() }
+    }
+
     /// Runs `job` on one consistent read point; gives its result and what it read.
     fn view<T, E>(
         &self,
@@ -373,12 +399,12 @@ impl Inner {
         let idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => open_reader(&self.database)?,
+            None => self.place.open_to_read().map_err(StoreError::from)?,
         };
-        writer::run_cached(&connection, "BEGIN").map_err(StoreError::from)?;
+        connection.begin_read().map_err(StoreError::from)?;
         let result = job(&connection);
         // A connection that cannot end its transaction is closed, which ends it.
-        writer::run_cached(&connection, "ROLLBACK").map_err(StoreError::from)?;
+        connection.end_read().map_err(StoreError::from)?;
         let mut idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < READERS_MAX {
             idle.push(connection);
@@ -392,39 +418,4 @@ fn log_of(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push("-wal");
     name.into()
-}
-
-pub(crate) fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    // 4096 is the size of a disk's and the page cache's page: a one-row change rewrites (and a snapshot carries) 4 KiB.
-    // FHIR bodies of 1 to 4 KB overflow a page rarely enough that larger pages only made changes more expensive.
-    connection.pragma_update(None, "page_size", 4096)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    // FULL: a commit is on the disk when a clinician sees "saved".
-    connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    plan_once(connection)?;
-    connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "cache_size", -16_384)?;
-    // A log that grew while a copy was made gives its room back.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.set_prepared_statement_cache_capacity(128);
-    Ok(())
-}
-
-/// A statement keeps its plan whatever values are bound. Otherwise each new value of a read by id planned it anew, which
-/// cost more than the read.
-fn plan_once(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
-}
-
-fn open_reader(database: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(database, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "query_only", true)?;
-    plan_once(&connection)?;
-    connection.pragma_update(None, "trusted_schema", false)?;
-    connection.set_prepared_statement_cache_capacity(128);
-    Ok(connection)
 }

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use crate::access::Once;
-use rusqlite::Connection;
+use crate::db::Connection;
 
 /// A browser that has not asked again by then has given up.
 const KEPT_MS: i64 = 24 * 3_600_000;
@@ -12,7 +12,7 @@ const KEPT_MS: i64 = 24 * 3_600_000;
 /// # Errors
 /// [`StoreError::Repeated`] when another request did it before.
 pub(super) fn claim(db: &Connection, once: &Once, now_ms: i64) -> Result<(), StoreError> {
-    let sql = "INSERT OR IGNORE INTO form_sent (once, request, at_ms) VALUES (?1, ?2, ?3)";
+    let sql = "INSERT INTO form_sent (once, request, at_ms) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
     let added = db.prepare_cached(sql)?.execute((once.form, once.request, now_ms))?;
     if added == 1 {
         db.prepare_cached("DELETE FROM form_sent WHERE at_ms < ?1")?.execute([now_ms - KEPT_MS])?;

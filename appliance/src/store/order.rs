@@ -1,10 +1,10 @@
 //! The order of a search's results, and the place in it where a page ends.
 
 use super::index::ParamIds;
+use crate::db::{Value as Sql, ValueRef};
 use crate::fhir::params::{self, Form, Param};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use rusqlite::types::{Value as Sql, ValueRef};
 use serde_json::Value;
 
 /// One key of `_sort`.
@@ -155,12 +155,12 @@ impl std::fmt::Display for Cursor {
 }
 
 impl Key {
-    pub(super) fn read(value: ValueRef<'_>) -> rusqlite::Result<Key> {
+    pub(super) fn read(value: ValueRef<'_>) -> crate::db::Result<Key> {
         match value {
             ValueRef::Integer(number) => Ok(Key::Number(number)),
             ValueRef::Real(number) => Ok(Key::Real(number)),
             ValueRef::Text(_) => Ok(Key::Text(value.as_str()?.to_owned())),
-            other => Err(rusqlite::Error::InvalidColumnType(0, "sort key".into(), other.data_type())),
+            ValueRef::Null | ValueRef::Blob(_) => Err(crate::db::Error::Column),
         }
     }
 

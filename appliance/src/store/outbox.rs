@@ -1,7 +1,7 @@
 //! Messages to the outside world, queued in the transaction that caused them.
 
 use super::StoreError;
-use rusqlite::Connection;
+use crate::db::Connection;
 
 /// Queues `payload` for `channel`; it is sent after the commit, or never when the transaction fails.
 pub(super) fn queue(connection: &Connection, channel: &str, payload: &str, now_ms: i64) -> Result<(), StoreError> {

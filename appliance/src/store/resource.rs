@@ -1,7 +1,7 @@
 //! A stored resource and the rows it lives in.
 
 use super::StoreError;
-use rusqlite::{Connection, OptionalExtension, Row};
+use crate::db::{Connection, OptionalExtension, Row};
 use serde_json::Value;
 
 /// One version of a resource.
@@ -48,7 +48,7 @@ impl Resource {
 pub(super) const COLUMNS: &str = "r.rid, t.name, r.id, r.version, r.updated_ms, r.patient, r.body";
 pub(super) const TABLES: &str = "resource r JOIN resource_type t ON t.id = r.type";
 
-pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Resource> {
+pub(super) fn from_row(row: &Row<'_>) -> crate::db::Result<Resource> {
     Ok(Resource {
         rid: row.get(0)?,
         kind: row.get(1)?,

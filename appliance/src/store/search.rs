@@ -5,10 +5,10 @@ use super::index::ParamIds;
 use super::order::{Cursor, Key};
 use super::query::{Clause, Compare, Prefix, Quantity, Query, Test, Token};
 use super::resource::{self, Resource};
+use crate::db::Connection;
+use crate::db::Value as Sql;
 use crate::fhir::date::Interval;
 use crate::fhir::params::{Form, Param};
-use rusqlite::Connection;
-use rusqlite::types::Value as Sql;
 
 /// One page of a search.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ pub(super) fn run(connection: &Connection, ids: &ParamIds, query: &Query) -> Res
     let conditions = conditions(&mut out, query)?;
     if query.total {
         let sql = format!("SELECT count(*) FROM resource r WHERE {conditions}");
-        let values = rusqlite::params_from_iter(&out.values);
+        let values = crate::db::params_from_iter(&out.values);
         let total: i64 = connection.prepare_cached(&sql)?.query_row(values, |row| row.get(0))?;
         page.total = Some(total.cast_unsigned());
     }
@@ -60,7 +60,7 @@ pub(super) fn run(connection: &Connection, ids: &ParamIds, query: &Query) -> Res
     }
     let (sql, values) = statement(out, query, &conditions);
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut rows = statement.query(crate::db::params_from_iter(values))?;
     let mut last = None;
     while let Some(row) = rows.next()? {
         if page.resources.len() >= query.count as usize {
@@ -180,7 +180,7 @@ fn tested(out: &mut Where<'_>, param: &'static Param, test: &Test) -> String {
         }),
         // None of them: a resource without any is among the results.
         Test::NotToken(all) => {
-            let inner = any(all, |token| format!("1{}", token_condition(out, token)));
+            let inner = any(all, |token| format!("true{}", token_condition(out, token)));
             format!("r.rid NOT IN ({})", rows(out, param, "ix_token", &format!(" AND {inner}")))
         }
         Test::Text(compare, all) => any(all, |text| {

@@ -9,8 +9,8 @@ use super::{StoreError, Version, bound, everything, history, outbox};
 use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{self, Action, Event};
+use crate::db::Connection;
 use crate::{clock, fhir};
-use rusqlite::Connection;
 use serde_json::{Map, Value};
 
 /// How the ids of insurance cards begin. By it registration reads them and nothing else of a record's files, whatever a
@@ -239,8 +239,7 @@ impl<'a> Tx<'a> {
         let sql = "INSERT INTO resource (type, id, version, updated_ms, patient, body, digest) \
                    VALUES (?1, ?2, 1, ?3, 0, ?4, ?5)";
         let digest = resource::body_digest(&body.1);
-        self.connection.prepare_cached(sql)?.execute((type_id, id, self.now_ms, &body.1, digest))?;
-        let rid = self.connection.last_insert_rowid();
+        let rid = self.connection.insert("rid", sql, (type_id, id, self.now_ms, &body.1, digest))?;
         let patient = self.compartment(kind, rid, &value)?;
         bound::check(self.connection, self.actor, access::Action::Create, kind, patient)?;
         self.connection

@@ -10,7 +10,7 @@ use super::{Chart, Resource, StoreError, bound, chart, include, resource, search
 use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Attachments};
 use crate::audit::{self, Action, Event, Outcome};
-use rusqlite::Connection;
+use crate::db::Connection;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 

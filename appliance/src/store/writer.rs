@@ -3,10 +3,11 @@
 //!
 //! A commit that holds nothing but audit entries of reads does not wait for the disk ([`Flush::Soon`]): it is in the log
 //! file, which a killed process loses no byte of, and a second thread flushes that file at once. Only a machine that loses
-//! power in between forgets these entries, and then the end of the chain as one piece.
+//! power in between forgets these entries, and then the end of the chain as one piece. So does a PostgreSQL server that is
+//! killed in between.
 
 use super::StoreError;
-use rusqlite::Connection;
+use crate::db::{Connection, Flush};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,13 +18,12 @@ use tokio::sync::oneshot;
 /// Jobs in one commit at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 64;
 
-/// When a job's changes are on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Flush {
-    /// Right after the answer: entries of the audit about reads.
-    Soon,
-    /// Before the answer: all that somebody was told is saved.
-    First,
+/// What is flushed after a commit that did not wait for the disk.
+pub enum Log {
+    /// SQLite's write-ahead log.
+    File(PathBuf),
+    /// PostgreSQL flushes its own.
+    Server(Box<Connection>),
 }
 
 /// Runs with the open transaction (or with why there is none) and gives back what tells the caller, after the commit.
@@ -36,8 +36,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// `log` is the database's write-ahead log.
-    pub fn start(connection: Connection, log: PathBuf) -> Result<Writer, StoreError> {
+    pub fn start(connection: Connection, log: Log) -> Result<Writer, StoreError> {
         let (jobs, inbox) = mpsc::channel();
         let flusher = Flusher::start(log)?;
         let thread = std::thread::Builder::new()
@@ -87,39 +86,25 @@ impl Drop for Writer {
 }
 
 fn run(connection: &Connection, inbox: &mpsc::Receiver<(Flush, Job)>, flusher: &Flusher) {
-    let mut setting = Flush::First;
     while let Ok(first) = inbox.recv() {
         let mut batch = vec![first];
         batch.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(BATCH_MAX - 1));
         let strictest = batch.iter().map(|(flush, _)| *flush).max().unwrap_or(Flush::First);
         let flush = if flusher.failed() { Flush::First } else { strictest };
-        let set = if flush == setting { Ok(()) } else { set_flush(connection, flush) };
-        setting = if set.is_ok() { flush } else { setting };
-        commit_together(connection, set, batch.into_iter().map(|(_, job)| job));
+        commit_together(connection, flush, batch.into_iter().map(|(_, job)| job));
         if flush == Flush::Soon {
             flusher.ask();
         }
     }
 }
 
-/// NORMAL leaves the log unflushed at a commit, and the next commit under FULL flushes all of it.
-fn set_flush(connection: &Connection, flush: Flush) -> rusqlite::Result<()> {
-    // Takes effect while it is parsed: no statement for the cache.
-    connection.pragma_update(None, "synchronous", if flush == Flush::Soon { "normal" } else { "full" })
-}
-
-fn commit_together(connection: &Connection, ready: rusqlite::Result<()>, batch: impl Iterator<Item = Job>) {
-    let began = ready.and_then(|()| run_cached(connection, "BEGIN IMMEDIATE"));
-    let transaction = began.map_err(StoreError::from);
+fn commit_together(connection: &Connection, flush: Flush, batch: impl Iterator<Item = Job>) {
+    let transaction = connection.begin_write(flush).map_err(StoreError::from);
     let mut finishes = Vec::with_capacity(batch.size_hint().0);
     for job in batch {
         finishes.push(job(transaction.clone().map(|()| connection)));
     }
-    let committed = transaction.and_then(|()| run_cached(connection, "COMMIT").map_err(StoreError::from));
-    if committed.is_err() && !connection.is_autocommit() {
-        // The failed commit is what callers hear of; a failed rollback shows at the next BEGIN.
-        let _ = connection.execute_batch("ROLLBACK");
-    }
+    let committed = transaction.and_then(|()| connection.commit().map_err(StoreError::from));
     for finish in finishes {
         finish(committed.clone());
     }
@@ -130,7 +115,7 @@ fn in_savepoint<T, E: From<StoreError>>(
     connection: &Connection,
     job: impl FnOnce(&Connection) -> Result<T, E>,
 ) -> Result<T, E> {
-    run_cached(connection, "SAVEPOINT job").map_err(StoreError::from)?;
+    connection.savepoint().map_err(StoreError::from)?;
     let result = catch_unwind(AssertUnwindSafe(|| job(connection))).unwrap_or_else(|_| {
         log::error!("store.write.panicked");
         Err(StoreError::Closed.into())
@@ -138,15 +123,25 @@ fn in_savepoint<T, E: From<StoreError>>(
     // After a full disk SQLite may have rolled the whole transaction back; then there is no savepoint left to end, and
     // the commit that follows fails for every job of the batch.
     if result.is_err() {
-        run_cached(connection, "ROLLBACK TO job").map_err(StoreError::from)?;
+        connection.rollback_to_savepoint().map_err(StoreError::from)?;
     }
-    run_cached(connection, "RELEASE job").map_err(StoreError::from)?;
+    connection.release_savepoint().map_err(StoreError::from)?;
     result
 }
 
-/// The few statements around every job are parsed once.
-pub(super) fn run_cached(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
-    connection.prepare_cached(sql)?.raw_execute().map(|_| ())
+impl Log {
+    fn flush(&self) -> Result<(), StoreError> {
+        match self {
+            Log::File(log) => {
+                std::fs::File::open(log).and_then(|log| log.sync_data()).map_err(StoreError::io("write-ahead log"))
+            }
+            // A server that is away has lost what it had not flushed, and knows no more about it.
+            Log::Server(connection) => match connection.flush() {
+                Err(crate::db::Error::Unreachable) => Ok(()),
+                flushed => Ok(flushed?),
+            },
+        }
+    }
 }
 
 /// Flushes the log beside the writer, which need not wait for it.
@@ -157,15 +152,14 @@ struct Flusher {
 
 impl Flusher {
     /// The thread ends with the last sender of questions.
-    fn start(log: PathBuf) -> Result<Flusher, StoreError> {
+    fn start(log: Log) -> Result<Flusher, StoreError> {
         let (asked, questions) = mpsc::sync_channel::<()>(1);
         let failed = Arc::new(AtomicBool::new(false));
         let has_failed = Arc::clone(&failed);
         let flush = move || {
             // What is asked for while the disk works is flushed together, after it.
             while questions.recv().is_ok() {
-                let flushed = std::fs::File::open(&log).and_then(|log| log.sync_data());
-                if flushed.is_err() && !has_failed.swap(true, Ordering::Relaxed) {
+                if log.flush().is_err() && !has_failed.swap(true, Ordering::Relaxed) {
                     log::error!("store.flush.failed");
                 }
             }

@@ -224,7 +224,7 @@ async fn break_glass(State(web): State<Web>, visit: Visit, form: Form) -> Result
 }
 
 async fn review_page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
-    let read = |db: &rusqlite::Connection| {
+    let read = |db: &crate::db::Connection| {
         let all = emergency::list(db)?;
         let sql = "SELECT count(*), count(DISTINCT patient) FROM audit WHERE actor = ?1 AND capacity = 'break-glass' AND at_ms BETWEEN ?2 AND ?3 AND patient <> ''";
         let mut counted = Vec::new();

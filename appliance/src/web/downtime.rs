@@ -48,7 +48,7 @@ async fn show(
     problems: &Problems,
     fresh: &Fresh,
 ) -> Result<Markup, PageError> {
-    let read = |db: &rusqlite::Connection| Ok::<_, StoreError>((downtime::password_set(db)?, downtime::admitted(db)?));
+    let read = |db: &crate::db::Connection| Ok::<_, StoreError>((downtime::password_set(db)?, downtime::admitted(db)?));
     let (set, admitted) = web.store().internal(read).await?;
     let plan = web.settings().downtime.as_ref();
     let made = plan.and_then(downtime::made_s);

@@ -102,14 +102,17 @@ impl PageError {
             Self::Store(error @ StoreError::Taken) => {
                 (StatusCode::CONFLICT, "This time is taken", format!("{error}. Nothing was saved."))
             }
-            Self::Store(error @ (StoreError::Full | StoreError::Busy | StoreError::Audit | StoreError::Closed)) => {
-                unavailable(error)
-            }
+            Self::Store(error) if passes(error) => unavailable(error),
             // A login writes through the accounts, and meets a full disk like any other change.
-            Self::Account(AccountError::Store(
-                error @ (StoreError::Full | StoreError::Busy | StoreError::Audit | StoreError::Closed),
-            )) => unavailable(error),
-            Self::Account(AccountError::Database(error)) if full(error) => unavailable(&StoreError::Full),
+            Self::Account(AccountError::Store(error)) if passes(error) => unavailable(error),
+            Self::Account(AccountError::Database(error)) if passes(&StoreError::from(*error)) => {
+                unavailable(&StoreError::from(*error))
+            }
+            Self::Account(AccountError::Database(
+                error @ (crate::db::Error::ZeroCharacter | crate::db::Error::TooLong),
+            )) => {
+                (StatusCode::BAD_REQUEST, "This was not accepted", format!("{}.", StoreError::from(*error)))
+            }
             Self::Query => (
                 StatusCode::BAD_REQUEST,
                 "This address is not complete",
@@ -133,8 +136,17 @@ fn unavailable(error: &StoreError) -> (StatusCode, &'static str, String) {
     (StatusCode::SERVICE_UNAVAILABLE, "The records are not available right now", format!("{error}."))
 }
 
-fn full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+/// Whether the same request may be answered later.
+fn passes(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Full
+            | StoreError::Busy
+            | StoreError::Audit
+            | StoreError::Closed
+            | StoreError::Unreachable
+            | StoreError::Held
+    )
 }
 
 impl IntoResponse for PageError {
@@ -152,16 +164,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_named_wherever_it_is_met() {
-        let sqlite = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(13), None);
+    fn a_full_disk_and_a_server_that_is_away_are_named_wherever_they_are_met() {
         for error in [
             PageError::Store(StoreError::Full),
             PageError::Account(AccountError::Store(StoreError::Full)),
-            PageError::Account(AccountError::Database(sqlite)),
+            PageError::Account(AccountError::Database(crate::db::Error::Full)),
         ] {
             let (status, _, text) = error.words();
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{error}");
             assert!(text.contains("the disk is full"), "{text}");
+        }
+        for error in [
+            PageError::Store(StoreError::Unreachable),
+            PageError::Account(AccountError::Database(crate::db::Error::Unreachable)),
+        ] {
+            let (status, _, text) = error.words();
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{error}");
+            assert!(text.contains("does not answer"), "{text}");
         }
         let other = PageError::Account(AccountError::Store(StoreError::Damaged("database")));
         assert_eq!(other.words().0, StatusCode::INTERNAL_SERVER_ERROR);

@@ -141,7 +141,7 @@ async fn neither_password_nor_key_is_enough_alone() {
     assert_eq!(crossed.status, StatusCode::FORBIDDEN);
     // Whoever was let go is let in by no key.
     let page = door.ask("keller", PASSWORD).await.body;
-    let end = |db: &rusqlite::Connection| crate::access::accounts::set_disabled(db, "keller", true, 1);
+    let end = |db: &crate::db::Connection| crate::access::accounts::set_disabled(db, "keller", true, 1);
     let actor = crate::access::Actor::program(crate::access::Program::CommandLine);
     door.site.web.write_accounts(&actor, end).await.unwrap();
     assert!(!is_in(&door.answer(hidden(&page, "question"), &key.answer(&options(&page))).await));

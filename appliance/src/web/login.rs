@@ -163,7 +163,7 @@ pub async fn open_session(web: &Web, headers: &HeaderMap, account: Account, to: 
 /// Counts a try of `name` before it is made, with what is kept of it; `None` when it may not be made.
 pub async fn admit(web: &Web, visit: &Visit, name: &str) -> Result<Option<(Counted, Option<Credentials>)>, PageError> {
     let (now, name, address, device) = (web.now(), name.to_owned(), visit.address, visit.device.clone());
-    let admit = move |db: &rusqlite::Connection| match lockout::admit(db, &name, address, device.as_deref(), now)? {
+    let admit = move |db: &crate::db::Connection| match lockout::admit(db, &name, address, device.as_deref(), now)? {
         Some(counted) => Ok(Some((counted, accounts::credentials(db, &name)?))),
         None => Ok(None),
     };
@@ -340,7 +340,7 @@ pub async fn password_again(
     what: &'static str,
 ) -> Result<Again, PageError> {
     let (now, name, token_hash) = (web.now(), session.actor.name.clone(), session.token_hash);
-    let admit = move |db: &rusqlite::Connection| match lockout::admit_again(db, &token_hash, now)? {
+    let admit = move |db: &crate::db::Connection| match lockout::admit_again(db, &token_hash, now)? {
         Some(counted) => Ok(Some((counted, accounts::credentials(db, &name)?))),
         None => Ok(None),
     };
@@ -426,7 +426,7 @@ async fn logout(State(web): State<Web>, visit: Visit) -> Result<Response, PageEr
 
 async fn invite_page(State(web): State<Web>, visit: Visit, Path(token): Path<String>) -> Result<Response, PageError> {
     let now = web.now();
-    let find = move |db: &rusqlite::Connection| accounts::invite(db, &token, now);
+    let find = move |db: &crate::db::Connection| accounts::invite(db, &token, now);
     let invite = web.store().internal(find).await?;
     Ok(invite_form(&web, &visit, &invite, &Form::default(), &Problems::default())?.into_response())
 }
@@ -487,7 +487,7 @@ async fn accept_invite(
     form: Form,
 ) -> Result<Response, PageError> {
     let (now, asked) = (web.now(), token.clone());
-    let find = move |db: &rusqlite::Connection| accounts::invite(db, &asked, now);
+    let find = move |db: &crate::db::Connection| accounts::invite(db, &asked, now);
     let invite = web.store().internal(find).await?;
     let mut problems = Problems::default();
     let step = check_enrolment(&form, &invite, &mut problems);

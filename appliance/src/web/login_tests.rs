@@ -77,7 +77,7 @@ async fn whoever_keeps_guessing_keeps_nobody_out_of_their_own_browser() {
     }
     // The code of this half minute is spent; a recovery code is the second factor here.
     let recovery =
-        |db: &rusqlite::Connection| emergency::set_recovery_codes(db, "id-anna", &["ABCD-EFGH-JKLM".to_owned()]);
+        |db: &crate::db::Connection| emergency::set_recovery_codes(db, "id-anna", &["ABCD-EFGH-JKLM".to_owned()]);
     site.web.write_accounts(&Actor::anonymous(), recovery).await.unwrap();
     let code = "ABCD-EFGH-JKLM";
     let elsewhere = log_in(&site, &Site::nobody(), PASSWORD, code).await;

@@ -150,6 +150,6 @@ async fn guesses_at_the_password_of_an_open_session_are_counted() {
         site.post(&admin, &format!("/patients/{patient}/as-it-was"), &fields).await;
     }
     let sql = "SELECT count(*) FROM login_failure WHERE subject LIKE 'session:%'";
-    let counted = |db: &rusqlite::Connection| Ok::<_, StoreError>(db.query_row(sql, [], |row| row.get::<_, u32>(0))?);
+    let counted = |db: &crate::db::Connection| Ok::<_, StoreError>(db.query_row(sql, [], |row| row.get::<_, u32>(0))?);
     assert_eq!(site.web.store().internal_blocking(counted).unwrap(), 5, "after five none is looked at");
 }

@@ -140,7 +140,7 @@ impl Web {
     async fn write_accounts<T: Send + 'static>(
         &self,
         actor: &Actor,
-        job: impl FnOnce(&rusqlite::Connection) -> Result<T, AccountError> + Send + 'static,
+        job: impl FnOnce(&crate::db::Connection) -> Result<T, AccountError> + Send + 'static,
     ) -> Result<T, AccountError> {
         self.0.store.write(actor, move |tx| job(tx.connection())).await
     }

@@ -99,7 +99,7 @@ async fn documents_are_brought_in_with_the_files_that_they_name() {
         let carry = send(&site, &admin, "/practice/import", &fields("documents", "carry"), &[table, letter]).await;
         assert!(carry.body.contains(told), "{}", carry.body);
     }
-    let count = |db: &rusqlite::Connection| {
+    let count = |db: &crate::db::Connection| {
         Ok::<_, crate::store::StoreError>(db.query_row("SELECT count(*) FROM attachment", [], |r| r.get::<_, u32>(0))?)
     };
     assert_eq!(site.web.store().internal_blocking(count).unwrap(), 1, "a repetition adds nothing");
@@ -120,7 +120,7 @@ async fn everything_is_exported_by_an_administrator_who_gives_the_password() {
     let site = Site::new();
     let admin = site.session(Role::PracticeAdmin).await;
     let hash = service::auth::hash_password("correct horse battery staple");
-    let set = move |db: &rusqlite::Connection| {
+    let set = move |db: &crate::db::Connection| {
         db.execute("UPDATE account SET password = ?1", [hash])?;
         Ok(())
     };
@@ -138,7 +138,7 @@ async fn everything_is_exported_by_an_administrator_who_gives_the_password() {
     assert!(!answer.body.contains("argon2"));
     let log = site.get(&admin, "/audit?action=export").await.body;
     assert!(log.contains("Practice"), "{log}");
-    let mail = |db: &rusqlite::Connection| {
+    let mail = |db: &crate::db::Connection| {
         Ok::<_, crate::store::StoreError>(db.query_row("SELECT payload FROM outbox", [], |r| r.get::<_, String>(0))?)
     };
     assert!(site.web.store().internal_blocking(mail).unwrap().contains("owner@example.org"));
@@ -156,7 +156,7 @@ async fn an_open_session_guesses_no_password() {
     let site = Site::new();
     let admin = site.session(Role::PracticeAdmin).await;
     let hash = site.web.hash_password(PASSWORD.to_owned()).await.unwrap();
-    let set = |db: &rusqlite::Connection| {
+    let set = |db: &crate::db::Connection| {
         db.execute("UPDATE account SET password = ?1", [hash])?;
         Ok(())
     };
@@ -181,7 +181,7 @@ async fn an_open_session_guesses_no_password() {
 }
 
 fn name_of(site: &Site) -> String {
-    let name = |db: &rusqlite::Connection| db.query_row("SELECT name FROM account", [], |row| row.get(0));
+    let name = |db: &crate::db::Connection| db.query_row("SELECT name FROM account", [], |row| row.get(0));
     site.web.store().internal_blocking(|db| Ok::<_, crate::store::StoreError>(name(db)?)).unwrap()
 }
 

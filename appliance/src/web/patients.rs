@@ -409,7 +409,7 @@ fn next_number(tx: &mut Tx<'_>) -> Result<u64, StoreError> {
     let stored = tx.connection().query_row(sql, [NUMBER_KEY], |row| row.get::<_, String>(0));
     let mut number = match stored {
         Ok(text) => text.parse().map_err(|_| StoreError::Damaged("record number"))?,
-        Err(rusqlite::Error::QueryReturnedNoRows) => FIRST_NUMBER,
+        Err(crate::db::Error::NoRows) => FIRST_NUMBER,
         Err(error) => return Err(error.into()),
     };
     loop {

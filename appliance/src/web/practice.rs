@@ -8,12 +8,12 @@ use super::login::redirect;
 use super::{Method, PageError, Policy, Route, Target, Web};
 use crate::access::Action;
 use crate::audit::{self, Event};
+use crate::db::{Connection, OptionalExtension};
 use crate::store::{StoreError, Tx};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use maud::{Markup, html};
-use rusqlite::{Connection, OptionalExtension};
 
 pub const ALERTS: &str = "alert-mail";
 

@@ -52,7 +52,7 @@ impl Site {
     pub(in crate::web) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW_S * 1000);
-        let store = Store::open(dir.path(), clock.clone(), Mode::New).unwrap();
+        let store = Store::open(crate::support::place(dir.path()), clock.clone(), Mode::New).unwrap();
         let downtime = crate::downtime::Plan {
             every_minutes: 30,
             all_patients: false,
@@ -89,7 +89,7 @@ impl Site {
     pub(in crate::web) async fn add_user(&self, name: &str, role: Role, hash: &str, secret: &str) -> String {
         let id = format!("id-{name}");
         let (name, hash, secret, own) = (name.to_owned(), hash.to_owned(), secret.to_owned(), id.clone());
-        let insert = move |db: &rusqlite::Connection| {
+        let insert = move |db: &crate::db::Connection| {
             let new = NewAccount {
                 id: &own,
                 name: &name,
@@ -116,7 +116,7 @@ impl Site {
     pub(in crate::web) async fn session_of(&self, name: &str) -> Browser {
         let (token, csrf) = (service::auth::random_token(), service::auth::random_token());
         let (name, fresh, form, now) = (name.to_owned(), token.clone(), csrf.clone(), self.web.now());
-        let open = move |db: &rusqlite::Connection| {
+        let open = move |db: &crate::db::Connection| {
             let account = accounts::credentials(db, &name)?.unwrap().account;
             sessions::open(db, &account, &fresh, &form, now)
         };

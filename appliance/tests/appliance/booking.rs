@@ -1,5 +1,6 @@
 //! Many clients, one calendar, over real connections: nobody is booked twice, whichever door is used.
 
+use crate::support;
 use appliance::access::accounts::{self, AccountError, NewAccount};
 use appliance::access::{Actor, Program, Role, sessions};
 use appliance::clock::Clock;
@@ -60,7 +61,7 @@ async fn desk(store: &Store) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sixty_four_clients_want_the_same_times_and_nobody_is_booked_twice() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Clock::manual(NOW_S * 1000), Mode::New).unwrap();
+    let store = Store::open(support::place(dir.path()), Clock::manual(NOW_S * 1000), Mode::New).unwrap();
     desk(&store).await;
     let doctor =
         create(&store, "Practitioner", json!({"resourceType": "Practitioner", "name": [{"family": "W"}]})).await;

@@ -1,5 +1,6 @@
 //! The API over HTTP as a program uses it: what the capability statement names is there, and does what R4 says.
 
+use crate::support;
 use appliance::access::accounts::{self, AccountError, NewAccount};
 use appliance::access::{Actor, Role, sessions};
 use appliance::clock::Clock;
@@ -29,7 +30,7 @@ impl Api {
     async fn open() -> Api {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(1_700_000_000_000);
-        let store = Store::open(dir.path(), clock.clone(), Mode::New).unwrap();
+        let store = Store::open(support::place(dir.path()), clock.clone(), Mode::New).unwrap();
         for role in Role::ALL {
             let job = move |tx: &mut Tx<'_>| log_in(tx.connection(), role);
             store.write(&Actor::anonymous(), job).await.unwrap();
@@ -93,7 +94,7 @@ impl Api {
     }
 }
 
-fn log_in(db: &rusqlite::Connection, role: Role) -> Result<(), AccountError> {
+fn log_in(db: &appliance::db::Connection, role: Role) -> Result<(), AccountError> {
     let new = NewAccount {
         id: role.as_str(),
         name: role.as_str(),
@@ -227,7 +228,7 @@ async fn a_deleted_record_is_gone_its_versions_are_not_and_it_can_come_back() {
     assert_eq!(api.get(&format!("{path}/_history")).await.1["entry"].as_array().unwrap().len(), 3);
     let Api { _dir: dir, app, store, .. } = api;
     drop((app, store));
-    let facts = appliance::probe::Restored::open(dir.path()).facts().unwrap();
+    let facts = support::restored(dir.path()).facts().unwrap();
     assert_eq!((facts.resources["Location"], facts.history_rows), (1, 2));
 }
 

@@ -4,11 +4,11 @@ use appliance::access::accounts::AccountError;
 use appliance::access::{Actor, Role, portal};
 use appliance::attachments::{older, seal};
 use appliance::clock::Clock;
+use appliance::db::Connection;
 use appliance::ops::facts::{Depth, compute};
 use appliance::probe::Restored;
 use appliance::store::{ATTACHMENTS_DIR, DATABASE_FILE, Mode, Query, SCHEMA_VERSION, Store, StoreError, View};
 use appliance::upgrade;
-use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 
 /// The one file of the frozen records.
@@ -120,7 +120,7 @@ fn an_upgrade_that_fails_leaves_the_records_to_the_older_release() {
     // Something that the last note of the upgrade meets, when every step is done.
     db.execute("INSERT INTO meta VALUES (?1, 'x')", [format!("migrated-to-{SCHEMA_VERSION}-ms")]).unwrap();
     let schema = "SELECT group_concat(sql, ';') FROM sqlite_schema";
-    let told = |db: &Connection| db.query_row::<String, _, _>(schema, [], |row| row.get(0)).unwrap();
+    let told = |db: &Connection| db.query_row::<String>(schema, [], |row| row.get(0)).unwrap();
     let before = told(&db);
     assert!(upgrade::in_place(dir.path(), &clock()).is_err());
     assert_eq!(told(&db), before, "not one step is left of it");
@@ -210,7 +210,7 @@ fn a_database_with_a_broken_page_is_not_upgraded() {
 fn restored_records_of_a_newer_release_are_refused_with_words() {
     let dir = left_by(SCHEMA_VERSION - 1);
     let db = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
-    db.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+    db.execute_batch(&format!("PRAGMA user_version = {}", SCHEMA_VERSION + 1)).unwrap();
     drop(db);
     let refused = Restored::open(dir.path()).facts().unwrap_err();
     assert!(refused.to_string().contains("install that release"), "{refused}");
@@ -227,5 +227,5 @@ fn restored_records_that_cannot_be_upgraded_prove_nothing() {
 }
 
 fn schema_of(database: &Path) -> u32 {
-    Connection::open(database).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    Connection::open(database).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
 }

@@ -1,9 +1,9 @@
 //! Moving in from tables: nothing comes in twice, nothing is lost without a word, nothing that a person changed is overwritten.
 
+use crate::support;
 use appliance::access::{Actor, Program, Role};
 use appliance::clock::Clock;
 use appliance::import::{self, Counts, Dates, Encoding, Input, Options, Report, Table};
-use appliance::probe::Restored;
 use appliance::store::{Expect, Mode, Query, Store, StoreError, Tx, View};
 use serde_json::{Value, json};
 use std::fs;
@@ -20,7 +20,7 @@ struct Move {
 impl Move {
     fn new() -> Move {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("data"), Clock::manual(NOW_MS), Mode::New).unwrap();
+        let store = Store::open(support::place(dir.path().join("data")), Clock::manual(NOW_MS), Mode::New).unwrap();
         fs::create_dir_all(dir.path().join("in/documents/letters")).unwrap();
         let staff = json!({"resourceType": "Practitioner", "identifier": [{"system": "urn:x", "value": "7"}],
             "name": [{"family": "Rossi", "given": ["Ada"], "prefix": ["Dr."]}]});
@@ -121,7 +121,7 @@ fn a_dry_run_changes_nothing_and_a_repetition_adds_nothing() {
     assert_eq!(visits.iter().filter(|a| a["status"] == "fulfilled").count(), 1, "what is over took place");
     drop(moving.store);
     // What was brought in is part of the facts, its files included.
-    let facts = Restored::open(&moving.dir.path().join("data")).facts().unwrap();
+    let facts = support::restored(moving.dir.path().join("data")).facts().unwrap();
     assert_eq!((facts.attachments, facts.resources["Patient"]), (2, 2));
 }
 

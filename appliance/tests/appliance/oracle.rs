@@ -1,6 +1,7 @@
 //! An oracle of search: a reading of the JSON that shares nothing with the index, asked the same questions. Queries are
 //! drawn at random from what the sample bundles hold.
 
+use crate::support;
 use appliance::access::{Actor, Role};
 use appliance::clock::Clock;
 use appliance::import::bundles::{self, FileOutcome};
@@ -83,7 +84,7 @@ struct Sample {
 
 static SAMPLE: LazyLock<Sample> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
+    let store = Store::open(support::place(dir.path()), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
     for file in bundles::files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
         assert!(matches!(bundles::load(&store, &file), FileOutcome::Loaded(_)));
     }

@@ -1,5 +1,6 @@
 //! Search on the sample bundles, compared with a brute-force reading of the JSON that shares nothing with the index.
 
+use crate::support;
 use appliance::access::{Actor, Role};
 use appliance::clock::Clock;
 use appliance::import::bundles::{self, FileOutcome};
@@ -10,7 +11,7 @@ use std::path::Path;
 
 fn fixtures() -> (tempfile::TempDir, Store, BTreeMap<String, u64>) {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Clock::system(), Mode::New).unwrap();
+    let store = Store::open(support::place(dir.path()), Clock::system(), Mode::New).unwrap();
     let mut counts = BTreeMap::new();
     for file in bundles::files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
         match bundles::load(&store, &file) {
@@ -172,7 +173,7 @@ fn an_unknown_parameter_is_refused_not_ignored() {
 #[test]
 fn a_file_that_fails_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("data"), Clock::system(), Mode::New).unwrap();
+    let store = Store::open(support::place(dir.path().join("data")), Clock::system(), Mode::New).unwrap();
     let good = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bundle-1.json")).unwrap();
     let mut bundle: Value = serde_json::from_slice(&good).unwrap();
     let last = bundle["entry"].as_array().unwrap().len() - 1;
@@ -192,9 +193,9 @@ fn an_index_drawn_by_another_release_is_rebuilt() {
     let expected = found(&store, "Observation", &[("category", "vital-signs")]);
     assert!(!expected.is_empty());
     drop(store);
-    let raw = rusqlite::Connection::open(dir.path().join("records.sqlite")).unwrap();
+    let raw = support::raw(dir.path());
     raw.execute_batch("DELETE FROM ix_token; UPDATE meta SET value = 'older' WHERE key = 'index-parameters'").unwrap();
     drop(raw);
-    let store = Store::open(dir.path(), Clock::system(), Mode::New).unwrap();
+    let store = Store::open(support::place(dir.path()), Clock::system(), Mode::New).unwrap();
     assert_eq!(found(&store, "Observation", &[("category", "vital-signs")]), expected);
 }

@@ -1,5 +1,6 @@
 //! Programs with tokens of their own: what they prove, what they are granted, and what stays closed to them.
 
+use crate::support;
 use appliance::access::{Actor, Grant, Program, Role, grant::Scope, smart};
 use appliance::clock::Clock;
 use appliance::fhir;
@@ -36,7 +37,7 @@ impl App {
     async fn registered(scopes: &'static str) -> App {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW * 1000);
-        let store = Store::open(dir.path(), clock.clone(), Mode::New).unwrap();
+        let store = Store::open(support::place(dir.path()), clock.clone(), Mode::New).unwrap();
         let key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
         let point = key.public_key().as_ref()[1..].to_vec();
         let (x, y) = point.split_at(48);
@@ -204,7 +205,7 @@ async fn a_token_opens_what_its_scopes_name_until_it_ends() {
 #[test]
 fn a_grant_of_one_patient_reaches_no_other() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Clock::manual(NOW * 1000), Mode::New).unwrap();
+    let store = Store::open(support::place(dir.path()), Clock::manual(NOW * 1000), Mode::New).unwrap();
     let import = Actor::program(Program::Import);
     let put = |actor: &Actor, kind: &'static str, id: &'static str, mut body: Value, expect: Expect| {
         body["resourceType"] = kind.into();

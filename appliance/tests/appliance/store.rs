@@ -1,19 +1,20 @@
 //! Properties of the records that a practice relies on, tried on the real database.
 
+use crate::support;
 use appliance::access::{Actor, Program, Role};
 use appliance::audit::Action;
 use appliance::clock::Clock;
+use appliance::db::{Connection, Place};
 use appliance::probe::Restored;
 use appliance::store::{self, DATABASE_FILE, Expect, LedgerEntry, Mode, Posting, Query, Store, StoreError, Tx, View};
 use proptest::prelude::*;
-use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::path::Path;
 
 const NOON: i64 = 1_700_000_000_000;
 
 fn open(dir: &Path) -> Store {
-    Store::open(dir, Clock::manual(NOON), Mode::New).unwrap()
+    Store::open(support::place(dir), Clock::manual(NOON), Mode::New).unwrap()
 }
 
 fn clinician() -> Actor {
@@ -168,14 +169,21 @@ fn a_request_whose_audit_cannot_be_written_fails() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let stored = write(&store, |tx| tx.create("Patient", patient("Abel"))).unwrap();
-    let saboteur = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
-    saboteur.execute_batch("CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END").unwrap();
+    let saboteur = support::raw(dir.path());
+    let (refuse, relent) = match support::is_postgres() {
+        false => ("CREATE TRIGGER no BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END", "DROP TRIGGER no"),
+        true => (
+            "CREATE TRIGGER no BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION append_only()",
+            "DROP TRIGGER no ON audit",
+        ),
+    };
+    saboteur.execute_batch(refuse).unwrap();
     let created = write(&store, |tx| tx.create("Patient", patient("Brandt")));
     assert!(matches!(created, Err(StoreError::Audit)), "{created:?}");
     let read = store.view_blocking(&clinician(), |view: &View<'_>| view.read("Patient", &stored.id));
     assert!(matches!(read, Err(StoreError::Audit)), "{read:?}");
     assert_eq!(count(&store, "resource"), 1);
-    saboteur.execute_batch("DROP TRIGGER full").unwrap();
+    saboteur.execute_batch(relent).unwrap();
     store.view_blocking(&clinician(), |view: &View<'_>| view.read("Patient", &stored.id)).unwrap();
 }
 
@@ -195,12 +203,13 @@ fn a_changed_removed_or_inserted_audit_entry_breaks_the_chain() {
             write(&store, move |tx| tx.create("Patient", patient(family))).unwrap();
         }
         drop(store);
-        assert_eq!(Restored::open(dir.path()).facts().unwrap().audit_entries, 3);
-        let saboteur = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+        let file = support::as_file(dir.path());
+        assert_eq!(Restored::open(&file).facts().unwrap().audit_entries, 3);
+        let saboteur = Connection::open(file.join(DATABASE_FILE)).unwrap();
         saboteur.execute_batch("DROP TRIGGER audit_keep_u; DROP TRIGGER audit_keep_d;").unwrap();
         saboteur.execute_batch(tampering).unwrap();
         drop(saboteur);
-        let facts = Restored::open(dir.path()).facts();
+        let facts = Restored::open(&file).facts();
         assert!(matches!(facts, Err(StoreError::Damaged("audit chain"))), "{tampering}: {facts:?}");
     }
 }
@@ -234,7 +243,7 @@ fn a_posting_must_balance() {
     store.write_blocking(&actor, move |tx: &mut Tx<'_>| tx.post(&unequal)).unwrap_err();
     store.write_blocking(&actor, move |tx: &mut Tx<'_>| tx.post(&equal)).unwrap();
     drop(store);
-    let facts = Restored::open(dir.path()).facts().unwrap();
+    let facts = support::restored(dir.path()).facts().unwrap();
     assert_eq!((facts.ledger_entries, facts.ledger_balance_cents), (2, 100));
 }
 
@@ -242,14 +251,22 @@ fn a_posting_must_balance() {
 fn one_process_at_a_time_and_no_newer_schema() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let second = Store::open(dir.path(), Clock::system(), Mode::Exclusive).err();
+    let second = Store::open(support::place(dir.path()), Clock::system(), Mode::Exclusive).err();
     assert!(matches!(second, Some(StoreError::InUse)));
-    drop(Store::open(dir.path(), Clock::system(), Mode::Beside).unwrap());
+    if support::is_postgres() {
+        // On another data folder: the database itself is held.
+        let other = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join("records.made"), other.path().join("records.made")).unwrap();
+        let place = Place::new(other.path(), support::place(dir.path()).server().map(|server| (**server).clone()));
+        let third = Store::open(place, Clock::system(), Mode::Exclusive).err();
+        assert!(matches!(third, Some(StoreError::Held)), "{third:?}");
+    }
+    drop(Store::open(support::place(dir.path()), Clock::system(), Mode::Beside).unwrap());
     drop(store);
-    let raw = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
-    raw.pragma_update(None, "user_version", 99).unwrap();
+    let raw = support::raw(dir.path());
+    raw.set_schema_number(99).unwrap();
     drop(raw);
-    let newer = Store::open(dir.path(), Clock::system(), Mode::Exclusive).err();
+    let newer = Store::open(support::place(dir.path()), Clock::system(), Mode::Exclusive).err();
     assert!(matches!(newer, Some(StoreError::Newer { found: 99, .. })));
 }
 
@@ -277,7 +294,7 @@ fn a_failing_job_leaves_those_committed_with_it_untouched() {
     assert_eq!(count(&store, "resource"), i64::try_from(expected).unwrap());
     assert_eq!(count(&store, "audit"), i64::try_from(expected).unwrap());
     drop(store);
-    Restored::open(dir.path()).facts().unwrap();
+    support::restored(dir.path()).facts().unwrap();
 }
 
 #[test]
@@ -360,6 +377,19 @@ fn json_value() -> impl Strategy<Value = Value> {
 
 #[test]
 fn a_database_that_is_gone_is_never_begun_anew() {
+    if support::is_postgres() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()));
+        let whole = support::raw(dir.path());
+        // Made anew by somebody, without anything in it.
+        whole.execute_batch("DROP SCHEMA public CASCADE; CREATE SCHEMA public").unwrap();
+        for mode in [Mode::Beside, Mode::Exclusive, Mode::New] {
+            let opened = Store::open(support::place(dir.path()), Clock::manual(0), mode);
+            assert!(matches!(opened, Err(StoreError::Lost)), "{mode:?}");
+        }
+        assert_eq!(whole.schema_number().unwrap(), Some(0), "nothing is made");
+        return;
+    }
     for lose in [|file: &Path| std::fs::remove_file(file), |file: &Path| std::fs::write(file, "")] {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path()));
@@ -368,9 +398,9 @@ fn a_database_that_is_gone_is_never_begun_anew() {
         }
         lose(&dir.path().join(DATABASE_FILE)).unwrap();
         let before = std::fs::metadata(dir.path().join(DATABASE_FILE)).is_ok();
-        let opened = Store::open(dir.path(), Clock::manual(0), Mode::Beside);
+        let opened = Store::open(support::place(dir.path()), Clock::manual(0), Mode::Beside);
         assert!(matches!(opened, Err(StoreError::Lost)));
-        let begun = Store::open(dir.path(), Clock::manual(0), Mode::New);
+        let begun = Store::open(support::place(dir.path()), Clock::manual(0), Mode::New);
         assert!(matches!(begun, Err(StoreError::Lost)), "not even where somebody asks for a new practice");
         assert_eq!(std::fs::metadata(dir.path().join(DATABASE_FILE)).is_ok(), before, "nothing is touched");
     }
@@ -382,24 +412,42 @@ fn a_folder_without_a_database_is_no_practice_until_somebody_begins_one() {
     // A bare mount point, or none: what `appliance serve` sees of a disk that is not mounted.
     for data in [dir.path().to_owned(), dir.path().join("not-mounted")] {
         for mode in [Mode::Exclusive, Mode::Beside] {
-            let refused = Store::open(&data, Clock::manual(0), mode).err().unwrap();
+            let refused = Store::open(support::place(&data), Clock::manual(0), mode).err().unwrap();
             assert!(matches!(refused, StoreError::NoDatabase), "{refused}");
             for remedy in ["mount", "backupd recover", "appliance init"] {
                 assert!(refused.to_string().contains(remedy), "{refused}");
             }
         }
         assert!(!data.exists() || std::fs::read_dir(&data).unwrap().next().is_none(), "nothing was written");
-        assert!(!store::is_begun(&data).unwrap());
+        assert!(!store::is_begun(support::place(&data)).unwrap());
+    }
+    if support::is_postgres() {
+        // What an `init` leaves that was cut off: a database, and a folder that does not know of it.
+        drop(open(dir.path()));
+        std::fs::remove_file(dir.path().join("records.made")).unwrap();
+        let refused = Store::open(support::place(dir.path()), Clock::manual(0), Mode::Exclusive);
+        assert!(matches!(refused, Err(StoreError::NotItsFolder)));
+        assert!(!store::is_begun(support::place(dir.path())).unwrap());
+        let store = open(dir.path());
+        write(&store, |tx| tx.create("Patient", patient("Abel"))).unwrap();
+        drop(store);
+        // With a record in it, it is another folder: the disk that holds its attachments is not mounted.
+        std::fs::remove_file(dir.path().join("records.made")).unwrap();
+        for mode in [Mode::Exclusive, Mode::New] {
+            let refused = Store::open(support::place(dir.path()), Clock::manual(0), mode);
+            assert!(matches!(refused, Err(StoreError::NotItsFolder)));
+        }
+        return;
     }
     // What an `init` leaves that was cut off: a file of SQLite's without a table.
-    let database = rusqlite::Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    let database = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
     database.execute_batch("PRAGMA journal_mode = WAL; VACUUM").unwrap();
     drop(database);
-    let cut_off = Store::open(dir.path(), Clock::manual(0), Mode::Exclusive);
+    let cut_off = Store::open(support::place(dir.path()), Clock::manual(0), Mode::Exclusive);
     assert!(matches!(cut_off, Err(StoreError::NoDatabase)));
-    drop(Store::open(dir.path(), Clock::manual(0), Mode::New).unwrap());
-    assert!(store::is_begun(dir.path()).unwrap());
-    drop(Store::open(dir.path(), Clock::manual(0), Mode::Exclusive).unwrap());
+    drop(Store::open(support::place(dir.path()), Clock::manual(0), Mode::New).unwrap());
+    assert!(store::is_begun(support::place(dir.path())).unwrap());
+    drop(Store::open(support::place(dir.path()), Clock::manual(0), Mode::Exclusive).unwrap());
 }
 
 proptest! {

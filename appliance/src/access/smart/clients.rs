@@ -4,8 +4,8 @@ use super::assertion::{Assertion, Key, keys};
 use super::identity::{FHIR_USER, Identity, OPENID};
 use super::{Refused, grants, hash};
 use crate::access::grant::Scope;
+use crate::db::{Connection, OptionalExtension};
 use crate::store::StoreError;
-use rusqlite::{Connection, OptionalExtension};
 
 /// The word by which a program asks to stay connected while nobody is there.
 pub const OFFLINE: &str = "offline_access";
@@ -192,7 +192,7 @@ fn is_redirect(url: &str) -> bool {
 
 const COLUMNS: &str = "id, name, jwks, scopes, disabled_ms, kind, secret_hash, redirects, launch_url";
 
-fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Client> {
+fn row(row: &crate::db::Row<'_>) -> crate::db::Result<Client> {
     let (jwks, scopes, redirects): (String, String, String) = (row.get(2)?, row.get(3)?, row.get(7)?);
     let (data, offline, identity) = split(&scopes);
     Ok(Client {
@@ -290,7 +290,7 @@ pub fn authenticate(
 /// Whether an assertion is used for the first time: whoever sends it again may have overheard it.
 fn is_first(db: &Connection, client: &str, claims: &Assertion, now_ms: i64) -> Result<bool, StoreError> {
     db.execute("DELETE FROM smart_assertion WHERE expires_ms < ?1", [now_ms])?;
-    let sql = "INSERT OR IGNORE INTO smart_assertion (client, jti, expires_ms) VALUES (?1, ?2, ?3)";
+    let sql = "INSERT INTO smart_assertion (client, jti, expires_ms) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
     Ok(db.execute(sql, (client, &claims.jti, claims.expires_s.saturating_mul(1000)))? == 1)
 }
 

@@ -4,10 +4,10 @@ use super::clients::Client;
 use super::identity::Identity;
 use super::{GRANT_HOLDS, Refused, hash, issue, oldest_session_s, scopes_text, within};
 use crate::access::grant::{Grant, Scope};
+use crate::db::{Connection, OptionalExtension};
 use crate::store::StoreError;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use rusqlite::{Connection, OptionalExtension};
 
 /// How long a code is good, seconds: a program trades it in at once.
 pub const CODE_S: i64 = 60;
@@ -171,7 +171,7 @@ fn held(db: &Connection, token: (&str, &str), secret: &str, now_ms: i64) -> Resu
          g.identity, g.account, a.practitioner \
          FROM {table} t JOIN smart_grant g ON g.id = t.grant_id JOIN account a ON a.id = g.account WHERE t.{key} = ?1"
     );
-    let row = |row: &rusqlite::Row<'_>| {
+    let row = |row: &crate::db::Row<'_>| {
         Ok(Held {
             id: row.get(0)?,
             client: row.get(1)?,
@@ -330,7 +330,7 @@ pub fn given_by(db: &Connection, account: &str, now_ms: i64) -> Result<Vec<Allow
          JOIN smart_client c ON c.id = g.client JOIN account a ON a.id = g.account \
          WHERE g.account = ?1 AND {GRANT_HOLDS} ORDER BY g.began_ms DESC"
     );
-    let row = |row: &rusqlite::Row<'_>| {
+    let row = |row: &crate::db::Row<'_>| {
         Ok(Allowed {
             id: row.get(0)?,
             program: row.get(1)?,

@@ -5,6 +5,7 @@
 //! made when it is first asked for.
 
 use super::Given;
+use crate::db::{Connection, OptionalExtension};
 use crate::store::StoreError;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
@@ -12,7 +13,6 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{self, KeyPair as _};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
-use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use zeroize::Zeroizing;

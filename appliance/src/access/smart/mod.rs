@@ -28,8 +28,8 @@ pub use identity::Identity;
 
 use super::grant::{Grant, Scope};
 use super::{Actor, Program, Role, sessions};
+use crate::db::{Connection, OptionalExtension};
 use crate::store::StoreError;
-use rusqlite::{Connection, OptionalExtension};
 
 /// How long an access token is good, seconds.
 pub const TOKEN_S: i64 = 300;
@@ -151,7 +151,7 @@ fn live(db: &Connection, token: &str, now_ms: i64) -> Result<Option<Live>, Store
          LEFT JOIN account a ON a.id = g.account \
          WHERE t.token_hash = ?1 AND t.expires_ms > ?2 AND c.disabled_ms IS NULL AND (t.grant_id IS NULL OR {GRANT_HOLDS})"
     );
-    let row = |row: &rusqlite::Row<'_>| {
+    let row = |row: &crate::db::Row<'_>| {
         let scopes: String = row.get(2)?;
         let role: Option<Role> = row.get::<_, Option<String>>(6)?.and_then(|role| role.parse().ok());
         let person = match (row.get(4)?, row.get(5)?, role) {
@@ -201,7 +201,7 @@ pub fn introspect(db: &Connection, client: &Client, token: &str, now_ms: i64) ->
          JOIN account a ON a.id = g.account WHERE r.token_hash = ?1 AND r.used_ms IS NULL AND r.expires_ms > ?2 \
          AND g.client = ?4 AND {GRANT_HOLDS}"
     );
-    let row = |row: &rusqlite::Row<'_>| {
+    let row = |row: &crate::db::Row<'_>| {
         Ok(Told {
             scope: row.get(0)?,
             identity: Identity::of(&row.get::<_, String>(4)?),

@@ -3,8 +3,8 @@
 use super::Credential;
 use crate::access::accounts::AccountError;
 use crate::clock;
+use crate::db::{Connection, OptionalExtension, Row};
 use crate::store::StoreError;
-use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -25,7 +25,7 @@ pub struct StaffKey {
     pub credential: Credential,
 }
 
-fn staff_key(row: &Row<'_>) -> rusqlite::Result<StaffKey> {
+fn staff_key(row: &Row<'_>) -> crate::db::Result<StaffKey> {
     Ok(StaffKey {
         id: row.get(0)?,
         label: row.get(1)?,
@@ -47,7 +47,7 @@ pub fn of_account(db: &Connection, account: &str) -> Result<Vec<StaffKey>, Accou
     let sql = format!("SELECT {COLUMNS} FROM webauthn_key WHERE account = ?1 ORDER BY created, id");
     let mut statement = db.prepare_cached(&sql)?;
     let rows = statement.query_map([account], staff_key)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(rows.collect::<crate::db::Result<_>>()?)
 }
 
 /// The key of an account that has this credential id.

@@ -334,7 +334,8 @@ mod tests {
     #[test]
     fn every_operation_is_told_under_a_name_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
+        let store =
+            Store::open(crate::support::place(dir.path()), Clock::manual(1_700_000_000_000), Mode::New).unwrap();
         let routes = super::super::http::routes(&store);
         let names: BTreeSet<&str> = routes.iter().map(|route| told(route).id).collect();
         assert!(names.len() == routes.len() && !names.contains(""), "{names:?}");

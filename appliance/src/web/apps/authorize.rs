@@ -146,7 +146,7 @@ async fn read(web: &Web, account: &str, client: Client, asked: &Asked) -> Result
         launch => {
             let (id, account, launch, now_ms) =
                 (client.id.clone(), account.to_owned(), launch.to_owned(), web.now() * 1000);
-            let find = move |db: &rusqlite::Connection| smart::launched(db, (&id, &account), &launch, now_ms);
+            let find = move |db: &crate::db::Connection| smart::launched(db, (&id, &account), &launch, now_ms);
             match web.store().internal(find).await? {
                 Some(patient) => Some(patient),
                 None => return Ok(Err("invalid_request")),

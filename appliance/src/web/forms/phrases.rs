@@ -30,7 +30,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
 
 async fn own(web: &Web, visit: &Visit) -> Result<Vec<(String, String)>, PageError> {
     let account = visit.actor.id.clone();
-    let read = move |db: &rusqlite::Connection| {
+    let read = move |db: &crate::db::Connection| {
         let mut statement = db.prepare_cached("SELECT name, text FROM phrase WHERE account = ?1 ORDER BY name")?;
         let rows = statement.query_map([account], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok::<_, StoreError>(rows.collect::<Result<Vec<_>, _>>()?)
@@ -105,7 +105,7 @@ async fn save(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respon
         if count >= PHRASES_MAX {
             return Err(StoreError::invalid("there are too many phrases: remove some first", "phrases"));
         }
-        let sql = "INSERT INTO phrase (account, name, text) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET text = excluded.text";
+        let sql = "INSERT INTO phrase (account, name, text) VALUES (?1, ?2, ?3) ON CONFLICT (account, name) DO UPDATE SET text = excluded.text";
         db.execute(sql, (account, name, text))?;
         Ok(())
     };

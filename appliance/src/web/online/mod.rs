@@ -55,7 +55,7 @@ fn program() -> Actor {
 
 async fn load(web: &Web) -> Result<Book, PageError> {
     let zone = web.settings().zone;
-    let read = move |db: &rusqlite::Connection| Book::load(&Door(db), zone);
+    let read = move |db: &crate::db::Connection| Book::load(&Door(db), zone);
     Ok(web.store().internal::<_, StoreError, _>(read).await?)
 }
 
@@ -89,7 +89,7 @@ async fn times(
     UrlQuery(from): UrlQuery<From>,
 ) -> Result<Markup, PageError> {
     let (zone, now) = (web.settings().zone, web.now());
-    let read = move |db: &rusqlite::Connection| {
+    let read = move |db: &crate::db::Connection| {
         let book = Book::load(&Door(db), zone)?;
         let Ok(offer) = offered(&book, &id).cloned() else { return Err(StoreError::NotFound) };
         let (earliest, latest) = reach(&offer, now);

@@ -80,7 +80,7 @@ fn code_form(web: &Web, visit: &Visit, token: &str, by_mail: bool, problems: &Pr
 /// Counts a try of a patient, apart from those of the staff; `None` when it may not be made.
 async fn admit(web: &Web, visit: &Visit, mail: &str) -> Result<Option<Counted>, PageError> {
     let (now, name, address, device) = (web.now(), portal::counted_name(mail), visit.address, visit.device.clone());
-    let admit = move |db: &rusqlite::Connection| lockout::admit(db, &name, address, device.as_deref(), now);
+    let admit = move |db: &crate::db::Connection| lockout::admit(db, &name, address, device.as_deref(), now);
     let admitted = web.write_accounts(&Actor::anonymous(), admit).await?;
     if admitted.is_none() {
         log::warn!("portal.locked-out");

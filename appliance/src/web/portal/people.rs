@@ -36,7 +36,7 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         (acting.own.clone(), acting.choices.clone())
     };
     // Names of those whom this account was granted; their records are opened, and that noted, when one is chosen.
-    let read = move |db: &rusqlite::Connection| {
+    let read = move |db: &crate::db::Connection| {
         let named = |id: &str| Ok::<_, StoreError>(store::patient_body(db, id)?.map(|body| PatientFacts::read(&body)));
         let own = own.map(|id| named(&id)).transpose()?.flatten();
         let people: Vec<(Proxy, PatientFacts)> = choices
@@ -95,7 +95,7 @@ async fn choose(State(web): State<Web>, visit: Visit, form: Form) -> Result<Resp
     let (now, csrf) = (web.now(), service::auth::random_token());
     // Who acts for whom is known once the grant was found: it is written down as the new actor's.
     let (asked, of) = (id.clone(), account.clone());
-    let find = move |db: &rusqlite::Connection| proxy::of_account(db, &of, now);
+    let find = move |db: &crate::db::Connection| proxy::of_account(db, &of, now);
     let granted = web.store().internal(find).await?.into_iter().find(|proxy| Some(&proxy.id) == asked.as_ref());
     let actor = match (&granted, own) {
         (Some(proxy), _) => Actor::of_proxy(&account, proxy),

@@ -45,7 +45,7 @@ pub struct Shown {
 }
 
 /// Who may act for a patient.
-pub fn of_patient(db: &rusqlite::Connection, patient: &str, now: i64) -> Result<Vec<Shown>, AccountError> {
+pub fn of_patient(db: &crate::db::Connection, patient: &str, now: i64) -> Result<Vec<Shown>, AccountError> {
     let shown = |proxy: Proxy| {
         let invited_until = portal::invited_until(db, patient, Some(&proxy.id), now)?;
         let account = portal::credentials(db, &proxy.mail)?.map(|found| found.account);

@@ -41,7 +41,7 @@ impl Practice {
 
     async fn grants(&self, patient: &str) -> Vec<Proxy> {
         let patient = patient.to_owned();
-        let read = move |db: &rusqlite::Connection| proxy::of_patient(db, &patient);
+        let read = move |db: &crate::db::Connection| proxy::of_patient(db, &patient);
         self.site.web.store().internal::<_, AccountError, _>(read).await.unwrap()
     }
 
@@ -55,7 +55,7 @@ impl Practice {
     async fn eva(&self) -> Browser {
         let (token, csrf) = (service::auth::random_token(), service::auth::random_token());
         let (fresh, form, now) = (token.clone(), csrf.clone(), self.site.web.now());
-        let open = move |db: &rusqlite::Connection| {
+        let open = move |db: &crate::db::Connection| {
             let account = match portal::credentials(db, EVA)? {
                 Some(found) => found.account.id,
                 None => {
@@ -367,7 +367,7 @@ async fn somebody_who_acts_becomes_a_patient_with_the_same_login() {
         birth,
     };
     let own = practice.bob.clone();
-    let join = move |db: &rusqlite::Connection| {
+    let join = move |db: &crate::db::Connection| {
         for birth in [None, Some("1961-05-06")] {
             let refused = portal::set_up(db, &portal::NewAccount { patient: &own, ..secrets(birth) }, 1000);
             assert!(matches!(refused, Err(AccountError::MailTaken)), "{birth:?}");

@@ -96,7 +96,7 @@ impl Practice {
     pub async fn session(&self, patient: &str) -> Browser {
         let (token, csrf) = (service::auth::random_token(), service::auth::random_token());
         let (fresh, form, patient, now) = (token.clone(), csrf.clone(), patient.to_owned(), self.site.web.now());
-        let open = move |db: &rusqlite::Connection| {
+        let open = move |db: &crate::db::Connection| {
             if portal::of_patient(db, &patient)?.is_none() {
                 let (id, mail) = (format!("account-{patient}"), format!("{patient}@example.org"));
                 let new = portal::NewAccount {
@@ -141,7 +141,7 @@ impl Practice {
     }
 
     pub async fn mails(&self) -> Vec<String> {
-        let read = |db: &rusqlite::Connection| {
+        let read = |db: &crate::db::Connection| {
             let mut statement = db.prepare("SELECT payload FROM outbox ORDER BY id")?;
             Ok::<_, StoreError>(statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?)
         };
@@ -331,7 +331,7 @@ async fn an_idle_session_ends_and_too_many_failures_lock_the_address() {
     let nobody = Site::nobody();
     let hash = practice.site.web.hash_password(PASSWORD.to_owned()).await.unwrap();
     let patient = practice.bob.clone();
-    let set_up = move |db: &rusqlite::Connection| {
+    let set_up = move |db: &crate::db::Connection| {
         let new = portal::NewAccount {
             id: "bob",
             patient: &patient,
@@ -379,7 +379,7 @@ async fn an_idle_session_ends_and_too_many_failures_lock_the_address() {
         practice.post(&nobody, "/login", &[("mail", "bob@example.org"), ("password", "wrong")]).await;
     }
     // A browser in which this patient has logged in before is not locked with it.
-    let welcome = |db: &rusqlite::Connection| lockout::welcome(db, None, "portal bob@example.org");
+    let welcome = |db: &crate::db::Connection| lockout::welcome(db, None, "portal bob@example.org");
     let device = practice.site.web.write_accounts(&Actor::anonymous(), welcome).await.unwrap().unwrap();
     let cookie = format!("{}; {}={device}", nobody.cookie, lockout::PORTAL_DEVICE_COOKIE);
     let own = Browser { cookie, csrf: nobody.csrf.clone() };

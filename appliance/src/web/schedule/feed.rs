@@ -5,6 +5,7 @@ use super::{actor_of, participant};
 use crate::access::{Action, Actor, Program};
 use crate::audit::{self, Event};
 use crate::dates;
+use crate::db::OptionalExtension;
 use crate::scheduling::book::{Book, Kind};
 use crate::scheduling::ical::{self, Entry};
 use crate::scheduling::occupancy::{span, takes_time};
@@ -20,7 +21,6 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use maud::{Markup, html};
-use rusqlite::OptionalExtension;
 
 /// What a feed shows, days back and ahead.
 const SHOWN_DAYS: (i64, i64) = (7, 120);
@@ -121,7 +121,7 @@ async fn end(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respons
 
 async fn feed(State(web): State<Web>, Path(token): Path<String>) -> Result<Response, PageError> {
     let hash = service::auth::token_hash(&token);
-    let find = move |db: &rusqlite::Connection| {
+    let find = move |db: &crate::db::Connection| {
         let sql = "SELECT f.actor FROM calendar_feed f JOIN account a ON a.id = f.account WHERE f.token_hash = ?1 AND a.disabled IS NULL";
         Ok::<_, StoreError>(db.query_row(sql, [hash], |row| row.get::<_, String>(0)).optional()?)
     };
