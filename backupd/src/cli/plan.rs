@@ -233,7 +233,8 @@ fn decisions_text(plan: &PrunePlan) {
 fn waiting_text(plan: &PrunePlan) {
     match &plan.waiting {
         Some(waiting) if !waiting.writers.is_empty() => say!(
-            "Announced: waits for a new snapshot of {}, so that no running backup relies on what goes.",
+            "Announced: waits for a new snapshot of {} by every machine that wrote it, so that no running backup relies on what \
+             goes. One that has gone, or went on with a new chain, is waited for until it was silent for `retire_silent`.",
             waiting.writers.join(", ")
         ),
         Some(waiting) => say!(
