@@ -353,8 +353,14 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
             copy(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            // The short name of a bucket: the server that is started on the copy makes it where it is not there.
+            if std::fs::symlink_metadata(&target).is_err() {
+                std::os::unix::fs::symlink(std::fs::read_link(entry.path())?, target)?;
+            }
         } else {
             std::fs::copy(entry.path(), target)?;
         }
