@@ -13,7 +13,7 @@
 #[cfg(test)]
 extern crate self as appliance;
 #[cfg(test)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the unit tests use a part of what the integration tests do")]
 #[path = "../tests/support/postgres.rs"]
 mod support;
 

@@ -7,6 +7,7 @@
 use crate::audit;
 use crate::db::{self, Connection, Copied, Place, sqlite};
 use crate::store::{DataLock, SCHEMA_VERSION, StoreError, make_bare, note_made, schema_version};
+use crate::upgrade::{remove, sidecar};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -83,9 +84,9 @@ pub fn by_mirror(
                 log::warn!(reason:% = error; "mirror.made-anew");
             }
             for suffix in ["", "-wal", "-shm"] {
-                remove(&beside(mirror, suffix)).map_err(StoreError::io("staging folder"))?;
+                remove(&sidecar(mirror, suffix)).map_err(StoreError::io("staging folder"))?;
             }
-            let begun = beside(mirror, ".begun");
+            let begun = sidecar(mirror, ".begun");
             remove(&begun).map_err(StoreError::io("staging folder"))?;
             if !into_file(source, &begun, goes_on)? {
                 return Ok(false);
@@ -212,23 +213,10 @@ fn compared(
 /// Takes the file's name away, so that no setting brings records back that are older than the server's.
 fn put_aside(place: &Place) -> std::io::Result<()> {
     for suffix in ["-wal", "-shm"] {
-        remove(&beside(&place.file(), suffix))?;
+        remove(&sidecar(&place.file(), suffix))?;
     }
     fs::rename(place.file(), place.data_dir().join(MOVED_FILE))?;
     File::open(place.data_dir())?.sync_all()
-}
-
-fn beside(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn remove(file: &Path) -> std::io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

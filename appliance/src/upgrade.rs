@@ -335,13 +335,15 @@ pub fn settle(data_dir: &Path) -> Result<bool, UpgradeError> {
     Ok(true)
 }
 
-fn sidecar(database: &Path, suffix: &str) -> PathBuf {
+/// The file beside a database that its name and a suffix name.
+pub(crate) fn sidecar(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-fn remove(file: &Path) -> std::io::Result<()> {
+/// Removes a file; one that is not there is removed already.
+pub(crate) fn remove(file: &Path) -> std::io::Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
