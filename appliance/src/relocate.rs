@@ -9,7 +9,7 @@ use crate::db::{self, Connection, Copied, Place, sqlite};
 use crate::store::{DataLock, SCHEMA_VERSION, StoreError, make_bare, note_made, schema_version};
 use crate::upgrade::{remove, sidecar};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What is left of a file whose records went to a server: nothing reads it any more.
 pub const MOVED_FILE: &str = "moved-to-server.sqlite";
