@@ -298,8 +298,10 @@ fn a_store_that_lost_everything_is_refilled_and_somebody_is_told() {
     p.open_emr();
     let mut serve = p.start("serve");
     assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
-    for entry in fs::read_dir(p.at("two")).unwrap() {
-        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    // Moved, not removed one by one: the daemon may be writing below.
+    fs::create_dir(p.at("lost")).unwrap();
+    for entry in fs::read_dir(p.at("two")).unwrap().collect::<Result<Vec<_>, _>>().unwrap() {
+        fs::rename(entry.path(), format!("{}/{}", p.at("lost"), entry.file_name().display())).unwrap();
     }
     let told = |p: &Practice| {
         let status = p.ask("serve", &["status"]);

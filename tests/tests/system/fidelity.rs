@@ -108,7 +108,7 @@ fn around_a_pack_that_the_disk_cannot_read(place: &Place, bad: &Path) -> Result<
     let output = with_broken_disk(&[bad], &restore()?).output()?;
     let words = said(&output);
     ensure!(output.status.code() == Some(1), "{:?} {words}", output.status.code());
-    for word in ["at store repo", name, "damaged or gone", "verify --read-data", "another store"] {
+    for word in ["at store repo", name, "is corrupt", "verify --read-data", "another store"] {
         ensure!(words.contains(word), "`{word}` is missing in: {words}");
     }
     ensure!(!words.contains("large") && !words.contains("scan"), "names are record content: {words}");
