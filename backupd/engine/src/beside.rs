@@ -3,14 +3,19 @@
 //!
 //! Not everything that another store holds is missing here: a snapshot under way, or one that this store has yet to receive,
 //! makes it late. What came to the other store no later than a head that both hold belongs to what this store had in full.
-//! Without a key, an index cannot be asked which packs count, so one that an interrupted snapshot left is copied, too.
+//! Without a key, an index cannot be asked which packs count, so one that an interrupted snapshot left is copied, too; with
+//! the catalog key such packs are left out.
 
 use crate::condemned::CONDEMNED;
+use crate::env::Env;
+use crate::error::Result;
 use crate::store::{ListedObject, NamedStore};
-use crate::survey::{FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, hash_in_name};
+use crate::survey::{FETCHES, HEADS, INDEXES, PACKS, SNAPSHOTS, TOMBSTONES, View, hash_in_name, union};
+use backup_format::CatalogKey;
 use backup_format::head::HeadName;
 use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Kinds of objects that are judged. What one store made up under `keyring/` is not handed on, and what lies under `condemned/`
@@ -38,7 +43,44 @@ pub async fn list_all(stores: &[NamedStore]) -> Listings {
     Listings(Arc::new(listed.into_iter().filter_map(|(name, listed)| Some((name, listed.ok()?))).collect()))
 }
 
+/// Packs that stores hold and no index names: an interrupted snapshot left them, or a store made them up. No snapshot
+/// reaches them. None is known while an index cannot be read.
+pub async fn unnamed_packs(
+    env: &Env,
+    key: &CatalogKey,
+    stores: &[NamedStore],
+    state_dir: &Path,
+) -> Result<BTreeSet<String>> {
+    let (union, catalog) = union(key, stores, &Arc::new(env.open_state(state_dir)?)).await?;
+    if !catalog.unread().is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let named = catalog.pack_names();
+    let listed = union.views.iter().filter_map(View::objects).flat_map(BTreeMap::keys);
+    Ok(listed.filter(|name| name.starts_with(PACKS) && !named.contains(*name)).cloned().collect())
+}
+
 impl Listings {
+    /// Whether some store lacks a pack that another holds.
+    #[must_use]
+    pub fn packs_differ(&self) -> bool {
+        let packs = |listed: &Vec<ListedObject>| -> BTreeSet<String> {
+            listed.iter().map(|object| &object.name).filter(|name| name.starts_with(PACKS)).cloned().collect()
+        };
+        let mut all = self.0.iter().map(|(_, listed)| packs(listed));
+        let first = all.next();
+        all.any(|packs| Some(packs) != first)
+    }
+
+    /// The same without these objects.
+    #[must_use]
+    pub fn without(&self, names: &BTreeSet<String>) -> Self {
+        let rest = |listed: &Vec<ListedObject>| -> Vec<ListedObject> {
+            listed.iter().filter(|object| !names.contains(&object.name)).cloned().collect()
+        };
+        Self(Arc::new(self.0.iter().map(|(store, listed)| (store.clone(), rest(listed))).collect()))
+    }
+
     /// Whether a store names deletions: what they took out is lacking on purpose, and only a holder of a key can tell what.
     #[must_use]
     pub fn name_deletions(&self) -> bool {

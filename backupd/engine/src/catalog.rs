@@ -142,6 +142,11 @@ impl Catalog {
         &self.unread
     }
 
+    /// Every pack that the runs' index objects name.
+    pub(crate) fn pack_names(&self) -> HashSet<String> {
+        self.runs.iter().flat_map(|open| &open.run.tables().packs).map(|pack| pack_name(&pack.name)).collect()
+    }
+
     /// Takes in index objects that this backup has written itself.
     pub(crate) fn add(&mut self, gathered: Gathered) -> Result<()> {
         self.write_run(gathered)

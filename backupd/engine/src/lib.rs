@@ -74,7 +74,7 @@ pub use backup_format::{
     CatalogKey, FormatError, IncarnationId, MachineKey, ObjectHash, OpenKey, PaperKey, Passphrase, PrunerCredential,
     RepositoryId, Share, SlotId, SlotKind, SnapshotId, SourceId, WriterCredential,
 };
-pub use beside::{Listings, list_all};
+pub use beside::{Listings, list_all, unnamed_packs};
 pub use candidate::{candidate_of, put_over_damage};
 pub use chain::{OwnChain, foreign, own_chains};
 pub use condemned::condemned_objects;

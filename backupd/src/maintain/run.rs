@@ -7,6 +7,7 @@ use backup_engine::{HealOutcome, Listings, ScrubRequest, StoreScrub};
 use backupd_api::{
     Alert, AlertKind, Failure, FailureKind, HealedBy, HealedRow, MaintainStore, Severity, StoreCondition,
 };
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,6 +63,9 @@ impl Maintain {
         if others.name_deletions() && !all_condemned {
             others = Listings::default();
         }
+        if others.packs_differ() {
+            others = others.without(&self.unnamed_packs().await);
+        }
         let mut found = Vec::new();
         for store in self.stores.iter().filter(|store| only.is_none_or(|only| store.name == only)) {
             let everything = Duration::from_millis(1);
@@ -89,6 +93,17 @@ impl Maintain {
         self.record(&healed);
         self.extend_locks(only, &condemned).await;
         Ok(found.iter().map(|seen| self.note(seen, &healed)).collect())
+    }
+
+    /// Packs that belong to no snapshot, as far as a key is here to tell.
+    async fn unnamed_packs(&self) -> BTreeSet<String> {
+        let Some(open) = self.open_key() else { return BTreeSet::new() };
+        let stores = self.plain_stores();
+        let unnamed = backup_engine::unnamed_packs(&self.env, open.catalog(), &stores, &self.engine_state()).await;
+        unnamed.unwrap_or_else(|error| {
+            log::warn!(reason:% = error; "index.not-read");
+            BTreeSet::new()
+        })
     }
 
     /// One line of the log and one of the record for each object.

@@ -199,6 +199,45 @@ async fn what_the_others_hold_is_missing_where_it_was_never_seen_and_what_comes_
     assert_eq!((found[0].missing.len(), found[0].late), (0, true), "{:?}", found[0]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_no_index_names_is_missing_nowhere_where_a_key_can_tell() {
+    let practice = filled(3).await;
+    let (env, _clock) = Env::seeded(3, NOW);
+    let left = noise(77, 70_000);
+    let hash = blake3::hash(&left).to_hex().to_string();
+    let name = format!("packs/{}/{hash}", &hash[..2]);
+    let path = practice.dir.path().join("store-1").join(&name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, &left).unwrap();
+    // It came before the newest head.
+    fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    let (lost, at) = practice.objects("store-0").into_iter().find(|(name, _)| name.starts_with("packs/")).unwrap();
+    fs::remove_file(at).unwrap();
+    let others = list_all(&practice.stores).await;
+    assert!(others.packs_differ());
+    let missing = |found: Vec<StoreScrub>| -> Vec<BTreeSet<String>> {
+        found.into_iter().map(|seen| seen.missing.into_iter().collect()).collect()
+    };
+    let keyless = ScrubRequest { others: others.clone(), ..request(&practice) };
+    let both = BTreeSet::from([lost.clone(), name.clone()]);
+    let expected = [both, BTreeSet::new(), BTreeSet::from([name.clone()])];
+    assert_eq!(missing(look(&env, &practice, &keyless).await), expected);
+    let catalog = practice.made.open.catalog();
+    let unnamed = backup_engine::unnamed_packs(&env, catalog, &practice.stores, &keyless.state_dir).await.unwrap();
+    assert_eq!(unnamed, BTreeSet::from([name]));
+    let with_key = ScrubRequest { others: others.without(&unnamed), ..request(&practice) };
+    let found = missing(look(&env, &practice, &with_key).await);
+    assert_eq!(found, [BTreeSet::from([lost]), BTreeSet::new(), BTreeSet::new()]);
+    // An index that cannot be read might name it.
+    for store in ["store-0", "store-1", "store-2"] {
+        let all = practice.objects(store);
+        flip(all.iter().find(|(name, _)| name.starts_with("index/")).map(|(_, path)| path).unwrap());
+    }
+    fs::remove_dir_all(&keyless.state_dir).unwrap();
+    let unnamed = backup_engine::unnamed_packs(&env, catalog, &practice.stores, &keyless.state_dir).await.unwrap();
+    assert!(unnamed.is_empty());
+}
+
 /// Locked: what stands can be neither written over nor deleted.
 struct Locked(Arc<dyn MaintenanceStore>);
 

@@ -141,6 +141,11 @@ impl Maintain {
         self.jobs().due_ms(PLAN_JOB, &pruning.settings.schedule, now).ok().flatten()
     }
 
+    /// The key that reads what the stores hold; only who prunes has it.
+    pub fn open_key(&self) -> Option<OpenKey> {
+        self.pruning.as_ref()?.keys().ok().map(|keys| keys.open)
+    }
+
     /// When the plan that is under way is looked at again.
     pub fn next_step_ms(&self) -> Option<i64> {
         let pruning = self.pruning.as_ref()?;
