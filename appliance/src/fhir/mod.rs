@@ -10,6 +10,7 @@ pub mod http;
 mod interact;
 pub mod json;
 mod matching;
+mod narrative;
 pub mod negotiate;
 mod openapi;
 pub mod outcome;

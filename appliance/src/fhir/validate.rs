@@ -2,7 +2,7 @@
 //! a reference may point to. Profiles and invariants are not checked.
 
 use super::definition::{self, Element, Type};
-use super::{date, types};
+use super::{date, narrative, types};
 use crate::store::StoreError;
 use serde_json::{Map, Value, json};
 
@@ -282,7 +282,7 @@ fn text_fits(word: &str, text: &str) -> Result<(), &'static str> {
         "instant" => need(text.len() >= 20 && date::parse(text).is_some(), "must be a moment with its time zone"),
         "time" => need(is_time(text), "must be a time of day"),
         "base64Binary" => need(is_base64(text), "must be base64"),
-        "xhtml" => Ok(()),
+        "xhtml" => narrative::check(text),
         _ => need(text.len() <= 1 << 20, "is longer than 1 MiB"),
     }
 }

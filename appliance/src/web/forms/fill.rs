@@ -60,11 +60,9 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, forms: &[Value]
 }
 
 pub fn title(response: &Value) -> &str {
-    match text(response, "/text/div") {
-        _ if !text(response, "/_questionnaire/extension/0/valueString").is_empty() => {
-            text(response, "/_questionnaire/extension/0/valueString")
-        }
-        _ => "Form",
+    match text(response, "/_questionnaire/extension/0/valueString") {
+        "" => "Form",
+        title => title,
     }
 }
 
