@@ -174,7 +174,8 @@ impl<'a> Reader<'a> {
         Self::load_with(env, open, (store, &[])).await
     }
 
-    async fn load_with(
+    /// The same with other stores to fall back on.
+    pub(crate) async fn load_with(
         env: &'a Env,
         open: &'a OpenKey,
         (store, others): (&'a NamedStore, &'a [NamedStore]),

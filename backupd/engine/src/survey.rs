@@ -3,13 +3,14 @@
 use crate::ahead::is_loss;
 use crate::candidate::{candidate_of, whole_candidate};
 use crate::catalog::Catalog;
-use crate::condemned::{CONDEMNED, Condemned};
+use crate::condemned::{CONDEMNED, Condemned, nothing_new};
 use crate::damage::Damage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::held;
 use crate::keyring::{KEYRINGS, is_foreign};
 use crate::spool;
 use crate::state::State;
+use crate::store::moves::while_it_lists;
 use crate::store::{LISTING_LIMIT, ListedObject, NamedStore, domains};
 use backup_format::head::HeadName;
 use backup_format::{CatalogKey, ChunkId, ObjectHash};
@@ -118,9 +119,9 @@ pub(crate) fn by_object(listed: Vec<ListedObject>) -> BTreeMap<String, u64> {
 pub(crate) async fn views(stores: &[NamedStore], prefix: &str) -> Vec<View> {
     let list = |store: NamedStore| {
         async move {
-            let listing = match tokio::time::timeout(LISTING_LIMIT + MARGIN, store.store.list(prefix)).await {
-                Ok(listing) => listing,
-                Err(_) => Err(Error::new(ErrorKind::Unreachable, "the store did not list its objects in time")),
+            let listing = match while_it_lists(LISTING_LIMIT + MARGIN, store.store.list(prefix)).await {
+                Some(listing) => listing,
+                None => Err(Error::new(ErrorKind::Unreachable, "the store did not list its objects in time")),
             };
             View { listing: listing.map(by_object) }
         }
@@ -333,17 +334,27 @@ pub(crate) async fn note_losses(stores: &[NamedStore], state: &State, union: &Un
         // What is damaged there is not lost.
         missing.retain(|name| !union.damage.is(&store.name, name) && !objects.contains_key(name));
         let lost = held::lost(state, &store.name, &missing);
-        // A listing may be older than the object.
-        for name in lost.iter().take(LOSSES_ASKED_FOR) {
-            let got = store.store.get_range(name, 0..1).await;
-            if got.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-                let loss = held::Loss { objects: lost.len() as u64, at_unix_ms: now_unix_ms };
-                held::note(state, &store.name, loss);
-                break;
+        if is_gone(store, &lost).await {
+            // An order to delete may have come since the plans were read: then the next survey tells.
+            if nothing_new(store, &union.condemned).await.is_err() {
+                continue;
             }
+            let loss = held::Loss { objects: lost.len() as u64, at_unix_ms: now_unix_ms };
+            held::note(state, &store.name, loss);
         }
         held::keep(state, &store.name, objects.keys());
     }
+}
+
+/// Whether a store lost any of these. A listing may be older than the object, so it is asked for some by name.
+async fn is_gone(store: &NamedStore, lost: &[&String]) -> bool {
+    for name in lost.iter().take(LOSSES_ASKED_FOR) {
+        let got = store.store.get_range(name, 0..1).await;
+        if got.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return true;
+        }
+    }
+    false
 }
 
 /// An object of which two stores show different sizes is damaged at one of them: it is read at each.

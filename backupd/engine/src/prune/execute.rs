@@ -196,7 +196,7 @@ impl Spared {
         (stores, all, land): (&[NamedStore], &NamedStore, &Land),
         plan: &Plan,
     ) -> Result<Self> {
-        let reader = Reader::load(env, open, all).await?;
+        let reader = Reader::load_with(env, open, (all, stores)).await?;
         let mark = Mark::of(&reader, &land.kept()).await?;
         let mut copies = Copies::new(open, (stores, all, land), &plan.indexes);
         let packs = sweep::needed(&reader.locations, &mark, &plan.packs, &mut copies).await?;

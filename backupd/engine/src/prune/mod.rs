@@ -168,7 +168,7 @@ impl<'a> Found<'a> {
     async fn new(
         env: &'a Env,
         open: &'a OpenKey,
-        (stores, all): (&[NamedStore], &'a NamedStore),
+        (stores, all): (&'a [NamedStore], &'a NamedStore),
         request: &PruneRequest<'_>,
         approved: Option<&BTreeSet<SnapshotId>>,
     ) -> Result<Self> {
@@ -177,7 +177,8 @@ impl<'a> Found<'a> {
         if let Some(approved) = approved {
             land.keep_all_but(approved);
         }
-        let reader = Reader::load(env, open, all).await?;
+        // What one store has damaged another has whole: what comes from all is asked for at each when it is not whole.
+        let reader = Reader::load_with(env, open, (all, stores)).await?;
         let mark = Mark::of(&reader, &land.kept()).await?;
         let sweep = Sweep::new(&reader, &mark, &land, request).await?;
         Ok(Self { land, mark, sweep, reader })

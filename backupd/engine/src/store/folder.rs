@@ -4,6 +4,7 @@
 //! `object_store`'s own folder form does not make new directories durable, so this one is ours.
 
 use super::direct::Pieces;
+use super::moves::Listed;
 use super::removable::{MARKER, Root};
 use super::{ListedObject, MaintenanceStore, READ_BYTES_MAX, Store};
 use crate::error::{Error, ErrorKind, Result, io_kind};
@@ -104,13 +105,14 @@ impl Store for FolderStore {
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
         Box::pin(async move {
             let (root, prefix, leftovers) = (self.root.clone(), prefix.to_owned(), Arc::clone(&self.leftovers));
+            let listed = Listed::current();
             blocking("the listing", move || {
                 // An unmounted share looks like an absent root: that is not an empty store.
                 let (mut found, mut left) = (Vec::new(), Vec::new());
                 let held = root.hold()?;
                 let root = held.path();
                 let start = root.join(prefix.trim_end_matches('/'));
-                let walked = walk(root, &start, &mut found, &mut left);
+                let walked = walk(root, &start, (&mut found, &listed), &mut left);
                 leftovers.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
                 match walked {
                     Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => {}
@@ -291,14 +293,20 @@ fn make_durable_folder(root: &Path, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn walk(root: &Path, folder: &Path, found: &mut Vec<ListedObject>, leftovers: &mut Vec<PathBuf>) -> io::Result<()> {
+fn walk(
+    root: &Path,
+    folder: &Path,
+    (found, listed): (&mut Vec<ListedObject>, &Listed),
+    leftovers: &mut Vec<PathBuf>,
+) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            walk(root, &entry.path(), found, leftovers)?;
+            walk(root, &entry.path(), (found, listed), leftovers)?;
             continue;
         }
+        listed.add(1);
         let path = entry.path();
         let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) else { continue };
         if name.ends_with(TEMPORARY) {

@@ -8,6 +8,7 @@ mod folder;
 mod limit;
 mod locking;
 mod maintain;
+pub(crate) mod moves;
 mod object;
 mod pace;
 mod probe;
@@ -167,8 +168,11 @@ pub enum AzureAccess {
 /// the largest pack.
 pub(crate) const READ_BYTES_MAX: u64 = (backup_format::sealed::OBJECT_BYTES_MAX as u64) + (1 << 20);
 
-/// A store that does not list within this time counts as unreachable.
+/// A store that does not list within this time counts as unreachable; what it has listed meanwhile earns it more.
 pub(crate) const LISTING_LIMIT: Duration = Duration::from_secs(20);
+
+/// A store that lists more objects makes them up: even 16 TB are a million packs.
+pub(crate) const LISTED_MAX: usize = 8 << 20;
 
 /// How long a store may take before it counts as unreachable.
 #[derive(Debug, Clone, Copy)]

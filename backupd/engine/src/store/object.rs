@@ -1,10 +1,13 @@
 //! S3, Azure Blob and Google Cloud Storage through `object_store`.
 
-use super::{AzureAccess, ListedObject, MaintenanceStore, READ_BYTES_MAX, Store, StoreLimits, StoreLocation, address};
+use super::moves::Listed;
+use super::{
+    AzureAccess, LISTED_MAX, ListedObject, MaintenanceStore, READ_BYTES_MAX, Store, StoreLimits, StoreLocation, address,
+};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
 use object_store::gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBuilder};
@@ -190,20 +193,20 @@ impl Store for ObjectStoreStore {
         Box::pin(async move {
             let what = if prefix.is_empty() { "the listing" } else { prefix };
             let under = self.path(prefix.trim_end_matches('/'))?;
-            let mut found: Vec<ListedObject> = self
-                .inner
-                .list(Some(&under))
-                .map(|meta| meta.map_err(|error| translate(error, what)))
-                .try_filter_map(|meta| async move {
-                    let full = meta.location.as_ref();
-                    Ok(full.strip_prefix(&self.prefix).map(|name| ListedObject {
-                        name: name.to_owned(),
-                        size: meta.size,
-                        modified_unix_ms: Some(meta.last_modified.timestamp_millis()),
-                    }))
-                })
-                .try_collect()
-                .await?;
+            let mut listing = self.inner.list(Some(&under));
+            let (mut found, listed) = (Vec::new(), Listed::current());
+            while let Some(meta) = listing.next().await {
+                let meta = meta.map_err(|error| translate(error, what))?;
+                listed.add(1);
+                if found.len() >= LISTED_MAX {
+                    return Err(Error::new(ErrorKind::Damaged, "the store lists more objects than there can be"));
+                }
+                found.extend(meta.location.as_ref().strip_prefix(&self.prefix).map(|name| ListedObject {
+                    name: name.to_owned(),
+                    size: meta.size,
+                    modified_unix_ms: Some(meta.last_modified.timestamp_millis()),
+                }));
+            }
             if found.is_empty() {
                 self.is_a_store().await?;
             }

@@ -1,5 +1,6 @@
 //! Tries an operation again when its error says so.
 
+use super::moves::while_it_lists;
 use super::{LISTING_LIMIT, ListedObject, Store};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -118,7 +119,7 @@ pub(super) async fn attempts<T, F: Future<Output = Result<T>>>(
 /// How a store that does not refuse, but is silent, is met.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
-    /// A listing that takes longer is not repeated: it is small and comes first, so it tells silence from a slow link.
+    /// A listing that takes longer, without having listed much, is not repeated: it comes first and tells silence.
     listing: Duration,
     /// What it then has for each further question until it answers one: whoever asks many would wait as many times.
     probe: Duration,
@@ -195,7 +196,7 @@ impl<S: Store + ?Sized> Store for RetryStore<S> {
         Box::pin(async move {
             let list = || async {
                 // Whoever waits for a listing may have given it up before the request's own limit.
-                tokio::time::timeout(self.patience.listing, self.inner.list(prefix)).await.unwrap_or_else(|_| {
+                while_it_lists(self.patience.listing, self.inner.list(prefix)).await.unwrap_or_else(|| {
                     self.silent.store(true, Ordering::Relaxed);
                     Err(Error::new(ErrorKind::Unreachable, "the store did not list its objects in time"))
                 })

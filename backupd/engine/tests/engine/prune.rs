@@ -275,6 +275,87 @@ async fn what_an_order_takes_out_need_not_be_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_one_store_has_damaged_stops_no_prune_while_another_has_it_whole() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(4).await;
+    for (name, path) in pruning.practice.objects("store-0") {
+        if name.starts_with("packs/") {
+            let mut bytes = fs::read(&path).unwrap();
+            for at in (0..bytes.len()).step_by(997) {
+                bytes[at] ^= 1;
+            }
+            fs::write(path, bytes).unwrap();
+        }
+    }
+    pruning.announce(&last(1)).await.unwrap();
+    pruning.practice.snapshot().await;
+    let execution = pruning.execute(&last(1)).await;
+    assert_eq!((execution.waiting, execution.snapshots), (None, 3));
+    let id = *pruning.snapshots().await.last().unwrap();
+    pruning.practice.restore_from(&pruning.practice.stores[1], id).await;
+}
+
+/// A listing that takes long: what it says of plans was read before `work` was done, the rest after it.
+struct Torn {
+    inner: Arc<dyn backup_engine::Store>,
+    work: tokio::sync::Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl backup_engine::Store for Torn {
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
+        self.inner.put(name, bytes)
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        self.inner.get(name)
+    }
+
+    fn get_range<'a>(
+        &'a self,
+        name: &'a str,
+        range: std::ops::Range<u64>,
+    ) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
+        self.inner.get_range(name, range)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, backup_engine::Result<Vec<backup_engine::ListedObject>>> {
+        Box::pin(async move {
+            let before = self.inner.list(prefix).await?;
+            let Some(work) = self.work.lock().await.take() else { return Ok(before) };
+            work.await;
+            let is_plan = |object: &backup_engine::ListedObject| object.name.starts_with("condemned/");
+            let mut listed: Vec<_> = before.into_iter().filter(is_plan).collect();
+            listed.extend(self.inner.list(prefix).await?.into_iter().filter(|object| !is_plan(object)));
+            Ok(listed)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_prune_takes_out_during_a_listing_is_not_lost() {
+    let pruning = Arc::new(Pruning::new(2).await);
+    pruning.history(3).await;
+    // Another machine's writer has seen what is there.
+    pruning.other_writer("slow", 70).await.unwrap();
+    let inside = Arc::clone(&pruning);
+    let work: BoxFuture<'static, ()> = Box::pin(async move { inside.carry_out_over_sleepers().await });
+    let torn = Torn { inner: Arc::clone(&pruning.practice.stores[0].store), work: tokio::sync::Mutex::new(Some(work)) };
+    let store = NamedStore::new("store-0", Arc::new(torn), true);
+    // Whether it is taken or begins anew does not matter here.
+    let _ = pruning.other_writer_at(&[store, pruning.practice.stores[1].clone()], "slow", 71).await;
+    let practice = &pruning.practice;
+    let noted = || backup_engine::losses(&practice.env, &practice.dir.path().join("state-slow")).unwrap();
+    assert!(noted().is_empty(), "{:?}", noted());
+    pruning.other_writer("slow", 72).await.unwrap();
+    assert!(noted().is_empty(), "{:?}", noted());
+    // What goes without an order is lost.
+    let (name, path) = practice.objects("store-0").into_iter().find(|(name, _)| name.starts_with("packs/")).unwrap();
+    fs::remove_file(path).unwrap();
+    pruning.other_writer("slow", 73).await.unwrap();
+    assert_eq!(noted().get("store-0").map(|loss| loss.objects), Some(1), "{name}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn holds_and_proofs_keep_a_snapshot_also_between_plan_and_execution() {
     let pruning = Pruning::new(1).await;
     let taken = pruning.history(4).await;

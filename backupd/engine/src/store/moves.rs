@@ -1,0 +1,90 @@
+//! Tells a large listing from a silent store: what has come so far earns it more time.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// What each listed object adds to the limit: four seconds a page. A store that drips is not waited for longer than one
+/// that is silent.
+const PER_OBJECT: Duration = Duration::from_millis(4);
+
+tokio::task_local! {
+    static LISTED: Listed;
+}
+
+/// Objects that came so far, for everybody who waits for them.
+#[derive(Clone, Default)]
+pub(super) struct Listed(Arc<Count>);
+
+#[derive(Default)]
+struct Count {
+    objects: AtomicU64,
+    /// Whoever waits around this one.
+    outer: Option<Listed>,
+}
+
+impl Listed {
+    /// Of the operation that runs now; nobody may be waiting.
+    pub(super) fn current() -> Self {
+        LISTED.try_with(Self::clone).unwrap_or_default()
+    }
+
+    pub(super) fn add(&self, objects: u64) {
+        self.0.objects.fetch_add(objects, Ordering::Relaxed);
+        if let Some(outer) = &self.0.outer {
+            outer.add(objects);
+        }
+    }
+}
+
+/// Waits for a listing for this time, and longer by what it has listed meanwhile; `None`: it was given up.
+pub(crate) async fn while_it_lists<T>(limit: Duration, listing: impl Future<Output = T>) -> Option<T> {
+    let listed = Listed(Arc::new(Count { objects: AtomicU64::new(0), outer: LISTED.try_with(Listed::clone).ok() }));
+    let started = Instant::now();
+    let mut listing = pin!(LISTED.scope(listed.clone(), listing));
+    loop {
+        let objects = u32::try_from(listed.0.objects.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let until = started + limit + PER_OBJECT.saturating_mul(objects);
+        if until <= Instant::now() {
+            return None;
+        }
+        if let Ok(done) = timeout_at(until, &mut listing).await {
+            return Some(done);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::sleep;
+
+    /// Lists so many objects, one after another, each after this time.
+    async fn lists(objects: u64, each: Duration) -> u64 {
+        for _ in 0..objects {
+            sleep(each).await;
+            Listed::current().add(1);
+        }
+        objects
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_listing_that_goes_on_is_waited_for_and_one_that_drips_is_not() {
+        let limit = Duration::from_secs(20);
+        assert_eq!(while_it_lists(limit, lists(100_000, Duration::from_millis(2))).await, Some(100_000));
+        for each in [Duration::from_millis(50), Duration::from_secs(19), Duration::from_secs(60)] {
+            let started = Instant::now();
+            assert_eq!(while_it_lists(limit, lists(100_000, each)).await, None);
+            assert!(started.elapsed() < 2 * limit, "{:?}", started.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_around_another_sees_the_same() {
+        let inner = while_it_lists(Duration::from_secs(20), lists(30_000, Duration::from_millis(3)));
+        assert_eq!(while_it_lists(Duration::from_secs(21), inner).await, Some(Some(30_000)));
+    }
+}
