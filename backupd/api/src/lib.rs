@@ -38,9 +38,12 @@ pub enum Request {
     Stores,
     Schedule,
     Duties,
-    /// Damage was found in this store: look at all of it, and heal what another store has whole.
+    /// Damage was found in this store: look at all of it, and heal what another store has whole. With `objects`: look at these
+    /// alone, so that the next snapshot does not rest on what is damaged.
     LookAt {
         store: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        objects: Vec<String>,
     },
     /// Somebody has looked into the alert `source-set-back` or `head-gap` with this subject: it is closed.
     LookedInto {
@@ -177,7 +180,7 @@ pub enum Event {
         sha256: String,
     },
     LookedAt {
-        /// The store holds everything, and all of it is what was written.
+        /// The store holds everything, and all of it is what was written; or the objects that were named are.
         whole: bool,
     },
     AlertClosed,

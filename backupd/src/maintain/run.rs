@@ -5,7 +5,8 @@ use super::{MAINTAIN_JOB, Maintain};
 use crate::{clock, failure};
 use backup_engine::{HealOutcome, Listings, ScrubRequest, StoreScrub};
 use backupd_api::{
-    Alert, AlertKind, Failure, FailureKind, HealedBy, HealedRow, MaintainStore, Severity, StoreCondition,
+    Alert, AlertKind, Client, Event, Failure, FailureKind, HealedBy, HealedRow, MaintainStore, Request, Severity,
+    StoreCondition,
 };
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub fn is_in_order(condition: StoreCondition) -> bool {
     matches!(condition, StoreCondition::Ok | StoreCondition::Late)
 }
 
+/// How long `serve` may take to hear of damage.
+const SERVE_LIMIT: Duration = Duration::from_secs(120);
 /// Ids of objects that are told; the log has all.
 const LEFT_TOLD: usize = 8;
 
@@ -91,6 +94,7 @@ impl Maintain {
         let healed = backup_engine::heal(&self.env, &self.stores, &found, &self.engine_state()).await;
         let healed = healed.map_err(|e| failure::from_engine(&e))?;
         self.record(&healed);
+        self.tell_serve(&found, &healed).await;
         self.extend_locks(only, &condemned).await;
         Ok(found.iter().map(|seen| self.note(seen, &healed)).collect())
     }
@@ -104,6 +108,31 @@ impl Maintain {
             log::warn!(reason:% = error; "index.not-read");
             BTreeSet::new()
         })
+    }
+
+    /// What is damaged at a store and could not be put right is told to `serve`: the next snapshot then reads the source
+    /// again and does not rest on it.
+    async fn tell_serve(&self, found: &[StoreScrub], outcome: &HealOutcome) {
+        let Some(endpoint) = &self.settings.serve else { return };
+        for seen in found {
+            let is_left =
+                |name: &&String| outcome.left.iter().any(|(store, left, _)| *store == seen.store && left == *name);
+            let objects: Vec<String> = seen.corrupt.iter().filter(is_left).cloned().collect();
+            if objects.is_empty() {
+                continue;
+            }
+            let request = Request::LookAt { store: seen.store.clone(), objects };
+            let ask = async {
+                let endpoint = self.settings.endpoint(endpoint)?;
+                anyhow::Ok(Client::connect(&endpoint).await?.request(&request, |_| ()).await?)
+            };
+            // A snapshot under way is waited for, and not for ever: the next look tells it again.
+            match tokio::time::timeout(SERVE_LIMIT, ask).await {
+                Ok(Ok(Event::LookedAt { .. })) => {}
+                Ok(Ok(_)) | Err(_) => log::warn!(store = seen.store.as_str(); "serve.did-not-look"),
+                Ok(Err(error)) => log::warn!(store = seen.store.as_str(), reason:% = error; "serve.did-not-look"),
+            }
+        }
     }
 
     /// One line of the log and one of the record for each object.

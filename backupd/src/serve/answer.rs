@@ -7,18 +7,26 @@ use backupd_api::{Connection, Event, Failure, FailureKind, Listener, Request, Sn
 use std::sync::Arc;
 
 pub async fn serve(daemon: Arc<Daemon>, listener: Listener) {
-    let allowed = [daemon.settings.allowed_uids.as_slice(), &daemon.settings.snapshot_uids].concat();
+    let settings = &daemon.settings;
+    let allowed = [settings.allowed_uids.as_slice(), &settings.snapshot_uids, &settings.look_uids].concat();
     listen::accept(listener, allowed, move |connection| requests(daemon.clone(), connection)).await;
 }
 
 async fn requests(daemon: Arc<Daemon>, mut connection: Connection) -> Result<(), WireError> {
-    // Somebody whom the settings name for snapshots alone learns nothing about stores and schedules.
-    let only_snapshots = !connection.admitted(&daemon.settings.allowed_uids);
+    // Somebody whom the settings name for one thing alone learns nothing about stores and schedules.
+    let everything = connection.admitted(&daemon.settings.allowed_uids);
+    let snapshots = connection.admitted(&daemon.settings.snapshot_uids);
+    let looks = connection.admitted(&daemon.settings.look_uids);
     while let Some(request) = connection.recv().await? {
-        if only_snapshots && !matches!(request, Request::Snapshot { .. }) {
-            connection
-                .refuse(FailureKind::Denied, "your user may ask for a snapshot here, and for nothing else")
-                .await?;
+        let may = match &request {
+            Request::Snapshot { .. } => everything || snapshots,
+            Request::LookAt { .. } => everything || looks,
+            _ => everything,
+        };
+        if !may {
+            let thing = if snapshots { "a snapshot" } else { "a look at a store" };
+            let message = format!("your user may ask for {thing} here, and for nothing else");
+            connection.refuse(FailureKind::Denied, &message).await?;
             continue;
         }
         let event = answer(&daemon, &mut connection, request).await?;
@@ -45,12 +53,12 @@ async fn answer(daemon: &Arc<Daemon>, connection: &mut Connection, request: Requ
             let duties = daemon.duties();
             Event::Duties { sha256: duties::sha256(&duties), duties }
         }
-        Request::LookAt { store } => {
+        Request::LookAt { store, objects } => {
             let worker = daemon.clone();
             let work = offload(move || async move {
                 tokio::select! {
                     () = worker.stop.cancelled() => None,
-                    whole = worker.look_at(&store) => Some(whole),
+                    whole = worker.look_at_some(&store, &objects) => Some(whole),
                 }
             });
             match progress::follow(connection, &daemon.activity, work).await?.flatten() {

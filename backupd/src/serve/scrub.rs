@@ -1,12 +1,17 @@
-//! Scrub: every object of every store against the hash in its name, without any key. What it finds is remembered.
+//! Scrub: every object of every store against the hash in its name, without any key, least recently looked at first and
+//! within a budget. What it finds is remembered. All of one store is read only when there is reason to doubt it.
 
 use super::Daemon;
 use super::schedule::SCRUB_JOB;
 use crate::stores::StoreView;
 use crate::{clock, failure, reports};
-use backup_engine::NamedStore;
+use backup_engine::{Listings, NamedStore, ScrubRequest, Stop};
 use backupd_api::{Failure, FailureKind, StoreCondition};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Objects looked at by name for one question.
+const NAMED_MAX: usize = 1000;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Found {
@@ -23,16 +28,20 @@ fn whole_key(store: &str) -> String {
 }
 
 impl Daemon {
-    /// Re-hashes every store in turn.
+    /// Looks at every store in turn, at all of one that lost something and that somebody waits for.
     pub async fn scrub(&self) {
         let _busy = self.activity.begin("scrub");
         let started = clock::unix_ms();
         let mut ok = true;
         for store in &self.stores {
             let began = clock::unix_ms();
+            if !self.has_open_loss(&store.name) {
+                ok &= self.scrub_part(store).await;
+                continue;
+            }
             let whole = self.scrub_store(store).await;
             ok &= whole;
-            if whole && self.has_open_loss(&store.name) {
+            if whole {
                 let _engine = self.engine.lock().await;
                 if self.bring_up_to_date().await.contains(&store.name) {
                     self.note_whole(&store.name, began);
@@ -42,6 +51,47 @@ impl Daemon {
         if let Err(error) = self.jobs().finished(SCRUB_JOB, started, ok) {
             log::error!(reason:% = error; "jobs.not-recorded");
         }
+    }
+
+    /// Re-hashes what of a store is due; whether it was whole. What was damaged before is looked at in every run.
+    async fn scrub_part(&self, store: &NamedStore) -> bool {
+        let budget = &self.settings.scrub_budget;
+        let request = ScrubRequest {
+            // Apart from the engine's: a backup waits for no scrub.
+            state_dir: self.settings.state_dir.join("scrub"),
+            max_age: budget.max_age,
+            bytes_max: budget.bytes_max,
+            time_max: budget.time_max,
+            condemned: BTreeSet::new(),
+            others: Listings::default(),
+            stop: Stop::default(),
+        };
+        let seen = match backup_engine::scrub(&self.env, std::slice::from_ref(store), &request, &self.activity).await {
+            Ok(mut seen) => seen.pop().unwrap_or_default(),
+            Err(error) => {
+                log::warn!(store = store.name.as_str(), reason:% = error; "store.scrub-failed");
+                return false;
+            }
+        };
+        let damaged_reports = self.damaged_reports(store).await;
+        for object in seen.corrupt.iter().chain(&damaged_reports) {
+            log::error!(store = store.name.as_str(), object = object.as_str(); "store.object-damaged");
+        }
+        log::info!(
+            store = store.name.as_str(), objects = seen.objects, checked = seen.checked, bytes = seen.bytes_read,
+            overdue = seen.overdue; "store.scrubbed"
+        );
+        if let Some(error) = &seen.error {
+            log::warn!(store = store.name.as_str(), reason:% = error; "store.scrub-failed");
+        }
+        // What is missing shows where all stores are compared: a snapshot does that.
+        let corrupt = seen.corrupt.first().or(damaged_reports.first()).cloned();
+        let whole = corrupt.is_none() && seen.error.is_none();
+        if corrupt.is_some() || whole {
+            self.remember(&store.name, &Found { missing: None, corrupt });
+        }
+        self.note_damage(&store.name, &seen.corrupt, &[]).await;
+        whole
     }
 
     /// Re-hashes one store and remembers what is found; whether everything was looked at and whole. It takes as long as the
@@ -57,13 +107,7 @@ impl Daemon {
                 let corrupt = outcome.corrupt.first().or(damaged_reports.first()).cloned();
                 let found = Found { missing: outcome.missing.first().cloned(), corrupt };
                 self.remember(&store.name, &found);
-                let _engine = self.engine.lock().await;
-                // The next snapshot then takes what is damaged here for absent, and heals it from another store.
-                let noted =
-                    backup_engine::note_damage(&self.env, &self.engine_state(), &store.name, &outcome.corrupt, &[]);
-                if let Err(error) = noted {
-                    log::warn!(reason:% = error; "state.write-failed");
-                }
+                self.note_damage(&store.name, &outcome.corrupt, &[]).await;
                 outcome.is_ok() && damaged_reports.is_empty()
             }
             Err(error) => {
@@ -96,6 +140,40 @@ impl Daemon {
             self.note_whole(name, began);
         }
         Some(whole && complete)
+    }
+
+    /// The same for these objects alone; none: for all.
+    pub async fn look_at_some(&self, name: &str, objects: &[String]) -> Option<bool> {
+        if objects.is_empty() {
+            return self.look_at(name).await;
+        }
+        let store = self.stores.iter().find(|store| store.name == name)?;
+        let (mut damaged, mut whole) = (Vec::new(), Vec::new());
+        for object in objects.iter().take(NAMED_MAX) {
+            match backup_engine::is_whole(store, object).await {
+                Ok(true) => whole.push(object.clone()),
+                Ok(false) => damaged.push(object.clone()),
+                Err(error) => log::warn!(store = name, reason:% = error; "store.scrub-failed"),
+            }
+        }
+        if let Some(first) = damaged.first() {
+            for object in &damaged {
+                log::error!(store = name, object = object.as_str(); "store.object-damaged");
+            }
+            let missing = self.view().stores.get(name).and_then(|seen| seen.missing.clone());
+            self.remember(name, &Found { missing, corrupt: Some(first.clone()) });
+        }
+        self.note_damage(name, &damaged, &whole).await;
+        Some(damaged.is_empty() && objects.len() <= NAMED_MAX)
+    }
+
+    /// The next snapshot then takes what is damaged at a store for absent, and heals it from another.
+    async fn note_damage(&self, store: &str, damaged: &[String], whole: &[String]) {
+        let _engine = self.engine.lock().await;
+        let noted = backup_engine::note_damage(&self.env, &self.engine_state(), store, damaged, whole);
+        if let Err(error) = noted {
+            log::warn!(reason:% = error; "state.write-failed");
+        }
     }
 
     /// Somebody has looked into what a store lost, or lacks: it is looked at, and the alert closes where it holds everything. What

@@ -5,7 +5,7 @@ use super::store::{StoreToml, stores};
 use super::{File, PruneSettings, SettingsError, StoreSetting, TlsListen};
 use crate::schedule::Schedule;
 use anyhow::Context;
-use backupd_api::{Endpoint, TlsIdentity};
+use backupd_api::{Endpoint, EndpointError, TlsIdentity};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ pub struct MaintainSettings {
     /// The longest that one run spends on one store.
     pub time_max: Duration,
     pub stores: Vec<StoreSetting>,
+    /// Where `serve` listens: it is told of damage that cannot be put right.
+    pub serve: Option<String>,
     pub file: PathBuf,
     /// Where days of the rules begin.
     pub zone: chrono_tz::Tz,
@@ -54,6 +56,7 @@ struct MaintainToml {
     #[serde(default)]
     egress_per_gb: BTreeMap<String, f64>,
     tls: Option<TlsListen>,
+    serve: Option<String>,
     prune: Option<PruneToml>,
     #[serde(default)]
     store: Vec<StoreToml>,
@@ -89,6 +92,19 @@ impl MaintainSettings {
             return Err(file.error("money_max", "is no amount of money", "give 0 or more, or leave the key out"));
         }
         let has_tls = toml.tls.is_some();
+        let serve = toml.serve.as_deref().map(|text| file.endpoint_text(text));
+        match serve.as_deref().map(Endpoint::parse) {
+            None | Some(Ok(_)) => {}
+            // The certificate of `[tls]` is also what this daemon shows to `serve`; it is read when it is used.
+            Some(Err(EndpointError::Identity)) if has_tls => {}
+            Some(Err(EndpointError::Identity)) => {
+                return Err(file.error("serve", "is tls://, but there is no [tls]", "add [tls] with cert, key and ca"));
+            }
+            Some(Err(EndpointError::Form)) => {
+                let remedy = "write it as unix:/path/of/serve.sock or tls://host:port";
+                return Err(file.error("serve", "is no endpoint", remedy));
+            }
+        }
         let prune = toml.prune.map(|prune| PruneSettings::resolve(&file, prune, zone, has_tls)).transpose()?;
         Ok(Self {
             practice: toml.practice,
@@ -100,6 +116,7 @@ impl MaintainSettings {
             max_age: Duration::from_secs(u64::from(toml.max_age_days) * 86_400),
             time_max: Duration::from_secs(toml.time_max_s),
             stores,
+            serve,
             file: file.path,
             zone,
             prune,

@@ -8,10 +8,11 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Backups pause when less than this would stay free, unless the settings say otherwise.
 const DISK_RESERVE_BYTES: u64 = 2_000_000_000;
-/// Every store's objects are re-hashed at this time, unless the settings say otherwise.
+/// Objects that are due are re-hashed at this time, unless the settings say otherwise.
 const SCRUB_SCHEDULE: &str = "20 3 * * *";
 /// One full pack and what belongs to it would not fit into less.
 const SPOOL_BYTES_MIN: u64 = 64 << 20;
@@ -32,6 +33,8 @@ pub struct ServeSettings {
     pub allowed_uids: Vec<u32>,
     /// Users who may ask for a snapshot and for nothing else: that of an EMR, before it upgrades its records.
     pub snapshot_uids: Vec<u32>,
+    /// Users who may have a store looked at and ask for nothing else: that of maintenance, which finds damage.
+    pub look_uids: Vec<u32>,
     pub tls: Option<TlsListen>,
     pub quorum: u32,
     pub spool: Option<SpoolSetting>,
@@ -41,6 +44,7 @@ pub struct ServeSettings {
     /// A store without a passed drill for this long raises an alert, milliseconds.
     pub drill_late_after_ms: i64,
     pub scrub: Schedule,
+    pub scrub_budget: ScrubBudget,
     /// The verifier's public report key: reports found in the stores count only when it signed them.
     pub report_key: Option<PathBuf>,
     /// The folder that `recover` makes anew; kept files lie in it and are put back at the same place below it.
@@ -50,6 +54,15 @@ pub struct ServeSettings {
     pub sources: Vec<Source>,
     pub stores: Vec<StoreSetting>,
     pub duties: Vec<DutySetting>,
+}
+
+/// How much of a store one scrub reads.
+#[derive(Debug, Clone, Copy)]
+pub struct ScrubBudget {
+    /// Everything is read at least so often, as far as the limits let it.
+    pub max_age: Duration,
+    pub bytes_max: u64,
+    pub time_max: Duration,
 }
 
 /// Where snapshots wait while too few stores answer.
@@ -112,11 +125,18 @@ struct ServeToml {
     allowed_uids: Vec<u32>,
     #[serde(default)]
     snapshot_uids: Vec<u32>,
+    #[serde(default)]
+    look_uids: Vec<u32>,
     quorum: u32,
     disk_reserve_bytes: Option<u64>,
     late_after_s: Option<u32>,
     drill_late_after_s: Option<u32>,
     scrub_schedule: Option<String>,
+    #[serde(default = "scrub_max_age_days")]
+    scrub_max_age_days: u32,
+    scrub_bytes_max: Option<u64>,
+    #[serde(default = "scrub_time_max_s")]
+    scrub_time_max_s: u64,
     report_key: Option<PathBuf>,
     practice_dir: Option<PathBuf>,
     #[serde(default)]
@@ -151,11 +171,36 @@ enum SourceWord {
     Folder,
 }
 
+fn scrub_max_age_days() -> u32 {
+    30
+}
+
+fn scrub_time_max_s() -> u64 {
+    3600
+}
+
+fn scrub_budget(file: &File, toml: &ServeToml) -> Result<ScrubBudget, SettingsError> {
+    let limits = [
+        ("scrub_max_age_days", u64::from(toml.scrub_max_age_days)),
+        ("scrub_bytes_max", toml.scrub_bytes_max.unwrap_or(u64::MAX)),
+        ("scrub_time_max_s", toml.scrub_time_max_s),
+    ];
+    if let Some((key, _)) = limits.iter().find(|(_, limit)| *limit == 0) {
+        return Err(file.error(*key, "is 0: nothing could ever be looked at in time", "give at least 1"));
+    }
+    Ok(ScrubBudget {
+        max_age: Duration::from_secs(u64::from(toml.scrub_max_age_days) * 86_400),
+        bytes_max: toml.scrub_bytes_max.unwrap_or(u64::MAX),
+        time_max: Duration::from_secs(toml.scrub_time_max_s),
+    })
+}
+
 impl ServeSettings {
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
         let (file, toml) = File::read::<ServeToml>(path)?;
         let zone = file.zone(&toml.time_zone)?;
         file.label("site", &toml.site)?;
+        let scrub_budget = scrub_budget(&file, &toml)?;
         let stores = stores(&file, toml.store)?;
         let countable = domains(stores.iter().filter(|s| s.always_there()));
         if toml.quorum == 0 || toml.quorum as usize > countable {
@@ -186,6 +231,7 @@ impl ServeSettings {
             health_socket: toml.health_socket.map(|p| file.path(&p)),
             allowed_uids: toml.allowed_uids,
             snapshot_uids: toml.snapshot_uids,
+            look_uids: toml.look_uids,
             tls: toml.tls.map(|t| t.resolve(&file)),
             quorum: toml.quorum,
             spool: spool(&file, toml.spool)?,
@@ -193,6 +239,7 @@ impl ServeSettings {
             late_after_ms: i64::from(toml.late_after_s.unwrap_or(26 * 3600)) * 1000,
             drill_late_after_ms: i64::from(toml.drill_late_after_s.unwrap_or(32 * 24 * 3600)) * 1000,
             scrub: file.schedule("scrub_schedule", &scrub, zone)?,
+            scrub_budget,
             report_key: toml.report_key.map(|p| file.path(&p)),
             keep: keep(&file, &practice_dir, &toml.keep)?,
             practice_dir,

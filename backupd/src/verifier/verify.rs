@@ -3,12 +3,13 @@
 use super::Verifier;
 use crate::clock::Stopwatch;
 use crate::failure;
-use backup_engine::{ErrorKind, NamedStore, VerifyOutcome, VerifyRequest};
+use backup_engine::{ErrorKind, NamedStore, SnapshotInfo, VerifyOutcome, VerifyRequest};
 use backupd_api::{
     Alert, AlertKind, Client, DrillVerdict, Event, Failure, FailureKind, Request, Severity, StoreCondition, VerifyDone,
     VerifyStore,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Ids of missing objects in one answer, and of damaged ones; a destroyed store would name every one it ever held.
 const DAMAGED_MAX: usize = 1000;
@@ -24,6 +25,8 @@ struct Found {
 struct History {
     /// There is a snapshot.
     begun: bool,
+    /// Stores that lack the newest snapshot of some source, and another store holds it.
+    late: BTreeSet<String>,
     /// Links that every store lacks, as heads' names: none of them is to blame, and none can be healed from another.
     gaps: Vec<String>,
 }
@@ -52,6 +55,7 @@ impl Verifier {
         const NOTE: &str = "gaps";
         let heads = backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await;
         let begun = heads.as_ref().is_ok_and(|heads| !heads.snapshots.is_empty());
+        let late = heads.as_ref().map(|heads| self.late(&heads.snapshots)).unwrap_or_default();
         let gaps = match heads {
             Ok(heads) if heads.unreachable.is_empty() => {
                 let gaps: Vec<String> = heads.gaps.iter().map(ToString::to_string).collect();
@@ -69,7 +73,18 @@ impl Verifier {
                 note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
             }
         };
-        History { begun, gaps }
+        History { begun, late, gaps }
+    }
+
+    /// Stores without the newest snapshot of some source.
+    fn late(&self, newest_first: &[SnapshotInfo]) -> BTreeSet<String> {
+        let mut sources = BTreeSet::new();
+        let newest = newest_first.iter().filter(|info| sources.insert(info.head.source));
+        let lacks = |info: &SnapshotInfo| {
+            let names = self.stores.iter().map(|store| store.name.clone());
+            names.filter(|name| !info.stores.contains(name)).collect::<Vec<_>>()
+        };
+        newest.flat_map(lacks).collect()
     }
 
     /// Has a store healed in which damage was found, and verifies it again. The verifier itself changes no store but for
@@ -80,7 +95,7 @@ impl Verifier {
             log::warn!(store = store, reason = failure.message.as_str(); "log.not-healed");
         }
         let Some(endpoint) = self.settings.serve() else { return };
-        let request = Request::LookAt { store: store.to_owned() };
+        let request = Request::LookAt { store: store.to_owned(), objects: Vec::new() };
         let ask = async { Client::connect(&endpoint).await?.request(&request, |_| ()).await };
         match ask.await {
             Ok(Event::LookedAt { whole: true }) => {}
@@ -130,12 +145,15 @@ impl Verifier {
                 // Nothing of it is damaged, and it holds nothing.
                 let empty = history.begun && outcome.snapshots == 0;
                 let row = row(&store.name, outcome, watch.elapsed_ms());
+                let behind = history.late.contains(&store.name);
                 let reason = if empty {
                     "it holds no snapshot, and other stores do".to_owned()
+                } else if behind {
+                    "it lacks the newest snapshot, and another store holds it".to_owned()
                 } else {
                     format!("it lacks the newest reports ({reports} objects of the log): they are copied to it now")
                 };
-                let late = row.condition == StoreCondition::Ok && (empty || reports > 0);
+                let late = row.condition == StoreCondition::Ok && (empty || behind || reports > 0);
                 let is_late = |row| VerifyStore { condition: StoreCondition::Late, reason: Some(reason), ..row };
                 Ok(if late { is_late(row) } else { row })
             }

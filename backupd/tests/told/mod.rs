@@ -1,6 +1,7 @@
 //! What must be told and not only be so: kept files that are gone, a second machine, a kit that is out of date, snapshots that lack
 //! files, a state folder that somebody removed.
 
+mod doubt;
 mod gaps;
 mod keyring;
 mod stores;

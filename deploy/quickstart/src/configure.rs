@@ -161,10 +161,12 @@ fn maintain(practice: &Practice, prunes: bool) -> String {
          time_zone = {}\n\
          state_dir = \"state/maintain\"\n\
          socket = {}\n\
+         serve = {}\n\
          maintain_schedule = \"{MAINTAIN_SCHEDULE}\"\n",
         text(&practice.practice_name),
         text(&practice.time_zone),
         path(&practice.socket("maintain")),
+        text(&format!("unix:{}", practice.socket("serve").display())),
     );
     stores(&mut toml, practice, MAINTAIN);
     if prunes {
