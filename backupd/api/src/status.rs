@@ -246,6 +246,8 @@ words! {
         StoreUnprotected,
         /// Something at a store that must stay is not locked as long as the settings ask for.
         LocksShort,
+        /// Something at a store that must stay is locked in governance, and the settings ask for compliance.
+        LockModeShort,
         /// New snapshots look like an attack: a deletion plan waits until two persons have looked.
         PruneStopped,
         /// The business associate agreement of a store is past its last day.
