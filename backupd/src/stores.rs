@@ -171,6 +171,10 @@ pub struct StoreView {
     /// What these added, and how far the newest snapshot is ahead of what it has.
     pub lag_bytes: u64,
     pub lag_ms: u64,
+    /// Why it did not answer the last request for its heads.
+    pub silent_because: Option<String>,
+    /// Why the last snapshot or catch-up did not bring it up to date.
+    pub behind_because: Option<String>,
     pub bytes: Option<u64>,
     /// First object that is missing or damaged, from the last scrub or from a rejected head.
     pub missing: Option<String>,
@@ -231,6 +235,15 @@ impl StoreView {
             Late
         } else {
             Ok
+        }
+    }
+
+    /// Why it does not answer, or is behind.
+    pub fn reason(&self) -> Option<&String> {
+        match self.condition() {
+            backupd_api::StoreCondition::Unreachable => self.silent_because.as_ref(),
+            backupd_api::StoreCondition::Late => self.behind_because.as_ref(),
+            _ => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::shelf::Version as Kept;
 use crate::wire::{CHANGE_FAULTS, Fate, Wire};
-use backup_engine::store::versions::{BucketSettings, Lock, Version, VersionedStore};
+use backup_engine::store::versions::{BucketSettings, Lock, LockMode, Version, VersionedStore};
 use backup_engine::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -93,6 +93,16 @@ impl VersionedStore for Wire {
                 Fate::Serve | Fate::Spoil(_) => self.shelf.set_lock(number, lock),
             }
         })
+    }
+
+    /// These stores let every key raise a mode.
+    fn raise_lock<'a>(
+        &'a self,
+        name: &'a str,
+        version: Option<&'a str>,
+        until_unix_ms: i64,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.set_lock(name, version, Lock { mode: LockMode::Compliance, until_unix_ms })
     }
 
     fn legal_hold<'a>(&'a self, name: &'a str, _: Option<&'a str>) -> BoxFuture<'a, Result<bool>> {

@@ -165,6 +165,9 @@ message! {
         proved_unix_ms: Option<i64>,
         /// An object id when the condition is missing or corrupt.
         object: Option<String>,
+        /// Why the last attempt to bring it up to date did not, where that is known.
+        #[serde(default)]
+        reason: Option<String>,
         /// When it was seen to have lost something that is there again: until everything was found there, or somebody has looked.
         #[serde(default)]
         lost_unix_ms: Option<i64>,
@@ -246,6 +249,8 @@ words! {
         StoreUnprotected,
         /// Something at a store that must stay is not locked as long as the settings ask for.
         LocksShort,
+        /// Something at a store that must stay is locked in governance, and the settings ask for compliance.
+        LockModeShort,
         /// New snapshots look like an attack: a deletion plan waits until two persons have looked.
         PruneStopped,
         /// The business associate agreement of a store is past its last day.

@@ -4,7 +4,7 @@
 use crate::candidate::candidate_of;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::versions::{Lock, Version, VersionedStore};
+use crate::store::versions::{Lock, LockMode, Version, VersionedStore};
 use crate::store::{LockRule, NamedStore};
 use crate::survey::hash_in_name;
 use futures::{FutureExt, StreamExt};
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 /// Locks asked for and moved at once.
 const AT_ONCE: usize = 8;
-/// Named when their locks cannot be moved; the others are counted.
+/// Named when their locks cannot be set as wished; the others are counted.
 const NAMED_MAX: usize = 16;
 
 /// What a run over one store found and did.
@@ -27,16 +27,42 @@ pub struct LockOutcome {
     pub short: u64,
     /// Some of these, by object name.
     pub short_objects: Vec<String>,
+    /// Versions that are locked long enough and in governance where compliance is wished for, because the store refused to
+    /// raise the mode: whoever may bypass such a lock can delete them.
+    pub mode_short: u64,
+    /// Some of these, by object name.
+    pub mode_short_objects: Vec<String>,
     /// The earliest day on which a lock of what must stay ends, after this run.
     pub earliest_until_unix_ms: Option<i64>,
     pub error: Option<Error>,
 }
 
 impl LockOutcome {
-    /// Whether everything that must stay is locked as long as wanted.
+    /// Whether everything that must stay is locked as long as wanted, in the mode that is wanted.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.short == 0 && self.error.is_none()
+        self.short == 0 && self.mode_short == 0 && self.error.is_none()
+    }
+
+    fn count(&mut self, name: String, result: Result<Extended>) {
+        self.versions += 1;
+        let refused = match result {
+            Ok(Extended { until_unix_ms, moved, not_raised }) => {
+                self.extended += u64::from(moved);
+                let earliest = self.earliest_until_unix_ms.get_or_insert(until_unix_ms);
+                *earliest = until_unix_ms.min(*earliest);
+                let Some(refused) = not_raised else { return };
+                note(&mut self.mode_short, &mut self.mode_short_objects, name);
+                refused
+            }
+            Err(error) => {
+                note(&mut self.short, &mut self.short_objects, name);
+                error
+            }
+        };
+        if refused.kind() != ErrorKind::Denied {
+            self.error.get_or_insert(refused);
+        }
     }
 }
 
@@ -71,26 +97,18 @@ pub async fn extend_locks(
     let runs = all.into_iter().filter(stays).map(|version| extend(versions, wish, now, version).boxed());
     let mut runs = futures::stream::iter(runs).buffer_unordered(AT_ONCE);
     while let Some((name, result)) = runs.next().await {
-        outcome.versions += 1;
-        match result {
-            Ok(Extended { until_unix_ms, moved }) => {
-                outcome.extended += u64::from(moved);
-                let earliest = outcome.earliest_until_unix_ms.get_or_insert(until_unix_ms);
-                *earliest = until_unix_ms.min(*earliest);
-            }
-            Err(error) => {
-                outcome.short += 1;
-                if outcome.short_objects.len() < NAMED_MAX {
-                    outcome.short_objects.push(name);
-                }
-                if error.kind() != ErrorKind::Denied {
-                    outcome.error.get_or_insert(error);
-                }
-            }
-        }
+        outcome.count(name, result);
     }
+    outcome.mode_short_objects.sort();
     outcome.short_objects.sort();
     outcome
+}
+
+fn note(count: &mut u64, names: &mut Vec<String>, name: String) {
+    *count += 1;
+    if names.len() < NAMED_MAX {
+        names.push(name);
+    }
 }
 
 /// Objects of the repository and of the log of proofs; the probe's own object is free to go.
@@ -99,9 +117,12 @@ fn must_stay(name: &str, condemned: &BTreeSet<String>) -> bool {
     (hash_in_name(object).is_some() || name.starts_with("log/")) && !condemned.contains(object)
 }
 
+/// A version that is locked long enough.
 struct Extended {
     until_unix_ms: i64,
     moved: bool,
+    /// Why its mode is laxer than wished.
+    not_raised: Option<Error>,
 }
 
 async fn extend(
@@ -110,26 +131,58 @@ async fn extend(
     now_unix_ms: i64,
     version: Version,
 ) -> (String, Result<Extended>) {
-    let run = async {
-        let lock = versions.lock(&version.name, Some(&version.id)).await?;
-        let enough = now_unix_ms.saturating_add(wish.slack_ms);
-        // A lock that somebody set in the stricter mode keeps it: a store refuses to weaken it. One in the laxer mode becomes
-        // as strict as is wished: what its holder may lift protects nothing from whoever has the credentials.
-        let mode = lock.map_or(wish.rule.mode, |lock| lock.mode.stricter(wish.rule.mode));
-        if let Some(lock) = lock.filter(|lock| lock.until_unix_ms >= enough && lock.mode == mode) {
-            return Ok(Extended { until_unix_ms: lock.until_unix_ms, moved: false });
-        }
-        let further = Lock { mode, ..wish.rule.from_now(now_unix_ms) };
-        // Never shorter than it is.
-        let until_unix_ms = lock.map_or(0, |lock| lock.until_unix_ms).max(further.until_unix_ms);
-        let further = Lock { until_unix_ms, ..further };
-        let set = versions.set_lock(&version.name, Some(&version.id), further).await;
-        // A store that does not let this key change the mode may let it lock for longer, which is better than nothing.
-        if let (Err(_), Some(lock)) = (&set, lock.filter(|lock| lock.mode != mode && lock.until_unix_ms < enough)) {
-            versions.set_lock(&version.name, Some(&version.id), Lock { mode: lock.mode, ..further }).await?;
-        }
-        set.map(|()| Extended { until_unix_ms, moved: true })
-    };
-    let result = run.await;
+    let result = extend_one(versions, wish, now_unix_ms, &version).await;
     (version.name, result)
 }
+
+async fn extend_one(
+    versions: &dyn VersionedStore,
+    wish: LockWish,
+    now_unix_ms: i64,
+    version: &Version,
+) -> Result<Extended> {
+    let (name, id) = (version.name.as_str(), Some(version.id.as_str()));
+    let enough = now_unix_ms.saturating_add(wish.slack_ms);
+    let full = wish.rule.from_now(now_unix_ms);
+    let Some(lock) = versions.lock(name, id).await? else {
+        versions.set_lock(name, id, full).await?;
+        return Ok(Extended { until_unix_ms: full.until_unix_ms, moved: true, not_raised: None });
+    };
+    // A lock that somebody set in the stricter mode keeps it: a store refuses to weaken it. One in the laxer mode becomes
+    // as strict as is wished: what its holder may lift protects nothing from whoever has the credentials.
+    let mode = lock.mode.stricter(wish.rule.mode);
+    if lock.until_unix_ms >= enough && lock.mode == mode {
+        return Ok(Extended { until_unix_ms: lock.until_unix_ms, moved: false, not_raised: None });
+    }
+    // Never shorter than it is.
+    let until_unix_ms = lock.until_unix_ms.max(full.until_unix_ms);
+    let Err(refused) = set(versions, (name, id), lock, Lock { mode, until_unix_ms }).await else {
+        return Ok(Extended { until_unix_ms, moved: true, not_raised: None });
+    };
+    if lock.mode == mode {
+        return Err(refused);
+    }
+    if lock.until_unix_ms >= enough {
+        return Ok(Extended { until_unix_ms: lock.until_unix_ms, moved: false, not_raised: Some(refused) });
+    }
+    // A store that does not let this key change the mode may let it lock for longer, which is better than nothing.
+    versions.set_lock(name, id, Lock { mode: lock.mode, until_unix_ms }).await?;
+    Ok(Extended { until_unix_ms, moved: true, not_raised: Some(refused) })
+}
+
+/// Sets a lock that ends no earlier than the one that is there. A raised mode is asked for without any further right first: not
+/// every store wants one, and not every key has it.
+async fn set(versions: &dyn VersionedStore, (name, id): (&str, Option<&str>), old: Lock, new: Lock) -> Result<()> {
+    match versions.set_lock(name, id, new).await {
+        Err(error)
+            if error.kind() == ErrorKind::Denied
+                && (old.mode, new.mode) == (LockMode::Governance, LockMode::Compliance) =>
+        {
+            versions.raise_lock(name, id, new.until_unix_ms).await
+        }
+        set => set,
+    }
+}
+
+#[cfg(test)]
+mod tests;

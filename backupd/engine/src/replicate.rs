@@ -27,6 +27,7 @@ pub struct StoreCatchUp {
     pub objects_healed: u64,
     /// The store now holds every object and head that any reachable store holds whole.
     pub complete: bool,
+    /// Why it does not.
     pub error: Option<Error>,
 }
 
@@ -95,8 +96,9 @@ async fn one_store((stores, stop): (&[NamedStore], &Stop), union: &Union, at: us
         Ok(_) => copy_in_order((stores, stop), union, at, &union.missing_at(view), done).await,
         Err(error) => Err(error.duplicate()),
     };
-    done.complete = caught_up.is_ok() && !union.heads_wait();
-    done.error = caught_up.err();
+    let waits = || Error::new(ErrorKind::Retry, "an index object could not be read, and snapshots wait for it");
+    done.error = caught_up.err().or_else(|| union.heads_wait().then(waits));
+    done.complete = done.error.is_none();
 }
 
 async fn copy_in_order(

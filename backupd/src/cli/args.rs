@@ -266,7 +266,8 @@ pub struct StoresArgs {
     /// Make the disk or share that is mounted now this removable store of serve.toml, once (asks no daemon)
     #[arg(long, value_name = "NAME", requires = "config")]
     pub mark: Option<String>,
-    /// Move the locks of every store with `lock_days` to their full length again (asks no daemon; needs a key that may)
+    /// Move the locks of every store with `lock_days` to their full length again, in the mode of the settings (asks no daemon;
+    /// needs a key that may)
     #[arg(long, requires = "config", conflicts_with = "mark")]
     pub extend_locks: bool,
 }

@@ -4,7 +4,7 @@ use super::render::{self, Usage};
 use crate::settings::ServeSettings;
 use crate::{secret, stores};
 use anyhow::Context;
-use backup_engine::{Env, WriterCredential};
+use backup_engine::{Env, LockOutcome, WriterCredential};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,30 +18,45 @@ pub async fn extend(config: Option<&Path>, json: bool) -> anyhow::Result<ExitCod
         locking += 1;
         let done = backup_engine::extend_locks(&env, &store, &*versions, wish, &condemned).await;
         all_hold &= done.holds();
-        let reason = done.error.as_ref().map(ToString::to_string);
         if json {
+            let reason = done.error.as_ref().map(ToString::to_string);
             let line = serde_json::json!({
                 "event": "locks-extended", "store": done.store, "versions": done.versions, "extended": done.extended,
-                "short": done.short, "short_objects": done.short_objects, "error": reason,
+                "short": done.short, "short_objects": done.short_objects, "mode_short": done.mode_short,
+                "mode_short_objects": done.mode_short_objects, "error": reason,
                 "earliest_until_unix_ms": done.earliest_until_unix_ms,
             });
             say!("{line}");
             continue;
         }
-        let until = done.earliest_until_unix_ms.map_or_else(|| "?".to_owned(), render::table_time);
-        say!("{}: {} versions, {} extended, all locked until {until}", done.store, done.versions, done.extended);
-        if done.short > 0 {
-            let names = done.short_objects.join(", ");
-            say!("{}: {} are not locked long enough, the store refused: {names}", done.store, done.short);
-        }
-        if let Some(reason) = reason {
-            say!("{}: {reason}", done.store);
-        }
+        tell_of(&done);
     }
     if locking == 0 {
         return Err(Usage("no store of these settings has `lock_days`: there are no locks to extend".to_owned()).into());
     }
     Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell_of(done: &LockOutcome) {
+    let store = &done.store;
+    let until = done.earliest_until_unix_ms.map_or_else(|| "?".to_owned(), render::table_time);
+    let which = if done.short == 0 && done.error.is_none() { "all" } else { "the others" };
+    say!("{store}: {} versions, {} extended, {which} locked until {until}", done.versions, done.extended);
+    if done.short > 0 {
+        let names = done.short_objects.join(", ");
+        say!("{store}: {} are not locked long enough, the store refused: {names}", done.short);
+    }
+    if done.mode_short > 0 {
+        let names = done.mode_short_objects.join(", ");
+        say!(
+            "{store}: {} are locked long enough, but in governance instead of compliance: whoever may bypass such a lock can \
+             delete them. The store did not raise the mode; its key needs the right to (s3:BypassGovernanceRetention): {names}",
+            done.mode_short
+        );
+    }
+    if let Some(reason) = &done.error {
+        say!("{store}: {reason}");
+    }
 }
 
 /// What goes on purpose needs no lock any more. Where that cannot be read, everything is locked further.

@@ -322,6 +322,9 @@ pub fn stores(rows: &[StoreStatus]) {
         if store.protection == StoreProtection::Unprotected {
             say!("{}: UNPROTECTED: the server's own credentials can overwrite or delete what it holds", store.name);
         }
+        if let Some(reason) = &store.reason {
+            say!("{}: {}: {reason}", store.name, word(store.condition));
+        }
         if let Some(lost) = store.lost_unix_ms {
             say!(
                 "{}: LOST objects, seen {}; nobody has looked through all of it since (`backupd looked-into {0}` does)",

@@ -1,4 +1,4 @@
-//! Every run moves the locks of what must stay further away, at each store that locks.
+//! Every run moves the locks of what must stay further away, at each store that locks, and raises their mode to the settings'.
 
 use super::Maintain;
 use crate::settings::StoreSetting;
@@ -8,8 +8,9 @@ use backupd_api::{Alert, AlertKind, Severity};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
 
-/// Stores where something that must stay is not locked long enough, and since when that is known.
-pub type ShortLocks = BTreeMap<String, i64>;
+/// Stores where something that must stay is not locked long enough, or not in the mode that is asked for, and since when either
+/// is known.
+pub type ShortLocks = BTreeMap<(AlertKind, String), i64>;
 
 impl Maintain {
     /// Moves the locks of one store, or of all; those of what goes on purpose run out.
@@ -35,15 +36,27 @@ impl Maintain {
         for object in &done.short_objects {
             log::error!(store = store, object = object.as_str(); "locks.too-short");
         }
+        for object in &done.mode_short_objects {
+            log::error!(store = store, object = object.as_str(); "locks.mode-short");
+        }
         log::info!(
-            store = store, versions = done.versions, extended = done.extended, short = done.short, until_unix_ms = until;
+            store = store, versions = done.versions, extended = done.extended, short = done.short,
+            mode_short = done.mode_short, until_unix_ms = until;
             "locks.extended"
         );
         let mut short = self.short_locks();
-        if done.holds() {
-            short.remove(store);
-        } else {
-            short.entry(store.to_owned()).or_insert_with(clock::unix_ms);
+        // What a store did not say may be either; it was not all seen to hold.
+        let holds = [
+            (AlertKind::LocksShort, done.short == 0 && done.error.is_none()),
+            (AlertKind::LockModeShort, done.mode_short == 0),
+        ];
+        for (kind, holds) in holds {
+            let key = (kind, store.to_owned());
+            if !holds {
+                short.entry(key).or_insert_with(clock::unix_ms);
+            } else if done.error.is_none() {
+                short.remove(&key);
+            }
         }
     }
 
@@ -51,10 +64,10 @@ impl Maintain {
         self.short_locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is not locked long enough is an alert until it is.
+    /// What is not locked long enough, or in too lax a mode, is an alert until it is.
     pub fn lock_alerts(&self) -> Vec<Alert> {
-        let alert = |(store, since_unix_ms): (&String, &i64)| Alert {
-            kind: AlertKind::LocksShort,
+        let alert = |((kind, store), since_unix_ms): (&(AlertKind, String), &i64)| Alert {
+            kind: *kind,
             severity: Severity::Critical,
             subject: Some(store.clone()),
             since_unix_ms: *since_unix_ms,

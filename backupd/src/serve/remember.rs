@@ -30,6 +30,10 @@ struct SeenStore {
     lag_snapshots: u64,
     lag_bytes: u64,
     lag_ms: u64,
+    #[serde(default)]
+    silent_because: Option<String>,
+    #[serde(default)]
+    behind_because: Option<String>,
     bytes: Option<u64>,
     protection: Option<Kept>,
 }
@@ -143,6 +147,8 @@ impl SeenStore {
             lag_snapshots: seen.lag_snapshots,
             lag_bytes: seen.lag_bytes,
             lag_ms: seen.lag_ms,
+            silent_because: seen.silent_because.clone(),
+            behind_because: seen.behind_because.clone(),
             bytes: seen.bytes,
             protection,
         })
@@ -153,6 +159,7 @@ impl SeenStore {
         seen.reachable = Some(self.reachable);
         seen.complete_unix_ms = self.complete_unix_ms;
         (seen.lag_snapshots, seen.lag_bytes, seen.lag_ms) = (self.lag_snapshots, self.lag_bytes, self.lag_ms);
+        (seen.silent_because, seen.behind_because) = (self.silent_because, self.behind_because);
         seen.bytes = self.bytes;
         let found = self.protection.map(|kept| match kept {
             Kept::Locked => Protection::Locked,

@@ -6,7 +6,7 @@ use crate::settings::Source;
 use crate::sources::{self, Captured};
 use crate::{clock, failure, names};
 use agent_api::Pause;
-use backup_engine::{ErrorKind, NamedStore, OwnChain, SnapshotOutcome, SnapshotRequest, Stop};
+use backup_engine::{ErrorKind, NamedStore, OwnChain, SnapshotOutcome, SnapshotRequest, Stop, StoreCatchUp};
 use backupd_api::{Failure, FailureKind, KeptGone, Phase, SnapshotDone, SnapshotState, StoreOutcome};
 
 /// Why there is no snapshot where the source went away before it was read.
@@ -169,6 +169,7 @@ impl Daemon {
         for store in outcome.stores.iter().filter(|s| !s.durable) {
             let reason = store.error.as_ref().map_or_else(|| "not durable".to_owned(), ToString::to_string);
             log::warn!(store = store.store.as_str(), reason = reason.as_str(); "snapshot.store-missed");
+            self.note_behind(&store.store, Some(reason));
         }
         let done = SnapshotDone {
             counter: outcome.counter,
@@ -219,6 +220,7 @@ impl Daemon {
         self.read_losses();
         match caught_up {
             Ok(stores) => {
+                self.note_catch_up(&stores);
                 for store in stores.iter().filter(|s| s.objects_copied > 0) {
                     log::info!(
                         store = store.store.as_str(), objects = store.objects_copied, bytes = store.bytes_copied,
@@ -233,6 +235,27 @@ impl Daemon {
                 log::warn!(reason:% = error; "store.catch-up-failed");
                 Vec::new()
             }
+        }
+    }
+
+    /// Why a store is not up to date. That this was ended early, because something else waits, is no reason.
+    fn note_catch_up(&self, stores: &[StoreCatchUp]) {
+        for store in stores {
+            let name = store.store.as_str();
+            match &store.error {
+                Some(error) if error.kind() == ErrorKind::Stopped => {}
+                Some(error) => {
+                    log::warn!(store = name, reason:% = error; "store.not-caught-up");
+                    self.note_behind(name, Some(error.to_string()));
+                }
+                None => self.note_behind(name, None),
+            }
+        }
+    }
+
+    fn note_behind(&self, store: &str, reason: Option<String>) {
+        if let Some(seen) = self.view().stores.get_mut(store) {
+            seen.behind_because = reason;
         }
     }
 }

@@ -186,7 +186,9 @@ impl Daemon {
             let last_held = view.snapshots.iter().find(|s| s.stores.contains(&store.name)).map(|s| s.id);
             let mut held = heads.snapshots.iter().filter(|s| s.stores.contains(&store.name));
             let entry = view.stores.entry(store.name.clone()).or_default();
-            let reachable = !heads.unreachable.iter().any(|(name, _)| name == &store.name);
+            let silent = heads.unreachable.iter().find(|(name, _)| name == &store.name).map(|(_, error)| error);
+            let reachable = silent.is_none();
+            entry.silent_because = silent.map(ToString::to_string);
             (entry.reachable, entry.asked) = (Some(reachable), true);
             if !reachable {
                 // What an unreachable store holds stays as it was last seen, but it misses what came since.
@@ -307,6 +309,7 @@ impl Daemon {
                 complete_unix_ms: seen.complete_unix_ms,
                 proved_unix_ms: seen.proof.as_ref().and_then(|p| p.passed_unix_ms),
                 object: seen.damaged_object().cloned(),
+                reason: seen.reason().cloned(),
                 lost_unix_ms: seen.open_loss(now).map(|loss| loss.at_unix_ms),
             }
         };

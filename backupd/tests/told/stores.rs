@@ -100,6 +100,32 @@ fn what_was_known_of_the_stores_outlives_a_restart_during_an_outage() {
 }
 
 #[test]
+fn a_late_store_says_why_for_as_long_as_it_is_late() {
+    let p = Practice::new("");
+    p.open_emr();
+    // It takes no pack: a file stands in the way of all of them.
+    fs::write(p.at("two/packs"), "").unwrap();
+    let serve = p.start("serve");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "durable");
+    let late = row(&p, 1);
+    assert_eq!(late["condition"], "late", "{late}");
+    let reason = late["reason"].as_str().unwrap();
+    assert!(reason.starts_with("packs/") && reason.contains("Not a directory"), "{reason}");
+    assert_eq!(row(&p, 0)["reason"], serde_json::Value::Null);
+    let said = String::from_utf8(p.output(&["status", "--config", &p.at("p/serve.toml")]).stdout).unwrap();
+    assert!(said.contains("two: late: packs/"), "{said}");
+    // What is tried by itself meanwhile fails for the same reason, and the log says so.
+    wait_until(|| {
+        let log = fs::read_to_string(&serve.log).unwrap();
+        log.lines().any(|line| line.contains("store.not-caught-up") && line.contains("Not a directory"))
+    });
+    fs::remove_file(p.at("two/packs")).unwrap();
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    assert_eq!(row(&p, 1)["condition"], "ok");
+    assert_eq!(row(&p, 1)["reason"], serde_json::Value::Null);
+}
+
+#[test]
 fn snapshots_that_only_absent_stores_hold_are_listed_after_a_restart() {
     let p = Practice::new("[spool]\npath = \"spool\"\nbytes_max = 1000000000");
     p.open_emr();

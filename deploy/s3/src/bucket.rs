@@ -1,6 +1,7 @@
 //! The buckets of one folder: s3s-fs, with rights per key, atomic creation and durable answers added.
 
 use crate::access_keys::{Right, Rights};
+use crate::keys::{require_place, require_plain};
 use base64::Engine;
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
@@ -8,7 +9,7 @@ use s3s_fs::FileSystem;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// The largest object accepted; a pack has 16 MiB at most.
@@ -82,6 +83,15 @@ impl Buckets {
         }
     }
 
+    fn require_place(&self, bucket: &str, key: &str) -> S3Result<()> {
+        require_place(&self.root.join(bucket), &object_path(&self.root, bucket, key)?)
+    }
+
+    /// Whether a folder stands there, because other keys go on below this one: as an object, it is not there.
+    fn is_folder(&self, bucket: &str, key: &str) -> S3Result<bool> {
+        Ok(object_path(&self.root, bucket, key)?.is_dir())
+    }
+
     /// Syncs an object, its sidecars and every folder up to the root.
     async fn sync(&self, bucket: &str, key: &str) -> S3Result<()> {
         let (root, object) = (self.root.clone(), object_path(&self.root, bucket, key)?);
@@ -94,12 +104,9 @@ impl Buckets {
 }
 
 fn object_path(root: &Path, bucket: &str, key: &str) -> S3Result<PathBuf> {
-    let relative = Path::new(bucket).join(key);
-    if relative.components().all(|part| matches!(part, Component::Normal(_))) {
-        Ok(root.join(relative))
-    } else {
-        Err(s3_error!(InvalidArgument, "the key has an empty or a dotted part"))
-    }
+    require_plain(bucket)?;
+    require_plain(key)?;
+    Ok(root.join(bucket).join(key))
 }
 
 /// s3s-fs writes files beside the buckets that carry the names of a bucket and a key in theirs. So that the longest name of a
@@ -127,19 +134,32 @@ fn short_names(folder: &Path, buckets: &[String]) -> io::Result<BTreeMap<String,
     Ok(names)
 }
 
+/// What the names of all files begin with that s3s-fs writes for one object.
+fn sidecar_stem(short: &str, key: &str) -> String {
+    let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    format!(".bucket-{}.object-{}", encode(short), encode(key))
+}
+
 /// What s3s-fs writes for one object. A torn one would make the object unreadable after a power failure, so they are synced
 /// like the object.
 fn sidecars(root: &Path, short: &str, key: &str) -> [PathBuf; 2] {
-    let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
-    let stem = format!(".bucket-{}.object-{}", encode(short), encode(key));
+    let stem = sidecar_stem(short, key);
     [".metadata.json", ".internal.json"].map(|end| root.join(SHORT_NAMES).join(format!("{stem}{end}")))
 }
 
 /// The sidecars carry the key in their names, so it has to be shorter than S3's own limit.
-fn require_short(root: &Path, short: &str, key: &str) -> S3Result<()> {
-    let too_long = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() > FILE_NAME_BYTES_MAX);
-    if sidecars(root, short, key).iter().any(too_long) {
+fn require_short(short: &str, key: &str) -> S3Result<()> {
+    if sidecar_stem(short, key).len() + ".metadata.json".len() > FILE_NAME_BYTES_MAX {
         return Err(s3_error!(KeyTooLongError, "this server keeps keys of 166 bytes: use a shorter prefix, or none"));
+    }
+    Ok(())
+}
+
+/// While an object is sent in parts, its sidecar carries the upload's id as well.
+fn require_short_of_upload(short: &str, key: &str) -> S3Result<()> {
+    const ENDING: &str = ".upload-00000000-0000-0000-0000-000000000000.metadata.json";
+    if sidecar_stem(short, key).len() + ENDING.len() > FILE_NAME_BYTES_MAX {
+        return Err(s3_error!(KeyTooLongError, "this server takes so long a key in one piece only"));
     }
     Ok(())
 }
@@ -171,11 +191,12 @@ impl S3 for Buckets {
         self.require(&req, Right::Create)?;
         let (bucket, key) = (req.input.bucket.clone(), req.input.key.clone());
         let short = self.short(&bucket)?;
-        require_short(&self.root, &short, &key)?;
-        if !object_path(&self.root, &bucket, "")?.is_dir() {
+        require_short(&short, &key)?;
+        if !self.root.join(&bucket).is_dir() {
             return Err(s3_error!(NoSuchBucket));
         }
         let _guard = self.one_at_a_time(&bucket, &key).await;
+        self.require_place(&bucket, &key)?;
         if !self.allows(&req, Right::Overwrite) {
             self.require_absent(&req.input)?;
         }
@@ -187,13 +208,21 @@ impl S3 for Buckets {
 
     async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         self.require(&req, Right::Read)?;
-        req.input.bucket = self.short(&req.input.bucket)?;
+        let short = self.short(&req.input.bucket)?;
+        if self.is_folder(&req.input.bucket, &req.input.key)? {
+            return Err(s3_error!(NoSuchKey));
+        }
+        req.input.bucket = short;
         self.files.get_object(req).await
     }
 
     async fn head_object(&self, mut req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         self.require(&req, Right::Read)?;
-        req.input.bucket = self.short(&req.input.bucket)?;
+        let short = self.short(&req.input.bucket)?;
+        if self.is_folder(&req.input.bucket, &req.input.key)? {
+            return Err(s3_error!(NoSuchKey));
+        }
+        req.input.bucket = short;
         self.files.head_object(req).await
     }
 
@@ -228,7 +257,11 @@ impl S3 for Buckets {
 
     async fn delete_object(&self, mut req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.require(&req, Right::Delete)?;
-        req.input.bucket = self.short(&req.input.bucket)?;
+        let short = self.short(&req.input.bucket)?;
+        if self.is_folder(&req.input.bucket, &req.input.key)? {
+            return Ok(S3Response::new(DeleteObjectOutput::default()));
+        }
+        req.input.bucket = short;
         self.files.delete_object(req).await
     }
 
@@ -237,8 +270,19 @@ impl S3 for Buckets {
         mut req: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         self.require(&req, Right::Delete)?;
-        req.input.bucket = self.short(&req.input.bucket)?;
-        self.files.delete_objects(req).await
+        let bucket = std::mem::take(&mut req.input.bucket);
+        req.input.bucket = self.short(&bucket)?;
+        // All of these keys are looked at before the first object goes.
+        let (mut there, mut gone) = (Vec::new(), Vec::new());
+        for object in std::mem::take(&mut req.input.delete.objects) {
+            let is_there = object_path(&self.root, &bucket, &object.key)?.is_file();
+            if is_there { there.push(object) } else { gone.push(object) }
+        }
+        req.input.delete.objects = there;
+        let mut response = self.files.delete_objects(req).await?;
+        let gone = gone.into_iter().map(|object| DeletedObject { key: Some(object.key), ..Default::default() });
+        response.output.deleted.get_or_insert_default().extend(gone);
+        Ok(response)
     }
 
     async fn create_multipart_upload(
@@ -248,6 +292,8 @@ impl S3 for Buckets {
         self.require(&req, Right::Create)?;
         let bucket = std::mem::take(&mut req.input.bucket);
         req.input.bucket = self.short(&bucket)?;
+        require_short_of_upload(&req.input.bucket, &req.input.key)?;
+        self.require_place(&bucket, &req.input.key)?;
         let mut response = self.files.create_multipart_upload(req).await?;
         response.output.bucket = Some(bucket);
         Ok(response)
@@ -265,11 +311,14 @@ impl S3 for Buckets {
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         self.require(&req, Right::Create)?;
         let (bucket, key) = (req.input.bucket.clone(), req.input.key.clone());
+        let short = self.short(&bucket)?;
+        require_short_of_upload(&short, &key)?;
         let _guard = self.one_at_a_time(&bucket, &key).await;
+        self.require_place(&bucket, &key)?;
         if !self.allows(&req, Right::Overwrite) && object_path(&self.root, &bucket, &key)?.exists() {
             return Err(s3_error!(AccessDenied, "this key may not overwrite"));
         }
-        req.input.bucket = self.short(&bucket)?;
+        req.input.bucket = short;
         let mut response = self.files.complete_multipart_upload(req).await?;
         self.sync(&bucket, &key).await?;
         response.output.bucket = Some(bucket);
@@ -294,7 +343,7 @@ mod tests {
     fn a_key_cannot_leave_its_bucket() {
         let root = Path::new("/srv");
         assert_eq!(object_path(root, "practice", "packs/ab").unwrap(), Path::new("/srv/practice/packs/ab"));
-        for key in ["../other/x", "/etc/passwd", "a/../../b"] {
+        for key in ["../other/x", "/etc/passwd", "a/../../b", "a/.", ""] {
             assert!(object_path(root, "practice", key).is_err(), "{key}");
         }
     }

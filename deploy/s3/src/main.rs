@@ -9,12 +9,14 @@
 //! - connections, header time and object size are bounded; SIGTERM and SIGINT end it after the requests in flight.
 //!
 //! What it is not: replicated, versioned or lockable (no object lock), nor a server for the open network. It speaks HTTP
-//! and listens on loopback unless told otherwise. Keys longer than about 150 bytes are refused by the file system.
+//! and listens on loopback unless told otherwise. An object is a file below its bucket's folder: a key that is none (with an empty or
+//! dotted part, longer than 166 bytes, or where a folder stands) is refused before anything is written.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod access_keys;
 mod bucket;
+mod keys;
 mod serve;
 
 use anyhow::Context;

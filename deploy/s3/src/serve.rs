@@ -1,6 +1,7 @@
 //! The server loop: bounded connections, bounded header time, an end that lets requests finish.
 
 use crate::bucket::Buckets;
+use crate::keys::KeyCheck;
 use anyhow::Context;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -24,6 +25,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(listen: SocketAddr, buckets: Buckets, auth: SimpleAuth) -> anyhow::Result<()> {
     let mut builder = S3ServiceBuilder::new(buckets);
     builder.set_auth(auth);
+    builder.set_access(KeyCheck);
     let service = builder.build();
     let mut term = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
     let mut int = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;

@@ -1,49 +1,22 @@
 //! The server as the backup sees it: the real program, asked through the `object_store` crate.
 
+mod support;
+
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig};
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
+use support::{OWNER, Server, WRITER};
 
-const OWNER: (&str, &str) = ("owner", "owner-secret-0123456789");
-const WRITER: (&str, &str) = ("writer", "writer-secret-0123456789");
-
-struct Server {
-    child: Child,
-    url: String,
-    folder: tempfile::TempDir,
+trait Store {
+    /// The bucket as a client with this key has it.
+    fn store(&self, key: (&str, &str)) -> AmazonS3;
 }
 
-impl Server {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let keys = folder.path().join("keys.toml");
-        let text = format!(
-            "[[key]]\naccess_key='{}'\nsecret_key='{}'\nmay=['read','create','overwrite','delete']\n\
-             [[key]]\naccess_key='{}'\nsecret_key='{}'\nmay=['read','create']\n",
-            OWNER.0, OWNER.1, WRITER.0, WRITER.1
-        );
-        std::fs::write(&keys, text).unwrap();
-        std::fs::set_permissions(&keys, PermissionsExt::from_mode(0o600)).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_s3-server"))
-            .args(["--listen", "127.0.0.1:0", "--bucket", "practice", "--root"])
-            .arg(folder.path().join("root"))
-            .arg("--access-key-file")
-            .arg(&keys)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
-        Self { child, url, folder }
-    }
-
+impl Store for Server {
     fn store(&self, key: (&str, &str)) -> AmazonS3 {
         let retry = RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(5), ..Default::default() };
         AmazonS3Builder::new()
@@ -56,13 +29,6 @@ impl Server {
             .with_retry(retry)
             .build()
             .unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

@@ -300,10 +300,25 @@ async fn every_object_that_a_kept_snapshot_reaches_stays_locked_and_a_condemned_
     let stranger = versions(&stores::s3_location(url, "invariant", stores::WRITER));
     let refused = extend_locks(&practice.env, &practice.stores[0], &*stranger, wish, &condemned).await;
     assert!(!refused.holds());
-    // Settings that ask for the stricter mode: this gateway lets nobody change it who may not lift the lock, and each is told.
+    // Settings that ask for the stricter mode: this gateway raises it for nobody but a key that may bypass the laxer one.
     let wish = LockWish { rule: LockRule { mode: LockMode::Compliance, ..longer }, ..wish };
+    let named = store.versions("").await?.into_iter().find(|version| version.name == name).context("listed")?;
+    let compliance = Lock { mode: LockMode::Compliance, until_unix_ms: now_unix_ms() + 2 * longer.ms };
+    denied(store.set_lock(&name, Some(&named.id), compliance).await, "it does not do that by itself");
     let raised = extend_locks(&practice.env, &practice.stores[0], &*store, wish, &condemned).await;
-    assert_eq!((raised.holds(), raised.extended, raised.short), (false, 0, done.versions), "{raised:?}");
+    assert!(raised.holds(), "{raised:?}");
+    assert_eq!((raised.extended, raised.short, raised.mode_short), (done.versions, 0, 0), "{raised:?}");
+    for version in store.versions("").await? {
+        let lock = store.lock(&version.name, Some(&version.id)).await?.context("a lock")?;
+        let kept = version.name != pack;
+        assert_eq!(lock.until_unix_ms >= wanted, kept, "{}: no lock became shorter", version.name);
+        assert_eq!(lock.mode == LockMode::Compliance, kept, "{}", version.name);
+        if kept {
+            denied(store.delete_version(&version.name, Some(&version.id), true).await, "and nobody may bypass that");
+        }
+    }
+    let again = extend_locks(&practice.env, &practice.stores[0], &*store, wish, &condemned).await;
+    assert_eq!((again.holds(), again.extended), (true, 0), "{again:?}");
     Ok(())
 }
 

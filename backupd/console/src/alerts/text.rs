@@ -35,6 +35,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         DutyOverdue => "A duty's review date has passed",
         StoreUnprotected => "A store does not keep backups from whoever gets the server's credentials",
         LocksShort => "A store keeps something for a shorter time than it should",
+        LockModeShort => "A store still holds locks that somebody can lift, instead of such as nobody can",
         PruneStopped => "Nothing is deleted: new backups look like an attack",
         BaaExpired => "The agreement with a store's provider has run out",
         HeadFork => "Two different histories of the backup exist",
@@ -135,6 +136,12 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         LocksShort => {
             "The journal of backupd maintain names the objects. Check that its key may extend locks (PutObjectRetention) and \
              that the bucket was made with object lock."
+        }
+        LockModeShort => {
+            "The settings ask for the lock mode compliance, and older objects are still in governance: they are locked long enough, \
+             but whoever may bypass such a lock can delete them. The journal of backupd maintain names them (locks.mode-short). Give \
+             the key of backupd maintain the right to raise the mode (s3:BypassGovernanceRetention, besides PutObjectRetention), run \
+             `backupd stores --extend-locks` with its settings, and take the right away again. The server's own key never needs it."
         }
         PruneStopped => {
             "Look at what changed in the EMR before anything else: much was encrypted, renamed or removed. Keep every older \
@@ -270,6 +277,9 @@ mod tests {
             KitStale,
             DutyUnassigned,
             DutyOverdue,
+            StoreUnprotected,
+            LocksShort,
+            LockModeShort,
             HeadFork,
             HeadGap,
             DaemonUnreachable,

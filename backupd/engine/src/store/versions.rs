@@ -70,6 +70,14 @@ pub trait VersionedStore: Send + Sync {
     fn lock<'a>(&'a self, name: &'a str, version: Option<&'a str>) -> BoxFuture<'a, Result<Option<Lock>>>;
     /// Locks a version, or moves the day of its lock further away. A store refuses an earlier day with `Denied`.
     fn set_lock<'a>(&'a self, name: &'a str, version: Option<&'a str>, lock: Lock) -> BoxFuture<'a, Result<()>>;
+    /// Makes of a governance lock a compliance lock, where the credentials may end the former: some stores take that for ending
+    /// it, and refuse `set_lock`. The same right would make the lock shorter, so `until_unix_ms` must be no earlier than it was.
+    fn raise_lock<'a>(
+        &'a self,
+        name: &'a str,
+        version: Option<&'a str>,
+        until_unix_ms: i64,
+    ) -> BoxFuture<'a, Result<()>>;
     /// A hold keeps a version without a day, until it is taken off.
     fn legal_hold<'a>(&'a self, name: &'a str, version: Option<&'a str>) -> BoxFuture<'a, Result<bool>>;
     fn set_legal_hold<'a>(&'a self, name: &'a str, version: Option<&'a str>, held: bool) -> BoxFuture<'a, Result<()>>;

@@ -21,6 +21,9 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Versions in one listing: a store that sends more pages is not believed.
 const VERSIONS_MAX: usize = 50_000_000;
 
+/// The header by which somebody who may bypass governance locks does.
+const BYPASS: &str = "x-amz-bypass-governance-retention";
+
 /// How AWS and Ceph say that a version has neither lock nor hold.
 const NO_LOCK: [&str; 2] = ["NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"];
 
@@ -109,8 +112,17 @@ impl S3Versions {
         }
     }
 
-    async fn put_part(&self, name: &str, version: Option<&str>, part: &'static str, body: String) -> Result<()> {
-        let question = self.about(Method::PUT, name).query(part, "").version(version).body(body.into());
+    fn put_part<'a>(&self, name: &'a str, version: Option<&str>, part: &'static str, body: String) -> Question<'a> {
+        self.about(Method::PUT, name).query(part, "").version(version).body(body.into())
+    }
+
+    fn put_lock<'a>(&self, name: &'a str, version: Option<&str>, lock: Lock) -> Result<Question<'a>> {
+        let (mode, until) = (mode_word(lock.mode), date(lock.until_unix_ms)?);
+        let body = format!("<Retention><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>");
+        Ok(self.put_part(name, version, "retention", body))
+    }
+
+    async fn change(&self, question: Question<'_>) -> Result<()> {
         self.client.ask(question, ANSWER_BYTES_MAX).await.map(|_| ())
     }
 
@@ -195,7 +207,7 @@ impl VersionedStore for S3Versions {
                 .header("x-amz-object-lock-mode", mode_word(lock.mode))
                 .header("x-amz-object-lock-retain-until-date", &date(lock.until_unix_ms)?)
                 .body(bytes);
-            self.client.ask(question, ANSWER_BYTES_MAX).await.map(|_| ())
+            self.change(question).await
         })
     }
 
@@ -211,11 +223,17 @@ impl VersionedStore for S3Versions {
     }
 
     fn set_lock<'a>(&'a self, name: &'a str, version: Option<&'a str>, lock: Lock) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let (mode, until) = (mode_word(lock.mode), date(lock.until_unix_ms)?);
-            let body = format!("<Retention><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>");
-            self.put_part(name, version, "retention", body).await
-        })
+        Box::pin(async move { self.change(self.put_lock(name, version, lock)?).await })
+    }
+
+    fn raise_lock<'a>(
+        &'a self,
+        name: &'a str,
+        version: Option<&'a str>,
+        until_unix_ms: i64,
+    ) -> BoxFuture<'a, Result<()>> {
+        let raised = Lock { mode: LockMode::Compliance, until_unix_ms };
+        Box::pin(async move { self.change(self.put_lock(name, version, raised)?.header(BYPASS, "true")).await })
     }
 
     fn legal_hold<'a>(&'a self, name: &'a str, version: Option<&'a str>) -> BoxFuture<'a, Result<bool>> {
@@ -230,7 +248,7 @@ impl VersionedStore for S3Versions {
     fn set_legal_hold<'a>(&'a self, name: &'a str, version: Option<&'a str>, held: bool) -> BoxFuture<'a, Result<()>> {
         let status = if held { "ON" } else { "OFF" };
         let body = format!("<LegalHold><Status>{status}</Status></LegalHold>");
-        Box::pin(async move { self.put_part(name, version, "legal-hold", body).await })
+        Box::pin(async move { self.change(self.put_part(name, version, "legal-hold", body)).await })
     }
 
     fn delete_version<'a>(
@@ -242,9 +260,9 @@ impl VersionedStore for S3Versions {
         Box::pin(async move {
             let mut question = self.about(Method::DELETE, name).version(version);
             if bypass {
-                question = question.header("x-amz-bypass-governance-retention", "true");
+                question = question.header(BYPASS, "true");
             }
-            self.client.ask(question, ANSWER_BYTES_MAX).await.map(|_| ())
+            self.change(question).await
         })
     }
 }
