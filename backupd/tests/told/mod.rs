@@ -3,6 +3,7 @@
 
 mod gaps;
 mod keyring;
+mod spool;
 mod stores;
 mod unknown;
 mod whole;
