@@ -219,6 +219,16 @@ impl StoreView {
         self.lag_ms = u64::try_from(ahead).unwrap_or(0);
     }
 
+    /// The same of a store that does not answer: nothing has caught it up, so what it was last seen to lack it lacks still,
+    /// though it may be nowhere else any more.
+    pub fn silent_behind<'a>(&mut self, lacked: impl Iterator<Item = &'a SnapshotInfo>) {
+        let before = (self.lag_snapshots, self.lag_bytes, self.lag_ms);
+        self.behind(lacked);
+        if self.lag_snapshots < before.0 {
+            (self.lag_snapshots, self.lag_bytes, self.lag_ms) = before;
+        }
+    }
+
     /// The one word for the store. What is known to be damaged outweighs that it cannot be asked now.
     pub fn condition(&self) -> backupd_api::StoreCondition {
         use backupd_api::StoreCondition::{Corrupt, Late, Missing, Ok, Unknown, Unreachable};

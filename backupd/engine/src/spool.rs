@@ -102,7 +102,11 @@ impl Bounded {
         };
         // What fails may have left a part.
         *used = None;
-        let after = before.saturating_add(bytes.len() as u64);
+        let mut after = before.saturating_add(bytes.len() as u64);
+        if after > self.bytes_max {
+            // Somebody else may have removed something, or all of it.
+            after = self.used().await?.saturating_add(bytes.len() as u64);
+        }
         if after > self.bytes_max {
             let what = format!("the spool may hold {} bytes and is full: bring the stores back", self.bytes_max);
             return Err(Error::new(ErrorKind::NoSpace, what));

@@ -7,6 +7,7 @@ mod gaps;
 mod locks;
 mod prune;
 mod records;
+mod returned;
 mod run;
 
 pub use run::is_in_order;
@@ -24,6 +25,7 @@ use backup_engine::{Env, NamedMaintenanceStore, Stop};
 use backupd_api::{Failure, FailureKind};
 use prune::{PLAN_JOB, Pruning};
 use records::Records;
+use returned::Returns;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,7 @@ pub struct Maintain {
     jobs: Mutex<Jobs>,
     records: Records,
     short_locks: Mutex<locks::ShortLocks>,
+    returns: Mutex<Returns>,
     /// `None`: nothing is ever deleted.
     pruning: Option<Pruning>,
     /// Held while the plan that is kept is read and changed: a decision need not wait for a run.
@@ -123,6 +126,7 @@ impl Maintain {
             jobs: Mutex::new(Jobs::open(&settings.state_dir).context("the jobs' history cannot be opened")?),
             records: Records::open(&settings.state_dir).context("the record of what was healed cannot be opened")?,
             short_locks: Mutex::default(),
+            returns: Mutex::default(),
             work: tokio::sync::Mutex::new(()),
             activity: Activity::default(),
             stop: CancellationToken::new(),
@@ -156,7 +160,7 @@ impl Maintain {
         } else if is_due(self.next_plan_ms(now)) {
             Some(self.make_plan(true).await)
         } else {
-            None
+            self.look_at_returned().await
         }
     }
 }

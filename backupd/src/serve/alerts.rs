@@ -74,7 +74,7 @@ impl Daemon {
         if up < self.settings.quorum as usize || view.quorum_missed {
             raised.push((AlertKind::QuorumUnreachable, Severity::Critical, None));
         }
-        if view.spool.full {
+        if view.spool.full.is_some() {
             raised.push((AlertKind::SpoolFull, Severity::Critical, None));
         }
         if view.spool.lost_unix_ms.is_some() {

@@ -17,6 +17,7 @@ mod set_back;
 mod snapshot;
 mod spool;
 mod view;
+mod waits;
 
 pub use proofs::drill_verdict;
 
@@ -34,7 +35,7 @@ use backup_engine::{Env, KnownHeads, NamedStore, Spool, Stop, WriterCredential};
 use backup_report::PublicKey;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
-use view::View;
+use view::{Looks, View};
 
 /// The systemd credential with the writer's keys.
 const WRITER_CREDENTIAL: &str = "writer";
@@ -48,6 +49,8 @@ pub struct Daemon {
     spool: Option<Spool>,
     jobs: Mutex<Jobs>,
     view: Mutex<View>,
+    /// Which look at the stores is the newest.
+    looks: Mutex<Looks>,
     /// Heads read before: each look reads what is new.
     known: KnownHeads,
     report_key: Option<PublicKey>,
@@ -127,6 +130,7 @@ impl Daemon {
             spool,
             jobs: Mutex::new(jobs),
             view: Mutex::new(View::default()),
+            looks: Mutex::default(),
             known: KnownHeads::default(),
             report_key,
             engine: tokio::sync::Mutex::new(()),
@@ -142,6 +146,8 @@ impl Daemon {
         daemon.read_set_back();
         daemon.read_chains();
         daemon.recall_stores();
+        daemon.recall_spool();
+        daemon.recall_waits();
         Ok(daemon)
     }
 
@@ -160,6 +166,11 @@ impl Daemon {
 
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held before the view.
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn engine_state(&self) -> std::path::PathBuf {

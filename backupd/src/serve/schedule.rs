@@ -25,6 +25,8 @@ pub fn snapshot_job(source: &str) -> String {
 /// Looks at the stores at once and then every minute.
 pub async fn look_around(daemon: Arc<Daemon>) {
     let mut looks = 0;
+    // It needs no store: what waits is told before the first of them has answered.
+    daemon.weigh_spool().await;
     loop {
         tokio::select! {
             () = daemon.stop.cancelled() => return,

@@ -30,6 +30,7 @@ impl Daemon {
             self.read_chains();
         }
         self.view().taking = false;
+        self.remember_waits();
         let ok = result.as_ref().is_ok_and(|done| done.state >= SnapshotState::Durable && !done.partial);
         if let Err(error) = self.jobs().finished(&snapshot_job(&source.name), started, ok) {
             log::error!(reason:% = error; "jobs.not-recorded");
@@ -65,8 +66,7 @@ impl Daemon {
         self.view().kept_gone = kept_gone.clone();
         let (stall, source_damaged) = (captured.write_stall_us, captured.damaged);
         let outcome = self.send(source, &captured, tag.clone()).await;
-        self.view().spool.full =
-            self.spool.is_some() && outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace);
+        self.note_spool_full(outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace)).await;
         let audit = captured.audit.take();
         let gone = outcome.is_err() && !captured.is_held();
         captured.thaw().await;
@@ -74,6 +74,9 @@ impl Daemon {
             (failure, false) => failure,
             (failure, true) => failure::new(FailureKind::Retry, format!("{SOURCE_GONE} ({})", failure.message)),
         })?;
+        if outcome.spooled {
+            self.note_spooled(&outcome.id.to_string());
+        }
         let chain = OwnChain { incarnation: outcome.incarnation, taken_unix_ms: Some(outcome.taken_unix_ms) };
         self.view().own_chains.insert(source.name.clone(), chain);
         if let Some(audit) = audit.filter(|_| is_noted) {

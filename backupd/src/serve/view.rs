@@ -6,7 +6,7 @@ use crate::recover::Fit;
 use crate::settings::domains;
 use crate::stores::StoreView;
 use agent_api::Pause;
-use backup_engine::{ErrorKind, HeadName, Heads, OwnChain, SetBack, SnapshotInfo};
+use backup_engine::{ErrorKind, HeadName, Heads, OwnChain, SPOOL, SetBack, SnapshotInfo};
 use backupd_api::{
     AlertKind, Baa, KeptGone, ScheduledJob, SnapshotRow, SnapshotState, SpoolStatus, Status, StoreStatus,
 };
@@ -53,8 +53,37 @@ pub struct View {
     pub looked: bool,
     /// What was last kept of the stores, as it is written.
     pub remembered: String,
+    /// What was last kept of why backups wait.
+    pub remembered_waits: String,
     /// Tags are sealed; those of this process's own snapshots are known.
     pub tags: BTreeMap<String, String>,
+}
+
+/// Looks at the stores overlap, and one takes as long as the slowest store: what a look saw counts unless one that began after it has
+/// ended, or something was done since that it cannot have seen.
+#[derive(Default)]
+pub struct Looks {
+    begun: u64,
+    /// The newest that counts.
+    ended: u64,
+}
+
+impl Looks {
+    fn begin(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+
+    fn ends(&mut self, look: u64) -> bool {
+        let counts = look > self.ended;
+        self.ended = self.ended.max(look);
+        counts
+    }
+
+    /// Whatever look is under way does not count.
+    pub fn outdate(&mut self) {
+        self.ended = self.begun;
+    }
 }
 
 impl View {
@@ -142,6 +171,7 @@ impl View {
 impl Daemon {
     /// Looks at every store's heads; nothing that can be damaged by a crash.
     pub async fn refresh(&self) -> backup_engine::Result<()> {
+        let begun = self.looks().begin();
         let stores = self.with_spool(self.stores.clone());
         let seen = backup_engine::heads_since(&self.env, self.writer().catalog(), &stores, &self.known).await;
         let mut heads = match seen {
@@ -156,6 +186,7 @@ impl Daemon {
                 view.looked = true;
                 drop(view);
                 self.remember_stores();
+                self.remember_waits();
                 return Err(error);
             }
             Err(error) => return Err(error),
@@ -167,15 +198,28 @@ impl Daemon {
         for gap in &heads.gaps {
             log::error!(heads:% = gap; "history.gap");
         }
-        let all_answer = heads.unreachable.is_empty();
-        if all_answer {
+        if !self.take_over(heads, alone, begun) {
+            return Ok(());
+        }
+        self.weigh_spool().await;
+        self.remember_waits();
+        Ok(())
+    }
+
+    /// `false`: something later is known already, by which what this look saw is out of date.
+    fn take_over(&self, heads: Heads, alone: spool::Alone, begun: u64) -> bool {
+        let mut looks = self.looks();
+        if !looks.ends(begun) {
+            return false;
+        }
+        if heads.unreachable.is_empty() {
             self.view().gaps = self.open_gaps(&heads.gaps);
         }
+        let spool_answers = !is_silent(&heads, SPOOL);
         let known = self.take_in(heads);
         self.remember_stores();
-        self.note_spool(alone, all_answer, &known);
-        self.weigh_spool().await;
-        Ok(())
+        self.note_spool(alone, spool_answers, &known);
+        true
     }
 
     /// Takes in what the stores said; gives the snapshots that are known now.
@@ -193,7 +237,7 @@ impl Daemon {
             if !reachable {
                 // What an unreachable store holds stays as it was last seen, but it misses what came since.
                 if entry.known {
-                    entry.behind(heads.snapshots.iter().take_while(|s| Some(s.id) != last_held));
+                    entry.silent_behind(heads.snapshots.iter().take_while(|s| Some(s.id) != last_held));
                 }
                 continue;
             }
@@ -215,6 +259,7 @@ impl Daemon {
                 *known = Some(rejected.object.clone());
             }
         }
+        let all_silent = self.stores.iter().all(|store| is_silent(&heads, &store.name));
         let mut snapshots = heads.snapshots;
         // A store that does not answer has not lost what it was seen to hold: the age of the newest durable snapshot
         // goes on from there instead of starting at "never".
@@ -226,10 +271,12 @@ impl Daemon {
                 silent.filter(|n| stores.contains(n) && !snapshot.stores.contains(n)).cloned().collect();
             snapshot.stores.extend(kept);
         }
-        if heads.unreachable.len() == self.stores.len() {
-            // The spool alone answers: older snapshots are where they were.
+        if all_silent {
+            // The spool alone answers: what stores were seen to hold is where it was. What no store held lay in the spool,
+            // and is nowhere if the spool does not show it.
             let there: BTreeSet<_> = snapshots.iter().map(|s| s.id).collect();
-            snapshots.extend(view.snapshots.iter().filter(|s| !there.contains(&s.id)).cloned());
+            let in_stores = view.snapshots.iter().filter(|s| !s.stores.is_empty() && !there.contains(&s.id));
+            snapshots.extend(in_stores.cloned());
         }
         view.snapshots = snapshots;
         view.looked = true;
@@ -382,6 +429,10 @@ impl Daemon {
     pub fn duties(&self) -> Vec<backupd_api::Duty> {
         duties::all(&self.settings, clock::unix_ms())
     }
+}
+
+fn is_silent(heads: &Heads, store: &str) -> bool {
+    heads.unreachable.iter().any(|(name, _)| name == store)
 }
 
 fn pause_words(pause: Pause) -> &'static str {

@@ -4,6 +4,7 @@
 mod doubt;
 mod gaps;
 mod keyring;
+mod spool;
 mod stores;
 mod unknown;
 mod whole;

@@ -3,9 +3,8 @@
 use crate::practice::{Practice, wait_until, walk};
 use std::fs;
 
-#[test]
-fn maintenance_that_never_saw_an_object_misses_it_and_brings_it_back() {
-    let p = Practice::new("");
+/// Settings of a maintenance that looks by itself once a year.
+fn set_up_maintenance(p: &Practice) {
     let mut settings = format!(
         "practice = \"P\"\ntime_zone = \"Europe/Berlin\"\nstate_dir = \"maintain-state\"\nsocket = \"{}\"\n\
          maintain_schedule = \"0 6 1 1 *\"\n",
@@ -18,6 +17,42 @@ fn maintenance_that_never_saw_an_object_misses_it_and_brings_it_back() {
         );
     }
     fs::write(p.at("p/maintain.toml"), settings).unwrap();
+}
+
+#[test]
+fn a_store_that_is_back_is_not_told_as_away_until_the_next_scheduled_look() {
+    let p = Practice::new("");
+    set_up_maintenance(&p);
+    p.open_emr();
+    let _serve = p.start("serve");
+    let maintain = p.start("maintain");
+    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
+    fs::rename(p.at("two"), p.at("two-away")).unwrap();
+    let maintenance = ["--json", "--maintain", &format!("unix:{}", p.at("m"))];
+    let told = p.output(&[&["heal"][..], &maintenance].concat());
+    let text = String::from_utf8(told.stdout).unwrap();
+    assert!(text.contains("unreachable"), "{text}");
+    // Between being plugged in and the look it has lost something, too.
+    let pack = walk(p.at("two-away/packs").as_ref()).pop().unwrap();
+    fs::remove_file(&pack).unwrap();
+    assert!(!maintain.text().contains("store.returned"));
+    fs::rename(p.at("two-away"), p.at("two")).unwrap();
+    wait_until(|| maintain.text().contains("store.object-healed"));
+    let is_away = || {
+        let status = p.output(&[&["status", "--serve", &format!("unix:{}", p.at("s"))][..], &maintenance].concat());
+        let text = String::from_utf8(status.stdout).unwrap();
+        let told = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let told = told.filter(|told| told["event"] == "maintain-status").collect::<Vec<_>>();
+        assert_eq!(told.len(), 1, "{text}");
+        told[0]["alerts"].to_string().contains("store-unreachable")
+    };
+    wait_until(|| !is_away());
+}
+
+#[test]
+fn maintenance_that_never_saw_an_object_misses_it_and_brings_it_back() {
+    let p = Practice::new("");
+    set_up_maintenance(&p);
     p.open_emr();
     let _serve = p.start("serve");
     let _maintain = p.start("maintain");

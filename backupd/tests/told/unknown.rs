@@ -100,28 +100,6 @@ fn a_store_whose_newest_snapshot_cannot_be_read_proves_nothing_and_a_recovery_sa
 }
 
 #[test]
-fn a_spool_whose_folder_is_removed_is_told_and_made_anew() {
-    let p = Practice::new("[spool]\npath = \"spool\"\nbytes_max = 1000000000");
-    p.open_emr();
-    let _serve = p.start("serve");
-    assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
-    let stores =
-        |from: &str, to: &str| ["one", "two"].map(|name| fs::rename(p.at(name) + from, p.at(name) + to).unwrap());
-    stores("", "-away");
-    fs::write(p.at("data/sub/later"), "entered while no store answers").unwrap();
-    assert_eq!(p.ask("serve", &["snapshot"])["spooled"], true);
-    fs::remove_dir_all(p.at("p/spool")).unwrap();
-    assert_eq!(p.ask("serve", &["snapshot"])["spooled"], true, "there is room again");
-    fs::remove_dir_all(p.at("p/spool")).unwrap();
-    stores("-away", "");
-    let back = p.ask("serve", &["snapshot"]);
-    assert_eq!(back["state"], "full", "{back}");
-    let status = p.ask("serve", &["status"]);
-    assert!(status["alerts"].as_array().unwrap().iter().any(|alert| alert["kind"] == "spool-lost"), "{status}");
-    assert_eq!(status["spool"]["bytes"], 0, "{status}");
-}
-
-#[test]
 fn a_store_that_was_emptied_is_not_verified_as_whole() {
     let p = Practice::new("");
     p.open_emr();
