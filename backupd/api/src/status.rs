@@ -165,7 +165,7 @@ message! {
         proved_unix_ms: Option<i64>,
         /// An object id when the condition is missing or corrupt.
         object: Option<String>,
-        /// Why the last attempt to bring it up to date did not, where that is known.
+        /// Why it is unreachable or late, where that is known.
         #[serde(default)]
         reason: Option<String>,
         /// When it was seen to have lost something that is there again: until everything was found there, or somebody has looked.
