@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Ends the name of a file that is not yet an object.
@@ -30,6 +30,8 @@ pub(super) struct FolderStore {
     pieces: Arc<Pieces>,
     /// Unfinished files below the root that a listing came across. The next put removes those that nobody is writing any more.
     leftovers: Arc<Mutex<Vec<PathBuf>>>,
+    /// The root was there once. When it is away now, an unmounted share, no write may leave an empty store in its place.
+    was_there: Arc<AtomicBool>,
 }
 
 impl FolderStore {
@@ -43,7 +45,13 @@ impl FolderStore {
     }
 
     fn at(root: Root) -> Self {
-        Self { root, buffers: Arc::default(), pieces: Arc::default(), leftovers: Arc::default() }
+        Self {
+            root,
+            buffers: Arc::default(),
+            pieces: Arc::default(),
+            leftovers: Arc::default(),
+            was_there: Arc::default(),
+        }
     }
 }
 
@@ -61,12 +69,15 @@ impl Store for FolderStore {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let (path, root, leftovers) = (below(name)?, self.root.clone(), Arc::clone(&self.leftovers));
-            let pieces = Arc::clone(&self.pieces);
+            let (pieces, was_there) = (Arc::clone(&self.pieces), Arc::clone(&self.was_there));
             blocking(name, move || {
                 let root = root.hold()?;
+                let may_make = !was_there.load(Ordering::Relaxed);
                 let left = std::mem::take(&mut *leftovers.lock().unwrap_or_else(PoisonError::into_inner));
                 left.iter().for_each(|path| remove_leftover(&root.path().join(path)));
-                put_durable(root.path(), &root.path().join(path), &bytes, &pieces)
+                put_durable((root.path(), may_make), &root.path().join(path), &bytes, &pieces)?;
+                was_there.store(true, Ordering::Relaxed);
+                Ok(())
             })
             .await
         })
@@ -105,7 +116,7 @@ impl Store for FolderStore {
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ListedObject>>> {
         Box::pin(async move {
             let (root, prefix, leftovers) = (self.root.clone(), prefix.to_owned(), Arc::clone(&self.leftovers));
-            let listed = Listed::current();
+            let (listed, was_there) = (Listed::current(), Arc::clone(&self.was_there));
             blocking("the listing", move || {
                 // An unmounted share looks like an absent root: that is not an empty store.
                 let (mut found, mut left) = (Vec::new(), Vec::new());
@@ -118,6 +129,7 @@ impl Store for FolderStore {
                     Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => {}
                     result => result?,
                 }
+                was_there.store(true, Ordering::Relaxed);
                 found.sort();
                 Ok(found)
             })
@@ -216,7 +228,7 @@ fn unreadable(error: io::Error) -> io::Error {
 
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
-fn put_durable(root: &Path, path: &Path, bytes: &[u8], pieces: &Pieces) -> io::Result<()> {
+fn put_durable(root: (&Path, bool), path: &Path, bytes: &[u8], pieces: &Pieces) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     make_durable_folder(root, folder)?;
     let (mut file, temporary) = create_temporary(folder)?;
@@ -274,13 +286,17 @@ fn remove_leftover(path: &Path) {
     }
 }
 
-fn make_durable_folder(root: &Path, folder: &Path) -> io::Result<()> {
+/// Makes a folder below the root, and the root itself where that may be.
+fn make_durable_folder((root, may_make): (&Path, bool), folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
+    if folder == root && !may_make {
+        return Err(io::Error::new(io::ErrorKind::NotConnected, "the folder of the store is not there"));
+    }
     if let Some(parent) = folder.parent() {
         if folder != root {
-            make_durable_folder(root, parent)?;
+            make_durable_folder((root, may_make), parent)?;
         } else if !parent.is_dir() {
             fs::create_dir_all(parent)?;
         }
