@@ -35,7 +35,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         DutyOverdue => "A duty's review date has passed",
         StoreUnprotected => "A store does not keep backups from whoever gets the server's credentials",
         LocksShort => "A store keeps something for a shorter time than it should",
-        LockModeShort => "A store still holds locks that somebody can lift, instead of such as nobody can",
+        LockModeShort => "A store still holds objects whose locks somebody can lift",
         PruneStopped => "Nothing is deleted: new backups look like an attack",
         BaaExpired => "The agreement with a store's provider has run out",
         HeadFork => "Two different histories of the backup exist",
