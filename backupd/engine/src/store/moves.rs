@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 /// What each listed object adds to the limit: four seconds a page. A store that drips is not waited for longer than one
 /// that is silent.
@@ -43,16 +43,17 @@ impl Listed {
 /// Waits for a listing for this time, and longer by what it has listed meanwhile; `None`: it was given up.
 pub(crate) async fn while_it_lists<T>(limit: Duration, listing: impl Future<Output = T>) -> Option<T> {
     let listed = Listed(Arc::new(Count { objects: AtomicU64::new(0), outer: LISTED.try_with(Listed::clone).ok() }));
-    let started = Instant::now();
     let mut listing = pin!(LISTED.scope(listed.clone(), listing));
+    let mut waited = Duration::ZERO;
     loop {
         let objects = u32::try_from(listed.0.objects.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let until = started + limit + PER_OBJECT.saturating_mul(objects);
-        if until <= Instant::now() {
+        let left = (limit + PER_OBJECT.saturating_mul(objects)).saturating_sub(waited);
+        if left.is_zero() {
             return None;
         }
-        if let Ok(done) = timeout_at(until, &mut listing).await {
-            return Some(done);
+        match timeout(left, &mut listing).await {
+            Ok(done) => return Some(done),
+            Err(_) => waited += left,
         }
     }
 }
@@ -60,7 +61,7 @@ pub(crate) async fn while_it_lists<T>(limit: Duration, listing: impl Future<Outp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::sleep;
+    use tokio::time::{Instant, sleep};
 
     /// Lists so many objects, one after another, each after this time.
     async fn lists(objects: u64, each: Duration) -> u64 {
