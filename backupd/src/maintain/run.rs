@@ -111,27 +111,30 @@ impl Maintain {
     }
 
     /// What is damaged at a store and could not be put right is told to `serve`: the next snapshot then reads the source
-    /// again and does not rest on it.
+    /// again and does not rest on it. A snapshot under way is waited for, and not for ever: the next look tells it again.
     async fn tell_serve(&self, found: &[StoreScrub], outcome: &HealOutcome) {
         let Some(endpoint) = &self.settings.serve else { return };
-        for seen in found {
-            let is_left =
-                |name: &&String| outcome.left.iter().any(|(store, left, _)| *store == seen.store && left == *name);
-            let objects: Vec<String> = seen.corrupt.iter().filter(is_left).cloned().collect();
-            if objects.is_empty() {
-                continue;
-            }
-            let request = Request::LookAt { store: seen.store.clone(), objects };
-            let ask = async {
+        let tell = async {
+            for seen in found {
+                let is_left =
+                    |name: &&String| outcome.left.iter().any(|(store, left, _)| *store == seen.store && left == *name);
+                let objects: Vec<String> = seen.corrupt.iter().filter(is_left).cloned().collect();
+                if objects.is_empty() {
+                    continue;
+                }
+                let request = Request::LookAt { store: seen.store.clone(), objects };
                 let endpoint = self.settings.endpoint(endpoint)?;
-                anyhow::Ok(Client::connect(&endpoint).await?.request(&request, |_| ()).await?)
-            };
-            // A snapshot under way is waited for, and not for ever: the next look tells it again.
-            match tokio::time::timeout(SERVE_LIMIT, ask).await {
-                Ok(Ok(Event::LookedAt { .. })) => {}
-                Ok(Ok(_)) | Err(_) => log::warn!(store = seen.store.as_str(); "serve.did-not-look"),
-                Ok(Err(error)) => log::warn!(store = seen.store.as_str(), reason:% = error; "serve.did-not-look"),
+                match Client::connect(&endpoint).await?.request(&request, |_| ()).await? {
+                    Event::LookedAt { .. } => {}
+                    _ => anyhow::bail!("serve gave another answer than was asked for"),
+                }
             }
+            anyhow::Ok(())
+        };
+        let told = tokio::time::timeout(SERVE_LIMIT, tell).await;
+        let told = told.unwrap_or_else(|_| Err(anyhow::anyhow!("serve did not answer in time")));
+        if let Err(error) = told {
+            log::warn!(reason:% = error; "serve.did-not-look");
         }
     }
 

@@ -86,12 +86,23 @@ impl Daemon {
         }
         // What is missing shows where all stores are compared: a snapshot does that.
         let corrupt = seen.corrupt.first().or(damaged_reports.first()).cloned();
+        let corrupt = if corrupt.is_none() { self.damaged_still(store).await } else { corrupt };
         let whole = corrupt.is_none() && seen.error.is_none();
         if corrupt.is_some() || whole {
             self.remember(&store.name, &Found { missing: None, corrupt });
         }
         self.note_damage(&store.name, &seen.corrupt, &[]).await;
         whole
+    }
+
+    /// The object that makes a store count as damaged, unless it is whole again: a part of the store may not have held it.
+    async fn damaged_still(&self, store: &NamedStore) -> Option<String> {
+        let object = self.view().stores.get(&store.name).and_then(|seen| seen.corrupt.clone())?;
+        // The log's own objects are looked at in every run.
+        if object.starts_with(reports::PREFIX) || backup_engine::is_whole(store, &object).await.unwrap_or(false) {
+            return None;
+        }
+        Some(object)
     }
 
     /// Re-hashes one store and remembers what is found; whether everything was looked at and whole. It takes as long as the

@@ -5,7 +5,7 @@ use super::store::{StoreToml, stores};
 use super::{File, PruneSettings, SettingsError, StoreSetting, TlsListen};
 use crate::schedule::Schedule;
 use anyhow::Context;
-use backupd_api::{Endpoint, EndpointError, TlsIdentity};
+use backupd_api::{Endpoint, TlsIdentity};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -92,19 +92,7 @@ impl MaintainSettings {
             return Err(file.error("money_max", "is no amount of money", "give 0 or more, or leave the key out"));
         }
         let has_tls = toml.tls.is_some();
-        let serve = toml.serve.as_deref().map(|text| file.endpoint_text(text));
-        match serve.as_deref().map(Endpoint::parse) {
-            None | Some(Ok(_)) => {}
-            // The certificate of `[tls]` is also what this daemon shows to `serve`; it is read when it is used.
-            Some(Err(EndpointError::Identity)) if has_tls => {}
-            Some(Err(EndpointError::Identity)) => {
-                return Err(file.error("serve", "is tls://, but there is no [tls]", "add [tls] with cert, key and ca"));
-            }
-            Some(Err(EndpointError::Form)) => {
-                let remedy = "write it as unix:/path/of/serve.sock or tls://host:port";
-                return Err(file.error("serve", "is no endpoint", remedy));
-            }
-        }
+        let serve = toml.serve.as_deref().map(|text| file.endpoint("serve", text, has_tls)).transpose()?;
         let prune = toml.prune.map(|prune| PruneSettings::resolve(&file, prune, zone, has_tls)).transpose()?;
         Ok(Self {
             practice: toml.practice,

@@ -19,6 +19,7 @@ pub use store::{AzureAccessFile, StoreKind, StoreSetting, domains};
 pub use tls::TlsListen;
 pub use verifier::{Probe, VerifierSettings};
 
+use backupd_api::{Endpoint, EndpointError};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +76,24 @@ impl File {
         match text.strip_prefix("unix:") {
             Some(path) => format!("unix:{}", self.path(Path::new(path)).display()),
             None => text.to_owned(),
+        }
+    }
+
+    /// An endpoint of another daemon that can be reached with this file's `[tls]`, or without any. A certificate is read when it
+    /// is used.
+    pub fn endpoint(&self, key: &str, text: &str, has_tls: bool) -> Result<String, SettingsError> {
+        let text = self.endpoint_text(text);
+        match Endpoint::parse(&text) {
+            Ok(_) => Ok(text),
+            Err(EndpointError::Identity) if has_tls => Ok(text),
+            Err(EndpointError::Identity) => {
+                Err(self.error(key, "is tls://, but there is no [tls]", "add [tls] with cert, key and ca"))
+            }
+            Err(EndpointError::Form) => {
+                let daemon = key.rsplit('.').next().unwrap_or(key);
+                let remedy = format!("write it as unix:/path/of/{daemon}.sock or tls://host:port");
+                Err(self.error(key, "is no endpoint", remedy))
+            }
         }
     }
 

@@ -5,7 +5,6 @@ use crate::schedule::Schedule;
 use backup_engine::SnapshotId;
 use backup_engine::retain::{Basis, Hold, HoldScope, Keep, Policy, Rule, STATUTES};
 use backup_report::{Fingerprint, Label};
-use backupd_api::{Endpoint, EndpointError};
 use chrono::{NaiveDate, NaiveTime};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -115,19 +114,7 @@ impl PruneSettings {
         zone: chrono_tz::Tz,
         has_tls: bool,
     ) -> Result<Self, SettingsError> {
-        let verifier = file.endpoint_text(&toml.verifier);
-        match Endpoint::parse(&verifier) {
-            Ok(_) => {}
-            Err(EndpointError::Identity) if has_tls => {}
-            Err(EndpointError::Identity) => {
-                let remedy = "add [tls] with cert, key and ca";
-                return Err(file.error("prune.verifier", "is tls://, but there is no [tls]", remedy));
-            }
-            Err(EndpointError::Form) => {
-                let remedy = "write it as unix:/path/of/verifier.sock or tls://host:port";
-                return Err(file.error("prune.verifier", "is no endpoint", remedy));
-            }
-        }
+        let verifier = file.endpoint("prune.verifier", &toml.verifier, has_tls)?;
         let mut rules = Vec::new();
         for keep in toml.keep {
             rules.extend(keep.rules(file)?);

@@ -3,7 +3,7 @@
 use super::store::{StoreToml, stores};
 use super::{File, SettingsError, StoreSetting, TlsListen};
 use crate::schedule::Schedule;
-use backupd_api::{Endpoint, EndpointError, TlsIdentity};
+use backupd_api::{Endpoint, TlsIdentity};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -147,19 +147,8 @@ impl VerifierSettings {
                 "give milliseconds, or leave the key out",
             ));
         }
-        let serve = toml.serve.as_deref().map(|text| file.endpoint_text(text));
-        match serve.as_deref().map(Endpoint::parse) {
-            None | Some(Ok(_)) => {}
-            // The certificate of `[tls]` is also what the verifier shows to `serve`; it is read when it is used.
-            Some(Err(EndpointError::Identity)) if toml.tls.is_some() => {}
-            Some(Err(EndpointError::Identity)) => {
-                return Err(file.error("serve", "is tls://, but there is no [tls]", "add [tls] with cert, key and ca"));
-            }
-            Some(Err(EndpointError::Form)) => {
-                let remedy = "write it as unix:/path/of/serve.sock or tls://host:port";
-                return Err(file.error("serve", "is no endpoint", remedy));
-            }
-        }
+        let has_tls = toml.tls.is_some();
+        let serve = toml.serve.as_deref().map(|text| file.endpoint("serve", text, has_tls)).transpose()?;
         Ok(Self {
             practice: toml.practice,
             host: toml.host,

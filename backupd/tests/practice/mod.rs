@@ -83,6 +83,24 @@ impl Practice {
         it
     }
 
+    /// Settings of a maintenance that looks by itself once a year, with these lines besides.
+    pub fn set_up_maintenance(&self, more: &str) {
+        let store = |name| {
+            let path = self.at(name);
+            format!(
+                "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"{path}\"\nsite = \"{name}\"\nprovider = \"p\"\n"
+            )
+        };
+        let settings = format!(
+            "practice = \"P\"\ntime_zone = \"Europe/Berlin\"\nstate_dir = \"maintain-state\"\nsocket = \"{}\"\n\
+             maintain_schedule = \"0 6 1 1 *\"\n{more}\n{}{}",
+            self.at("m"),
+            store("one"),
+            store("two")
+        );
+        fs::write(self.at("p/maintain.toml"), settings).unwrap();
+    }
+
     pub fn at(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }

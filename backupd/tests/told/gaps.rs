@@ -92,20 +92,7 @@ fn healed(p: &Practice) -> (Option<i32>, Vec<String>) {
 #[test]
 fn what_was_looked_into_is_missed_by_maintenance_no_longer_and_what_goes_later_is() {
     let p = Practice::new("");
-    let store = |name| {
-        let path = p.at(name);
-        format!(
-            "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"{path}\"\nsite = \"{name}\"\nprovider = \"p\"\n"
-        )
-    };
-    let settings = format!(
-        "practice = \"P\"\ntime_zone = \"Europe/Berlin\"\nstate_dir = \"maintain-state\"\nsocket = \"{}\"\n\
-         maintain_schedule = \"0 6 1 1 *\"\n{}{}",
-        p.at("m"),
-        store("one"),
-        store("two")
-    );
-    fs::write(p.at("p/maintain.toml"), settings).unwrap();
+    p.set_up_maintenance("");
     p.open_emr();
     let _maintain = p.start("maintain");
     let mut serve = p.start("serve");

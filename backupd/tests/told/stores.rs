@@ -3,26 +3,10 @@
 use crate::practice::{Practice, wait_until, walk};
 use std::fs;
 
-/// Settings of a maintenance that looks by itself once a year.
-fn set_up_maintenance(p: &Practice) {
-    let mut settings = format!(
-        "practice = \"P\"\ntime_zone = \"Europe/Berlin\"\nstate_dir = \"maintain-state\"\nsocket = \"{}\"\n\
-         maintain_schedule = \"0 6 1 1 *\"\n",
-        p.at("m")
-    );
-    for name in ["one", "two"] {
-        let path = p.at(name);
-        settings += &format!(
-            "[[store]]\nname = \"{name}\"\nkind = \"folder\"\npath = \"{path}\"\nsite = \"{name}\"\nprovider = \"p\"\n"
-        );
-    }
-    fs::write(p.at("p/maintain.toml"), settings).unwrap();
-}
-
 #[test]
 fn a_store_that_is_back_is_not_told_as_away_until_the_next_scheduled_look() {
     let p = Practice::new("");
-    set_up_maintenance(&p);
+    p.set_up_maintenance("");
     p.open_emr();
     let _serve = p.start("serve");
     let maintain = p.start("maintain");
@@ -52,7 +36,7 @@ fn a_store_that_is_back_is_not_told_as_away_until_the_next_scheduled_look() {
 #[test]
 fn maintenance_that_never_saw_an_object_misses_it_and_brings_it_back() {
     let p = Practice::new("");
-    set_up_maintenance(&p);
+    p.set_up_maintenance("");
     p.open_emr();
     let _serve = p.start("serve");
     let _maintain = p.start("maintain");

@@ -138,9 +138,13 @@ impl Pruning {
 
     /// A store that does some work right before its first put of some kind.
     pub(crate) fn before(&self, at: usize, prefix: &'static str, work: BoxFuture<'static, ()>) -> NamedStore {
+        self.when(at, Moment::Put(prefix), work)
+    }
+
+    fn when(&self, at: usize, moment: Moment, work: BoxFuture<'static, ()>) -> NamedStore {
         let inner = Arc::clone(&self.practice.stores[at].store);
-        let before = Before { inner, prefix, work: tokio::sync::Mutex::new(Some(work)) };
-        NamedStore::new(format!("store-{at}"), Arc::new(before), true)
+        let interrupted = Interrupted { inner, moment, work: tokio::sync::Mutex::new(Some(work)) };
+        NamedStore::new(format!("store-{at}"), Arc::new(interrupted), true)
     }
 
     pub(crate) async fn retire(&self, which: Retire<'_>) -> u64 {
@@ -295,42 +299,6 @@ async fn what_one_store_has_damaged_stops_no_prune_while_another_has_it_whole() 
     pruning.practice.restore_from(&pruning.practice.stores[1], id).await;
 }
 
-/// A listing that takes long: what it says of plans was read before `work` was done, the rest after it.
-struct Torn {
-    inner: Arc<dyn backup_engine::Store>,
-    work: tokio::sync::Mutex<Option<BoxFuture<'static, ()>>>,
-}
-
-impl backup_engine::Store for Torn {
-    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
-        self.inner.put(name, bytes)
-    }
-
-    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
-        self.inner.get(name)
-    }
-
-    fn get_range<'a>(
-        &'a self,
-        name: &'a str,
-        range: std::ops::Range<u64>,
-    ) -> BoxFuture<'a, backup_engine::Result<Bytes>> {
-        self.inner.get_range(name, range)
-    }
-
-    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, backup_engine::Result<Vec<backup_engine::ListedObject>>> {
-        Box::pin(async move {
-            let before = self.inner.list(prefix).await?;
-            let Some(work) = self.work.lock().await.take() else { return Ok(before) };
-            work.await;
-            let is_plan = |object: &backup_engine::ListedObject| object.name.starts_with("condemned/");
-            let mut listed: Vec<_> = before.into_iter().filter(is_plan).collect();
-            listed.extend(self.inner.list(prefix).await?.into_iter().filter(|object| !is_plan(object)));
-            Ok(listed)
-        })
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_prune_takes_out_during_a_listing_is_not_lost() {
     let pruning = Arc::new(Pruning::new(2).await);
@@ -339,8 +307,7 @@ async fn what_a_prune_takes_out_during_a_listing_is_not_lost() {
     pruning.other_writer("slow", 70).await.unwrap();
     let inside = Arc::clone(&pruning);
     let work: BoxFuture<'static, ()> = Box::pin(async move { inside.carry_out_over_sleepers().await });
-    let torn = Torn { inner: Arc::clone(&pruning.practice.stores[0].store), work: tokio::sync::Mutex::new(Some(work)) };
-    let store = NamedStore::new("store-0", Arc::new(torn), true);
+    let store = pruning.when(0, Moment::Listing, work);
     // Whether it is taken or begins anew does not matter here.
     let _ = pruning.other_writer_at(&[store, pruning.practice.stores[1].clone()], "slow", 71).await;
     let practice = &pruning.practice;
@@ -431,17 +398,26 @@ async fn incarnation(pruning: &Pruning, id: SnapshotId) -> backup_engine::Incarn
     known.snapshots.iter().find(|info| info.id == id).unwrap().incarnation
 }
 
+/// When a store does its work.
+enum Moment {
+    /// Before the first put of names that begin so.
+    Put(&'static str),
+    /// In the middle of the first listing, which takes long: what it says of plans was read before, the rest after it.
+    Listing,
+}
+
 /// See [`Pruning::before`].
-struct Before {
+struct Interrupted {
     inner: Arc<dyn backup_engine::Store>,
-    prefix: &'static str,
+    moment: Moment,
     work: tokio::sync::Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
-impl backup_engine::Store for Before {
+impl backup_engine::Store for Interrupted {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, backup_engine::Result<()>> {
         Box::pin(async move {
-            if name.starts_with(self.prefix)
+            if let Moment::Put(prefix) = self.moment
+                && name.starts_with(prefix)
                 && let Some(work) = self.work.lock().await.take()
             {
                 work.await;
@@ -463,7 +439,16 @@ impl backup_engine::Store for Before {
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, backup_engine::Result<Vec<backup_engine::ListedObject>>> {
-        self.inner.list(prefix)
+        Box::pin(async move {
+            let before = self.inner.list(prefix).await?;
+            let Moment::Listing = self.moment else { return Ok(before) };
+            let Some(work) = self.work.lock().await.take() else { return Ok(before) };
+            work.await;
+            let is_plan = |object: &backup_engine::ListedObject| object.name.starts_with("condemned/");
+            let mut listed: Vec<_> = before.into_iter().filter(is_plan).collect();
+            listed.extend(self.inner.list(prefix).await?.into_iter().filter(|object| !is_plan(object)));
+            Ok(listed)
+        })
     }
 }
 
