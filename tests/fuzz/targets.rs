@@ -53,6 +53,9 @@ pub const TARGETS: &[Target] = &[
 
 /// More vectors for a target than that of its name.
 pub const FURTHER_VECTORS: &[(&str, &[&str])] = &[
+    ("tombstone", &["tombstone-run"]),
+    ("plan", &["order"]),
+    ("tombstone-name", &["run-name"]),
     ("directory-page", &["index-page", "link-page", "extents-page", "extent-index-page"]),
     ("share", &["second-share"]),
     ("ids", &["head-name"]),

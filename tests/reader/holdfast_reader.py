@@ -102,7 +102,7 @@ class Fields:
         before = -1
         for _ in range(self.varint(64)):
             key = self.varint()
-            self.bytes(65536)
+            self.bytes(1 << 20)
             if key <= before:
                 raise Refused(f"{self.what}: extensions are not in order")
             if key % 2:

@@ -174,7 +174,8 @@ impl Condemned {
         let Some((_, order)) = &self.order else { return HashSet::new() };
         let heads = order.heads.iter().flat_map(|gone| [gone.head.to_string(), snapshot_name(&gone.snapshot.0)]);
         let (indexes, packs) = (order.indexes.iter().map(index_name), order.packs.iter().map(pack_name));
-        heads.chain(indexes).chain(packs).collect()
+        let stones = order.tombstones.iter().map(ToString::to_string);
+        heads.chain(indexes).chain(packs).chain(stones).collect()
     }
 
     /// The last counter of a chain that has ended.

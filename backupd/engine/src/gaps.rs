@@ -47,14 +47,32 @@ pub(crate) async fn gaps(
         .iter()
         .filter_map(|head| Some((((head.source, head.incarnation), head.counter.checked_sub(1)?), head.predecessor?)))
         .collect();
-    for tombstone in tombstones(catalog, stores, &open).await? {
-        let chain = (tombstone.source, tombstone.incarnation);
-        let expected = predecessors.get(&(chain, tombstone.counter));
-        if expected.is_none_or(|expected| *expected == tombstone.head) {
-            chains.entry(chain).or_default().insert(tombstone.counter);
+    let mut explained: BTreeMap<Chain, Vec<(u64, u64)>> = BTreeMap::new();
+    for stone in tombstones(catalog, stores, &open).await? {
+        let chain = (stone.source, stone.incarnation);
+        let expected = predecessors.get(&(chain, stone.last));
+        if expected.is_none_or(|expected| *expected == stone.head) {
+            explained.entry(chain).or_default().push((stone.first, stone.last));
         }
     }
-    Ok(chains.iter().flat_map(|(chain, counters)| missing(*chain, counters)).collect())
+    explained.values_mut().for_each(|runs| runs.sort_unstable());
+    let runs = |gap: &Gap| explained.get(&(gap.source, gap.incarnation)).map(Vec::as_slice).unwrap_or_default();
+    Ok(open.iter().flat_map(|gap| without(*gap, runs(gap))).collect())
+}
+
+/// What is left of a gap without these runs, which ascend.
+fn without(gap: Gap, runs: &[(u64, u64)]) -> Vec<Gap> {
+    let (mut left, mut next) = (Vec::new(), gap.first);
+    for (first, last) in runs.iter().filter(|(first, last)| *first <= gap.last && *last >= gap.first) {
+        if *first > next {
+            left.push(Gap { first: next, last: first - 1, ..gap });
+        }
+        next = next.max(last.saturating_add(1));
+    }
+    if next <= gap.last {
+        left.push(Gap { first: next, ..gap });
+    }
+    left
 }
 
 /// The runs of counters from 1 to the last that are not there.
@@ -69,13 +87,14 @@ fn missing(chain: Chain, there: &BTreeSet<u64>) -> Vec<Gap> {
     found
 }
 
-/// The valid tombstones that lie in a gap.
+/// The valid tombstones that touch a gap.
 async fn tombstones(catalog: &CatalogKey, stores: &[NamedStore], open: &[Gap]) -> Result<Vec<Tombstone>> {
     let views = views(stores, TOMBSTONES).await;
     let fills = |name: &TombstoneName| {
         open.iter().any(|gap| {
             (gap.source, gap.incarnation) == (name.source, name.incarnation)
-                && (gap.first..=gap.last).contains(&name.counter)
+                && name.first <= gap.last
+                && name.last >= gap.first
         })
     };
     let names: BTreeSet<TombstoneName> = views
@@ -104,6 +123,20 @@ async fn tombstones(catalog: &CatalogKey, stores: &[NamedStore], open: &[Gap]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tombstones_of_runs_leave_what_they_do_not_stand_for() {
+        let gap = Gap { source: SourceId([1; 16]), incarnation: IncarnationId([2; 16]), first: 5, last: 9 };
+        let left = |runs: &[(u64, u64)]| -> Vec<(u64, u64)> {
+            without(gap, runs).iter().map(|gap| (gap.first, gap.last)).collect()
+        };
+        assert_eq!(left(&[]), [(5, 9)]);
+        assert_eq!(left(&[(5, 9)]), []);
+        assert_eq!(left(&[(1, u64::MAX)]), []);
+        assert_eq!(left(&[(1, 4), (10, 12)]), [(5, 9)]);
+        assert_eq!(left(&[(1, 5), (7, 7), (9, 20)]), [(6, 6), (8, 8)]);
+        assert_eq!(left(&[(6, 8), (6, 7), (7, 8)]), [(5, 5), (9, 9)]);
+    }
 
     #[test]
     fn runs_of_missing_counters_are_found_without_counting_them() {

@@ -9,8 +9,8 @@ use crate::error::{FormatError, Result};
 use crate::head::HeadName;
 use crate::ids::{IncarnationId, ObjectHash, SnapshotId, SourceId};
 use crate::keys::CatalogKey;
-use crate::tombstone::TombstoneReason;
-use crate::wire::{Reader, put_no_extensions, put_preamble, put_varint};
+use crate::tombstone::{TombstoneName, TombstoneReason};
+use crate::wire::{Reader, put_extension, put_no_extensions, put_preamble, put_varint};
 use crate::{FORMAT_VERSION, MAGIC_PLAN};
 use std::str::FromStr;
 
@@ -24,6 +24,11 @@ pub const PLAN_HEADS_MAX: usize = 16_384;
 pub const PLAN_INDEXES_MAX: usize = 65_536;
 /// The most packs that one plan takes out.
 pub const PLAN_PACKS_MAX: usize = 131_072;
+/// The most tombstones of one order.
+pub const PLAN_TOMBSTONES_MAX: usize = 8192;
+/// The extension that lists tombstones. Who does not understand it would copy them back to where they are gone.
+const TOMBSTONES: u64 = 1;
+const TOMBSTONE_ENTRY_BYTES: usize = 80;
 const DOMAIN: &[u8] = b"holdfast deletion plan v1\0";
 const WHAT: &str = "deletion plan";
 const PREFIX: &str = "condemned/";
@@ -63,6 +68,8 @@ pub struct Plan {
     /// Index objects that say what the others said and is still true: no index may go where one of these is missing.
     pub replacements: Vec<ObjectHash>,
     pub packs: Vec<ObjectHash>,
+    /// Tombstones in whose place one of a longer run stands. Only an order names some.
+    pub tombstones: Vec<TombstoneName>,
 }
 
 fn put_hashes(out: &mut Vec<u8>, hashes: &[ObjectHash]) {
@@ -79,6 +86,44 @@ fn hashes(reader: &mut Reader<'_>, max: usize) -> Result<Vec<ObjectHash>> {
     Ok(found)
 }
 
+fn put_tombstones(out: &mut Vec<u8>, names: &[TombstoneName]) {
+    if names.is_empty() {
+        return put_no_extensions(out);
+    }
+    let mut value = Vec::with_capacity(names.len() * TOMBSTONE_ENTRY_BYTES);
+    for name in names {
+        value.extend_from_slice(name.source.as_bytes());
+        value.extend_from_slice(name.incarnation.as_bytes());
+        value.extend_from_slice(&name.first.to_le_bytes());
+        value.extend_from_slice(&name.last.to_le_bytes());
+        value.extend_from_slice(name.hash.as_bytes());
+    }
+    put_extension(out, TOMBSTONES, &value);
+}
+
+fn tombstones(reader: &mut Reader<'_>) -> Result<Vec<TombstoneName>> {
+    let Some(value) = reader.extension(Some(TOMBSTONES))? else { return Ok(Vec::new()) };
+    // An empty list has one form, no extension.
+    if value.is_empty() {
+        return Err(FormatError::Invalid { what: WHAT });
+    }
+    if value.len() > PLAN_TOMBSTONES_MAX * TOMBSTONE_ENTRY_BYTES {
+        return Err(FormatError::Limit { what: WHAT });
+    }
+    let mut names = Vec::with_capacity(value.len() / TOMBSTONE_ENTRY_BYTES);
+    let mut reader = Reader::new(value, WHAT);
+    while reader.remaining() > 0 {
+        names.push(TombstoneName {
+            source: SourceId(reader.array()?),
+            incarnation: IncarnationId(reader.array()?),
+            first: reader.u64()?,
+            last: reader.u64()?,
+            hash: ObjectHash(reader.array()?),
+        });
+    }
+    Ok(names)
+}
+
 fn ascends<T: Ord>(items: &[T]) -> bool {
     items.is_sorted_by(|a, b| a < b)
 }
@@ -91,6 +136,9 @@ impl Plan {
             && self.chains.is_sorted_by(|a, b| (a.source, a.incarnation) < (b.source, b.incarnation))
             && self.heads.is_sorted_by(|a, b| a.head < b.head)
             && [&self.indexes, &self.replacements, &self.packs].iter().all(|hashes| ascends(hashes))
+            && ascends(&self.tombstones)
+            && self.tombstones.iter().all(|stone| (1..=stone.last).contains(&stone.first))
+            && (self.executes.is_some() || self.tombstones.is_empty())
     }
 
     fn is_small(&self) -> bool {
@@ -99,6 +147,7 @@ impl Plan {
             && self.indexes.len() <= PLAN_INDEXES_MAX
             && self.replacements.len() <= PLAN_INDEXES_MAX
             && self.packs.len() <= PLAN_PACKS_MAX
+            && self.tombstones.len() <= PLAN_TOMBSTONES_MAX
     }
 
     /// The signed bytes of the object. All lists must ascend strictly.
@@ -135,7 +184,7 @@ impl Plan {
         put_hashes(&mut out, &self.indexes);
         put_hashes(&mut out, &self.replacements);
         put_hashes(&mut out, &self.packs);
-        put_no_extensions(&mut out);
+        put_tombstones(&mut out, &self.tombstones);
         pruner.certificate().put(&mut out);
         let signature = pruner.sign(&[DOMAIN, &out].concat());
         out.extend_from_slice(&signature);
@@ -162,6 +211,7 @@ impl Plan {
             indexes: Vec::new(),
             replacements: Vec::new(),
             packs: Vec::new(),
+            tombstones: Vec::new(),
         };
         for _ in 0..reader.count(PLAN_CHAINS_MAX)? {
             let (source, incarnation) = (SourceId(reader.array()?), IncarnationId(reader.array()?));
@@ -180,7 +230,7 @@ impl Plan {
         plan.indexes = hashes(&mut reader, PLAN_INDEXES_MAX)?;
         plan.replacements = hashes(&mut reader, PLAN_INDEXES_MAX)?;
         plan.packs = hashes(&mut reader, PLAN_PACKS_MAX)?;
-        reader.extensions()?;
+        plan.tombstones = tombstones(&mut reader)?;
         let certificate = Certificate::parse(Role::Pruner, &mut reader)?;
         let signature = reader.array()?;
         reader.end()?;
@@ -245,6 +295,9 @@ mod tests {
         let sample = sample(5);
         let catalog = sample.open.catalog();
         assert_eq!(Plan::open(&sample.plan_bytes, catalog), Ok(sample.plan.clone()));
+        assert_eq!(Plan::open(&sample.order_bytes, catalog), Ok(sample.order.clone()));
+        let announced = Plan { executes: None, ..sample.order.clone() };
+        assert!(announced.sign(&sample.pruner).is_err(), "tombstones go by an order alone");
         let name = sample.plan.name(&sample.plan_bytes);
         assert_eq!(name.to_string().parse(), Ok(name));
         for at in 0..sample.plan_bytes.len() {

@@ -145,6 +145,17 @@ pub(crate) fn parse_link_name(
     text: &str,
     what: &'static str,
 ) -> Result<(SourceId, IncarnationId, u64, ObjectHash)> {
+    let (source, incarnation, rest) = parse_chain_name(prefix, text, what)?;
+    let (counter, hash) = rest.split_once('-').ok_or(FormatError::Invalid { what })?;
+    Ok((source, incarnation, parse_counter(counter, what)?, hash.parse()?))
+}
+
+/// `<prefix><source>/<incarnation>/<rest>`.
+pub(crate) fn parse_chain_name<'t>(
+    prefix: &str,
+    text: &'t str,
+    what: &'static str,
+) -> Result<(SourceId, IncarnationId, &'t str)> {
     let bad = || FormatError::Invalid { what };
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(bad());
@@ -152,9 +163,11 @@ pub(crate) fn parse_link_name(
     let mut parts = text.strip_prefix(prefix).ok_or_else(bad)?.splitn(3, '/');
     let source = parts.next().ok_or_else(bad)?.parse()?;
     let incarnation = parts.next().ok_or_else(bad)?.parse()?;
-    let (counter, hash) = parts.next().and_then(|last| last.split_once('-')).ok_or_else(bad)?;
-    if counter.len() != 16 || !counter.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(bad());
-    }
-    Ok((source, incarnation, u64::from_str_radix(counter, 16).map_err(|_| bad())?, hash.parse()?))
+    Ok((source, incarnation, parts.next().ok_or_else(bad)?))
+}
+
+/// 16 hex digits.
+pub(crate) fn parse_counter(text: &str, what: &'static str) -> Result<u64> {
+    let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u64::from_str_radix(text, 16).ok().filter(|_| digits).ok_or(FormatError::Invalid { what })
 }

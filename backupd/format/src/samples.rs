@@ -42,8 +42,14 @@ pub struct Sample {
     pub pruner: PrunerCredential,
     pub tombstone: Tombstone,
     pub tombstone_bytes: Vec<u8>,
+    /// A tombstone of a run.
+    pub run: Tombstone,
+    pub run_bytes: Vec<u8>,
     pub plan: Plan,
     pub plan_bytes: Vec<u8>,
+    /// An order in which tombstones go.
+    pub order: Plan,
+    pub order_bytes: Vec<u8>,
     pub retirement: Retirement,
     pub retirement_bytes: Vec<u8>,
     pub pages: Vec<Vec<u8>>,
@@ -160,7 +166,8 @@ pub fn sample(seed: u64) -> Sample {
     let tombstone = Tombstone {
         source: head.source,
         incarnation: head.incarnation,
-        counter: 1,
+        first: 1,
+        last: 1,
         head: ObjectHash([8; 32]),
         snapshot: SnapshotId([5; 32]),
         plan: [6; 32],
@@ -170,6 +177,12 @@ pub fn sample(seed: u64) -> Sample {
     let tombstone_bytes = tombstone.sign(&pruner).unwrap();
     let plan = plan(&head, &tombstone);
     let plan_bytes = plan.sign(&pruner).unwrap();
+    let run = Tombstone { first: 2, last: 9, head: ObjectHash([14; 32]), ..tombstone.clone() };
+    let run_bytes = run.sign(&pruner).unwrap();
+    let mut tombstones = vec![run.name(&run_bytes), tombstone.name(&tombstone_bytes)];
+    tombstones.sort_unstable();
+    let order = Plan { number: 4, tombstones, ..plan.clone() };
+    let order_bytes = order.sign(&pruner).unwrap();
     let (source, incarnation) = (head.source, IncarnationId([7; 16]));
     let retirement = Retirement { source, incarnation, counter: 4, time_unix_ms: MADE_UNIX_MS + 3 };
     let retirement_bytes = retirement.sign(&pruner).unwrap();
@@ -190,8 +203,12 @@ pub fn sample(seed: u64) -> Sample {
         pruner,
         tombstone,
         tombstone_bytes,
+        run,
+        run_bytes,
         plan,
         plan_bytes,
+        order,
+        order_bytes,
         retirement,
         retirement_bytes,
         pages,
@@ -201,7 +218,7 @@ pub fn sample(seed: u64) -> Sample {
 /// An order to execute a plan that takes out the tombstone's snapshot and two packs.
 fn plan(head: &Head, tombstone: &Tombstone) -> Plan {
     let (source, incarnation) = (head.source, head.incarnation);
-    let condemned = HeadName { source, incarnation, counter: tombstone.counter, hash: tombstone.head };
+    let condemned = HeadName { source, incarnation, counter: tombstone.last, hash: tombstone.head };
     Plan {
         number: 3,
         executes: Some(ObjectHash([6; 32])),
@@ -215,5 +232,6 @@ fn plan(head: &Head, tombstone: &Tombstone) -> Plan {
         indexes: vec![ObjectHash([10; 32])],
         replacements: vec![ObjectHash([11; 32])],
         packs: vec![ObjectHash([12; 32]), ObjectHash([13; 32])],
+        tombstones: Vec::new(),
     }
 }

@@ -1,12 +1,12 @@
-//! Tombstones: a pruner's signed word that a head was taken out on purpose.
+//! Tombstones: a pruner's signed word that a head was taken out on purpose, or a run of heads.
 
 use crate::certificate::{Certificate, Role};
 use crate::credential::PrunerCredential;
 use crate::error::{FormatError, Result};
-use crate::head::parse_link_name;
+use crate::head::{parse_chain_name, parse_counter};
 use crate::ids::{IncarnationId, ObjectHash, SnapshotId, SourceId};
 use crate::keys::CatalogKey;
-use crate::wire::{Reader, put_no_extensions, put_preamble};
+use crate::wire::{Reader, put_extension, put_no_extensions, put_preamble};
 use crate::{FORMAT_VERSION, MAGIC_TOMBSTONE};
 use std::str::FromStr;
 
@@ -15,6 +15,8 @@ pub const TOMBSTONE_BYTES_MAX: usize = 16 << 10;
 const DOMAIN: &[u8] = b"holdfast tombstone v1\0";
 const WHAT: &str = "tombstone";
 const PREFIX: &str = "tombstones/";
+/// The extension that says the first counter of a run. Who does not understand it must not take the run for its last head.
+const FIRST: u64 = 1;
 
 /// Why a snapshot was taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,14 +56,18 @@ impl TombstoneReason {
     }
 }
 
-/// Stands in a chain for a head that is gone.
+/// Stands in a chain for a head that is gone, or for a run of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstone {
     pub source: SourceId,
     pub incarnation: IncarnationId,
-    pub counter: u64,
-    /// The head that it stands for: the next link names it as its predecessor.
+    /// The first counter that it stands for; that of a single head is `last`.
+    pub first: u64,
+    /// The last counter that it stands for.
+    pub last: u64,
+    /// The last head that it stands for: the next link names it as its predecessor.
     pub head: ObjectHash,
+    /// The last head's snapshot.
     pub snapshot: SnapshotId,
     /// The deletion plan that took the snapshot out.
     pub plan: [u8; 32],
@@ -72,7 +78,7 @@ pub struct Tombstone {
 impl Tombstone {
     /// The signed bytes of the object.
     pub fn sign(&self, pruner: &PrunerCredential) -> Result<Vec<u8>> {
-        if self.counter == 0 {
+        if self.first == 0 || self.first > self.last {
             return Err(FormatError::Invalid { what: WHAT });
         }
         let mut out = Vec::new();
@@ -80,13 +86,16 @@ impl Tombstone {
         out.extend_from_slice(pruner.repository().as_bytes());
         out.extend_from_slice(self.source.as_bytes());
         out.extend_from_slice(self.incarnation.as_bytes());
-        out.extend_from_slice(&self.counter.to_le_bytes());
+        out.extend_from_slice(&self.last.to_le_bytes());
         out.extend_from_slice(self.head.as_bytes());
         out.extend_from_slice(self.snapshot.as_bytes());
         out.extend_from_slice(&self.plan);
         out.extend_from_slice(&self.time_unix_ms.to_le_bytes());
         out.push(self.reason.code());
-        put_no_extensions(&mut out);
+        match self.first == self.last {
+            true => put_no_extensions(&mut out),
+            false => put_extension(&mut out, FIRST, &self.first.to_le_bytes()),
+        }
         pruner.certificate().put(&mut out);
         let signature = pruner.sign(&[DOMAIN, &out].concat());
         out.extend_from_slice(&signature);
@@ -103,21 +112,29 @@ impl Tombstone {
         if &reader.array()? != catalog.repository().as_bytes() {
             return Err(FormatError::OtherRepository { what: WHAT });
         }
-        let tombstone = Self {
+        let mut tombstone = Self {
             source: SourceId(reader.array()?),
             incarnation: IncarnationId(reader.array()?),
-            counter: reader.u64()?,
+            first: 0,
+            last: reader.u64()?,
             head: ObjectHash(reader.array()?),
             snapshot: SnapshotId(reader.array()?),
             plan: reader.array()?,
             time_unix_ms: reader.i64()?,
             reason: TombstoneReason::from_code(reader.u8()?)?,
         };
-        reader.extensions()?;
+        tombstone.first = match reader.extension(Some(FIRST))? {
+            None => tombstone.last,
+            Some(first) => match first.try_into().map(u64::from_le_bytes) {
+                // A run of one has one form, without the extension.
+                Ok(first) if first < tombstone.last => first,
+                _ => return Err(FormatError::Invalid { what: WHAT }),
+            },
+        };
         let certificate = Certificate::parse(Role::Pruner, &mut reader)?;
         let signature = reader.array()?;
         reader.end()?;
-        if tombstone.counter == 0 {
+        if tombstone.first == 0 {
             return Err(FormatError::Invalid { what: WHAT });
         }
         let signed = bytes.split_at(bytes.len() - 64).0;
@@ -131,24 +148,30 @@ impl Tombstone {
         TombstoneName {
             source: self.source,
             incarnation: self.incarnation,
-            counter: self.counter,
+            first: self.first,
+            last: self.last,
             hash: ObjectHash::of(bytes),
         }
     }
 }
 
-/// `tombstones/<source>/<incarnation>/<counter>-<hash>`.
+/// `tombstones/<source>/<incarnation>/<counter>-<hash>`, or of a run `.../<first counter>-<last counter>-<hash>`: a listing
+/// tells which runs there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TombstoneName {
     pub source: SourceId,
     pub incarnation: IncarnationId,
-    pub counter: u64,
+    pub first: u64,
+    pub last: u64,
     pub hash: ObjectHash,
 }
-
 impl std::fmt::Display for TombstoneName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{PREFIX}{}/{}/{:016x}-{}", self.source, self.incarnation, self.counter, self.hash)
+        write!(f, "{PREFIX}{}/{}/", self.source, self.incarnation)?;
+        if self.first != self.last {
+            write!(f, "{:016x}-", self.first)?;
+        }
+        write!(f, "{:016x}-{}", self.last, self.hash)
     }
 }
 
@@ -156,8 +179,16 @@ impl FromStr for TombstoneName {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (source, incarnation, counter, hash) = parse_link_name(PREFIX, text, "tombstone name")?;
-        Ok(Self { source, incarnation, counter, hash })
+        let what = "tombstone name";
+        let (source, incarnation, rest) = parse_chain_name(PREFIX, text, what)?;
+        let (counters, hash) = rest.rsplit_once('-').ok_or(FormatError::Invalid { what })?;
+        let (first, last) = counters.split_once('-').unwrap_or((counters, counters));
+        let (first, last) = (parse_counter(first, what)?, parse_counter(last, what)?);
+        // A run of one has one form, without a dash.
+        if counters.contains('-') != (first < last) {
+            return Err(FormatError::Invalid { what });
+        }
+        Ok(Self { source, incarnation, first, last, hash: hash.parse()? })
     }
 }
 
@@ -176,7 +207,8 @@ mod tests {
         let tombstone = Tombstone {
             source: SourceId([1; 16]),
             incarnation: IncarnationId([2; 16]),
-            counter: 7,
+            first: 7,
+            last: 7,
             head: ObjectHash([3; 32]),
             snapshot: SnapshotId([4; 32]),
             plan: [5; 32],
@@ -188,6 +220,17 @@ mod tests {
         assert_eq!(Tombstone::open(&bytes, open.catalog()), Ok(tombstone.clone()));
         let name = tombstone.name(&bytes);
         assert_eq!(name.to_string().parse(), Ok(name));
+        let run = Tombstone { first: 3, ..tombstone.clone() };
+        let run_bytes = run.sign(&pruner).unwrap();
+        assert_eq!(Tombstone::open(&run_bytes, open.catalog()), Ok(run.clone()));
+        let run_name = run.name(&run_bytes);
+        assert_eq!(run_name.to_string().parse(), Ok(run_name));
+        assert_eq!((run_name.first, run_name.last), (3, 7));
+        let twice = name.to_string().replace("/0000000000000007-", "/0000000000000007-0000000000000007-");
+        assert!(twice.parse::<TombstoneName>().is_err(), "a run of one has one name");
+        for (first, last) in [(0, 7), (8, 7), (0, 0)] {
+            assert!(Tombstone { first, last, ..tombstone.clone() }.sign(&pruner).is_err());
+        }
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;

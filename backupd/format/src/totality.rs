@@ -63,6 +63,24 @@ fn parsers(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Parser<'_>, bool)> {
             Box::new(|bytes| Tombstone::open(bytes, sample.open.catalog()).map(drop)),
             true,
         ),
+        (
+            "tombstone of a run",
+            sample.run_bytes.clone(),
+            Box::new(|bytes| Tombstone::open(bytes, sample.open.catalog()).map(drop)),
+            true,
+        ),
+        (
+            "order",
+            sample.order_bytes.clone(),
+            Box::new(|bytes| Plan::open(bytes, sample.open.catalog()).map(drop)),
+            true,
+        ),
+        (
+            "name of a run",
+            sample.run.name(&sample.run_bytes).to_string().into_bytes(),
+            Box::new(|bytes| String::from_utf8_lossy(bytes).parse::<TombstoneName>().map(drop)),
+            false,
+        ),
         ("plan", sample.plan_bytes.clone(), Box::new(|bytes| Plan::open(bytes, sample.open.catalog()).map(drop)), true),
         (
             "retirement",

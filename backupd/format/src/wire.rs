@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
 
 /// The most entries of one extension map, and the most bytes of one value.
 pub const EXTENSIONS_MAX: usize = 64;
-pub const EXTENSION_BYTES_MAX: usize = 64 << 10;
+pub const EXTENSION_BYTES_MAX: usize = 1 << 20;
 
 impl<'a> Reader<'a> {
     /// An extension map: room for what later releases add. Keys ascend; an even one may be ignored, an odd one must be

@@ -3,6 +3,7 @@
 use super::land::Land;
 use super::sweep::Sweep;
 use crate::survey::{index_name, pack_name, snapshot_name};
+use backup_format::head::HeadName;
 
 /// What a provider takes, in dollars.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,11 +46,16 @@ pub struct Cost {
 const GB: f64 = 1e9;
 const LISTED_AT_ONCE: usize = 1000;
 
+fn is_next(a: &HeadName, b: &HeadName) -> bool {
+    (a.source, a.incarnation, a.counter.checked_add(1)) == (b.source, b.incarnation, Some(b.counter))
+}
+
 pub(super) fn of(land: &Land, sweep: &Sweep, prices: &Prices) -> Cost {
     let stores = land.views.len() as u64;
     let listed: usize =
         land.views.iter().filter_map(|view| view.objects()).map(|o| o.len().div_ceil(LISTED_AT_ONCE)).sum();
     let heads = land.condemned_heads();
+    let runs = heads.chunk_by(|a, b| is_next(&a.head, &b.head)).count();
     // New packs take up to a quarter more than what is in them.
     let new_packs = sweep.rewritten_bytes.div_ceil(8 << 20);
     let new_indexes = sweep.records.len().div_ceil(1000) as u64;
@@ -58,8 +64,8 @@ pub(super) fn of(land: &Land, sweep: &Sweep, prices: &Prices) -> Cost {
     let snapshots = heads.iter().map(|gone| snapshot_name(&gone.snapshot.0));
     let freed: u64 = objects.chain(snapshots).map(|name| land.size_of(&name)).sum();
     let mut cost = Cost {
-        // Packs, index objects, plan, order, tombstones.
-        puts: stores * (new_packs + new_indexes + 2 + heads.len() as u64),
+        // Packs, index objects, plan, order, a tombstone for each run of heads.
+        puts: stores * (new_packs + new_indexes + 2 + runs as u64),
         gets: sweep.rewrite.len() as u64 + sweep.indexes_listed as u64 + land.snapshots.len() as u64,
         // Announcing and executing each list every store.
         lists: 2 * (listed as u64 + 2 * stores),

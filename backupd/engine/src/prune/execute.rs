@@ -3,6 +3,7 @@
 use super::copies::Copies;
 use super::land::Land;
 use super::mark::Mark;
+use super::stones::{Stones, replaced_at};
 use super::{PruneRequest, put_everywhere, sweep, together};
 use crate::ahead::is_loss;
 use crate::candidate::candidate_of;
@@ -14,7 +15,7 @@ use crate::store::{NamedMaintenanceStore, NamedStore};
 use crate::survey::{FETCHES, fetch, fetch_any, index_name, pack_name, snapshot_name};
 use backup_format::condemned::{CondemnedHead, Plan, PlanName};
 use backup_format::head::HeadName;
-use backup_format::tombstone::Tombstone;
+use backup_format::tombstone::TombstoneName;
 use backup_format::{IncarnationId, ObjectHash, OpenKey, PrunerCredential, SnapshotId};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
@@ -77,7 +78,7 @@ pub async fn execute(
     let all = together(&plain);
     let mut execution = Execution::default();
     let announced = land.condemned.announced.clone();
-    let (order, spared) = match (announced, land.condemned.order.clone()) {
+    let (order, spared, stones) = match (announced, land.condemned.order.clone()) {
         (Some((name, plan)), _) => {
             execution.plan = Some(plan.number);
             let complete = publish(&plain, &land, name).await?;
@@ -85,25 +86,28 @@ pub async fn execute(
             if execution.waiting.is_some() {
                 return Ok(execution);
             }
-            let (order, spared) = make_order((env, open), (&plain, &all, &mut land), (name, &plan), request).await?;
+            let (mut order, spared) =
+                make_order((env, open), (&plain, &all, &mut land), (name, &plan), request).await?;
+            let stones = Stones::of((open, pruner), (&plain, &land), &order).await?;
+            order.tombstones.clone_from(&stones.replaced);
             execution.rescued = plan.packs.len().saturating_sub(order.packs.len()) as u64;
             let bytes = order.sign(pruner)?;
             put_everywhere(&plain, &order.name(&bytes).to_string(), &Bytes::from(bytes)).await?;
             log::info!(plan = plan.number, snapshots = order.heads.len(), packs = order.packs.len(); "prune.ordered");
-            (order, spared)
+            (order, spared, stones)
         }
         (None, Some((name, order))) => {
             execution.plan = Some(order.number);
             publish(&plain, &land, name).await?;
             let spared = Spared::of((env, open), (&plain, &all, &land), &order).await?;
-            (order, spared)
+            let stones = Stones::of((open, pruner), (&plain, &land), &order).await?;
+            (order, spared, stones)
         }
         (None, None) => return Ok(execution),
     };
     execution.snapshots = order.heads.len() as u64;
     execution.packs = order.packs.len() as u64;
-    let stones = stones(pruner, &order)?;
-    let deletion = Deletion { land: &land, order: &order, spared: &spared, stones: &stones };
+    let deletion = Deletion { land: &land, order: &order, spared: &spared, stones: &stones.standing };
     let at = |at: usize| deletion.at(stores, at).boxed();
     execution.stores = futures::future::join_all((0..stores.len()).map(at)).await;
     for done in &execution.stores {
@@ -177,6 +181,7 @@ async fn make_order(
         indexes: plan.indexes.iter().filter(|index| !spared.indexes.contains(index)).copied().collect(),
         replacements: plan.replacements.clone(),
         packs: plan.packs.iter().filter(|pack| !spared.packs.contains(pack)).copied().collect(),
+        tombstones: Vec::new(),
     };
     Ok((order, spared))
 }
@@ -237,30 +242,11 @@ async fn last_to_name(
     Ok(indexes)
 }
 
-/// The tombstones of an order. They are the same however often it is executed by one pruner.
-fn stones(pruner: &PrunerCredential, order: &Plan) -> Result<Vec<(String, Bytes)>> {
-    let stone = |gone: &CondemnedHead| {
-        let tombstone = Tombstone {
-            source: gone.head.source,
-            incarnation: gone.head.incarnation,
-            counter: gone.head.counter,
-            head: gone.head.hash,
-            snapshot: gone.snapshot,
-            plan: order.executes.unwrap_or(ObjectHash([0; 32])).0,
-            time_unix_ms: order.time_unix_ms,
-            reason: gone.reason,
-        };
-        let bytes = tombstone.sign(pruner)?;
-        Ok((tombstone.name(&bytes).to_string(), Bytes::from(bytes)))
-    };
-    order.heads.iter().map(stone).collect()
-}
-
 struct Deletion<'d> {
     land: &'d Land,
     order: &'d Plan,
     spared: &'d Spared,
-    stones: &'d [(String, Bytes)],
+    stones: &'d [(TombstoneName, Bytes)],
 }
 
 impl Deletion<'_> {
@@ -288,9 +274,14 @@ impl Deletion<'_> {
             let object = candidate_of(&listed.name).unwrap_or(&listed.name).to_owned();
             copies.entry(object).or_default().push((listed.name, listed.size));
         }
-        for (name, bytes) in self.stones.iter().filter(|(name, _)| !objects.contains_key(name)) {
-            store.store.put(name, bytes.clone()).await?;
+        for (name, bytes) in self.stones {
+            let name = name.to_string();
+            if !objects.contains_key(&name) {
+                store.store.put(&name, bytes.clone()).await?;
+            }
         }
+        let held = copies.keys().filter_map(|name| name.parse().ok()).chain(self.stones.iter().map(|(name, _)| *name));
+        let stones = replaced_at(held, self.order).collect();
         let kept: HashSet<SnapshotId> = self.land.kept().iter().map(|info| info.id).collect();
         let heads = self.order.heads.iter().map(|gone| gone.head.to_string()).collect();
         let gone = self.order.heads.iter().map(|gone| gone.snapshot).filter(|id| !kept.contains(id));
@@ -304,7 +295,7 @@ impl Deletion<'_> {
             (indexes, packs) = (Vec::new(), Vec::new());
         }
         // The order of deletion is that of writing, backwards: a crash leaves what nothing names.
-        for names in [heads, snapshots, indexes, packs, self.older_plans()] {
+        for names in [heads, snapshots, indexes, packs, stones, self.older_plans()] {
             let there = names.iter().filter_map(|name| copies.get(name)).flatten().cloned().collect();
             self.delete(store, there, done).await?;
         }

@@ -9,6 +9,7 @@ mod execute;
 mod land;
 mod mark;
 mod repack;
+mod stones;
 mod sweep;
 mod tripwire;
 
@@ -254,6 +255,7 @@ pub async fn announce(
         indexes: found.sweep.indexes.clone(),
         replacements,
         packs,
+        tombstones: Vec::new(),
     };
     let bytes = plan.sign(pruner)?;
     let name = plan.name(&bytes);

@@ -283,7 +283,8 @@ async fn a_missing_link_is_an_alarm_unless_a_pruner_signed_for_it() {
         let tombstone = Tombstone {
             source: head.source,
             incarnation: head.incarnation,
-            counter: head.counter,
+            first: head.counter,
+            last: head.counter,
             head: hash,
             snapshot: head.snapshot,
             plan: [1; 32],

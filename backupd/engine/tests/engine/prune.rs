@@ -12,6 +12,8 @@ use backup_engine::{
     SnapshotId, SnapshotOutcome, StoreLimits, StoreLocation, UnlockWith, VerifyRequest, WriterCredential, heads,
     issue_pruner, replicate, snapshot, verify, verify_keyless,
 };
+use backup_format::head::HeadName;
+use backup_format::tombstone::TombstoneName;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
@@ -227,7 +229,7 @@ async fn what_no_rule_keeps_goes_and_the_rest_is_restored_from_every_store() {
     pruning.assert_whole().await;
     assert_eq!(pruning.snapshots().await, [seen.id, taken[4].id, taken[3].id]);
     for store in ["store-0", "store-1"] {
-        assert_eq!((pruning.count(store, "heads/"), pruning.count(store, "tombstones/")), (3, 3));
+        assert_eq!((pruning.count(store, "heads/"), pruning.count(store, "tombstones/")), (3, 1));
         assert!(pruning.bytes(store) < before, "{} before, {} after", before, pruning.bytes(store));
     }
     let back = pruning.practice.restore_from(&pruning.practice.stores[1], taken[3].id).await;
@@ -238,6 +240,50 @@ async fn what_no_rule_keeps_goes_and_the_rest_is_restored_from_every_store() {
     let back = pruning.practice.restore_from(&pruning.practice.stores[0], next.id).await;
     assert_eq!(describe(&back), describe(&pruning.practice.source()));
     assert_eq!(next.bytes_added, 0, "the writer still knows what is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tombstones_do_not_pile_up_and_a_gap_stays_a_gap() {
+    let pruning = Pruning::new(2).await;
+    let practice = &pruning.practice;
+    pruning.history(3).await;
+    let stones = |store: &str| -> Vec<(u64, u64)> {
+        let names = practice.objects(store).into_keys().filter_map(|name| name.parse::<TombstoneName>().ok());
+        names.map(|name| (name.first, name.last)).collect()
+    };
+    let prune = || async {
+        pruning.announce(&last(1)).await.unwrap();
+        practice.snapshot().await;
+        pruning.execute(&last(1)).await
+    };
+    prune().await;
+    assert_eq!(stones("store-0"), [(1, 2)]);
+    prune().await;
+    assert_eq!((stones("store-0"), stones("store-1")), (vec![(1, 3)], vec![(1, 3)]));
+    // One store lost it, another shows a name that nobody signed.
+    let objects = practice.objects("store-1");
+    let (name, path) = objects.iter().find(|(name, _)| name.starts_with("tombstones/")).unwrap();
+    fs::remove_file(path).unwrap();
+    let made_up = name.replace("0000000000000003-", "00000000000000ff-");
+    practice.stores[1].store.put(&made_up, Bytes::from_static(b"no tombstone")).await.unwrap();
+    assert!(prune().await.stores.iter().all(StorePruned::is_done));
+    assert_eq!((stones("store-0"), stones("store-1")), (vec![(1, 4)], vec![(1, 4), (1, 255)]));
+    fs::remove_file(practice.objects("store-1").remove(&made_up).unwrap()).unwrap();
+    pruning.assert_whole().await;
+    // Somebody takes a head away: no later tombstone hides it.
+    let gone = practice.snapshot().await.counter;
+    practice.snapshot().await;
+    for store in ["store-0", "store-1"] {
+        let head = |name: &String| name.parse::<HeadName>().is_ok_and(|name| name.counter == gone);
+        fs::remove_file(practice.objects(store).into_iter().find(|(name, _)| head(name)).unwrap().1).unwrap();
+    }
+    for _ in 0..2 {
+        prune().await;
+        let known = heads(&practice.env, practice.made.open.catalog(), &practice.stores).await.unwrap();
+        assert_eq!(known.gaps.iter().map(|gap| (gap.first, gap.last)).collect::<Vec<_>>(), [(gone, gone)]);
+    }
+    let stones = stones("store-0");
+    assert!(stones.len() == 2 && stones[0] == (1, gone - 1) && stones[1].0 == gone + 1, "{gone}: {stones:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,11 @@ pub fn answer(kind: &str, bytes: &[u8]) -> String {
         "head" => Head::open(bytes, open_key().catalog())
             .map(|head| format!("counter {} snapshot {} {}", head.counter, head.snapshot, head.name(bytes))),
         "tombstone" => Tombstone::open(bytes, open_key().catalog())
-            .map(|stone| format!("counter {} head {} {}", stone.counter, stone.head, stone.name(bytes))),
+            .map(|stone| format!("counter {} head {} {}", stone.last, stone.head, stone.name(bytes))),
+        "tombstone-run" => Tombstone::open(bytes, open_key().catalog())
+            .map(|run| format!("counters {} to {} head {} {}", run.first, run.last, run.head, run.name(bytes))),
+        "order" => Plan::open(bytes, open_key().catalog())
+            .map(|order| format!("tombstones {} {}", order.tombstones.len(), order.name(bytes))),
         "plan" => Plan::open(bytes, open_key().catalog()).map(|plan| {
             format!(
                 "{} heads {} indexes {} packs {}",
@@ -64,7 +68,10 @@ pub fn answer(kind: &str, bytes: &[u8]) -> String {
         }),
         "directory-page" | "index-page" | "link-page" | "extents-page" | "extent-index-page" => page(bytes),
         "head-name" => text(bytes).parse::<HeadName>().map(|name| format!("counter {}", name.counter)),
-        "tombstone-name" => text(bytes).parse::<TombstoneName>().map(|name| format!("counter {}", name.counter)),
+        "tombstone-name" => text(bytes).parse::<TombstoneName>().map(|name| format!("counter {}", name.last)),
+        "run-name" => {
+            text(bytes).parse::<TombstoneName>().map(|name| format!("counters {} to {}", name.first, name.last))
+        }
         "plan-name" => text(bytes).parse::<PlanName>().map(|name| format!("number {}", name.number)),
         "retirement-name" => text(bytes).parse::<RetirementName>().map(|name| format!("counter {}", name.counter)),
         other => key_file(other, bytes),

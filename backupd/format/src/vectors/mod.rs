@@ -87,6 +87,7 @@ fn whole_vectors(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Option<Padding>
     let text = |text: &str| text.as_bytes().to_vec();
     let name = sample.head.name(&sample.head_bytes).to_string();
     let stone = sample.tombstone.name(&sample.tombstone_bytes).to_string();
+    let run = sample.run.name(&sample.run_bytes).to_string();
     let plan = sample.plan.name(&sample.plan_bytes).to_string();
     let retired = sample.retirement.name(&sample.retirement_bytes).to_string();
     let page = |kind: u8, items: &[&[u8]]| {
@@ -105,7 +106,9 @@ fn whole_vectors(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Option<Padding>
         ("keyring", sample.keyring.clone()),
         ("head", sample.head_bytes.clone()),
         ("tombstone", sample.tombstone_bytes.clone()),
+        ("tombstone-run", sample.run_bytes.clone()),
         ("plan", sample.plan_bytes.clone()),
+        ("order", sample.order_bytes.clone()),
         ("retirement", sample.retirement_bytes.clone()),
         ("catalog-part", catalog_part),
         ("open-part", open_part),
@@ -126,6 +129,7 @@ fn whole_vectors(sample: &Sample) -> Vec<(&'static str, Vec<u8>, Option<Padding>
         ("machine-key", text(&sample.machine.to_text())),
         ("head-name", text(&name)),
         ("tombstone-name", text(&stone)),
+        ("run-name", text(&run)),
         ("plan-name", text(&plan)),
         ("retirement-name", text(&retired)),
     ];
@@ -263,6 +267,7 @@ const CONSTANTS: &[(&str, u64)] = &[
     ("PLAN_HEADS_MAX", crate::condemned::PLAN_HEADS_MAX as u64),
     ("PLAN_INDEXES_MAX", crate::condemned::PLAN_INDEXES_MAX as u64),
     ("PLAN_PACKS_MAX", crate::condemned::PLAN_PACKS_MAX as u64),
+    ("PLAN_TOMBSTONES_MAX", crate::condemned::PLAN_TOMBSTONES_MAX as u64),
     ("RETIREMENT_BYTES_MAX", crate::retirement::RETIREMENT_BYTES_MAX as u64),
     ("KEYRING_BYTES_MAX", crate::keyring::KEYRING_BYTES_MAX as u64),
     ("SLOTS_MAX", crate::slot::SLOTS_MAX as u64),
