@@ -467,7 +467,7 @@ impl Scene {
             .files
             .into_keys()
             .filter(|name| {
-                let kept = ["run-", "walk-", "damage", "plan-", "held-", "losses", "spooled"];
+                let kept = ["run-", "walk-", "damage", "plan-", "held-", "losses", "spool"];
                 !kept.iter().any(|kept| name.starts_with(kept))
             })
             .collect();

@@ -281,6 +281,9 @@ async fn take(
         link = chain::begin(env, &union);
         sealed = sealing.seal(source, &link)?;
     }
+    if spool {
+        spool::note_rests(state, (stores, &union), sealed.head_name, &indexes);
+    }
     let plan = Commit {
         env,
         catalog: writer.catalog(),

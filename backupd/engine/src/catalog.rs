@@ -29,7 +29,7 @@ pub(crate) struct Catalog {
     state: Arc<State>,
     runs: Vec<OpenRun>,
     next_name: u64,
-    lacking: bool,
+    lacking: BTreeSet<String>,
     unread: Vec<ObjectHash>,
 }
 
@@ -43,8 +43,13 @@ struct OpenRun {
 impl Catalog {
     /// Opens the runs of the state. What is not whole is dropped: its index objects are read again.
     pub(crate) fn open(state: &Arc<State>) -> Self {
-        let mut catalog =
-            Self { state: Arc::clone(state), runs: Vec::new(), next_name: 0, lacking: false, unread: Vec::new() };
+        let mut catalog = Self {
+            state: Arc::clone(state),
+            runs: Vec::new(),
+            next_name: 0,
+            lacking: BTreeSet::new(),
+            unread: Vec::new(),
+        };
         for name in state.file_names().into_iter().filter(|name| name.starts_with(RUN_FILE)) {
             let number = name.strip_prefix(RUN_FILE).and_then(|hex| u64::from_str_radix(hex, 16).ok());
             catalog.next_name = catalog.next_name.max(number.unwrap_or(0) + 1);
@@ -233,7 +238,7 @@ impl Catalog {
     ) -> BTreeMap<String, u64> {
         let mut packs = BTreeMap::new();
         let absent = condemned.packs();
-        self.lacking = false;
+        self.lacking.clear();
         for open in &mut self.runs {
             open.held.clear();
             for pack in &open.run.tables().packs {
@@ -241,7 +246,9 @@ impl Catalog {
                 let bytes = u64::from(pack.bytes);
                 let there = held.get(name.as_str()).is_some_and(|sizes| sizes.contains(&bytes));
                 let going = absent.contains(&pack.name);
-                self.lacking |= !there && !offline && !going;
+                if !there && !offline && !going {
+                    self.lacking.insert(name.clone());
+                }
                 open.held.push((there || offline) && !condemned.unreadable && !going);
                 if there {
                     packs.insert(name, bytes);
@@ -251,9 +258,9 @@ impl Catalog {
         packs
     }
 
-    /// Whether some pack of the runs is held by nobody, and not because it is to be deleted.
-    pub(crate) fn lacks_packs(&self) -> bool {
-        self.lacking
+    /// Packs of the runs that nobody holds, and not because they are to be deleted.
+    pub(crate) fn lacking(&self) -> &BTreeSet<String> {
+        &self.lacking
     }
 
     /// Whether all packs of these index objects are known and held: then every chunk that they named is present.

@@ -155,6 +155,19 @@ pub fn note_damage(env: &Env, state_dir: &Path, store: &str, damaged: &[String],
     Ok(())
 }
 
+/// What is noted as damaged at each store, as one mark: it changes with whatever is noted, or put right.
+pub fn damage_marks(env: &Env, state_dir: &Path) -> Result<BTreeMap<String, String>> {
+    let mark = |names: &BTreeSet<String>| {
+        let mut hasher = blake3::Hasher::new();
+        for name in names {
+            hasher.update(name.as_bytes()).update(b"\0");
+        }
+        hasher.finalize().to_hex().to_string()
+    };
+    let notes = read(&env.open_state(state_dir)?).unwrap_or_default();
+    Ok(notes.iter().map(|(store, names)| (store.clone(), mark(names))).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -78,7 +78,7 @@ pub use beside::{Listings, list_all, unnamed_packs};
 pub use candidate::{candidate_of, put_over_damage};
 pub use chain::{OwnChain, foreign, own_chains};
 pub use condemned::condemned_objects;
-pub use damage::note_damage;
+pub use damage::{damage_marks, note_damage};
 pub use diff::{Change, DiffSummary, Difference, VisitDifference, diff};
 pub use env::Env;
 pub use epochs::{EpochUse, epochs};

@@ -7,7 +7,7 @@ use crate::damage::Damage;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::require;
-use crate::spool::SPOOL;
+use crate::spool::{SPOOL, note_copied};
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{FETCHES, HEADS, INDEXES, SNAPSHOTS, Union, damaged, fetch, note_losses, union};
@@ -76,6 +76,7 @@ pub async fn replicate_until(
         if !union.offline {
             require(stores, &union.views, writer.catalog(), Purpose::Write).await?;
         }
+        note_copied(stores, &union);
         let rounds = done.iter_mut().enumerate().map(|(at, done)| one_store((stores, stop), &union, at, done).boxed());
         futures::future::join_all(rounds).await;
         if union.damage.fresh().is_empty() || stop.is_stopped() {
@@ -96,8 +97,11 @@ async fn one_store((stores, stop): (&[NamedStore], &Stop), union: &Union, at: us
         Ok(_) => copy_in_order((stores, stop), union, at, &union.missing_at(view), done).await,
         Err(error) => Err(error.duplicate()),
     };
-    let waits = || Error::new(ErrorKind::Retry, "an index object could not be read, and snapshots wait for it");
-    done.error = caught_up.err().or_else(|| union.heads_wait().then(waits));
+    let waits = || {
+        let what = "snapshots wait for a store that does not answer, or for an index object that could not be read";
+        Error::new(ErrorKind::Retry, what)
+    };
+    done.error = caught_up.err().or_else(|| union.something_waits().then(waits));
     done.complete = done.error.is_none();
 }
 

@@ -8,20 +8,23 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::State;
 use crate::store::{ListedObject, MaintenanceStore, NamedStore, Store, StoreLimits, StoreLocation};
-use crate::survey::{HEADS, INDEXES, PACKS, SNAPSHOTS, Union, View, hash_in_name};
+use crate::survey::{HEADS, INDEXES, PACKS, SNAPSHOTS, Union, View, hash_in_name, index_name};
 use backup_format::ObjectHash;
+use backup_format::head::HeadName;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio::sync::Mutex;
 
 /// Its name among the stores. No store of the settings can have it.
 pub const SPOOL: &str = "local spool";
 /// The state's record of the packs that may lie in the spool alone, or nowhere.
 const FILE: &str = "spooled";
+/// Its record of the heads in the spool, and of the index objects that they rest on.
+const RESTS: &str = "spool-rests";
 
 /// A bounded spool.
 #[derive(Clone)]
@@ -39,6 +42,8 @@ struct Bounded {
     bytes_max: u64,
     /// Bytes in it; `None`: to be counted.
     used: Mutex<Option<u64>>,
+    /// What the newest catch-up saw in it and copied to where it was lacking.
+    copied: std::sync::Mutex<Vec<String>>,
 }
 
 impl Spool {
@@ -51,7 +56,7 @@ impl Spool {
     /// Keeps at most `bytes_max` bytes in `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn MaintenanceStore>, bytes_max: u64) -> Self {
-        Self(Arc::new(Bounded { inner, bytes_max, used: Mutex::new(None) }))
+        Self(Arc::new(Bounded { inner, bytes_max, used: Mutex::new(None), copied: std::sync::Mutex::default() }))
     }
 
     /// As one of the stores that a backup or catch-up is given.
@@ -67,10 +72,15 @@ impl Spool {
         Ok(Spooled { snapshots, bytes: listed.iter().map(|object| object.size).sum() })
     }
 
-    /// Empties it: for whoever knows that enough stores hold everything. A crash on the way leaves what nothing names.
+    /// Takes out what the newest catch-up copied: for whoever knows that enough stores hold everything since. What a backup
+    /// has put meanwhile stays, and a pack that no index names yet. A crash on the way leaves what nothing names.
     pub async fn clear(&self) -> Result<()> {
-        let names = self.0.inner.list("").await?.into_iter().map(|object| object.name).collect();
+        let names = std::mem::take(&mut *self.copied());
         self.remove(names).await
+    }
+
+    fn copied(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.copied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What names others goes first.
@@ -135,6 +145,19 @@ impl Store for Bounded {
     }
 }
 
+/// Notes what of the spool no store lacks once this round of catch-up ends: what is known to belong to something, or goes, or
+/// can be read no more.
+pub(crate) fn note_copied(stores: &[NamedStore], union: &Union) {
+    let going = union.condemned.going();
+    let belongs =
+        |name: &&String| union.packs.contains_key(*name) || union.others.contains_key(*name) || going.contains(*name);
+    for (store, view) in stores.iter().zip(&union.views) {
+        let Some(spool) = &store.spool else { continue };
+        let there = view.objects().into_iter().flat_map(BTreeMap::keys).filter(belongs);
+        *spool.copied() = there.cloned().chain(union.damage.names_at(&store.name)).collect();
+    }
+}
+
 /// Frees what a killed backup left in the spool before any index named it.
 pub(crate) async fn sweep(stores: &[NamedStore], union: &Union) {
     for (store, view) in stores.iter().zip(&union.views).filter(|(store, _)| store.is_spool()) {
@@ -160,10 +183,56 @@ pub(crate) async fn take_back(stores: &[NamedStore], names: Vec<String>) {
 
 /// Packs that the spool held and that it does not show now. Once a store answers, what is nowhere needs no memory.
 pub(crate) fn lost_packs(state: &State, stores: &[NamedStore], views: &[View], offline: bool) -> BTreeSet<ObjectHash> {
-    let (there, known) = (packs_in(stores, views), recall(state));
+    let (there, known) = (packs_in(stores, views), recall(state, FILE).unwrap_or_default());
     let lost = known.difference(&there).copied().collect();
-    remember(state, &if offline { known.union(&there).copied().collect() } else { there });
+    remember(state, FILE, &if offline { known.union(&there).copied().collect() } else { there });
     lost
+}
+
+/// Notes a head that will lie in the spool, and the index objects that its snapshot rests on.
+pub(crate) fn note_rests(
+    state: &State,
+    (stores, union): (&[NamedStore], &Union),
+    head: HeadName,
+    indexes: &[ObjectHash],
+) {
+    let mut all: BTreeSet<ObjectHash> = indexes.iter().copied().chain([head.hash]).collect();
+    if heads_in(stores, &union.views).next().is_some() {
+        all.extend(recall(state, RESTS).unwrap_or_default());
+    }
+    remember(state, RESTS, &all);
+}
+
+/// Heads that lie in the spool alone and must wait. What they rest on lay in stores that answered when they were taken, and may
+/// lie only where nothing answers now: a store that got such a head would hold a snapshot that it cannot restore.
+pub(crate) fn waiting(
+    state: &State,
+    stores: &[NamedStore],
+    views: &[View],
+    others: &BTreeMap<String, u64>,
+) -> BTreeSet<String> {
+    let real = || stores.iter().zip(views).filter(|(store, _)| !store.is_spool());
+    let alone = |name: &&String| !real().any(|(_, view)| view.holds(name));
+    let alone: BTreeSet<String> = heads_in(stores, views).filter(alone).cloned().collect();
+    let mut spools = stores.iter().zip(views).filter(|(store, _)| store.is_spool());
+    if spools.any(|(_, view)| view.listing.is_ok()) && heads_in(stores, views).next().is_none() {
+        remember(state, RESTS, &BTreeSet::new());
+    }
+    if alone.is_empty() || views.iter().all(|view| view.listing.is_ok()) {
+        return BTreeSet::new();
+    }
+    let Some(rests) = recall(state, RESTS) else { return alone };
+    let heads: BTreeSet<ObjectHash> =
+        others.keys().filter(|name| name.starts_with(HEADS)).filter_map(|name| hash_in_name(name)).collect();
+    let is_there = |hash: &ObjectHash| heads.contains(hash) || others.contains_key(&index_name(hash));
+    // One of which nothing was noted rests on nobody knows what.
+    let is_known = |name: &String| hash_in_name(name).is_some_and(|hash| rests.contains(&hash));
+    if rests.iter().all(is_there) && alone.iter().all(is_known) { BTreeSet::new() } else { alone }
+}
+
+fn heads_in<'v>(stores: &'v [NamedStore], views: &'v [View]) -> impl Iterator<Item = &'v String> {
+    let spools = stores.iter().zip(views).filter(|(store, _)| store.is_spool());
+    spools.filter_map(|(_, view)| view.objects()).flat_map(BTreeMap::keys).filter(|name| name.starts_with(HEADS))
 }
 
 /// Packs in the spool, if there is one among the stores.
@@ -173,40 +242,40 @@ fn packs_in(stores: &[NamedStore], views: &[View]) -> BTreeSet<ObjectHash> {
     names.filter(|name| name.starts_with(PACKS)).filter_map(|name| hash_in_name(name)).collect()
 }
 
-fn recall(state: &State) -> BTreeSet<ObjectHash> {
-    let read = || {
-        let file = state.open_file(FILE).ok()?;
-        let bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
-        let (names, check) = bytes.split_last_chunk::<{ ObjectHash::BYTES }>()?;
-        (blake3::hash(names).as_bytes() == check).then(|| names.to_vec())
-    };
-    let names = read().unwrap_or_default();
-    names.as_chunks::<{ ObjectHash::BYTES }>().0.iter().map(|hash| ObjectHash(*hash)).collect()
+/// `None`: there is no such record, or it is damaged.
+fn recall(state: &State, file: &str) -> Option<BTreeSet<ObjectHash>> {
+    let file = state.open_file(file).ok()?;
+    let bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
+    let (names, check) = bytes.split_last_chunk::<{ ObjectHash::BYTES }>()?;
+    let whole = blake3::hash(names).as_bytes() == check;
+    let hashes = names.as_chunks::<{ ObjectHash::BYTES }>().0.iter().map(|hash| ObjectHash(*hash));
+    whole.then(|| hashes.collect())
 }
 
 /// Notes packs on their way: unless they turn up in the spool they are nowhere as far as this writer knows.
 pub(crate) fn note(state: &State, packs: &[String]) {
-    let mut all = recall(state);
+    let mut all = recall(state, FILE).unwrap_or_default();
     all.extend(packs.iter().filter_map(|name| hash_in_name(name)));
-    remember(state, &all);
+    remember(state, FILE, &all);
 }
 
 /// Stores took them.
 pub(crate) fn forget(state: &State, packs: &[String]) {
     let gone: BTreeSet<ObjectHash> = packs.iter().filter_map(|name| hash_in_name(name)).collect();
-    remember(state, &recall(state).difference(&gone).copied().collect());
+    let known = recall(state, FILE).unwrap_or_default();
+    remember(state, FILE, &known.difference(&gone).copied().collect());
 }
 
-fn remember(state: &State, packs: &BTreeSet<ObjectHash>) {
-    if recall(state) == *packs {
+fn remember(state: &State, file: &str, hashes: &BTreeSet<ObjectHash>) {
+    if recall(state, file).unwrap_or_default() == *hashes {
         return;
     }
-    if packs.is_empty() {
-        state.remove_file(FILE);
+    if hashes.is_empty() {
+        state.remove_file(file);
         return;
     }
-    let names: Vec<u8> = packs.iter().flat_map(|pack| pack.0).collect();
-    let kept = state.create_file(FILE).and_then(|mut out| {
+    let names: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+    let kept = state.create_file(file).and_then(|mut out| {
         out.write(&names)?;
         out.write(blake3::hash(&names).as_bytes())?;
         out.finish()

@@ -195,8 +195,12 @@ pub(crate) struct Union {
     pub(crate) others: BTreeMap<String, u64>,
     pub(crate) heads: Vec<HeadName>,
     pub(crate) damage: Damage,
-    /// Some pack that an index object names, or some object that was found damaged, is held by no reachable store.
+    /// Packs that index objects name and that no reachable store holds in full.
+    lacking: BTreeSet<String>,
+    /// There are such, or some object that was found damaged is held by no reachable store.
     absent: bool,
+    /// Heads in the spool that must not go to a store yet.
+    waiting: BTreeSet<String>,
     /// Names of index objects that stores hold and that could not be read: which packs must be where is not known.
     unread: BTreeSet<String>,
     /// No store answers, and the spool does: what was there is taken to be there still.
@@ -228,6 +232,11 @@ impl Union {
         !self.unread.is_empty() || (self.absent && !self.all_reachable())
     }
 
+    /// Whether something that a store lacks waits for a store that does not answer, or for an index object.
+    pub(crate) fn something_waits(&self) -> bool {
+        self.heads_wait() || !self.waiting.is_empty()
+    }
+
     /// What a store lacks of everything that a snapshot may reach, in write order.
     pub(crate) fn missing_at(&self, view: &View) -> Vec<String> {
         let Some(objects) = view.objects() else { return Vec::new() };
@@ -245,6 +254,7 @@ impl Union {
             .chain(&self.others)
             .filter(|(name, size)| objects.get(*name) != Some(size))
             .filter(|(name, _)| !(self.unread.contains(*name) || heads_wait && name.starts_with(HEADS)))
+            .filter(|(name, _)| !self.waiting.contains(*name))
             .map(|(name, _)| name.clone())
             .collect();
         missing.sort_by_key(|name| rank(name));
@@ -299,11 +309,13 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
     // A chunk that lies only in packs that nobody holds is absent, and will be read and written again.
     let packs = catalog.mark_held(&held, offline, &condemned);
     let gone = |name: &String| !packs.contains_key(name) && !others.contains_key(name) && !going.contains(name);
-    let absent = catalog.lacks_packs() || damage.names().iter().any(gone);
+    let lacking = catalog.lacking().clone();
+    let absent = !lacking.is_empty() || damage.names().iter().any(gone);
     // One that is damaged wherever it lies will not be read tomorrow either: it is lost, and so are its packs.
     let unread = catalog.unread().iter().map(index_name).filter(|name| others.contains_key(name)).collect();
     let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
-    Ok((Union { views, packs, others, heads, damage, absent, unread, offline, condemned }, catalog))
+    let waiting = spool::waiting(state, stores, &views, &others);
+    Ok((Union { views, packs, others, heads, damage, lacking, absent, waiting, unread, offline, condemned }, catalog))
 }
 
 /// Keyrings that some store lacks, and that nobody with the repository's keys wrote: what one store made up is not handed on to
@@ -331,6 +343,8 @@ pub(crate) async fn note_losses(stores: &[NamedStore], state: &State, union: &Un
     for (store, view) in stores.iter().zip(&union.views).filter(|(store, _)| !store.is_spool()) {
         let Some(objects) = view.objects() else { continue };
         let mut missing = union.missing_at(view);
+        // What no other store holds is lost all the same.
+        missing.extend(union.lacking.iter().cloned());
         // What is damaged there is not lost.
         missing.retain(|name| !union.damage.is(&store.name, name) && !objects.contains_key(name));
         let lost = held::lost(state, &store.name, &missing);

@@ -7,7 +7,7 @@ use backup_engine::{
     replicate, snapshot, verify,
 };
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const ROOM: u64 = 64 << 20;
@@ -167,4 +167,40 @@ async fn a_lost_spool_loses_only_what_was_never_durable() {
 fn walk(dir: &std::path::Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_goes_to_no_store_that_may_lack_what_it_rests_on() {
+    let practice = Practice::new(3).await;
+    fill(&practice.source());
+    let room = spool(&practice, ROOM);
+    assert!(take(&practice, &stores(&practice, &[], &room)).await.unwrap().durable);
+    fs::write(practice.source().join("today"), noise(2, 150_000)).unwrap();
+    let waiting = take(&practice, &stores(&practice, &[0, 1, 2], &room)).await.unwrap();
+    assert!(waiting.spooled);
+    let held = kept(&practice, 2);
+    // One store comes back as it was when it was new, the others are silent: nobody there has what the snapshot rests on.
+    for kind in ["heads", "snapshots", "index", "packs"] {
+        fs::remove_dir_all(practice.dir.path().join("store-2").join(kind)).unwrap();
+    }
+    let heads_at = |store: &str| practice.objects(store).keys().filter(|name| name.starts_with("heads/")).count();
+    let state = practice.state();
+    let catch_up = async |dead: &[usize], state: Option<&Path>| {
+        let all = stores(&practice, dead, &room);
+        let done = replicate(&practice.env, &practice.made.writer, &all, state).await.unwrap();
+        done.into_iter().filter(|store| store.complete).count()
+    };
+    assert_eq!(catch_up(&[0, 1], Some(&state)).await, 0);
+    assert_eq!(heads_at("store-2"), 0);
+    // A state that was lost does not know what it rests on, so it waits for all.
+    assert_eq!(catch_up(&[1], None).await, 0);
+    assert_eq!((heads_at("store-0"), heads_at("store-2")), (1, 1));
+    // A dead store holds back nothing once what is needed is seen.
+    assert_eq!(catch_up(&[1], Some(&state)).await, 2);
+    assert_eq!((heads_at("store-0"), heads_at("store-2")), (2, 2));
+    room.clear().await.unwrap();
+    assert_eq!(room.holds().await.unwrap().snapshots, 0);
+    let all = stores(&practice, &[], &room);
+    replicate(&practice.env, &practice.made.writer, &all, Some(&state)).await.unwrap();
+    assert_whole(&practice, &[(waiting, held)]).await;
 }

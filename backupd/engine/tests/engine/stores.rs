@@ -476,3 +476,22 @@ async fn what_a_store_loses_is_noted_when_it_is_made_good() {
     assert_eq!(noted().get("store-1").map(|loss| loss.objects), Some(all));
     assert!(!noted().contains_key("store-0"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_only_store_loses_is_noted_too() {
+    let practice = Practice::new(1).await;
+    fill(&practice.source());
+    practice.snapshot().await;
+    practice.snapshot().await;
+    let noted = || losses(&practice.env, &practice.state()).unwrap();
+    assert_eq!(noted(), BTreeMap::new());
+    let pack = practice.objects("store-0").into_iter().find(|(name, _)| name.starts_with("packs/")).unwrap();
+    fs::remove_file(pack.1).unwrap();
+    // The source is read again, so the next snapshot is whole; that something went is told all the same.
+    let taken = practice.snapshot().await;
+    assert_eq!(noted().get("store-0").map(|loss| loss.objects), Some(1));
+    practice.restore_from(&practice.stores[0], taken.id).await;
+    let at = noted()["store-0"].at_unix_ms;
+    practice.snapshot().await;
+    assert_eq!(noted()["store-0"].at_unix_ms, at, "told once");
+}
