@@ -7,6 +7,8 @@ use backup_engine::{
     AzureAccess, Env, ErrorKind, LockWish, Loss, NamedMaintenanceStore, NamedStore, Protection, SnapshotInfo,
     StoreLimits, StoreLocation,
 };
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -186,6 +188,32 @@ pub struct StoreView {
     pub looked_unix_ms: Option<i64>,
     /// What the last probe showed, and when.
     pub protection: Option<(Protection, i64)>,
+    pub sound: Sound,
+}
+
+/// Snapshots that rest on nothing that is damaged at a store, though nobody can put it right: the damage was known when
+/// they were taken, so what it had held was read from the source again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sound {
+    /// The damage.
+    mark: String,
+    /// The newest of each source.
+    snapshots: BTreeMap<String, String>,
+}
+
+impl Sound {
+    /// Takes in the damage that is known now; whether anything changes.
+    pub fn knows(&mut self, mark: &str) -> bool {
+        let changes = self.mark != mark;
+        if changes {
+            *self = Self { mark: mark.to_owned(), snapshots: BTreeMap::new() };
+        }
+        changes
+    }
+
+    pub fn took(&mut self, source: &str, id: &str) {
+        self.snapshots.insert(source.to_owned(), id.to_owned());
+    }
 }
 
 /// The newest drill of a store, from a report that the verifier signed.
@@ -245,6 +273,17 @@ impl StoreView {
             Late
         } else {
             Ok
+        }
+    }
+
+    /// Whether what is known to be lost or damaged there may belong to a snapshot.
+    pub fn is_in_doubt(&self, info: &SnapshotInfo) -> bool {
+        use backupd_api::StoreCondition::{Corrupt, Missing};
+        let drilled = self.proof.as_ref().and_then(|proof| proof.damaged).is_some();
+        let is_sound = || self.sound.snapshots.get(&info.source).is_some_and(|id| *id == info.id.to_string());
+        match self.condition() {
+            Corrupt => drilled || self.missing.is_some() || !is_sound(),
+            condition => condition == Missing,
         }
     }
 

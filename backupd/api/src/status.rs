@@ -222,6 +222,9 @@ words! {
         StoreLate,
         StoreMissing,
         StoreCorrupt,
+        /// A store had lost or damaged objects, and they were brought back from another one. Open until somebody says that
+        /// it was looked into.
+        StoreHealed,
         DrillFailed,
         DrillLate,
         DiskAlmostFull,

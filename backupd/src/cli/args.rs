@@ -108,7 +108,7 @@ pub enum Command {
     /// Look for damaged and missing objects now, and bring them back from another store (asks `backupd maintain`)
     #[command(after_help = "Example: backupd heal --store provider-north --all")]
     Heal(HealArgs),
-    /// Say that an alert `source-set-back` or `head-gap` was looked into, which closes it (asks `backupd serve`, and maintenance)
+    /// Say that an alert `source-set-back`, `head-gap`, `store-missing` or `store-healed` was looked into, which closes it (asks `backupd serve`, and maintenance)
     #[command(
         after_help = "After `source-set-back` first bring the snapshot back into another folder (`backupd recover --snapshot ID`) and compare: it holds what was entered\n\
                       after the state that this server or its EMR was set back to. The running EMR lacks that.\n\

@@ -109,7 +109,7 @@ pub async fn snapshots(args: ListArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn as_of(time: Option<&str>) -> anyhow::Result<Option<i64>> {
-    time.map(|time| listing::time(time, clock::unix_ms())).transpose()
+    time.map(|time| listing::past(time, clock::unix_ms())).transpose()
 }
 
 /// The id that a tag stands for: of the newest snapshot that carries it.
@@ -330,14 +330,26 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
 
 pub async fn looked_into(args: LookedIntoArgs) -> anyhow::Result<ExitCode> {
     let request = Request::LookedInto { subject: args.subject };
-    // `serve` knows the names of the alerts. Maintenance misses what a gap took away until it hears of it, too.
-    args.ask.request(Daemon::Serve, &request).await?;
-    if names_a_gap(&request)
-        && args.ask.endpoints()?.maintain.is_some()
-        && let Err(error) = args.ask.request(Daemon::Maintain, &request).await
-        && !is_not_found(&error)
+    let by_serve = args.ask.request(Daemon::Serve, &request).await;
+    let is_gap = names_a_gap(&request);
+    // What was healed is an alert of maintenance. It does not know whose a gap is: of that `serve` must have heard first.
+    if let Err(error) = &by_serve
+        && (is_gap || !is_not_found(error))
     {
-        return Err(error.context("`backupd serve` has closed the alert, maintenance has not: say it once more"));
+        return by_serve.map(|_| ExitCode::SUCCESS);
+    }
+    let by_maintain = match args.ask.endpoints()?.maintain {
+        Some(_) => Some(args.ask.request(Daemon::Maintain, &request).await),
+        None => None,
+    };
+    match (by_serve, by_maintain) {
+        // Maintenance misses what a gap took away until it hears of it, too.
+        (Ok(_), Some(Err(error))) if is_gap && !is_not_found(&error) => {
+            return Err(error.context("`backupd serve` has closed the alert, maintenance has not: say it once more"));
+        }
+        (Ok(_), _) | (Err(_), Some(Ok(_))) => {}
+        (Err(_), Some(Err(error))) if !is_not_found(&error) => return Err(error),
+        (Err(error), _) => return Err(error),
     }
     if !args.ask.json {
         say!("The alert is closed.");

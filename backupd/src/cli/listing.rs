@@ -209,9 +209,27 @@ pub fn time(text: &str, now_unix_ms: i64) -> anyhow::Result<i64> {
     Ok(found.ok_or_else(|| Usage(format!("`{text}` is no time: write 2026-11-25, `2026-11-25 14:30`, 12h or 7d")))?)
 }
 
+/// The same for a look back.
+pub fn past(text: &str, now_unix_ms: i64) -> anyhow::Result<i64> {
+    let at = time(text, now_unix_ms)?;
+    if at > now_unix_ms {
+        return Err(Usage(format!("`{text}` is yet to come: without --as-of you get what there is now")).into());
+    }
+    Ok(at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_back_does_not_go_forward() {
+        let now = time("2026-11-25 14:30", 0).unwrap();
+        assert_eq!(past("12h", now).unwrap(), now - 12 * 3_600_000);
+        assert_eq!(past("2026-11-25 14:30", now).unwrap(), now);
+        assert!(past("2026-11-26", now).unwrap_err().to_string().contains("yet to come"));
+        assert!(past("-3h", now).is_err());
+    }
 
     #[test]
     fn nothing_that_was_backed_up_moves_the_cursor() {

@@ -417,6 +417,12 @@ pub fn alerts(open: &[Alert]) {
                  drill from it, by `serve`'s next look through all of it, or at once by `backupd looked-into{subject}`."
             );
         }
+        if alert.kind == AlertKind::StoreHealed {
+            say!(
+                "    What the store had lost or damaged was brought back from another one: the list of what maintenance healed names it. Find out\n    \
+                 why, and who could delete there; then `backupd looked-into{subject}` closes the alert."
+            );
+        }
         if alert.kind == AlertKind::HeadGap {
             say!(
                 "    Every store lacks the snapshots with these numbers (source/chain/numbers), and nobody signed for their deletion. Find out who\n    \

@@ -48,7 +48,7 @@ impl Repository {
     /// Opens it as it was at a time, for reading.
     pub async fn open_as_of(repo: &str, time: Option<&str>) -> anyhow::Result<Self> {
         let Some(time) = time else { return Self::open(repo).await };
-        let at = listing::time(time, clock::unix_ms())?;
+        let at = listing::past(time, clock::unix_ms())?;
         let versions = location(repo)?.open_versions(StoreLimits::default())?;
         let versions = versions.ok_or_else(|| Usage("--as-of needs a store with versions: s3://".to_owned()))?;
         let past = AsOfStore::open(versions, at).await?;

@@ -31,8 +31,12 @@ impl Gap {
 }
 
 impl Maintain {
-    /// Somebody has looked into this gap: what of it is missed now is missed no longer.
+    /// Somebody has looked into what was put right at a store, or into this gap: what of it is missed now is missed no
+    /// longer.
     pub(super) async fn looked_into(&self, subject: &str) -> Result<(), Failure> {
+        if self.close_healed(subject)? {
+            return Ok(());
+        }
         let gap = Gap::parse(subject)
             .ok_or_else(|| failure::new(FailureKind::NotFound, "no alert of maintenance is closed by that name"))?;
         self.look(None, false, Some(&gap)).await.map(|_| ())

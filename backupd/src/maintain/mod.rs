@@ -4,6 +4,7 @@
 
 mod answer;
 mod gaps;
+mod healed;
 mod locks;
 mod prune;
 mod records;

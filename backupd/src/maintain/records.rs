@@ -3,7 +3,7 @@
 
 use super::prune::Held;
 use backupd_api::{HealedRow, MaintainStore};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ const SCHEMA: &str = "
     create table if not exists looked (store text primary key, row text not null) strict;
     create table if not exists held (one integer primary key check (one = 1), row text not null) strict;
     create table if not exists condemned (name text primary key) strict;
+    create table if not exists seen (store text primary key, upto integer not null) strict;
     pragma user_version = 1;";
 
 pub struct Records(Mutex<Connection>);
@@ -59,6 +60,21 @@ impl Records {
         let count: i64 =
             self.db().query_row("select count(*) from healed where store = ?1", [store], |row| row.get(0))?;
         Ok(count.unsigned_abs())
+    }
+
+    /// When the first object was put right that nobody has looked into.
+    pub fn healed_unseen(&self, store: &str) -> rusqlite::Result<Option<i64>> {
+        let query = "select row from healed where store = ?1
+            and id > coalesce((select upto from seen where store = ?1), 0) order by id limit 1";
+        let row: Option<String> = self.db().query_row(query, [store], |row| row.get(0)).optional()?;
+        // One that cannot be read was healed all the same.
+        Ok(row.map(|text| serde_json::from_str::<HealedRow>(&text).map_or(0, |row| row.at_unix_ms)))
+    }
+
+    /// Somebody has looked into all that was put right so far.
+    pub fn healed_seen(&self, store: &str) -> rusqlite::Result<()> {
+        let sql = "insert or replace into seen (store, upto) select ?1, max(id) from healed where store = ?1";
+        self.db().execute(sql, [store]).map(drop)
     }
 
     pub fn looked(&self, row: &MaintainStore) -> rusqlite::Result<()> {
@@ -127,6 +143,11 @@ mod tests {
         let records = Records::open(dir.path()).unwrap();
         assert_eq!(records.healed(2).unwrap(), [row(3, "north"), row(2, "west")]);
         assert_eq!(records.healed_at("north").unwrap(), 2);
+        assert_eq!((records.healed_unseen("north").unwrap(), records.healed_unseen("south").unwrap()), (Some(1), None));
+        records.healed_seen("north").unwrap();
+        assert_eq!((records.healed_unseen("north").unwrap(), records.healed_unseen("west").unwrap()), (None, Some(2)));
+        records.add(&row(4, "north")).unwrap();
+        assert_eq!(records.healed_unseen("north").unwrap(), Some(4), "the next one is told again");
         drop(records);
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(dir.path().join(format!("maintain.sqlite{suffix}")));

@@ -238,7 +238,7 @@ impl Maintain {
         self.stores.iter().map(|s| self.records.last_look(&s.name).unwrap_or_else(|| never(&s.name))).collect()
     }
 
-    /// Damage that is left is an alert until it is gone.
+    /// Damage that is left is an alert until it is gone, and what was put right until somebody has looked into it.
     pub fn alerts(&self, rows: &[MaintainStore]) -> Vec<Alert> {
         let alert = |row: &MaintainStore| {
             let kind = match row.condition {
@@ -251,6 +251,7 @@ impl Maintain {
             let subject = Some(row.store.clone());
             Some(Alert { kind, severity, subject, since_unix_ms: row.since_unix_ms })
         };
-        rows.iter().filter_map(alert).chain(self.lock_alerts()).chain(self.prune_alerts()).collect()
+        let damage = rows.iter().filter_map(alert).chain(self.healed_alerts());
+        damage.chain(self.lock_alerts()).chain(self.prune_alerts()).collect()
     }
 }

@@ -6,9 +6,9 @@ use super::schedule::SCRUB_JOB;
 use crate::stores::StoreView;
 use crate::{clock, failure, reports};
 use backup_engine::{Listings, NamedStore, ScrubRequest, Stop};
-use backupd_api::{Failure, FailureKind, StoreCondition};
+use backupd_api::{Failure, FailureKind, SnapshotDone, StoreCondition};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Objects looked at by name for one question.
 const NAMED_MAX: usize = 1000;
@@ -21,6 +21,10 @@ struct Found {
 
 fn note_key(store: &str) -> String {
     format!("scrub:{store}")
+}
+
+fn sound_key(store: &str) -> String {
+    format!("sound:{store}")
 }
 
 fn whole_key(store: &str) -> String {
@@ -185,6 +189,51 @@ impl Daemon {
         if let Err(error) = noted {
             log::warn!(reason:% = error; "state.write-failed");
         }
+        self.read_damage();
+    }
+
+    /// Takes in what is known to be damaged: of another damage than before nobody knows which snapshots it belongs to. Only
+    /// while the engine is held. Gives the marks of the damage.
+    pub(super) fn read_damage(&self) -> BTreeMap<String, String> {
+        let marks = backup_engine::damage_marks(&self.env, &self.engine_state()).unwrap_or_else(|error| {
+            log::warn!(reason:% = error; "state.not-read");
+            BTreeMap::new()
+        });
+        let none = String::new();
+        let changed: Vec<String> = {
+            let mut view = self.view();
+            let changes = |store: &&NamedStore| {
+                let seen = view.stores.entry(store.name.clone()).or_default();
+                seen.sound.knows(marks.get(&store.name).unwrap_or(&none))
+            };
+            self.stores.iter().filter(changes).map(|store| store.name.clone()).collect()
+        };
+        self.keep_sound(changed.iter());
+        marks
+    }
+
+    /// A snapshot was taken while just this damage was known.
+    pub(super) fn note_sound(&self, source: &str, done: &SnapshotDone, known: &BTreeMap<String, String>) {
+        if self.read_damage() != *known {
+            return;
+        }
+        let stores = || done.stores.iter().filter(|store| store.durable).map(|store| &store.store);
+        {
+            let mut view = self.view();
+            stores().for_each(|name| view.stores.entry(name.clone()).or_default().sound.took(source, &done.id));
+        }
+        // Where nothing is damaged nobody asks.
+        self.keep_sound(stores().filter(|name| known.contains_key(*name)));
+    }
+
+    fn keep_sound<'s>(&self, stores: impl Iterator<Item = &'s String>) {
+        for name in stores {
+            let sound = self.view().stores.get(name).map(|seen| seen.sound.clone()).unwrap_or_default();
+            let text = serde_json::to_string(&sound).unwrap_or_default();
+            if let Err(error) = self.jobs().set_note(&sound_key(name), &text) {
+                log::error!(reason:% = error; "jobs.not-recorded");
+            }
+        }
     }
 
     /// Somebody has looked into what a store lost, or lacks: it is looked at, and the alert closes where it holds everything. What
@@ -274,6 +323,9 @@ impl Daemon {
             self.show(&store.name, &found);
             let whole = self.jobs().note(&whole_key(&store.name)).ok().flatten();
             let looked = whole.and_then(|text| text.parse().ok());
+            let sound = self.jobs().note(&sound_key(&store.name)).ok().flatten();
+            let sound = sound.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            self.view().stores.entry(store.name.clone()).or_default().sound = sound;
             self.view().stores.entry(store.name.clone()).or_default().looked_unix_ms = looked;
         }
     }

@@ -22,7 +22,11 @@ impl Daemon {
         let _busy = self.activity.begin("snapshot");
         let started = clock::unix_ms();
         self.view().taking = true;
+        let damage = self.read_damage();
         let result = self.snapshot_now(source, tag).await;
+        if let Ok(done) = &result {
+            self.note_sound(&source.name, done, &damage);
+        }
         self.read_losses();
         self.read_set_back();
         if result.is_err() {

@@ -88,16 +88,15 @@ impl Looks {
 
 impl View {
     /// Which snapshots a damaged object belongs to only a holder of the open key can tell, so a store with damage counts
-    /// for none until it is healed.
+    /// for none until it is healed, but for those that were taken with the damage known.
     fn counts_at(&self, info: &SnapshotInfo, daemon: &Daemon) -> usize {
-        let whole = info.stores.iter().filter(|name| !self.is_damaged(name));
+        let whole = info.stores.iter().filter(|name| !self.is_in_doubt(info, name));
         domains(whole.filter_map(|name| daemon.settings.store(name)))
     }
 
     /// What is known to be missing or corrupt at a store makes it no protection, whatever heads it holds.
-    fn is_damaged(&self, store: &str) -> bool {
-        use backupd_api::StoreCondition::{Corrupt, Missing};
-        self.stores.get(store).is_some_and(|seen| matches!(seen.condition(), Corrupt | Missing))
+    fn is_in_doubt(&self, info: &SnapshotInfo, store: &str) -> bool {
+        self.stores.get(store).is_some_and(|seen| seen.is_in_doubt(info))
     }
 
     /// Until it is captured the first time, a source is as the newest drills found it.
@@ -118,7 +117,9 @@ impl View {
         let proved = self.stores.values().any(|s| s.proof.as_ref().is_some_and(|p| p.proved.contains(&id)));
         if proved {
             SnapshotState::Proved
-        } else if info.stores.iter().filter(|name| !self.is_damaged(name)).count() >= daemon.settings.stores.len() {
+        } else if info.stores.iter().filter(|name| !self.is_in_doubt(info, name)).count()
+            >= daemon.settings.stores.len()
+        {
             SnapshotState::Full
         } else if self.is_durable(info, daemon) {
             SnapshotState::Durable
@@ -371,7 +372,9 @@ impl Daemon {
         let view = self.view();
         let newest = view.newest_durable(self);
         let sites: BTreeSet<&str> = newest
-            .map(|s| s.stores.iter().filter(|name| !view.is_damaged(name)).filter_map(|name| self.settings.store(name)))
+            .map(|s| {
+                s.stores.iter().filter(|name| !view.is_in_doubt(s, name)).filter_map(|name| self.settings.store(name))
+            })
             .into_iter()
             .flatten()
             .map(|s| s.site.as_str())

@@ -36,7 +36,7 @@ fn no_snapshot_rests_on_what_maintenance_found_damaged_everywhere() {
     let p = Practice::new("scrub_schedule = \"* * * * *\"\nscrub_bytes_max = 1");
     p.set_up_maintenance(&format!("serve = \"unix:{}\"", p.at("s")));
     p.open_emr();
-    let serve = p.start("serve");
+    let mut serve = p.start("serve");
     let _maintain = p.start("maintain");
     assert_eq!(p.ask("serve", &["snapshot"])["state"], "full");
     let packs = walk(p.at("one/packs").as_ref());
@@ -49,8 +49,10 @@ fn no_snapshot_rests_on_what_maintenance_found_damaged_everywhere() {
             fs::write(path, bytes).unwrap();
         }
     }
+    let durable = || p.ask("serve", &["status"])["last_durable"].clone();
     let healed = p.output(&["heal", "--all", "--json", "--maintain", &format!("unix:{}", p.at("m"))]);
     assert_eq!(healed.status.code(), Some(1), "nobody has it whole");
+    assert!(durable().is_null(), "what belongs to the damaged packs serve cannot tell");
     let taken = p.ask("serve", &["snapshot"]);
     let whole = walk(p.at("one/packs").as_ref()).len() - packs.len();
     assert!(whole > 0, "the source was not read again: {taken}");
@@ -66,4 +68,24 @@ fn no_snapshot_rests_on_what_maintenance_found_damaged_everywhere() {
     let before = looks();
     wait_until(|| looks() >= before + 2);
     assert!(told(), "{}", serve.text());
+    // What was taken with the damage known rests on none of it, also after a restart.
+    assert_eq!(durable(), taken["id"]);
+    serve.stop();
+    let _serve = p.start("serve");
+    assert!(told());
+    wait_until(|| durable() == taken["id"]);
+    // Which snapshots further damage belongs to nobody knows.
+    let mut later = walk(p.at("one/packs").as_ref());
+    later.retain(|pack| !packs.contains(pack));
+    for store in ["one", "two"] {
+        let path = later[0].to_str().unwrap().replacen(&p.at("one"), &p.at(store), 1);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[700] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    let healed = p.output(&["heal", "--all", "--json", "--maintain", &format!("unix:{}", p.at("m"))]);
+    assert_eq!(healed.status.code(), Some(1));
+    assert!(durable().is_null());
+    let taken = p.ask("serve", &["snapshot"]);
+    assert_eq!(durable(), taken["id"]);
 }

@@ -54,6 +54,15 @@ fn maintenance_that_never_saw_an_object_misses_it_and_brings_it_back() {
     assert_eq!(heal(), (Some(0), Some(1), Some(1)));
     assert_eq!(fs::read(&pack).unwrap(), whole);
     assert_eq!(heal(), (Some(0), Some(0), Some(0)));
+    // That it was gone is told until somebody has looked into it.
+    let (serve, maintain) = (format!("unix:{}", p.at("s")), format!("unix:{}", p.at("m")));
+    let asked = |args: &[&str]| p.output(&[args, &["--serve", &serve, "--maintain", &maintain]].concat());
+    let told = || String::from_utf8(asked(&["status"]).stdout).unwrap().contains("store-healed two");
+    assert!(told());
+    assert!(!asked(&["looked-into", "one"]).status.success(), "nothing was healed there");
+    assert!(asked(&["looked-into", "two"]).status.success());
+    assert!(!told());
+    assert!(!asked(&["looked-into", "two"]).status.success(), "nothing is open");
     // What lies nowhere else is told, for as long as it is missing.
     fs::remove_file(&pack).unwrap();
     fs::remove_file(pack.to_str().unwrap().replacen(&p.at("two"), &p.at("one"), 1)).unwrap();

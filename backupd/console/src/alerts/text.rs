@@ -35,6 +35,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         DutyOverdue => "A duty's review date has passed",
         StoreUnprotected => "A store does not keep backups from whoever gets the server's credentials",
         LocksShort => "A store keeps something for a shorter time than it should",
+        StoreHealed => "A store had lost or damaged objects, which were put back",
         LockModeShort => "A store still holds objects whose locks somebody can lift",
         PruneStopped => "Nothing is deleted: new backups look like an attack",
         BaaExpired => "The agreement with a store's provider has run out",
@@ -136,6 +137,13 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         LocksShort => {
             "The journal of backupd maintain names the objects. Check that its key may extend locks (PutObjectRetention) and \
              that the bucket was made with object lock."
+        }
+        StoreHealed => {
+            "Nothing is lost: what was missing or damaged there came back from another store. Find out why: `backupd status` on the \
+             server and the journal of backupd maintain (store.object-healed) name the objects. Damage is for the provider to explain; \
+             objects that had gone were deleted by somebody who can: look through the provider's access log, and change the keys. \
+             When it was looked into, `backupd looked-into NAME` on the server closes it (NAME as this alert shows it): acknowledging \
+             it here does not."
         }
         LockModeShort => {
             "The settings ask for the lock mode compliance, and older objects are still in governance: they are locked long enough, \
@@ -280,6 +288,7 @@ mod tests {
             StoreUnprotected,
             LocksShort,
             LockModeShort,
+            StoreHealed,
             HeadFork,
             HeadGap,
             DaemonUnreachable,
