@@ -193,6 +193,12 @@ pub fn broken_at(db: &Connection) -> Result<Option<i64>, StoreError> {
     Ok(None)
 }
 
+/// Whether a consent was signed here: another came over the API, and nobody knows what was shown.
+pub fn is_sealed(db: &Connection, consent: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM consent_record WHERE consent = ?1 LIMIT 1";
+    Ok(db.prepare_cached(sql)?.query_row([consent], |_| Ok(())).optional()?.is_some())
+}
+
 /// Whether what a consent governs may happen for a patient: nobody asks for a consent to it, or there is a valid one.
 pub fn permits(db: &Connection, governs: &str, patient: &str, now_ms: i64) -> Result<bool, StoreError> {
     let sql = "SELECT id FROM consent_text t WHERE governs = ?1 AND in_use = 1 \
@@ -203,7 +209,8 @@ pub fn permits(db: &Connection, governs: &str, patient: &str, now_ms: i64) -> Re
         return Ok(true);
     }
     let sql = "SELECT r.body FROM resource r JOIN resource_type t ON t.id = r.type JOIN resource p ON p.rid = r.patient \
-               WHERE t.name = 'Consent' AND r.deleted = 0 AND p.id = ?1";
+               WHERE t.name = 'Consent' AND r.deleted = 0 AND p.id = ?1 \
+               AND EXISTS (SELECT 1 FROM consent_record s WHERE s.consent = r.id)";
     let mut statement = db.prepare_cached(sql)?;
     let bodies: Vec<String> = statement.query_map([patient], |row| row.get(0))?.collect::<Result<_, _>>()?;
     Ok(bodies

@@ -53,15 +53,21 @@ pub fn gather(view: &View<'_>, (zone, now_s): (Tz, i64), all: bool) -> Result<Sh
     };
     let ids: Vec<String> = ids.into_iter().collect();
     let mut people: BTreeMap<String, Person> = BTreeMap::new();
+    // Records that were merged into one of these, and into which.
+    let mut merged: BTreeMap<String, String> = BTreeMap::new();
     for patient in jsons(&view.of_patients("Patient", &ids)?)? {
+        let into = text(&patient, "/id");
+        merged.extend(reading::merged_into(&patient).map(|other| (other.to_owned(), into.to_owned())));
         let facts = PatientFacts::read(&patient);
         let age = facts.birth.map(|birth| dates::age(birth, today)).unwrap_or_default();
         let person = Person { facts, age, allergies: Vec::new(), medications: Vec::new(), problems: Vec::new() };
         people.insert(text(&patient, "/id").to_owned(), person);
     }
     let mut allergies = BTreeMap::<String, Vec<Value>>::new();
-    for allergy in jsons(&view.of_patients("AllergyIntolerance", &ids)?)? {
-        let owner = reading::subject(&allergy).unwrap_or_default().to_owned();
+    let with_merged: Vec<String> = ids.iter().chain(merged.keys()).cloned().collect();
+    for allergy in jsons(&view.of_patients("AllergyIntolerance", &with_merged)?)? {
+        let owner = reading::subject(&allergy).unwrap_or_default();
+        let owner = merged.get(owner).filter(|_| !people.contains_key(owner)).map_or(owner, String::as_str).to_owned();
         allergies.entry(owner).or_default().push(allergy);
     }
     for (owner, found) in allergies {

@@ -101,6 +101,19 @@ async fn description(State(store): State<Store>) -> Response {
     response
 }
 
+/// A change that came over the API.
+pub(super) async fn write<T: Send + 'static>(
+    store: &Store,
+    actor: &Actor,
+    job: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let outside = move |tx: &mut Tx<'_>| {
+        tx.from_outside();
+        job(tx)
+    };
+    store.write(actor, outside).await
+}
+
 async fn transaction(
     State(store): State<Store>,
     actor: Actor,
@@ -111,7 +124,7 @@ async fn transaction(
     if bundle.get("resourceType").is_some_and(|kind| kind == "Bundle") && bundle["type"] == "batch" {
         return Ok(json_response(StatusCode::OK, batch::run(&store, &actor, &headers, &mut bundle).await?));
     }
-    let answer = store.write(&actor, move |tx: &mut Tx<'_>| tx.transaction(bundle)).await?;
+    let answer = write(&store, &actor, move |tx: &mut Tx<'_>| tx.transaction(bundle)).await?;
     Ok(json_response(StatusCode::OK, answer.to_string()))
 }
 
@@ -184,7 +197,7 @@ pub(super) async fn create(
             None => tx.create(&kind, resource).map(|stored| (StatusCode::CREATED, stored)),
         }
     };
-    let (status, stored) = store.write::<_, StoreError, _>(&actor, job).await?;
+    let (status, stored) = write(&store, &actor, job).await?;
     Ok(resource_response(status, &stored, &headers))
 }
 
@@ -229,7 +242,7 @@ pub(super) async fn update(
         return Err(StoreError::invalid("must be the id in the address", format!("{kind}.id")).into());
     }
     let expect = interact::if_match(&headers)?.map_or(Expect::Nothing, Expect::Version);
-    let stored = store.write(&actor, move |tx: &mut Tx<'_>| tx.update(&kind, &id, resource, expect)).await?;
+    let stored = write(&store, &actor, move |tx: &mut Tx<'_>| tx.update(&kind, &id, resource, expect)).await?;
     let status = if stored.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
     Ok(resource_response(status, &stored, &headers))
 }

@@ -149,6 +149,16 @@ async fn a_signed_note_is_not_changed_through_the_api() {
         body["id"] = id.into();
         assert_eq!(api.update("DocumentReference", id, Some("W/\"1\""), &body).await.0, expected, "{text} {state}");
     }
+    // Nor by way of the error.
+    for (text, state) in [("YQ==", "final"), ("Yg==", "entered-in-error")] {
+        let mut body = note(text, state);
+        body["id"] = id.into();
+        let (status, ..) = api.update("DocumentReference", id, Some("W/\"2\""), &body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{text} {state}");
+    }
+    let path = Path(("DocumentReference".to_owned(), id.to_owned()));
+    let deleted = interact::delete(State(api.store.clone()), api.actor.clone(), path, HeaderMap::new()).await;
+    assert_eq!(told(deleted).await.0, StatusCode::FORBIDDEN, "no clinician deletes a note");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ pub async fn update_matching(
     let pairs = query_pairs(&raw.unwrap_or_default()).ok_or_else(|| StoreError::invalid("is not a query", "url"))?;
     let version = if_match(&headers)?;
     let job = move |tx: &mut Tx<'_>| update_where(tx, &kind, &pairs, resource, version);
-    let stored = store.write(&actor, job).await?;
+    let stored = super::http::write(&store, &actor, job).await?;
     let status = if stored.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
     Ok(resource_response(status, &stored, &headers))
 }
@@ -75,7 +75,7 @@ pub async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Outcome> {
     let expected = if_match(&headers)?;
-    let version = store.write(&actor, move |tx: &mut Tx<'_>| tx.delete(&kind, &id, expected)).await?;
+    let version = super::http::write(&store, &actor, move |tx: &mut Tx<'_>| tx.delete(&kind, &id, expected)).await?;
     Ok((StatusCode::NO_CONTENT, [(header::ETAG, etag(version))]).into_response())
 }
 
@@ -97,7 +97,7 @@ pub async fn patch(
         }
         tx.update(&kind, &id, patched, Expect::Version(expected.unwrap_or(current.version)))
     };
-    let stored = store.write(&actor, job).await?;
+    let stored = super::http::write(&store, &actor, job).await?;
     Ok(resource_response(StatusCode::OK, &stored, &headers))
 }
 

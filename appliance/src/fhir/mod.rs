@@ -18,6 +18,7 @@ pub mod params;
 mod patch;
 mod searchset;
 mod shape;
+pub mod signed;
 pub mod smart;
 pub mod transaction;
 pub mod types;
@@ -39,6 +40,12 @@ pub fn check(kind: &str, body: Value) -> Result<Map<String, Value>, StoreError> 
     }
     check_depth(&body, 0)?;
     validate::check(kind, &body)?;
+    if kind == "Appointment" {
+        let at = |name: &str| body.get(name).and_then(Value::as_str).and_then(crate::dates::unix_s);
+        if at("start").zip(at("end")).is_some_and(|(start, end)| end < start) {
+            return Err(StoreError::invalid("ends before it starts", "Appointment.end"));
+        }
+    }
     let Value::Object(element) = body else {
         return Err(StoreError::invalid("a resource must be a JSON object", kind));
     };
@@ -56,40 +63,6 @@ fn turns_text(value: &Value) -> bool {
         Value::Array(items) => items.iter().any(turns_text),
         Value::Object(element) => element.values().any(turns_text),
         _ => false,
-    }
-}
-
-/// Checks that a signed note stays what was signed: it may be marked superseded or entered in error, and no more.
-pub fn check_signed(kind: &str, current: &Value, new: &Map<String, Value>) -> Result<(), StoreError> {
-    let (signed, fixed): (bool, &[&str]) = match kind {
-        "DocumentReference" => {
-            (current["docStatus"] == "final", &["content", "subject", "author", "authenticator", "date"])
-        }
-        "Composition" => {
-            let signed = current["status"] == "final" || current["status"] == "amended";
-            (signed, &["section", "subject", "author", "attester", "date", "title"])
-        }
-        "QuestionnaireResponse" => {
-            let signed = current["status"] == "completed" || current["status"] == "amended";
-            (signed, &["item", "subject", "author", "authored", "questionnaire"])
-        }
-        // What was signed stands in its sealed record; the resource is withdrawn, and no more.
-        "Consent" => (current["status"] != "draft", &["patient", "dateTime", "policyRule", "provision"]),
-        _ => return Ok(()),
-    };
-    if !signed {
-        return Ok(());
-    }
-    if kind == "DocumentReference"
-        && !matches!(new.get("docStatus"), Some(Value::String(s)) if s == "final" || s == "entered-in-error")
-    {
-        return Err(StoreError::invalid("a signed note stays signed", "DocumentReference.docStatus"));
-    }
-    match fixed.iter().find(|name| current.get(**name) != new.get(**name)) {
-        Some(name) => {
-            Err(StoreError::invalid("a signed note is not changed: write an addendum", format!("{kind}.{name}")))
-        }
-        None => Ok(()),
     }
 }
 

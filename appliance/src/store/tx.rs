@@ -9,7 +9,7 @@ use super::{StoreError, Version, bound, everything, history, outbox};
 use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{self, Action, Event};
-use crate::db::Connection;
+use crate::db::{Connection, OptionalExtension};
 use crate::{clock, fhir};
 use serde_json::{Map, Value};
 
@@ -24,11 +24,13 @@ pub struct Tx<'a> {
     actor: &'a Actor,
     now_ms: i64,
     events: Vec<Event>,
+    /// What is written came over the API.
+    outside: bool,
 }
 
 impl<'a> Tx<'a> {
     pub(super) fn new(connection: &'a Connection, params: &'a ParamIds, actor: &'a Actor, now_ms: i64) -> Tx<'a> {
-        Tx { connection, params, actor, now_ms, events: Vec::new() }
+        Tx { connection, params, actor, now_ms, events: Vec::new(), outside: false }
     }
 
     /// Appends the audit entries; the transaction may commit only after this succeeded.
@@ -39,6 +41,22 @@ impl<'a> Tx<'a> {
     /// The open transaction, for tables that hold no records (accounts, sessions).
     pub fn connection(&self) -> &Connection {
         self.connection
+    }
+
+    /// From here on what is written came over the API: nobody was asked on a page whether they sign.
+    pub fn from_outside(&mut self) {
+        self.outside = true;
+    }
+
+    fn check_outside(&self, kind: &str, current: &Value, new: &Map<String, Value>) -> Result<(), StoreError> {
+        if !self.outside {
+            return Ok(());
+        }
+        let sql = "SELECT coalesce(practitioner, '') FROM account WHERE id = ?1";
+        let own: Option<String> =
+            self.connection.prepare_cached(sql)?.query_row([&self.actor.id], |row| row.get(0)).optional()?;
+        let own = own.map(|id| format!("Practitioner/{id}"));
+        fhir::signed::check_outside(kind, current, new, own.as_deref())
     }
 
     pub fn actor(&self) -> &Actor {
@@ -99,10 +117,11 @@ impl<'a> Tx<'a> {
         if everything::is_referred_to(self.connection, self.params, &current)? {
             return Err(StoreError::Referred);
         }
+        let body = current.json()?;
+        fhir::signed::check_delete(kind, &body)?;
         let patient = resource::patient_id(self.connection, current.patient)?;
         let next = current.version.checked_add(1).ok_or(StoreError::Damaged("version"))?;
         self.supersede(&current)?;
-        let body = current.json()?;
         index::remove(self.connection, self.params, kind, (current.rid, current.patient), &body)?;
         let sql =
             "UPDATE resource SET version = ?2, updated_ms = ?3, deleted = 1, body = '', digest = ?4 WHERE rid = ?1";
@@ -234,6 +253,7 @@ impl<'a> Tx<'a> {
             self.params.type_id(kind).ok_or_else(|| StoreError::invalid("this type is not kept here", kind))?;
         fhir::check_id(id)?;
         let element = fhir::check(kind, body)?;
+        self.check_outside(kind, &Value::Null, &element)?;
         let body = encode(element, id, 1, self.now_ms)?;
         let value = Value::Object(body.0);
         let sql = "INSERT INTO resource (type, id, version, updated_ms, patient, body, digest) \
@@ -267,7 +287,8 @@ impl<'a> Tx<'a> {
         access::authorize(self.actor, action, Object::resource(&current.kind))?;
         let element = fhir::check(&current.kind, body)?;
         let replaced = if current.body.is_empty() { Value::Null } else { current.json()? };
-        fhir::check_signed(&current.kind, &replaced, &element)?;
+        fhir::signed::check(&current.kind, &replaced, &element)?;
+        self.check_outside(&current.kind, &replaced, &element)?;
         let version = current.version.checked_add(1).ok_or(StoreError::Damaged("version"))?;
         let body = encode(element, &current.id, version, self.now_ms)?;
         let value = Value::Object(body.0);

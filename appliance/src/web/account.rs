@@ -278,7 +278,10 @@ async fn review(State(web): State<Web>, visit: Visit, form: Form) -> Result<Resp
         tx.note(Event::new(audit::Action::UserChange, "break-glass", &id));
         Ok(())
     };
-    web.store().write(&visit.actor, store).await?;
+    match web.store().write(&visit.actor, store).await {
+        Err(AccountError::Store(StoreError::NotFound)) => return Err(PageError::NotFound),
+        done => done?,
+    }
     Ok(redirect("/emergency/review"))
 }
 

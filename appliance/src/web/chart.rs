@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use maud::{Markup, html};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const CONDITION_STATUS: &str = "http://terminology.hl7.org/CodeSystem/condition-clinical";
 const CONDITION_VERIFIED: &str = "http://terminology.hl7.org/CodeSystem/condition-ver-status";
@@ -155,14 +156,39 @@ pub async fn banner(web: &Web, visit: &Visit, patient: &str) -> Result<(Markup, 
 
 /// [`banner`] at the read point of a page, so that banner and page tell of the same moment.
 pub fn banner_in(web: &Web, view: &View<'_>, patient: &str) -> Result<(Markup, PatientFacts), StoreError> {
-    let facts = PatientFacts::read(&view.read("Patient", patient)?.json()?);
+    let body = view.read("Patient", patient)?.json()?;
+    let facts = PatientFacts::read(&body);
     let allergies = if view.may(Action::Search, "AllergyIntolerance") {
-        let page = view.search(&Query::all("AllergyIntolerance")?.of_patient(patient).limit(100))?;
-        Some(reading::active_allergies(&jsons(&page.resources)?))
+        Some(reading::active_allergies(&allergies_in(view, body)?))
     } else {
         None
     };
     Ok((layout::patient_banner(web, &facts, allergies.as_deref()), facts))
+}
+
+/// Records merged into one another that are followed.
+const MERGED_MAX: usize = 16;
+
+/// A patient's allergies, those in records that were merged into this one among them: whoever has one record open must not miss
+/// them.
+fn allergies_in(view: &View<'_>, patient: Value) -> Result<Vec<Value>, StoreError> {
+    let (mut found, mut seen, mut open) = (Vec::new(), BTreeSet::new(), vec![patient]);
+    while let Some(body) = open.pop() {
+        let id = text(&body, "/id").to_owned();
+        if seen.len() >= MERGED_MAX || !seen.insert(id.clone()) {
+            continue;
+        }
+        let page = view.search(&Query::all("AllergyIntolerance")?.of_patient(&id).limit(100))?;
+        found.extend(jsons(&page.resources)?);
+        for other in reading::merged_into(&body) {
+            match view.read("Patient", other) {
+                Ok(other) => open.push(other.json()?),
+                Err(StoreError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(found)
 }
 
 pub fn jsons(resources: &[Resource]) -> Result<Vec<Value>, StoreError> {
@@ -177,13 +203,17 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
             }
             false => Vec::new(),
         };
-        Ok::<_, StoreError>((view.chart(&patient)?, forms))
+        let chart = view.chart(&patient)?;
+        let allergies = match view.may(Action::Search, "AllergyIntolerance") {
+            true => allergies_in(view, chart.patient.json()?)?,
+            false => Vec::new(),
+        };
+        Ok::<_, StoreError>((chart, forms, allergies))
     };
-    let (chart, forms): (Chart, Vec<Value>) = web.store().view(&visit.actor, read).await?;
+    let (chart, forms, allergies): (Chart, Vec<Value>, Vec<Value>) = web.store().view(&visit.actor, read).await?;
     let whole = chart.patient.json()?;
     let facts = PatientFacts::read(&whole);
     let may = |action, kind: &'static str| authorize(&visit.actor, action, Object::resource(kind)).is_ok();
-    let allergies = jsons(&chart.allergies)?;
     let shown = may(Action::Search, "AllergyIntolerance").then(|| reading::active_allergies(&allergies));
     let banner = layout::patient_banner(&web, &facts, shown.as_deref());
     let clinical = may(Action::Search, "Condition");

@@ -367,10 +367,22 @@ mod tests {
         assert!(typed.contains(&kept) && typed.contains(&closed), "{typed}");
         let page = site.get(&desk, &format!("/patients/{kept}/merge")).await.body;
         assert!(page.contains(&closed), "{page}");
+        let active = "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical";
+        let allergy = json!({"resourceType": "AllergyIntolerance", "code": {"text": "Peanut"},
+            "patient": {"reference": format!("Patient/{closed}")},
+            "clinicalStatus": {"coding": [{"system": active, "code": "active"}]}});
+        site.store("AllergyIntolerance", allergy).await;
         let fields = [("patient", kept.as_str()), ("other", closed.as_str())];
         assert_eq!(site.post(&desk, &format!("/patients/{kept}/merge"), &fields).await.status, StatusCode::SEE_OTHER);
         assert!(site.get(&desk, &format!("/patients/{closed}")).await.body.contains("This record was merged"));
-        assert!(site.get(&desk, &format!("/patients/{kept}")).await.body.contains("An older record"));
+        let chart = site.get(&desk, &format!("/patients/{kept}")).await.body;
+        assert!(chart.contains("An older record") && chart.contains("Peanut"), "{chart}");
+        let coverage = site.get(&desk, &format!("/patients/{kept}/coverage")).await.body;
+        assert!(coverage.contains("Peanut"), "on the banner of every page");
+        let booking = [("patient", closed.as_str()), ("day", "2026-06-09"), ("time", "10:00")];
+        let booked = site.post(&desk, "/schedule/book", &booking).await;
+        assert_eq!(booked.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(booked.body.contains("merged into another one"), "{}", booked.body);
         assert_eq!(
             site.post(&desk, &format!("/patients/{kept}/merge"), &fields).await.status,
             StatusCode::BAD_REQUEST,

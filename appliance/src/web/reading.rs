@@ -195,6 +195,17 @@ pub fn note_text(document: &Value) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// The records that were merged into this one.
+pub fn merged_into(patient: &Value) -> impl Iterator<Item = &str> {
+    let links = list(patient, "link").iter().filter(|link| text(link, "/type") == "replaces");
+    links.filter_map(|link| reference_id(link, "/other/reference", "Patient"))
+}
+
+/// Whether the record was merged into another: nothing new belongs into it.
+pub fn is_closed(patient: &Value) -> bool {
+    list(patient, "link").iter().any(|link| text(link, "/type") == "replaced-by")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

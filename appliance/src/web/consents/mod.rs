@@ -186,10 +186,15 @@ async fn list(State(web): State<Web>, visit: Visit, Path(patient): Path<String>)
     let site = web.clone();
     let read = move |view: &View<'_>| {
         let found = chart::jsons(&view.search(&Query::all("Consent")?.of_patient(&patient).limit(200))?.resources)?;
-        Ok::<_, StoreError>((chart::banner_in(&site, view, &patient)?, found, consents::texts(view.connection())?))
+        let mut all = Vec::new();
+        for consent in found {
+            let sealed = consents::is_sealed(view.connection(), text(&consent, "/id"))?;
+            all.push((consent, sealed));
+        }
+        Ok::<_, StoreError>((chart::banner_in(&site, view, &patient)?, all, consents::texts(view.connection())?))
     };
     let ((banner, facts), mut found, texts) = web.store().view(&visit.actor, read).await?;
-    found.sort_by_key(|c| std::cmp::Reverse(text(c, "/dateTime").to_owned()));
+    found.sort_by_key(|(c, _)| std::cmp::Reverse(text(c, "/dateTime").to_owned()));
     let (zone, now_ms) = (web.settings().zone, web.now() * 1000);
     let may = authorize(&visit.actor, Action::Create, Object::resource("Consent")).is_ok();
     Ok(layout::page(
@@ -204,11 +209,14 @@ async fn list(State(web): State<Web>, visit: Visit, Path(patient): Path<String>)
             @if found.is_empty() { p.empty { "Nothing was signed yet." } }
             @else { table.list {
                 (layout::columns(&["Consent", "Signed", "Good until", "State"]))
-                tbody { @for consent in &found { tr.past[!consents::is_valid(consent, now_ms)] {
-                    th scope="row" { a href={ "/patients/" (facts.id) "/consents/" (text(consent, "/id")) } { (text(consent, "/policyRule/text")) } }
+                tbody { @for (consent, sealed) in &found { tr.past[!sealed || !consents::is_valid(consent, now_ms)] {
+                    th scope="row" {
+                        @if *sealed { a href={ "/patients/" (facts.id) "/consents/" (text(consent, "/id")) } { (text(consent, "/policyRule/text")) } }
+                        @else { (text(consent, "/policyRule/text")) }
+                    }
                     td { (dates::show(text(consent, "/dateTime"), zone)) }
                     td { (dates::show_day(text(consent, "/provision/period/end"), zone)) }
-                    td { (state(consent, now_ms)) }
+                    td { @if *sealed { (state(consent, now_ms)) } @else { span.tag.warn { "not signed here" } } }
                 } } }
             } }
             @if may { section.panel { h2 { "Sign" }
