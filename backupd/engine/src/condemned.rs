@@ -158,6 +158,11 @@ impl Condemned {
         }
     }
 
+    /// The number of the newest order; 0: there was none.
+    pub(crate) fn order_number(&self) -> u64 {
+        self.order.as_ref().map_or(0, |(name, _)| name.number)
+    }
+
     /// Packs that count as absent.
     pub(crate) fn packs(&self) -> HashSet<ObjectHash> {
         self.announced.iter().chain(&self.order).flat_map(|(_, plan)| plan.packs.iter().copied()).collect()

@@ -98,7 +98,15 @@ async fn one_store((stores, stop): (&[NamedStore], &Stop), union: &Union, at: us
         Err(error) => Err(error.duplicate()),
     };
     let waits = || {
-        let what = "snapshots wait for a store that does not answer, or for an index object that could not be read";
+        let silent = stores.iter().zip(&union.views).filter(|(_, view)| view.listing.is_err());
+        let silent: Vec<&str> = silent.map(|(store, _)| store.name.as_str()).collect();
+        let what = match silent.is_empty() {
+            true => "an index object could not be read, and snapshots wait for it".to_owned(),
+            false => format!(
+                "snapshots wait for {}, where more of them may lie: one that is gone for good has to leave the settings",
+                silent.join(", ")
+            ),
+        };
         Error::new(ErrorKind::Retry, what)
     };
     done.error = caught_up.err().or_else(|| union.something_waits().then(waits));

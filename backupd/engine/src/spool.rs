@@ -225,9 +225,11 @@ pub(crate) fn waiting(
     let heads: BTreeSet<ObjectHash> =
         others.keys().filter(|name| name.starts_with(HEADS)).filter_map(|name| hash_in_name(name)).collect();
     let is_there = |hash: &ObjectHash| heads.contains(hash) || others.contains_key(&index_name(hash));
+    if !rests.iter().all(is_there) {
+        return alone;
+    }
     // One of which nothing was noted rests on nobody knows what.
-    let is_known = |name: &String| hash_in_name(name).is_some_and(|hash| rests.contains(&hash));
-    if rests.iter().all(is_there) && alone.iter().all(is_known) { BTreeSet::new() } else { alone }
+    alone.into_iter().filter(|name| hash_in_name(name).is_none_or(|hash| !rests.contains(&hash))).collect()
 }
 
 fn heads_in<'v>(stores: &'v [NamedStore], views: &'v [View]) -> impl Iterator<Item = &'v String> {

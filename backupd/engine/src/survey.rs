@@ -6,6 +6,7 @@ use crate::catalog::Catalog;
 use crate::condemned::{CONDEMNED, Condemned, nothing_new};
 use crate::damage::Damage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::gone;
 use crate::held;
 use crate::keyring::{KEYRINGS, is_foreign};
 use crate::spool;
@@ -220,6 +221,11 @@ impl Union {
         domains(answering.map(|(store, _)| store))
     }
 
+    /// Packs that index objects name and that no reachable store holds.
+    pub(crate) fn lacking(&self) -> &BTreeSet<String> {
+        &self.lacking
+    }
+
     /// Whether every pack that something at a store may name is known.
     pub(crate) fn knows_all_packs(&self, store: &NamedStore) -> bool {
         self.unread.is_empty() && self.damage.names_at(&store.name).is_empty()
@@ -339,6 +345,7 @@ async fn foreign_keyrings(
 
 /// Compares what each store holds with what it was last seen to hold: a loss is noted. `now` is when.
 pub(crate) async fn note_losses(stores: &[NamedStore], state: &State, union: &Union, now_unix_ms: i64) {
+    gone::note(stores, state, union).await;
     // A spool is emptied.
     for (store, view) in stores.iter().zip(&union.views).filter(|(store, _)| !store.is_spool()) {
         let Some(objects) = view.objects() else { continue };

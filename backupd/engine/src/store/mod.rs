@@ -172,7 +172,7 @@ pub(crate) const READ_BYTES_MAX: u64 = (backup_format::sealed::OBJECT_BYTES_MAX 
 pub(crate) const LISTING_LIMIT: Duration = Duration::from_secs(20);
 
 /// A store that lists more objects makes them up: even 16 TB are a million packs.
-pub(crate) const LISTED_MAX: usize = 8 << 20;
+pub(crate) const LISTED_MAX: usize = 2 << 20;
 
 /// How long a store may take before it counts as unreachable.
 #[derive(Debug, Clone, Copy)]

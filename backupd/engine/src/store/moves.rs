@@ -10,6 +10,8 @@ use tokio::time::timeout;
 /// What each listed object adds to the limit: four seconds a page. A store that drips is not waited for longer than one
 /// that is silent.
 const PER_OBJECT: Duration = Duration::from_millis(4);
+/// The most that all of them add. Others wait for this store: a listing without an end must not hold them up.
+const EARNED_MAX: Duration = Duration::from_secs(100);
 
 tokio::task_local! {
     static LISTED: Listed;
@@ -47,7 +49,8 @@ pub(crate) async fn while_it_lists<T>(limit: Duration, listing: impl Future<Outp
     let mut waited = Duration::ZERO;
     loop {
         let objects = u32::try_from(listed.0.objects.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let left = (limit + PER_OBJECT.saturating_mul(objects)).saturating_sub(waited);
+        let earned = PER_OBJECT.saturating_mul(objects).min(EARNED_MAX);
+        let left = (limit + earned).saturating_sub(waited);
         if left.is_zero() {
             return None;
         }
@@ -75,7 +78,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_long_listing_that_goes_on_is_waited_for_and_one_that_drips_is_not() {
         let limit = Duration::from_secs(20);
-        assert_eq!(while_it_lists(limit, lists(100_000, Duration::from_millis(2))).await, Some(100_000));
+        assert_eq!(while_it_lists(limit, lists(50_000, Duration::from_millis(2))).await, Some(50_000));
+        let waited =
+            timeout(limit + EARNED_MAX, while_it_lists(limit, lists(u64::MAX, Duration::from_millis(3)))).await;
+        assert_eq!(waited.expect("one without an end is given up"), None);
         for each in [Duration::from_millis(50), Duration::from_secs(19), Duration::from_secs(60)] {
             let waited = timeout(2 * limit, while_it_lists(limit, lists(100_000, each))).await;
             assert_eq!(waited.expect("it is given up in time"), None);
@@ -84,7 +90,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_around_another_sees_the_same() {
-        let inner = while_it_lists(Duration::from_secs(20), lists(30_000, Duration::from_millis(3)));
-        assert_eq!(while_it_lists(Duration::from_secs(21), inner).await, Some(Some(30_000)));
+        let inner = while_it_lists(Duration::from_secs(20), lists(25_000, Duration::from_millis(3)));
+        assert_eq!(while_it_lists(Duration::from_secs(21), inner).await, Some(Some(25_000)));
     }
 }

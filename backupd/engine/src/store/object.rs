@@ -194,11 +194,13 @@ impl Store for ObjectStoreStore {
             let what = if prefix.is_empty() { "the listing" } else { prefix };
             let under = self.path(prefix.trim_end_matches('/'))?;
             let mut listing = self.inner.list(Some(&under));
-            let (mut found, listed) = (Vec::new(), Listed::current());
+            let (mut found, mut shown, listed) = (Vec::new(), 0, Listed::current());
             while let Some(meta) = listing.next().await {
                 let meta = meta.map_err(|error| translate(error, what))?;
                 listed.add(1);
-                if found.len() >= LISTED_MAX {
+                // What is none of ours takes time as well.
+                shown += 1;
+                if shown > LISTED_MAX {
                     return Err(Error::new(ErrorKind::Damaged, "the store lists more objects than there can be"));
                 }
                 found.extend(meta.location.as_ref().strip_prefix(&self.prefix).map(|name| ListedObject {

@@ -4,8 +4,8 @@ use crate::practice::{Practice, describe, fill, noise, settle};
 use backup_engine::store::{Fault, FaultStore};
 use backup_engine::{
     Env, Error, ErrorKind, KnownHeads, ListedObject, NamedStore, NoProgress, Stop, Store, UnlockWith, VerifyRequest,
-    heads, heads_since, keyring, losses, recover_writer, replicate, replicate_until, snapshot, unlock, verify,
-    verify_keyless,
+    close_gone, gone, heads, heads_since, keyring, losses, recover_writer, replicate, replicate_until, snapshot,
+    unlock, verify, verify_keyless,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -494,4 +494,48 @@ async fn what_the_only_store_loses_is_noted_too() {
     let at = noted()["store-0"].at_unix_ms;
     practice.snapshot().await;
     assert_eq!(noted()["store-0"].at_unix_ms, at, "told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_every_store_loses_is_noted_until_somebody_has_looked_into_it() {
+    let practice = Practice::new(2).await;
+    fill(&practice.source());
+    practice.snapshot().await;
+    fs::write(practice.source().join("more"), noise(9, 3 << 20)).unwrap();
+    practice.snapshot().await;
+    let all_gone = || gone(&practice.env, &practice.state()).unwrap();
+    let untold = || all_gone().into_iter().filter(|(_, looked)| !looked).map(|(name, _)| name).collect::<Vec<_>>();
+    let look = async || {
+        let (writer, stores) = (&practice.made.writer, &practice.stores);
+        replicate(&practice.env, writer, stores, Some(&practice.state())).await.unwrap();
+    };
+    let take_out = |names: &[String], stores: &[&str]| {
+        for store in stores {
+            let objects = practice.objects(store);
+            names.iter().for_each(|name| fs::remove_file(&objects[name]).unwrap());
+        }
+    };
+    let some = |kind: &str| practice.objects("store-0").into_keys().find(|name| name.starts_with(kind)).unwrap();
+    assert!(all_gone().is_empty());
+    let lost = [some("index/"), some("snapshots/")];
+    take_out(&lost, &["store-0"]);
+    look().await;
+    assert!(all_gone().is_empty(), "the other store has them");
+    take_out(&lost, &["store-0", "store-1"]);
+    look().await;
+    assert_eq!(untold(), lost);
+    close_gone(&practice.env, &practice.state()).unwrap();
+    let taken = practice.snapshot().await;
+    assert!(untold().is_empty() && all_gone().len() == 2, "{:?}", all_gone());
+    practice.restore_from(&practice.stores[0], taken.id).await;
+    // A pack that comes back is gone no longer.
+    let pack = some("packs/");
+    let path = practice.objects("store-0").remove(&pack).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    take_out(std::slice::from_ref(&pack), &["store-0", "store-1"]);
+    look().await;
+    assert_eq!(untold(), [pack]);
+    fs::write(&path, bytes).unwrap();
+    look().await;
+    assert!(untold().is_empty() && all_gone().len() == 2);
 }

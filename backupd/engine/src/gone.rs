@@ -1,0 +1,133 @@
+//! What no store holds any more though something may need it: packs that an index names, and index objects, snapshots and
+//! keyrings that were seen. A store's loss is told by what the others hold; this is what all of them lost. Losing these notes
+//! loses only that.
+
+use crate::env::Env;
+use crate::error::{ErrorKind, Result};
+use crate::keyring::KEYRINGS;
+use crate::state::State;
+use crate::store::NamedStore;
+use crate::survey::{INDEXES, SNAPSHOTS, Union, hash_in_name};
+use backup_format::wire::{Reader, put_bytes, put_varint};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// What was seen at the stores, and by which order.
+const SEEN: &str = "held-names";
+const GONE: &str = "losses-gone";
+const CHECK_BYTES: usize = 32;
+/// Objects asked for by name: a listing may be older than they are.
+const ASKED_FOR: usize = 32;
+
+/// Names, and of each whether somebody has looked into it.
+type Names = BTreeMap<String, bool>;
+
+/// Takes in what the stores hold, when all of them answer.
+pub(crate) async fn note(stores: &[NamedStore], state: &State, union: &Union) {
+    if union.offline || !union.all_reachable() {
+        return;
+    }
+    let now = seen_now(stores, union);
+    let order = union.condemned.order_number();
+    let going = union.condemned.going();
+    let (seen_by, seen) = read(state, SEEN).unwrap_or_default();
+    let before = read(state, GONE).unwrap_or_default().1;
+    let damaged = union.damage.names();
+    let is_absent = |name: &&String| {
+        !now.contains(*name) && !going.contains(*name) && !damaged.contains(*name) && !union.others.contains_key(*name)
+    };
+    let mut gone: BTreeSet<String> = union.lacking().iter().filter(|name| !damaged.contains(*name)).cloned().collect();
+    // Of an order that came and went in between nobody knows what it took out.
+    if order.saturating_sub(seen_by) <= 2 {
+        // Which packs are gone the index says anew each time.
+        let named = seen.keys().chain(before.keys().filter(|name| is_kept(name)));
+        gone.extend(named.filter(is_absent).cloned());
+    }
+    let fresh: Vec<&String> = gone.iter().filter(|name| !before.contains_key(*name)).collect();
+    if is_somewhere(stores, &fresh).await {
+        return;
+    }
+    for name in fresh {
+        log::error!(object = name.as_str(); "object.gone-everywhere");
+    }
+    let gone = gone.into_iter().map(|name| (before.get(&name).copied().unwrap_or(false), name));
+    write(state, GONE, order, &gone.map(|(looked, name)| (name, looked)).collect());
+    write(state, SEEN, order, &now.into_iter().map(|name| (name, false)).collect());
+}
+
+fn is_kept(name: &str) -> bool {
+    [INDEXES, SNAPSHOTS, KEYRINGS].iter().any(|kind| name.starts_with(kind))
+}
+
+fn seen_now(stores: &[NamedStore], union: &Union) -> BTreeSet<String> {
+    // What the spool lets go of was nowhere else.
+    let real = stores.iter().zip(&union.views).filter(|(store, _)| !store.is_spool());
+    let listed = real.filter_map(|(_, view)| view.objects()).flat_map(BTreeMap::keys);
+    listed.filter(|name| is_kept(name) && hash_in_name(name).is_some()).cloned().collect()
+}
+
+/// Whether a store has one of these all the same.
+async fn is_somewhere(stores: &[NamedStore], names: &[&String]) -> bool {
+    for name in names.iter().take(ASKED_FOR) {
+        for store in stores.iter().filter(|store| !store.is_spool()) {
+            let got = store.store.get_range(name, 0..1).await;
+            if !got.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// What no store holds any more, by the local state: names, and of each whether somebody has looked into it.
+pub fn gone(env: &Env, state_dir: &Path) -> Result<BTreeMap<String, bool>> {
+    Ok(read(&env.open_state(state_dir)?, GONE).unwrap_or_default().1)
+}
+
+/// Somebody has looked into all that is gone now.
+pub fn close_gone(env: &Env, state_dir: &Path) -> Result<()> {
+    let state = env.open_state(state_dir)?;
+    if let Some((order, mut names)) = read(&state, GONE) {
+        names.values_mut().for_each(|looked| *looked = true);
+        write(&state, GONE, order, &names);
+    }
+    Ok(())
+}
+
+fn read(state: &State, file: &str) -> Option<(u64, Names)> {
+    let file = state.open_file(file).ok()?;
+    let bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
+    let (out, check) = bytes.split_last_chunk::<CHECK_BYTES>()?;
+    if blake3::hash(out).as_bytes() != check {
+        return None;
+    }
+    let mut reader = Reader::new(out, "notes of what was seen");
+    let order = reader.varint().ok()?;
+    let mut names = Names::new();
+    while reader.remaining() > 0 {
+        let looked = reader.flag().ok()?;
+        names.insert(String::from_utf8(reader.bytes(usize::MAX).ok()?.to_vec()).ok()?, looked);
+    }
+    Some((order, names))
+}
+
+/// A state that cannot be written is no reason to stop.
+fn write(state: &State, file: &str, order: u64, names: &Names) {
+    if read(state, file).is_some_and(|before| before == (order, names.clone())) {
+        return;
+    }
+    let mut out = Vec::new();
+    put_varint(&mut out, order);
+    for (name, looked) in names {
+        out.push(u8::from(*looked));
+        put_bytes(&mut out, name.as_bytes());
+    }
+    let kept = state.create_file(file).and_then(|mut to| {
+        to.write(&out)?;
+        to.write(blake3::hash(&out).as_bytes())?;
+        to.finish()
+    });
+    if let Err(error) = kept {
+        log::warn!(error:% = error; "state.write-failed");
+    }
+}
