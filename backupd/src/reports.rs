@@ -281,7 +281,9 @@ impl Reports {
         seen.is_behind = log.is_ahead_of(|name| held.contains(name));
         if let Ok(missing) = log.objects_missing(|name| held.contains(name)) {
             // What is lost in the log itself is missed in no store.
-            seen.missing.extend(missing.into_iter().filter(|(_, bytes)| !bytes.is_empty()).map(|(name, _)| name));
+            let all = missing.into_iter().chain(self.signatures(log));
+            let missing = all.filter(|(name, bytes)| !bytes.is_empty() && !held.contains(name.as_str()));
+            seen.missing.extend(missing.map(|(name, _)| name));
         }
         Ok(seen)
     }

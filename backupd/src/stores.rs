@@ -8,7 +8,7 @@ use backup_engine::{
     StoreLimits, StoreLocation,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -181,6 +181,12 @@ pub struct StoreView {
     /// First object that is missing or damaged, from the last scrub or from a rejected head.
     pub missing: Option<String>,
     pub corrupt: Option<String>,
+    /// First object that it had, or should have, and that no store has any more; nobody has looked into it.
+    pub gone: Option<String>,
+    /// There are such, whether somebody has looked into it or not.
+    pub has_gone: bool,
+    /// Since when what was damaged and is whole again is to be looked into.
+    pub healed_unix_ms: Option<i64>,
     pub proof: Option<Proof>,
     /// What it lost at the last time that it lost anything; made good since, or not.
     pub lost: Option<Loss>,
@@ -197,8 +203,8 @@ pub struct StoreView {
 pub struct Sound {
     /// The damage.
     mark: String,
-    /// The newest of each source.
-    snapshots: BTreeMap<String, String>,
+    /// Their ids.
+    snapshots: BTreeSet<String>,
 }
 
 impl Sound {
@@ -206,13 +212,15 @@ impl Sound {
     pub fn knows(&mut self, mark: &str) -> bool {
         let changes = self.mark != mark;
         if changes {
-            *self = Self { mark: mark.to_owned(), snapshots: BTreeMap::new() };
+            *self = Self { mark: mark.to_owned(), snapshots: BTreeSet::new() };
         }
         changes
     }
 
-    pub fn took(&mut self, source: &str, id: &str) {
-        self.snapshots.insert(source.to_owned(), id.to_owned());
+    /// A snapshot was taken; of those that are no longer listed nobody asks.
+    pub fn took(&mut self, id: &str, listed: &BTreeSet<String>) {
+        self.snapshots.retain(|id| listed.contains(id));
+        self.snapshots.insert(id.to_owned());
     }
 }
 
@@ -263,7 +271,7 @@ impl StoreView {
         let drilled = self.proof.as_ref().and_then(|p| p.damaged);
         if self.corrupt.is_some() || drilled == Some(Corrupt) {
             Corrupt
-        } else if self.missing.is_some() || drilled == Some(Missing) {
+        } else if self.missing.is_some() || self.gone.is_some() || drilled == Some(Missing) {
             Missing
         } else if self.reachable == Some(false) {
             Unreachable
@@ -280,11 +288,9 @@ impl StoreView {
     pub fn is_in_doubt(&self, info: &SnapshotInfo) -> bool {
         use backupd_api::StoreCondition::{Corrupt, Missing};
         let drilled = self.proof.as_ref().and_then(|proof| proof.damaged).is_some();
-        let is_sound = || self.sound.snapshots.get(&info.source).is_some_and(|id| *id == info.id.to_string());
-        match self.condition() {
-            Corrupt => drilled || self.missing.is_some() || !is_sound(),
-            condition => condition == Missing,
-        }
+        let is_sound = || self.sound.snapshots.contains(&info.id.to_string());
+        let is_wrong = matches!(self.condition(), Corrupt | Missing) || self.has_gone;
+        drilled || self.missing.is_some() || is_wrong && !is_sound()
     }
 
     /// Why it does not answer, or is behind.

@@ -413,8 +413,9 @@ pub fn alerts(open: &[Alert]) {
         }
         if alert.kind == AlertKind::StoreMissing {
             say!(
-                "    The store lost something that it held, or should hold. It closes when all of it was looked at again and nothing is lacking: by a\n    \
-                 drill from it, by `serve`'s next look through all of it, or at once by `backupd looked-into{subject}`."
+                "    The store lost something that it held, or should hold. What another store has comes back, and the alert closes when a drill from it\n    \
+                 or a look through all of it finds nothing lacking: at once by `backupd looked-into{subject}`. What no store has any more is told\n    \
+                 until then; `backupd verify` goes on naming it for as long as a snapshot needs it."
             );
         }
         if alert.kind == AlertKind::StoreHealed {

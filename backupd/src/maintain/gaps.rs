@@ -2,8 +2,8 @@
 
 use super::Maintain;
 use crate::failure;
-use backup_engine::{HeadName, StoreScrub};
-use backupd_api::{Failure, FailureKind};
+use backup_engine::{HeadName, HealOutcome, StoreScrub};
+use backupd_api::{Failure, FailureKind, StoreCondition};
 use std::collections::BTreeSet;
 
 /// Numbers of a chain.
@@ -11,6 +11,13 @@ pub(super) struct Gap {
     chain: String,
     first: u64,
     last: u64,
+}
+
+/// What a person knows of.
+pub(super) enum LetOff {
+    Gap(Gap),
+    /// Whatever nobody can bring back.
+    Lost,
 }
 
 impl Gap {
@@ -31,40 +38,61 @@ impl Gap {
 }
 
 impl Maintain {
-    /// Somebody has looked into what was put right at a store, or into this gap: what of it is missed now is missed no
-    /// longer.
+    /// Somebody has looked into what was put right at a store, what it misses, or this gap: what of it no store has now is
+    /// missed no longer.
     pub(super) async fn looked_into(&self, subject: &str) -> Result<(), Failure> {
-        if self.close_healed(subject)? {
-            return Ok(());
-        }
-        let gap = Gap::parse(subject)
-            .ok_or_else(|| failure::new(FailureKind::NotFound, "no alert of maintenance is closed by that name"))?;
-        self.look(None, false, Some(&gap)).await.map(|_| ())
+        let healed = self.close_healed(subject)?;
+        let misses = self.records.last_look(subject).is_some_and(|row| row.condition == StoreCondition::Missing);
+        let what = match Gap::parse(subject) {
+            Some(gap) => LetOff::Gap(gap),
+            None if misses => LetOff::Lost,
+            None if healed => return Ok(()),
+            None => return Err(failure::new(FailureKind::NotFound, "no alert of maintenance is closed by that name")),
+        };
+        self.look(None, false, Some(&what)).await.map(|_| ())
     }
 
     /// Lets every store off for the heads of the gap that all of them miss, by their names: what goes later is missed again.
     pub(super) fn let_off(&self, gap: &Gap, found: &mut [StoreScrub]) -> Result<(), Failure> {
-        if found.iter().any(|seen| seen.error.is_some()) {
-            return Err(failure::new(
-                FailureKind::Retry,
-                "a store does not answer, and may have them: ask again when it does",
-            ));
-        }
+        all_answer(found)?;
         let missed = |seen: &StoreScrub| seen.missing.iter().filter(|name| gap.holds(name)).cloned().collect();
         let each: Vec<BTreeSet<String>> = found.iter().map(missed).collect();
         let by_all = each.iter().skip(1).fold(each.first().cloned().unwrap_or_default(), |all, one| &all & one);
         if by_all.is_empty() {
             return Err(failure::new(FailureKind::NotFound, "nothing of that is missed"));
         }
-        self.records.add_condemned(&by_all).map_err(|error| {
+        self.miss_no_longer(&by_all, found)
+    }
+
+    /// The same for what is missing and could not be brought back from anywhere.
+    pub(super) fn let_off_lost(&self, found: &mut [StoreScrub], outcome: &mut HealOutcome) -> Result<(), Failure> {
+        all_answer(found)?;
+        let is_missing = |name: &String| found.iter().any(|seen| seen.missing.contains(name));
+        let left = outcome.left.iter().map(|(_, name, _)| name).filter(|name| is_missing(name));
+        let lost: BTreeSet<String> = left.cloned().collect();
+        self.miss_no_longer(&lost, found)?;
+        outcome.left.retain(|(_, name, _)| !lost.contains(name));
+        Ok(())
+    }
+
+    fn miss_no_longer(&self, names: &BTreeSet<String>, found: &mut [StoreScrub]) -> Result<(), Failure> {
+        self.records.add_condemned(names).map_err(|error| {
             log::error!(reason:% = error; "maintain.not-recorded");
             failure::new(FailureKind::Retry, "it could not be noted: look at the disk that holds the state of maintain")
         })?;
         for seen in found {
-            seen.missing.retain(|name| !by_all.contains(name));
+            seen.missing.retain(|name| !names.contains(name));
         }
         Ok(())
     }
+}
+
+fn all_answer(found: &[StoreScrub]) -> Result<(), Failure> {
+    if found.iter().any(|seen| seen.error.is_some()) {
+        let message = "a store does not answer, and may have them: ask again when it does";
+        return Err(failure::new(FailureKind::Retry, message));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One run: look at each store within its budget, then heal what was found.
 
-use super::gaps::Gap;
+use super::gaps::LetOff;
 use super::{MAINTAIN_JOB, Maintain};
 use crate::{clock, failure};
 use backup_engine::{HealOutcome, Listings, ScrubRequest, StoreScrub};
@@ -32,12 +32,12 @@ impl Maintain {
         self.look(store, all, None).await
     }
 
-    /// The same; `gap`: somebody has looked into it.
+    /// The same; `let_off`: somebody has looked into it.
     pub(super) async fn look(
         &self,
         store: Option<&str>,
         all: bool,
-        gap: Option<&Gap>,
+        let_off: Option<&LetOff>,
     ) -> Result<Vec<MaintainStore>, Failure> {
         if let Some(name) = store.filter(|name| !self.stores.iter().any(|store| store.name == *name)) {
             let message = format!("there is no store `{name}`: `backupd stores` lists them");
@@ -49,7 +49,7 @@ impl Maintain {
         };
         let _busy = self.activity.begin(MAINTAIN_JOB);
         let started = clock::unix_ms();
-        let result = self.run_now(store, all, gap).await;
+        let result = self.run_now(store, all, let_off).await;
         let ok = result.as_ref().is_ok_and(|rows| rows.iter().all(|row| is_in_order(row.condition)));
         if store.is_none()
             && let Err(error) = self.jobs().finished(MAINTAIN_JOB, started, ok)
@@ -59,7 +59,12 @@ impl Maintain {
         result
     }
 
-    async fn run_now(&self, only: Option<&str>, all: bool, gap: Option<&Gap>) -> Result<Vec<MaintainStore>, Failure> {
+    async fn run_now(
+        &self,
+        only: Option<&str>,
+        all: bool,
+        let_off: Option<&LetOff>,
+    ) -> Result<Vec<MaintainStore>, Failure> {
         let (condemned, all_condemned) = self.condemned().await;
         let mut others = backup_engine::list_all(&self.plain_stores()).await;
         // What an order took out that could not be read is lacking on purpose.
@@ -88,11 +93,14 @@ impl Maintain {
         for seen in &mut found {
             seen.corrupt.retain(|name| !condemned.contains(name));
         }
-        if let Some(gap) = gap {
+        if let Some(LetOff::Gap(gap)) = let_off {
             self.let_off(gap, &mut found)?;
         }
         let healed = backup_engine::heal(&self.env, &self.stores, &found, &self.engine_state()).await;
-        let healed = healed.map_err(|e| failure::from_engine(&e))?;
+        let mut healed = healed.map_err(|e| failure::from_engine(&e))?;
+        if let Some(LetOff::Lost) = let_off {
+            self.let_off_lost(&mut found, &mut healed)?;
+        }
         self.record(&healed);
         self.tell_serve(&found, &healed).await;
         self.extend_locks(only, &condemned).await;

@@ -134,9 +134,12 @@ impl Daemon {
             }
             // What was made good since is told all the same, beside whatever else is wrong now; and so is what is missing at a store
             // that holds wrong bytes as well.
-            let lacks = store.missing.is_some() || store.open_loss(now).is_some();
+            let lacks = store.missing.is_some() || store.gone.is_some() || store.open_loss(now).is_some();
             if store.condition() != StoreCondition::Missing && lacks {
                 raised.push((AlertKind::StoreMissing, Severity::Critical, subject()));
+            }
+            if store.healed_unix_ms.is_some() {
+                raised.push((AlertKind::StoreHealed, Severity::Warning, subject()));
             }
             let role = self.settings.store(name).map(|s| s.role);
             match (role, store.protection) {

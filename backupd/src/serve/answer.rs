@@ -121,8 +121,10 @@ impl Daemon {
         if self.close_gap(subject)? {
             return Ok(());
         }
+        let healed = self.close_healed(subject)?;
         match self.close_loss(subject).await {
             Some(closed) => closed,
+            None if healed => Ok(()),
             None => self.close_set_back(subject).await,
         }
     }

@@ -27,6 +27,10 @@ fn sound_key(store: &str) -> String {
     format!("sound:{store}")
 }
 
+fn healed_key(store: &str) -> String {
+    format!("healed:{store}")
+}
+
 fn whole_key(store: &str) -> String {
     format!("whole:{store}")
 }
@@ -199,12 +203,20 @@ impl Daemon {
             log::warn!(reason:% = error; "state.not-read");
             BTreeMap::new()
         });
-        let none = String::new();
+        let gone = backup_engine::gone(&self.env, &self.engine_state()).unwrap_or_default();
+        let untold = gone.iter().find(|(_, looked)| !**looked).map(|(name, _)| name.clone());
+        let gone_mark = gone.keys().fold(String::new(), |all, name| all + "\n" + name);
+        let marks: BTreeMap<String, String> = self
+            .stores
+            .iter()
+            .map(|store| (store.name.clone(), marks.get(&store.name).cloned().unwrap_or_default() + &gone_mark))
+            .collect();
         let changed: Vec<String> = {
             let mut view = self.view();
             let changes = |store: &&NamedStore| {
                 let seen = view.stores.entry(store.name.clone()).or_default();
-                seen.sound.knows(marks.get(&store.name).unwrap_or(&none))
+                (seen.gone, seen.has_gone) = (untold.clone(), !gone.is_empty());
+                seen.sound.knows(marks.get(&store.name).unwrap_or(&gone_mark))
             };
             self.stores.iter().filter(changes).map(|store| store.name.clone()).collect()
         };
@@ -212,18 +224,18 @@ impl Daemon {
         marks
     }
 
-    /// A snapshot was taken while just this damage was known.
-    pub(super) fn note_sound(&self, source: &str, done: &SnapshotDone, known: &BTreeMap<String, String>) {
+    /// A snapshot was taken while just this damage was known: it rests on none of it, at whatever store has it in the end.
+    pub(super) fn note_sound(&self, done: &SnapshotDone, known: &BTreeMap<String, String>) {
         if self.read_damage() != *known {
             return;
         }
-        let stores = || done.stores.iter().filter(|store| store.durable).map(|store| &store.store);
         {
             let mut view = self.view();
-            stores().for_each(|name| view.stores.entry(name.clone()).or_default().sound.took(source, &done.id));
+            let listed = view.snapshots.iter().map(|info| info.id.to_string()).collect();
+            known.keys().for_each(|name| view.stores.entry(name.clone()).or_default().sound.took(&done.id, &listed));
         }
         // Where nothing is damaged nobody asks.
-        self.keep_sound(stores().filter(|name| known.contains_key(*name)));
+        self.keep_sound(known.iter().filter(|(_, mark)| !mark.is_empty()).map(|(name, _)| name));
     }
 
     fn keep_sound<'s>(&self, stores: impl Iterator<Item = &'s String>) {
@@ -239,17 +251,20 @@ impl Daemon {
     /// Somebody has looked into what a store lost, or lacks: it is looked at, and the alert closes where it holds everything. What
     /// this very look finds gone was not known to whoever asked, and stays open. `None`: no such alert names this store.
     pub(super) async fn close_loss(&self, store: &str) -> Option<Result<(), Failure>> {
-        let is_missing = |seen: &StoreView| seen.condition() == StoreCondition::Missing;
+        let is_missing = |seen: &StoreView| seen.condition() == StoreCondition::Missing || seen.gone.is_some();
         let open = self.view().stores.get(store).is_some_and(is_missing) || self.has_open_loss(store);
         if !open {
             return None;
         }
-        let message = match self.look_at(store).await? {
+        let told = self.untold_gone().await;
+        let whole = self.look_at(store).await?;
+        let message = match whole && self.close_gone(&told).await {
             // Some of what a drill misses shows to nobody without the open key.
             true if self.view().stores.get(store).is_some_and(is_missing) => {
                 "the newest drill from this store missed something: `backupd drill` it again"
             }
             true if self.has_open_loss(store) => "more was gone than was told, and is back now: say it once more",
+            false if whole => "more is gone from every store than was told: look at the journal, then say it once more",
             true => {
                 log::warn!(store = store; "store.loss-closed");
                 return Some(Ok(()));
@@ -257,6 +272,54 @@ impl Daemon {
             false => "the store does not hold everything yet, or did not answer: `backupd heal`, then say it once more",
         };
         Some(Err(failure::new(FailureKind::Retry, message)))
+    }
+
+    /// What no store holds any more and nobody has looked into.
+    async fn untold_gone(&self) -> BTreeSet<String> {
+        let _engine = self.engine.lock().await;
+        let gone = backup_engine::gone(&self.env, &self.engine_state()).unwrap_or_default();
+        gone.into_iter().filter(|(_, looked)| !looked).map(|(name, _)| name).collect()
+    }
+
+    /// A person knows that these are gone for good. `false`: there is more.
+    async fn close_gone(&self, told: &BTreeSet<String>) -> bool {
+        if !self.untold_gone().await.is_subset(told) {
+            return false;
+        }
+        let _engine = self.engine.lock().await;
+        if let Err(error) = backup_engine::close_gone(&self.env, &self.engine_state()) {
+            log::error!(reason:% = error; "state.not-written");
+            return false;
+        }
+        self.read_damage();
+        true
+    }
+
+    /// What was damaged at a store is whole again: who looks only at alerts that are open would never hear of it.
+    pub(super) fn note_healed(&self, store: &str) {
+        let since = {
+            let mut view = self.view();
+            *view.stores.entry(store.to_owned()).or_default().healed_unix_ms.get_or_insert_with(clock::unix_ms)
+        };
+        if let Err(error) = self.jobs().set_note(&healed_key(store), &since.to_string()) {
+            log::error!(reason:% = error; "jobs.not-recorded");
+        }
+    }
+
+    /// Somebody has looked into that; `false`: nothing of it is open.
+    pub(super) fn close_healed(&self, store: &str) -> Result<bool, Failure> {
+        let is_open = self.view().stores.get(store).is_some_and(|seen| seen.healed_unix_ms.is_some());
+        if is_open {
+            self.jobs().set_note(&healed_key(store), "").map_err(|error| {
+                log::error!(reason:% = error; "jobs.not-recorded");
+                failure::new(
+                    FailureKind::Retry,
+                    "it could not be noted: look at the disk that holds the state of serve",
+                )
+            })?;
+            self.view().stores.entry(store.to_owned()).or_default().healed_unix_ms = None;
+        }
+        Ok(is_open)
     }
 
     fn has_open_loss(&self, store: &str) -> bool {
@@ -302,6 +365,10 @@ impl Daemon {
     }
 
     fn remember(&self, store: &str, found: &Found) {
+        let was_damaged = self.view().stores.get(store).is_some_and(|seen| seen.corrupt.is_some());
+        if was_damaged && found.corrupt.is_none() {
+            self.note_healed(store);
+        }
         let text = serde_json::to_string(found).unwrap_or_default();
         if let Err(error) = self.jobs().set_note(&note_key(store), &text) {
             log::error!(reason:% = error; "jobs.not-recorded");
@@ -323,6 +390,9 @@ impl Daemon {
             self.show(&store.name, &found);
             let whole = self.jobs().note(&whole_key(&store.name)).ok().flatten();
             let looked = whole.and_then(|text| text.parse().ok());
+            let healed = self.jobs().note(&healed_key(&store.name)).ok().flatten();
+            let healed = healed.and_then(|text| text.parse().ok());
+            self.view().stores.entry(store.name.clone()).or_default().healed_unix_ms = healed;
             let sound = self.jobs().note(&sound_key(&store.name)).ok().flatten();
             let sound = sound.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
             self.view().stores.entry(store.name.clone()).or_default().sound = sound;

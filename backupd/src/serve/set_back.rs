@@ -98,7 +98,8 @@ impl Daemon {
             }
             Ok(false) => Err(failure::new(
                 FailureKind::NotFound,
-                "no alert `source-set-back`, `head-gap` or `store-missing` of this daemon names that: `backupd status` shows what is open",
+                "no alert `source-set-back`, `head-gap`, `store-missing` or `store-healed` of this daemon names that: `backupd status` shows \
+                 what is open. One that the verifier has raised closes with its next `backupd verify` that finds everything",
             )),
             Err(error) => Err(failure::from_engine(&error)),
         }

@@ -24,8 +24,9 @@ impl Daemon {
         self.view().taking = true;
         let damage = self.read_damage();
         let result = self.snapshot_now(source, tag).await;
-        if let Ok(done) = &result {
-            self.note_sound(&source.name, done, &damage);
+        match &result {
+            Ok(done) => self.note_sound(done, &damage),
+            Err(_) => drop(self.read_damage()),
         }
         self.read_losses();
         self.read_set_back();
@@ -173,6 +174,7 @@ impl Daemon {
             true => SnapshotState::Durable,
             false => SnapshotState::Sealed,
         };
+        outcome.stores.iter().filter(|s| s.durable).for_each(|store| self.note_behind(&store.store, None));
         for store in outcome.stores.iter().filter(|s| !s.durable) {
             let reason = store.error.as_ref().map_or_else(|| "not durable".to_owned(), ToString::to_string);
             log::warn!(store = store.store.as_str(), reason = reason.as_str(); "snapshot.store-missed");
@@ -225,9 +227,11 @@ impl Daemon {
         let (writer, stores) = (self.writer(), self.with_spool(self.stores_to_send_to()));
         let caught_up = backup_engine::replicate_until(&self.env, &writer, &stores, Some(&state), &stop).await;
         self.read_losses();
+        self.read_damage();
         match caught_up {
             Ok(stores) => {
                 self.note_catch_up(&stores);
+                stores.iter().filter(|s| s.objects_healed > 0).for_each(|s| self.note_healed(&s.store));
                 for store in stores.iter().filter(|s| s.objects_copied > 0) {
                     log::info!(
                         store = store.store.as_str(), objects = store.objects_copied, bytes = store.bytes_copied,

@@ -67,6 +67,46 @@ fn maintenance_that_never_saw_an_object_misses_it_and_brings_it_back() {
     fs::remove_file(&pack).unwrap();
     fs::remove_file(pack.to_str().unwrap().replacen(&p.at("two"), &p.at("one"), 1)).unwrap();
     assert_eq!(heal(), (Some(1), Some(1), Some(0)));
+    assert_eq!(heal(), (Some(1), Some(1), Some(0)));
+    // A person may know that nobody will bring it back.
+    assert!(asked(&["heal", "--all"]).status.code() == Some(1));
+    assert!(asked(&["looked-into", "two"]).status.success());
+    assert_eq!(heal(), (Some(0), Some(0), Some(0)));
+}
+
+#[test]
+fn what_every_store_lost_is_told_until_a_person_has_looked_into_it() {
+    let p = Practice::new("scrub_schedule = \"* * * * *\"");
+    p.open_emr();
+    let serve = p.start("serve");
+    let first = p.ask("serve", &["snapshot"]);
+    assert_eq!(first["state"], "full");
+    for store in ["one", "two"] {
+        fs::remove_dir_all(p.at(&format!("{store}/packs"))).unwrap();
+    }
+    let alerts = || -> Vec<String> {
+        let status = p.ask("serve", &["status"]);
+        let all = status["alerts"].as_array().unwrap().iter();
+        all.filter(|alert| alert["kind"] == "store-missing").map(|alert| alert["subject"].to_string()).collect()
+    };
+    // It reads the source again; the one after that was taken with the loss known.
+    p.ask("serve", &["snapshot"]);
+    let newest = p.ask("serve", &["snapshot"]);
+    assert_eq!(alerts().len(), 2, "{:?}", alerts());
+    let looks = || serve.text().matches("store.scrubbed").count();
+    let before = looks();
+    wait_until(|| looks() >= before + 2);
+    assert_eq!(alerts().len(), 2, "a look through the stores does not bring it back: {}", serve.text());
+    assert_eq!(p.ask("serve", &["status"])["last_durable"], newest["id"]);
+    let state = |id: &serde_json::Value| {
+        let rows = p.ask("serve", &["snapshots"]);
+        let rows = rows["snapshots"].as_array().unwrap().clone();
+        rows.into_iter().find(|row| row["id"] == *id).unwrap()["state"].clone()
+    };
+    assert_eq!((state(&first["id"]), state(&newest["id"])), ("sealed".into(), "full".into()));
+    assert!(p.output(&["looked-into", "one", "--serve", &format!("unix:{}", p.at("s"))]).status.success());
+    wait_until(|| alerts().is_empty());
+    assert_eq!(state(&first["id"]), "sealed", "that somebody knows of it does not make it whole");
 }
 
 /// What `serve` says of one store.

@@ -71,7 +71,8 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         StoreMissing => {
             "Treat it as possible tampering or loss at the provider: call the contract's responsible party. Restores \
              still work from the other stores; heal this store before you rely on it. The alert closes when a drill from it, or \
-             a look through all of it (`backupd looked-into` with its name), finds everything."
+             a look through all of it (`backupd looked-into` with its name), finds everything. What no store has any more is told until \
+             somebody says `backupd looked-into`: `backupd verify` names the snapshots that need it."
         }
         StoreCorrupt => {
             "Do not delete anything. Restores refuse the damaged object and use another store. Call the contract's \
