@@ -174,7 +174,7 @@ fn default_name() -> String {
 }
 
 fn default_idle_lock() -> i64 {
-    900
+    600
 }
 
 /// A Unix socket's path fits into this many bytes, the final zero included.

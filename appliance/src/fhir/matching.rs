@@ -1,5 +1,6 @@
 //! `Patient/$match`: candidates by identifier, birth date and name, scored by what agrees and what contradicts.
 
+use super::alike;
 use crate::store::{Query, Resource, StoreError, View};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -133,6 +134,10 @@ impl Traits {
         all.extend(
             self.family.iter().filter(|name| !name.is_empty()).take(4).map(|name| pair("family", escaped(name))),
         );
+        // However it was typed, a name begins as it does; and it may stand in the other field.
+        let heads =
+            self.family.iter().map(|name| name.chars().filter(|c| c.is_alphabetic()).take(3).collect::<String>());
+        all.extend(heads.filter(|head| head.chars().count() >= 2).take(4).map(|head| pair("name", head)));
         all
     }
 
@@ -141,21 +146,37 @@ impl Traits {
         if self.identifiers.iter().any(|one| !one.0.is_empty() && other.identifiers.contains(one)) {
             return 1.0;
         }
-        let shares = |a: &[String], b: &[String]| a.iter().any(|one| b.contains(one));
-        let same = |a: &str, b: &str| (!a.is_empty() && !b.is_empty()).then(|| a == b);
-        let both = |a: &[String], b: &[String]| (!a.is_empty() && !b.is_empty()).then(|| shares(a, b));
-        let told = [
-            (0.30, both(&self.family, &other.family)),
-            (0.20, both(&self.given, &other.given)),
-            (0.30, same(&self.birth, &other.birth)),
-            (0.05, same(&self.gender, &other.gender)),
-            (0.10, both(&self.phones, &other.phones)),
-            (0.05, both(&self.places, &other.places)),
-        ];
-        let total: f64 = told.iter().filter(|(_, agrees)| agrees.is_some()).map(|(weight, _)| weight).sum();
-        let agreed: f64 = told.iter().filter(|(_, agrees)| *agrees == Some(true)).map(|(weight, _)| weight).sum();
-        // Little told is little known: a family name alone is no match.
-        let score = if total > 0.0 { agreed / total.max(0.6) } else { 0.0 };
-        if same(&self.birth, &other.birth) == Some(false) { score / 2.0 } else { score.min(0.99) }
+        let both = |a: &[String], b: &[String]| {
+            (!a.is_empty() && !b.is_empty()).then(|| if a.iter().any(|one| b.contains(one)) { 1.0 } else { 0.0 })
+        };
+        let told_by = |a: &str, b: &str| !a.is_empty() && !b.is_empty();
+        let gender = told_by(&self.gender, &other.gender).then(|| if self.gender == other.gender { 1.0 } else { 0.0 });
+        let day = |text: &str| crate::dates::parse_day(text);
+        let birth = told_by(&self.birth, &other.birth)
+            .then(|| f64::from(alike::births(day(&self.birth), day(&other.birth))) / 100.0);
+        let (phone, place) = (both(&self.phones, &other.phones), both(&self.places, &other.places));
+        let told = [(0.45, self.names_like(other)), (0.35, birth), (0.05, gender), (0.10, phone), (0.05, place)];
+        let known = told.iter().filter_map(|(weight, agrees)| agrees.map(|agrees| (weight, agrees)));
+        let (total, agreed) = known.fold((0.0, 0.0), |(t, a), (weight, agrees)| (t + weight, a + weight * agrees));
+        // Little told is little known: a name alone is no match, and name and birth date alone make nobody certain.
+        let most = if phone == Some(1.0) || place == Some(1.0) { 0.99 } else { 0.94 };
+        let score = (agreed / f64::max(total, 0.8)).min(most);
+        if birth == Some(0.0) { score / 2.0 } else { score }
+    }
+
+    /// 0 to 1: the likeliest pair of names, also where family and given name stand in each other's place.
+    fn names_like(&self, other: &Traits) -> Option<f64> {
+        let best = |a: &[String], b: &[String]| {
+            a.iter().flat_map(|one| b.iter().map(|two| alike::names(one, two))).max().map(f64::from)
+        };
+        let half = |a: Option<f64>, b: Option<f64>| Some((a? + b.or(a)?) / 200.0);
+        let straight = half(best(&self.family, &other.family), best(&self.given, &other.given));
+        let crossed = match (best(&self.family, &other.given), best(&self.given, &other.family)) {
+            (Some(a), Some(b)) => Some(a.min(b) / 100.0),
+            _ => None,
+        };
+        let like = [straight, crossed].into_iter().flatten().reduce(f64::max)?;
+        // Names that share few letters are others.
+        Some(if like < 0.6 { 0.0 } else { like })
     }
 }

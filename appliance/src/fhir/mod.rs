@@ -1,5 +1,6 @@
 //! FHIR R4 on the wire: what is understood of a resource, and the routes under `/fhir/R4`.
 
+pub mod alike;
 mod batch;
 pub mod capability;
 pub mod cors;

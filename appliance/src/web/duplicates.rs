@@ -9,10 +9,10 @@ use super::reading::{PatientFacts, list, reference_id, text};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
 use crate::access::Action;
 use crate::audit::{self, Event};
+use crate::fhir::alike;
 use crate::store::{Expect, Query, StoreError, Tx, View};
 use axum::extract::{Path, State};
 use axum::response::Response;
-use chrono::NaiveDate;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -62,12 +62,13 @@ impl Person {
 
 /// 0 to 100: how likely both are one person.
 pub fn score(person: &Person, other: &PatientFacts) -> u32 {
-    let family = likeness(&person.family, &other.family);
-    let given = likeness(first(&person.given), first(&other.given));
+    let family = alike::names(&person.family, &other.family);
+    let given = alike::names(first(&person.given), first(&other.given));
     // Names that were given in each other's field.
-    let crossed = likeness(&person.family, first(&other.given)).min(likeness(first(&person.given), &other.family));
+    let crossed =
+        alike::names(&person.family, first(&other.given)).min(alike::names(first(&person.given), &other.family));
     let name = ((family + given) / 2).max(crossed);
-    let birth = birth_likeness(dates::parse_day(&person.birth), other.birth);
+    let birth = alike::births(dates::parse_day(&person.birth), other.birth);
     let digits = |phone: &str| phone.chars().filter(char::is_ascii_digit).collect::<String>();
     let same = |a: &str, b: &str| !a.is_empty() && a.eq_ignore_ascii_case(b);
     let reached = same(&digits(&person.phone), &digits(&other.phone)) || same(&person.email, &other.email);
@@ -76,45 +77,6 @@ pub fn score(person: &Person, other: &PatientFacts) -> u32 {
 
 fn first(names: &str) -> &str {
     names.split_whitespace().next().unwrap_or_default()
-}
-
-/// Percent of letters that two names share, by the fewest changes from one to the other.
-fn likeness(a: &str, b: &str) -> u32 {
-    let plain =
-        |name: &str| -> Vec<char> { name.to_lowercase().chars().filter(|c| c.is_alphabetic()).take(40).collect() };
-    let (a, b) = (plain(a), plain(b));
-    let longest = a.len().max(b.len());
-    if a.is_empty() || b.is_empty() {
-        return 0;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut corner = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (y, above) in b.iter().zip(row.iter().skip(1)) {
-            let changed = corner + usize::from(x != y);
-            corner = *above;
-            left = changed.min(left + 1).min(above + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    let changes = row.last().copied().unwrap_or(longest);
-    u32::try_from(100 - changes.min(longest) * 100 / longest).unwrap_or(0)
-}
-
-fn birth_likeness(a: Option<NaiveDate>, b: Option<NaiveDate>) -> u32 {
-    use chrono::Datelike;
-    let (Some(a), Some(b)) = (a, b) else { return 0 };
-    let digits = |d: NaiveDate| d.format("%Y%m%d").to_string();
-    let differing = digits(a).chars().zip(digits(b).chars()).filter(|(x, y)| x != y).count();
-    match differing {
-        0 => 100,
-        _ if a.year() == b.year() && a.month() == b.day() && a.day() == b.month() => 80,
-        1 => 70,
-        _ => 0,
-    }
 }
 
 /// The likeliest of those who are registered.

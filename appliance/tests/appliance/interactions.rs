@@ -388,6 +388,7 @@ async fn a_match_is_graded_by_what_agrees() {
     let api = Api::open().await;
     let mut one = patient("Mejía");
     one["identifier"] = json!([{ "system": "urn:mrn", "value": "42" }]);
+    one["telecom"] = json!([{ "system": "phone", "value": "030 1234567" }]);
     api.create(one).await;
     api.create(patient("Brandt")).await;
     let grade = async |sought: Value| {
@@ -398,14 +399,30 @@ async fn a_match_is_graded_by_what_agrees() {
     };
     let name = json!([{ "family": "Mejia", "given": ["Ada"] }]);
     let by_name = json!({ "resourceType": "Patient", "name": name, "birthDate": "1980-02-03", "gender": "female" });
-    assert_eq!(grade(by_name.clone()).await, (json!("Mejía"), json!("certain")));
+    // Many share a name and a birth date.
+    assert_eq!(grade(by_name.clone()).await, (json!("Mejía"), json!("probable")));
+    let mut sure = by_name;
+    sure["telecom"] = json!([{ "system": "phone", "value": "030-1234567" }]);
+    assert_eq!(grade(sure).await, (json!("Mejía"), json!("certain")));
     let by_number = json!({ "resourceType": "Patient", "identifier": [{ "system": "urn:mrn", "value": "42" }] });
     let wrapped = json!({ "resourceType": "Parameters", "parameter": [
         { "name": "resource", "resource": by_number }, { "name": "onlyCertainMatches", "valueBoolean": true } ]});
     assert_eq!(grade(wrapped).await, (json!("Mejía"), json!("certain")));
-    let mut other_day = by_name;
-    other_day["birthDate"] = "1990-02-03".into();
-    assert_eq!(grade(other_day).await, (Value::Null, Value::Null), "another birth date is another person");
+    let changed = |name: Value, birth: &str| json!({ "resourceType": "Patient", "name": [name], "birthDate": birth, "gender": "female" });
+    for alike in [
+        changed(json!({ "family": "Mejias", "given": ["Aida"] }), "1980-02-03"),
+        changed(json!({ "family": "Ada", "given": ["Mejia"] }), "1980-02-03"),
+        changed(json!({ "family": "Mejia", "given": ["Ada"] }), "1980-02-04"),
+        changed(json!({ "family": "Mejia", "given": ["Ada"] }), "1980-03-02"),
+    ] {
+        let found = grade(alike.clone()).await;
+        assert!(
+            found.0 == "Mejía" && ["probable", "possible"].iter().any(|grade| found.1 == *grade),
+            "{alike} {found:?}"
+        );
+    }
+    let other = changed(json!({ "family": "Mejia", "given": ["Ada"] }), "1991-12-24");
+    assert_eq!(grade(other).await, (Value::Null, Value::Null), "another birth date is another person");
 }
 
 #[tokio::test]

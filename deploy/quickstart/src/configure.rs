@@ -72,7 +72,7 @@ fn appliance(practice: &Practice) -> String {
          tls_key = \"../tls/appliance.key.pem\"\n\
          ops_socket = {}\n\
          ops_allowed_uids = [{}]\n\
-         idle_lock_s = 900\n\
+         idle_lock_s = 600\n\
          \n[downtime]\n\
          every_minutes = 30\n\
          \n[backup]\n\
