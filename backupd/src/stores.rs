@@ -185,6 +185,8 @@ pub struct StoreView {
     pub gone: Option<String>,
     /// There are such, whether somebody has looked into it or not.
     pub has_gone: bool,
+    /// When the newest look began after which it lacked nothing that another store holds, whatever is damaged there.
+    pub lacks_nothing_unix_ms: Option<i64>,
     /// Since when what was damaged and is whole again is to be looked into.
     pub healed_unix_ms: Option<i64>,
     pub proof: Option<Proof>,
@@ -282,6 +284,10 @@ impl StoreView {
         } else {
             Ok
         }
+    }
+
+    pub fn complete_since(&self, began: i64) -> bool {
+        self.lacks_nothing_unix_ms.is_some_and(|at| at >= began)
     }
 
     /// Whether what is known to be lost or damaged there may belong to a snapshot.

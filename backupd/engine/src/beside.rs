@@ -81,6 +81,12 @@ impl Listings {
         Self(Arc::new(self.0.iter().map(|(store, listed)| (store.clone(), rest(listed))).collect()))
     }
 
+    /// Whether some store lists an object.
+    #[must_use]
+    pub fn hold(&self, name: &str) -> bool {
+        self.0.iter().flat_map(|(_, listed)| listed).any(|object| object.name == name)
+    }
+
     /// Whether a store names deletions: what they took out is lacking on purpose, and only a holder of a key can tell what.
     #[must_use]
     pub fn name_deletions(&self) -> bool {

@@ -5,10 +5,12 @@ use crate::backup::StoreOutcome;
 use crate::condemned::{came_meanwhile, nothing_new};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::gone;
 use crate::held;
 use crate::keyring::KEYRINGS;
 use crate::replicate::{copy, in_groups};
 use crate::send::{Fleet, Gate, Lane};
+use crate::spool::SPOOL;
 use crate::state::State;
 use crate::store::{NamedStore, domains};
 use crate::survey::{FETCHES, PACKS, Union, damaged};
@@ -45,6 +47,9 @@ impl Commit<'_> {
     pub(crate) fn keep_held(&self, state: &State, outcomes: &[StoreOutcome]) {
         let written = self.indexes.iter().map(|(name, _)| name).chain([&self.snapshot.0, &self.head.0]);
         let written: Vec<&String> = self.packs.iter().chain(written).collect();
+        if outcomes.iter().any(|outcome| outcome.durable && outcome.store != SPOOL) {
+            gone::add_seen(state, written.iter().copied());
+        }
         let stores = self.stores.iter().zip(&self.union.views).zip(outcomes);
         for ((_, view), outcome) in stores.filter(|((store, _), outcome)| outcome.durable && !store.is_spool()) {
             // What had to wait was not copied.

@@ -3,13 +3,14 @@
 //! loses only that.
 
 use crate::env::Env;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::KEYRINGS;
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::{INDEXES, SNAPSHOTS, Union, hash_in_name};
 use backup_format::wire::{Reader, put_bytes, put_varint};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 
 /// What was seen at the stores, and by which order.
@@ -51,8 +52,15 @@ pub(crate) async fn note(stores: &[NamedStore], state: &State, union: &Union) {
         log::error!(object = name.as_str(); "object.gone-everywhere");
     }
     let gone = gone.into_iter().map(|name| (before.get(&name).copied().unwrap_or(false), name));
-    write(state, GONE, order, &gone.map(|(looked, name)| (name, looked)).collect());
-    write(state, SEEN, order, &now.into_iter().map(|name| (name, false)).collect());
+    let _gone = write(state, GONE, order, &gone.map(|(looked, name)| (name, looked)).collect());
+    let _seen = write(state, SEEN, order, &now.into_iter().map(|name| (name, false)).collect());
+}
+
+/// A snapshot put these to a store.
+pub(crate) fn add_seen<'n>(state: &State, names: impl Iterator<Item = &'n String>) {
+    let Some((order, mut seen)) = read(state, SEEN) else { return };
+    seen.extend(names.filter(|name| is_kept(name)).map(|name| (name.clone(), false)));
+    let _noted = write(state, SEEN, order, &seen);
 }
 
 fn is_kept(name: &str) -> bool {
@@ -89,7 +97,7 @@ pub fn close_gone(env: &Env, state_dir: &Path) -> Result<()> {
     let state = env.open_state(state_dir)?;
     if let Some((order, mut names)) = read(&state, GONE) {
         names.values_mut().for_each(|looked| *looked = true);
-        write(&state, GONE, order, &names);
+        write(&state, GONE, order, &names).map_err(|error| Error::io("the state directory", &error))?;
     }
     Ok(())
 }
@@ -111,10 +119,10 @@ fn read(state: &State, file: &str) -> Option<(u64, Names)> {
     Some((order, names))
 }
 
-/// A state that cannot be written is no reason to stop.
-fn write(state: &State, file: &str, order: u64, names: &Names) {
+/// A state that cannot be written is no reason to stop a snapshot.
+fn write(state: &State, file: &str, order: u64, names: &Names) -> io::Result<()> {
     if read(state, file).is_some_and(|before| before == (order, names.clone())) {
-        return;
+        return Ok(());
     }
     let mut out = Vec::new();
     put_varint(&mut out, order);
@@ -127,7 +135,8 @@ fn write(state: &State, file: &str, order: u64, names: &Names) {
         to.write(blake3::hash(&out).as_bytes())?;
         to.finish()
     });
-    if let Err(error) = kept {
+    if let Err(error) = &kept {
         log::warn!(error:% = error; "state.write-failed");
     }
+    kept
 }

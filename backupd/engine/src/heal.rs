@@ -117,5 +117,5 @@ async fn write(target: &NamedMaintenanceStore, name: &str, bytes: Bytes, corrupt
 }
 
 fn not_kept(name: &str) -> Error {
-    Error::new(ErrorKind::Damaged, format!("object {name} was written and reads otherwise: the store does not keep it"))
+    Error::new(ErrorKind::Retry, format!("object {name} was written and reads otherwise: the store does not keep it"))
 }

@@ -352,7 +352,7 @@ pub async fn looked_into(args: LookedIntoArgs) -> anyhow::Result<ExitCode> {
         (Err(error), _) => return Err(error),
     }
     if !args.ask.json {
-        say!("The alert is closed.");
+        say!("Closed. What the verifier tells closes with its next `backupd verify` or drill that finds everything.");
     }
     Ok(ExitCode::SUCCESS)
 }

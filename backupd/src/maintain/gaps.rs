@@ -2,8 +2,8 @@
 
 use super::Maintain;
 use crate::failure;
-use backup_engine::{HeadName, HealOutcome, StoreScrub};
-use backupd_api::{Failure, FailureKind, StoreCondition};
+use backup_engine::{ErrorKind, HeadName, HealOutcome, StoreScrub};
+use backupd_api::{Failure, FailureKind};
 use std::collections::BTreeSet;
 
 /// Numbers of a chain.
@@ -42,7 +42,7 @@ impl Maintain {
     /// missed no longer.
     pub(super) async fn looked_into(&self, subject: &str) -> Result<(), Failure> {
         let healed = self.close_healed(subject)?;
-        let misses = self.records.last_look(subject).is_some_and(|row| row.condition == StoreCondition::Missing);
+        let misses = self.records.last_look(subject).is_some_and(|row| row.missing > row.healed);
         let what = match Gap::parse(subject) {
             Some(gap) => LetOff::Gap(gap),
             None if misses => LetOff::Lost,
@@ -68,7 +68,9 @@ impl Maintain {
     pub(super) fn let_off_lost(&self, found: &mut [StoreScrub], outcome: &mut HealOutcome) -> Result<(), Failure> {
         all_answer(found)?;
         let is_missing = |name: &String| found.iter().any(|seen| seen.missing.contains(name));
-        let left = outcome.left.iter().map(|(_, name, _)| name).filter(|name| is_missing(name));
+        // What could not be put back for another reason, as a full or read-only store, another store has.
+        let nowhere = outcome.left.iter().filter(|(_, _, error)| error.kind() == ErrorKind::Damaged);
+        let left = nowhere.map(|(_, name, _)| name).filter(|name| is_missing(name));
         let lost: BTreeSet<String> = left.cloned().collect();
         self.miss_no_longer(&lost, found)?;
         outcome.left.retain(|(_, name, _)| !lost.contains(name));
@@ -76,7 +78,7 @@ impl Maintain {
     }
 
     fn miss_no_longer(&self, names: &BTreeSet<String>, found: &mut [StoreScrub]) -> Result<(), Failure> {
-        self.records.add_condemned(names).map_err(|error| {
+        self.records.let_off(names).map_err(|error| {
             log::error!(reason:% = error; "maintain.not-recorded");
             failure::new(FailureKind::Retry, "it could not be noted: look at the disk that holds the state of maintain")
         })?;

@@ -13,6 +13,7 @@ const SCHEMA: &str = "
     create table if not exists looked (store text primary key, row text not null) strict;
     create table if not exists held (one integer primary key check (one = 1), row text not null) strict;
     create table if not exists condemned (name text primary key) strict;
+    create table if not exists let_off (name text primary key) strict;
     create table if not exists seen (store text primary key, upto integer not null) strict;
     pragma user_version = 1;";
 
@@ -105,9 +106,30 @@ impl Records {
         change.commit()
     }
 
+    /// Notes objects that nobody can bring back, and that a person knows of.
+    pub fn let_off(&self, names: &BTreeSet<String>) -> rusqlite::Result<()> {
+        let mut db = self.db();
+        let change = db.transaction()?;
+        for name in names {
+            change.execute("insert or ignore into let_off (name) values (?1)", [name])?;
+        }
+        change.commit()
+    }
+
+    /// What is there again is missed again when it goes.
+    pub fn end_let_off(&self, is_there: impl Fn(&str) -> bool) -> rusqlite::Result<()> {
+        let db = self.db();
+        let mut query = db.prepare("select name from let_off")?;
+        let names: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for name in names.iter().filter(|name| is_there(name)) {
+            db.execute("delete from let_off where name = ?1", [name])?;
+        }
+        Ok(())
+    }
+
     pub fn condemned(&self) -> rusqlite::Result<BTreeSet<String>> {
         let db = self.db();
-        let mut query = db.prepare("select name from condemned")?;
+        let mut query = db.prepare("select name from condemned union select name from let_off")?;
         let rows = query.query_map([], |row| row.get(0))?;
         rows.collect()
     }

@@ -65,8 +65,11 @@ impl Maintain {
         all: bool,
         let_off: Option<&LetOff>,
     ) -> Result<Vec<MaintainStore>, Failure> {
-        let (condemned, all_condemned) = self.condemned().await;
         let mut others = backup_engine::list_all(&self.plain_stores()).await;
+        if let Err(error) = self.records.end_let_off(|name| others.hold(name)) {
+            log::error!(reason:% = error; "maintain.not-recorded");
+        }
+        let (condemned, all_condemned) = self.condemned().await;
         // What an order took out that could not be read is lacking on purpose.
         if others.name_deletions() && !all_condemned {
             others = Listings::default();

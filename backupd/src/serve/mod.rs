@@ -143,6 +143,7 @@ impl Daemon {
         daemon.recall_scrubs();
         daemon.recall_captures();
         daemon.read_losses();
+        daemon.read_damage();
         daemon.read_set_back();
         daemon.read_chains();
         daemon.recall_stores();

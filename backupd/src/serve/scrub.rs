@@ -97,7 +97,7 @@ impl Daemon {
         let corrupt = if corrupt.is_none() { self.damaged_still(store).await } else { corrupt };
         let whole = corrupt.is_none() && seen.error.is_none();
         if corrupt.is_some() || whole {
-            self.remember(&store.name, &Found { missing: None, corrupt });
+            self.take_in_damage(store, &Found { missing: None, corrupt }).await;
         }
         self.note_damage(&store.name, &seen.corrupt, &[]).await;
         whole
@@ -125,7 +125,7 @@ impl Daemon {
                 log::info!(store = store.name.as_str(), objects = outcome.objects, bytes = outcome.bytes_read; "store.scrubbed");
                 let corrupt = outcome.corrupt.first().or(damaged_reports.first()).cloned();
                 let found = Found { missing: outcome.missing.first().cloned(), corrupt };
-                self.remember(&store.name, &found);
+                self.take_in_damage(store, &found).await;
                 self.note_damage(&store.name, &outcome.corrupt, &[]).await;
                 outcome.is_ok() && damaged_reports.is_empty()
             }
@@ -151,6 +151,9 @@ impl Daemon {
             let _engine = self.engine.lock().await;
             self.bring_up_to_date().await.contains(&store.name)
         };
+        if complete {
+            self.view().stores.entry(name.to_owned()).or_default().lacks_nothing_unix_ms = Some(began);
+        }
         let whole = was_whole || {
             let _busy = self.activity.begin("scrub");
             self.scrub_store(store).await
@@ -213,6 +216,7 @@ impl Daemon {
             .collect();
         let changed: Vec<String> = {
             let mut view = self.view();
+            view.gone = gone.keys().cloned().collect();
             let changes = |store: &&NamedStore| {
                 let seen = view.stores.entry(store.name.clone()).or_default();
                 (seen.gone, seen.has_gone) = (untold.clone(), !gone.is_empty());
@@ -257,14 +261,30 @@ impl Daemon {
             return None;
         }
         let told = self.untold_gone().await;
+        let began = clock::unix_ms();
         let whole = self.look_at(store).await?;
-        let message = match whole && self.close_gone(&told).await {
+        // What is damaged is an alert of its own; this one is about what is not there.
+        let complete = whole || self.view().stores.get(store).is_some_and(|seen| seen.complete_since(began));
+        let closed = match complete {
+            true => self.close_gone(&told).await,
+            false => Ok(false),
+        };
+        let closed = match closed {
+            Ok(closed) => closed,
+            Err(failed) => return Some(Err(failed)),
+        };
+        if closed {
+            self.note_whole(store, began);
+        }
+        let message = match closed {
             // Some of what a drill misses shows to nobody without the open key.
             true if self.view().stores.get(store).is_some_and(is_missing) => {
                 "the newest drill from this store missed something: `backupd drill` it again"
             }
             true if self.has_open_loss(store) => "more was gone than was told, and is back now: say it once more",
-            false if whole => "more is gone from every store than was told: look at the journal, then say it once more",
+            false if complete => {
+                "more is gone from every store than was told: look at the journal, then say it once more"
+            }
             true => {
                 log::warn!(store = store; "store.loss-closed");
                 return Some(Ok(()));
@@ -282,17 +302,26 @@ impl Daemon {
     }
 
     /// A person knows that these are gone for good. `false`: there is more.
-    async fn close_gone(&self, told: &BTreeSet<String>) -> bool {
+    async fn close_gone(&self, told: &BTreeSet<String>) -> Result<bool, Failure> {
         if !self.untold_gone().await.is_subset(told) {
-            return false;
+            return Ok(false);
         }
         let _engine = self.engine.lock().await;
-        if let Err(error) = backup_engine::close_gone(&self.env, &self.engine_state()) {
-            log::error!(reason:% = error; "state.not-written");
-            return false;
-        }
+        backup_engine::close_gone(&self.env, &self.engine_state()).map_err(|error| failure::from_engine(&error))?;
         self.read_damage();
-        true
+        Ok(true)
+    }
+
+    /// Remembers what was found; what was damaged before and is whole now was put right.
+    async fn take_in_damage(&self, store: &NamedStore, found: &Found) {
+        let before = self.view().stores.get(&store.name).and_then(|seen| seen.corrupt.clone());
+        let ended = before.filter(|object| found.corrupt.is_none() && !object.starts_with(reports::PREFIX));
+        self.remember(&store.name, found);
+        if let Some(object) = ended
+            && backup_engine::is_whole(store, &object).await.unwrap_or(false)
+        {
+            self.note_healed(&store.name);
+        }
     }
 
     /// What was damaged at a store is whole again: who looks only at alerts that are open would never hear of it.
@@ -365,10 +394,6 @@ impl Daemon {
     }
 
     fn remember(&self, store: &str, found: &Found) {
-        let was_damaged = self.view().stores.get(store).is_some_and(|seen| seen.corrupt.is_some());
-        if was_damaged && found.corrupt.is_none() {
-            self.note_healed(store);
-        }
         let text = serde_json::to_string(found).unwrap_or_default();
         if let Err(error) = self.jobs().set_note(&note_key(store), &text) {
             log::error!(reason:% = error; "jobs.not-recorded");

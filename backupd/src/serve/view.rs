@@ -6,7 +6,7 @@ use crate::recover::Fit;
 use crate::settings::domains;
 use crate::stores::StoreView;
 use agent_api::Pause;
-use backup_engine::{ErrorKind, HeadName, Heads, OwnChain, SPOOL, SetBack, SnapshotInfo};
+use backup_engine::{ErrorKind, HeadName, Heads, OwnChain, Rejected, SPOOL, SetBack, SnapshotInfo};
 use backupd_api::{
     AlertKind, Baa, KeptGone, ScheduledJob, SnapshotRow, SnapshotState, SpoolStatus, Status, StoreStatus,
 };
@@ -25,6 +25,8 @@ pub struct View {
     pub sources_damaged: BTreeSet<String>,
     /// Sources whose last capture is known.
     pub sources_seen: BTreeSet<String>,
+    /// What no store has any more: it is told as that, and not as missing at each store anew.
+    pub gone: BTreeSet<String>,
     /// Files that every snapshot has to carry and that are gone from their places.
     pub kept_gone: Vec<KeptGone>,
     /// How far the recovery kit fits; `None` where no kit was noted here.
@@ -226,6 +228,7 @@ impl Daemon {
     /// Takes in what the stores said; gives the snapshots that are known now.
     fn take_in(&self, heads: Heads) -> Vec<SnapshotInfo> {
         let mut view = self.view();
+        let gone = view.gone.clone();
         for store in &self.stores {
             // Snapshots stand newest first by their links: a clock that was ahead for a day decides nothing here.
             let last_held = view.snapshots.iter().find(|s| s.stores.contains(&store.name)).map(|s| s.id);
@@ -245,7 +248,8 @@ impl Daemon {
             entry.known = true;
             entry.complete_unix_ms = held.next().map(|s| s.taken_unix_ms);
             entry.behind(heads.snapshots.iter().filter(|s| !s.stores.contains(&store.name)));
-            for rejected in heads.rejected.iter().filter(|rejected| rejected.store == store.name) {
+            let is_new = |rejected: &&Rejected| !(rejected.missing && gone.contains(&rejected.object));
+            for rejected in heads.rejected.iter().filter(|rejected| rejected.store == store.name).filter(is_new) {
                 let (store, object) = (store.name.as_str(), rejected.object.as_str());
                 let known = match rejected.missing {
                     true => {

@@ -78,7 +78,7 @@ fn maintenance_that_never_saw_an_object_misses_it_and_brings_it_back() {
 fn what_every_store_lost_is_told_until_a_person_has_looked_into_it() {
     let p = Practice::new("scrub_schedule = \"* * * * *\"");
     p.open_emr();
-    let serve = p.start("serve");
+    let mut serve = p.start("serve");
     let first = p.ask("serve", &["snapshot"]);
     assert_eq!(first["state"], "full");
     for store in ["one", "two"] {
@@ -104,6 +104,10 @@ fn what_every_store_lost_is_told_until_a_person_has_looked_into_it() {
         rows.into_iter().find(|row| row["id"] == *id).unwrap()["state"].clone()
     };
     assert_eq!((state(&first["id"]), state(&newest["id"])), ("sealed".into(), "full".into()));
+    serve.stop();
+    let _serve = p.start("serve");
+    wait_until(|| alerts().len() == 2 && state(&newest["id"]) == "full");
+    assert_eq!(state(&first["id"]), "sealed", "a restart brings nothing back either");
     assert!(p.output(&["looked-into", "one", "--serve", &format!("unix:{}", p.at("s"))]).status.success());
     wait_until(|| alerts().is_empty());
     assert_eq!(state(&first["id"]), "sealed", "that somebody knows of it does not make it whole");

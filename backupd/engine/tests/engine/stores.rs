@@ -538,4 +538,14 @@ async fn what_every_store_loses_is_noted_until_somebody_has_looked_into_it() {
     fs::write(&path, bytes).unwrap();
     look().await;
     assert!(untold().is_empty() && all_gone().len() == 2);
+    // What the newest snapshot put itself is known as well.
+    let before = practice.objects("store-0");
+    fs::write(practice.source().join("newest"), noise(11, 200_000)).unwrap();
+    practice.snapshot().await;
+    let is_new = |name: &String| name.starts_with("index/") && !before.contains_key(name);
+    let newest: Vec<String> = practice.objects("store-0").into_keys().filter(is_new).collect();
+    assert_eq!(newest.len(), 1);
+    take_out(&newest, &["store-0", "store-1"]);
+    look().await;
+    assert_eq!(untold(), newest);
 }
