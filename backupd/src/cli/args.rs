@@ -113,6 +113,7 @@ pub enum Command {
         after_help = "After `source-set-back` first bring the snapshot back into another folder (`backupd recover --snapshot ID`) and compare: it holds what was entered\n\
                       after the state that this server or its EMR was set back to. The running EMR lacks that.\n\
                       After `head-gap` first find out who took the snapshots away: `backupd verify` shows what is left.\n\
+                      After `store-missing` and `store-healed` first find out who could delete at that store: `backupd status` and the journal name what went.\n\
                       Example: backupd looked-into ID-OF-THE-ALERT --config cli.toml"
     )]
     LookedInto(LookedIntoArgs),
