@@ -64,6 +64,19 @@ pub fn gather(view: &View<'_>, (zone, now_s): (Tz, i64), all: bool) -> Result<Sh
         people.insert(text(&patient, "/id").to_owned(), person);
     }
     let mut allergies = BTreeMap::<String, Vec<Value>>::new();
+    // A record may have been merged into one that was merged itself.
+    let mut open: Vec<String> = merged.keys().cloned().collect();
+    while !open.is_empty() {
+        let mut next = Vec::new();
+        for patient in jsons(&view.of_patients("Patient", &open)?)? {
+            let into = merged.get(text(&patient, "/id")).cloned().unwrap_or_default();
+            for other in reading::merged_into(&patient).filter(|other| !merged.contains_key(*other)) {
+                next.push((other.to_owned(), into.clone()));
+            }
+        }
+        open = next.iter().map(|(other, _)| other.clone()).collect();
+        merged.extend(next);
+    }
     let with_merged: Vec<String> = ids.iter().chain(merged.keys()).cloned().collect();
     for allergy in jsons(&view.of_patients("AllergyIntolerance", &with_merged)?)? {
         let owner = reading::subject(&allergy).unwrap_or_default();

@@ -4,6 +4,7 @@
 
 use crate::env::Env;
 use crate::error::{ErrorKind, Result};
+use crate::gone;
 use crate::state::State;
 use crate::store::NamedStore;
 use crate::survey::fetch;
@@ -14,7 +15,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const FILE: &str = "damage";
-const CHECK_BYTES: usize = 32;
 /// Objects looked at again at once.
 const LOOKS: usize = 4;
 
@@ -97,15 +97,7 @@ impl Damage {
                 put_bytes(&mut out, name.as_bytes());
             }
         }
-        let check = blake3::hash(&out);
-        let kept = self.state.create_file(FILE).and_then(|mut file| {
-            file.write(&out)?;
-            file.write(check.as_bytes())?;
-            file.finish()
-        });
-        if let Err(error) = kept {
-            log::warn!(error:% = error; "state.write-failed");
-        }
+        let _kept = self.state.note(FILE, &out);
     }
 
     /// Looks again at everything that was found damaged at a store: somebody may have put it right.
@@ -131,13 +123,8 @@ impl Damage {
 }
 
 fn read(state: &State) -> Option<Notes> {
-    let file = state.open_file(FILE).ok()?;
-    let bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
-    let (out, check) = bytes.split_last_chunk::<CHECK_BYTES>()?;
-    if blake3::hash(out).as_bytes() != check {
-        return None;
-    }
-    let mut reader = Reader::new(out, "notes of damage");
+    let noted = state.noted(FILE)?;
+    let mut reader = Reader::new(&noted, "notes of damage");
     let mut notes = Notes::new();
     for _ in 0..reader.varint().ok()? {
         let store = String::from_utf8(reader.bytes(usize::MAX).ok()?.to_vec()).ok()?;
@@ -155,17 +142,31 @@ pub fn note_damage(env: &Env, state_dir: &Path, store: &str, damaged: &[String],
     Ok(())
 }
 
-/// What is noted as damaged at each store, as one mark: it changes with whatever is noted, or put right.
-pub fn damage_marks(env: &Env, state_dir: &Path) -> Result<BTreeMap<String, String>> {
-    let mark = |names: &BTreeSet<String>| {
+/// What the local state knows of damage and loss.
+#[derive(Debug, Default)]
+pub struct Doubts {
+    /// By store, what is damaged there and gone everywhere, as one mark: it changes with whatever is noted, or put right.
+    /// None where nothing is.
+    pub marks: BTreeMap<String, String>,
+    /// What no store holds any more, and whether somebody has looked into it.
+    pub gone: BTreeMap<String, bool>,
+}
+
+/// What is known of damage and loss at these stores.
+pub fn doubts<'s>(env: &Env, state_dir: &Path, stores: impl Iterator<Item = &'s str>) -> Result<Doubts> {
+    let state = env.open_state(state_dir)?;
+    let (damaged, gone) = (read(&state).unwrap_or_default(), gone::noted(&state));
+    let mark = |store: &str| {
+        let names = damaged.get(store).into_iter().flatten().chain(gone.keys());
         let mut hasher = blake3::Hasher::new();
+        let mut any = false;
         for name in names {
             hasher.update(name.as_bytes()).update(b"\0");
+            any = true;
         }
-        hasher.finalize().to_hex().to_string()
+        any.then(|| (store.to_owned(), hasher.finalize().to_hex().to_string()))
     };
-    let notes = read(&env.open_state(state_dir)?).unwrap_or_default();
-    Ok(notes.iter().map(|(store, names)| (store.clone(), mark(names))).collect())
+    Ok(Doubts { marks: stores.filter_map(mark).collect(), gone })
 }
 
 #[cfg(test)]

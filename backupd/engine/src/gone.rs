@@ -16,7 +16,6 @@ use std::path::Path;
 /// What was seen at the stores, and by which order.
 const SEEN: &str = "held-names";
 const GONE: &str = "losses-gone";
-const CHECK_BYTES: usize = 32;
 /// Objects asked for by name: a listing may be older than they are.
 const ASKED_FOR: usize = 32;
 
@@ -32,7 +31,7 @@ pub(crate) async fn note(stores: &[NamedStore], state: &State, union: &Union) {
     let order = union.condemned.order_number();
     let going = union.condemned.going();
     let (seen_by, seen) = read(state, SEEN).unwrap_or_default();
-    let before = read(state, GONE).unwrap_or_default().1;
+    let before = noted(state);
     let damaged = union.damage.names();
     let is_absent = |name: &&String| {
         !now.contains(*name) && !going.contains(*name) && !damaged.contains(*name) && !union.others.contains_key(*name)
@@ -87,9 +86,9 @@ async fn is_somewhere(stores: &[NamedStore], names: &[&String]) -> bool {
     false
 }
 
-/// What no store holds any more, by the local state: names, and of each whether somebody has looked into it.
-pub fn gone(env: &Env, state_dir: &Path) -> Result<BTreeMap<String, bool>> {
-    Ok(read(&env.open_state(state_dir)?, GONE).unwrap_or_default().1)
+/// What no store holds any more, and whether somebody has looked into it.
+pub(crate) fn noted(state: &State) -> Names {
+    read(state, GONE).unwrap_or_default().1
 }
 
 /// Somebody has looked into all that is gone now.
@@ -103,13 +102,8 @@ pub fn close_gone(env: &Env, state_dir: &Path) -> Result<()> {
 }
 
 fn read(state: &State, file: &str) -> Option<(u64, Names)> {
-    let file = state.open_file(file).ok()?;
-    let bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
-    let (out, check) = bytes.split_last_chunk::<CHECK_BYTES>()?;
-    if blake3::hash(out).as_bytes() != check {
-        return None;
-    }
-    let mut reader = Reader::new(out, "notes of what was seen");
+    let noted = state.noted(file)?;
+    let mut reader = Reader::new(&noted, "notes of what was seen");
     let order = reader.varint().ok()?;
     let mut names = Names::new();
     while reader.remaining() > 0 {
@@ -119,7 +113,6 @@ fn read(state: &State, file: &str) -> Option<(u64, Names)> {
     Some((order, names))
 }
 
-/// A state that cannot be written is no reason to stop a snapshot.
 fn write(state: &State, file: &str, order: u64, names: &Names) -> io::Result<()> {
     if read(state, file).is_some_and(|before| before == (order, names.clone())) {
         return Ok(());
@@ -130,13 +123,5 @@ fn write(state: &State, file: &str, order: u64, names: &Names) -> io::Result<()>
         out.push(u8::from(*looked));
         put_bytes(&mut out, name.as_bytes());
     }
-    let kept = state.create_file(file).and_then(|mut to| {
-        to.write(&out)?;
-        to.write(blake3::hash(&out).as_bytes())?;
-        to.finish()
-    });
-    if let Err(error) = &kept {
-        log::warn!(error:% = error; "state.write-failed");
-    }
-    kept
+    state.note(file, &out)
 }

@@ -10,7 +10,6 @@ use std::path::Path;
 
 /// Where the losses of all stores are noted.
 const LOSSES: &str = "losses";
-const CHECK_BYTES: usize = 32;
 /// An object is known by so much of its name's hash.
 const MARK_BYTES: usize = 8;
 
@@ -30,7 +29,7 @@ pub(crate) fn lost<'a>(state: &State, store: &str, missing: &'a [String]) -> Vec
     if missing.is_empty() {
         return Vec::new();
     }
-    let held = read(state, &file_of(store)).unwrap_or_default();
+    let held = state.noted(&file_of(store)).unwrap_or_default();
     let (marks, _) = held.as_chunks::<MARK_BYTES>();
     missing.iter().filter(|name| marks.binary_search(&mark(name)).is_ok()).collect()
 }
@@ -40,7 +39,7 @@ pub(crate) fn keep<'a>(state: &State, store: &str, names: impl Iterator<Item = &
     let mut marks: Vec<Mark> = names.map(|name| mark(name)).collect();
     marks.sort_unstable();
     marks.dedup();
-    write(state, &file_of(store), marks.as_flattened());
+    let _kept = state.note(&file_of(store), marks.as_flattened());
 }
 
 /// Notes that a store lost something.
@@ -55,7 +54,7 @@ pub(crate) fn note(state: &State, store: &str, loss: Loss) {
         put_varint(&mut out, loss.objects);
         put_varint(&mut out, u64::try_from(loss.at_unix_ms).unwrap_or(0));
     }
-    write(state, LOSSES, &out);
+    let _kept = state.note(LOSSES, &out);
 }
 
 /// The last loss of every store that ever lost anything, from the local state.
@@ -65,7 +64,7 @@ pub fn losses(env: &Env, state_dir: &Path) -> Result<BTreeMap<String, Loss>> {
 
 fn losses_in(state: &State) -> BTreeMap<String, Loss> {
     let parse = || {
-        let bytes = read(state, LOSSES)?;
+        let bytes = state.noted(LOSSES)?;
         let mut reader = Reader::new(&bytes, "notes of losses");
         let mut all = BTreeMap::new();
         for _ in 0..reader.varint().ok()? {
@@ -86,27 +85,6 @@ fn file_of(store: &str) -> String {
 fn mark(name: &str) -> Mark {
     let hash = blake3::hash(name.as_bytes());
     hash.as_bytes().first_chunk().copied().unwrap_or_default()
-}
-
-/// The file's content, if it is there and whole.
-fn read(state: &State, name: &str) -> Option<Vec<u8>> {
-    let file = state.open_file(name).ok()?;
-    let mut bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
-    let (out, check) = bytes.split_last_chunk::<CHECK_BYTES>()?;
-    let whole = blake3::hash(out).as_bytes() == check;
-    bytes.truncate(bytes.len() - CHECK_BYTES);
-    whole.then_some(bytes)
-}
-
-fn write(state: &State, name: &str, content: &[u8]) {
-    let kept = state.create_file(name).and_then(|mut file| {
-        file.write(content)?;
-        file.write(blake3::hash(content).as_bytes())?;
-        file.finish()
-    });
-    if let Err(error) = kept {
-        log::warn!(error:% = error; "state.write-failed");
-    }
 }
 
 #[cfg(test)]

@@ -246,12 +246,8 @@ fn packs_in(stores: &[NamedStore], views: &[View]) -> BTreeSet<ObjectHash> {
 
 /// `None`: there is no such record, or it is damaged.
 fn recall(state: &State, file: &str) -> Option<BTreeSet<ObjectHash>> {
-    let file = state.open_file(file).ok()?;
-    let bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
-    let (names, check) = bytes.split_last_chunk::<{ ObjectHash::BYTES }>()?;
-    let whole = blake3::hash(names).as_bytes() == check;
-    let hashes = names.as_chunks::<{ ObjectHash::BYTES }>().0.iter().map(|hash| ObjectHash(*hash));
-    whole.then(|| hashes.collect())
+    let noted = state.noted(file)?;
+    Some(noted.as_chunks::<{ ObjectHash::BYTES }>().0.iter().map(|hash| ObjectHash(*hash)).collect())
 }
 
 /// Notes packs on their way: unless they turn up in the spool they are nowhere as far as this writer knows.
@@ -277,12 +273,5 @@ fn remember(state: &State, file: &str, hashes: &BTreeSet<ObjectHash>) {
         return;
     }
     let names: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-    let kept = state.create_file(file).and_then(|mut out| {
-        out.write(&names)?;
-        out.write(blake3::hash(&names).as_bytes())?;
-        out.finish()
-    });
-    if let Err(error) = kept {
-        log::warn!(error:% = error; "state.write-failed");
-    }
+    let _kept = state.note(file, &names);
 }

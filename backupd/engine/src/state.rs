@@ -36,6 +36,7 @@ enum Backing {
 /// Asked of sled; it uses up to four times as much.
 const CACHE_BYTES: u64 = 1 << 20;
 const CHECK_BYTES: usize = 16;
+const NOTE_HASH_BYTES: usize = 32;
 const DATABASE: &str = "records";
 const FILES: &str = "files";
 /// Ends the name of a file that is not finished.
@@ -146,6 +147,26 @@ impl State {
                 Ok(StateWriter::Disk { file, unfinished, path, done: false })
             }
         }
+    }
+
+    /// What was kept under a name with its hash behind it; `None`: nothing, or it is damaged.
+    pub(crate) fn noted(&self, name: &str) -> Option<Vec<u8>> {
+        let file = self.open_file(name).ok()?;
+        let mut bytes = file.read_at(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
+        let (content, hash) = bytes.split_last_chunk::<NOTE_HASH_BYTES>()?;
+        let whole = blake3::hash(content).as_bytes() == hash;
+        bytes.truncate(bytes.len() - NOTE_HASH_BYTES);
+        whole.then_some(bytes)
+    }
+
+    /// Keeps it. A state that cannot be written is no reason to stop a snapshot: it is logged, and the caller may go on.
+    pub(crate) fn note(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let kept = self.create_file(name).and_then(|mut file| {
+            file.write(content)?;
+            file.write(blake3::hash(content).as_bytes())?;
+            file.finish()
+        });
+        kept.inspect_err(|error| log::warn!(error:% = error; "state.write-failed"))
     }
 
     pub(crate) fn remove_file(&self, name: &str) {

@@ -5,7 +5,7 @@ use super::Daemon;
 use super::schedule::SCRUB_JOB;
 use crate::stores::StoreView;
 use crate::{clock, failure, reports};
-use backup_engine::{Listings, NamedStore, ScrubRequest, Stop};
+use backup_engine::{Doubts, Listings, NamedStore, ScrubRequest, Stop};
 use backupd_api::{Failure, FailureKind, SnapshotDone, StoreCondition};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -202,30 +202,25 @@ impl Daemon {
     /// Takes in what is known to be damaged: of another damage than before nobody knows which snapshots it belongs to. Only
     /// while the engine is held. Gives the marks of the damage.
     pub(super) fn read_damage(&self) -> BTreeMap<String, String> {
-        let marks = backup_engine::damage_marks(&self.env, &self.engine_state()).unwrap_or_else(|error| {
+        let names = self.stores.iter().map(|store| store.name.as_str());
+        let known = backup_engine::doubts(&self.env, &self.engine_state(), names).unwrap_or_else(|error| {
             log::warn!(reason:% = error; "state.not-read");
-            BTreeMap::new()
+            Doubts::default()
         });
-        let gone = backup_engine::gone(&self.env, &self.engine_state()).unwrap_or_default();
-        let untold = gone.iter().find(|(_, looked)| !**looked).map(|(name, _)| name.clone());
-        let gone_mark = gone.keys().fold(String::new(), |all, name| all + "\n" + name);
-        let marks: BTreeMap<String, String> = self
-            .stores
-            .iter()
-            .map(|store| (store.name.clone(), marks.get(&store.name).cloned().unwrap_or_default() + &gone_mark))
-            .collect();
+        let untold = known.gone.iter().find(|(_, looked)| !**looked).map(|(name, _)| name.clone());
         let changed: Vec<String> = {
             let mut view = self.view();
-            view.gone = gone.keys().cloned().collect();
+            let has_gone = !known.gone.is_empty();
+            view.gone = known.gone.into_keys().collect();
             let changes = |store: &&NamedStore| {
                 let seen = view.stores.entry(store.name.clone()).or_default();
-                (seen.gone, seen.has_gone) = (untold.clone(), !gone.is_empty());
-                seen.sound.knows(marks.get(&store.name).unwrap_or(&gone_mark))
+                (seen.gone, seen.has_gone) = (untold.clone(), has_gone);
+                seen.sound.knows(known.marks.get(&store.name).map_or("", String::as_str))
             };
             self.stores.iter().filter(changes).map(|store| store.name.clone()).collect()
         };
         self.keep_sound(changed.iter());
-        marks
+        known.marks
     }
 
     /// A snapshot was taken while just this damage was known: it rests on none of it, at whatever store has it in the end.
@@ -236,10 +231,11 @@ impl Daemon {
         {
             let mut view = self.view();
             let listed = view.snapshots.iter().map(|info| info.id.to_string()).collect();
-            known.keys().for_each(|name| view.stores.entry(name.clone()).or_default().sound.took(&done.id, &listed));
+            let stores = self.stores.iter().map(|store| store.name.clone());
+            stores.for_each(|name| view.stores.entry(name).or_default().sound.took(&done.id, &listed));
         }
         // Where nothing is damaged nobody asks.
-        self.keep_sound(known.iter().filter(|(_, mark)| !mark.is_empty()).map(|(name, _)| name));
+        self.keep_sound(known.keys());
     }
 
     fn keep_sound<'s>(&self, stores: impl Iterator<Item = &'s String>) {
@@ -297,8 +293,8 @@ impl Daemon {
     /// What no store holds any more and nobody has looked into.
     async fn untold_gone(&self) -> BTreeSet<String> {
         let _engine = self.engine.lock().await;
-        let gone = backup_engine::gone(&self.env, &self.engine_state()).unwrap_or_default();
-        gone.into_iter().filter(|(_, looked)| !looked).map(|(name, _)| name).collect()
+        let known = backup_engine::doubts(&self.env, &self.engine_state(), std::iter::empty()).unwrap_or_default();
+        known.gone.into_iter().filter(|(_, looked)| !looked).map(|(name, _)| name).collect()
     }
 
     /// A person knows that these are gone for good. `false`: there is more.
