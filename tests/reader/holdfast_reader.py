@@ -450,6 +450,17 @@ def read_snapshot(store, keys, snapshot):
     return Snapshot(snapshot, *outer_manifest(outer), *inner_manifest(inner))
 
 
+def read_snapshots(store, keys):
+    """Those that this store can tell of; one whose manifest is damaged or gone here keeps nobody from the others."""
+    found = []
+    for name in heads(store, keys):
+        try:
+            found.append(read_snapshot(store, keys, name))
+        except Refused as error:
+            print(f"snapshot passed over: {error}", file=sys.stderr)
+    return found
+
+
 # --- chunks ----------------------------------------------------------------------------------------------------------
 
 Pack = collections.namedtuple("Pack", "name kind key binding segments")
@@ -727,7 +738,7 @@ def unlock(args, store):
 def run(args):
     store = Store(args.store)
     keys = unlock(args, store)
-    snapshots = [read_snapshot(store, keys, name) for name in heads(store, keys)]
+    snapshots = read_snapshots(store, keys)
     snapshots.sort(key=lambda snapshot: (snapshot.taken_ms, snapshot.id), reverse=True)
     if args.command == "list":
         for s in snapshots:
