@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::KEYRINGS;
 use crate::state::State;
 use crate::store::NamedStore;
-use crate::survey::{INDEXES, SNAPSHOTS, Union, hash_in_name};
+use crate::survey::{INDEXES, SNAPSHOTS, Union, View, hash_in_name};
 use backup_format::wire::{Reader, put_bytes, put_varint};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -29,20 +29,10 @@ pub(crate) async fn note(stores: &[NamedStore], state: &State, union: &Union) {
     }
     let now = seen_now(stores, union);
     let order = union.condemned.order_number();
-    let going = union.condemned.going();
-    let (seen_by, seen) = read(state, SEEN).unwrap_or_default();
     let before = noted(state);
     let damaged = union.damage.names();
-    let is_absent = |name: &&String| {
-        !now.contains(*name) && !going.contains(*name) && !damaged.contains(*name) && !union.others.contains_key(*name)
-    };
     let mut gone: BTreeSet<String> = union.lacking().iter().filter(|name| !damaged.contains(*name)).cloned().collect();
-    // Of an order that came and went in between nobody knows what it took out.
-    if order.saturating_sub(seen_by) <= 2 {
-        // Which packs are gone the index says anew each time.
-        let named = seen.keys().chain(before.keys().filter(|name| is_kept(name)));
-        gone.extend(named.filter(is_absent).cloned());
-    }
+    gone.extend(absent(state, union));
     let fresh: Vec<&String> = gone.iter().filter(|name| !before.contains_key(*name)).collect();
     if is_somewhere(stores, &fresh).await {
         return;
@@ -53,6 +43,20 @@ pub(crate) async fn note(stores: &[NamedStore], state: &State, union: &Union) {
     let gone = gone.into_iter().map(|name| (before.get(&name).copied().unwrap_or(false), name));
     let _gone = write(state, GONE, order, &gone.map(|(looked, name)| (name, looked)).collect());
     let _seen = write(state, SEEN, order, &now.into_iter().map(|name| (name, false)).collect());
+}
+
+/// What was seen, or is noted as gone, and is at no store that answers, though nobody takes it out. Which packs these are the
+/// index says anew each time.
+pub(crate) fn absent(state: &State, union: &Union) -> Vec<String> {
+    let (seen_by, seen) = read(state, SEEN).unwrap_or_default();
+    // Of an order that came and went in between nobody knows what it took out.
+    if union.offline || union.condemned.order_number().saturating_sub(seen_by) > 2 {
+        return Vec::new();
+    }
+    let (going, damaged) = (union.condemned.going(), union.damage.names());
+    let named = seen.into_keys().chain(noted(state).into_keys().filter(|name| is_kept(name)));
+    let listed = |name: &String| union.views.iter().filter_map(View::objects).any(|there| there.contains_key(name));
+    named.filter(|name| !(listed(name) || going.contains(name) || damaged.contains(name))).collect()
 }
 
 /// A snapshot put these to a store.

@@ -346,12 +346,14 @@ async fn foreign_keyrings(
 /// Compares what each store holds with what it was last seen to hold: a loss is noted. `now` is when.
 pub(crate) async fn note_losses(stores: &[NamedStore], state: &State, union: &Union, now_unix_ms: i64) {
     gone::note(stores, state, union).await;
+    // While a store is silent nobody knows whether it has them; that the others lost them is known.
+    let absent = if union.all_reachable() { Vec::new() } else { gone::absent(state, union) };
     // A spool is emptied.
     for (store, view) in stores.iter().zip(&union.views).filter(|(store, _)| !store.is_spool()) {
         let Some(objects) = view.objects() else { continue };
         let mut missing = union.missing_at(view);
         // What no other store holds is lost all the same.
-        missing.extend(union.lacking.iter().cloned());
+        missing.extend(union.lacking.iter().chain(&absent).cloned());
         // What is damaged there is not lost.
         missing.retain(|name| !union.damage.is(&store.name, name) && !objects.contains_key(name));
         let lost = held::lost(state, &store.name, &missing);

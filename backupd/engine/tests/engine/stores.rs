@@ -497,6 +497,40 @@ async fn what_the_only_store_loses_is_noted_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_all_stores_but_a_silent_one_lose_is_noted_at_once() {
+    let practice = Practice::new(3).await;
+    fill(&practice.source());
+    practice.snapshot().await;
+    let look = async || {
+        let (writer, stores) = (&practice.made.writer, &practice.stores);
+        replicate(&practice.env, writer, stores, Some(&practice.state())).await.unwrap();
+        losses(&practice.env, &practice.state()).unwrap()
+    };
+    let silent = |name: &str| practice.dir.path().join(name);
+    fs::rename(silent("store-2"), silent("away")).unwrap();
+    assert_eq!(look().await, BTreeMap::new(), "silence is no loss");
+    for store in ["store-0", "store-1"] {
+        let lost = |name: &str| name.starts_with("index/") || name.starts_with("snapshots/");
+        practice
+            .objects(store)
+            .into_iter()
+            .filter(|(name, _)| lost(name))
+            .for_each(|(_, path)| fs::remove_file(path).unwrap());
+    }
+    let told = look().await;
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["store-0", "store-1"]);
+    assert!(told.values().all(|loss| loss.objects == 2), "{told:?}");
+    assert_eq!(look().await, told, "told once");
+    // Nobody says that they are gone everywhere: the silent store brings them back.
+    let gone = || doubts(&practice.env, &practice.state(), std::iter::empty()).unwrap().gone;
+    assert!(gone().is_empty());
+    fs::rename(silent("away"), silent("store-2")).unwrap();
+    assert_eq!(look().await, told);
+    assert!(gone().is_empty());
+    assert_eq!(practice.objects("store-0").len(), practice.objects("store-2").len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_every_store_loses_is_noted_until_somebody_has_looked_into_it() {
     let practice = Practice::new(2).await;
     fill(&practice.source());
