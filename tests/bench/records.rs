@@ -258,10 +258,11 @@ async fn ask(
 ) -> Result<Bytes> {
     let uri: http::Uri = server.base.parse()?;
     let method = if body.is_some() { "POST" } else { "GET" };
-    let slash = if path.is_empty() { "" } else { "/" };
+    let below = uri.path().trim_end_matches('/');
+    let slash = if path.is_empty() && !below.is_empty() { "" } else { "/" };
     let mut request = Request::builder()
         .method(method)
-        .uri(format!("{}{slash}{path}", uri.path().trim_end_matches('/')))
+        .uri(format!("{below}{slash}{path}"))
         .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()));
     if server.cookie {
         request = request.header(header::COOKIE, format!("{}={TOKEN}", sessions::COOKIE)).header("x-csrf-token", CSRF);

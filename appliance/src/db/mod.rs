@@ -236,6 +236,14 @@ impl Connection {
         }
     }
 
+    /// Moves as much of the log into the database as nobody reads from; a server does that by itself.
+    pub fn checkpoint(&self) -> Result<()> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.checkpoint(),
+            Backend::Postgres(_) => Ok(()),
+        }
+    }
+
     /// The SQLite database, for what only files can do.
     pub(crate) fn as_sqlite(&self) -> Option<&sqlite::Database> {
         if let Backend::Sqlite(sqlite) = &self.backend { Some(sqlite) } else { None }

@@ -13,6 +13,8 @@ use std::time::Duration;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Statements that a connection keeps understood.
 const STATEMENTS: usize = 128;
+/// Pages in the log before they are moved into the database.
+const LOG_PAGES: i64 = 1000;
 
 pub struct Database {
     connection: rusqlite::Connection,
@@ -126,16 +128,22 @@ impl Database {
         if self.connection.is_autocommit() { Ok(()) } else { self.execute_batch("ROLLBACK") }
     }
 
-    /// NORMAL leaves the log unflushed at a commit, and the next commit under FULL flushes all of it.
+    /// NORMAL leaves the log unflushed at a commit, and the next commit under FULL flushes all of it. Only under FULL does a
+    /// commit move a full log into the database, which waits for the disk.
     pub(super) fn set_flush(&self, flush: Flush) -> Result<()> {
         if self.flush.get() == flush {
             return Ok(());
         }
         // Takes effect while it is parsed: no statement for the cache.
-        let synchronous = if flush == Flush::Soon { "normal" } else { "full" };
+        let (synchronous, log_pages) = if flush == Flush::Soon { ("normal", 0) } else { ("full", LOG_PAGES) };
         self.connection.pragma_update(None, "synchronous", synchronous)?;
+        self.connection.pragma_update(None, "wal_autocheckpoint", log_pages)?;
         self.flush.set(flush);
         Ok(())
+    }
+
+    pub(super) fn checkpoint(&self) -> Result<()> {
+        Ok(self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
     }
 
     /// A number that the file carries, of the program's choice: `user_version`, `application_id`.

@@ -210,7 +210,7 @@ pub(super) async fn read(
 ) -> Result<Response, Outcome> {
     let mut pairs = query_pairs(&raw.unwrap_or_default()).unwrap_or_default();
     let shape = Shape::take(&mut pairs)?;
-    let mut found = store.view_one(&actor, |view: &View<'_>| view.read(&kind, &id)).await?;
+    let mut found = store.view_one(&actor, move |view: &View<'_>| view.read(&kind, &id)).await?;
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).and_then(etag_version);
     if known == Some(found.version) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(found.version))]).into_response());
@@ -226,7 +226,7 @@ pub(super) async fn version(
     headers: HeaderMap,
 ) -> Result<Response, Outcome> {
     let version: u32 = version.parse().map_err(|_| StoreError::NotFound)?;
-    let found = store.view_one(&actor, |view: &View<'_>| view.version(&kind, &id, version)).await?;
+    let found = store.view_one(&actor, move |view: &View<'_>| view.version(&kind, &id, version)).await?;
     Ok(resource_response(StatusCode::OK, &found, &headers))
 }
 

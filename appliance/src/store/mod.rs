@@ -1,4 +1,4 @@
-//! The records: one database, one writer thread, many readers, every access authorized and audited.
+//! The records: one database, one connection that writes, many that read, every access authorized and audited.
 //!
 //! - [`Store::write`] runs a closure on a [`Tx`]: resource, history of the superseded version, index rows, outbox and audit
 //!   entry commit together or not at all. Jobs that arrive while a commit runs share the next one.
@@ -283,15 +283,27 @@ impl Store {
     }
 
     /// [`Store::view`] for what is found by its key. That takes a few pages of the database and less time than another
-    /// thread needs to wake up, so it stays on this one.
+    /// thread needs to wake up, so it stays on this one; it is read where its audit entry is written, in one transaction.
     pub async fn view_one<T, E, F>(&self, actor: &Actor, job: F) -> Result<T, E>
     where
-        F: FnOnce(&View<'_>) -> Result<T, E>,
+        F: FnOnce(&View<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let (result, events) = self.inner.in_its_place(|| self.inner.view(actor, job))?;
-        self.note_reads(actor, events).await?;
-        result
+        if !self.inner.writer.has_file() {
+            let (result, events) = self.inner.in_its_place(|| self.inner.view(actor, job))?;
+            self.note_reads(actor, events).await?;
+            return result;
+        }
+        let (params, reader) = (Arc::clone(&self.inner.params), actor.clone());
+        self.submit_read(actor, move |tx| {
+            let view = View::new(tx.connection(), &params, &reader);
+            let result = job(&view);
+            let events = view.into_events();
+            tx.audit_all(events)?;
+            Ok(result)
+        })
+        .await?
     }
 
     /// [`Store::view`] for a thread that is not inside the async runtime.
@@ -303,6 +315,7 @@ impl Store {
         let (result, events) = self.inner.view(actor, job)?;
         if !events.is_empty() {
             let noted = self.submit(Flush::Soon, &actor.reading(), move |tx: &mut Tx<'_>| tx.audit_all(events));
+            self.inner.writer.commit_reads();
             noted.blocking_recv().unwrap_or(Err(StoreError::Closed))?;
         }
         result
@@ -335,7 +348,19 @@ impl Store {
         if events.is_empty() {
             return Ok(());
         }
-        let noted = self.submit(Flush::Soon, &actor.reading(), move |tx: &mut Tx<'_>| tx.audit_all(events));
+        self.submit_read(actor, move |tx| tx.audit_all(events)).await
+    }
+
+    /// Commits what only reads and tells the audit of it, together with whatever else of that kind is ready now.
+    async fn submit_read<T, F>(&self, actor: &Actor, job: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let noted = self.submit(Flush::Soon, &actor.reading(), job);
+        // Other requests that are ready come to this point too: one commit serves all of them.
+        tokio::task::yield_now().await;
+        self.inner.writer.commit_reads();
         noted.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -345,6 +370,15 @@ impl Store {
         job: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<T, E> {
         self.inner.read(job)
+    }
+
+    /// [`Store::internal_blocking`] for what is found by its key: no work for another thread.
+    pub fn internal_one<T, E: From<StoreError>>(&self, job: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
+        let read = |connection: &Connection| read_point(connection, job);
+        match self.inner.writer.read_if_free(read) {
+            Ok(result) => result?,
+            Err(read) => self.inner.on_reader(read),
+        }
     }
 
     /// Writes a canary: a row without content, whose age after a restore is the recovery point.
@@ -396,21 +430,37 @@ impl Inner {
 
     /// Runs `job` inside one deferred read transaction, so that it sees one state of the records.
     fn read<T, E: From<StoreError>>(&self, job: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
+        self.on_reader(|connection| read_point(connection, job))
+    }
+
+    fn on_reader<T, E: From<StoreError>>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<Result<T, E>, E>,
+    ) -> Result<T, E> {
         let idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => self.place.open_to_read().map_err(StoreError::from)?,
         };
-        connection.begin_read().map_err(StoreError::from)?;
-        let result = job(&connection);
         // A connection that cannot end its transaction is closed, which ends it.
-        connection.end_read().map_err(StoreError::from)?;
+        let result = job(&connection)?;
         let mut idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < READERS_MAX {
             idle.push(connection);
         }
         result
     }
+}
+
+/// Runs `job` inside one deferred read transaction. The outer error: the transaction could not be begun or ended.
+fn read_point<T, E: From<StoreError>>(
+    connection: &Connection,
+    job: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<Result<T, E>, E> {
+    connection.begin_read().map_err(StoreError::from)?;
+    let result = job(connection);
+    connection.end_read().map_err(StoreError::from)?;
+    Ok(result)
 }
 
 /// SQLite's write-ahead log of a database.

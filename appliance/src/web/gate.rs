@@ -137,7 +137,7 @@ pub async fn gate(State(rule): State<Rule>, request: Request, next: Next) -> Res
 /// A request of a registered program: its token is all that it has, cookies are not looked at.
 async fn app_visit(web: &Web, token: &str, request: &Parts) -> Result<Visit, StoreError> {
     let now_ms = web.store().clock().unix_ms();
-    let actor = web.store().internal_blocking(|db| crate::access::smart::actor(db, token, now_ms))?;
+    let actor = web.store().internal_one(|db| crate::access::smart::actor(db, token, now_ms))?;
     let actor = actor.unwrap_or_else(Actor::anonymous);
     let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let (csrf, here) = (String::new(), String::new());
@@ -174,8 +174,7 @@ async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
 
 async fn find_session(web: &Web, token: &str) -> Result<Option<Session>, StoreError> {
     let (idle_s, now) = (web.settings().idle_lock_s, web.now());
-    // One row by its key: no work for another thread.
-    let session = web.store().internal_blocking(|db| sessions::find(db, token, idle_s, now)).map_err(store_error)?;
+    let session = web.store().internal_one(|db| sessions::find(db, token, idle_s, now)).map_err(store_error)?;
     if let Some(session) = session.as_ref().filter(|s| s.touch_due(now)) {
         let seen = session.clone();
         web.write_accounts(&session.actor, move |db| sessions::touch(db, &seen, now)).await.map_err(store_error)?;
@@ -185,7 +184,7 @@ async fn find_session(web: &Web, token: &str) -> Result<Option<Session>, StoreEr
 
 async fn find_patient(web: &Web, token: &str) -> Result<Option<Session>, StoreError> {
     let now = web.now();
-    let session = web.store().internal_blocking(|db| portal::find(db, token, now)).map_err(store_error)?;
+    let session = web.store().internal_one(|db| portal::find(db, token, now)).map_err(store_error)?;
     if let Some(session) = session.as_ref().filter(|s| s.touch_due(now)) {
         let seen = session.clone();
         web.write_accounts(&session.actor, move |db| portal::touch(db, &seen, now)).await.map_err(store_error)?;
@@ -196,7 +195,7 @@ async fn find_patient(web: &Web, token: &str) -> Result<Option<Session>, StoreEr
 /// The patient for whom a session acts by a grant.
 fn whom(web: &Web, session: &Session) -> Result<Option<Arc<PatientFacts>>, StoreError> {
     let Some(proxy) = session.acting.as_ref().and_then(|acting| acting.proxy.as_ref()) else { return Ok(None) };
-    let body = web.store().internal_blocking(|db| store::patient_body(db, &proxy.patient))?;
+    let body = web.store().internal_one(|db| store::patient_body(db, &proxy.patient))?;
     Ok(body.map(|body| Arc::new(PatientFacts::read(&body))))
 }
 
