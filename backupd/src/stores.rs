@@ -202,27 +202,55 @@ pub struct StoreView {
 /// Snapshots that rest on nothing that is damaged at a store, though nobody can put it right: the damage was known when
 /// they were taken, so what it had held was read from the source again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Sound {
-    /// The damage.
-    mark: String,
-    /// Their ids.
+    /// The damage that is known now, a mark for each object.
+    marks: BTreeSet<String>,
+    /// What was taken, oldest first.
+    taken: Vec<Taken>,
+}
+
+/// Snapshots that were taken while the same damage was known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Taken {
+    marks: BTreeSet<String>,
     snapshots: BTreeSet<String>,
 }
 
+/// Of so many different states of damage the newest are remembered.
+const TAKEN_MAX: usize = 8;
+
 impl Sound {
     /// Takes in the damage that is known now; whether anything changes.
-    pub fn knows(&mut self, mark: &str) -> bool {
-        let changes = self.mark != mark;
+    pub fn knows(&mut self, marks: &BTreeSet<String>) -> bool {
+        let changes = self.marks != *marks;
         if changes {
-            *self = Self { mark: mark.to_owned(), snapshots: BTreeSet::new() };
+            self.marks.clone_from(marks);
         }
         changes
     }
 
     /// A snapshot was taken; of those that are no longer listed nobody asks.
     pub fn took(&mut self, id: &str, listed: &BTreeSet<String>) {
-        self.snapshots.retain(|id| listed.contains(id));
-        self.snapshots.insert(id.to_owned());
+        for taken in &mut self.taken {
+            taken.snapshots.retain(|id| listed.contains(id));
+        }
+        self.taken.retain(|taken| !taken.snapshots.is_empty());
+        // Where nothing is damaged nobody asks.
+        if self.marks.is_empty() {
+            return;
+        }
+        match self.taken.iter_mut().find(|taken| taken.marks == self.marks) {
+            Some(taken) => drop(taken.snapshots.insert(id.to_owned())),
+            None => self.taken.push(Taken { marks: self.marks.clone(), snapshots: BTreeSet::from([id.to_owned()]) }),
+        }
+        let oldest = self.taken.len().saturating_sub(TAKEN_MAX);
+        self.taken.drain(..oldest);
+    }
+
+    /// Whether all damage that is known now was known when it was taken: what was put right since casts no doubt on it.
+    fn has(&self, id: &str) -> bool {
+        self.taken.iter().any(|taken| self.marks.is_subset(&taken.marks) && taken.snapshots.contains(id))
     }
 }
 
@@ -294,7 +322,7 @@ impl StoreView {
     pub fn is_in_doubt(&self, info: &SnapshotInfo) -> bool {
         use backupd_api::StoreCondition::{Corrupt, Missing};
         let drilled = self.proof.as_ref().and_then(|proof| proof.damaged).is_some();
-        let is_sound = || self.sound.snapshots.contains(&info.id.to_string());
+        let is_sound = || self.sound.has(&info.id.to_string());
         let is_wrong = matches!(self.condition(), Corrupt | Missing) || self.has_gone;
         drilled || self.missing.is_some() || is_wrong && !is_sound()
     }
@@ -359,6 +387,36 @@ pub(crate) mod testing {
 mod tests {
     use super::testing::snapshot;
     use super::*;
+
+    fn set(words: &[&str]) -> BTreeSet<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_was_taken_in_spite_of_damage_is_sound_until_there_is_more_of_it() {
+        let mut sound = Sound::default();
+        assert!(!sound.knows(&set(&[])) && sound.knows(&set(&["old"])));
+        let listed = set(&["1", "2", "3"]);
+        sound.took("1", &listed);
+        assert!(sound.has("1") && !sound.has("0"));
+        assert!(sound.knows(&set(&["old", "new"])), "which snapshots rest on it nobody knows");
+        assert!(!sound.has("1"));
+        sound.took("2", &listed);
+        assert!(sound.knows(&set(&["old"])), "it was put right");
+        assert!(sound.has("1") && sound.has("2"));
+        assert!(sound.knows(&set(&["new"])) && !sound.has("1") && sound.has("2"));
+        let told: Sound = serde_json::from_str(&serde_json::to_string(&sound).unwrap()).unwrap();
+        assert_eq!(told, sound);
+        sound.took("3", &set(&["3"]));
+        assert!(sound.has("3") && !sound.has("2"), "it is listed no longer");
+        for damage in 0..20 {
+            sound.knows(&set(&[&damage.to_string()]));
+            sound.took("3", &listed);
+        }
+        assert_eq!(sound.taken.len(), TAKEN_MAX);
+        let before: Sound = serde_json::from_str(r#"{"mark":"ab","snapshots":["1"]}"#).unwrap();
+        assert_eq!(before, Sound::default(), "what an earlier release noted");
+    }
     use backupd_api::StoreCondition;
 
     #[test]

@@ -177,6 +177,7 @@ pub async fn snapshot(
 ) -> Result<SnapshotOutcome> {
     check(stores, &request)?;
     let state = Arc::new(open_state(env, &request)?);
+    state.prepare();
     let (mut attempt, mut spool) = (1, false);
     loop {
         let known = Damage::load(&state).count();

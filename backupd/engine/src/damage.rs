@@ -3,11 +3,11 @@
 //! nothing: who reads such an object next finds it again.
 
 use crate::env::Env;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gone;
 use crate::state::State;
 use crate::store::NamedStore;
-use crate::survey::fetch;
+use crate::survey::{by_object, damaged, fetch};
 use backup_format::wire::{Reader, put_bytes, put_varint};
 use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const FILE: &str = "damage";
 /// Objects looked at again at once.
 const LOOKS: usize = 4;
+
+/// Hexadecimal digits by which an object is known to who is told of the damage.
+const MARK_DIGITS: usize = 16;
+/// A store that is damaged in more places is damaged as a whole.
+const MARKS_MAX: usize = 4096;
 
 type Notes = BTreeMap<String, BTreeSet<String>>;
 
@@ -75,6 +80,16 @@ impl Damage {
         }
     }
 
+    /// A store did not give back whole what its listing shows. One that lists what it does not have, and goes on doing so,
+    /// has it damaged: nobody else lacks it.
+    pub(crate) async fn note_unread(&self, store: &NamedStore, name: &str, error: Error) -> Error {
+        let is_phantom = error.kind() == ErrorKind::NotFound && is_listed(store, name).await;
+        if is_phantom || error.kind() == ErrorKind::Damaged {
+            self.note(&store.name, name);
+        }
+        if is_phantom { damaged(store, name) } else { error }
+    }
+
     /// The object was seen whole.
     pub(crate) fn clear(&self, store: &str, name: &str) {
         let mut notes = self.notes();
@@ -111,7 +126,9 @@ impl Damage {
                 match fetch(&store, &name).await {
                     Ok(_) => self.clear(&store.name, &name),
                     // What is gone is no longer damaged: it is missing, and the listing says so.
-                    Err(error) if error.kind() == ErrorKind::NotFound => self.clear(&store.name, &name),
+                    Err(error) if error.kind() == ErrorKind::NotFound && !is_listed(&store, &name).await => {
+                        self.clear(&store.name, &name);
+                    }
                     Err(_) => {}
                 }
             }
@@ -120,6 +137,12 @@ impl Damage {
         let looks: Vec<_> = all.map(look).collect();
         futures::stream::iter(looks).buffer_unordered(LOOKS).collect::<Vec<()>>().await;
     }
+}
+
+/// Whether a store lists an object that it was just asked for.
+async fn is_listed(store: &NamedStore, name: &str) -> bool {
+    let folder = name.rfind('/').and_then(|at| name.get(..=at)).unwrap_or_default();
+    store.store.list(folder).await.is_ok_and(|listed| by_object(listed).contains_key(name))
 }
 
 fn read(state: &State) -> Option<Notes> {
@@ -145,9 +168,8 @@ pub fn note_damage(env: &Env, state_dir: &Path, store: &str, damaged: &[String],
 /// What the local state knows of damage and loss.
 #[derive(Debug, Default)]
 pub struct Doubts {
-    /// By store, what is damaged there and gone everywhere, as one mark: it changes with whatever is noted, or put right.
-    /// None where nothing is.
-    pub marks: BTreeMap<String, String>,
+    /// By store, what is damaged there and gone everywhere, a mark for each object; of very many one for all of them.
+    pub marks: BTreeMap<String, BTreeSet<String>>,
     /// What no store holds any more, and whether somebody has looked into it.
     pub gone: BTreeMap<String, bool>,
 }
@@ -156,17 +178,21 @@ pub struct Doubts {
 pub fn doubts<'s>(env: &Env, state_dir: &Path, stores: impl Iterator<Item = &'s str>) -> Result<Doubts> {
     let state = env.open_state(state_dir)?;
     let (damaged, gone) = (read(&state).unwrap_or_default(), gone::noted(&state));
-    let mark = |store: &str| {
-        let names = damaged.get(store).into_iter().flatten().chain(gone.keys());
-        let mut hasher = blake3::Hasher::new();
-        let mut any = false;
-        for name in names {
-            hasher.update(name.as_bytes()).update(b"\0");
-            any = true;
-        }
-        any.then(|| (store.to_owned(), hasher.finalize().to_hex().to_string()))
+    let marks = |store: &str| {
+        let names: BTreeSet<&String> = damaged.get(store).into_iter().flatten().chain(gone.keys()).collect();
+        (!names.is_empty()).then(|| (store.to_owned(), marks_of(&names)))
     };
-    Ok(Doubts { marks: stores.filter_map(mark).collect(), gone })
+    Ok(Doubts { marks: stores.filter_map(marks).collect(), gone })
+}
+
+fn marks_of(names: &BTreeSet<&String>) -> BTreeSet<String> {
+    let short = |hash: blake3::Hash| hash.to_hex().chars().take(MARK_DIGITS).collect();
+    if names.len() <= MARKS_MAX {
+        return names.iter().map(|name| short(blake3::hash(name.as_bytes()))).collect();
+    }
+    let mut all = blake3::Hasher::new();
+    names.iter().for_each(|name| drop(all.update(name.as_bytes()).update(b"\0")));
+    BTreeSet::from([short(all.finalize())])
 }
 
 #[cfg(test)]

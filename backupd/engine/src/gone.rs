@@ -27,7 +27,7 @@ pub(crate) async fn note(stores: &[NamedStore], state: &State, union: &Union) {
     if union.offline || !union.all_reachable() {
         return;
     }
-    let now = seen_now(stores, union);
+    let now = seen_now(stores, union, &read(state, SEEN).unwrap_or_default().1);
     let order = union.condemned.order_number();
     let before = noted(state);
     let damaged = union.damage.names();
@@ -48,10 +48,13 @@ pub(crate) async fn note(stores: &[NamedStore], state: &State, union: &Union) {
 /// What was seen, or is noted as gone, and is at no store that answers, though nobody takes it out. Which packs these are the
 /// index says anew each time.
 pub(crate) fn absent(state: &State, union: &Union) -> Vec<String> {
-    let (seen_by, seen) = read(state, SEEN).unwrap_or_default();
-    // Of an order that came and went in between nobody knows what it took out.
-    if union.offline || union.condemned.order_number().saturating_sub(seen_by) > 2 {
+    if union.offline {
         return Vec::new();
+    }
+    let (seen_by, mut seen) = read(state, SEEN).unwrap_or_default();
+    // Of an order that came and went in between nobody knows what it took out.
+    if union.condemned.order_number().saturating_sub(seen_by) > 2 {
+        seen.clear();
     }
     let (going, damaged) = (union.condemned.going(), union.damage.names());
     let named = seen.into_keys().chain(noted(state).into_keys().filter(|name| is_kept(name)));
@@ -70,11 +73,17 @@ fn is_kept(name: &str) -> bool {
     [INDEXES, SNAPSHOTS, KEYRINGS].iter().any(|kind| name.starts_with(kind))
 }
 
-fn seen_now(stores: &[NamedStore], union: &Union) -> BTreeSet<String> {
+/// What a store lists counts as seen when another one does, too, or it was seen before: one may list what never was. What a
+/// snapshot put is added by it.
+fn seen_now(stores: &[NamedStore], union: &Union, before: &Names) -> BTreeSet<String> {
     // What the spool lets go of was nowhere else.
     let real = stores.iter().zip(&union.views).filter(|(store, _)| !store.is_spool());
-    let listed = real.filter_map(|(_, view)| view.objects()).flat_map(BTreeMap::keys);
-    listed.filter(|name| is_kept(name) && hash_in_name(name).is_some()).cloned().collect()
+    let views: Vec<_> = real.filter_map(|(_, view)| view.objects()).collect();
+    let listed = |name: &String| views.iter().filter(|view| view.contains_key(name)).take(2).count();
+    let enough = views.len().min(2);
+    let names = views.iter().flat_map(|view| view.keys());
+    let names = names.filter(|name| is_kept(name) && hash_in_name(name).is_some());
+    names.filter(|name| before.contains_key(*name) || listed(name) >= enough).cloned().collect()
 }
 
 /// Whether a store has one of these all the same.

@@ -188,12 +188,7 @@ pub(crate) async fn copy(
                 damage.clear(&target.name, name);
                 return Ok(size);
             }
-            Err(error) => {
-                if error.kind() == ErrorKind::Damaged {
-                    damage.note(&holder.name, name);
-                }
-                last = error;
-            }
+            Err(error) => last = damage.note_unread(holder, name, error).await,
         }
     }
     Err(last)

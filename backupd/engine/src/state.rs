@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// The records and files.
 pub(crate) struct State {
@@ -30,8 +31,10 @@ enum Lock {
 
 enum Backing {
     Memory(MemoryState),
-    Folder { dir: PathBuf, opening: Mutex<Option<JoinHandle<Option<sled::Db>>>>, database: OnceLock<Option<sled::Db>> },
+    Folder { dir: PathBuf, opened_unix_ms: i64, opening: Mutex<Option<Opening>>, database: OnceLock<Option<sled::Db>> },
 }
+
+type Opening = JoinHandle<Option<sled::Db>>;
 
 /// Asked of sled; it uses up to four times as much.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -39,6 +42,9 @@ const CHECK_BYTES: usize = 16;
 const NOTE_HASH_BYTES: usize = 32;
 const DATABASE: &str = "records";
 const FILES: &str = "files";
+/// sled lets go of its lock somewhat after it was dropped. Whoever opens it next waits so often, so long.
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Ends the name of a file that is not finished.
 const UNFINISHED: &str = ".part";
 
@@ -69,11 +75,19 @@ impl State {
                 std::fs::remove_file(entry.path()).map_err(failed)?;
             }
         }
-        // sled writes and syncs while it opens. Its records are wanted last, so it does that beside the walk.
-        let place = dir.to_owned();
-        let opening = std::thread::spawn(move || open_or_begin(&place, now_unix_ms));
-        let (opening, database) = (Mutex::new(Some(opening)), OnceLock::new());
-        Ok(Self { backing: Backing::Folder { dir: dir.to_owned(), opening, database }, _lock: Lock::File(lock) })
+        let (opening, database, opened_unix_ms) = (Mutex::default(), OnceLock::new(), now_unix_ms);
+        let backing = Backing::Folder { dir: dir.to_owned(), opened_unix_ms, opening, database };
+        Ok(Self { backing, _lock: Lock::File(lock) })
+    }
+
+    /// The small records will be wanted. sled writes and syncs while it opens, so it does that beside the walk; who only
+    /// reads notes spares it.
+    pub(crate) fn prepare(&self) {
+        if let Backing::Folder { dir, opened_unix_ms, opening, .. } = &self.backing {
+            let (dir, now_unix_ms) = (dir.clone(), *opened_unix_ms);
+            let begun = std::thread::spawn(move || open_or_begin(&dir, now_unix_ms));
+            *opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        }
     }
 
     /// A record, if it is there and whole.
@@ -103,10 +117,13 @@ impl State {
     }
 
     fn database(&self) -> Option<&sled::Db> {
-        let Backing::Folder { opening, database, .. } = &self.backing else { return None };
+        let Backing::Folder { dir, opened_unix_ms, opening, database } = &self.backing else { return None };
         let opened = database.get_or_init(|| {
             let opening = opening.lock().unwrap_or_else(PoisonError::into_inner).take();
-            opening.and_then(|opening| opening.join().ok().flatten())
+            match opening {
+                Some(opening) => opening.join().ok().flatten(),
+                None => open_or_begin(dir, *opened_unix_ms),
+            }
         });
         opened.as_ref()
     }
@@ -265,35 +282,122 @@ fn checksum(value: &[u8]) -> [u8; CHECK_BYTES] {
 impl Drop for State {
     /// The lock must not be let go while sled is still being opened.
     fn drop(&mut self) {
-        let _ = self.database();
-    }
-}
-
-fn open_or_begin(dir: &Path, now_unix_ms: i64) -> Option<sled::Db> {
-    let place = dir.join(DATABASE);
-    match open_sled(&place) {
-        Ok(database) => Some(database),
-        Err(reason) => {
-            log::warn!(reason = reason.as_str(); "state.rebuilt");
-            std::fs::rename(&place, dir.join(format!("{DATABASE}.damaged-{now_unix_ms}"))).ok()?;
-            open_sled(&place).ok()
+        if let Backing::Folder { opening, .. } = &self.backing
+            && let Some(opening) = opening.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            let _ = opening.join();
         }
     }
 }
 
-/// sled may panic on what it finds; that counts as not opening.
-fn open_sled(place: &Path) -> std::result::Result<sled::Db, String> {
+/// Why sled did not open.
+enum Unopened {
+    /// It is whole, as far as anybody knows: its last user has not let go of it, or the disk is full.
+    Busy(String),
+    Damaged(String),
+}
+
+/// What is damaged is moved aside, and begun anew.
+fn open_or_begin(dir: &Path, now_unix_ms: i64) -> Option<sled::Db> {
+    let place = dir.join(DATABASE);
+    for _ in 0..LOCK_TRIES {
+        match open_sled(&place) {
+            Ok(database) => return Some(database),
+            Err(Unopened::Busy(reason)) if reason.contains(LOCKED) => pause(),
+            Err(Unopened::Busy(reason)) => {
+                log::warn!(reason = reason.as_str(); "state.not-opened");
+                return None;
+            }
+            Err(Unopened::Damaged(reason)) => {
+                log::warn!(reason = reason.as_str(); "state.rebuilt");
+                std::fs::rename(&place, dir.join(format!("{DATABASE}.damaged-{now_unix_ms}"))).ok()?;
+                return open_sled(&place).ok();
+            }
+        }
+    }
+    log::warn!("state.locked");
+    None
+}
+
+#[expect(clippy::disallowed_methods, reason = "sled tells nobody when it lets go of its file")]
+fn pause() {
+    std::thread::sleep(LOCK_PAUSE);
+}
+
+/// What sled says of a file that another one has locked.
+const LOCKED: &str = "could not acquire lock";
+
+impl From<sled::Error> for Unopened {
+    fn from(error: sled::Error) -> Self {
+        let is_full = matches!(&error, sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull);
+        let reason = error.to_string();
+        if is_full || reason.contains(LOCKED) { Self::Busy(reason) } else { Self::Damaged(reason) }
+    }
+}
+
+/// sled may panic on what it finds; that counts as damage.
+fn open_sled(place: &Path) -> std::result::Result<sled::Db, Unopened> {
     let place = place.to_owned();
     let opened = std::panic::catch_unwind(move || {
-        let database = sled::Config::new()
-            .path(place)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| error.to_string())?;
+        let config = sled::Config::new().path(place).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let database = config.open()?;
         // Touching it finds damage that opening alone does not.
-        database.get(b"probe").map_err(|error| error.to_string())?;
+        database.get(b"probe")?;
         Ok(database)
     });
-    opened.unwrap_or_else(|_| Err("the database panicked while opening".to_owned()))
+    opened.unwrap_or_else(|_| Err(Unopened::Damaged("the database panicked while opening".to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved_aside(dir: &Path) -> usize {
+        let names = std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_string_lossy().contains("damaged")).count()
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "its last user lets go of it a while later")]
+    fn records_that_are_still_locked_are_waited_for_and_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        State::open(dir.path(), 0).unwrap().store(b"chain", b"7", true).unwrap();
+        let held = std::fs::File::open(dir.path().join(DATABASE).join("db")).unwrap();
+        for prepared in [false, true] {
+            rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+            let state = State::open(dir.path(), 0).unwrap();
+            if prepared {
+                state.prepare();
+            }
+            let held = held.try_clone().unwrap();
+            let letting_go = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(150));
+                rustix::fs::flock(&held, FlockOperation::Unlock).unwrap();
+            });
+            assert_eq!(state.load(b"chain").as_deref(), Some(b"7".as_slice()));
+            letting_go.join().unwrap();
+        }
+        assert_eq!(moved_aside(dir.path()), 0);
+    }
+
+    #[test]
+    fn who_only_reads_notes_opens_no_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path(), 0).unwrap();
+        state.note("notes", b"something").unwrap();
+        assert_eq!(state.noted("notes").as_deref(), Some(b"something".as_slice()));
+        drop(state);
+        assert!(!dir.path().join(DATABASE).exists());
+    }
+
+    #[test]
+    fn damaged_records_are_moved_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        State::open(dir.path(), 0).unwrap().store(b"chain", b"7", true).unwrap();
+        std::fs::write(dir.path().join(DATABASE).join("conf"), b"nonsense").unwrap();
+        let state = State::open(dir.path(), 5).unwrap();
+        assert_eq!(state.load(b"chain"), None);
+        state.store(b"chain", b"8", true).unwrap();
+        assert_eq!(moved_aside(dir.path()), 1);
+    }
 }

@@ -148,9 +148,10 @@ pub(crate) async fn fetch_noting(
         match fetch(store, name).await {
             Ok(bytes) => return Ok(bytes),
             Err(error) => {
-                if let Some(damage) = damage.filter(|_| error.kind() == ErrorKind::Damaged) {
-                    damage.note(&store.name, name);
-                }
+                let error = match damage {
+                    Some(damage) => damage.note_unread(store, name, error).await,
+                    None => error,
+                };
                 // Where one did not answer, it is not known to be lost.
                 if is_loss(&last) {
                     last = error;

@@ -23,6 +23,9 @@ fn note_key(store: &str) -> String {
     format!("scrub:{store}")
 }
 
+/// By store, what is damaged there.
+type Marks = BTreeMap<String, BTreeSet<String>>;
+
 fn sound_key(store: &str) -> String {
     format!("sound:{store}")
 }
@@ -201,7 +204,7 @@ impl Daemon {
 
     /// Takes in what is known to be damaged: of another damage than before nobody knows which snapshots it belongs to. Only
     /// while the engine is held. Gives the marks of the damage.
-    pub(super) fn read_damage(&self) -> BTreeMap<String, String> {
+    pub(super) fn read_damage(&self) -> Marks {
         let names = self.stores.iter().map(|store| store.name.as_str());
         let known = backup_engine::doubts(&self.env, &self.engine_state(), names).unwrap_or_else(|error| {
             log::warn!(reason:% = error; "state.not-read");
@@ -215,7 +218,7 @@ impl Daemon {
             let changes = |store: &&NamedStore| {
                 let seen = view.stores.entry(store.name.clone()).or_default();
                 (seen.gone, seen.has_gone) = (untold.clone(), has_gone);
-                seen.sound.knows(known.marks.get(&store.name).map_or("", String::as_str))
+                seen.sound.knows(known.marks.get(&store.name).unwrap_or(&BTreeSet::new()))
             };
             self.stores.iter().filter(changes).map(|store| store.name.clone()).collect()
         };
@@ -224,7 +227,7 @@ impl Daemon {
     }
 
     /// A snapshot was taken while just this damage was known: it rests on none of it, at whatever store has it in the end.
-    pub(super) fn note_sound(&self, done: &SnapshotDone, known: &BTreeMap<String, String>) {
+    pub(super) fn note_sound(&self, done: &SnapshotDone, known: &Marks) {
         if self.read_damage() != *known {
             return;
         }
@@ -234,7 +237,6 @@ impl Daemon {
             let stores = self.stores.iter().map(|store| store.name.clone());
             stores.for_each(|name| view.stores.entry(name).or_default().sound.took(&done.id, &listed));
         }
-        // Where nothing is damaged nobody asks.
         self.keep_sound(known.keys());
     }
 

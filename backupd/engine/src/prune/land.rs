@@ -48,7 +48,9 @@ impl Land {
             // One that the newest order takes out may have lost its snapshot already, where a lock kept the head.
             if !name.parse().is_ok_and(|name| read.contains(&name) || condemned.takes_out(&name)) {
                 // What it reaches is not known. One that was put since the listing of heads is read next time.
-                let message = format!("{name} or its snapshot cannot be read: heal it before pruning");
+                let message = format!(
+                    "{name} or its snapshot cannot be read: heal it before pruning. While every store has lost it nothing is pruned"
+                );
                 return Err(Error::new(ErrorKind::Damaged, message));
             }
         }

@@ -52,6 +52,8 @@ fn was_done(result: Result<()>) -> Result<bool> {
 
 async fn probe(env: &Env, store: &dyn MaintenanceStore, versions: Option<&dyn VersionedStore>) -> Result<Protection> {
     let (first, second) = (random(env), random(env));
+    // A folder that is away must not be made anew by what comes: one that was listed is not.
+    store.list(SACRIFICE).await?;
     if !was_done(store.put(SACRIFICE, first.clone()).await)? {
         // That already was an overwrite: of the object of an earlier probe.
         let there = store.get(SACRIFICE).await?;

@@ -11,6 +11,7 @@ mod heal;
 mod hostile;
 mod in_place;
 mod keys;
+mod phantom;
 mod posix;
 mod practice;
 mod prune;
