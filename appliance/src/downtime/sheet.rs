@@ -5,6 +5,7 @@ use crate::pdf::{LEADING, Pages};
 use crate::scheduling::occupancy::takes_time;
 use crate::store::{Query, Resource, StoreError, View};
 use crate::web::reading::{self, PatientFacts, code, concept, list, reference_id, text};
+use crate::web::registration::Part;
 use chrono::{Days, NaiveDate};
 use chrono_tz::Tz;
 use maud::{Markup, html};
@@ -185,6 +186,7 @@ impl Sheet {
                 article data-name=(person.facts.full_name().to_lowercase()) {
                     h2 { (person.facts.full_name()) }
                     p { "Born " b { (born(person)) } " (" (person.age) "), " (person.facts.gender_word()) ", no. " (person.facts.short_number()) ", phone " b { (if person.facts.phone.is_empty() { "none" } else { &person.facts.phone }) } }
+                    @for (label, words) in person.facts.contacts.iter().map(|contact| contact.shown(Part::Contacts)) { p { (label) ": " (words) } }
                     dl {
                         dt { "Allergies" }
                         dd { @if person.allergies.is_empty() { span.soft { "none recorded" } } @else { ul {
@@ -230,6 +232,9 @@ impl Sheet {
             );
             let phone = if person.facts.phone.is_empty() { "none" } else { &person.facts.phone };
             pages.paragraph("R", 10.0, &format!("No. {}   Phone {phone}", person.facts.short_number()));
+            for (label, words) in person.facts.contacts.iter().map(|contact| contact.shown(Part::Contacts)) {
+                pages.paragraph("R", 10.0, &format!("{label}: {words}"));
+            }
             let said =
                 |entries: Vec<&str>| if entries.is_empty() { "none recorded".to_owned() } else { entries.join("; ") };
             let allergies = person.allergies.iter().map(|allergy| allergy.text.as_str()).collect();

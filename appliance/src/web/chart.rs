@@ -8,6 +8,7 @@ use super::layout::{self, Section};
 use super::login::redirect;
 use super::merge::Merge;
 use super::reading::{self, PatientFacts, code, concept, subject, text, version};
+use super::registration::Part;
 use super::{Method, PageError, Policy, Route, Target, Web};
 use crate::access::{Action, Object, authorize};
 use crate::store::{Chart, Expect, Query, Resource, StoreError, Tx, View};
@@ -386,6 +387,9 @@ fn contact(facts: &PatientFacts) -> Markup {
             dl.facts {
                 (row("Phone", &facts.phone)) (row("E-mail", &facts.email)) (row("Street", &facts.line))
                 (row("Place", &place.collect::<Vec<_>>().join(", "))) (row("Record number", &facts.number))
+                @for (part, rows) in [(Part::Identifiers, &facts.identifiers), (Part::Contacts, &facts.contacts)] {
+                    @for (label, value) in rows.iter().map(|entry| entry.shown(part)) { (row(&label, &value)) }
+                }
             }
         },
     )

@@ -6,11 +6,12 @@ use super::layout;
 use super::login::redirect;
 use super::patients;
 use super::reading::{PatientFacts, list, reference_id, text};
+use super::registration::{self, Row};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
 use crate::access::Action;
 use crate::audit::{self, Event};
 use crate::fhir::alike;
-use crate::store::{Expect, Query, StoreError, Tx, View};
+use crate::store::{Expect, Page, Query, Resource, StoreError, Tx, View};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use maud::{Markup, html};
@@ -33,19 +34,18 @@ pub fn routes(web: &Web) -> Vec<Route> {
     ]
 }
 
+/// How patients are looked for: at a read point, or inside of the transaction that registers one.
+type Search<'a> = &'a dyn Fn(&Query) -> Result<Page, StoreError>;
+
 /// What is known of a person who may be there already.
-#[derive(Deserialize, Default, Clone)]
+#[derive(Default, Clone)]
 pub struct Person {
-    #[serde(default)]
     pub family: String,
-    #[serde(default)]
     pub given: String,
-    #[serde(default)]
     pub birth: String,
-    #[serde(default)]
     pub phone: String,
-    #[serde(default)]
     pub email: String,
+    pub identifiers: Vec<Row>,
 }
 
 impl Person {
@@ -56,6 +56,19 @@ impl Person {
             birth: facts.birth.map(|d| d.to_string()).unwrap_or_default(),
             phone: facts.phone.clone(),
             email: facts.email.clone(),
+            identifiers: facts.identifiers.clone(),
+        }
+    }
+
+    fn typed(form: &Form) -> Person {
+        let text = |name| form.text(name).to_owned();
+        Person {
+            family: text("family"),
+            given: text("given"),
+            birth: text("birth"),
+            phone: text("phone"),
+            email: text("email"),
+            identifiers: registration::identifiers_of(form),
         }
     }
 }
@@ -72,19 +85,29 @@ pub fn score(person: &Person, other: &PatientFacts) -> u32 {
     let digits = |phone: &str| phone.chars().filter(char::is_ascii_digit).collect::<String>();
     let same = |a: &str, b: &str| !a.is_empty() && a.eq_ignore_ascii_case(b);
     let reached = same(&digits(&person.phone), &digits(&other.phone)) || same(&person.email, &other.email);
-    name * 45 / 100 + birth * 40 / 100 + if reached { 15 } else { 0 }
+    match registration::shared(&person.identifiers, &other.identifiers) {
+        // A number of one person alone decides; one that a family shares speaks for it, as the phone does.
+        Some(true) => 100,
+        family => (name * 45 / 100 + birth * 40 / 100 + if reached || family.is_some() { 15 } else { 0 }).min(100),
+    }
 }
 
 fn first(names: &str) -> &str {
     names.split_whitespace().next().unwrap_or_default()
 }
 
+/// Patients who have one of these identifiers.
+pub fn with_identifiers(search: Search<'_>, identifiers: &[Row]) -> Result<Vec<Resource>, StoreError> {
+    let mut found: Vec<Resource> = Vec::new();
+    for row in identifiers {
+        let pair = ("identifier".to_owned(), crate::fhir::escape(row.identifier().2));
+        found.extend(search(&Query::parse("Patient", &[pair])?.limit(CANDIDATES_MAX))?.resources);
+    }
+    Ok(found)
+}
+
 /// The likeliest of those who are registered.
-fn find(
-    search: &dyn Fn(&Query) -> Result<crate::store::Page, StoreError>,
-    person: &Person,
-    but: &str,
-) -> Result<Vec<(u32, PatientFacts)>, StoreError> {
+fn find(search: Search<'_>, person: &Person, but: &str) -> Result<Vec<(u32, PatientFacts)>, StoreError> {
     let mut asked: Vec<(String, String)> = Vec::new();
     if let Some(day) = dates::parse_day(&person.birth) {
         asked.push(("birthdate".into(), day.to_string()));
@@ -93,14 +116,16 @@ fn find(
     if head.chars().count() >= 2 {
         asked.push(("name".into(), head));
     }
-    let mut found: Vec<(u32, PatientFacts)> = Vec::new();
+    let mut candidates = with_identifiers(search, &person.identifiers)?;
     for pair in asked {
-        for stored in search(&Query::parse("Patient", &[pair])?.limit(CANDIDATES_MAX))?.resources {
-            let facts = PatientFacts::read(&stored.json()?);
-            let score = score(person, &facts);
-            if score >= ALIKE && facts.id != but && !found.iter().any(|(_, f)| f.id == facts.id) {
-                found.push((score, facts));
-            }
+        candidates.extend(search(&Query::parse("Patient", &[pair])?.limit(CANDIDATES_MAX))?.resources);
+    }
+    let mut found: Vec<(u32, PatientFacts)> = Vec::new();
+    for stored in candidates {
+        let facts = PatientFacts::read(&stored.json()?);
+        let score = score(person, &facts);
+        if score >= ALIKE && facts.id != but && !found.iter().any(|(_, f)| f.id == facts.id) {
+            found.push((score, facts));
         }
     }
     found.sort_by_key(|(score, facts)| (std::cmp::Reverse(*score), facts.family.clone()));
@@ -121,8 +146,9 @@ fn described(facts: &PatientFacts) -> Markup {
 async fn alike_page(
     State(web): State<Web>,
     visit: Visit,
-    UrlQuery(person): UrlQuery<Person>,
+    UrlQuery(typed): UrlQuery<Vec<(String, String)>>,
 ) -> Result<Markup, PageError> {
+    let person = Person::typed(&Form::from_fields(typed));
     let read = move |view: &View<'_>| find(&|q| view.search(q), &person, "");
     let found = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
     Ok(html! {
@@ -302,6 +328,7 @@ mod tests {
             birth: "1960-05-06".into(),
             phone: "030 123456".into(),
             email: String::new(),
+            identifiers: Vec::new(),
         };
         let other = |f: &str, g: &str, b: &str, p: &str| score(&person, &facts(f, g, b, p));
         assert_eq!(other("Müller", "Anna", "1960-05-06", "030-123456"), 100);
@@ -318,6 +345,79 @@ mod tests {
         {
             assert!(other(f, g, b, "") < ALIKE, "{f} {g} {b}: {}", other(f, g, b, ""));
         }
+    }
+
+    #[tokio::test]
+    async fn numbers_and_contact_persons_are_entered_shown_and_find_who_is_there_already() {
+        let site = Site::new();
+        let desk = site.session(Role::FrontDesk).await;
+        let form = [
+            ("family", "Doe"),
+            ("given", "Jo"),
+            ("birth", "1960-05-06"),
+            ("gender", "female"),
+            ("id-1-kind", "SS"),
+            ("id-1-value", "123-45-6789"),
+            ("id-2-kind", "MB"),
+            ("id-2-value", "W77"),
+            ("contact-1-role", "C"),
+            ("contact-1-name", "Ann Roe"),
+            ("contact-1-relation", "sister"),
+            ("contact-1-phone", "555 12345"),
+        ];
+        let wrong: Vec<(&str, &str)> = form.iter().copied().filter(|(name, _)| *name != "contact-1-phone").collect();
+        let refused = site.post(&desk, "/patients/new", &wrong).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(
+            refused.body.contains("needs a phone number") && refused.body.contains("value=\"W77\""),
+            "{}",
+            refused.body
+        );
+        let stored = site.post(&desk, "/patients/new", &form).await;
+        assert_eq!(stored.status, StatusCode::SEE_OTHER, "{}", stored.body);
+        let chart = stored.location().to_owned();
+        let shown = site.get(&desk, &chart).await.body;
+        for words in ["Social Security number", "W77", "Emergency contact", "Ann Roe (sister), phone 555 12345"] {
+            assert!(shown.contains(words), "{words}: {shown}");
+        }
+        // Another name and birth date, the same number: found while typing, and asked for when it is saved.
+        let typed =
+            "/patients/alike?family=Smith&given=Al&birth=1999-01-01&id-1-kind=SS&id-1-value=123-45-6789&id-1-called=";
+        assert!(site.get(&desk, typed).await.body.contains("Perhaps registered already"));
+        let other = [
+            ("family", "Smith"),
+            ("given", "Al"),
+            ("birth", "1999-01-01"),
+            ("gender", "male"),
+            ("id-1-kind", "SS"),
+            ("id-1-value", "123-45-6789"),
+        ];
+        let asked = site.post(&desk, "/patients/new", &other).await;
+        assert_eq!(asked.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(asked.body.contains("registered already"), "{}", asked.body);
+        // Editing shows the rows, and saves a changed one.
+        let page = site.get(&desk, &format!("{chart}/edit")).await.body;
+        assert!(page.contains("name=\"id-2-value\"") && page.contains("value=\"Ann Roe\""), "{page}");
+        let patient = chart.rsplit('/').next().unwrap().to_owned();
+        let own = [
+            ("patient", patient.as_str()),
+            ("version", "1"),
+            ("id-1-at", "1"),
+            ("id-2-at", "2"),
+            ("contact-1-at", "0"),
+        ];
+        let changed =
+            form.iter().copied().map(|(name, value)| (name, if name == "id-2-value" { "W78" } else { value }));
+        let changed: Vec<(&str, &str)> = own.into_iter().chain(changed).collect();
+        assert_eq!(site.post(&desk, &format!("{chart}/edit"), &changed).await.status, StatusCode::SEE_OTHER);
+        let body = site.read("Patient", &patient).await;
+        assert_eq!((&body["identifier"][2]["value"], body["identifier"].as_array().unwrap().len()), (&json!("W78"), 3));
+        assert_eq!(body["contact"][0]["relationship"][0]["coding"][0]["code"], "C");
+        // Somebody else saved meanwhile: both are shown.
+        let met =
+            site.post(&desk, &format!("{chart}/edit"), &form.iter().copied().chain(own).collect::<Vec<_>>()).await;
+        assert_eq!(met.status, StatusCode::CONFLICT);
+        assert!(met.body.contains("Insurance member number: W78"), "{}", met.body);
     }
 
     #[tokio::test]

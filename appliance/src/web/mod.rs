@@ -32,6 +32,7 @@ mod patients;
 mod portal;
 mod practice;
 pub(crate) mod reading;
+pub(crate) mod registration;
 pub mod route;
 mod schedule;
 mod users;
