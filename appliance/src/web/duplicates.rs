@@ -8,7 +8,8 @@ use super::patients;
 use super::reading::{PatientFacts, list, reference_id, text};
 use super::registration::{self, Row};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
-use crate::access::Action;
+use crate::access::accounts::AccountError;
+use crate::access::{Action, follow};
 use crate::audit::{self, Event};
 use crate::fhir::alike;
 use crate::store::{Expect, Page, Query, Resource, StoreError, Tx, View};
@@ -179,7 +180,7 @@ pub fn notice(visit: &Visit, patient: &Value) -> Markup {
             }
         }
         @if let Some(other) = linked(patient, "replaces") {
-            div.notice.warn { p { "An older record belongs to the same person: " a href={ "/patients/" (other) } { "open it" } "." } }
+            div.notice.warn { p { "An older record belongs to the same person: " a href={ "/patients/" (other) } { "open it" } ". What stands in it is shown here, marked “from the merged record”." } }
         }
     }
 }
@@ -269,15 +270,16 @@ async fn merge(
     let store = move |tx: &mut Tx<'_>| {
         let (one, other) = (tx.read("Patient", &kept)?.json()?, tx.read("Patient", &closed)?.json()?);
         if linked(&one, "replaced-by").is_some() || linked(&other, "replaced-by").is_some() {
-            return Err(StoreError::invalid(
-                "one of these records was merged already: undo that first",
-                "Patient.link",
-            ));
+            let told = "one of these records was merged already: undo that first";
+            return Err(StoreError::invalid(told, "Patient.link").into());
         }
         set_link(tx, &kept, "replaces", &closed, true, true)?;
         set_link(tx, &closed, "replaced-by", &kept, false, true)?;
         tx.note(Event::new(audit::Action::Merge, "Patient", &closed).of_patient(&kept));
-        Ok(())
+        if follow::follow(tx.connection(), &closed, &kept)? > 0 {
+            tx.note(Event::new(audit::Action::UserChange, "portal", "merge").of_patient(&kept));
+        }
+        Ok::<_, AccountError>(())
     };
     web.store().write(&visit.actor, store).await?;
     Ok(redirect(&format!("/patients/{patient}")))
@@ -294,10 +296,23 @@ async fn unmerge(
     let store = move |tx: &mut Tx<'_>| {
         let body = tx.read("Patient", &closed)?.json()?;
         let kept = linked(&body, "replaced-by").ok_or(StoreError::NotFound)?.to_owned();
+        // Where its access went: the surviving record, or the one into which that was merged since.
+        let mut survivors = vec![kept.clone()];
+        while let Some(next) = survivors.last().map(|last| tx.read("Patient", last)?.json()).transpose()? {
+            match linked(&next, "replaced-by").map(str::to_owned) {
+                Some(next) if !survivors.contains(&next) => survivors.push(next),
+                _ => break,
+            }
+        }
+        // Whether the surviving record is open is its own matter.
+        let open = survivors.len() == 1;
         set_link(tx, &closed, "replaced-by", &kept, true, false)?;
-        set_link(tx, &kept, "replaces", &closed, true, false)?;
+        set_link(tx, &kept, "replaces", &closed, open, false)?;
+        if follow::undo(tx.connection(), &closed, &survivors)? > 0 {
+            tx.note(Event::new(audit::Action::UserChange, "portal", "merge").of_patient(&closed));
+        }
         tx.note(Event::new(audit::Action::Merge, "Patient", &closed).of_patient(&kept));
-        Ok::<_, StoreError>(())
+        Ok::<_, AccountError>(())
     };
     web.store().write(&visit.actor, store).await?;
     Ok(redirect(&format!("/patients/{patient}")))

@@ -26,6 +26,7 @@ mod layout;
 mod login;
 mod look_back;
 mod merge;
+pub mod merged;
 mod moving;
 mod online;
 mod patients;

@@ -80,6 +80,8 @@ pub struct PatientFacts {
     /// The numbers that registration enters, apart from the practice's own record number.
     pub identifiers: Vec<Row>,
     pub contacts: Vec<Row>,
+    /// The records that were merged into this one.
+    pub merged: Vec<String>,
 }
 
 impl PatientFacts {
@@ -115,6 +117,7 @@ impl PatientFacts {
             active: patient.get("active") != Some(&Value::Bool(false)),
             identifiers: Part::Identifiers.rows(patient),
             contacts: Part::Contacts.rows(patient),
+            merged: merged_into(patient).map(str::to_owned).collect(),
         }
     }
 

@@ -308,7 +308,7 @@ impl Part {
                 (fields::select("What it is", first, a, &fields::pairs(&KINDS), false, problems))
                 (Field::new("Number", fourth, d).show(problems))
                 (Field::new("Called", second, b).hint("For another number, such as: Employee number").show(problems))
-                (Field::new("Issuer", third, c).hint("Its address, where it has one: https://… or urn:oid:…").show(problems))
+                (Field::new("Issuer", third, c).hint("Its address, where it has one, such as urn:oid:1.2.3").show(problems))
             },
             Part::Contacts => html! {
                 (fields::select("What for", first, a, &fields::pairs(&ROLES), false, problems))
@@ -364,10 +364,7 @@ fn check_identifier(
     if system == RECORD_NUMBER {
         problems.add(system_name, "The practice gives these numbers by itself; leave this empty.");
     } else if !system.is_empty() && (!system.contains(':') || system.contains(char::is_whitespace)) {
-        problems.add(
-            system_name,
-            "An issuer is an address such as https://example.org or urn:oid:1.2.3; leave it empty otherwise.",
-        );
+        problems.add(system_name, "An issuer is an address such as urn:oid:1.2.3; leave it empty otherwise.");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::web::gate::Visit;
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
 use crate::web::reading::{PatientFacts, text, version};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
@@ -48,8 +48,9 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, forms: &[Value]
         .iter()
         .map(|form| {
             html! {
-                span.what { a href={ "/patients/" (patient.id) "/forms/" (text(form, "/id")) } { (title(form)) }
-                    @if is_draft(form) { " " span.tag.warn { (if text(form, "/source/reference").is_empty() { "draft" } else { "with the patient" }) } } }
+                span.what { a href={ "/patients/" (merged::owner(form, &patient.id)) "/forms/" (text(form, "/id")) } { (title(form)) }
+                    @if is_draft(form) { " " span.tag.warn { (if text(form, "/source/reference").is_empty() { "draft" } else { "with the patient" }) } }
+                    (merged::mark(form, &patient.id)) }
                 span.when { (dates::show_day(text(form, "/authored"), zone)) }
             }
         })
