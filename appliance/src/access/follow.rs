@@ -78,3 +78,87 @@ fn put(db: &Connection, place: usize, id: &str, (from, to): (&str, &str)) -> Res
     }
     Ok(moved)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::portal::{self, Invited, NewAccount};
+    use super::super::proxy::{self, Proxy, Reach};
+    use super::*;
+
+    fn database() -> Connection {
+        let db = super::super::accounts::tests::database();
+        db.execute_batch("CREATE TABLE IF NOT EXISTS practice_setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);")
+            .unwrap();
+        db
+    }
+
+    fn account(db: &Connection, id: &str, patient: &str) {
+        let mail = format!("{id}@example.org");
+        let new = NewAccount {
+            id,
+            patient,
+            mail: &mail,
+            password_hash: "!",
+            totp_secret: None,
+            totp_step: None,
+            birth: None,
+        };
+        portal::set_up(db, &new, 1000).unwrap();
+    }
+
+    fn grant(db: &Connection, id: &str, patient: &str, mail: &str) {
+        let proxy = Proxy {
+            id: id.into(),
+            patient: patient.into(),
+            related: "r".into(),
+            account: None,
+            name: "Eva".into(),
+            birth: "1985-01-02".into(),
+            mail: mail.into(),
+            relation: "mother".into(),
+            reach: Reach::All,
+            granted: 1000,
+            ends: 9000,
+            withdrawn: false,
+        };
+        proxy::grant(db, &proxy).unwrap();
+    }
+
+    #[test]
+    fn access_follows_a_merge_by_way_of_others_and_goes_back() {
+        let db = database();
+        account(&db, "own", "a");
+        grant(&db, "g", "a", "eva@example.org");
+        portal::invite(&db, "link", Invited { patient: "a", proxy: Some("g"), mail: "eva@example.org" }, "S", 1000)
+            .unwrap();
+        portal::open(&db, "own", "token", "csrf", 1000).unwrap();
+        assert_eq!(follow(&db, "a", "b").unwrap(), 3);
+        assert!(
+            portal::find(&db, "token", 1001).unwrap().is_none(),
+            "pages of the old record are not answered into the other one"
+        );
+        assert_eq!(portal::of_patient(&db, "b").unwrap().unwrap().id, "own");
+        assert_eq!(portal::open_invite(&db, "link", 1001).unwrap().patient, "b");
+        grant(&db, "later", "b", "carl@example.org");
+        assert_eq!(follow(&db, "b", "c").unwrap(), 4);
+        assert_eq!(proxy::of_patient(&db, "c").unwrap().len(), 2);
+        // The first merge is undone while the second one stands; then that one too.
+        assert_eq!(undo(&db, "a", &["b".into(), "c".into()]).unwrap(), 3);
+        assert_eq!(portal::of_patient(&db, "a").unwrap().unwrap().id, "own");
+        assert_eq!(undo(&db, "b", &["c".into()]).unwrap(), 1, "what was granted to it");
+        assert_eq!((proxy::of_patient(&db, "a").unwrap().len(), proxy::of_patient(&db, "b").unwrap().len()), (1, 1));
+        assert_eq!(undo(&db, "b", &["c".into()]).unwrap(), 0, "once");
+    }
+
+    #[test]
+    fn who_has_access_to_both_keeps_both() {
+        let db = database();
+        account(&db, "one", "a");
+        account(&db, "two", "b");
+        grant(&db, "g", "a", "eva@example.org");
+        grant(&db, "h", "b", "eva@example.org");
+        assert_eq!(follow(&db, "a", "b").unwrap(), 0);
+        assert_eq!(portal::of_patient(&db, "a").unwrap().unwrap().id, "one");
+        assert_eq!(undo(&db, "a", &["b".into()]).unwrap(), 0);
+    }
+}

@@ -471,4 +471,96 @@ mod tests {
         assert!(stored.get("link").is_none() && stored["active"] == true);
         assert!(site.read("Patient", &kept).await.get("link").is_none());
     }
+
+    #[tokio::test]
+    async fn the_surviving_chart_shows_what_stands_in_merged_records() {
+        let site = Site::new();
+        let doctor = site.session(Role::Clinician).await;
+        let (kept, closed, older) = (site.patient("Doe").await, site.patient("Doee").await, site.patient("Do").await);
+        let of = |patient: &str| json!({"reference": format!("Patient/{patient}")});
+        let coded = |code: &str| json!({"coding": [{"code": code}]});
+        site.store(
+            "MedicationRequest",
+            json!({"resourceType": "MedicationRequest", "status": "active", "intent": "order",
+            "subject": of(&closed), "medicationCodeableConcept": {"text": "Lisinopril"}}),
+        )
+        .await;
+        let gout = site.store("Condition", json!({"resourceType": "Condition", "subject": of(&older), "clinicalStatus": coded("active"), "code": {"text": "Gout"}})).await;
+        site.store(
+            "Immunization",
+            json!({"resourceType": "Immunization", "status": "completed", "patient": of(&older),
+            "vaccineCode": {"text": "Tetanus"}, "occurrenceDateTime": "2020-01-02"}),
+        )
+        .await;
+        site.store("Observation", json!({"resourceType": "Observation", "status": "final", "subject": of(&closed), "effectiveDateTime": "2026-05-01T08:00:00Z",
+            "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "laboratory"}]}],
+            "code": {"text": "Sodium"}, "valueQuantity": {"value": 140}})).await;
+        site.store("DocumentReference", json!({"resourceType": "DocumentReference", "status": "current", "subject": of(&closed), "description": "Old letter",
+            "content": [{"attachment": {"contentType": "application/pdf"}}]})).await;
+        for (kept, closed) in [(&closed, &older), (&kept, &closed)] {
+            let fields = [("patient", kept.as_str()), ("other", closed.as_str())];
+            assert_eq!(
+                site.post(&doctor, &format!("/patients/{kept}/merge"), &fields).await.status,
+                StatusCode::SEE_OTHER
+            );
+        }
+        let base = format!("/patients/{kept}");
+        for (path, words) in [
+            ("", "Lisinopril"),
+            ("", "Gout"),
+            ("", "Old letter"),
+            ("/immunizations", "Tetanus"),
+            ("/results", "Sodium"),
+            ("/timeline", "Gout"),
+            ("/timeline", "Sodium"),
+        ] {
+            let page = site.get(&doctor, &format!("{base}{path}")).await.body;
+            assert!(page.contains(words) && page.contains("from the merged record"), "{path} {words}: {page}");
+        }
+        let chart = site.get(&doctor, &base).await.body;
+        let own = format!("/patients/{older}/problems/{gout}");
+        assert!(chart.contains(&own), "an entry is changed in its own record");
+        assert_eq!(site.get(&doctor, &own).await.status, StatusCode::OK);
+        assert!(
+            !site.get(&doctor, &format!("/patients/{older}")).await.body.contains("Lisinopril"),
+            "not the other way round"
+        );
+        let desk = site.session(Role::FrontDesk).await;
+        assert!(!site.get(&desk, &base).await.body.contains("Gout"), "each role sees what it may");
+        let whole: Value =
+            serde_json::from_str(&site.get(&doctor, &format!("/fhir/R4/Patient/{kept}/$everything")).await.body)
+                .unwrap();
+        let ids: Vec<&str> = list(&whole, "entry").iter().map(|entry| text(entry, "/resource/id")).collect();
+        assert!(ids.contains(&gout.as_str()) && ids.contains(&older.as_str()) && ids.len() == 8, "{ids:?}");
+        // Nothing new is booked in a record that is closed; what was booked may end.
+        let put = |method: &'static str, path: String, body: Value| {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(format!("/fhir/R4{path}"))
+                .header("cookie", &desk.cookie)
+                .header("x-csrf-token", &desk.csrf)
+                .header("content-type", "application/fhir+json")
+                .header("if-match", "W/\"1\"");
+            site.send(request.body(axum::body::Body::from(body.to_string())).unwrap())
+        };
+        let visit = |patient: &str, status: &str| {
+            json!({"resourceType": "Appointment", "status": status, "start": "2026-06-09T14:00:00Z",
+            "end": "2026-06-09T14:30:00Z", "participant": [{"actor": of(patient), "status": "accepted"}]})
+        };
+        let refused = put("POST", "/Appointment".into(), visit(&older, "booked")).await;
+        assert!(refused.status == StatusCode::BAD_REQUEST && refused.body.contains("book there"), "{}", refused.body);
+        let stored = put("POST", "/Appointment".into(), visit(&kept, "booked")).await;
+        assert_eq!(stored.status, StatusCode::CREATED, "{}", stored.body);
+        let id = serde_json::from_str::<Value>(&stored.body).unwrap()["id"].as_str().unwrap().to_owned();
+        let mut moved = visit(&closed, "booked");
+        moved["id"] = id.as_str().into();
+        assert_eq!(put("PUT", format!("/Appointment/{id}"), moved.clone()).await.status, StatusCode::BAD_REQUEST);
+        moved["status"] = "cancelled".into();
+        assert_eq!(put("PUT", format!("/Appointment/{id}"), moved).await.status, StatusCode::OK);
+        let admin = site.session(Role::PracticeAdmin).await;
+        assert!(
+            site.get(&admin, &format!("/audit?patient={older}")).await.body.contains("export"),
+            "looked at by way of the other record"
+        );
+    }
 }

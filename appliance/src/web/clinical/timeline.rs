@@ -107,7 +107,7 @@ fn strings(items: &Value) -> String {
         Value::Object(item) => item
             .iter()
             .map(|(name, value)| match (name.as_str(), value) {
-                ("valueString" | "text", Value::String(text)) => text.clone(),
+                ("valueString" | "valueUri" | "text" | "display", Value::String(text)) => text.clone(),
                 (_, Value::Array(_) | Value::Object(_)) => strings(value),
                 _ => String::new(),
             })

@@ -6,14 +6,20 @@ use crate::store::{Query, StoreError, View};
 use crate::web::merged;
 use crate::web::reading::{PatientFacts, active_allergies, code, concept, text};
 use chrono::NaiveDate;
+use chrono_tz::Tz;
 use serde_json::Value;
 
 /// LOINC codes of body weight and height.
 const WEIGHT: &str = "29463-7";
 const HEIGHT: &str = "8302-2";
 
-pub fn answers(view: &View<'_>, template: &Template, patient: &str, today: NaiveDate) -> Result<Answers, StoreError> {
-    let mut answers = Answers::default();
+pub fn answers(
+    view: &View<'_>,
+    template: &Template,
+    patient: &str,
+    (today, zone): (NaiveDate, Tz),
+) -> Result<Answers, StoreError> {
+    let mut answers = Answers::initial(template, zone);
     let facts = PatientFacts::read(&view.read("Patient", patient)?.json()?);
     let people = &merged::people(view, &facts)?;
     for (item, repeated) in template.questions() {
@@ -36,7 +42,7 @@ pub fn answers(view: &View<'_>, template: &Template, patient: &str, today: Naive
             _ => String::new(),
         };
         if !said.is_empty() {
-            answers.set(&item.id, 0, &said);
+            answers.set(&item.id, &[], &said);
         }
     }
     answers.settle(template);
