@@ -86,9 +86,10 @@ mod tests {
     use super::*;
 
     fn database() -> Connection {
-        let db = super::super::accounts::tests::database();
-        db.execute_batch("CREATE TABLE IF NOT EXISTS practice_setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);")
-            .unwrap();
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(crate::access::SCHEMA_4).unwrap();
+        db.execute_batch(crate::access::SCHEMA_6).unwrap();
+        db.execute_batch("CREATE TABLE practice_setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);").unwrap();
         db
     }
 

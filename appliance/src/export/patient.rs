@@ -221,13 +221,21 @@ fn answers(resource: &Value) -> Vec<String> {
             .filter_map(|answer| answer.as_object()?.iter().find(|(name, _)| name.starts_with("value")))
             .map(|(_, value)| match value {
                 Value::String(said) => said.clone(),
+                Value::Object(quantity) if quantity.contains_key("value") => {
+                    let number = quantity.get("value").map(Value::to_string).unwrap_or_default();
+                    format!("{number} {}", text(value, "/unit")).trim().to_owned()
+                }
                 Value::Object(_) => [text(value, "/display"), text(value, "/code")].join(" ").trim().to_owned(),
+                Value::Bool(true) => "yes".to_owned(),
+                Value::Bool(false) => "no".to_owned(),
                 other => other.to_string(),
             })
             .collect();
         if !said.is_empty() {
             found.push(format!("{}: {}", text(item, "/text"), said.join(", ")));
         }
+        // What stands below a question is kept with its answer.
+        open.extend(list(item, "answer").iter().flat_map(|answer| list(answer, "item")).rev());
         open.extend(list(item, "item").iter().rev());
     }
     found

@@ -238,6 +238,7 @@ impl Item {
                      open-choice"
                 )
             })?;
+        item.tick = item.kind == Kind::Boolean;
         item.options = options.split(',').map(str::trim).filter(|o| !o.is_empty()).map(Choice::word).collect();
         if item.kind.is_choice() != (item.options.len() >= 2) {
             return Err("a choice lists at least two answers, as in choice: yes, no".into());

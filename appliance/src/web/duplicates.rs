@@ -281,8 +281,15 @@ async fn merge(
         }
         Ok::<_, AccountError>(())
     };
-    web.store().write(&visit.actor, store).await?;
+    web.store().write(&visit.actor, store).await.map_err(told)?;
     Ok(redirect(&format!("/patients/{patient}")))
+}
+
+fn told(error: AccountError) -> PageError {
+    match error {
+        AccountError::Store(error) => error.into(),
+        other => other.into(),
+    }
 }
 
 async fn unmerge(
@@ -314,7 +321,7 @@ async fn unmerge(
         tx.note(Event::new(audit::Action::Merge, "Patient", &closed).of_patient(&kept));
         Ok::<_, AccountError>(())
     };
-    web.store().write(&visit.actor, store).await?;
+    web.store().write(&visit.actor, store).await.map_err(told)?;
     Ok(redirect(&format!("/patients/{patient}")))
 }
 
