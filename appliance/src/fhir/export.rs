@@ -193,7 +193,7 @@ impl Job {
             "INSERT INTO export_job (id, owner, at_ms, since_ms, kinds, patients) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         // The request stands before the patients: neither it nor an id holds a space, and an id holds no slash.
         let (kinds, patients) =
-            (self.kinds.join(" "), [&[self.request.clone()], &self.patients[..]].concat().join(" "));
+            (self.kinds.join(" "), [std::slice::from_ref(&self.request), &self.patients].concat().join(" "));
         db.execute(sql, (&self.id, owner, self.at_ms, self.since_ms, kinds, patients))?;
         Ok(())
     }

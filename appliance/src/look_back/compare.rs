@@ -55,6 +55,8 @@ fn words(at: &[Step], several: &BTreeSet<Vec<Step>>) -> String {
         match step {
             // Of what the whole entry is; further below it is the code of a coding.
             Step::Name(name) if place == 0 && name == "code" => parts.push("what".to_owned()),
+            // That a word is given as one of several codings is no part of what people call it.
+            Step::Name(name) if name == "coding" && place > 0 => {}
             Step::Name(name) => parts.push(labels::word(name)),
             Step::At(number) if several.contains(at.get(..place).unwrap_or_default()) => {
                 if let Some(list) = parts.last_mut() {

@@ -49,7 +49,7 @@ const WORDS: [(&str, &str); 53] = [
     ("requester", "ordered by"),
     ("subject", "patient"),
     ("subscriberId", "member number"),
-    ("system", "kind"),
+    ("system", "list that it is from"),
     ("telecom", "phone or mail"),
     ("url", "address"),
     ("use", "used as"),

@@ -292,7 +292,7 @@ impl Part {
                     @if let Some(names) = self.names().get(*place) {
                         fieldset.questions { legend { (label) " " (shown + 1) }
                             @if let Some(at) = row.at { input type="hidden" name=(names.at) value=(at); }
-                            div.columns.narrow { (self.inputs(row, names, problems)) }
+                            div.columns { (self.inputs(row, names, problems)) }
                         }
                     }
                 }
