@@ -226,8 +226,11 @@ fn read_items(items: &[Item], answers: &Answers, path: &[usize], level: u8) -> M
             @for index in 0..answers.count(item, path) {
                 @let path = if item.repeats { [path, &[index]].concat() } else { path.to_vec() };
                 @let title = html! { (item.text) @if item.repeats { " " (index + 1) } };
-                @if level == 2 { h2 { (title) } } @else { h3 { (title) } }
-                (read_items(&item.items, answers, &path, 3))
+                // What nothing was said of is left out; what was said stands inside of its section.
+                @if is_answered(&item.items, answers, &path) { section.answers {
+                    @if level == 2 { h2 { (title) } } @else { h3 { (title) } }
+                    (read_items(&item.items, answers, &path, 3))
+                } }
             }
         } @else {
             @let said = answers.words(item, path);
@@ -237,4 +240,16 @@ fn read_items(items: &[Item], answers: &Answers, path: &[usize], level: u8) -> M
             }
         }
     } }
+}
+
+fn is_answered(items: &[Item], answers: &Answers, path: &[usize]) -> bool {
+    items.iter().any(|item| {
+        let inside = |index| if item.repeats { [path, &[index]].concat() } else { path.to_vec() };
+        match item.kind {
+            Kind::Group => {
+                (0..answers.count(item, path)).any(|index| is_answered(&item.items, answers, &inside(index)))
+            }
+            _ => !answers.texts(&item.id, path).is_empty(),
+        }
+    })
 }
