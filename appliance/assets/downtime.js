@@ -16,7 +16,6 @@
     element("age").textContent = minutes < 0 ? "Taken in the future: check this computer's clock" : words ? `${words} old` : "Just taken";
     element("age").className = old || minutes < 0 ? "age old" : "age";
   }
-  element("taken").textContent = taken.toLocaleString([], { dateStyle: "full", timeStyle: "short" });
   age();
   setInterval(age, 15000);
 
@@ -25,7 +24,7 @@
     const stretch = { name: "PBKDF2", hash: "SHA-256", salt: bytes(pack.salt), iterations: pack.iterations };
     const wrapping = await crypto.subtle.deriveKey(stretch, typed, { name: "AES-KW", length: 256 }, false, ["unwrapKey"]);
     const key = await crypto.subtle.unwrapKey("raw", bytes(pack.key), wrapping, "AES-KW", "AES-GCM", false, ["decrypt"]);
-    const bound = new TextEncoder().encode(`${pack.taken}\n${pack.practice}`);
+    const bound = new TextEncoder().encode(`${pack.taken}\n${pack.shown}\n${pack.practice}`);
     const opened = { name: "AES-GCM", iv: new Uint8Array(12), additionalData: bound };
     return JSON.parse(new TextDecoder().decode(await crypto.subtle.decrypt(opened, key, bytes(pack.data))));
   }
@@ -38,7 +37,7 @@
     element("pdf").addEventListener("click", () => {
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([bytes(content.pdf)], { type: "application/pdf" }));
-      link.download = `downtime-${pack.taken.slice(0, 16).replace(/[T:]/g, "-")}.pdf`;
+      link.download = `downtime-${pack.shown.replace(/[^A-Za-z0-9]+/g, "-").replace(/-$/, "")}.pdf`;
       link.click();
     });
     element("print").addEventListener("click", () => window.print());

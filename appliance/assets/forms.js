@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const form = document.querySelector("form[data-autosave]");
+  const form = document.querySelector("form[data-autosave], form[data-questions]");
   if (!form) return;
   const status = document.getElementById("autosaved");
   const EVERY_MS = 3000;
@@ -11,23 +11,41 @@
   let saving = false;
   let stopped = false;
 
-  const value = (name) => {
-    const found = form.elements[`a.${name}`];
-    if (!found) return "";
-    if (found.type === "checkbox") return found.checked ? "yes" : "no";
-    return found.value || "";
+  // What is answered: by a field, by whichever of several is chosen, by all that are ticked.
+  const answers = (name) => {
+    const found = form.elements[name];
+    if (!found) return [];
+    const fields = found instanceof RadioNodeList ? [...found] : [found];
+    return fields.filter((field) => (/^(checkbox|radio)$/.test(field.type) ? field.checked : true))
+      .map((field) => field.value.trim()).filter(Boolean);
   };
+
+  function isMet({ op, names, kind, is, tick }) {
+    let said = names.flatMap(answers);
+    if (op === "exists") return (said.length > 0) === (is[0] === "yes");
+    if (!said.length && tick) said = ["no"];
+    const plain = (text) => (kind === "number" ? parseFloat(text.replace(",", ".")) : kind === "time" ? text : text.toLowerCase());
+    const some = (fits) => said.some((one) => is.some((wanted) => fits(plain(one), plain(wanted))));
+    switch (op) {
+      case "=": return some((one, wanted) => one === wanted);
+      case "!=": return !some((one, wanted) => one === wanted);
+      case ">": return some((one, wanted) => one > wanted);
+      case "<": return some((one, wanted) => one < wanted);
+      case ">=": return some((one, wanted) => one >= wanted);
+      case "<=": return some((one, wanted) => one <= wanted);
+      default: return true;
+    }
+  }
 
   function ask() {
     for (const field of form.querySelectorAll("[data-if]")) {
-      const [, name, sign, answer] = field.dataset.if.match(/^(\S+) (=|!=) (.*)$/) || [];
-      const same = value(name).toLowerCase() === (answer || "").toLowerCase();
-      field.hidden = name ? same !== (sign === "=") : false;
+      const { any, when } = JSON.parse(field.dataset.if);
+      field.hidden = !(any ? when.some(isMet) : when.every(isMet));
     }
   }
 
   async function save() {
-    if (!dirty || saving || stopped) return;
+    if (!form.dataset.autosave || !dirty || saving || stopped) return;
     saving = true;
     dirty = false;
     try {
@@ -70,7 +88,7 @@
   };
   form.addEventListener("input", async (event) => {
     const area = event.target;
-    if (!("phrases" in area.dataset)) return;
+    if (!form.dataset.autosave || !("phrases" in area.dataset)) return;
     const before = area.value.slice(0, area.selectionStart);
     const found = before.match(/(^|\s)\.([a-z0-9-]+)\s$/);
     if (!found) return;

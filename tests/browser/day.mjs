@@ -148,13 +148,30 @@ await page.getByLabel('Family name').fill('Okonkwa-Lindqvist');
 await page.getByLabel('Given names').fill('Marguerite');
 await page.getByLabel('Birth date').fill('1958-11-03');
 await page.getByLabel('Sex').selectOption('female');
-await page.getByLabel(/^Phone/).fill('+1 555 010 4477');
+await page.locator('#phone').fill('+1 555 010 4477');
+const number = page.getByRole('group', { name: 'Number 1', exact: true });
+await number.getByLabel('What it is').selectOption('MB');
+await number.getByLabel(/^Number/).fill('W-7781');
+const relative = page.getByRole('group', { name: 'Contact person 1', exact: true });
+await relative.getByLabel('What for').selectOption('C');
+await relative.getByLabel(/^Name/).fill('Ines Okonkwa');
+await relative.getByLabel(/^Relationship/).fill('sister');
+await relative.getByLabel(/^Phone/).fill('+1 555 010 9911');
 await look('emr-register');
 await page.getByRole('button', { name: 'Register' }).click();
 await page.waitForURL(/\/patients\/(?!new)[^/]+$/);
 const chart = new URL(page.url()).pathname;
 must((await page.content()).includes('Okonkwa-Lindqvist'), 'the banner shows the name');
+for (const words of ['Insurance member number', 'W-7781', 'Ines Okonkwa (sister), phone +1 555 010 9911']) {
+  must((await page.content()).includes(words), `the chart shows ${words}`);
+}
 await look('emr-chart-desk');
+await page.goto(input.desk.url + chart + '/edit');
+await page.getByRole('group', { name: 'Contact person 1', exact: true }).getByLabel(/^Phone/).fill('+1 555 010 9912');
+await look('emr-registration');
+await page.getByRole('button', { name: 'Save' }).click();
+await page.waitForURL(input.desk.url + chart);
+must((await page.content()).includes('010 9912'), 'a changed row is saved');
 await page.goto(input.desk.url + '/schedule/book?patient=' + chart.split('/').pop());
 await choose(page, 'Practitioner');
 // A weekday: the practice has no hours at the weekend.
@@ -257,6 +274,63 @@ await look('emr-form');
 await page.getByRole('button', { name: 'Save and sign' }).click();
 await page.getByText('Signed by').waitFor();
 await look('emr-form-signed');
+// A questionnaire of another program: sections in sections, conditions, a choice of codes, a quantity with its unit.
+const put = (body) => page.evaluate(async (text) => {
+  const answer = await fetch('/fhir/R4/Questionnaire', { method: 'POST', body: text,
+    headers: { 'content-type': 'application/fhir+json', 'x-csrf-token': document.body.dataset.csrf } });
+  return answer.status;
+}, JSON.stringify({ resourceType: 'Questionnaire', status: 'active', ...body }));
+const codes = ['Red', 'Green'].map((display) => ({ valueCoding: { system: 'urn:colours', code: display[0], display } }));
+must(await put({ title: 'Intake', item: [
+  { linkId: '1', type: 'group', text: 'About you', item: [
+    { linkId: '1.1', type: 'boolean', text: 'Do you smoke?', required: true },
+    { linkId: '1.2', type: 'integer', text: 'Cigarettes a day', enableWhen: [{ question: '1.1', operator: '=', answerBoolean: true }] },
+    { linkId: '1.3', type: 'display', text: 'That is much.', enableWhen: [{ question: '1.2', operator: '>=', answerInteger: 20 }] },
+    { linkId: '1.4', type: 'group', text: 'Taste', item: [
+      { linkId: '1.4.1', type: 'choice', text: 'Colour', answerOption: codes },
+      { linkId: '1.4.2', type: 'open-choice', text: 'Pet', answerOption: [{ valueString: 'Cat' }, { valueString: 'Dog' }] },
+      { linkId: '1.4.3', type: 'open-choice', repeats: true, text: 'Sports', answerOption: [{ valueString: 'Running' }, { valueString: 'Chess' }] }] }] },
+  { linkId: '2', type: 'group', repeats: true, text: 'Visit elsewhere', item: [
+    { linkId: '2.1', type: 'dateTime', text: 'When it was' },
+    { linkId: '2.2', type: 'quantity', text: 'Dose' }] },
+  { linkId: '3', type: 'time', text: 'Gets up at', item: [{ linkId: '3.1', type: 'string', text: 'Why then?' }] }] }) === 201, 'it is kept');
+must(await put({ title: 'Pictures', item: [{ linkId: '1', type: 'attachment', text: 'Your skin' }] }) === 201, 'that one, too');
+await page.goto(input.doctor.url + '/templates');
+await page.getByText('“Your skin” asks for an answer of type attachment').waitFor();
+await look('emr-templates');
+await page.getByRole('link', { name: 'Intake' }).click();
+await page.getByText('Another program made this template').waitFor();
+await look('emr-template-foreign');
+await page.goto(input.doctor.url + chart + '/forms/new');
+await page.getByRole('button', { name: 'Begin Intake' }).click();
+await page.waitForURL(/\/forms\/[0-9a-f-]{36}$/);
+must(!(await page.getByLabel('Cigarettes a day').isVisible()), 'not asked yet');
+must(!(await page.getByLabel('Why then?').isVisible()), 'asked below an answer alone');
+await page.getByRole('group', { name: /^Do you smoke/ }).getByLabel('Yes').check();
+await page.getByLabel('Cigarettes a day').fill('25');
+must(await page.getByText('That is much.').isVisible(), 'a number that is as large');
+await page.getByLabel('Red').check();
+await page.getByLabel(/^Pet/).fill('Dog');
+await page.getByLabel('Chess').check();
+await page.getByLabel('Another answer').fill('Climbing');
+await page.getByLabel(/^When it was/).fill('2026-07-01T10:00');
+await page.getByLabel(/^Dose/).fill('2,5');
+await page.getByLabel('Unit of Dose').fill('mg');
+await page.getByLabel(/^Gets up at/).fill('06:30');
+await page.getByLabel('Why then?').fill('The dog');
+await page.setViewportSize({ width: 320, height: 800 });
+await look('emr-form-foreign-narrow');
+must(await page.evaluate(() => document.documentElement.scrollWidth <= 320), 'nothing is wider than the screen');
+await page.setViewportSize({ width: 1180, height: 820 });
+await look('emr-form-foreign');
+await page.getByRole('button', { name: 'Add another: Visit elsewhere' }).click();
+await page.locator('[name="a.2~2e1.1"]').waitFor();
+await page.getByRole('button', { name: 'Save and sign' }).click();
+await page.getByText('Signed by').waitFor();
+for (const words of ['2026-07-01 10:00', '2.5 mg', 'Chess, Climbing', 'The dog', 'Red']) {
+  must((await page.content()).includes(words), `the signed form says ${words}`);
+}
+await look('emr-form-foreign-signed');
 await page.goto(input.doctor.url + chart + '/vitals');
 await page.getByLabel('Systolic, mmHg').fill('142');
 await page.getByLabel('Diastolic, mmHg').fill('86');

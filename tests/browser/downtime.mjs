@@ -43,6 +43,7 @@ page.on('console', (message) => { if (message.type() === 'error') broken.push(me
 await page.goto('file://' + input.pack);
 must(!(await page.content()).includes(input.patient), 'nothing of a patient is shown before the password');
 must(/old|Just taken/.test(await page.locator('#age').innerText()), 'its age is shown');
+must(/ \d\d:\d\d \(UTC\)$/.test(await page.locator('#taken').innerText()), 'its time is told by the clock of the practice');
 await look(page, 'pack-closed');
 await page.getByLabel('Password').fill('aaaaa-bbbbb-ccccc-ddddd');
 await page.getByRole('button', { name: 'Open' }).click();
@@ -96,10 +97,10 @@ must((await page.content()).split(words).length - 1 === 1, 'it is saved exactly 
 const [one, two] = [page, await page.context().newPage()];
 follow(two);
 for (const tab of [one, two]) await tab.goto(`${input.url}/patients/${input.id}/edit`);
-await one.getByLabel(/^Phone/).fill('+1 555 010 9999');
+await one.locator('#phone').fill('+1 555 010 9999');
 await one.getByRole('button', { name: 'Save' }).click();
 await one.waitForURL(/\/patients\/[^/]+$/);
-await two.getByLabel(/^Phone/).fill('+1 555 010 8888');
+await two.locator('#phone').fill('+1 555 010 8888');
 await two.getByLabel(/^City/).fill('Elm Town');
 await two.getByRole('button', { name: 'Save' }).click();
 await two.getByRole('heading', { name: 'Changed by two people' }).waitFor();

@@ -113,6 +113,8 @@ impl Grant {
             Object::Resource { kind, .. } if self.scopes.iter().any(|scope| scope.permits(letter(action), kind)) => {
                 Ok(())
             }
+            // Many patients are no business of a program that is bound to one.
+            Object::Cohort if self.scopes.iter().any(|scope| !scope.is_patient()) => Ok(()),
             // Whether there is somebody who may read it, the policy says.
             Object::AccessRecord { patient } if self.patient.as_deref() == Some(patient) => Ok(()),
             // Accounts, the audit record and everything unnamed are no business of a program's.
@@ -120,7 +122,8 @@ impl Grant {
             | Object::AccessRecord { .. }
             | Object::AuditLog
             | Object::Users
-            | Object::Practice => Err(Denied::NotPermitted),
+            | Object::Practice
+            | Object::Cohort => Err(Denied::NotPermitted),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod accounts;
 pub mod app_cli;
 pub mod cli;
 pub mod emergency;
+pub mod follow;
 pub mod grant;
 pub mod lockout;
 pub mod policy;

@@ -37,6 +37,8 @@ pub enum Object<'a> {
     Users,
     /// All that the practice has, taken along at once.
     Practice,
+    /// The records of many patients at once: the export of a group.
+    Cohort,
     /// The actor's own session and password.
     OwnSession,
     /// Login, invitation, static files, capability statement: what anybody may ask for.
@@ -251,6 +253,9 @@ pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<()
         Object::AuditLog => Class::Audit,
         Object::Users => Class::Users,
         Object::Practice => Class::Practice,
+        // The glass is broken for one patient who must be treated, never for the records of many.
+        Object::Cohort if matches!(actor.capacity, Capacity::Emergency(_)) => return Err(Denied::NotPermitted),
+        Object::Cohort => Class::Clinical,
         Object::Resource { kind, .. } => class_of(kind).ok_or(Denied::NotPermitted)?,
     };
     // The glass is broken for reading what is needed to treat, and for nothing else.
@@ -294,7 +299,7 @@ fn authorize_patient(actor: &Actor, action: Action, object: Object<'_>) -> Resul
             (Action::Read, kind) => class_of(kind) == Some(Class::Directory),
             _ => false,
         },
-        Object::Practice | Object::AuditLog | Object::Users => false,
+        Object::Practice | Object::Cohort | Object::AuditLog | Object::Users => false,
     };
     if permitted { Ok(()) } else { Err(Denied::NotPermitted) }
 }
@@ -335,6 +340,7 @@ fn authorize_program(program: Program, action: Action, object: Object<'_>) -> Re
         }
         // Its scopes were asked above; what no role may do, no program does.
         (Program::App, Object::OwnSession) => true,
+        (Program::App, Object::Cohort) => action.is_read(),
         (Program::App, Object::Resource { kind, .. }) => {
             let writes = !matches!(action, Action::Delete | Action::Sign);
             class_of(kind).is_some_and(|class| class != Class::Audit) && writes
@@ -376,6 +382,12 @@ mod tests {
                 }
             }
             assert_eq!(authorize(&actor, Action::Read, Object::Users).is_ok(), role == Role::PracticeAdmin);
+            assert_eq!(authorize(&actor, Action::Read, Object::resource("Group")), Ok(()));
+            assert_eq!(
+                authorize(&actor, Action::Read, Object::Cohort),
+                Err(Denied::NotPermitted),
+                "one patient, not many"
+            );
         }
     }
 

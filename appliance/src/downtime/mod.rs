@@ -14,7 +14,6 @@ pub use seal::{PASSWORD_GROUPS, new_password};
 
 use crate::access::{Actor, Program};
 use crate::audit::{Action, Event};
-use crate::clock;
 use crate::db::{Connection, OptionalExtension};
 use crate::store::{Store, StoreError, Tx, View};
 use chrono_tz::Tz;
@@ -71,7 +70,8 @@ pub async fn make(store: &Store, plan: &Plan, practice: &str, zone: Tz) -> Resul
     let sheet = store.view::<_, StoreError, _>(&Actor::program(Program::Downtime), gather).await?;
     let (file, practice) = (plan.file.clone(), practice.to_owned());
     let write = move || {
-        let pack = seal::pack(&key, &clock::instant(now_ms), &practice, &sheet.html(&practice), &sheet.pdf(&practice))?;
+        let taken = seal::Taken::new(now_ms, zone);
+        let pack = seal::pack(&key, &taken, &practice, &sheet.html(&practice), &sheet.pdf(&practice))?;
         replace(&file, pack.as_bytes()).map_err(StoreError::io("downtime pack"))
     };
     tokio::task::spawn_blocking(write).await.unwrap_or(Err(StoreError::Closed))?;

@@ -2,12 +2,14 @@
 //! (AES-256-GCM). A browser has all three without a line of cryptography of ours.
 
 use crate::clock;
+use crate::dates;
 use crate::store::StoreError;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrap};
 use aws_lc_rs::pbkdf2;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use chrono_tz::Tz;
 use maud::{DOCTYPE, PreEscaped, html};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -59,20 +61,34 @@ pub fn new_password() -> Result<String, StoreError> {
     Ok(bytes.chunks(5).map(|group| group.iter().map(letter).collect::<String>()).collect::<Vec<_>>().join("-"))
 }
 
+/// When a pack was made. It is told in the practice's zone: a computer in the office may be set to another.
+pub struct Taken {
+    instant: String,
+    shown: String,
+}
+
+impl Taken {
+    pub fn new(unix_ms: i64, zone: Tz) -> Taken {
+        let local = dates::local(unix_ms / 1000, zone);
+        Taken { instant: clock::instant(unix_ms), shown: format!("{} ({zone})", local.format("%A %-d %B %Y %H:%M")) }
+    }
+}
+
 /// The file. `taken` and the practice's name stand outside and are sealed with the content.
-pub fn pack(key: &Key, taken: &str, practice: &str, content: &str, pdf: &[u8]) -> Result<String, StoreError> {
+pub fn pack(key: &Key, taken: &Taken, practice: &str, content: &str, pdf: &[u8]) -> Result<String, StoreError> {
     let failed = |_| StoreError::Damaged("downtime seal");
     let own = Zeroizing::new(clock::random::<32>().map_err(StoreError::io("randomness"))?);
     let mut wrapped = [0; 40];
     let wrapped = AesKek::new(&AES_256, &*key.bytes).and_then(|kek| kek.wrap(&*own, &mut wrapped)).map_err(failed)?;
     let mut data = json!({"html": content, "pdf": STANDARD.encode(pdf)}).to_string().into_bytes();
     let sealing = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*own).map_err(failed)?);
-    let bound = format!("{taken}\n{practice}");
+    let Taken { instant, shown } = taken;
+    let bound = format!("{instant}\n{shown}\n{practice}");
     // The key is this pack's alone, so that it seals once and the nonce is constant.
     let nonce = Nonce::assume_unique_for_key([0; 12]);
     sealing.seal_in_place_append_tag(nonce, Aad::from(bound.as_bytes()), &mut data).map_err(failed)?;
     let sealed = json!({
-        "taken": taken, "practice": practice, "iterations": ITERATIONS.get(), "salt": STANDARD.encode(key.salt),
+        "taken": instant, "shown": shown, "practice": practice, "iterations": ITERATIONS.get(), "salt": STANDARD.encode(key.salt),
         "key": STANDARD.encode(wrapped), "data": STANDARD.encode(data),
     });
     // Inside of a script element nothing is escaped: a tag must not end it.
@@ -96,8 +112,8 @@ pub fn pack(key: &Key, taken: &str, practice: &str, content: &str, pdf: &[u8]) -
             body {
                 header {
                     p.practice { (practice) }
-                    p #age.age role="status" { "Taken at " (taken) }
-                    p.soft { "Taken " span #taken { (taken) } ". What was entered since is not in it." }
+                    p #age.age role="status" { "Taken at " (shown) }
+                    p.soft { "Taken " span #taken { (shown) } ". What was entered since is not in it." }
                 }
                 main #main {
                     h1 #title { "Downtime pack" }
@@ -141,7 +157,7 @@ mod tests {
         let mut own = [0; 32];
         AesKek::new(&AES_256, &*key).unwrap().unwrap(&bytes("key"), &mut own).ok()?;
         let opening = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &own).unwrap());
-        let bound = format!("{}\n{}", sealed["taken"].as_str().unwrap(), sealed["practice"].as_str().unwrap());
+        let bound = ["taken", "shown", "practice"].map(|name| sealed[name].as_str().unwrap()).join("\n");
         let mut data = bytes("data");
         let nonce = Nonce::assume_unique_for_key([0; 12]);
         let plain = opening.open_in_place(nonce, Aad::from(bound.as_bytes()), &mut data).ok()?;
@@ -155,7 +171,8 @@ mod tests {
         let key = Key::derive(&password).unwrap();
         let (kept, salt) = key.to_stored();
         let key = Key::stored(&kept, &salt).unwrap();
-        let make = || pack(&key, "2026-01-02T03:04:05.000Z", "A </script> & Co", "<p>Müller</p>", b"%PDF-1.4").unwrap();
+        let taken = Taken::new(1_767_323_045_000, chrono_tz::Europe::Berlin);
+        let make = || pack(&key, &taken, "A </script> & Co", "<p>Müller</p>", b"%PDF-1.4").unwrap();
         let first = make();
         assert!(!first.contains("Müller") && !first.contains("TcO8bGxlc"), "nothing of a patient is readable");
         assert_eq!(first.matches("</script>").count(), 2, "a name ends no element");
@@ -163,7 +180,13 @@ mod tests {
         assert_eq!((&plain["html"], &plain["pdf"]), (&json!("<p>Müller</p>"), &json!(STANDARD.encode("%PDF-1.4"))));
         assert!(opened(&first, &new_password().unwrap()).is_none());
         // Its age cannot be changed, and no two packs share a key.
+        let told = "Friday 2 January 2026 04:04 (Europe/Berlin)";
+        assert_eq!(
+            (&sealed(&first)["taken"], &sealed(&first)["shown"]),
+            (&json!("2026-01-02T03:04:05.000Z"), &json!(told))
+        );
         assert!(opened(&first.replace("2026-01-02T03", "2026-01-02T04"), &password).is_none());
+        assert!(opened(&first.replace("2026 04:04", "2026 05:04"), &password).is_none());
         assert_ne!(sealed(&first)["data"], sealed(&make())["data"]);
         assert_ne!(password, new_password().unwrap());
     }

@@ -5,6 +5,7 @@ use crate::pdf::{LEADING, Pages};
 use crate::scheduling::occupancy::takes_time;
 use crate::store::{Query, Resource, StoreError, View};
 use crate::web::reading::{self, PatientFacts, code, concept, list, reference_id, text};
+use crate::web::registration::Part;
 use chrono::{Days, NaiveDate};
 use chrono_tz::Tz;
 use maud::{Markup, html};
@@ -79,28 +80,26 @@ pub fn gather(view: &View<'_>, (zone, now_s): (Tz, i64), all: bool) -> Result<Sh
     }
     let with_merged: Vec<String> = ids.iter().chain(merged.keys()).cloned().collect();
     for allergy in jsons(&view.of_patients("AllergyIntolerance", &with_merged)?)? {
-        let owner = reading::subject(&allergy).unwrap_or_default();
-        let owner = merged.get(owner).filter(|_| !people.contains_key(owner)).map_or(owner, String::as_str).to_owned();
-        allergies.entry(owner).or_default().push(allergy);
+        allergies.entry(owner(&allergy, &merged, &people)).or_default().push(allergy);
     }
     for (owner, found) in allergies {
         if let Some(person) = people.get_mut(&owner) {
             person.allergies = reading::active_allergies(&found);
         }
     }
-    for medication in jsons(&view.of_patients("MedicationRequest", &ids)?)? {
+    for medication in jsons(&view.of_patients("MedicationRequest", &with_merged)?)? {
         let taken = matches!(code(&medication, "status"), "active" | "on-hold");
-        if let Some(person) = people.get_mut(reading::subject(&medication).unwrap_or_default()).filter(|_| taken) {
+        if let Some(person) = people.get_mut(&owner(&medication, &merged, &people)).filter(|_| taken) {
             let named = concept(medication.get("medicationCodeableConcept"));
             let named = if named.is_empty() { text(&medication, "/medicationReference/display") } else { named };
             let parts = [named, text(&medication, "/dosageInstruction/0/text")];
             person.medications.push(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", "));
         }
     }
-    for problem in jsons(&view.of_patients("Condition", &ids)?)? {
+    for problem in jsons(&view.of_patients("Condition", &with_merged)?)? {
         let counts = !matches!(code(&problem, "clinicalStatus"), "inactive" | "resolved" | "remission")
             && !matches!(code(&problem, "verificationStatus"), "entered-in-error" | "refuted");
-        if let Some(person) = people.get_mut(reading::subject(&problem).unwrap_or_default()).filter(|_| counts) {
+        if let Some(person) = people.get_mut(&owner(&problem, &merged, &people)).filter(|_| counts) {
             person.problems.push(concept(problem.get("code")).to_owned());
         }
     }
@@ -111,6 +110,12 @@ pub fn gather(view: &View<'_>, (zone, now_s): (Tz, i64), all: bool) -> Result<Sh
         }
     }
     Ok(Sheet { today, visits, people })
+}
+
+/// The person whose an entry is, also of one in a record that was merged into theirs.
+fn owner(resource: &Value, merged: &BTreeMap<String, String>, people: &BTreeMap<String, Person>) -> String {
+    let owner = reading::subject(resource).unwrap_or_default();
+    merged.get(owner).filter(|_| !people.contains_key(owner)).map_or(owner, String::as_str).to_owned()
 }
 
 fn jsons(resources: &[Resource]) -> Result<Vec<Value>, StoreError> {
@@ -185,6 +190,7 @@ impl Sheet {
                 article data-name=(person.facts.full_name().to_lowercase()) {
                     h2 { (person.facts.full_name()) }
                     p { "Born " b { (born(person)) } " (" (person.age) "), " (person.facts.gender_word()) ", no. " (person.facts.short_number()) ", phone " b { (if person.facts.phone.is_empty() { "none" } else { &person.facts.phone }) } }
+                    @for (label, words) in person.facts.contacts.iter().map(|contact| contact.shown(Part::Contacts)) { p { (label) ": " (words) } }
                     dl {
                         dt { "Allergies" }
                         dd { @if person.allergies.is_empty() { span.soft { "none recorded" } } @else { ul {
@@ -230,6 +236,9 @@ impl Sheet {
             );
             let phone = if person.facts.phone.is_empty() { "none" } else { &person.facts.phone };
             pages.paragraph("R", 10.0, &format!("No. {}   Phone {phone}", person.facts.short_number()));
+            for (label, words) in person.facts.contacts.iter().map(|contact| contact.shown(Part::Contacts)) {
+                pages.paragraph("R", 10.0, &format!("{label}: {words}"));
+            }
             let said =
                 |entries: Vec<&str>| if entries.is_empty() { "none recorded".to_owned() } else { entries.join("; ") };
             let allergies = person.allergies.iter().map(|allergy| allergy.text.as_str()).collect();

@@ -42,8 +42,8 @@ const PART_BYTES: usize = 4 << 20;
 /// What a practice decides and keeps beside its resources, and may take along. Accounts, links and tokens are secrets of this
 /// installation and stay.
 pub const TABLES: [&str; 5] = ["consent_text", "consent_record", "phrase", "practice_setting", "imported_row"];
-/// Settings that are secrets.
-const SECRET_SETTINGS: &str = "key NOT LIKE '%-key' AND key NOT LIKE '%-secret'";
+/// Settings but for secrets, and for which accounts followed a merged record.
+const OPEN_SETTINGS: &str = "key NOT LIKE '%-key' AND key NOT LIKE '%-secret' AND key NOT LIKE 'merged %'";
 
 /// Where the files of an export go, in order.
 pub trait Sink {
@@ -293,7 +293,7 @@ fn ledger(db: &Connection, parts: &mut Parts<'_>) -> Result<(), StoreError> {
 
 /// The rows of a table as they are; bytes as `{"hex": ...}`.
 fn rows(db: &Connection, table: &str, parts: &mut Parts<'_>) -> Result<(), StoreError> {
-    let only = if table == "practice_setting" { SECRET_SETTINGS } else { "true" };
+    let only = if table == "practice_setting" { OPEN_SETTINGS } else { "true" };
     let mut statement = db.prepare(&format!("SELECT * FROM {table} WHERE {only}"))?;
     let columns = statement.column_names();
     let mut found = statement.query([])?;

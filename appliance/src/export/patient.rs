@@ -6,6 +6,7 @@ use crate::audit::{Action, Event};
 use crate::fhir::types::TYPES;
 use crate::store::{Query, StoreError, View};
 use crate::web::reading::{self, PatientFacts, code, concept, list, text};
+use crate::web::registration::Part;
 use crate::{access, clock, dates};
 use chrono_tz::Tz;
 use maud::{DOCTYPE, Markup, html};
@@ -132,6 +133,9 @@ fn page(record: &Record, lost: &[&str], practice: &str, zone: Tz, now_ms: i64) -
                     (row("Born", &facts.birth.map(dates::long_day).unwrap_or_default())) (row("Sex", facts.gender_word()))
                     (row("Record number", &facts.number)) (row("Phone", &facts.phone)) (row("E-mail", &facts.email))
                     (row("Address", &[facts.line.as_str(), &facts.postal, &facts.city, &facts.state].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(", ")))
+                    @for (part, rows) in [(Part::Identifiers, &facts.identifiers), (Part::Contacts, &facts.contacts)] {
+                        @for (label, value) in rows.iter().map(|entry| entry.shown(part)) { (row(&label, &value)) }
+                    }
                 }
                 @for (kind, title) in sections { @if let Some(found) = kinds.get(kind) {
                     h2 { (title) }
@@ -217,13 +221,21 @@ fn answers(resource: &Value) -> Vec<String> {
             .filter_map(|answer| answer.as_object()?.iter().find(|(name, _)| name.starts_with("value")))
             .map(|(_, value)| match value {
                 Value::String(said) => said.clone(),
+                Value::Object(quantity) if quantity.contains_key("value") => {
+                    let number = quantity.get("value").map(Value::to_string).unwrap_or_default();
+                    format!("{number} {}", text(value, "/unit")).trim().to_owned()
+                }
                 Value::Object(_) => [text(value, "/display"), text(value, "/code")].join(" ").trim().to_owned(),
+                Value::Bool(true) => "yes".to_owned(),
+                Value::Bool(false) => "no".to_owned(),
                 other => other.to_string(),
             })
             .collect();
         if !said.is_empty() {
             found.push(format!("{}: {}", text(item, "/text"), said.join(", ")));
         }
+        // What stands below a question is kept with its answer.
+        open.extend(list(item, "answer").iter().flat_map(|answer| list(answer, "item")).rev());
         open.extend(list(item, "item").iter().rev());
     }
     found

@@ -4,7 +4,7 @@
 use super::http::{BASE, base_url, json_response};
 use super::outcome::Outcome;
 use super::{date, negotiate, query_pairs, types};
-use crate::access::{Action, Actor};
+use crate::access::{Action, Actor, Object};
 use crate::clock;
 use crate::db::{Connection, OptionalExtension};
 use crate::store::{Store, StoreError, Tx, View};
@@ -29,6 +29,8 @@ struct Job {
     since_ms: i64,
     /// Empty for all.
     kinds: Vec<String>,
+    /// What was asked, below the base address: `Group/7/$export?_type=Patient`.
+    request: String,
     patients: Vec<String>,
 }
 
@@ -43,13 +45,13 @@ pub async fn start(
     if kind != "Group" {
         return Err(StoreError::NotFound.into());
     }
+    permit(&actor)?;
     if !negotiate::prefers(&headers, "respond-async") {
         return Err(StoreError::invalid("an export needs Prefer: respond-async", "Prefer").into());
     }
     let (mut since_ms, mut kinds) = (i64::MIN, Vec::new());
-    for (name, value) in
-        query_pairs(&raw.unwrap_or_default()).ok_or_else(|| StoreError::invalid("is not a query", "url"))?
-    {
+    let raw = raw.unwrap_or_default();
+    for (name, value) in query_pairs(&raw).ok_or_else(|| StoreError::invalid("is not a query", "url"))? {
         match name.as_str() {
             "_outputFormat" if [NDJSON, "application/ndjson", "ndjson"].contains(&value.replace(' ', "+").as_str()) => {
             }
@@ -66,9 +68,10 @@ pub async fn start(
             _ => return Err(StoreError::invalid("an export knows _type, _since and _outputFormat", name).into()),
         }
     }
+    let request = format!("Group/{id}/$export{}{raw}", if raw.is_empty() { "" } else { "?" });
     let patients = store.view(&actor, move |view: &View<'_>| members(&view.read("Group", &id)?.json()?)).await?;
     let id = clock::new_id().map_err(StoreError::io("randomness"))?;
-    let job = Job { id: id.clone(), at_ms: store.clock().unix_ms(), since_ms, kinds, patients };
+    let job = Job { id: id.clone(), at_ms: store.clock().unix_ms(), since_ms, kinds, request, patients };
     let owner = actor.id.clone();
     store.write(&actor, move |tx: &mut Tx<'_>| job.save(tx.connection(), &owner)).await?;
     let place = HeaderValue::from_str(&format!("{}{BASE}/$export/{id}", base_url(&headers)));
@@ -97,6 +100,7 @@ pub async fn manifest(
     headers: HeaderMap,
 ) -> Result<Response, Outcome> {
     let job = load(&store, &actor, id).await?;
+    permit(&actor)?;
     let (patients, at_ms) = (job.patients.clone(), job.at_ms);
     let list = move |view: &View<'_>| {
         let kinds = view.kinds_of(&patients)?;
@@ -112,7 +116,7 @@ pub async fn manifest(
         .collect();
     let manifest = json!({
         "transactionTime": clock::instant(at_ms),
-        "request": format!("{base}/Group/$export"),
+        "request": format!("{base}/{}", job.request),
         "requiresAccessToken": true,
         "output": output,
         "error": [],
@@ -129,11 +133,11 @@ pub async fn file(
     Path((id, kind)): Path<(String, String)>,
 ) -> Result<Response, Outcome> {
     let job = load(&store, &actor, id).await?;
+    permit(&actor)?;
     if !types::is_kept(&kind) || !(job.kinds.is_empty() || job.kinds.contains(&kind)) {
         return Err(StoreError::NotFound.into());
     }
-    crate::access::authorize(&actor, Action::Search, crate::access::Object::resource(&kind))
-        .map_err(StoreError::from)?;
+    crate::access::authorize(&actor, Action::Search, Object::resource(&kind)).map_err(StoreError::from)?;
     // From the last patient to the first, each from its first row.
     let rest: Vec<String> = job.patients.iter().rev().cloned().collect();
     let pieces = futures::stream::try_unfold((rest, 0i64), move |(mut rest, after)| {
@@ -172,6 +176,11 @@ pub async fn forget(State(store): State<Store>, actor: Actor, Path(id): Path<Str
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+/// Many patients at once are asked for by whoever may, before anything else is looked at.
+fn permit(actor: &Actor) -> Result<(), StoreError> {
+    Ok(crate::access::authorize(actor, Action::Read, Object::Cohort)?)
+}
+
 async fn load(store: &Store, actor: &Actor, id: String) -> Result<Job, StoreError> {
     let (owner, now) = (actor.id.clone(), store.clock().unix_ms());
     store.internal(move |db| Job::load(db, &id, &owner, now)).await?.ok_or(StoreError::NotFound)
@@ -182,17 +191,25 @@ impl Job {
         db.execute("DELETE FROM export_job WHERE at_ms < ?1", [self.at_ms - KEPT_MS])?;
         let sql =
             "INSERT INTO export_job (id, owner, at_ms, since_ms, kinds, patients) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let (kinds, patients) = (self.kinds.join(" "), self.patients.join(" "));
+        // The request stands before the patients: neither it nor an id holds a space, and an id holds no slash.
+        let (kinds, patients) =
+            (self.kinds.join(" "), [std::slice::from_ref(&self.request), &self.patients].concat().join(" "));
         db.execute(sql, (&self.id, owner, self.at_ms, self.since_ms, kinds, patients))?;
         Ok(())
     }
 
     fn load(db: &Connection, id: &str, owner: &str, now_ms: i64) -> Result<Option<Job>, StoreError> {
         let sql = "SELECT at_ms, since_ms, kinds, patients FROM export_job WHERE id = ?1 AND owner = ?2 AND at_ms > ?3";
-        let words = |text: String| text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        let words = |text: String| -> Vec<String> {
+            text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        };
         let found = db.query_row(sql, (id, owner, now_ms - KEPT_MS), |row| {
-            let (at_ms, since_ms) = (row.get(0)?, row.get(1)?);
-            Ok(Job { id: id.to_owned(), at_ms, since_ms, kinds: words(row.get(2)?), patients: words(row.get(3)?) })
+            let (at_ms, since_ms, kinds) = (row.get(0)?, row.get(1)?, words(row.get(2)?));
+            let (asked, patients): (Vec<String>, _) =
+                words(row.get(3)?).into_iter().partition(|word| word.contains('/'));
+            // A job of a release that did not keep its request.
+            let request = asked.into_iter().next().unwrap_or_else(|| "Group/$export".into());
+            Ok(Job { id: id.to_owned(), at_ms, since_ms, kinds, request, patients })
         });
         Ok(found.optional()?)
     }

@@ -120,8 +120,7 @@ impl Traits {
 
     /// The searches that find candidates: each alone would do.
     fn searches(&self) -> Vec<(String, String)> {
-        let escaped =
-            |text: &str| text.replace('\\', r"\\").replace(',', r"\,").replace('|', r"\|").replace('$', r"\$");
+        let escaped = super::escape;
         let pair = |name: &str, value: String| (name.to_owned(), value);
         let mut all = Vec::new();
         for (system, value) in self.identifiers.iter().take(8) {

@@ -109,6 +109,11 @@ pub fn query_pairs(query: &str) -> Option<Vec<(String, String)>> {
         .collect()
 }
 
+/// A text as the value of a search parameter.
+pub fn escape(text: &str) -> String {
+    text.replace('\\', r"\\").replace(',', r"\,").replace('|', r"\|").replace('$', r"\$")
+}
+
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

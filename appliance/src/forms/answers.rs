@@ -1,131 +1,413 @@
 //! Answers to a template: from a form's fields, to and from a `QuestionnaireResponse`.
 
-use super::template::{Item, Kind, Template};
-use crate::dates;
+use super::template::{Condition, Item, Kind, Operator, Template};
+use super::typed;
+use chrono_tz::Tz;
 use serde_json::{Value, json};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Repetitions of a section at most.
 const REPEATS_MAX: usize = 20;
 const ANSWER_CHARS_MAX: usize = 20_000;
+/// Answers to one question at most.
+const SEVERAL_MAX: usize = 60;
+/// Fields that one form sends at most, some less than the gate lets through.
+const FIELDS_MAX: usize = 360;
 
-/// What was answered, as it was typed: by question and, in a section that repeats, by repetition.
+/// A question, and in which repetition of each section around it that repeats.
+pub type Place = (String, Vec<usize>);
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Said {
+    texts: Vec<String>,
+    /// Of a quantity.
+    unit: String,
+}
+
+/// What was answered, as it was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
-    given: BTreeMap<(String, usize), String>,
-    repeats: BTreeMap<String, usize>,
+    given: BTreeMap<Place, Said>,
+    repeats: BTreeMap<Place, usize>,
+    /// By whose clock times are typed.
+    zone: Tz,
+}
+
+/// The name of a form's field: `a.NAME`, `a.NAME.2`, `a.NAME.2.0`; `u.` is the unit, `n.` how often a section is there. Other
+/// programs name their questions as they like, so that what is no letter or digit is written as its bytes.
+pub fn field_name(letter: char, id: &str, path: &[usize]) -> String {
+    let mut name = format!("{letter}.");
+    for byte in id.bytes() {
+        match byte {
+            b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_') => name.push(char::from(b)),
+            b => name.push_str(&format!("~{b:02x}")),
+        }
+    }
+    path.iter().for_each(|at| name.push_str(&format!(".{at}")));
+    name
+}
+
+/// What a field's name says, without its letter.
+fn place(name: &str) -> Option<Place> {
+    let mut parts = name.split('.');
+    let (mut id, mut rest) = (Vec::new(), parts.next()?.bytes());
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'~' => id.push(u8::from_str_radix(std::str::from_utf8(&[rest.next()?, rest.next()?]).ok()?, 16).ok()?),
+            byte => id.push(byte),
+        }
+    }
+    let path: Option<Vec<usize>> = parts.map(|part| part.parse().ok().filter(|at| *at < REPEATS_MAX)).collect();
+    Some((String::from_utf8(id).ok()?, path?))
 }
 
 impl Answers {
-    /// From a form's fields: `a.NAME`, `a.NAME.2`, and `n.SECTION` for how often a section is there.
-    pub fn from_fields<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>) -> Answers {
-        let mut answers = Answers::default();
-        for (name, value) in fields {
-            if let Some(name) = name.strip_prefix("a.") {
-                let (id, index) =
-                    name.split_once('.').map_or((name, 0), |(id, n)| (id, n.parse().unwrap_or(REPEATS_MAX)));
-                if index < REPEATS_MAX && !value.trim().is_empty() {
-                    answers.set(id, index, value.trim_end());
-                }
-            } else if let Some(section) = name.strip_prefix("n.") {
-                let count = value.parse().unwrap_or(1);
-                answers.repeats.insert(section.to_owned(), usize::clamp(count, 1, REPEATS_MAX));
+    pub fn new(zone: Tz) -> Answers {
+        Answers { given: BTreeMap::new(), repeats: BTreeMap::new(), zone }
+    }
+
+    /// What a new form begins with.
+    pub fn initial(template: &Template, zone: Tz) -> Answers {
+        let mut answers = Answers::new(zone);
+        let mut found = Vec::new();
+        answers.walk(template, &mut |item, path, _| {
+            if !item.initial.is_empty() {
+                let said = item.initial.iter().map(|value| typed::typed(item, value, zone));
+                let (texts, units): (Vec<String>, Vec<String>) = said.unzip();
+                found.push(((item.id.clone(), path.to_vec()), Said { texts, unit: units.concat() }));
             }
-        }
+        });
+        answers.given.extend(found);
         answers
     }
 
-    pub fn set(&mut self, id: &str, index: usize, value: &str) {
-        self.given.insert((id.to_owned(), index), value.chars().take(ANSWER_CHARS_MAX).collect());
+    pub fn from_fields<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>, zone: Tz) -> Answers {
+        let mut answers = Answers::new(zone);
+        for (name, value) in fields {
+            let Some((letter, place)) = name.split_once('.').and_then(|(letter, name)| Some((letter, place(name)?)))
+            else {
+                continue;
+            };
+            let value: String = value.trim_end().chars().take(ANSWER_CHARS_MAX).collect();
+            match letter {
+                "a" if !value.trim().is_empty() => {
+                    let texts = &mut answers.given.entry(place).or_default().texts;
+                    if texts.len() < SEVERAL_MAX && !texts.contains(&value) {
+                        texts.push(value);
+                    }
+                }
+                "u" if !value.trim().is_empty() => {
+                    answers.given.entry(place).or_default().unit = value.trim().to_owned()
+                }
+                "n" => drop(answers.repeats.insert(place, value.parse().unwrap_or(1).clamp(1, REPEATS_MAX))),
+                _ => {}
+            }
+        }
+        // A unit without a number says nothing.
+        answers.given.retain(|_, said| !said.texts.is_empty());
+        answers
     }
 
-    pub fn text(&self, id: &str, index: usize) -> &str {
-        self.given.get(&(id.to_owned(), index)).map_or("", String::as_str)
+    pub fn set(&mut self, id: &str, path: &[usize], value: &str) {
+        let texts = vec![value.chars().take(ANSWER_CHARS_MAX).collect()];
+        self.given.insert((id.to_owned(), path.to_vec()), Said { texts, unit: String::new() });
+    }
+
+    fn said(&self, id: &str, path: &[usize]) -> Option<&Said> {
+        self.given.get(&(id.to_owned(), path.to_vec()))
+    }
+
+    /// All answers to a question: several where it is a choice of several.
+    pub fn texts(&self, id: &str, path: &[usize]) -> &[String] {
+        self.said(id, path).map_or(&[], |said| &said.texts)
+    }
+
+    pub fn text(&self, id: &str, path: &[usize]) -> &str {
+        self.texts(id, path).first().map_or("", String::as_str)
+    }
+
+    pub fn unit(&self, id: &str, path: &[usize]) -> &str {
+        self.said(id, path).map_or("", |said| &said.unit)
+    }
+
+    /// An answer in words, as it is read.
+    pub fn words(&self, item: &Item, path: &[usize]) -> String {
+        let words = |text: &String| match item.kind {
+            Kind::DateTime => text.replace('T', " "),
+            _ => {
+                item.options.iter().find(|option| option.key == *text).map_or_else(|| text.clone(), |o| o.label.clone())
+            }
+        };
+        let all = self.texts(&item.id, path).iter().map(words).collect::<Vec<_>>().join(", ");
+        let unit = match (item.units.as_slice(), self.unit(&item.id, path)) {
+            ([only], _) => only.label.as_str(),
+            (units, key) => units.iter().find(|unit| unit.key() == key).map_or(key, |unit| &unit.label),
+        };
+        if all.is_empty() || unit.is_empty() { all } else { format!("{all} {unit}") }
     }
 
     /// How often a section is there.
-    pub fn count(&self, section: &Item) -> usize {
-        if section.repeats { self.repeats.get(&section.id).copied().unwrap_or(1) } else { 1 }
+    pub fn count(&self, section: &Item, path: &[usize]) -> usize {
+        let key = || (section.id.clone(), path.to_vec());
+        if section.repeats && section.kind == Kind::Group { self.repeats.get(&key()).copied().unwrap_or(1) } else { 1 }
     }
 
-    pub fn add_one(&mut self, section: &Item) {
-        let count = self.count(section) + 1;
-        self.repeats.insert(section.id.clone(), count.min(REPEATS_MAX));
+    /// Adds a repetition of the section that a button names, unless the form is as large as one may be.
+    pub fn add_one(&mut self, template: &Template, button: &str) {
+        let Some((id, path)) = place(button) else { return };
+        let Some((section, _)) = template.find(&id).filter(|(item, _)| item.kind == Kind::Group && item.repeats) else {
+            return;
+        };
+        let mut grown = self.clone();
+        let count = self.count(section, &path) + 1;
+        grown.repeats.insert((id, path), count.min(REPEATS_MAX));
+        let mut fields = 0;
+        grown.walk(template, &mut |item, _, _| fields += if item.repeats { item.options.len().max(1) } else { 1 });
+        if fields <= FIELDS_MAX {
+            *self = grown;
+        }
     }
 
     pub fn number(&self, id: &str) -> Option<f64> {
-        self.text(id, 0).trim().replace(',', ".").parse().ok()
+        self.text(id, &[]).trim().replace(',', ".").parse().ok()
     }
 
-    /// Whether a question is asked, given the answers to others.
-    pub fn is_asked(&self, item: &Item) -> bool {
-        let Some(condition) = &item.condition else { return true };
-        let given = self.text(&condition.question, 0);
+    /// Every item with where it stands and whether it is asked: a section once for each repetition. What stands below a question is
+    /// asked once that is answered.
+    pub fn walk<'t>(&self, template: &'t Template, see: &mut dyn FnMut(&'t Item, &[usize], bool)) {
+        self.walk_items(template, &template.items, (&mut Vec::new(), &mut Vec::new()), true, see);
+    }
+
+    fn walk_items<'t>(
+        &self,
+        template: &'t Template,
+        items: &'t [Item],
+        (path, groups): (&mut Vec<usize>, &mut Vec<&'t str>),
+        asked: bool,
+        see: &mut dyn FnMut(&'t Item, &[usize], bool),
+    ) {
+        for item in items {
+            let own = asked && self.is_asked(template, item, (path, groups));
+            if item.kind == Kind::Group && item.repeats {
+                for index in 0..self.count(item, path) {
+                    path.push(index);
+                    groups.push(&item.id);
+                    see(item, path, own);
+                    self.walk_items(template, &item.items, (path, groups), own, see);
+                    groups.pop();
+                    path.pop();
+                }
+                continue;
+            }
+            see(item, path, own);
+            let below = own && (item.kind == Kind::Group || !self.texts(&item.id, path).is_empty());
+            self.walk_items(template, &item.items, (path, groups), below, see);
+        }
+    }
+
+    /// Whether an item's own conditions are met, in the repetition in which it stands.
+    fn is_asked(&self, template: &Template, item: &Item, (path, groups): (&[usize], &[&str])) -> bool {
+        let mut met = item.conditions.iter().map(|condition| {
+            let Some((question, around)) = template.find(&condition.question) else { return false };
+            let shared = around.iter().zip(groups).take_while(|(one, two)| one == two).count();
+            let near = path.get(..shared).unwrap_or_default();
+            // In the repetition around both; where the question repeats by itself, any of its answers counts.
+            let said: Vec<&str> = match around.len() == shared {
+                true => self.texts(&question.id, near).iter().map(String::as_str).collect(),
+                false => {
+                    let same = self.given.iter().filter(|((id, at), _)| *id == question.id && at.starts_with(near));
+                    same.flat_map(|(_, said)| said.texts.iter().map(String::as_str)).collect()
+                }
+            };
+            self.is_met(condition, question, &said)
+        });
+        item.conditions.is_empty() || if item.any { met.any(|met| met) } else { met.all(|met| met) }
+    }
+
+    fn is_met(&self, condition: &Condition, question: &Item, said: &[&str]) -> bool {
+        let wanted = self.wanted(condition, question);
         // An unticked box says no.
-        let said = if given.is_empty() && condition.answer == "no" { "no" } else { given };
-        (said.to_lowercase() == condition.answer.to_lowercase()) == condition.equal
+        let said = if said.is_empty() && question.tick { &["no"][..] } else { said };
+        let found = |fits: fn(Ordering) -> bool| {
+            said.iter().any(|one| typed::compare(question.kind, one, &wanted).is_some_and(fits))
+        };
+        match condition.operator {
+            Operator::Exists => said.is_empty() != (wanted == "yes"),
+            Operator::Equal => found(Ordering::is_eq),
+            Operator::NotEqual => !found(Ordering::is_eq),
+            Operator::Greater => found(Ordering::is_gt),
+            Operator::Less => found(Ordering::is_lt),
+            Operator::NotLess => found(Ordering::is_ge),
+            Operator::NotGreater => found(Ordering::is_le),
+        }
+    }
+
+    /// The answer that a condition asks for, as it would be typed.
+    pub fn wanted(&self, condition: &Condition, question: &Item) -> String {
+        match question.kind {
+            Kind::DateTime => typed::local(&condition.answer, self.zone),
+            _ => condition.answer.clone(),
+        }
     }
 
     /// Fills in what the template calculates, and drops answers to what is not asked.
     pub fn settle(&mut self, template: &Template) {
+        self.name_options(template);
         let mut calculated = Vec::new();
-        for (item, _) in template.questions() {
+        for (item, repeated) in template.questions() {
             if let Some(formula) = &item.calculation {
                 let value = formula.value(&|name| self.number(name));
                 let shown =
                     value.map(|v| if item.kind == Kind::Integer { format!("{v:.0}") } else { format!("{:.1}", v) });
-                calculated.push((item.id.clone(), shown.unwrap_or_default()));
+                let path = if repeated { vec![0] } else { Vec::new() };
+                calculated.push((item.id.clone(), path, shown.unwrap_or_default()));
             }
         }
-        for (id, shown) in calculated {
-            if shown.is_empty() { drop(self.given.remove(&(id, 0))) } else { self.set(&id, 0, &shown) }
+        for (id, path, shown) in calculated {
+            if shown.is_empty() { drop(self.given.remove(&(id, path))) } else { self.set(&id, &path, &shown) }
         }
-        let hidden: Vec<String> =
-            template.questions().iter().filter(|(i, _)| !self.is_asked(i)).map(|(i, _)| i.id.clone()).collect();
-        self.given.retain(|(id, _), _| !hidden.contains(id));
+        // What is dropped may be what another question is asked by.
+        loop {
+            let mut hidden: Vec<Place> = Vec::new();
+            self.walk(template, &mut |item, path, asked| {
+                if !asked {
+                    hidden.push((item.id.clone(), path.to_vec()));
+                }
+            });
+            let before = self.given.len();
+            for (id, path) in &hidden {
+                self.given.remove(&(id.clone(), path.clone()));
+                // The same name is there for a section that repeats: once again, where it is asked again.
+                if let Some((_, around)) = path.split_last() {
+                    self.repeats.remove(&(id.clone(), around.to_vec()));
+                }
+            }
+            if self.given.len() == before {
+                return;
+            }
+        }
     }
 
-    /// What keeps the form from being complete: by question and repetition.
-    pub fn problems(&self, template: &Template) -> BTreeMap<(String, usize), &'static str> {
-        let mut found = BTreeMap::new();
-        for item in &template.items {
-            let (inside, count) = if item.kind == Kind::Group {
-                (item.items.as_slice(), self.count(item))
-            } else {
-                (std::slice::from_ref(item), 1)
-            };
-            for index in 0..count {
-                for question in inside.iter().filter(|q| self.is_asked(q)) {
-                    if let Some(problem) = problem(question, self.text(&question.id, index)) {
-                        found.insert((question.id.clone(), index), problem);
-                    }
+    /// What was typed as a listed answer is shown, is that answer.
+    fn name_options(&mut self, template: &Template) {
+        for (item, _) in template.questions().into_iter().filter(|(item, _)| item.kind == Kind::OpenChoice) {
+            for (_, said) in self.given.iter_mut().filter(|((id, _), _)| *id == item.id) {
+                for text in &mut said.texts {
+                    *text = item.option(text).map_or_else(|| text.clone(), |option| option.key.clone());
                 }
             }
         }
+    }
+
+    /// Takes the answers that nobody may change from what is stored.
+    pub fn keep_read_only(&mut self, template: &Template, stored: &Answers) {
+        let mut fixed: Vec<Place> = Vec::new();
+        self.walk(template, &mut |item, path, _| {
+            if item.read_only {
+                fixed.push((item.id.clone(), path.to_vec()));
+            }
+        });
+        for place in fixed {
+            match stored.given.get(&place) {
+                Some(said) => drop(self.given.insert(place, said.clone())),
+                None => drop(self.given.remove(&place)),
+            }
+        }
+    }
+
+    /// What keeps the form from being complete.
+    pub fn problems(&self, template: &Template) -> BTreeMap<Place, String> {
+        let mut found = BTreeMap::new();
+        self.walk(template, &mut |item, path, asked| {
+            if asked && let Some(problem) = self.problem(item, path) {
+                found.insert((item.id.clone(), path.to_vec()), problem);
+            }
+        });
         found
     }
 
-    /// The items of a `QuestionnaireResponse`. An answer that is not of its kind is kept as text: a draft loses nothing.
+    fn problem(&self, item: &Item, path: &[usize]) -> Option<String> {
+        let texts = self.texts(&item.id, path);
+        if matches!(item.kind, Kind::Group | Kind::Display) || item.read_only {
+            return None;
+        }
+        if texts.is_empty() {
+            return (item.required && item.calculation.is_none()).then(|| "This must be answered.".to_owned());
+        }
+        let unit = self.unit(&item.id, path);
+        if texts.iter().any(|text| typed::value(item, text, unit, self.zone).is_none()) {
+            return Some(typed::problem(item.kind).to_owned());
+        }
+        let most = item.length_max.filter(|most| texts.iter().any(|text| text.chars().count() > *most))?;
+        Some(format!("Please shorten this to {most} characters."))
+    }
+
+    /// What differs from other answers: where, and what those say.
+    pub fn differences(&self, template: &Template, other: &Answers) -> Vec<(Place, String)> {
+        let mut found = BTreeMap::new();
+        for one in [self, other] {
+            one.walk(template, &mut |item, path, _| {
+                let (own, theirs) = (self.words(item, path), other.words(item, path));
+                if own != theirs {
+                    found.insert((item.id.clone(), path.to_vec()), theirs);
+                }
+            });
+        }
+        found.into_iter().collect()
+    }
+
+    /// The items of a `QuestionnaireResponse`. An answer that is not of its kind is kept as text: a draft loses nothing, and is
+    /// not signed.
     pub fn write(&self, template: &Template) -> Value {
-        let mut items = Vec::new();
-        for item in &template.items {
+        self.write_items(&template.items, &mut Vec::new()).into()
+    }
+
+    fn write_items(&self, items: &[Item], path: &mut Vec<usize>) -> Vec<Value> {
+        let mut written = Vec::new();
+        for item in items {
+            let mut element = json!({"linkId": item.id});
+            if !item.text.is_empty() {
+                element["text"] = item.text.as_str().into();
+            }
             if item.kind != Kind::Group {
-                items.extend(self.write_one(item, 0));
+                written.extend(self.write_one(item, element, path));
                 continue;
             }
-            for index in 0..self.count(item) {
-                let inside: Vec<Value> = item.items.iter().filter_map(|q| self.write_one(q, index)).collect();
-                if !inside.is_empty() || item.repeats {
-                    let mut group = json!({"linkId": item.id, "text": item.text});
+            for index in 0..self.count(item, path) {
+                let depth = path.len();
+                path.extend(item.repeats.then_some(index));
+                let inside = self.write_items(&item.items, path);
+                path.truncate(depth);
+                if !inside.is_empty() || item.repeats && self.count(item, path) > 1 {
+                    let mut group = element.clone();
                     // FHIR knows no empty list.
                     if !inside.is_empty() {
                         group["item"] = inside.into();
                     }
-                    items.push(group);
+                    written.push(group);
                 }
             }
         }
-        items.into()
+        written
+    }
+
+    fn write_one(&self, item: &Item, mut element: Value, path: &mut Vec<usize>) -> Option<Value> {
+        let said = self.said(&item.id, path).filter(|said| !said.texts.is_empty() && item.kind != Kind::Display)?;
+        let several = if item.repeats { said.texts.len() } else { 1 };
+        let answer = |text: &String| {
+            typed::value(item, text, &said.unit, self.zone).unwrap_or_else(|| {
+                let words = if said.unit.is_empty() { text.clone() } else { format!("{text} {}", said.unit) };
+                json!({"valueString": words})
+            })
+        };
+        let mut answers: Vec<Value> = said.texts.iter().take(several).map(answer).collect();
+        let inside = self.write_items(&item.items, path);
+        if let Some(first) = answers.first_mut().filter(|_| !inside.is_empty()) {
+            first["item"] = inside.into();
+        }
+        element["answer"] = answers.into();
+        Some(element)
     }
 
     /// Puts the items into a `QuestionnaireResponse`; FHIR knows no empty list.
@@ -138,138 +420,40 @@ impl Answers {
         }
     }
 
-    fn write_one(&self, question: &Item, index: usize) -> Option<Value> {
-        let said = self.text(&question.id, index);
-        if said.is_empty() || question.kind == Kind::Display {
-            return None;
-        }
-        let plain = said.replace(',', ".");
-        let answer = match question.kind {
-            Kind::Integer => plain.parse::<i64>().ok().map(|n| json!({"valueInteger": n})),
-            // The digits as they were typed: 80.0 is not 80.
-            Kind::Decimal if plain.parse::<f64>().is_ok_and(f64::is_finite) => {
-                serde_json::from_str::<serde_json::Number>(&plain).ok().map(|n| json!({"valueDecimal": n}))
-            }
-            Kind::Date => dates::parse_day(said).map(|d| json!({"valueDate": d.to_string()})),
-            Kind::Boolean => Some(json!({"valueBoolean": said == "yes"})),
-            _ => None,
-        };
-        let answer = answer.unwrap_or_else(|| json!({"valueString": said}));
-        Some(json!({"linkId": question.id, "text": question.text, "answer": [answer]}))
-    }
-
     /// What a `QuestionnaireResponse` says.
-    pub fn read(response: &Value) -> Answers {
-        let mut answers = Answers::default();
-        let list = |value: &Value| value.get("item").and_then(Value::as_array).cloned().unwrap_or_default();
-        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-        for item in list(response) {
-            let id = item.get("linkId").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if item.get("answer").is_some() {
-                answers.read_one(&item, 0);
-                continue;
-            }
-            let count = seen.entry(id.clone()).or_default();
-            for inside in list(&item) {
-                answers.read_one(&inside, *count);
-            }
-            *count += 1;
-            answers.repeats.insert(id, (*count).min(REPEATS_MAX));
-        }
+    pub fn read(template: &Template, response: &Value, zone: Tz) -> Answers {
+        let mut answers = Answers::new(zone);
+        answers.read_items(&template.items, response, &mut Vec::new());
         answers
     }
 
-    fn read_one(&mut self, item: &Value, index: usize) {
-        let Some(answer) = item.pointer("/answer/0").and_then(Value::as_object) else { return };
-        let said = match answer.iter().next() {
-            Some((_, Value::String(text))) => text.clone(),
-            Some((_, Value::Number(number))) => number.to_string(),
-            Some((_, Value::Bool(ticked))) => {
-                if *ticked {
-                    "yes".into()
-                } else {
-                    "no".into()
+    fn read_items(&mut self, items: &[Item], inside: &Value, path: &mut Vec<usize>) {
+        let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        let all = list(inside, "item");
+        for item in items {
+            let mut own = all.iter().filter(|one| one.get("linkId").and_then(Value::as_str) == Some(&item.id));
+            if item.kind == Kind::Group && item.repeats {
+                let mut count = 0;
+                for one in own.take(REPEATS_MAX) {
+                    path.push(count);
+                    self.read_items(&item.items, one, path);
+                    path.pop();
+                    count += 1;
                 }
+                self.repeats.insert((item.id.clone(), path.clone()), count.max(1));
+            } else if item.kind == Kind::Group {
+                own.for_each(|one| self.read_items(&item.items, one, path));
+            } else if let Some(one) = own.next() {
+                let given = list(one, "answer");
+                let said =
+                    given.iter().filter_map(Value::as_object).map(|answer| typed::typed(item, answer, self.zone));
+                let (texts, units): (Vec<String>, Vec<String>) = said.filter(|(text, _)| !text.is_empty()).unzip();
+                if !texts.is_empty() {
+                    let unit = units.into_iter().next().unwrap_or_default();
+                    self.given.insert((item.id.clone(), path.clone()), Said { texts, unit });
+                }
+                given.iter().for_each(|answer| self.read_items(&item.items, answer, path));
             }
-            Some((_, other)) => other.get("display").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            None => return,
-        };
-        self.set(item.get("linkId").and_then(Value::as_str).unwrap_or_default(), index, &said);
-    }
-}
-
-fn problem(question: &Item, said: &str) -> Option<&'static str> {
-    if said.is_empty() {
-        return (question.required && question.calculation.is_none() && question.kind != Kind::Display)
-            .then_some("This must be answered.");
-    }
-    let plain = said.replace(',', ".");
-    match question.kind {
-        Kind::Integer if plain.parse::<i64>().is_err() => Some("Please enter a whole number."),
-        Kind::Decimal if !plain.parse::<f64>().is_ok_and(f64::is_finite) => Some("Please enter a number."),
-        Kind::Date if dates::parse_day(said).is_none() => Some("Please enter the date as year-month-day."),
-        Kind::Choice if !question.options.iter().any(|o| o == said) => Some("Please choose one of the answers."),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::template::tests::TEXT;
-    use super::*;
-
-    fn answers(fields: &[(&str, &str)]) -> Answers {
-        Answers::from_fields(fields.iter().copied())
-    }
-
-    #[test]
-    fn answers_go_into_a_response_and_come_back() {
-        let template = Template::parse(TEXT).unwrap();
-        let mut given = answers(&[
-            ("a.weight", "80.0"),
-            ("a.height", "200"),
-            ("a.smoker", "yes"),
-            ("a.pack", "12"),
-            ("n.section-9", "2"),
-            ("a.what.0", "Appendix"),
-            ("a.year.0", "1999"),
-            ("a.what.1", "Knee"),
-            ("a.evil", "x"),
-        ]);
-        let section = template.items.iter().find(|i| i.repeats).unwrap();
-        given.repeats.insert(section.id.clone(), 2);
-        given.settle(&template);
-        assert_eq!(given.text("bmi", 0), "20.0");
-        assert!(given.problems(&template).is_empty());
-        let items = given.write(&template);
-        assert!(items.to_string().contains("\"valueDecimal\":80.0"), "the digits as typed: {items}");
-        assert!(!items.to_string().contains("evil"), "what the template does not ask is not stored");
-        let read = Answers::read(&json!({"item": items}));
-        assert_eq!((read.text("what", 1), read.count(section), read.text("year", 0)), ("Knee", 2, "1999"));
-        assert_eq!(read.write(&template), items);
-    }
-
-    #[test]
-    fn what_is_not_asked_is_neither_kept_nor_missed() {
-        let template = Template::parse(
-            "smoker: Smoker? | choice: yes, no\npack: Pack years | integer | required | if smoker = yes\n",
-        )
-        .unwrap();
-        let mut given = answers(&[("a.smoker", "no"), ("a.pack", "7")]);
-        given.settle(&template);
-        assert!(given.problems(&template).is_empty() && !given.write(&template).to_string().contains("pack"));
-        let given = answers(&[("a.smoker", "yes")]);
-        assert_eq!(given.problems(&template).len(), 1);
-    }
-
-    #[test]
-    fn a_draft_keeps_what_is_not_right_yet() {
-        let template =
-            Template::parse("n: N | integer\nd: D | date\nt: T | boolean\nu: U | string | if t = no").unwrap();
-        let given = answers(&[("a.n", "about 5"), ("a.d", "spring"), ("a.u", "x")]);
-        let read = Answers::read(&json!({"item": given.write(&template)}));
-        assert_eq!((read.text("n", 0), read.text("d", 0)), ("about 5", "spring"));
-        assert_eq!(given.problems(&template).len(), 2);
-        assert!(given.is_asked(&template.items[3]), "an unticked box says no");
+        }
     }
 }

@@ -9,10 +9,15 @@
 
 pub mod answers;
 pub mod expression;
+mod questionnaire;
 pub mod template;
+mod typed;
+
+#[cfg(test)]
+pub mod tests;
 
 /// Tables of this module; applied by a migration of the store.
 pub const SCHEMA: &str = include_str!("schema.sql");
 
-pub use answers::Answers;
-pub use template::{Item, Kind, Template};
+pub use answers::{Answers, Place, field_name};
+pub use template::{Condition, Item, Kind, Operator, Template};

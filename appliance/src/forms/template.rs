@@ -15,15 +15,12 @@
 //! ```
 
 use super::expression::Expression;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
 /// Lines of one template at most: a form of more is several forms.
-const ITEMS_MAX: usize = 150;
+pub(super) const ITEMS_MAX: usize = 150;
 const TEXT_CHARS_MAX: usize = 300;
-const CALCULATED: &str = "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-calculatedExpression";
-const PREFILL: &str = "urn:holdfast:prefill";
-const FORMULA: &str = "text/x-holdfast-arithmetic";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -34,12 +31,17 @@ pub enum Kind {
     Integer,
     Decimal,
     Date,
+    DateTime,
+    Time,
     Boolean,
+    Url,
     Choice,
+    OpenChoice,
+    Quantity,
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 9] = [
+    const ALL: [(Kind, &'static str); 14] = [
         (Kind::Group, "group"),
         (Kind::Display, "display"),
         (Kind::String, "string"),
@@ -47,20 +49,29 @@ impl Kind {
         (Kind::Integer, "integer"),
         (Kind::Decimal, "decimal"),
         (Kind::Date, "date"),
+        (Kind::DateTime, "dateTime"),
+        (Kind::Time, "time"),
         (Kind::Boolean, "boolean"),
+        (Kind::Url, "url"),
         (Kind::Choice, "choice"),
+        (Kind::OpenChoice, "open-choice"),
+        (Kind::Quantity, "quantity"),
     ];
 
     pub fn code(self) -> &'static str {
         Kind::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, code)| code)
     }
 
-    fn parse(code: &str) -> Option<Kind> {
+    pub(super) fn parse(code: &str) -> Option<Kind> {
         Kind::ALL.iter().find(|(_, c)| *c == code).map(|(kind, _)| *kind)
     }
 
     pub fn is_number(self) -> bool {
         matches!(self, Kind::Integer | Kind::Decimal)
+    }
+
+    pub fn is_choice(self) -> bool {
+        matches!(self, Kind::Choice | Kind::OpenChoice)
     }
 }
 
@@ -68,12 +79,80 @@ impl Kind {
 pub const SOURCES: [&str; 9] =
     ["name", "birth-date", "age", "phone", "allergies", "problems", "medications", "weight", "height"];
 
-/// Shown only where another question has, or has not, this answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    Exists,
+    Equal,
+    NotEqual,
+    Greater,
+    Less,
+    NotLess,
+    NotGreater,
+}
+
+impl Operator {
+    const ALL: [(Operator, &'static str); 7] = [
+        (Operator::Exists, "exists"),
+        (Operator::Equal, "="),
+        (Operator::NotEqual, "!="),
+        (Operator::Greater, ">"),
+        (Operator::Less, "<"),
+        (Operator::NotLess, ">="),
+        (Operator::NotGreater, "<="),
+    ];
+
+    pub fn code(self) -> &'static str {
+        Operator::ALL.iter().find(|(operator, _)| *operator == self).map_or("", |(_, code)| code)
+    }
+
+    pub(super) fn parse(code: &str) -> Option<Operator> {
+        Operator::ALL.iter().find(|(_, c)| *c == code).map(|(operator, _)| *operator)
+    }
+}
+
+/// Asked only where another question has such an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     pub question: String,
-    pub equal: bool,
+    pub operator: Operator,
+    /// As it would be typed; a moment as FHIR says it.
     pub answer: String,
+}
+
+/// An answer to choose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// By what a form names it.
+    pub key: String,
+    pub label: String,
+    /// The element that is stored, such as `{"valueCoding": ...}`.
+    pub value: Value,
+}
+
+impl Choice {
+    pub(super) fn word(word: &str) -> Choice {
+        Choice { key: word.to_owned(), label: word.to_owned(), value: serde_json::json!({"valueString": word}) }
+    }
+
+    /// Whether a stored answer is this one: of a coding, system and code tell it.
+    pub fn is(&self, name: &str, value: &Value) -> bool {
+        let Some(own) = self.value.get(name) else { return false };
+        match (own, value) {
+            (Value::Object(own), Value::Object(other)) => {
+                ["system", "code"].into_iter().all(|part| own.get(part) == other.get(part))
+                    && (own.contains_key("code") || own.get("display") == other.get("display"))
+            }
+            (own, other) => own == other,
+        }
+    }
+}
+
+/// A unit of a quantity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    pub label: String,
+    pub system: String,
+    pub code: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -82,14 +161,23 @@ pub struct Item {
     pub id: String,
     pub text: String,
     pub kind: Kind,
-    pub options: Vec<String>,
+    pub options: Vec<Choice>,
+    /// Of a quantity: one is fixed, several are chosen from, none is typed.
+    pub units: Vec<Unit>,
     pub required: bool,
-    /// Groups only.
+    pub read_only: bool,
+    pub length_max: Option<usize>,
+    /// Of groups, and of choices of several.
     pub repeats: bool,
-    pub condition: Option<Condition>,
+    pub conditions: Vec<Condition>,
+    /// Whether one condition is enough.
+    pub any: bool,
+    /// Answered by a tick, which says no by its absence; otherwise yes and no are chosen.
+    pub tick: bool,
+    pub initial: Vec<Map<String, Value>>,
     pub calculation: Option<Expression>,
     pub source: Option<String>,
-    /// Groups only: one level.
+    /// Below a question they are asked once it is answered.
     pub items: Vec<Item>,
 }
 
@@ -99,19 +187,31 @@ pub struct Template {
 }
 
 impl Item {
-    fn new(id: String, text: &str, kind: Kind) -> Item {
+    pub(super) fn new(id: String, text: &str, kind: Kind) -> Item {
         Item {
             id,
             text: text.trim().to_owned(),
             kind,
             options: Vec::new(),
+            units: Vec::new(),
             required: false,
+            read_only: false,
+            length_max: None,
             repeats: false,
-            condition: None,
+            conditions: Vec::new(),
+            any: false,
+            tick: kind == Kind::Boolean,
+            initial: Vec::new(),
             calculation: None,
             source: None,
             items: Vec::new(),
         }
+    }
+
+    /// The answer that a form names, or that somebody typed as it is shown.
+    pub fn option(&self, said: &str) -> Option<&Choice> {
+        let named = self.options.iter().find(|option| option.key == said);
+        named.or_else(|| self.options.iter().find(|option| self.kind == Kind::OpenChoice && option.label == said))
     }
 
     /// `id: Label | kind | ...`
@@ -133,10 +233,14 @@ impl Item {
         let (code, options) = kind.split_once(':').unwrap_or((kind, ""));
         item.kind =
             Kind::parse(code.trim()).filter(|k| !matches!(k, Kind::Group | Kind::Display)).ok_or_else(|| {
-                format!("“{code}” is no kind of answer: string, text, integer, decimal, date, boolean or choice")
+                format!(
+                    "“{code}” is no kind of answer: string, text, integer, decimal, quantity, date, dateTime, time, boolean, url, choice or \
+                     open-choice"
+                )
             })?;
-        item.options = options.split(',').map(|o| o.trim().to_owned()).filter(|o| !o.is_empty()).collect();
-        if (item.kind == Kind::Choice) != (item.options.len() >= 2) {
+        item.tick = item.kind == Kind::Boolean;
+        item.options = options.split(',').map(str::trim).filter(|o| !o.is_empty()).map(Choice::word).collect();
+        if item.kind.is_choice() != (item.options.len() >= 2) {
             return Err("a choice lists at least two answers, as in choice: yes, no".into());
         }
         for part in parts.filter(|p| !p.is_empty()) {
@@ -159,7 +263,7 @@ impl Item {
             }
             self.source = Some(source.to_owned());
         } else if let Some(condition) = part.strip_prefix("if ") {
-            self.condition = Some(Condition::parse(condition)?);
+            self.conditions = vec![Condition::parse(condition)?];
         } else {
             return Err(format!("“{part}” is not known: required, = calculation, from source, if name = answer"));
         }
@@ -170,7 +274,8 @@ impl Item {
         if self.kind == Kind::Display {
             return format!("> {}", self.text);
         }
-        let options = if self.options.is_empty() { String::new() } else { format!(": {}", self.options.join(", ")) };
+        let words: Vec<&str> = self.options.iter().map(|option| option.label.as_str()).collect();
+        let options = if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) };
         let mut line = format!("{}: {} | {}{options}", self.id, self.text, self.kind.code());
         if self.required {
             line.push_str(" | required");
@@ -181,104 +286,20 @@ impl Item {
         if let Some(source) = &self.source {
             line.push_str(&format!(" | from {source}"));
         }
-        if let Some(c) = &self.condition {
-            line.push_str(&format!(" | if {} {} {}", c.question, if c.equal { "=" } else { "!=" }, c.answer));
+        if let Some(c) = self.conditions.first() {
+            line.push_str(&format!(" | if {} {} {}", c.question, c.operator.code(), c.answer));
         }
         line
-    }
-
-    /// `ticked` says which questions are answered by a tick.
-    fn write(&self, ticked: &dyn Fn(&str) -> bool) -> Value {
-        let mut body = json!({"linkId": self.id, "text": self.text, "type": self.kind.code()});
-        if self.required {
-            body["required"] = true.into();
-        }
-        if self.repeats {
-            body["repeats"] = true.into();
-        }
-        if !self.options.is_empty() {
-            body["answerOption"] = self.options.iter().map(|o| json!({"valueString": o})).collect();
-        }
-        if let Some(c) = &self.condition {
-            let mut when = json!({"question": c.question, "operator": if c.equal { "=" } else { "!=" }});
-            if ticked(&c.question) {
-                when["answerBoolean"] = (c.answer == "yes").into();
-            } else {
-                when["answerString"] = c.answer.as_str().into();
-            }
-            body["enableWhen"] = json!([when]);
-        }
-        let mut extensions = Vec::new();
-        if let Some(calculation) = &self.calculation {
-            extensions.push(
-                json!({"url": CALCULATED, "valueExpression": {"language": FORMULA, "expression": calculation.text()}}),
-            );
-            body["readOnly"] = true.into();
-        }
-        if let Some(source) = &self.source {
-            extensions.push(json!({"url": PREFILL, "valueCode": source}));
-        }
-        if !extensions.is_empty() {
-            body["extension"] = extensions.into();
-        }
-        if !self.items.is_empty() {
-            body["item"] = self.items.iter().map(|i| i.write(ticked)).collect();
-        }
-        body
-    }
-
-    /// An item of any program's `Questionnaire`: what is not understood becomes text.
-    fn read(body: &Value) -> Item {
-        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-        let list = |name: &str| body.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let mut item =
-            Item::new(text("linkId").to_owned(), text("text"), Kind::parse(text("type")).unwrap_or(Kind::String));
-        item.required = body.get("required") == Some(&Value::Bool(true));
-        item.repeats = body.get("repeats") == Some(&Value::Bool(true)) && item.kind == Kind::Group;
-        item.options = list("answerOption")
-            .iter()
-            .filter_map(|o| o.get("valueString").or_else(|| o.pointer("/valueCoding/display"))?.as_str())
-            .map(str::to_owned)
-            .collect();
-        item.condition = list("enableWhen").first().and_then(|when| {
-            let answer = match (when.get("answerString"), when.get("answerBoolean")) {
-                (Some(Value::String(answer)), _) => answer.clone(),
-                (_, Some(Value::Bool(answer))) => {
-                    if *answer {
-                        "yes".into()
-                    } else {
-                        "no".into()
-                    }
-                }
-                _ => return None,
-            };
-            let question = when.get("question")?.as_str()?.to_owned();
-            Some(Condition { question, equal: when.get("operator").and_then(Value::as_str) != Some("!="), answer })
-        });
-        for extension in list("extension") {
-            match extension.get("url").and_then(Value::as_str) {
-                Some(CALCULATED) if extension.pointer("/valueExpression/language") == Some(&FORMULA.into()) => {
-                    let formula = extension.pointer("/valueExpression/expression").and_then(Value::as_str);
-                    item.calculation = formula.and_then(|f| Expression::parse(f).ok());
-                }
-                Some(PREFILL) => item.source = extension.get("valueCode").and_then(Value::as_str).map(str::to_owned),
-                _ => {}
-            }
-        }
-        if item.kind == Kind::Group {
-            item.items = list("item").iter().map(Item::read).collect();
-        }
-        item
     }
 }
 
 impl Condition {
     fn parse(text: &str) -> Result<Condition, String> {
-        let (sides, equal) = match text.split_once("!=") {
-            Some(sides) => (sides, false),
-            None => (text.split_once('=').ok_or("write a condition as: if name = answer")?, true),
+        let (sides, operator) = match text.split_once("!=") {
+            Some(sides) => (sides, Operator::NotEqual),
+            None => (text.split_once('=').ok_or("write a condition as: if name = answer")?, Operator::Equal),
         };
-        Ok(Condition { question: sides.0.trim().to_owned(), equal, answer: sides.1.trim().to_owned() })
+        Ok(Condition { question: sides.0.trim().to_owned(), operator, answer: sides.1.trim().to_owned() })
     }
 }
 
@@ -336,7 +357,7 @@ impl Template {
         }
         let find = |name: &str| questions.iter().find(|(item, _)| item.id == name);
         for (item, _) in &questions {
-            if let Some(condition) = &item.condition {
+            for condition in &item.conditions {
                 match find(&condition.question) {
                     None => {
                         return Err(format!("“{}” asks for “{}”, which is no question.", item.id, condition.question));
@@ -366,21 +387,37 @@ impl Template {
 
     /// All questions, each with whether it stands in a section that repeats.
     pub fn questions(&self) -> Vec<(&Item, bool)> {
-        let below = |item: &Item| matches!(item.kind, Kind::Group);
-        let mut found = Vec::new();
-        for item in &self.items {
-            if below(item) {
-                found.extend(
-                    item.items
-                        .iter()
-                        .filter(|i| !matches!(i.kind, Kind::Display | Kind::Group))
-                        .map(|i| (i, item.repeats)),
-                );
-            } else if item.kind != Kind::Display {
-                found.push((item, false));
+        fn below<'t>(items: &'t [Item], repeated: bool, found: &mut Vec<(&'t Item, bool)>) {
+            for item in items {
+                if !matches!(item.kind, Kind::Group | Kind::Display) {
+                    found.push((item, repeated));
+                }
+                below(&item.items, repeated || item.kind == Kind::Group && item.repeats, found);
             }
         }
+        let mut found = Vec::new();
+        below(&self.items, false, &mut found);
         found
+    }
+
+    /// An item by its name, with the sections around it that repeat, from the outside.
+    pub fn find(&self, id: &str) -> Option<(&Item, Vec<&str>)> {
+        fn below<'t>(items: &'t [Item], id: &str, around: &mut Vec<&'t str>) -> Option<&'t Item> {
+            for item in items {
+                if item.id == id {
+                    return Some(item);
+                }
+                let repeats = item.kind == Kind::Group && item.repeats;
+                around.extend(repeats.then_some(item.id.as_str()));
+                if let Some(found) = below(&item.items, id, around) {
+                    return Some(found);
+                }
+                around.truncate(around.len() - usize::from(repeats));
+            }
+            None
+        }
+        let mut around = Vec::new();
+        below(&self.items, id, &mut around).map(|item| (item, around))
     }
 
     /// The text from which [`Template::parse`] makes it again.
@@ -396,22 +433,13 @@ impl Template {
         }
         lines.join("\n") + "\n"
     }
-
-    pub fn write(&self) -> Value {
-        let ticked = |name: &str| self.questions().iter().any(|(i, _)| i.id == name && i.kind == Kind::Boolean);
-        self.items.iter().map(|item| item.write(&ticked)).collect()
-    }
-
-    pub fn read(questionnaire: &Value) -> Template {
-        let items = questionnaire.get("item").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        Template { items: items.iter().take(ITEMS_MAX).map(Item::read).collect() }
-    }
 }
 
 #[cfg(test)]
 pub mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::json;
 
     pub const TEXT: &str = "## Vital signs\n> Measured after five minutes of rest.\n\
         weight: Weight in kg | decimal | required | from weight\nheight: Height in cm | decimal\n\

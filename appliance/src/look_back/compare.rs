@@ -1,7 +1,8 @@
 //! What differs between a resource as it was and as it is, element by element.
 
+use super::labels;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Characters of a value that are shown.
 const SHOWN_CHARS_MAX: usize = 400;
@@ -11,7 +12,7 @@ pub const DIFFERENCES_MAX: usize = 60;
 /// One element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Names and numbers on the way to it, such as `name 1 family`.
+    /// What people call it, such as `Name 2: family name`.
     pub element: String,
     pub then: Option<String>,
     pub now: Option<String>,
@@ -24,9 +25,11 @@ pub fn differences(then: &Value, now: &Value) -> Vec<Difference> {
     let mut all: Vec<&Vec<Step>> = then.keys().chain(now.keys()).collect();
     all.sort_unstable();
     all.dedup();
+    // The place in a list is told where there is more than one.
+    let several: BTreeSet<Vec<Step>> = all.iter().flat_map(|at| lists(at)).collect();
     let both = all.into_iter().map(|at| (at, then.get(at), now.get(at)));
     both.filter(|(_, then, now)| then != now)
-        .map(|(at, then, now)| Difference { element: words(at), then: then.cloned(), now: now.cloned() })
+        .map(|(at, then, now)| Difference { element: words(at, &several), then: then.cloned(), now: now.cloned() })
         .collect()
 }
 
@@ -37,12 +40,34 @@ enum Step {
     At(usize),
 }
 
-fn words(at: &[Step]) -> String {
-    let shown = at.iter().map(|step| match step {
-        Step::Name(name) => name.clone(),
-        Step::At(place) => (place + 1).to_string(),
-    });
-    shown.collect::<Vec<_>>().join(" ")
+/// The lists on the way to an element that is not the first in them.
+fn lists(at: &[Step]) -> Vec<Vec<Step>> {
+    let later = |(place, step): (usize, &Step)| match step {
+        Step::At(1..) => at.get(..place).map(<[Step]>::to_vec),
+        _ => None,
+    };
+    at.iter().enumerate().filter_map(later).collect()
+}
+
+fn words(at: &[Step], several: &BTreeSet<Vec<Step>>) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for (place, step) in at.iter().enumerate() {
+        match step {
+            // Of what the whole entry is; further below it is the code of a coding.
+            Step::Name(name) if place == 0 && name == "code" => parts.push("what".to_owned()),
+            // That a word is given as one of several codings is no part of what people call it.
+            Step::Name(name) if name == "coding" && place > 0 => {}
+            Step::Name(name) => parts.push(labels::word(name)),
+            Step::At(number) if several.contains(at.get(..place).unwrap_or_default()) => {
+                if let Some(list) = parts.last_mut() {
+                    list.push_str(&format!(" {}", number + 1));
+                }
+            }
+            Step::At(_) => {}
+        }
+    }
+    let Some((whole, parts)) = parts.split_first() else { return String::new() };
+    labels::sentence(&if parts.is_empty() { whole.clone() } else { format!("{whole}: {}", parts.join(", ")) })
 }
 
 fn leaves(resource: &Value) -> BTreeMap<Vec<Step>, String> {
@@ -72,6 +97,8 @@ fn leaves(resource: &Value) -> BTreeMap<Vec<Step>, String> {
 fn shown(leaf: &Value) -> String {
     let whole = match leaf {
         Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
         other => other.to_string(),
     };
     match whole.char_indices().nth(SHOWN_CHARS_MAX) {
@@ -105,9 +132,9 @@ mod tests {
         assert_eq!(
             told,
             [
-                ("active".to_owned(), text("true"), text("false")),
-                ("gender".to_owned(), None, text("female")),
-                ("name 1 given 2".to_owned(), text("Bea"), None),
+                ("In use".to_owned(), text("yes"), text("no")),
+                ("Sex".to_owned(), None, text("female")),
+                ("Name: given name 2".to_owned(), text("Bea"), None),
             ]
         );
         assert!(differences(&then, &then).is_empty());
@@ -126,7 +153,7 @@ mod tests {
     fn places_in_a_list_are_ordered_as_numbers() {
         let list = |n: usize| json!({"a": (0..n).map(|i| i.to_string()).collect::<Vec<_>>()});
         let told = differences(&list(12), &list(1));
-        assert_eq!(told.first().unwrap().element, "a 2");
-        assert_eq!(told.last().unwrap().element, "a 12");
+        assert_eq!(told.first().unwrap().element, "A 2");
+        assert_eq!(told.last().unwrap().element, "A 12");
     }
 }

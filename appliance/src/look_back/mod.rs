@@ -5,6 +5,7 @@
 //! look, leaves nothing behind, and nobody sees another patient's record of then.
 
 pub mod compare;
+mod labels;
 mod then;
 
 pub use then::{Old, OldFile, Then};

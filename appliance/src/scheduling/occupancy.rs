@@ -93,6 +93,27 @@ pub fn settle(tx: &mut Tx<'_>, rid: i64, id: &str, appointment: &Value) -> Resul
     Ok(())
 }
 
+/// Refuses a time in a record that was merged into another one: nothing new belongs into it. What was booked before may still
+/// end or be cancelled.
+pub fn check_open(tx: &Tx<'_>, before: &Value, appointment: &Value) -> Result<(), StoreError> {
+    let waits = |appointment: &Value| {
+        let status = appointment.get("status").and_then(Value::as_str).unwrap_or_default();
+        matches!(status, "proposed" | "waitlist") || takes_time(appointment) && status != "fulfilled"
+    };
+    let same = waits(before) && span(before) == span(appointment) && actors(before) == actors(appointment);
+    // What moves in from another system happened there.
+    if !waits(appointment) || same || matches!(tx.actor().capacity, Capacity::Program(Program::Import)) {
+        return Ok(());
+    }
+    for patient in actors(appointment).into_iter().filter_map(|actor| actor.strip_prefix("Patient/")) {
+        if tx.is_merged(patient)? {
+            let told = "names a record that was merged into another one: book there";
+            return Err(StoreError::invalid(told, "Appointment.participant.actor"));
+        }
+    }
+    Ok(())
+}
+
 fn clear(db: &Connection, rid: i64) -> Result<(), StoreError> {
     db.prepare_cached("DELETE FROM occupied WHERE rid = ?1")?.execute([rid])?;
     Ok(())

@@ -19,6 +19,18 @@ pub struct Chart {
     pub appointments: Vec<Resource>,
 }
 
+impl Chart {
+    /// Adds what stands in a record that was merged into this one.
+    pub fn append(&mut self, merged: Chart) {
+        self.allergies.extend(merged.allergies);
+        self.problems.extend(merged.problems);
+        self.medications.extend(merged.medications);
+        self.encounters.extend(merged.encounters);
+        self.documents.extend(merged.documents);
+        self.appointments.extend(merged.appointments);
+    }
+}
+
 /// Rows of one kind that a chart lists at most; the rest is found by search.
 const LISTED_MAX: u32 = 500;
 

@@ -21,19 +21,23 @@ pub struct Everything {
     pub count: u32,
 }
 
-/// A page of the compartment in the order of creation, with what it refers to outside of any compartment.
+/// A page of these compartments in the order of creation, with what it refers to outside of any compartment.
 pub(super) fn page(
     connection: &Connection,
-    patient: i64,
+    patients: &[i64],
     asked: &Everything,
     may: &dyn Fn(&str) -> bool,
 ) -> Result<Page, StoreError> {
     let mut page = Page { resources: Vec::new(), next: None, total: None, included: Vec::new(), cut: false };
-    let sql = "SELECT r.rid, t.name FROM resource r JOIN resource_type t ON t.id = r.type \
-               WHERE r.patient = ?1 AND r.deleted = 0 AND r.rid > ?2 AND r.updated_ms >= ?3 ORDER BY r.rid";
-    let mut statement = connection.prepare_cached(sql)?;
+    let patients: Vec<String> = patients.iter().map(i64::to_string).collect();
+    let sql = format!(
+        "SELECT r.rid, t.name FROM resource r JOIN resource_type t ON t.id = r.type \
+         WHERE r.patient IN ({}) AND r.deleted = 0 AND r.rid > ?1 AND r.updated_ms >= ?2 ORDER BY r.rid",
+        patients.join(", ")
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
     let after = asked.after.as_ref().map_or(0, Cursor::rid);
-    let mut rows = statement.query((patient, after, asked.since_ms))?;
+    let mut rows = statement.query((after, asked.since_ms))?;
     let mut last = 0;
     while let Some(row) = rows.next()? {
         let (rid, kind): (i64, String) = (row.get(0)?, row.get(1)?);

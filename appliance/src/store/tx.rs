@@ -159,6 +159,14 @@ impl<'a> Tx<'a> {
         Ok(found)
     }
 
+    /// Whether a patient's record was merged into another one: for a rule of the store, which holds whoever writes.
+    pub fn is_merged(&self, patient: &str) -> Result<bool, StoreError> {
+        match resource::load(self.connection, "Patient", patient)? {
+            Some(found) => Ok(crate::web::reading::is_closed(&found.json()?)),
+            None => Ok(false),
+        }
+    }
+
     /// A search to decide what to write, e.g. whether an appointment overlaps another.
     pub fn search(&self, query: &Query) -> Result<Page, StoreError> {
         let permit = |kind: &str| access::authorize(self.actor, access::Action::Search, Object::resource(kind));
@@ -267,6 +275,7 @@ impl<'a> Tx<'a> {
             .execute((rid, patient))?;
         index::insert(self.connection, self.params, kind, (rid, patient), &value)?;
         if kind == "Appointment" {
+            crate::scheduling::occupancy::check_open(self, &Value::Null, &value)?;
             crate::scheduling::occupancy::settle(self, rid, id, &value)?;
         }
         let stored = Resource {
@@ -305,6 +314,7 @@ impl<'a> Tx<'a> {
         index::remove(self.connection, self.params, &current.kind, (current.rid, current.patient), &replaced)?;
         index::insert(self.connection, self.params, &current.kind, (current.rid, patient), &value)?;
         if current.kind == "Appointment" {
+            crate::scheduling::occupancy::check_open(self, &replaced, &value)?;
             crate::scheduling::occupancy::settle(self, current.rid, &current.id, &value)?;
         }
         let stored = Resource { version, updated_ms: self.now_ms, patient, body: body.1, ..current };

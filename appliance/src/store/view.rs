@@ -33,6 +33,9 @@ pub struct DamagedAttachment {
     pub created_ms: i64,
 }
 
+/// Records merged into one another that are followed.
+const MERGED_MAX: usize = 16;
+
 impl<'a> View<'a> {
     pub(super) fn new(connection: &'a Connection, params: &'a ParamIds, actor: &'a Actor) -> View<'a> {
         View { connection, params, actor, events: RefCell::new(Vec::new()) }
@@ -92,16 +95,32 @@ impl<'a> View<'a> {
         Ok(found)
     }
 
-    /// A page of a patient's whole record, as far as the actor may see it, with the directory entries that it refers to.
+    /// A page of a patient's whole record, as far as the actor may see it, with the directory entries that it refers to. What
+    /// stands in records that were merged into this one belongs to it; who is bound to one record has that one alone.
     pub fn everything(&self, patient: &str, asked: &Everything) -> Result<Page, StoreError> {
         let root = self.read("Patient", patient)?;
+        let (mut people, mut open) = (BTreeMap::from([(root.rid, root.id.clone())]), vec![root]);
+        while let Some(next) = open.pop() {
+            let body = next.json()?;
+            for other in crate::web::reading::merged_into(&body) {
+                let Some(other) = resource::load(self.connection, "Patient", other)? else { continue };
+                let own = bound::may_read(self.connection, self.actor, &other).is_ok();
+                if own && people.len() <= MERGED_MAX && people.insert(other.rid, other.id.clone()).is_none() {
+                    open.push(other);
+                }
+            }
+        }
         let may = |kind: &str| self.may(access::Action::Read, kind);
-        let mut page = everything::page(self.connection, root.rid, asked, &may)?;
+        let rids: Vec<i64> = people.keys().copied().collect();
+        let mut page = everything::page(self.connection, &rids, asked, &may)?;
         page.included.retain(|found| bound::may_read(self.connection, self.actor, found).is_ok());
-        let mut matches = BTreeMap::<&str, u64>::new();
-        page.resources.iter().chain(&page.included).for_each(|found| *matches.entry(&found.kind).or_default() += 1);
-        for (kind, count) in matches {
-            self.note(Event::new(Action::Export, kind, "").of_patient(patient).matches(count));
+        let mut matches = BTreeMap::<(&str, &str), u64>::new();
+        for found in page.resources.iter().chain(&page.included) {
+            let whose = people.get(&found.patient).map_or(patient, String::as_str);
+            *matches.entry((&found.kind, whose)).or_default() += 1;
+        }
+        for ((kind, whose), count) in matches {
+            self.note(Event::new(Action::Export, kind, "").of_patient(whose).matches(count));
         }
         Ok(page)
     }

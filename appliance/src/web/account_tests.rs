@@ -34,6 +34,9 @@ async fn emergency_access_opens_the_record_for_an_hour_and_is_reviewed() {
         "reading only"
     );
     assert_eq!(site.get(&desk, &format!("{chart}/export")).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(site.get(&desk, "/fhir/R4/Group/none").await.status, StatusCode::NOT_FOUND, "a group may be read");
+    let many = site.get(&desk, "/fhir/R4/Group/none/$export").await;
+    assert_eq!(many.status, StatusCode::FORBIDDEN, "the records of many may not: {}", many.body);
     let mail: String = site
         .web
         .store()

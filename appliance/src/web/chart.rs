@@ -7,7 +7,9 @@ use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
 use super::merge::Merge;
+use super::merged;
 use super::reading::{self, PatientFacts, code, concept, subject, text, version};
+use super::registration::Part;
 use super::{Method, PageError, Policy, Route, Target, Web};
 use crate::access::{Action, Object, authorize};
 use crate::store::{Chart, Expect, Query, Resource, StoreError, Tx, View};
@@ -16,7 +18,6 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use maud::{Markup, html};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 const CONDITION_STATUS: &str = "http://terminology.hl7.org/CodeSystem/condition-clinical";
 const CONDITION_VERIFIED: &str = "http://terminology.hl7.org/CodeSystem/condition-ver-status";
@@ -159,36 +160,13 @@ pub fn banner_in(web: &Web, view: &View<'_>, patient: &str) -> Result<(Markup, P
     let body = view.read("Patient", patient)?.json()?;
     let facts = PatientFacts::read(&body);
     let allergies = if view.may(Action::Search, "AllergyIntolerance") {
-        Some(reading::active_allergies(&allergies_in(view, body)?))
+        // Whoever has one record open must not miss what stands in those that were merged into it.
+        let query = Query::all("AllergyIntolerance")?.limit(100);
+        Some(reading::active_allergies(&merged::search(view, &query, &merged::people(view, &facts)?)?))
     } else {
         None
     };
     Ok((layout::patient_banner(web, &facts, allergies.as_deref()), facts))
-}
-
-/// Records merged into one another that are followed.
-const MERGED_MAX: usize = 16;
-
-/// A patient's allergies, those in records that were merged into this one among them: whoever has one record open must not miss
-/// them.
-fn allergies_in(view: &View<'_>, patient: Value) -> Result<Vec<Value>, StoreError> {
-    let (mut found, mut seen, mut open) = (Vec::new(), BTreeSet::new(), vec![patient]);
-    while let Some(body) = open.pop() {
-        let id = text(&body, "/id").to_owned();
-        if seen.len() >= MERGED_MAX || !seen.insert(id.clone()) {
-            continue;
-        }
-        let page = view.search(&Query::all("AllergyIntolerance")?.of_patient(&id).limit(100))?;
-        found.extend(jsons(&page.resources)?);
-        for other in reading::merged_into(&body) {
-            match view.read("Patient", other) {
-                Ok(other) => open.push(other.json()?),
-                Err(StoreError::NotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(found)
 }
 
 pub fn jsons(resources: &[Resource]) -> Result<Vec<Value>, StoreError> {
@@ -197,20 +175,19 @@ pub fn jsons(resources: &[Resource]) -> Result<Vec<Value>, StoreError> {
 
 async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
     let read = move |view: &View<'_>| {
+        let mut chart = view.chart(&patient)?;
+        let people = merged::people(view, &PatientFacts::read(&chart.patient.json()?))?;
+        for other in people.iter().skip(1) {
+            chart.append(view.chart(other)?);
+        }
         let forms = match view.may(Action::Search, "QuestionnaireResponse") {
-            true => {
-                jsons(&view.search(&Query::all("QuestionnaireResponse")?.of_patient(&patient).limit(200))?.resources)?
-            }
+            true => merged::search(view, &Query::all("QuestionnaireResponse")?.limit(200), &people)?,
             false => Vec::new(),
         };
-        let chart = view.chart(&patient)?;
-        let allergies = match view.may(Action::Search, "AllergyIntolerance") {
-            true => allergies_in(view, chart.patient.json()?)?,
-            false => Vec::new(),
-        };
-        Ok::<_, StoreError>((chart, forms, allergies))
+        Ok::<_, StoreError>((chart, forms))
     };
-    let (chart, forms, allergies): (Chart, Vec<Value>, Vec<Value>) = web.store().view(&visit.actor, read).await?;
+    let (chart, forms): (Chart, Vec<Value>) = web.store().view(&visit.actor, read).await?;
+    let allergies = jsons(&chart.allergies)?;
     let whole = chart.patient.json()?;
     let facts = PatientFacts::read(&whole);
     let may = |action, kind: &'static str| authorize(&visit.actor, action, Object::resource(kind)).is_ok();
@@ -252,7 +229,7 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
                 (entries(&web, &visit, &facts, Entry::Medication, &medications))
             }
             @if shown.is_some() { (entries(&web, &visit, &facts, Entry::Allergy, &allergies)) }
-            (appointments(&web, &jsons(&chart.appointments)?))
+            (appointments(&web, &facts, &jsons(&chart.appointments)?))
             @if clinical {
                 (super::encounters::section(&web, &visit, &facts, &jsons(&chart.encounters)?, &notes))
                 (super::forms::section(&web, &visit, &facts, &forms))
@@ -291,7 +268,8 @@ pub fn folded(rows: &[Markup], empty: &str) -> Markup {
 fn entries(web: &Web, visit: &Visit, patient: &PatientFacts, entry: Entry, resources: &[Value]) -> Markup {
     let zone = web.settings().zone;
     let may = |action| authorize(&visit.actor, action, Object::resource(entry.kind())).is_ok();
-    let base = format!("/patients/{}/{}", patient.id, entry.segment());
+    // An entry is changed in the record in which it stands.
+    let base = |resource| format!("/patients/{}/{}", merged::owner(resource, &patient.id), entry.segment());
     let mut ordered: Vec<&Value> = resources
         .iter()
         .filter(|r| code(r, "verificationStatus") != "entered-in-error" && code(r, "status") != "entered-in-error")
@@ -304,9 +282,10 @@ fn entries(web: &Web, visit: &Visit, patient: &PatientFacts, entry: Entry, resou
             let label = entry_label(resource);
             html! {
                 span.what.past[state != "active"] {
-                    @if may(Action::Update) { a href={ (base) "/" (text(resource, "/id")) } { (label) } }
+                    @if may(Action::Update) { a href={ (base(resource)) "/" (text(resource, "/id")) } { (label) } }
                     @else { (label) }
                     @if let Some(detail) = entry_detail(entry, resource) { span.soft { " · " (detail) } }
+                    (merged::mark(resource, &patient.id))
                 }
                 span.when {
                     @if state != "active" && !state.is_empty() { span.tag { (state) } " " }
@@ -323,7 +302,7 @@ fn entries(web: &Web, visit: &Visit, patient: &PatientFacts, entry: Entry, resou
         }
         Entry::Allergy => ("Allergies", "No allergies recorded."),
     };
-    let add = format!("{base}/new");
+    let add = format!("/patients/{}/{}/new", patient.id, entry.segment());
     section(title, may(Action::Create).then_some((add.as_str(), "Add")), &folded(&rows, empty))
 }
 
@@ -350,7 +329,7 @@ fn entry_date(resource: &Value) -> &str {
         .unwrap_or("")
 }
 
-fn appointments(web: &Web, resources: &[Value]) -> Markup {
+fn appointments(web: &Web, patient: &PatientFacts, resources: &[Value]) -> Markup {
     let zone = web.settings().zone;
     let now = web.now();
     let mut all: Vec<&Value> = resources.iter().collect();
@@ -368,6 +347,7 @@ fn appointments(web: &Web, resources: &[Value]) -> Markup {
                 span.what {
                     a href={ "/schedule?day=" (day) } { (dates::show(start, zone)) }
                     @if !reason.is_empty() { span.soft { " · " (reason) } }
+                    (merged::mark(appointment, &patient.id))
                 }
                 span.when { span.tag { (code(appointment, "status")) } }
             }
@@ -386,6 +366,9 @@ fn contact(facts: &PatientFacts) -> Markup {
             dl.facts {
                 (row("Phone", &facts.phone)) (row("E-mail", &facts.email)) (row("Street", &facts.line))
                 (row("Place", &place.collect::<Vec<_>>().join(", "))) (row("Record number", &facts.number))
+                @for (part, rows) in [(Part::Identifiers, &facts.identifiers), (Part::Contacts, &facts.contacts)] {
+                    @for (label, value) in rows.iter().map(|entry| entry.shown(part)) { (row(&label, &value)) }
+                }
             }
         },
     )

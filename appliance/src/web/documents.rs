@@ -6,7 +6,7 @@ use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
 use super::reading::{PatientFacts, concept, reference_id, text};
-use super::{Method, PageError, Policy, Route, Target, Web, chart, dates, reading};
+use super::{Method, PageError, Policy, Route, Target, Web, chart, dates, merged, reading};
 use crate::access::{Action, Actor, Object, authorize};
 use crate::attachments::Staged;
 use crate::store::{StoreError, Tx, View};
@@ -34,7 +34,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
 /// The documents on the chart that are files.
 pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, files: &[Value]) -> Markup {
     let zone = web.settings().zone;
-    let base = format!("/patients/{}/documents", patient.id);
+    let base = |document| format!("/patients/{}/documents", merged::owner(document, &patient.id));
     let mut ordered: Vec<&Value> = files.iter().collect();
     ordered.sort_by_key(|d| std::cmp::Reverse(text(d, "/date").to_owned()));
     let rows: Vec<Markup> = ordered
@@ -43,8 +43,9 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, files: &[Value]
             let kind = text(document, "/content/0/attachment/contentType");
             html! {
                 span.what {
-                    a href={ (base) "/" (text(document, "/id")) "/file" } { (title(document)) }
+                    a href={ (base(document)) "/" (text(document, "/id")) "/file" } { (title(document)) }
                     span.soft { " · " (kind_word(kind)) }
+                    (merged::mark(document, &patient.id))
                 }
                 span.when { (dates::show_day(text(document, "/date"), zone)) }
             }

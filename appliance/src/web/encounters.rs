@@ -6,7 +6,7 @@ use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
 use super::reading::{self, PatientFacts, code, concept, list, text, version};
-use super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
+use super::{Method, PageError, Policy, Route, Target, Web, chart, dates, merged};
 use crate::access::{Action, Actor, Object, authorize};
 use crate::audit;
 use crate::store::{Expect, Query, StoreError, Tx, View};
@@ -52,7 +52,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
 /// The encounters on the chart, newest first, and the notes that belong to none.
 pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, encounters: &[Value], notes: &[Value]) -> Markup {
     let zone = web.settings().zone;
-    let base = format!("/patients/{}/encounters", patient.id);
+    let base = |encounter| format!("/patients/{}/encounters", merged::owner(encounter, &patient.id));
     let mut ordered: Vec<&Value> = encounters.iter().collect();
     ordered.sort_by_key(|e| std::cmp::Reverse(text(e, "/period/start").to_owned()));
     let rows: Vec<Markup> = ordered
@@ -63,9 +63,10 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, encounters: &[V
             let (drafts, all) = own.fold((0, 0), |(d, a), n| (d + usize::from(is_draft(n)), a + 1));
             html! {
                 span.what {
-                    a href={ (base) "/" (text(encounter, "/id")) } { (title(encounter)) }
+                    a href={ (base(encounter)) "/" (text(encounter, "/id")) } { (title(encounter)) }
                     @if all > 0 { span.soft { " · " (all) @if all == 1 { " note" } @else { " notes" } } }
                     @if drafts > 0 { " " span.tag.warn { "unsigned" } }
+                    (merged::mark(encounter, &patient.id))
                 }
                 span.when {
                     @if code(encounter, "status") == "in-progress" { span.tag.calm { "open" } " " }
@@ -75,7 +76,7 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, encounters: &[V
         })
         .collect();
     let may = authorize(&visit.actor, Action::Create, Object::resource("Encounter")).is_ok();
-    let add = format!("{base}/new");
+    let add = format!("/patients/{}/encounters/new", patient.id);
     chart::section(
         "Encounters",
         may.then_some((add.as_str(), "Start")),

@@ -360,14 +360,26 @@ fn entry(
                 (layout::columns(&["Element", "Then", "Today"]))
                 tbody { @for difference in told.iter().take(DIFFERENCES_MAX) { tr {
                     th scope="row" { (difference.element) }
-                    td { @match &difference.then { Some(value) => del { (value) }, None => span.soft { "nothing" } } }
-                    td { @match &difference.now { Some(value) => ins { (value) }, None => span.soft { "nothing" } } }
+                    @let (then, now) = said(difference, zone);
+                    td { @match &then { Some(value) => del { (value) }, None => span.soft { "nothing" } } }
+                    td { @match &now { Some(value) => ins { (value) }, None => span.soft { "nothing" } } }
                 } } }
             } }
             @if told.len() > DIFFERENCES_MAX { p.soft { (told.len() - DIFFERENCES_MAX) " more elements differ." } }
             (copy_form(visit, (patient, base), then, pair, &title))
         }
     }
+}
+
+/// Both values; instants in the practice's zone, where that still tells them apart.
+fn said(difference: &Difference, zone: chrono_tz::Tz) -> (Option<String>, Option<String>) {
+    let shown = |value: &Option<String>| {
+        value
+            .as_ref()
+            .map(|value| if dates::unix_s(value).is_some() { dates::show(value, zone) } else { value.clone() })
+    };
+    let (then, now) = (shown(&difference.then), shown(&difference.now));
+    if then == now { (difference.then.clone(), difference.now.clone()) } else { (then, now) }
 }
 
 fn copy_form(visit: &Visit, (patient, base): (&str, &str), then: &Then, pair: &Pair<'_>, title: &str) -> Markup {

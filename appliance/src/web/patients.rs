@@ -7,7 +7,8 @@ use super::layout::{self, Section};
 use super::login::redirect;
 use super::merge::Merge;
 use super::reading::{PatientFacts, RECORD_NUMBER, list, reference_id, text};
-use super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
+use super::registration::{self, Part};
+use super::{Method, PageError, Policy, Route, Target, Web, chart, dates, duplicates};
 use crate::access::{Action, Object, authorize};
 use crate::store::{Expect, Query, Resource, StoreError, Tx, View};
 use axum::extract::{Path, State};
@@ -199,8 +200,8 @@ fn registration_page(web: &Web, visit: &Visit, form: &Form, problems: &Problems,
                 (layout::csrf(visit))
                 @if !alike.is_empty() { (duplicate_hint(alike)) }
                 // Who is there already, by a score, while the names are typed.
-                div #alike aria-live="polite" hx-get="/patients/alike" hx-include="#family, #given, #birth, #phone"
-                    hx-trigger="change from:#family, change from:#given, change from:#birth, change from:#phone" {}
+                div #alike aria-live="polite" hx-get="/patients/alike" hx-include="#family, #given, #birth, #phone, #identifiers"
+                    hx-trigger="change from:#family, change from:#given, change from:#birth, change from:#phone, change from:#identifiers" {}
                 (demographics(form, problems))
                 p.actions { button.primary type="submit" { "Register" } a.button href="/patients" { "Cancel" } }
             }
@@ -246,6 +247,8 @@ fn demographics(form: &Form, problems: &Problems) -> Markup {
                 (field("Postal code", "postal").show(problems))
             }
         }
+        (Part::Identifiers.show(form, problems))
+        (Part::Contacts.show(form, problems))
     }
 }
 
@@ -281,6 +284,8 @@ fn check(form: &Form, today: NaiveDate) -> (Problems, Option<NaiveDate>) {
     if !phone.is_empty() && phone.chars().filter(char::is_ascii_digit).count() < 5 {
         problems.add("phone", "A phone number has at least five digits.");
     }
+    Part::Identifiers.check(form, &mut problems);
+    Part::Contacts.check(form, &mut problems);
     (problems, birth)
 }
 
@@ -323,6 +328,8 @@ fn apply(patient: &mut Map<String, Value>, form: &Form, birth: NaiveDate) {
         (false, _) => merge_at(&mut addresses, 0, address.into(), &["text", "line", "city", "state", "postalCode"]),
     }
     put_list(patient, "address", addresses);
+    Part::Identifiers.apply(patient, form);
+    Part::Contacts.apply(patient, form);
 }
 
 fn take_list(object: &mut Map<String, Value>, name: &str) -> Vec<Value> {
@@ -375,10 +382,7 @@ async fn register(State(web): State<Web>, visit: Visit, form: Form) -> Result<Re
     };
     match web.store().write(&visit.actor, store).await? {
         Ok(id) => Ok(redirect(&format!("/patients/{id}"))),
-        Err(alike) => {
-            let alike = facts(&alike)?;
-            Ok(again(registration_page(&web, &visit, &form, &problems, &alike)))
-        }
+        Err(alike) => Ok(again(registration_page(&web, &visit, &form, &problems, &alike))),
     }
 }
 
@@ -386,19 +390,30 @@ fn again(page: Markup) -> Response {
     (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
 }
 
-/// Patients with the same birth date, and a family or given name that begins alike.
-fn alike(tx: &Tx<'_>, form: &Form, birth: NaiveDate) -> Result<Vec<Resource>, StoreError> {
+/// Patients with the same birth date, and a family or given name that begins alike; and those who have a number of one person
+/// alone, whatever they are called.
+fn alike(tx: &Tx<'_>, form: &Form, birth: NaiveDate) -> Result<Vec<PatientFacts>, StoreError> {
     let same_day = Query::parse("Patient", &[("birthdate".to_owned(), birth.to_string())])?.limit(50);
     let begins = |typed: &str, stored: &str| {
         let head = |s: &str| s.to_lowercase().chars().filter(|c| c.is_alphabetic()).take(3).collect::<String>();
         !head(typed).is_empty() && head(typed) == head(stored)
     };
-    let mut found = tx.search(&same_day)?.resources;
-    found.retain(|patient| {
-        let Ok(json) = patient.json() else { return false };
+    let own = registration::identifiers_of(form);
+    let mut found = Vec::new();
+    for stored in duplicates::with_identifiers(&|query| tx.search(query), &own)? {
+        let facts = PatientFacts::read(&stored.json()?);
+        if registration::shared(&own, &facts.identifiers) == Some(true) {
+            found.push(facts);
+        }
+    }
+    for stored in tx.search(&same_day)?.resources {
+        let Ok(json) = stored.json() else { continue };
         let facts = PatientFacts::read(&json);
-        begins(form.text("family"), &facts.family) || begins(form.text("given"), &facts.given)
-    });
+        let like = begins(form.text("family"), &facts.family) || begins(form.text("given"), &facts.given);
+        if like && !found.iter().any(|other| other.id == facts.id) {
+            found.push(facts);
+        }
+    }
     found.truncate(5);
     Ok(found)
 }
@@ -431,7 +446,8 @@ async fn edit_patient(
     let (banner, facts) = chart::banner(&web, &visit, &patient).await?;
     let version = ("version".to_owned(), facts.version.to_string());
     let fields = demographics_of(&facts).map(|(name, _, value)| (name.to_owned(), value));
-    let form = Form::from_fields(fields.into_iter().chain([version]));
+    let rows = [Part::Identifiers.fields(&facts.identifiers), Part::Contacts.fields(&facts.contacts)].concat();
+    let form = Form::from_fields(fields.into_iter().chain(rows).chain([version]));
     Ok(edit_page(&web, &visit, &banner, &facts, &form, &Problems::default()).into_response())
 }
 
@@ -466,11 +482,13 @@ async fn merge_patient(
     let (banner, base, current) = web.store().view(&visit.actor, read).await?;
     let (base, now) = (PatientFacts::read(&base), PatientFacts::read(&current));
     let fields = demographics_of(&base).into_iter().zip(demographics_of(&now));
-    let fields = fields
+    let fields: Vec<super::merge::Field> = fields
         .map(|((name, label, base), (_, _, theirs))| {
             let words = if name == "gender" { fields::pairs(&GENDERS) } else { Vec::new() };
             super::merge::Field::new(name, label, &base, form.text(name), &theirs).words(words)
         })
+        .chain(Part::Identifiers.merged(&base.identifiers, form, &now.identifiers))
+        .chain(Part::Contacts.merged(&base.contacts, form, &now.contacts))
         .collect();
     let (action, back) = (format!("/patients/{patient}/edit"), format!("/patients/{patient}"));
     let merge = Merge {

@@ -1,5 +1,6 @@
 //! Reads what pages show out of FHIR JSON. Total: whatever another program stored, these give text or nothing.
 
+use super::registration::{Part, Row};
 use chrono::NaiveDate;
 use serde_json::Value;
 
@@ -76,6 +77,11 @@ pub struct PatientFacts {
     pub postal: String,
     pub deceased: Option<String>,
     pub active: bool,
+    /// The numbers that registration enters, apart from the practice's own record number.
+    pub identifiers: Vec<Row>,
+    pub contacts: Vec<Row>,
+    /// The records that were merged into this one.
+    pub merged: Vec<String>,
 }
 
 impl PatientFacts {
@@ -109,6 +115,9 @@ impl PatientFacts {
             postal: text(patient, "/address/0/postalCode").to_owned(),
             deceased,
             active: patient.get("active") != Some(&Value::Bool(false)),
+            identifiers: Part::Identifiers.rows(patient),
+            contacts: Part::Contacts.rows(patient),
+            merged: merged_into(patient).map(str::to_owned).collect(),
         }
     }
 

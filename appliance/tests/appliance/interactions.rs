@@ -439,6 +439,7 @@ async fn an_export_is_the_group_as_it_was_when_it_was_asked_for() {
     let group = json!({ "resourceType": "Group", "type": "person", "actual": true, "member": [member(&abel), member(&brandt)] });
     let place = format!("/{}/$export", reference(&api.create(group).await));
     assert_eq!(api.get(&place).await.0, StatusCode::BAD_REQUEST, "an export is not waited for");
+    let place = format!("{place}?_type=Condition,Patient");
     let (status, headers, _) = api.ask("GET", &place, &[("prefer", "respond-async")], None).await;
     assert_eq!(status, StatusCode::ACCEPTED);
     let job =
@@ -450,6 +451,7 @@ async fn an_export_is_the_group_as_it_was_when_it_was_asked_for() {
     api.create(condition(&abel, "after")).await;
     let (status, manifest) = api.get(&job).await;
     assert_eq!(status, StatusCode::OK);
+    assert_eq!(manifest["request"], format!("https://emr.example/fhir/R4{place}"), "what was asked");
     let files = manifest["output"].as_array().unwrap();
     let mut seen = Vec::new();
     for file in files {

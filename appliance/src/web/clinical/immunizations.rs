@@ -9,7 +9,7 @@ use crate::web::gate::Visit;
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
 use crate::web::reading::{concept, text};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -32,8 +32,10 @@ async fn page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>)
 async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &Problems) -> Result<Markup, PageError> {
     let (site, id, zone) = (web.clone(), patient.to_owned(), web.settings().zone);
     let read = move |view: &View<'_>| {
-        let found = chart::jsons(&view.search(&Query::all("Immunization")?.of_patient(&id).limit(500))?.resources)?;
-        Ok::<_, StoreError>((chart::banner_in(&site, view, &id)?, found))
+        let (banner, facts) = chart::banner_in(&site, view, &id)?;
+        let people = merged::people(view, &facts)?;
+        let found = merged::search(view, &Query::all("Immunization")?.limit(500), &people)?;
+        Ok::<_, StoreError>(((banner, facts), found))
     };
     let ((banner, facts), mut found) = web.store().view(&visit.actor, read).await?;
     found.sort_by_key(|i| std::cmp::Reverse(super::moment(i).to_owned()));
@@ -53,7 +55,7 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
             @else { table.list {
                 (layout::columns(&["Vaccine", "When", "Dose", "Lot", "State"]))
                 tbody { @for given in &found { tr {
-                    th scope="row" { (concept(given.get("vaccineCode"))) }
+                    th scope="row" { (concept(given.get("vaccineCode"))) (merged::mark(given, &facts.id)) }
                     td { (dates::show_day(super::moment(given), zone)) }
                     td { (given.pointer("/protocolApplied/0/doseNumberPositiveInt").map(ToString::to_string).unwrap_or_default()) }
                     td { (text(given, "/lotNumber")) } td { (text(given, "/status")) }

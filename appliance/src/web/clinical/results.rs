@@ -8,7 +8,7 @@ use crate::store::{Query, StoreError, View};
 use crate::web::gate::Visit;
 use crate::web::layout::{self, Section};
 use crate::web::reading::{concept, list, text};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged};
 use axum::extract::{Path, State};
 use maud::{Markup, html};
 use serde_json::Value;
@@ -51,11 +51,11 @@ async fn page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>)
     let (site, zone) = (web.clone(), web.settings().zone);
     let read = move |view: &View<'_>| {
         let category = [("category".to_owned(), "laboratory".to_owned())];
-        let query = Query::parse("Observation", &category)?.of_patient(&patient).limit(READ_MAX);
-        let found = chart::jsons(&view.search(&query)?.resources)?;
-        let reports =
-            chart::jsons(&view.search(&Query::all("DiagnosticReport")?.of_patient(&patient).limit(200))?.resources)?;
-        Ok::<_, StoreError>((chart::banner_in(&site, view, &patient)?, found, reports))
+        let (banner, facts) = chart::banner_in(&site, view, &patient)?;
+        let people = merged::people(view, &facts)?;
+        let found = merged::search(view, &Query::parse("Observation", &category)?.limit(READ_MAX), &people)?;
+        let reports = merged::search(view, &Query::all("DiagnosticReport")?.limit(200), &people)?;
+        Ok::<_, StoreError>(((banner, facts), found, reports))
     };
     let ((banner, facts), found, mut reports) = web.store().view(&visit.actor, read).await?;
     let mut tests: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
@@ -78,12 +78,12 @@ async fn page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>)
             @if tests.is_empty() { p.empty { "No laboratory results." } }
             @else { table.list {
                 (layout::columns(&["Test", "Newest", "Range", "When", "Before"]))
-                tbody { @for (name, all) in &tests { (row(&web, name, all, zone)) } }
+                tbody { @for (name, all) in &tests { (row(&web, &facts.id, name, all, zone)) } }
             } }
             @if !reports.is_empty() {
                 h2 { "Reports" }
                 ul.rows { @for report in reports.iter().take(50) { li {
-                    span.what { (concept(report.get("code"))) @let said = text(report, "/conclusion"); @if !said.is_empty() { span.soft { " · " (said) } } }
+                    span.what { (concept(report.get("code"))) @let said = text(report, "/conclusion"); @if !said.is_empty() { span.soft { " · " (said) } } (merged::mark(report, &facts.id)) }
                     span.when { (dates::show_day(moment(report), zone)) }
                 } } }
             }
@@ -91,7 +91,7 @@ async fn page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>)
     ))
 }
 
-fn row(web: &Web, name: &str, all: &[&Value], zone: chrono_tz::Tz) -> Markup {
+fn row(web: &Web, patient: &str, name: &str, all: &[&Value], zone: chrono_tz::Tz) -> Markup {
     let Some(newest) = all.first() else { return html! {} };
     let marked = flag(newest);
     let code = list(newest.get("code").unwrap_or(&Value::Null), "coding").first().map_or("", |c| text(c, "/code"));
@@ -99,12 +99,12 @@ fn row(web: &Web, name: &str, all: &[&Value], zone: chrono_tz::Tz) -> Markup {
     let points = series(&owned, code);
     html! { tr {
         th scope="row" { (name) }
-        td { b { (value(newest)) } @if !matches!(marked, "" | "N") { " " span.tag.warn { (marked) } } }
+        td { b { (value(newest)) } @if !matches!(marked, "" | "N") { " " span.tag.warn { (marked) } } (merged::mark(newest, patient)) }
         td { (text(newest, "/referenceRange/0/text")) }
         td { (dates::show_day(moment(newest), zone)) }
         td { @if all.len() > 1 { details { summary { (all.len() - 1) " earlier" }
             @if points.len() > 1 { (chart_svg(web, name, &[(name, points)])) }
-            ul.rows { @for earlier in all.iter().skip(1).take(20) { li { span.what { (value(earlier)) } span.when { (dates::show_day(moment(earlier), zone)) } } } }
+            ul.rows { @for earlier in all.iter().skip(1).take(20) { li { span.what { (value(earlier)) (merged::mark(earlier, patient)) } span.when { (dates::show_day(moment(earlier), zone)) } } } }
         } } }
     } }
 }

@@ -8,7 +8,7 @@ use crate::store::{Query, StoreError, View};
 use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::reading::{concept, is_note, note_text, text};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged};
 use axum::extract::{Path, State};
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -107,7 +107,7 @@ fn strings(items: &Value) -> String {
         Value::Object(item) => item
             .iter()
             .map(|(name, value)| match (name.as_str(), value) {
-                ("valueString" | "text", Value::String(text)) => text.clone(),
+                ("valueString" | "valueUri" | "text" | "display", Value::String(text)) => text.clone(),
                 (_, Value::Array(_) | Value::Object(_)) => strings(value),
                 _ => String::new(),
             })
@@ -129,14 +129,16 @@ async fn page(
     let (site, id, zone) = (web.clone(), patient.clone(), web.settings().zone);
     let kind = KINDS.iter().find(|(k, _)| *k == asked.kind).map(|(k, _)| *k);
     let read = move |view: &View<'_>| {
+        let (banner, facts) = chart::banner_in(&site, view, &id)?;
+        let people = merged::people(view, &facts)?;
         let mut all: Vec<Entry> = Vec::new();
         for (each, _) in KINDS.iter().filter(|(k, _)| kind.is_none_or(|wanted| wanted == *k)) {
             if view.may(access::Action::Search, each) {
-                let found = view.search(&Query::all(each)?.of_patient(&id).limit(EACH_MAX))?;
-                all.extend(chart::jsons(&found.resources)?.into_iter().map(|r| (*each, r)));
+                let found = merged::search(view, &Query::all(each)?.limit(EACH_MAX), &people)?;
+                all.extend(found.into_iter().map(|r| (*each, r)));
             }
         }
-        Ok::<_, StoreError>((chart::banner_in(&site, view, &id)?, all))
+        Ok::<_, StoreError>(((banner, facts), all))
     };
     let ((banner, facts), mut all) = web.store().view(&visit.actor, read).await?;
     all.sort_by_cached_key(|(_, r)| std::cmp::Reverse(dates::unix_s(moment(r)).unwrap_or_else(|| day_s(moment(r)))));
@@ -171,10 +173,11 @@ async fn page(
                 span.when { (dates::show_day(moment(resource), zone)) }
                 span.tag { (KINDS.iter().find(|(k, _)| k == kind).map_or(*kind, |(_, name)| name)) }
                 span.what {
-                    @match leads(kind, &patient, resource) {
+                    @match leads(kind, merged::owner(resource, &patient), resource) {
                         Some(href) => a href=(href) { (said(kind, resource)) },
                         None => (said(kind, resource)),
                     }
+                    (merged::mark(resource, &patient))
                     @if let Some(found) = found { br; span.soft { (found) } }
                 }
             } } }

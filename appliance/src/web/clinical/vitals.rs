@@ -9,7 +9,7 @@ use crate::web::gate::Visit;
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
 use crate::web::reading::{list, text};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -125,9 +125,10 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
     let (site, id) = (web.clone(), patient.to_owned());
     let read = move |view: &View<'_>| {
         let category = [("category".to_owned(), "vital-signs".to_owned())];
-        let query = Query::parse("Observation", &category)?.of_patient(&id).limit(READ_MAX);
-        let found = chart::jsons(&view.search(&query)?.resources)?;
-        Ok::<_, StoreError>((chart::banner_in(&site, view, &id)?, found))
+        let (banner, facts) = chart::banner_in(&site, view, &id)?;
+        let people = merged::people(view, &facts)?;
+        let found = merged::search(view, &Query::parse("Observation", &category)?.limit(READ_MAX), &people)?;
+        Ok::<_, StoreError>(((banner, facts), found))
     };
     let ((banner, facts), found) = web.store().view(&visit.actor, read).await?;
     let may = authorize(&visit.actor, Action::Create, Object::resource("Observation")).is_ok();
@@ -162,6 +163,7 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
                 (curve("Temperature", "°C", &[("Temperature", of("temperature"))]))
                 (curve("Oxygen saturation", "%", &[("Saturation", of("saturation"))]))
             }
+            @if found.iter().any(|measured| merged::owner(measured, &facts.id) != facts.id) { p.hint { "With what was measured in the merged record." } }
             @if found.is_empty() { p.empty { "Nothing measured yet." } }
             @else { (table(&found, zone)) }
         },

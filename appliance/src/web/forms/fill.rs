@@ -1,10 +1,11 @@
 //! A form in a chart: chosen, prefilled, saved while it is written, signed, co-signed, amended, printed.
 
+use super::questions::{Told, answered, questions};
 use super::{ACCOUNT, AMENDS, COSIGNED, SIGNED, is_draft, prefill, signature, signed, templates};
 use crate::access::{Action, Object, authorize};
 use crate::audit;
 use crate::dates;
-use crate::forms::{Answers, Item, Kind, Template};
+use crate::forms::{Answers, Template, field_name};
 use crate::scheduling::extension;
 use crate::store::{Expect, StoreError, Tx, View};
 use crate::web::assets::ASSETS;
@@ -14,16 +15,13 @@ use crate::web::gate::Visit;
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
 use crate::web::reading::{PatientFacts, text, version};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-/// What is wrong with single questions, by question and repetition.
-pub type Told = BTreeMap<(String, usize), String>;
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -48,8 +46,9 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, forms: &[Value]
         .iter()
         .map(|form| {
             html! {
-                span.what { a href={ "/patients/" (patient.id) "/forms/" (text(form, "/id")) } { (title(form)) }
-                    @if is_draft(form) { " " span.tag.warn { (if text(form, "/source/reference").is_empty() { "draft" } else { "with the patient" }) } } }
+                span.what { a href={ "/patients/" (merged::owner(form, &patient.id)) "/forms/" (text(form, "/id")) } { (title(form)) }
+                    @if is_draft(form) { " " span.tag.warn { (if text(form, "/source/reference").is_empty() { "draft" } else { "with the patient" }) } }
+                    (merged::mark(form, &patient.id)) }
                 span.when { (dates::show_day(text(form, "/authored"), zone)) }
             }
         })
@@ -82,12 +81,13 @@ async fn choose(State(web): State<Web>, visit: Visit, Path(patient): Path<String
             div.head { h1 { "Fill in a form" } a.button href="/templates" { "Templates" } }
             @if active.is_empty() { p.empty { "There is no template in use yet." } }
             ul.rows.choices { @for template in active { li {
-                span.what { b { (text(template, "/title")) } }
-                form.inline method="post" action={ "/patients/" (facts.id) "/forms/new" } {
+                @let why = Template::unsupported(template);
+                span.what { b { (text(template, "/title")) } @if let Some(why) = &why { br; span.soft { "It cannot be filled in here: " (why) } } }
+                @if why.is_none() { form.inline method="post" action={ "/patients/" (facts.id) "/forms/new" } {
                     (layout::csrf(&visit)) (chart::form_identity(&facts.id, ""))
                     input type="hidden" name="template" value=(text(template, "/id"));
                     button.small type="submit" aria-label={ "Begin " (text(template, "/title")) } { "Begin" }
-                }
+                } }
             } } }
         },
     ))
@@ -123,11 +123,15 @@ pub async fn chosen_template(
     patient: &str,
     form: &Form,
 ) -> Result<(Value, Answers), PageError> {
-    let (id, owner, today) =
-        (form.text("template").to_owned(), patient.to_owned(), dates::today(web.now(), web.settings().zone));
+    let zone = web.settings().zone;
+    let (id, owner, today) = (form.text("template").to_owned(), patient.to_owned(), dates::today(web.now(), zone));
     let read = move |view: &View<'_>| {
         let template = view.read("Questionnaire", &id)?.json()?;
-        let answers = prefill::answers(view, &Template::read(&template), &owner, today)?;
+        if Template::unsupported(&template).is_some() {
+            let told = "this template asks for what cannot be filled in here; the list of templates says what";
+            return Err(StoreError::invalid(told, "Questionnaire.item"));
+        }
+        let answers = prefill::answers(view, &Template::read(&template), &owner, (today, zone))?;
         Ok::<_, StoreError>((template, answers))
     };
     Ok(web.store().view(&visit.actor, read).await?)
@@ -166,7 +170,7 @@ pub fn template_of(view: &View<'_>, response: &Value) -> Result<Template, StoreE
     match found {
         Ok(found) => Ok(Template::read(&found.json()?)),
         // A form of another system: its answers are shown all the same.
-        Err(StoreError::NotFound) => Ok(Template::default()),
+        Err(StoreError::NotFound) => Ok(Template::of_response(response)),
         Err(error) => Err(error),
     }
 }
@@ -188,7 +192,7 @@ async fn show(
     Path((patient, id)): Path<(String, String)>,
 ) -> Result<Markup, PageError> {
     let opened = open(&web, &visit, &patient, &id).await?;
-    let answers = Answers::read(&opened.response);
+    let answers = Answers::read(&opened.template, &opened.response, web.settings().zone);
     if is_draft(&opened.response) {
         let number = version(&opened.response);
         return Ok(editable(&web, &visit, &opened, &answers, number, &Told::new(), &Problems::default()));
@@ -233,69 +237,6 @@ fn editable(
     )
 }
 
-/// The questions of a template as fields; `still` shows them without being part of a form.
-pub fn questions(template: &Template, answers: &Answers, told: &Told, still: bool) -> Markup {
-    html! {
-        @for item in &template.items {
-            @if item.kind == Kind::Group {
-                @let count = answers.count(item);
-                @if item.repeats && !still { input type="hidden" name={ "n." (item.id) } value=(count); }
-                @for index in 0..count {
-                    fieldset.questions {
-                        legend { (item.text) @if item.repeats { " " span.soft { (index + 1) } } }
-                        @for inside in &item.items { (question(inside, if item.repeats { Some(index) } else { None }, answers, told, still)) }
-                    }
-                }
-                @if item.repeats && !still { p { button.small type="submit" name="do" value={ "add " (item.id) } { "Add another" } } }
-            } @else { (question(item, None, answers, told, still)) }
-        }
-    }
-}
-
-fn question(item: &Item, index: Option<usize>, answers: &Answers, told: &Told, still: bool) -> Markup {
-    if item.kind == Kind::Display {
-        return html! { p.soft { (item.text) } };
-    }
-    let at = index.unwrap_or(0);
-    let name = index.map_or_else(|| format!("a.{}", item.id), |n| format!("a.{}.{n}", item.id));
-    let field = if still { format!("still-{name}") } else { name.clone() };
-    let said = answers.text(&item.id, at);
-    let problem = told.get(&(item.id.clone(), at));
-    let condition =
-        item.condition.as_ref().map(|c| format!("{} {} {}", c.question, if c.equal { "=" } else { "!=" }, c.answer));
-    let invalid = problem.map(|_| "true");
-    let described = problem.map(|_| format!("{field}-error"));
-    html! {
-        div.field.invalid[problem.is_some()] data-if=[condition.filter(|_| !still)] {
-            @if item.kind == Kind::Boolean {
-                label.check { input type="checkbox" id=(field) name=(field) value="yes" checked[said == "yes"]; " " (item.text) }
-            } @else if item.kind == Kind::Choice && item.options.len() <= 4 {
-                fieldset.choice aria-describedby=[described.clone()] { legend { (item.text) @if !item.required { span.optional { " optional" } } }
-                    @for option in &item.options {
-                        label.check { input type="radio" name=(field) value=(option) checked[option == said]; " " (option) }
-                    }
-                }
-            } @else {
-                label for=(field) { (item.text)
-                    @if item.calculation.is_some() { span.optional { " calculated" } }
-                    @else if !item.required { span.optional { " optional" } } }
-                @match item.kind {
-                    Kind::Text => textarea id=(field) name=(field) rows="4" data-phrases="" aria-invalid=[invalid] aria-describedby=[described] { "\n" (said) },
-                    Kind::Choice => select id=(field) name=(field) aria-invalid=[invalid] aria-describedby=[described] {
-                        option value="" { "Please choose" }
-                        @for option in &item.options { option value=(option) selected[option == said] { (option) } }
-                    },
-                    _ => input id=(field) name=(field) value=(said) autocomplete="off" maxlength="500"
-                        type=(if item.kind == Kind::Date { "date" } else { "text" })
-                        inputmode=[item.kind.is_number().then_some("decimal")]
-                        readonly[item.calculation.is_some()] aria-invalid=[invalid] aria-describedby=[described];,
-                }
-            }
-            @if let Some(problem) = problem { p.problem id={ (field) "-error" } { (problem) } }
-        }
-    }
-}
-
 fn read_only(web: &Web, visit: &Visit, opened: &Opened, answers: &Answers) -> Markup {
     let Opened { banner, patient, response, template } = opened;
     let zone = web.settings().zone;
@@ -336,21 +277,14 @@ fn read_only(web: &Web, visit: &Visit, opened: &Opened, answers: &Answers) -> Ma
     )
 }
 
-pub fn answered(template: &Template, answers: &Answers) -> Markup {
-    let row = |item: &Item, index: usize| {
-        let said = answers.text(&item.id, index);
-        html! { @if !said.is_empty() { div { dt { (item.text) } dd.text { (said) } } } }
-    };
-    html! {
-        @for item in &template.items {
-            @if item.kind == Kind::Group {
-                @for index in 0..answers.count(item) {
-                    h2 { (item.text) @if item.repeats { " " (index + 1) } }
-                    dl.facts { @for inside in &item.items { (row(inside, index)) } }
-                }
-            } @else { dl.facts { (row(item, 0)) } }
-        }
-    }
+/// The answers that a form brings: with what is calculated, without what is not asked, and those that nobody may change as they are
+/// stored.
+pub fn received(web: &Web, form: &Form, template: &Template, stored: &Value) -> Answers {
+    let zone = web.settings().zone;
+    let mut answers = Answers::from_fields(form.fields_without(&[]), zone);
+    answers.keep_read_only(template, &Answers::read(template, stored, zone));
+    answers.settle(template);
+    answers
 }
 
 /// Stores the answers of a draft, signed where asked. Gives the new version.
@@ -400,17 +334,14 @@ async fn save(
 ) -> Result<Response, PageError> {
     let number = chart::checked_version(&form, &patient)?;
     let opened = open(&web, &visit, &patient, &id).await?;
-    let mut answers = Answers::from_fields(form.fields_without(&[]));
-    answers.settle(&opened.template);
-    if let Some(id) = form.text("do").strip_prefix("add ")
-        && let Some(section) = opened.template.items.iter().find(|i| i.id == id)
-    {
-        answers.add_one(section);
+    let mut answers = received(&web, &form, &opened.template, &opened.response);
+    if let Some(section) = form.text("do").strip_prefix("add ") {
+        answers.add_one(&opened.template, section);
     }
     let sign = form.text("do") == "sign";
     let problems = if sign { answers.problems(&opened.template) } else { BTreeMap::new() };
     if !problems.is_empty() {
-        let told: Told = problems.into_iter().map(|(at, problem)| (at, problem.to_owned())).collect();
+        let told: Told = problems;
         let mut above = Problems::default();
         above.add("", "It was not signed yet. Please look at the marked questions.");
         let page = editable(&web, &visit, &opened, &answers, number, &told, &above);
@@ -436,24 +367,14 @@ async fn merge(
     current: u32,
 ) -> Result<Response, PageError> {
     let opened = open(web, visit, patient, id).await?;
-    let theirs = Answers::read(&opened.response);
-    let mut told = Told::new();
-    for item in &opened.template.items {
-        let (inside, count) = if item.kind == Kind::Group {
-            (item.items.as_slice(), mine.count(item).max(theirs.count(item)))
-        } else {
-            (std::slice::from_ref(item), 1)
-        };
-        for question in inside {
-            for index in 0..count {
-                let (own, other) = (mine.text(&question.id, index), theirs.text(&question.id, index));
-                if own != other {
-                    let other = if other.is_empty() { "nothing" } else { other };
-                    told.insert((question.id.clone(), index), format!("Meanwhile saved here: {other}"));
-                }
-            }
-        }
-    }
+    let theirs = Answers::read(&opened.template, &opened.response, web.settings().zone);
+    let told: Told = mine
+        .differences(&opened.template, &theirs)
+        .into_iter()
+        .map(|(place, other)| {
+            (place, format!("Meanwhile saved here: {}", if other.is_empty() { "nothing" } else { &other }))
+        })
+        .collect();
     let mut above = Problems::default();
     above.add("", "Somebody else changed this form meanwhile. Your words are kept below, and beside the marked questions stands what the \
                    other saved. Put together what is right, then save again.");
@@ -470,12 +391,11 @@ async fn autosave(
 ) -> Result<Response, PageError> {
     let number = chart::checked_version(&form, &patient)?;
     let opened = open(&web, &visit, &patient, &id).await?;
-    let mut answers = Answers::from_fields(form.fields_without(&[]));
-    answers.settle(&opened.template);
+    let answers = received(&web, &form, &opened.template, &opened.response);
     let questions = opened.template.questions();
     let calculated = questions.iter().filter(|(i, _)| i.calculation.is_some());
     let values: serde_json::Map<String, Value> =
-        calculated.map(|(i, _)| (format!("a.{}", i.id), answers.text(&i.id, 0).into())).collect();
+        calculated.map(|(i, _)| (field_name('a', &i.id, &[]), answers.text(&i.id, &[]).into())).collect();
     // Nothing new: no version for every look at the form.
     let stored = opened.response.get("item").cloned().unwrap_or_else(|| json!([]));
     if answers.write(&opened.template) == stored && version(&opened.response) == number {

@@ -3,12 +3,14 @@
 mod fill;
 mod phrases;
 pub mod prefill;
+mod questions;
 pub mod templates;
 
 #[cfg(test)]
 mod tests;
 
-pub use fill::{Told, answered, chosen_template, new_response, push_extension, questions, section, template_of, title};
+pub use fill::{chosen_template, new_response, push_extension, received, section, template_of, title};
+pub use questions::{Told, answered, questions};
 
 use super::reading::text;
 use super::{Route, Web};

@@ -1,6 +1,6 @@
 //! The editor of templates: lines of text, with the form that they make beside them.
 
-use super::fill::questions;
+use super::questions::questions;
 use crate::access::Action;
 use crate::forms::{Answers, Template};
 use crate::store::{Expect, Query, StoreError, Tx, View};
@@ -58,7 +58,8 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
                 tbody { @for template in &found { tr.past[text(template, "/status") != "active"] {
                     th scope="row" { a href={ "/templates/" (text(template, "/id")) } { (text(template, "/title")) } }
                     td { (Template::read(template).questions().len()) }
-                    td { (if text(template, "/status") == "active" { "in use" } else { "retired" }) }
+                    td { (if text(template, "/status") == "active" { "in use" } else { "retired" })
+                        @if let Some(why) = Template::unsupported(template) { br; span.soft { "It cannot be filled in here: " (why) } } }
                 } } }
             } }
         },
@@ -66,6 +67,7 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
 }
 
 async fn edit(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> Result<Markup, PageError> {
+    let mut foreign = None;
     let (title, lines, number, active) = if id == NEW {
         (String::new(), EXAMPLE.to_owned(), String::new(), true)
     } else {
@@ -73,6 +75,7 @@ async fn edit(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> R
         let read = move |view: &View<'_>| view.read("Questionnaire", &own)?.json();
         let found = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
         let active = text(&found, "/status") == "active";
+        foreign = Some(found.clone()).filter(|found| !Template::read(found).is_ours(found));
         (text(&found, "/title").to_owned(), Template::read(&found).text(), version(&found).to_string(), active)
     };
     let fields = [
@@ -82,6 +85,9 @@ async fn edit(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> R
         ("active", if active { "yes".into() } else { String::new() }),
     ];
     let form = Form::from_fields(fields.map(|(n, v)| (n.to_owned(), v)));
+    if let Some(found) = foreign {
+        return Ok(foreign_page(&web, &visit, &id, &form, &found));
+    }
     Ok(page(&web, &visit, &id, &form, &Problems::default()))
 }
 
@@ -116,11 +122,38 @@ fn page(web: &Web, visit: &Visit, id: &str, form: &Form, problems: &Problems) ->
     )
 }
 
+/// A template of another program: its lines would say less than it does, so that it is looked at and taken into use here, and changed
+/// where it comes from.
+fn foreign_page(web: &Web, visit: &Visit, id: &str, form: &Form, found: &Value) -> Markup {
+    let title = text(found, "/title");
+    let title = if title.is_empty() { "Template of another program" } else { title };
+    layout::page(
+        web,
+        visit,
+        Section::Templates,
+        title,
+        None,
+        &html! {
+            div.head { h1 { (title) } a.button href="/templates" { "All templates" } }
+            div.notice.info { p { "Another program made this template; it is changed there. Here it can be taken into use." } }
+            @if let Some(why) = Template::unsupported(found) { div.notice.warn { p { "It cannot be filled in here: " (why) } } }
+            form.sheet method="post" action={ "/templates/" (id) } {
+                (layout::csrf(visit)) input type="hidden" name="version" value=(form.text("version"));
+                input type="hidden" name="foreign" value="yes";
+                label.check { input type="checkbox" name="active" value="yes" checked[form.text("active") == "yes"]; " In use" }
+                p.actions { button.primary type="submit" { "Save" } }
+            }
+            section.panel { h2 { "What it looks like" }
+                (questions(&Template::read(found), &Answers::new(web.settings().zone), &Default::default(), true)) }
+        },
+    )
+}
+
 fn help() -> Markup {
     html! {
         p { "One line is one question: " code { "name: Question | kind | more" } "." }
         ul {
-            li { "Kinds: " code { "string" } ", " code { "text" } ", " code { "integer" } ", " code { "decimal" } ", " code { "date" } ", " code { "boolean" } ", " code { "choice: yes, no" } "." }
+            li { "Kinds: " code { "string" } ", " code { "text" } ", " code { "integer" } ", " code { "decimal" } ", " code { "date" } ", " code { "boolean" } ", " code { "choice: yes, no" } ", " code { "open-choice: yes, no" } " (or other words), " code { "dateTime" } ", " code { "time" } ", " code { "url" } ", " code { "quantity" } " (with a unit)." }
             li { code { "required" } " must be answered before the form is signed." }
             li { code { "if smoker = yes" } " is asked only then; " code { "!=" } " for the opposite." }
             li { code { "= weight / (height / 100) ^ 2" } " is calculated." }
@@ -132,7 +165,7 @@ fn help() -> Markup {
 
 fn shown(lines: &str) -> Markup {
     match Template::parse(lines) {
-        Ok(template) => questions(&template, &Answers::default(), &Default::default(), true),
+        Ok(template) => questions(&template, &Answers::new(chrono_tz::UTC), &Default::default(), true),
         Err(problem) => html! { p.problem { (problem) } },
     }
 }
@@ -141,7 +174,22 @@ async fn preview(form: Form) -> Markup {
     shown(form.raw("lines"))
 }
 
+/// Takes a template of another program into use, or out of it.
+async fn save_state(web: &Web, visit: &Visit, id: String, form: Form) -> Result<Response, PageError> {
+    let store = move |tx: &mut Tx<'_>| {
+        let mut body = tx.read("Questionnaire", &id)?.json()?;
+        body["status"] = if form.text("active") == "yes" { "active" } else { "retired" }.into();
+        let version = form.text("version").parse().map_err(|_| StoreError::VersionRequired)?;
+        tx.update("Questionnaire", &id, body, Expect::Version(version))
+    };
+    web.store().write::<_, StoreError, _>(&visit.actor, store).await?;
+    Ok(redirect("/templates"))
+}
+
 async fn save(State(web): State<Web>, visit: Visit, Path(id): Path<String>, form: Form) -> Result<Response, PageError> {
+    if form.text("foreign") == "yes" && id != NEW {
+        return save_state(&web, &visit, id, form).await;
+    }
     let mut problems = Problems::default();
     if form.text("title").is_empty() || form.text("title").chars().count() > 100 {
         problems.add("title", "Please give a title of at most 100 characters.");

@@ -182,3 +182,85 @@ async fn phrases_are_ones_own() {
     let bad = room.site.post(&room.doctor, "/phrases", &[("name", "Lungs!"), ("text", "x"), ("do", "save")]).await;
     assert_eq!(bad.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
+
+#[tokio::test]
+async fn a_questionnaire_of_another_program_is_filled_in_and_its_answers_keep_their_types() {
+    let room = Room::new().await;
+    let id = room.site.store("Questionnaire", crate::forms::tests::foreign()).await;
+    let odd = json!({"resourceType": "Questionnaire", "status": "active", "title": "Odd",
+        "item": [{"linkId": "1", "type": "attachment", "text": "Your picture"}]});
+    let odd = room.site.store("Questionnaire", odd).await;
+    let list = room.site.get(&room.doctor, "/templates").await.body;
+    assert!(list.contains("“Your picture” asks for an answer of type attachment"), "{list}");
+    let new = format!("/patients/{}/forms/new", room.patient);
+    let choices = room.site.get(&room.doctor, &new).await.body;
+    assert!(choices.contains("It cannot be filled in here") && !choices.contains(&odd), "{choices}");
+    let begin = |template: String| {
+        let (site, doctor, new, patient) = (&room.site, &room.doctor, new.clone(), room.patient.clone());
+        async move { site.post(doctor, &new, &[("patient", &patient), ("template", &template)]).await }
+    };
+    assert_eq!(begin(odd).await.status, StatusCode::BAD_REQUEST);
+    let form = begin(id.clone()).await.location().to_owned();
+    let page = room.site.get(&room.doctor, &form).await.body;
+    for shown in [
+        "name=\"a.1~2e1\"",
+        "type=\"datetime-local\"",
+        "<datalist",
+        "pound",
+        "value=\"0.5\"",
+        "Add another: Drug",
+        "data-if",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    let fields = [
+        ("a.1~2e1", "yes"),
+        ("a.1~2e2", "many"),
+        ("a.1~2e4~2fa", "r"),
+        ("a.1~2e4~2fd", "hidden"),
+        ("a.2~2e1.0", "2026-07-01T10:00"),
+        ("a.2~2e2.0", "80"),
+    ];
+    let sign: Vec<(&str, &str)> = [("do", "sign")].into_iter().chain(fields).collect();
+    let refused = room.press(&room.doctor, &form, "1", &sign).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.body.contains("enter a whole number") && refused.body.contains("and its unit"), "{}", refused.body);
+    let more: Vec<(&str, &str)> = [("do", "add 2~2e3.0"), ("n.2", "1")].into_iter().chain(fields).collect();
+    assert_eq!(room.press(&room.doctor, &form, "1", &more).await.status, StatusCode::SEE_OTHER);
+    assert!(
+        room.site.get(&room.doctor, &form).await.body.contains("name=\"a.2~2e3~2e1.0.1\""),
+        "a section in a section repeats"
+    );
+    let whole = [
+        ("do", "sign"),
+        ("a.1~2e1", "yes"),
+        ("a.1~2e2", "12"),
+        ("a.1~2e4~2fa", "r"),
+        ("a.2~2e1.0", "2026-07-01T10:00"),
+        ("a.2~2e2.0", "80"),
+        ("u.2~2e2.0", "kg"),
+    ];
+    let signed = room.press(&room.doctor, &form, "2", &whole).await;
+    assert_eq!(signed.status, StatusCode::SEE_OTHER, "{}", signed.body);
+    let stored = room.stored(&form).await;
+    assert_eq!(stored.pointer("/item/0/item/2/item/0/answer/0/valueCoding/code"), Some(&json!("r")), "{stored}");
+    assert_eq!(stored.pointer("/item/1/item/0/answer/0/valueDateTime"), Some(&json!("2026-07-01T14:00:00Z")));
+    assert_eq!(stored.pointer("/item/1/item/1/answer/0/valueQuantity/code"), Some(&json!("kg")));
+    assert!(stored.to_string().contains("\"valueDecimal\":0.5") && !stored.to_string().contains("hidden"), "{stored}");
+    let read = room.site.get(&room.doctor, &form).await.body;
+    assert!(read.contains("Red") && read.contains("80 kilogram") && read.contains("2026-07-01 10:00"), "{read}");
+    // The editor of lines would say less than it does: it is taken out of use, and else stays as it is.
+    let before = room.site.read("Questionnaire", &id).await;
+    assert!(
+        room.site
+            .get(&room.doctor, &format!("/templates/{id}"))
+            .await
+            .body
+            .contains("Another program made this template")
+    );
+    let saved =
+        room.site.post(&room.doctor, &format!("/templates/{id}"), &[("foreign", "yes"), ("version", "1")]).await;
+    assert_eq!(saved.status, StatusCode::SEE_OTHER, "{}", saved.body);
+    let after = room.site.read("Questionnaire", &id).await;
+    assert_eq!((&after["status"], &after["item"]), (&json!("retired"), &before["item"]));
+}

@@ -137,7 +137,7 @@ pub(super) async fn show(
                 (proxies::panel(web, visit, &facts, &people, (form, problems)))
                 @if !templates.is_empty() {
                     section.panel { h2 { "Give a form" }
-                        ul.rows.choices { @for template in templates.iter().filter(|t| text(t, "/status") == "active") { li {
+                        ul.rows.choices { @for template in templates.iter().filter(|t| text(t, "/status") == "active" && Template::unsupported(t).is_none()) { li {
                             span.what { b { (text(template, "/title")) } }
                             form.inline method="post" action={ (action) "/form" } { (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))
                                 input type="hidden" name="template" value=(text(template, "/id"));

@@ -85,7 +85,7 @@ async fn open(web: &Web, visit: &Visit, id: &str) -> Result<Opened, PageError> {
 
 async fn one(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> Result<Markup, PageError> {
     let opened = open(&web, &visit, &id).await?;
-    let answers = Answers::read(&opened.response);
+    let answers = Answers::read(&opened.template, &opened.response, web.settings().zone);
     if forms::is_draft(&opened.response) {
         return Ok(editable(&web, &visit, &opened, &answers, &forms::Told::new(), &Problems::default()));
     }
@@ -120,7 +120,7 @@ fn editable(
             p.crumbs { a href="/forms" { "Forms" } }
             div.head { h1 { (title) } }
             (problems.summary())
-            form.sheet method="post" action={ "/forms/" (text(&opened.response, "/id")) } { (layout::csrf(visit))
+            form.sheet method="post" action={ "/forms/" (text(&opened.response, "/id")) } data-questions="" { (layout::csrf(visit))
                 input type="hidden" name="version" value=(version(&opened.response));
                 (forms::questions(&opened.template, answers, told, false))
                 p.actions {
@@ -136,17 +136,13 @@ fn editable(
 async fn save(State(web): State<Web>, visit: Visit, Path(id): Path<String>, form: Form) -> Result<Response, PageError> {
     let number: u32 = form.text("version").parse().map_err(|_| PageError::Query)?;
     let opened = open(&web, &visit, &id).await?;
-    let mut answers = Answers::from_fields(form.fields_without(&[]));
-    answers.settle(&opened.template);
-    if let Some(id) = form.text("do").strip_prefix("add ")
-        && let Some(section) = opened.template.items.iter().find(|item| item.id == id)
-    {
-        answers.add_one(section);
+    let mut answers = forms::received(&web, &form, &opened.template, &opened.response);
+    if let Some(section) = form.text("do").strip_prefix("add ") {
+        answers.add_one(&opened.template, section);
     }
     let send = form.text("do") == "send";
     if send {
-        let told: forms::Told =
-            answers.problems(&opened.template).into_iter().map(|(at, problem)| (at, problem.to_owned())).collect();
+        let told: forms::Told = answers.problems(&opened.template);
         if !told.is_empty() {
             let mut above = Problems::default();
             above.add("", "It was not sent yet. Please look at the marked questions.");
