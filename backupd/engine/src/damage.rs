@@ -191,7 +191,9 @@ fn marks_of(names: &BTreeSet<&String>) -> BTreeSet<String> {
         return names.iter().map(|name| short(blake3::hash(name.as_bytes()))).collect();
     }
     let mut all = blake3::Hasher::new();
-    names.iter().for_each(|name| drop(all.update(name.as_bytes()).update(b"\0")));
+    for name in names {
+        all.update(name.as_bytes()).update(b"\0");
+    }
     BTreeSet::from([short(all.finalize())])
 }
 
