@@ -389,15 +389,4 @@ mod tests {
         drop(state);
         assert!(!dir.path().join(DATABASE).exists());
     }
-
-    #[test]
-    fn damaged_records_are_moved_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        State::open(dir.path(), 0).unwrap().store(b"chain", b"7", true).unwrap();
-        std::fs::write(dir.path().join(DATABASE).join("conf"), b"nonsense").unwrap();
-        let state = State::open(dir.path(), 5).unwrap();
-        assert_eq!(state.load(b"chain"), None);
-        state.store(b"chain", b"8", true).unwrap();
-        assert_eq!(moved_aside(dir.path()), 1);
-    }
 }
