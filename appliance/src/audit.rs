@@ -247,16 +247,14 @@ fn follow(connection: &Connection) -> Result<Result<Head, u64>, StoreError> {
 
 /// Up to `count` entries older than `before` (`None` = from the newest), newest first.
 pub(crate) fn page(connection: &Connection, before: Option<u64>, count: u32) -> Result<Vec<Entry>, StoreError> {
-    let before = before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX));
-    let sql = format!("SELECT {COLUMNS} FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let entries = statement.query_map((before, count), entry)?.collect::<Result<_, _>>()?;
-    Ok(entries)
+    search(connection, &Filter { before, ..Filter::default() }, count)
 }
 
 /// Which entries are looked for; an empty text and `None` fit all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    /// Exactly this one.
+    pub seq: Option<u64>,
     /// Older than this number.
     pub before: Option<u64>,
     pub actor: String,
@@ -264,17 +262,22 @@ pub struct Filter {
     pub action: String,
     pub outcome: String,
     pub capacity: String,
+    pub kind: String,
+    pub object: String,
     pub from_ms: Option<i64>,
     pub until_ms: Option<i64>,
 }
 
 /// Up to `count` entries that fit, newest first.
 pub fn search(connection: &Connection, filter: &Filter, count: u32) -> Result<Vec<Entry>, StoreError> {
-    let before = filter.before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX));
+    let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
+    let before = filter.seq.map(|seq| seq.saturating_add(1)).into_iter().chain(filter.before).min();
+    let (before, from) = (before.map_or(i64::MAX, number), filter.seq.map_or(0, number));
     let sql = format!(
         "SELECT {COLUMNS} FROM audit WHERE seq < ?1 AND (?2 = '' OR actor = ?2) AND (?3 = '' OR patient = ?3) \
          AND (?4 = '' OR action = ?4) AND (?5 = '' OR outcome = ?5) AND (?6 = '' OR capacity = ?6) \
-         AND at_ms >= ?7 AND at_ms < ?8 ORDER BY seq DESC LIMIT ?9"
+         AND at_ms >= ?7 AND at_ms < ?8 AND (?10 = '' OR kind = ?10) AND (?11 = '' OR object = ?11) \
+         AND seq >= ?12 ORDER BY seq DESC LIMIT ?9"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let parameters = crate::db::params![
@@ -287,6 +290,9 @@ pub fn search(connection: &Connection, filter: &Filter, count: u32) -> Result<Ve
         filter.from_ms.unwrap_or(i64::MIN),
         filter.until_ms.unwrap_or(i64::MAX),
         count,
+        filter.kind,
+        filter.object,
+        from,
     ];
     let entries = statement.query_map(parameters, entry)?.collect::<Result<_, _>>()?;
     Ok(entries)

@@ -1,8 +1,10 @@
 //! Batch bundles: each entry is a request of its own, carried out and refused by itself.
 
+use super::audit_event;
 use super::http::{self, BASE};
 use super::interact;
 use super::outcome::Outcome;
+use super::types::AUDIT;
 use crate::access::Actor;
 use crate::store::{Store, StoreError};
 use axum::body::{Body, to_bytes};
@@ -57,6 +59,8 @@ async fn request(store: &Store, actor: &Actor, base: &HeaderMap, mut entry: Valu
     let parts: Vec<String> = path.split('/').map(str::to_owned).collect();
     let owned = |part: &String| part.clone();
     match (method, parts.as_slice()) {
+        ("GET", [kind]) if kind == AUDIT => audit_event::search(state, actor, query, headers).await,
+        ("GET", [kind, id]) if kind == AUDIT => audit_event::read(state, actor, Path(owned(id)), query).await,
         ("GET", [kind]) => http::search(state, actor, Path(owned(kind)), query, headers).await,
         ("GET", [kind, id]) => http::read(state, actor, Path((owned(kind), owned(id))), query, headers).await,
         ("GET", [kind, id, history, version]) if history == "_history" => {

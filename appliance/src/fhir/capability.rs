@@ -1,6 +1,6 @@
 //! The capability statement, drawn from the tables that the server itself works by.
 
-use super::{params, smart, types};
+use super::{audit_event, params, smart, types};
 use crate::clock;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn security(base: &str) -> Value {
 
 /// The statement, dated `now_ms`, of the service at `base`.
 pub fn statement(now_ms: i64, base: &str) -> Value {
-    let resources: Vec<Value> = types::TYPES.iter().map(|kind| resource(kind)).collect();
+    let resources: Vec<Value> = types::TYPES.iter().map(|kind| resource(kind)).chain([audit()]).collect();
     json!({
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -89,6 +89,26 @@ fn resource(kind: &str) -> Value {
         "searchRevInclude": revincludes(kind),
         "searchParam": searched,
         "operation": operations(kind),
+    })
+}
+
+/// The audit: read by who may see it, and written by nobody.
+fn audit() -> Value {
+    let searched: Vec<Value> =
+        audit_event::PARAMS.iter().map(|(name, kind)| json!({ "name": name, "type": kind })).collect();
+    json!({
+        "type": types::AUDIT,
+        "documentation": "For practice administrators. The newest first; `altid` is who acted, `agent-role` in what capacity, `subtype` \
+            this program's own word for what was done. Of what every type is asked with, `_id`, `_count`, `_sort=-date`, `_summary` and \
+            `_elements`.",
+        "interaction": [{ "code": "read" }, { "code": "search-type" }],
+        "versioning": "no-version",
+        "readHistory": false,
+        "updateCreate": false,
+        "conditionalCreate": false,
+        "conditionalUpdate": false,
+        "conditionalDelete": "not-supported",
+        "searchParam": searched,
     })
 }
 

@@ -13,16 +13,19 @@
 //! | `GET Type/id/_history`, `GET Type/_history` | versions, newest first |
 //! | `Group/id/$export`, then `$export/job` and its files | bulk export as NDJSON |
 //! | `Patient/id/$everything`, `Type/$validate`, `Patient/$match` | operations |
+//! | `GET AuditEvent?...`, `GET AuditEvent/number` | the audit, for who may see it |
 //! | `GET Binary/id`, `POST Binary` | an attachment's bytes; `X-Security-Context: Patient/id` says whose it is |
 
 use super::outcome::Outcome;
 use super::searchset::{self, Asked};
 use super::shape::Shape;
-use super::{batch, capability, etag, etag_version, export, interact, json, negotiate, openapi, query_pairs};
+use super::{
+    audit_event, batch, capability, etag, etag_version, export, interact, json, negotiate, openapi, query_pairs,
+};
 use crate::access::{Action, Actor};
 use crate::attachments::ATTACHMENT_BYTES_MAX;
 use crate::store::{Expect, Query, Resource, Store, StoreError, Tx, View};
-use crate::web::{Method, Policy, Route};
+use crate::web::{Method, Policy, Route, Target};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -43,6 +46,7 @@ pub(super) const RESOURCE_BYTES_MAX: usize = 4 << 20;
 /// The API's route table.
 pub fn routes(store: &Store) -> Vec<Route> {
     let store = || store.clone();
+    let audit = |action| Policy::Permits(action, Target::AuditLog);
     vec![
         Route::fhir(Method::Get, "/fhir/R4/metadata", Policy::Public, metadata, store()),
         Route::fhir(Method::Get, "/fhir/R4/openapi.json", Policy::Public, description, store()),
@@ -51,6 +55,15 @@ pub fn routes(store: &Store) -> Vec<Route> {
         Route::fhir(Method::Post, "/fhir/R4/", Policy::PerResource, transaction, store()),
         Route::fhir(Method::Post, "/fhir/R4/Binary", Policy::PerResource, create_binary, store()),
         Route::fhir(Method::Get, "/fhir/R4/Binary/{id}", Policy::PerResource, read_binary, store()),
+        Route::fhir(Method::Get, "/fhir/R4/AuditEvent", audit(Action::Search), audit_event::search, store()),
+        Route::fhir(
+            Method::Post,
+            "/fhir/R4/AuditEvent/_search",
+            audit(Action::Search),
+            audit_event::search_form,
+            store(),
+        ),
+        Route::fhir(Method::Get, "/fhir/R4/AuditEvent/{id}", audit(Action::Read), audit_event::read, store()),
         Route::fhir(Method::Get, "/fhir/R4/{kind}", Policy::PerResource, search, store()),
         Route::fhir(Method::Post, "/fhir/R4/{kind}", Policy::PerResource, create, store()),
         Route::fhir(Method::Post, "/fhir/R4/{kind}/_search", Policy::PerResource, search_form, store()),

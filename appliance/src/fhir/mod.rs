@@ -1,6 +1,7 @@
 //! FHIR R4 on the wire: what is understood of a resource, and the routes under `/fhir/R4`.
 
 pub mod alike;
+mod audit_event;
 mod batch;
 pub mod capability;
 pub mod cors;

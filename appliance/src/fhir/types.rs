@@ -150,3 +150,11 @@ pub const TYPES: [&str; 142] = [
 pub fn is_kept(kind: &str) -> bool {
     TYPES.contains(&kind)
 }
+
+/// The type that is answered and never stored: it is drawn from the audit.
+pub const AUDIT: &str = "AuditEvent";
+
+/// Whether resources of this type are answered.
+pub fn is_told(kind: &str) -> bool {
+    kind == AUDIT || is_kept(kind)
+}

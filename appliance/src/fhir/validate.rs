@@ -25,7 +25,7 @@ pub struct Issue {
 pub fn issues(kind: &str, body: &Value) -> Vec<Issue> {
     let mut found = Findings(Vec::new());
     match (body.as_object(), definition::of(kind)) {
-        _ if !types::is_kept(kind) => found.add("not-supported", "this type is not kept here", kind),
+        _ if !types::is_told(kind) => found.add("not-supported", "this type is not kept here", kind),
         (Some(element), Some(definition)) => {
             if element.get("resourceType").and_then(Value::as_str) != Some(kind) {
                 found.add("invalid", "must be the type named in the address", &format!("{kind}.resourceType"));

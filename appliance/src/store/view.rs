@@ -240,12 +240,22 @@ impl<'a> View<'a> {
 
     /// Up to `count` audit entries older than `before`, newest first.
     pub fn audit_page(&self, before: Option<u64>, count: u32) -> Result<Vec<audit::Entry>, StoreError> {
+        self.audit_entries(&audit::Filter { before, ..audit::Filter::default() }, count, Action::Read)
+    }
+
+    /// Up to `count` audit entries that fit, newest first; `how` is what the audit is told of this look.
+    pub fn audit_entries(
+        &self,
+        filter: &audit::Filter,
+        count: u32,
+        how: Action,
+    ) -> Result<Vec<audit::Entry>, StoreError> {
         if let Err(denied) = access::authorize(self.actor, access::Action::Read, Object::AuditLog) {
-            self.note(Event::new(Action::Read, "AuditEvent", "").outcome(Outcome::Denied));
+            self.note(Event::new(how, "AuditEvent", "").outcome(Outcome::Denied));
             return Err(denied.into());
         }
-        let entries = audit::page(self.connection, before, count)?;
-        self.note(Event::new(Action::Read, "AuditEvent", "").matches(entries.len() as u64));
+        let entries = audit::search(self.connection, filter, count)?;
+        self.note(Event::new(how, "AuditEvent", "").matches(entries.len() as u64));
         Ok(entries)
     }
 

@@ -5,10 +5,10 @@ use super::gate::{UrlQuery, Visit};
 use super::layout::{self, Section};
 use super::reading::PatientFacts;
 use super::{Method, PageError, Policy, Route, Target, Web, dates};
+use crate::access::Action;
 use crate::access::accounts;
-use crate::access::{Action, Object, authorize};
 use crate::attachments::Attachments;
-use crate::audit::{self, Entry, Event, Filter};
+use crate::audit::{self, Filter};
 use crate::store::{DamagedAttachment, StoreError, View};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -83,6 +83,7 @@ impl Asked {
             capacity: self.capacity.clone(),
             from_ms: start(&self.from),
             until_ms: end(&self.until),
+            ..Filter::default()
         }
     }
 
@@ -101,22 +102,9 @@ impl Asked {
     }
 }
 
-fn entries(
-    view: &View<'_>,
-    visit: &Visit,
-    filter: &Filter,
-    count: u32,
-    how: audit::Action,
-) -> Result<Vec<Entry>, StoreError> {
-    authorize(&visit.actor, Action::Read, Object::AuditLog)?;
-    let found = audit::search(view.connection(), filter, count)?;
-    view.note(Event::new(how, "AuditEvent", "").matches(found.len() as u64));
-    Ok(found)
-}
-
 async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Markup, PageError> {
     let zone = web.settings().zone;
-    let (filter, who, filtered) = (asked.filter(zone), visit.clone(), !asked.query().is_empty());
+    let (filter, filtered) = (asked.filter(zone), !asked.query().is_empty());
     // The newest page says whether the chain holds; older ones need not walk it again.
     let proved = asked.before.is_none() && !filtered;
     let attachments = web.store().attachments().clone();
@@ -125,7 +113,7 @@ async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<As
         let head = audit::head(view.connection())?;
         let users = accounts::list(view.connection()).unwrap_or_default();
         let rotten = rotten(view, &attachments)?;
-        Ok((entries(view, &who, &filter, PAGE_ENTRIES, audit::Action::Read)?, broken, head, users, rotten))
+        Ok((view.audit_entries(&filter, PAGE_ENTRIES, audit::Action::Read)?, broken, head, users, rotten))
     };
     let (entries, broken, head, users, rotten) = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
     let oldest = entries.last().map(|e| e.seq).filter(|seq| *seq > 1 && entries.len() as u32 == PAGE_ENTRIES);
@@ -243,8 +231,8 @@ fn cell(text: &str) -> String {
 }
 
 async fn export(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Response, PageError> {
-    let (filter, who) = (asked.filter(web.settings().zone), visit.clone());
-    let read = move |view: &View<'_>| entries(view, &who, &filter, EXPORT_ENTRIES, audit::Action::Export);
+    let filter = asked.filter(web.settings().zone);
+    let read = move |view: &View<'_>| view.audit_entries(&filter, EXPORT_ENTRIES, audit::Action::Export);
     let found = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
     let mut csv = String::from("number,time,user,name,capacity,action,kind,object,patient,outcome,records,hash\r\n");
     for e in &found {

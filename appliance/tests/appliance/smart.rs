@@ -179,7 +179,7 @@ async fn a_token_opens_what_its_scopes_name_until_it_ends() {
         ("POST", "/fhir/R4/Condition", condition, 403),
         ("PUT", "/fhir/R4/Patient?family=Abel", patient.clone(), 403),
         ("DELETE", "/fhir/R4/Patient/x", Value::Null, 403),
-        ("GET", "/fhir/R4/AuditEvent", Value::Null, 400),
+        ("GET", "/fhir/R4/AuditEvent", Value::Null, 403),
         // A token is for the API: pages know cookies alone.
         ("GET", "/patients", Value::Null, 303),
     ] {

@@ -114,10 +114,43 @@ fn told(route: &Route) -> Told {
             )],
             ..plain("readFile", "A file")
         },
+        (Method::Get, "/AuditEvent") => Told {
+            query: AUDIT_SEARCH,
+            headers: &["Prefer"],
+            answers: vec![(200, answer("what was found, the newest first", fhir("Bundle")))],
+            ..plain("searchAudit", "Search the audit")
+        },
+        (Method::Post, "/AuditEvent/_search") => Told {
+            headers: &["Prefer"],
+            body: Some(json!({ "application/x-www-form-urlencoded": { "schema": reference("AuditForm") } })),
+            answers: vec![(200, answer("what was found, the newest first", fhir("Bundle")))],
+            ..plain("searchAuditForm", "Search the audit, with the parameters in a form")
+        },
+        (Method::Get, "/AuditEvent/{id}") => Told {
+            query: &["_summary", "_elements", "_format", "_pretty"],
+            answers: vec![(200, answer("the entry", fhir("Resource")))],
+            ..plain("readAudit", "An entry of the audit, by its number")
+        },
         (_, path) if path.contains('$') => operations(route.method, path, plain),
         _ => interactions(route.method, path, plain),
     }
 }
+
+const AUDIT_SEARCH: &[&str] = &[
+    "patient",
+    "date",
+    "altid",
+    "agent-role",
+    "subtype",
+    "outcome",
+    "entity",
+    "_id",
+    "_count",
+    "_sort",
+    "_elements",
+    "_format",
+    "_pretty",
+];
 
 type Plain = fn(&'static str, &'static str) -> Told;
 

@@ -41,6 +41,11 @@ pub(super) fn all() -> Value {
             "type": "object",
             "properties": { "_id": { "type": "string", "minLength": 1 }, "_count": { "type": "integer", "minimum": 0 } },
         },
+        "AuditForm": {
+            "description": "As in an address",
+            "type": "object",
+            "properties": { "patient": { "type": "string", "pattern": "^(Patient/)?[A-Za-z0-9.-]{1,64}$" }, "_count": { "type": "integer", "minimum": 1 } },
+        },
         "Sought": {
             "description": "A `Patient`, or `Parameters` with `resource`, `count` and `onlyCertainMatches`",
             "type": "object",

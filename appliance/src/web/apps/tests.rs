@@ -177,7 +177,7 @@ async fn a_program_gets_what_was_allowed_for_the_patient_who_was_chosen() {
         (format!("/fhir/R4/Patient/{}", practice.own), 200),
         (format!("/fhir/R4/Patient/{}", practice.other), 404),
         (format!("/fhir/R4/Patient/{}/$everything", practice.other), 404),
-        ("/fhir/R4/AuditEvent".to_owned(), 400),
+        ("/fhir/R4/AuditEvent".to_owned(), 403),
         ("/patients".to_owned(), 303),
     ] {
         assert_eq!(practice.fhir(&token, &path).await.status.as_u16(), expected, "{path}");
