@@ -127,7 +127,7 @@ fn log_in(store: &Store) -> Result<()> {
         };
         accounts::insert(tx.connection(), &new, now)?;
         let account = accounts::credentials(tx.connection(), "bench")?.ok_or(AccountError::UnknownUser)?.account;
-        sessions::open(tx.connection(), &account, TOKEN, CSRF, now)
+        sessions::open(tx.connection(), &account, (TOKEN, CSRF), "", now)
     };
     Ok(store.write_blocking::<_, AccountError, _>(&Actor::anonymous(), job)?)
 }

@@ -28,6 +28,30 @@ async function letAct(chart, scope) {
   await form.getByLabel('Sees').selectOption(scope);
   return form;
 }
+// The administrator has patients asked for a consent in the portal, and sees who is logged in.
+const admin = await login(input.admin);
+async function write(title, governs) {
+  await admin.goto(input.url + '/consents/new');
+  await admin.getByLabel('Title').fill(title);
+  await admin.getByLabel('Text', { exact: true }).fill(`I agree: ${title}.`);
+  await admin.getByLabel('Governs', { exact: true }).selectOption(governs);
+  await admin.getByLabel('What it governs').selectOption('no');
+  await admin.getByLabel('Ask patients for it in the portal').check();
+  await look(admin, 'text');
+  await admin.getByRole('button', { name: 'Save' }).click();
+  await admin.waitForURL(/\/consents$/);
+}
+await write('Photographs', 'none');
+await write('Sharing', 'sharing');
+await look(admin, 'texts');
+await admin.goto(input.url + '/users');
+await admin.locator('summary').nth(1).click();
+await look(admin, 'users');
+await admin.goto(input.url + '/users/sessions');
+must(await admin.getByRole('button', { name: /^End session of/ }).count() === 1, 'the desk is logged in too');
+await look(admin, 'sessions');
+
+follow(desk);
 let form = await letAct(lena, 'all');
 must((await form.getByLabel('Last day').inputValue()) === '2036-03-03', 'it ends before the 18th birthday');
 await look(desk, 'desk');
@@ -53,11 +77,41 @@ await page.getByLabel('Code').fill(await freshCode(eva));
 await page.getByRole('button', { name: 'Log in' }).click();
 await page.getByText('You act for Lena Vogel, born 4 March 2018').waitFor();
 await look(page, 'start');
-for (const name of ['Record', 'Documents', 'Appointments', 'Forms', 'Messages', 'Who looked']) {
+for (const name of ['Record', 'Documents', 'Appointments', 'Forms', 'Consents', 'Messages', 'Who looked']) {
   await page.getByRole('navigation').getByRole('link', { name, exact: true }).click();
   await page.getByText('You act for Lena Vogel').waitFor();
   await look(page, name.toLowerCase().replace(' ', '-'));
 }
+
+// She signs what is asked, as the mother, and refuses what she does not want; the desk sees both.
+async function decide(title, button) {
+  await page.goto(input.portal + '/consents');
+  await page.getByRole('link', { name: `Read and decide: ${title}` }).click();
+  await page.getByText('You sign as Eva Vogel (mother), for Lena Vogel').waitFor();
+  const pad = await page.locator('#pad').boundingBox();
+  await page.mouse.move(pad.x + 30, pad.y + 40);
+  await page.mouse.down();
+  for (let n = 1; n < 16; n++) await page.mouse.move(pad.x + 30 + n * 12, pad.y + 40 + (n % 2) * 40);
+  await page.mouse.up();
+  await look(page, 'consent');
+  await page.getByRole('button', { name: button }).click();
+  await page.waitForURL(/\/consents\/[0-9a-f-]{36}$/);
+  must(await page.locator('svg.signature polyline').count() === 1, 'the signature is shown as it was drawn');
+  await look(page, 'signed');
+}
+await decide('Photographs', 'I agree and sign');
+await decide('Sharing', 'I do not agree, and sign that');
+await page.getByText('Not agreed to.').waitFor();
+await page.goto(input.portal + '/consents');
+await look(page, 'decided');
+follow(desk);
+await desk.goto(`${input.url}${lena}/consents`);
+await desk.getByText('not permitted').waitFor();
+await look(desk, 'consents');
+await desk.getByRole('link', { name: 'Photographs', exact: true }).click();
+await desk.getByText('Eva Vogel, who acts for the patient in the portal as mother').waitFor();
+await look(desk, 'what-was-signed');
+follow(page);
 
 // The second child, for appointments: no invitation is needed any more.
 follow(desk);

@@ -19,6 +19,8 @@ pub enum AccountError {
     Database(#[from] crate::db::Error),
     #[error("a user of this name exists already; choose another name")]
     NameTaken,
+    #[error("nobody else administers the practice: make another user an administrator first")]
+    LastAdministrator,
     #[error("no user has this name; `appliance user list` shows all")]
     UnknownUser,
     #[error("nobody logs in to the portal with this address")]
@@ -182,6 +184,30 @@ pub fn set_disabled(db: &Connection, name: &str, disabled: bool, now: i64) -> Re
     Ok(())
 }
 
+/// Gives a user another role; gives the account's id, `None` where the role was that already. Sessions, and what was allowed
+/// programs, end at once: nothing goes on in a role that is no more.
+///
+/// # Errors
+/// [`AccountError::LastAdministrator`] where nobody would administer the practice afterwards.
+pub fn set_role(db: &Connection, name: &str, role: Role, now: i64) -> Result<Option<String>, AccountError> {
+    let account = credentials(db, name)?.ok_or(AccountError::UnknownUser)?.account;
+    if account.role == role {
+        return Ok(None);
+    }
+    if account.role == Role::PracticeAdmin {
+        let sql = "SELECT count(*) FROM account WHERE role = ?1 AND disabled IS NULL AND id <> ?2";
+        let others: i64 = db.query_row(sql, [account.role.as_str(), &account.id], |row| row.get(0))?;
+        if others == 0 {
+            return Err(AccountError::LastAdministrator);
+        }
+    }
+    db.execute("UPDATE account SET role = ?2 WHERE id = ?1", [account.id.as_str(), role.as_str()])?;
+    db.execute("DELETE FROM session WHERE account = ?1", [&account.id])?;
+    super::emergency::end(db, &account.id, now)?;
+    super::smart::end_of_account(db, &account.id, now * 1000)?;
+    Ok(Some(account.id))
+}
+
 /// Takes a TOTP step: succeeds once for each step and never for an older one, also when two requests race. A last step so
 /// far ahead that it came from a wrong clock does not count ([`service::auth::TOTP_STEPS_AHEAD_MAX`]).
 pub fn take_totp_step(db: &Connection, account_id: &str, step: u64) -> Result<bool, AccountError> {
@@ -248,6 +274,7 @@ pub(crate) mod tests {
         db.execute_batch(crate::access::SCHEMA_2).unwrap();
         db.execute_batch(include_str!("../store/schema-5.sql")).unwrap();
         db.execute_batch(crate::access::SCHEMA_3).unwrap();
+        db.execute_batch(crate::access::SCHEMA_8).unwrap();
         db
     }
 
@@ -286,6 +313,27 @@ pub(crate) mod tests {
         for bad in ["", "a", "1abc", "a b", "a/b", "ä-umlaut", "x".repeat(33).as_str()] {
             assert!(matches!(login_name(bad), Err(AccountError::BadName)), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_role_changes_with_all_that_was_done_in_it_and_never_the_last_administrators() {
+        let db = database();
+        let (anna, _) = (add(&db, "anna", Role::PracticeAdmin), add(&db, "berta", Role::Clinician));
+        assert!(matches!(set_role(&db, "anna", Role::Clinician, 1), Err(AccountError::LastAdministrator)));
+        assert!(matches!(set_role(&db, "nobody", Role::Clinician, 1), Err(AccountError::UnknownUser)));
+        assert_eq!(set_role(&db, "anna", Role::PracticeAdmin, 1).unwrap(), None);
+        set_role(&db, "berta", Role::PracticeAdmin, 1).unwrap();
+        set_disabled(&db, "berta", true, 1).unwrap();
+        assert!(
+            matches!(set_role(&db, "anna", Role::Clinician, 1), Err(AccountError::LastAdministrator)),
+            "an ended one"
+        );
+        set_disabled(&db, "berta", false, 1).unwrap();
+        let account = credentials(&db, "anna").unwrap().unwrap().account;
+        crate::access::sessions::open(&db, &account, ("token", "csrf"), "", 1).unwrap();
+        assert_eq!(set_role(&db, "anna", Role::FrontDesk, 2).unwrap(), Some(anna));
+        assert!(crate::access::sessions::find(&db, "token", 600, 2).unwrap().is_none());
+        assert_eq!(credentials(&db, "anna").unwrap().unwrap().account.role, Role::FrontDesk);
     }
 
     #[test]

@@ -56,6 +56,13 @@ pub enum UserCommand {
         /// Login name
         name: String,
     },
+    /// Give a user another role; their sessions end
+    Role {
+        /// Login name
+        name: String,
+        /// front-desk, clinician or practice-admin
+        role: Role,
+    },
     /// Let a user log in again whom failed attempts, their own or somebody else's, keep out
     Unlock {
         /// Login name
@@ -136,6 +143,11 @@ pub fn run(
             set_disabled(store, &name, false)?;
             writeln!(out, "enabled {name}")?;
         }
+        UserCommand::Role { name, role } => {
+            let changed = set_role(store, &name, role)?;
+            let sentence = if changed { "and has to log in again" } else { "already; nothing was changed" };
+            writeln!(out, "{name} is {role} {sentence}")?;
+        }
         UserCommand::Unlock { name } => {
             unlock(store, &name)?;
             writeln!(out, "failed attempts at {name} are forgotten; whoever makes them can go on")?;
@@ -200,6 +212,18 @@ pub fn set_disabled(store: &Store, name: &str, disabled: bool) -> Result<(), Acc
         let id = accounts::credentials(tx.connection(), &name)?.map(|c| c.account.id).unwrap_or_default();
         tx.note(Event::new(Action::UserChange, "user", &id));
         Ok::<_, AccountError>(())
+    })
+}
+
+/// Whether the role was another one before.
+pub fn set_role(store: &Store, name: &str, role: Role) -> Result<bool, AccountError> {
+    let (name, now) = (name.to_owned(), store.clock().unix_ms() / 1000);
+    store.write_blocking(&command_line(), move |tx: &mut Tx<'_>| {
+        let changed = accounts::set_role(tx.connection(), &name, role, now)?;
+        if let Some(id) = &changed {
+            tx.note(Event::new(Action::UserChange, "role", id));
+        }
+        Ok::<_, AccountError>(changed.is_some())
     })
 }
 

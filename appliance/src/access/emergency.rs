@@ -125,7 +125,7 @@ mod tests {
         let db = account_tests::database();
         account_tests::add(&db, "anna", Role::FrontDesk);
         let account = accounts::credentials(&db, "anna").unwrap().unwrap().account;
-        sessions::open(&db, &account, "token", "csrf", 1000).unwrap();
+        sessions::open(&db, &account, ("token", "csrf"), "", 1000).unwrap();
         let capacity = |now| sessions::find(&db, "token", 86_400, now).unwrap().unwrap().actor.capacity_str();
         assert_eq!(capacity(1001), "front-desk");
         begin(&db, "b", &account.id, "Patient unconscious", 1002).unwrap();

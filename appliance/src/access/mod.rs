@@ -11,6 +11,7 @@ pub mod app_cli;
 pub mod cli;
 pub mod emergency;
 pub mod follow;
+pub mod governs;
 pub mod grant;
 pub mod lockout;
 pub mod policy;
@@ -21,6 +22,7 @@ pub mod sessions;
 pub mod smart;
 pub mod webauthn;
 
+pub use governs::Governs;
 pub use grant::Grant;
 pub use policy::{Action, Denied, Object, authorize};
 pub use proxy::Reach;
@@ -40,6 +42,8 @@ pub const SCHEMA_5: &str = include_str!("schema-5.sql");
 pub const SCHEMA_6: &str = include_str!("schema-6.sql");
 /// Who a person is, told to programs; applied by a later migration.
 pub const SCHEMA_7: &str = include_str!("schema-7.sql");
+/// With what somebody logged in; applied by a later migration.
+pub const SCHEMA_8: &str = include_str!("schema-8.sql");
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
 //! The one authorization function and its table.
 
-use super::{Actor, Capacity, Program, Reach, Role};
+use super::{Actor, Capacity, Governs, Program, Reach, Role};
 
 /// What is about to happen to an [`Object`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +27,9 @@ impl Action {
 /// What is acted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Object<'a> {
-    /// A FHIR resource of a type, in the compartment of a patient (the patient's id) where it has one.
-    Resource { kind: &'a str, patient: Option<&'a str> },
+    /// A FHIR resource of a type, in the compartment of a patient (the patient's id) where it has one. `withheld` is what this
+    /// patient's consents do not let happen.
+    Resource { kind: &'a str, patient: Option<&'a str>, withheld: Option<Governs> },
     /// The record of who looked.
     AuditLog,
     /// Who looked at one patient's record, for that patient.
@@ -47,11 +48,16 @@ pub enum Object<'a> {
 
 impl<'a> Object<'a> {
     pub fn resource(kind: &'a str) -> Self {
-        Object::Resource { kind, patient: None }
+        Object::Resource { kind, patient: None, withheld: None }
     }
 
     pub fn of_patient(kind: &'a str, patient: &'a str) -> Self {
-        Object::Resource { kind, patient: Some(patient) }
+        Object::Resource { kind, patient: Some(patient), withheld: None }
+    }
+
+    /// What belongs to a patient who has not let this happen.
+    pub fn withheld(kind: &'a str, governs: Governs) -> Self {
+        Object::Resource { kind, patient: None, withheld: Some(governs) }
     }
 }
 
@@ -61,6 +67,8 @@ pub enum Denied {
     NotLoggedIn,
     #[error("your role does not permit this; ask a practice administrator if you need it for your work")]
     NotPermitted,
+    #[error("the patient's consent does not permit this: it was refused, withdrawn, or never given")]
+    Withheld,
 }
 
 /// Groups of resource types that one rule speaks about.
@@ -234,8 +242,15 @@ fn allowed(role: Role, action: Action, class: Class) -> bool {
 /// Decides whether `actor` may do `action` to `object`: the only place where this is decided.
 ///
 /// # Errors
-/// [`Denied::NotLoggedIn`] for the anonymous actor, [`Denied::NotPermitted`] for everybody else.
+/// [`Denied::NotLoggedIn`] for the anonymous actor, [`Denied::Withheld`] for whom a patient keeps out, [`Denied::NotPermitted`]
+/// for everybody else.
 pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<(), Denied> {
+    // A patient's no wins over whatever anybody was granted. It holds only whom it speaks of: nobody who treats is locked out.
+    if let Object::Resource { withheld: Some(governs), .. } = object
+        && Governs::of(actor) == Some(governs)
+    {
+        return Err(Denied::Withheld);
+    }
     if let Some(grant) = &actor.grant {
         grant.check(action, object)?;
     }
@@ -270,7 +285,7 @@ pub fn authorize(actor: &Actor, action: Action, object: Object<'_>) -> Result<()
 }
 
 /// What patients may do in their own compartment, and who acts for them: read what was recorded and concluded, answer, write,
-/// cancel. Whose compartment it is, the store asks of the grant; here nothing is permitted without one.
+/// cancel, consent. Whose compartment it is, the store asks of the grant; here nothing is permitted without one.
 fn authorize_patient(actor: &Actor, action: Action, object: Object<'_>) -> Result<(), Denied> {
     if matches!(object, Object::Public | Object::OwnSession) {
         return Ok(());
@@ -294,6 +309,8 @@ fn authorize_patient(actor: &Actor, action: Action, object: Object<'_>) -> Resul
                 "AllergyIntolerance" | "Condition" | "MedicationRequest" | "Immunization" | "Observation"
                 | "DiagnosticReport",
             ) => true,
+            // What they were asked and decided, by which they decide anew.
+            (Action::Read | Action::Search | Action::Create | Action::Update, "Consent") => true,
             (Action::Create, "Communication" | "Task") => true,
             (Action::Update, "Appointment" | "QuestionnaireResponse") => true,
             (Action::Read, kind) => class_of(kind) == Some(Class::Directory),
@@ -321,7 +338,7 @@ fn authorize_program(program: Program, action: Action, object: Object<'_>) -> Re
         (Program::CommandLine, Object::Practice) => action.is_read(),
         (Program::Import | Program::Seed, Object::Resource { kind, .. }) => class_of(kind) != Some(Class::Audit),
         // The canary is the one resource that the operations side writes.
-        (Program::Operations, Object::Resource { kind: "Basic", patient: None }) => true,
+        (Program::Operations, Object::Resource { kind: "Basic", patient: None, .. }) => true,
         (Program::Feed, Object::Resource { kind, .. }) => {
             action.is_read() && matches!(class_of(kind), Some(Class::Scheduling | Class::Directory))
         }
@@ -453,8 +470,8 @@ mod tests {
                 assert!(!may(action, kind), "{kind}");
             }
         }
-        // What the staff says to each other, money, consents and definitions of others are not a patient's to read or write.
-        for kind in ["Task", "Claim", "Account", "Consent", "AuditEvent", "Schedule", "Provenance", "Basic", "Group"] {
+        // What the staff says to each other, money and definitions of others are not a patient's to read or write.
+        for kind in ["Task", "Claim", "Account", "AuditEvent", "Schedule", "Provenance", "Basic", "Group"] {
             assert!(!may(Action::Read, kind) && !may(Action::Search, kind) && !may(Action::Update, kind), "{kind}");
         }
         for kind in ["Patient", "Condition", "Observation", "DocumentReference", "Practitioner", "Questionnaire"] {
@@ -472,6 +489,44 @@ mod tests {
         }
         for role in Role::ALL {
             assert!(authorize(&staff(role), Action::Read, Object::AccessRecord { patient: "own" }).is_err());
+        }
+    }
+
+    #[test]
+    fn a_patients_no_keeps_out_whom_it_speaks_of_and_nobody_who_treats() {
+        let app = |actor: Actor| {
+            let scopes = ["user/*.cruds", "system/*.cruds", "patient/*.cruds"];
+            let scopes = scopes.into_iter().filter_map(super::super::grant::Scope::parse).collect();
+            actor.with_grant(super::super::Grant { client: "app".into(), scopes, patient: Some("own".into()) })
+        };
+        let patient = Actor::of_patient("account", "own");
+        let proxy = |reach| Actor { capacity: Capacity::Proxy(reach), ..patient.clone() };
+        let mut held = vec![
+            (app(Actor::program(Program::App)), Some(Governs::Sharing)),
+            (proxy(Reach::All), Some(Governs::Proxies)),
+            (proxy(Reach::Appointments), Some(Governs::Proxies)),
+            (patient.clone(), None),
+        ];
+        for role in Role::ALL {
+            held.push((app(staff(role)), Some(Governs::Sharing)));
+            held.push((staff(role), None));
+            held.push((Actor { capacity: Capacity::Emergency(role), ..staff(role) }, None));
+        }
+        for program in [Program::Feed, Program::Downtime, Program::Messages, Program::Operations, Program::Probe] {
+            held.push((Actor::program(program), None));
+        }
+        for (actor, governs) in held {
+            for kind in crate::fhir::types::TYPES.into_iter().chain(["Binary"]) {
+                for action in Action::ALL {
+                    for withheld in Governs::ALL {
+                        let found = authorize(&actor, action, Object::withheld(kind, withheld));
+                        match governs == Some(withheld) {
+                            true => assert_eq!(found, Err(Denied::Withheld), "{actor:?} {kind}"),
+                            false => assert_eq!(found, authorize(&actor, action, Object::resource(kind)), "{actor:?}"),
+                        }
+                    }
+                }
+            }
         }
     }
 

@@ -4,15 +4,22 @@
 //! hashed together with the hash before, and the hash is signed with the server's Ed25519 key. The key's public half stands
 //! in each record, so that a restored practice proves them all without the private half.
 
+pub mod decisions;
 pub mod pdf;
 
+pub use decisions::permits;
+
+use crate::access::Governs;
 use crate::db::{Connection, OptionalExtension};
 use crate::store::{StoreError, Tx};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 pub const SCHEMA: &str = include_str!("schema.sql");
+/// What texts govern beside reminders, and what patients decided; applied by a later migration.
+pub const SCHEMA_2: &str = include_str!("schema-2.sql");
 /// Where the private half of the key is kept.
 const KEY: &str = "consent-signing-key";
 /// Points of one signature at most.
@@ -26,8 +33,22 @@ pub struct Text {
     pub title: String,
     pub body: String,
     pub months: i64,
-    pub governs: String,
+    pub governs: Option<Governs>,
+    /// What it governs happens only with it; otherwise unless the patient refused or withdrew it.
+    pub needed: bool,
+    /// Patients are asked for it in the portal.
+    pub portal: bool,
     pub in_use: bool,
+}
+
+/// What was said to a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decision {
+    /// Also of records from when nothing else was signed.
+    #[default]
+    Agreed,
+    Refused,
 }
 
 /// How somebody signed.
@@ -58,8 +79,14 @@ pub struct Record {
     pub signed_at: String,
     pub address: String,
     pub device: String,
+    /// Empty where nobody of the practice was there.
     pub witness: String,
     pub witness_account: String,
+    #[serde(default)]
+    pub decision: Decision,
+    /// Where and how it was signed, as a sentence; empty in records from before it was written down.
+    #[serde(default)]
+    pub circumstances: String,
 }
 
 /// A record with its seal.
@@ -73,18 +100,22 @@ pub struct Sealed {
     pub public_key: [u8; 32],
 }
 
+const TEXT_COLUMNS: &str = "id, version, title, body, months, governs, needed, portal, in_use";
+
 /// The newest version of every text, those in use first.
 pub fn texts(db: &Connection) -> Result<Vec<Text>, StoreError> {
-    let sql = "SELECT id, version, title, body, months, governs, in_use FROM consent_text t \
-               WHERE version = (SELECT max(version) FROM consent_text x WHERE x.id = t.id) ORDER BY in_use DESC, title";
-    let mut statement = db.prepare_cached(sql)?;
+    let sql = format!(
+        "SELECT {TEXT_COLUMNS} FROM consent_text t \
+         WHERE version = (SELECT max(version) FROM consent_text x WHERE x.id = t.id) ORDER BY in_use DESC, title"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
     Ok(statement.query_map([], text_row)?.collect::<Result<_, _>>()?)
 }
 
 /// The newest version of one text.
 pub fn text(db: &Connection, id: &str) -> Result<Option<Text>, StoreError> {
-    let sql = "SELECT id, version, title, body, months, governs, in_use FROM consent_text WHERE id = ?1 ORDER BY version DESC LIMIT 1";
-    Ok(db.prepare_cached(sql)?.query_row([id], text_row).optional()?)
+    let sql = format!("SELECT {TEXT_COLUMNS} FROM consent_text WHERE id = ?1 ORDER BY version DESC LIMIT 1");
+    Ok(db.prepare_cached(&sql)?.query_row([id], text_row).optional()?)
 }
 
 fn text_row(row: &crate::db::Row<'_>) -> crate::db::Result<Text> {
@@ -94,22 +125,27 @@ fn text_row(row: &crate::db::Row<'_>) -> crate::db::Result<Text> {
         title: row.get(2)?,
         body: row.get(3)?,
         months: row.get(4)?,
-        governs: row.get(5)?,
-        in_use: row.get::<_, i64>(6)? != 0,
+        governs: Governs::parse(&row.get::<_, String>(5)?),
+        needed: row.get::<_, i64>(6)? != 0,
+        portal: row.get::<_, i64>(7)? != 0,
+        in_use: row.get::<_, i64>(8)? != 0,
     })
 }
 
 /// Adds a version; the first of a new text has the number 1.
 pub fn add_text(tx: &Tx<'_>, text: &Text) -> Result<(), StoreError> {
-    let sql = "INSERT INTO consent_text (id, version, title, body, months, governs, in_use, account, created_ms) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let sql = "INSERT INTO consent_text \
+               (id, version, title, body, months, governs, needed, portal, in_use, account, created_ms) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     let parameters = crate::db::params![
         text.id,
         text.version,
         text.title,
         text.body,
         text.months,
-        text.governs,
+        text.governs.map_or("", Governs::as_str),
+        i64::from(text.needed),
+        i64::from(text.portal),
         i64::from(text.in_use),
         tx.actor().id,
         tx.now_ms(),
@@ -157,7 +193,11 @@ pub fn seal(db: &Connection, record: &Record) -> Result<(), StoreError> {
     let sql = "INSERT INTO consent_record (consent, record, previous, hash, signature, public_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let public = key.verifying_key().to_bytes();
     db.prepare_cached(sql)?.execute((&record.consent, bytes, previous, hash, signature, public))?;
-    Ok(())
+    // Only a sealed consent decides anything.
+    let sql =
+        "SELECT r.patient FROM resource r JOIN resource_type t ON t.id = r.type WHERE t.name = 'Consent' AND r.id = ?1";
+    let patient = db.prepare_cached(sql)?.query_row([&record.consent], |row| row.get(0)).optional()?;
+    patient.map_or(Ok(()), |patient| decisions::redraw(db, patient))
 }
 
 /// The record of a consent, as it was signed.
@@ -199,36 +239,48 @@ pub fn is_sealed(db: &Connection, consent: &str) -> Result<bool, StoreError> {
     Ok(db.prepare_cached(sql)?.query_row([consent], |_| Ok(())).optional()?.is_some())
 }
 
-/// Whether what a consent governs may happen for a patient: nobody asks for a consent to it, or there is a valid one.
-pub fn permits(db: &Connection, governs: &str, patient: &str, now_ms: i64) -> Result<bool, StoreError> {
-    let sql = "SELECT id FROM consent_text t WHERE governs = ?1 AND in_use = 1 \
-               AND version = (SELECT max(version) FROM consent_text x WHERE x.id = t.id)";
-    let asked: Vec<String> =
-        db.prepare_cached(sql)?.query_map([governs], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    if asked.is_empty() {
-        return Ok(true);
-    }
-    let sql = "SELECT r.body FROM resource r JOIN resource_type t ON t.id = r.type JOIN resource p ON p.rid = r.patient \
-               WHERE t.name = 'Consent' AND r.deleted = 0 AND p.id = ?1 \
-               AND EXISTS (SELECT 1 FROM consent_record s WHERE s.consent = r.id)";
-    let mut statement = db.prepare_cached(sql)?;
-    let bodies: Vec<String> = statement.query_map([patient], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(bodies
-        .iter()
-        .filter_map(|body| serde_json::from_str(body).ok())
-        .any(|body| is_valid(&body, now_ms) && asked.iter().any(|id| Some(id.as_str()) == text_of(&body))))
+/// What the version of a text governs to which a record was signed.
+pub fn governs_of(db: &Connection, record: &Record) -> Result<Option<Governs>, StoreError> {
+    let sql = "SELECT governs FROM consent_text WHERE id = ?1 AND version = ?2";
+    let asked = (&record.text_id, record.text_version);
+    let found: Option<String> = db.prepare_cached(sql)?.query_row(asked, |row| row.get(0)).optional()?;
+    Ok(found.as_deref().and_then(Governs::parse))
 }
 
 /// The text that a `Consent` is to.
-pub fn text_of(consent: &serde_json::Value) -> Option<&str> {
+pub fn text_of(consent: &Value) -> Option<&str> {
     consent.pointer("/policyRule/coding/0/code")?.as_str()
 }
 
-/// Neither withdrawn nor expired.
-pub fn is_valid(consent: &serde_json::Value, now_ms: i64) -> bool {
-    let end = consent.pointer("/provision/period/end").and_then(serde_json::Value::as_str);
-    let over = end.and_then(crate::dates::unix_s).is_some_and(|end| end * 1000 <= now_ms);
-    consent.get("status").and_then(serde_json::Value::as_str) == Some("active") && !over
+/// What of a decision holds at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Valid,
+    Refused,
+    Expired,
+    Withdrawn,
+    /// Entered in error, or a state that no page makes.
+    Other,
+}
+
+pub fn state(consent: &Value, now_ms: i64) -> State {
+    let over = end_of(consent).and_then(crate::dates::unix_s).is_some_and(|end| end * 1000 <= now_ms);
+    let refused = consent.pointer("/provision/type").and_then(Value::as_str) == Some("deny");
+    match status(consent) {
+        "active" if over => State::Expired,
+        "active" if refused => State::Refused,
+        "active" => State::Valid,
+        "inactive" => State::Withdrawn,
+        _ => State::Other,
+    }
+}
+
+fn status(consent: &Value) -> &str {
+    consent.get("status").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn end_of(consent: &Value) -> Option<&str> {
+    consent.pointer("/provision/period/end")?.as_str()
 }
 
 #[cfg(test)]
@@ -253,6 +305,8 @@ mod tests {
             device: "test".into(),
             witness: "Anna".into(),
             witness_account: "a".into(),
+            decision: Decision::Agreed,
+            circumstances: String::new(),
         }
     }
 
@@ -260,6 +314,8 @@ mod tests {
     fn a_changed_removed_or_resealed_record_is_noticed() {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch("CREATE TABLE practice_setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);").unwrap();
+        db.execute_batch("CREATE TABLE resource (id TEXT, type INTEGER, patient INTEGER);").unwrap();
+        db.execute_batch("CREATE TABLE resource_type (id INTEGER, name TEXT);").unwrap();
         db.execute_batch(SCHEMA).unwrap();
         for n in 1..=3 {
             seal(&db, &record(&format!("c{n}"))).unwrap();

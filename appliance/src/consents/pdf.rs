@@ -1,6 +1,6 @@
 //! A signed consent as a PDF: text and strokes, with the seal's figures at the end.
 
-use super::{Mark, Sealed};
+use super::{Decision, Mark, Sealed};
 use crate::pdf::{LEADING, Pages};
 
 /// The document's bytes.
@@ -15,8 +15,17 @@ pub fn document(practice: &str, sealed: &Sealed) -> Vec<u8> {
     pages.paragraph("R", 11.0, &record.body);
     pages.space(LEADING);
     pages.paragraph("R", 11.0, &format!("Patient: {}, born {}", record.patient_name, record.patient_birth));
-    pages.paragraph("R", 11.0, &format!("Signed by {} ({}) at {}", record.signer, record.relation, record.signed_at));
-    pages.paragraph("R", 11.0, &format!("In the presence of {}", record.witness));
+    if record.decision == Decision::Refused {
+        pages.paragraph("B", 11.0, "REFUSED: this text was not agreed to.");
+    }
+    let done = if record.decision == Decision::Refused { "Refused" } else { "Signed" };
+    pages.paragraph("R", 11.0, &format!("{done} by {} ({}) at {}", record.signer, record.relation, record.signed_at));
+    if !record.witness.is_empty() {
+        pages.paragraph("R", 11.0, &format!("In the presence of {}", record.witness));
+    }
+    if !record.circumstances.is_empty() {
+        pages.paragraph("R", 11.0, &record.circumstances);
+    }
     match &record.mark {
         Mark::Drawn(strokes) => pages.strokes(strokes),
         Mark::Typed(name) => pages.paragraph("I", 16.0, name),
@@ -43,7 +52,7 @@ pub fn document(practice: &str, sealed: &Sealed) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Mark, Record, Sealed};
+    use super::super::{Decision, Mark, Record, Sealed};
     use super::*;
 
     #[test]
@@ -65,6 +74,8 @@ mod tests {
             device: "d".into(),
             witness: "w".into(),
             witness_account: "a".into(),
+            decision: Decision::Refused,
+            circumstances: "In the portal.".into(),
         };
         let sealed =
             Sealed { seq: 1, record, bytes: String::new(), hash: [1; 32], signature: [2; 64], public_key: [3; 32] };
@@ -81,6 +92,7 @@ mod tests {
             let offset: usize = row[..10].parse().unwrap();
             assert!(text[offset..].starts_with(&format!("{number} 0 obj")), "object {number}");
         }
+        assert!(text.contains("REFUSED") && text.contains("Refused by J") && text.contains("In the portal."));
         assert!(text.matches("/Type /Page ").count() > 2, "a long text has several pages");
     }
 }

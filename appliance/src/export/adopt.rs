@@ -280,6 +280,7 @@ impl Reading {
                 Ok(())
             })?;
         }
+        crate::consents::decisions::redraw_all(db)?;
         Ok(())
     }
 }

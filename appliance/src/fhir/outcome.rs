@@ -38,7 +38,7 @@ impl From<StoreError> for Outcome {
     fn from(error: StoreError) -> Outcome {
         let (status, code) = match &error {
             StoreError::Denied(Denied::NotLoggedIn) => (StatusCode::UNAUTHORIZED, "login"),
-            StoreError::Denied(Denied::NotPermitted) => (StatusCode::FORBIDDEN, "forbidden"),
+            StoreError::Denied(Denied::NotPermitted | Denied::Withheld) => (StatusCode::FORBIDDEN, "forbidden"),
             StoreError::NotFound => (StatusCode::NOT_FOUND, "not-found"),
             StoreError::Gone { .. } => (StatusCode::GONE, "deleted"),
             StoreError::Referred => (StatusCode::CONFLICT, "conflict"),

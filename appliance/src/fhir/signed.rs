@@ -49,7 +49,7 @@ fn rule(kind: &str) -> Option<Rule> {
         // What was signed stands in its sealed record; the resource is withdrawn, and no more.
         "Consent" => Rule {
             state: "status",
-            fixed: &["patient", "dateTime", "policyRule", "provision"],
+            fixed: &["patient", "dateTime", "performer", "policyRule", "provision"],
             next: &[
                 ("proposed", &["proposed", "active", "rejected", "inactive", "entered-in-error"]),
                 ("active", &["active", "rejected", "inactive", "entered-in-error"]),

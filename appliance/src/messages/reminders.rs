@@ -1,7 +1,8 @@
 //! Reminders of appointments: planned ahead, one for each time, and dropped when the appointment is over or elsewhere.
 
 use super::{Channel, Channels, Message, queue};
-use crate::access::{Actor, Program};
+use crate::access::{Actor, Governs, Program};
+use crate::consents;
 use crate::dates;
 use crate::scheduling::extension;
 use crate::store::{Store, StoreError, Tx, View, load_resource};
@@ -55,7 +56,7 @@ pub async fn plan(store: &Store, channels: &Channels, zone: Tz, practice: &str, 
         let read = move |view: &View<'_>| view.read("Patient", &id)?.json();
         let patient = store.view::<_, StoreError, _>(&actor, read).await?;
         let (who, now_ms) = (due.patient.clone(), now_s * 1000);
-        let permitted = store.internal(move |db| crate::consents::permits(db, "reminders", &who, now_ms)).await?;
+        let permitted = store.internal(move |db| consents::permits(db, Governs::Reminders, &who, now_ms)).await?;
         let wanted = channel(&patient, channels).filter(|_| permitted);
         let when = dates::local(due.start_s, zone);
         let text = format!(

@@ -174,7 +174,7 @@ fn resources(db: &Connection, schema: u32) -> Result<Records, StoreError> {
 
 /// What a practice keeps beside its resources, with the column that orders it and the schema from which on it is told: data
 /// of an older schema is told as the older release told it. Sessions, holds, codes, tokens and failed logins end by
-/// themselves and prove nothing; who is busy is drawn from the appointments.
+/// themselves and prove nothing; who is busy is drawn from the appointments, what patients decided from their consents.
 const BESIDE: [(&str, &str, u32); 17] = [
     ("account", "id", 6),
     ("appointment_link", "token_hash", 6),

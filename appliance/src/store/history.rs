@@ -2,7 +2,8 @@
 
 use super::StoreError;
 use super::resource::Resource;
-use crate::db::{Connection, OptionalExtension};
+use crate::consents::decisions::Withheld;
+use crate::db::{Connection, OptionalExtension, Value as Sql};
 
 /// One version; a deletion is one too.
 #[derive(Debug, Clone)]
@@ -47,9 +48,21 @@ pub struct Versions {
     pub count: u32,
 }
 
-/// Up to `count` versions, newest first, and where the next page begins.
-pub(super) fn page(connection: &Connection, asked: &Versions) -> Result<(Vec<Version>, Option<Before>), StoreError> {
-    let one = if asked.id.is_some() { " AND r.id = ?7" } else { "" };
+/// Up to `count` versions, newest first, and where the next page begins. Those of patients who keep the actor out are left out.
+pub(super) fn page(
+    connection: &Connection,
+    asked: &Versions,
+    withheld: Option<&Withheld>,
+) -> Result<(Vec<Version>, Option<Before>), StoreError> {
+    let mut values: Vec<Sql> = asked.id.iter().map(|id| id.clone().into()).collect();
+    let mut one = if asked.id.is_some() { " AND r.id = ?7".to_owned() } else { String::new() };
+    if let Some(withheld) = withheld {
+        let mut bind = |value| {
+            values.push(value);
+            format!("?{}", values.len() + 6)
+        };
+        one += &format!(" AND {}", withheld.condition("r.patient", &mut bind));
+    }
     let part = |from: &str, v: &str| {
         format!(
             "SELECT r.rid, r.id, {v}.version, {v}.updated_ms, r.patient, {v}.body FROM {from} \
@@ -66,11 +79,9 @@ pub(super) fn page(connection: &Connection, asked: &Versions) -> Result<(Vec<Ver
     let limit = i64::from(asked.count) + 1;
     let mut statement = connection.prepare_cached(&sql)?;
     let fixed = crate::db::params![asked.kind, asked.since_ms, from.updated_ms, from.rid, from.version, limit];
-    let mut values: Vec<&dyn crate::db::ToSql> = fixed.to_vec();
-    if let Some(id) = &asked.id {
-        values.push(id);
-    }
-    let rows = statement.query_map(values.as_slice(), |row| {
+    let mut all: Vec<&dyn crate::db::ToSql> = fixed.to_vec();
+    all.extend(values.iter().map(|value| value as &dyn crate::db::ToSql));
+    let rows = statement.query_map(all.as_slice(), |row| {
         let body: String = row.get(5)?;
         let deleted = body.is_empty();
         let (rid, id, version) = (row.get(0)?, row.get(1)?, row.get(2)?);

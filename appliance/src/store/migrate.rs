@@ -9,7 +9,7 @@ use crate::{access, consents, downtime, forms, scheduling};
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// Step `n` brings a file from schema `n` to `n + 1`. A released step is never changed.
-const MIGRATIONS: [&[&str]; 14] = [
+const MIGRATIONS: [&[&str]; 15] = [
     &[include_str!("schema-1.sql"), access::SCHEMA],
     &[include_str!("schema-2.sql")],
     &[include_str!("schema-3.sql")],
@@ -24,6 +24,7 @@ const MIGRATIONS: [&[&str]; 14] = [
     &[include_str!("schema-12.sql")],
     &[access::SCHEMA_5],
     &[access::SCHEMA_6, access::SCHEMA_7],
+    &[consents::SCHEMA_2, access::SCHEMA_8],
 ];
 
 /// Makes the tables in an empty file; any other file has to be one that [`require`] admits.

@@ -36,8 +36,8 @@ pub use ledger::{Entry as LedgerEntry, Posting};
 pub use migrate::SCHEMA_VERSION;
 pub use order::Cursor;
 pub use query::Query;
-pub(crate) use resource::patient_body;
 pub use resource::{Expect, Resource};
+pub(crate) use resource::{patient_body, patient_rid as patient_row};
 pub use search::Page;
 pub use tx::Tx;
 pub use view::{DamagedAttachment, View};
@@ -297,7 +297,7 @@ impl Store {
         }
         let (params, reader) = (Arc::clone(&self.inner.params), actor.clone());
         self.submit_read(actor, move |tx| {
-            let view = View::new(tx.connection(), &params, &reader);
+            let view = View::new(tx.connection(), &params, &reader, tx.now_ms());
             let result = job(&view);
             let events = view.into_events();
             tx.audit_all(events)?;
@@ -422,7 +422,7 @@ impl Inner {
         job: impl FnOnce(&View<'_>) -> Result<T, E>,
     ) -> Result<(Result<T, E>, Vec<Event>), StoreError> {
         self.read(|connection| {
-            let view = View::new(connection, &self.params, actor);
+            let view = View::new(connection, &self.params, actor, self.clock.unix_ms());
             let result = job(&view);
             Ok((result, view.into_events()))
         })

@@ -3,6 +3,7 @@
 use super::StoreError;
 use super::index;
 use super::order::{Cursor, Order};
+use crate::consents::decisions::Withheld;
 use crate::fhir::date::{self, Interval};
 use crate::fhir::params::{self, Form, Param};
 use crate::fhir::types;
@@ -32,6 +33,8 @@ pub struct Query {
     pub(super) after: Option<Cursor>,
     pub(super) total: bool,
     pub(super) includes: Vec<Include>,
+    /// Whose records are left out: those of patients who keep the actor out.
+    pub(super) withheld: Option<Withheld>,
 }
 
 /// `_include` and `_revinclude`.
@@ -120,6 +123,7 @@ impl Query {
             after: None,
             total: false,
             includes: Vec::new(),
+            withheld: None,
         })
     }
 
@@ -191,6 +195,11 @@ impl Query {
             None => self.patient = Some(patient_id.to_owned()),
         }
         self
+    }
+
+    /// Leaves out what patients withhold.
+    pub(super) fn without(self, withheld: Option<Withheld>) -> Query {
+        Query { withheld, ..self }
     }
 
     /// `count` resources a page, at most [`COUNT_MAX`].

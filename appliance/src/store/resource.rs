@@ -112,7 +112,7 @@ pub(super) fn patient_id(connection: &Connection, rid: i64) -> Result<String, St
 }
 
 /// Row of the patient with this logical id.
-pub(super) fn patient_rid(connection: &Connection, id: &str) -> Result<Option<i64>, StoreError> {
+pub(crate) fn patient_rid(connection: &Connection, id: &str) -> Result<Option<i64>, StoreError> {
     let sql = "SELECT r.rid FROM resource r JOIN resource_type t ON t.id = r.type \
                WHERE t.name = 'Patient' AND r.id = ?1 AND r.deleted = 0";
     Ok(connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()?)

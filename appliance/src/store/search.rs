@@ -5,6 +5,7 @@ use super::index::ParamIds;
 use super::order::{Cursor, Key};
 use super::query::{Clause, Compare, Prefix, Quantity, Query, Test, Token};
 use super::resource::{self, Resource};
+use crate::consents::decisions::Withheld;
 use crate::db::Connection;
 use crate::db::Value as Sql;
 use crate::fhir::date::Interval;
@@ -28,10 +29,17 @@ struct Where<'i> {
     ids: &'i ParamIds,
     /// The one patient of the search: in the key of every index row.
     patient: Option<i64>,
+    withheld: Option<&'i Withheld>,
     values: Vec<Sql>,
 }
 
 impl Where<'_> {
+    /// Leaves out what belongs to patients who keep the actor out.
+    fn permitted(&mut self, column: &str) -> String {
+        let Some(withheld) = self.withheld else { return String::new() };
+        format!(" AND {}", withheld.condition(column, &mut |value| self.bind(value)))
+    }
+
     fn bind(&mut self, value: impl Into<Sql>) -> String {
         self.values.push(value.into());
         format!("?{}", self.values.len())
@@ -47,7 +55,7 @@ pub(super) fn run(connection: &Connection, ids: &ParamIds, query: &Query) -> Res
             None => return Ok(Page { total: query.total.then_some(0), ..page }),
         },
     };
-    let mut out = Where { ids, patient, values: Vec::new() };
+    let mut out = Where { ids, patient, withheld: query.withheld.as_ref(), values: Vec::new() };
     let conditions = conditions(&mut out, query)?;
     if query.total {
         let sql = format!("SELECT count(*) FROM resource r WHERE {conditions}");
@@ -118,6 +126,7 @@ fn conditions(out: &mut Where<'_>, query: &Query) -> Result<String, StoreError> 
     if let Some(rid) = out.patient {
         sql += &format!(" AND {plus}r.patient = {}", out.bind(rid));
     }
+    sql += &out.permitted("r.patient");
     for clause in &query.clauses {
         sql += &format!(" AND {}", condition(out, &query.kind, clause));
     }
@@ -283,7 +292,9 @@ fn chained(out: &mut Where<'_>, param: &'static Param, target: &'static str, inn
     let condition = condition(out, target, inner).replace("r.", "c.");
     out.patient = patient;
     let type_id = out.bind(out.ids.type_id(target).unwrap_or(-1));
-    let found = format!("FROM resource c WHERE c.type = {type_id} AND c.deleted = 0 AND {condition}");
+    // Whether it meets the condition tells of a record as well.
+    let permitted = out.permitted("c.patient");
+    let found = format!("FROM resource c WHERE c.type = {type_id} AND c.deleted = 0{permitted} AND {condition}");
     if target == "Patient" && param.form != Form::Reference {
         return format!("r.patient IN (SELECT c.rid {found})");
     }

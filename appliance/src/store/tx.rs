@@ -1,14 +1,16 @@
 //! Writing: one transaction on behalf of one actor.
 
+use super::bound::Bounds;
 use super::index::{self, ParamIds};
 use super::ledger::{self, Posting};
 use super::query::Query;
 use super::resource::{self, Expect, Resource};
 use super::search::{self, Page};
-use super::{StoreError, Version, bound, everything, history, outbox};
+use super::{StoreError, Version, everything, history, outbox};
 use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{self, Action, Event};
+use crate::consents::decisions;
 use crate::db::{Connection, OptionalExtension};
 use crate::{clock, fhir};
 use serde_json::{Map, Value};
@@ -41,6 +43,10 @@ impl<'a> Tx<'a> {
     /// The open transaction, for tables that hold no records (accounts, sessions).
     pub fn connection(&self) -> &Connection {
         self.connection
+    }
+
+    fn bounds(&self) -> Bounds<'_> {
+        Bounds { connection: self.connection, actor: self.actor, now_ms: self.now_ms }
     }
 
     /// From here on what is written came over the API: nobody was asked on a page whether they sign.
@@ -107,7 +113,7 @@ impl<'a> Tx<'a> {
         }
         let Version { resource: current, deleted } =
             history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
-        bound::check(self.connection, self.actor, access::Action::Delete, kind, current.patient)?;
+        self.bounds().check(access::Action::Delete, kind, current.patient)?;
         if version.is_some_and(|version| version != current.version) {
             return Err(StoreError::VersionConflict { current: current.version });
         }
@@ -155,7 +161,7 @@ impl<'a> Tx<'a> {
     pub fn read(&self, kind: &str, id: &str) -> Result<Resource, StoreError> {
         access::authorize(self.actor, access::Action::Read, Object::resource(kind))?;
         let found = resource::load(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
-        bound::may_read(self.connection, self.actor, &found)?;
+        self.bounds().may_read(&found)?;
         Ok(found)
     }
 
@@ -172,7 +178,7 @@ impl<'a> Tx<'a> {
         let permit = |kind: &str| access::authorize(self.actor, access::Action::Search, Object::resource(kind));
         permit(query.kind())?;
         query.chained_kinds().try_for_each(permit)?;
-        match bound::search(self.actor, query)? {
+        match self.bounds().search(query)? {
             Some(narrowed) => search::run(self.connection, self.params, &narrowed),
             None => search::run(self.connection, self.params, query),
         }
@@ -202,7 +208,7 @@ impl<'a> Tx<'a> {
             Some(patient) => resource::patient_rid(self.connection, patient)?.ok_or(StoreError::NotFound)?,
             None => 0,
         };
-        bound::check(self.connection, self.actor, access::Action::Create, "Binary", rid)?;
+        self.bounds().check(access::Action::Create, "Binary", rid)?;
         let row = AttachmentRow::insert(self.connection, id, staged, rid, self.now_ms)?;
         self.note(Event::new(Action::Attach, "Binary", id).of_patient(patient.unwrap_or_default()));
         Ok(row)
@@ -212,7 +218,7 @@ impl<'a> Tx<'a> {
     pub fn attach_card(&mut self, staged: &Staged, patient: &str) -> Result<AttachmentRow, StoreError> {
         access::authorize(self.actor, access::Action::Create, Object::resource("Coverage"))?;
         let rid = resource::patient_rid(self.connection, patient)?.ok_or(StoreError::NotFound)?;
-        bound::check(self.connection, self.actor, access::Action::Create, "Coverage", rid)?;
+        self.bounds().check(access::Action::Create, "Coverage", rid)?;
         let id = format!("{CARD}{}", clock::new_id().map_err(StoreError::io("randomness"))?);
         let row = AttachmentRow::insert(self.connection, &id, staged, rid, self.now_ms)?;
         self.note(Event::new(Action::Attach, "Coverage", &id).of_patient(patient));
@@ -269,15 +275,12 @@ impl<'a> Tx<'a> {
         let digest = resource::body_digest(&body.1);
         let rid = self.connection.insert("rid", sql, (type_id, id, self.now_ms, &body.1, digest))?;
         let patient = self.compartment(kind, rid, &value)?;
-        bound::check(self.connection, self.actor, access::Action::Create, kind, patient)?;
+        self.bounds().check(access::Action::Create, kind, patient)?;
         self.connection
             .prepare_cached("UPDATE resource SET patient = ?2 WHERE rid = ?1 AND patient <> ?2")?
             .execute((rid, patient))?;
         index::insert(self.connection, self.params, kind, (rid, patient), &value)?;
-        if kind == "Appointment" {
-            crate::scheduling::occupancy::check_open(self, &Value::Null, &value)?;
-            crate::scheduling::occupancy::settle(self, rid, id, &value)?;
-        }
+        self.settle(kind, (rid, patient), id, (&Value::Null, &value))?;
         let stored = Resource {
             rid,
             kind: kind.to_owned(),
@@ -304,7 +307,7 @@ impl<'a> Tx<'a> {
         let patient = self.compartment(&current.kind, current.rid, &value)?;
         // Neither out of the compartment nor into it.
         for compartment in [current.patient, patient] {
-            bound::check(self.connection, self.actor, action, &current.kind, compartment)?;
+            self.bounds().check(action, &current.kind, compartment)?;
         }
         self.supersede(&current)?;
         let sql = "UPDATE resource SET version = ?2, updated_ms = ?3, patient = ?4, body = ?5, digest = ?6, deleted = 0 \
@@ -313,13 +316,30 @@ impl<'a> Tx<'a> {
         self.connection.prepare_cached(sql)?.execute((current.rid, version, self.now_ms, patient, &body.1, digest))?;
         index::remove(self.connection, self.params, &current.kind, (current.rid, current.patient), &replaced)?;
         index::insert(self.connection, self.params, &current.kind, (current.rid, patient), &value)?;
-        if current.kind == "Appointment" {
-            crate::scheduling::occupancy::check_open(self, &replaced, &value)?;
-            crate::scheduling::occupancy::settle(self, current.rid, &current.id, &value)?;
-        }
+        self.settle(&current.kind, (current.rid, patient), &current.id, (&replaced, &value))?;
         let stored = Resource { version, updated_ms: self.now_ms, patient, body: body.1, ..current };
         self.note_change(Action::Update, &stored)?;
         Ok(stored)
+    }
+
+    /// What is drawn from a resource that was just stored, beside its index; `before` is the version that it replaced.
+    fn settle(
+        &mut self,
+        kind: &str,
+        (rid, patient): (i64, i64),
+        id: &str,
+        (before, value): (&Value, &Value),
+    ) -> Result<(), StoreError> {
+        match kind {
+            "Appointment" => {
+                crate::scheduling::occupancy::check_open(self, before, value)?;
+                crate::scheduling::occupancy::settle(self, rid, id, value)
+            }
+            "Consent" => decisions::redraw(self.connection, patient),
+            // What was decided in a record that was merged into this one was decided by the same person.
+            "Patient" if before.get("link") != value.get("link") => decisions::redraw(self.connection, patient),
+            _ => Ok(()),
+        }
     }
 
     fn supersede(&self, current: &Resource) -> Result<(), StoreError> {

@@ -1,12 +1,13 @@
 //! Reading: one consistent point, every access authorized here and told to the audit.
 
+use super::bound::Bounds;
 use super::everything::{self, Everything};
 use super::history::{self, Before, Version, Versions};
 use super::index::ParamIds;
 use super::query::Query;
 use super::search::Page;
 use super::tx::CARD;
-use super::{Chart, Resource, StoreError, bound, chart, include, resource, search};
+use super::{Chart, Resource, StoreError, chart, include, resource, search};
 use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Attachments};
 use crate::audit::{self, Action, Event, Outcome};
@@ -20,6 +21,7 @@ pub struct View<'a> {
     pub(super) connection: &'a Connection,
     pub(super) params: &'a ParamIds,
     pub(super) actor: &'a Actor,
+    now_ms: i64,
     events: RefCell<Vec<Event>>,
 }
 
@@ -37,8 +39,23 @@ pub struct DamagedAttachment {
 const MERGED_MAX: usize = 16;
 
 impl<'a> View<'a> {
-    pub(super) fn new(connection: &'a Connection, params: &'a ParamIds, actor: &'a Actor) -> View<'a> {
-        View { connection, params, actor, events: RefCell::new(Vec::new()) }
+    pub(super) fn new(connection: &'a Connection, params: &'a ParamIds, actor: &'a Actor, now_ms: i64) -> View<'a> {
+        View { connection, params, actor, now_ms, events: RefCell::new(Vec::new()) }
+    }
+
+    fn bounds(&self) -> Bounds<'_> {
+        Bounds { connection: self.connection, actor: self.actor, now_ms: self.now_ms }
+    }
+
+    /// Whether this resource is within the actor's bounds; tells the audit of a patient who keeps the actor out.
+    fn within(&self, action: access::Action, (kind, id): (&str, &str), compartment: i64) -> Result<(), StoreError> {
+        let checked = self.bounds().check(action, kind, compartment);
+        if let Err(StoreError::Denied(_)) = checked {
+            let patient = resource::patient_id(self.connection, compartment)?;
+            let action = if action == access::Action::Search { Action::Search } else { Action::Read };
+            self.note(Event::new(action, kind, id).of_patient(&patient).outcome(Outcome::Denied));
+        }
+        checked
     }
 
     pub(super) fn into_events(self) -> Vec<Event> {
@@ -55,7 +72,8 @@ impl<'a> View<'a> {
         self.permit(access::Action::Read, kind, id)?;
         let Version { resource: found, deleted } =
             history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
-        bound::may_read(self.connection, self.actor, &found)?;
+        self.within(access::Action::Read, (kind, id), found.patient)?;
+        self.bounds().may_read(&found)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&found)?));
         if deleted { Err(StoreError::Gone { version: found.version }) } else { Ok(found) }
     }
@@ -64,7 +82,8 @@ impl<'a> View<'a> {
     pub fn version(&self, kind: &str, id: &str, version: u32) -> Result<Resource, StoreError> {
         self.permit(access::Action::Read, kind, id)?;
         let current = history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?.resource;
-        bound::may_read(self.connection, self.actor, &current)?;
+        self.within(access::Action::Read, (kind, id), current.patient)?;
+        self.bounds().may_read(&current)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&current)?));
         let found = match current.version == version {
             true => current,
@@ -80,16 +99,18 @@ impl<'a> View<'a> {
         let patient = match &asked.id {
             Some(id) => {
                 let current = history::current(self.connection, &asked.kind, id)?.ok_or(StoreError::NotFound)?;
-                bound::may_read(self.connection, self.actor, &current.resource)?;
+                self.within(access::Action::Read, (&asked.kind, id), current.resource.patient)?;
+                self.bounds().may_read(&current.resource)?;
                 self.patient_of(&current.resource)?
             }
             // Versions of all patients together are not for who is bound to one.
-            None if bound::patient(self.actor, access::Action::Search, &asked.kind).is_some() => {
+            None if self.bounds().patient(access::Action::Search, &asked.kind).is_some() => {
                 return Err(access::Denied::NotPermitted.into());
             }
             None => String::new(),
         };
-        let found = history::page(self.connection, asked)?;
+        let mut found = history::page(self.connection, asked, self.bounds().withheld()?.as_ref())?;
+        self.bounds().keep_readable(&asked.kind, &mut found.0, |version| &version.resource);
         let matches = found.0.len() as u64;
         self.note(Event::new(Action::Search, &asked.kind, id).of_patient(&patient).matches(matches));
         Ok(found)
@@ -104,7 +125,7 @@ impl<'a> View<'a> {
             let body = next.json()?;
             for other in crate::web::reading::merged_into(&body) {
                 let Some(other) = resource::load(self.connection, "Patient", other)? else { continue };
-                let own = bound::may_read(self.connection, self.actor, &other).is_ok();
+                let own = self.bounds().may_read(&other).is_ok();
                 if own && people.len() <= MERGED_MAX && people.insert(other.rid, other.id.clone()).is_none() {
                     open.push(other);
                 }
@@ -113,7 +134,7 @@ impl<'a> View<'a> {
         let may = |kind: &str| self.may(access::Action::Read, kind);
         let rids: Vec<i64> = people.keys().copied().collect();
         let mut page = everything::page(self.connection, &rids, asked, &may)?;
-        page.included.retain(|found| bound::may_read(self.connection, self.actor, found).is_ok());
+        page.included.retain(|found| self.bounds().may_read(found).is_ok());
         let mut matches = BTreeMap::<(&str, &str), u64>::new();
         for found in page.resources.iter().chain(&page.included) {
             let whose = people.get(&found.patient).map_or(patient, String::as_str);
@@ -134,6 +155,9 @@ impl<'a> View<'a> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut kinds = BTreeSet::new();
         for patient in patients {
+            if self.is_withheld(patient)? {
+                continue;
+            }
             for kind in statement.query_map([patient], |row| row.get::<_, String>(0))? {
                 kinds.insert(kind?);
             }
@@ -141,7 +165,15 @@ impl<'a> View<'a> {
         Ok(kinds.into_iter().collect())
     }
 
-    /// Resources of a type in a patient's compartment as they were at a moment; `after` is the row of the last one before.
+    /// Whether a patient's consent keeps the actor out.
+    fn is_withheld(&self, patient: &str) -> Result<bool, StoreError> {
+        match resource::patient_rid(self.connection, patient)? {
+            Some(rid) => self.bounds().keeps_out(rid),
+            None => Ok(false),
+        }
+    }
+
+    /// Resources of a type in a patient's compartment as they were at a moment, none of a patient who keeps the actor out; `after` is the row of the last one before.
     pub fn as_of(
         &self,
         kind: &str,
@@ -151,7 +183,10 @@ impl<'a> View<'a> {
     ) -> Result<Vec<Resource>, StoreError> {
         self.permit(access::Action::Search, kind, "")?;
         let Some(current) = history::current(self.connection, "Patient", patient)? else { return Ok(Vec::new()) };
-        bound::check(self.connection, self.actor, access::Action::Search, kind, current.resource.rid)?;
+        if self.bounds().keeps_out(current.resource.rid)? {
+            return Ok(Vec::new());
+        }
+        self.within(access::Action::Search, (kind, ""), current.resource.rid)?;
         let found = history::as_of(self.connection, kind, (current.resource.rid, after), between, count)?;
         if !found.is_empty() {
             self.note(Event::new(Action::Export, kind, "").of_patient(patient).matches(found.len() as u64));
@@ -164,12 +199,12 @@ impl<'a> View<'a> {
         self.permit(access::Action::Search, query.kind(), "")?;
         // A condition on another type's content tells as much as reading it.
         query.chained_kinds().try_for_each(|kind| self.permit(access::Action::Search, kind, ""))?;
-        let narrowed = bound::search(self.actor, query)?;
+        let narrowed = self.bounds().search(query)?;
         let query = narrowed.as_ref().unwrap_or(query);
         let mut page = search::run(self.connection, self.params, query)?;
-        let may = |found: &Resource| {
-            self.may(access::Action::Read, &found.kind) && bound::may_read(self.connection, self.actor, found).is_ok()
-        };
+        self.bounds().keep_readable(query.kind(), &mut page.resources, |found| found);
+        let may =
+            |found: &Resource| self.may(access::Action::Read, &found.kind) && self.bounds().may_read(found).is_ok();
         include::add(self.connection, self.params, query, &mut page, &may)?;
         let patient = query.patient().unwrap_or_default();
         let mut matches = BTreeMap::from([(query.kind(), page.resources.len() as u64)]);
@@ -200,7 +235,7 @@ impl<'a> View<'a> {
         let mut found = Vec::new();
         for patient in patients {
             let Some(rid) = resource::patient_rid(self.connection, patient)? else { continue };
-            bound::check(self.connection, self.actor, access::Action::Search, kind, rid)?;
+            self.within(access::Action::Search, (kind, ""), rid)?;
             found.extend(chart::newest_of(self.connection, rid, kind)?);
         }
         self.note(Event::new(Action::Export, kind, "").matches(found.len() as u64));
@@ -211,7 +246,7 @@ impl<'a> View<'a> {
     pub fn attachment(&self, id: &str) -> Result<AttachmentRow, StoreError> {
         self.permit(access::Action::Read, "Binary", id)?;
         let row = AttachmentRow::load(self.connection, id)?.ok_or(StoreError::NotFound)?;
-        bound::check(self.connection, self.actor, access::Action::Read, "Binary", row.patient)?;
+        self.within(access::Action::Read, ("Binary", id), row.patient)?;
         let patient = resource::patient_id(self.connection, row.patient)?;
         self.note(Event::new(Action::Download, "Binary", id).of_patient(&patient));
         Ok(row)
@@ -221,7 +256,7 @@ impl<'a> View<'a> {
     pub fn card(&self, id: &str, patient: &str) -> Result<AttachmentRow, StoreError> {
         self.permit(access::Action::Read, "Coverage", id)?;
         let rid = resource::patient_rid(self.connection, patient)?.ok_or(StoreError::NotFound)?;
-        bound::check(self.connection, self.actor, access::Action::Read, "Coverage", rid)?;
+        self.within(access::Action::Read, ("Coverage", id), rid)?;
         let row = AttachmentRow::load(self.connection, id)?.filter(|row| row.patient == rid && id.starts_with(CARD));
         self.note(Event::new(Action::Download, "Coverage", id).of_patient(patient));
         row.ok_or(StoreError::NotFound)
@@ -231,7 +266,7 @@ impl<'a> View<'a> {
     pub fn attachments_of(&self, patient: &str) -> Result<Vec<AttachmentRow>, StoreError> {
         self.permit(access::Action::Read, "Binary", "")?;
         let rid = resource::patient_rid(self.connection, patient)?.ok_or(StoreError::NotFound)?;
-        bound::check(self.connection, self.actor, access::Action::Read, "Binary", rid)?;
+        self.within(access::Action::Read, ("Binary", ""), rid)?;
         let mut statement =
             self.connection.prepare_cached("SELECT id FROM attachment WHERE patient = ?1 ORDER BY created_ms, id")?;
         let ids = statement.query_map([rid], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;

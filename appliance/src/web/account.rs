@@ -57,7 +57,7 @@ pub async fn show(web: &Web, visit: &Visit, problems: &Problems, codes: &[String
         None,
         &html! {
             div.head { h1 { "Your account" } div.tools {
-                a.button href="/account/apps" { "Apps that act for you" } a.button href="/emergency" { "Emergency access" } } }
+                a.button href="/account/sessions" { "Your sessions" } a.button href="/account/apps" { "Apps that act for you" } a.button href="/emergency" { "Emergency access" } } }
             (problems.summary())
             div.grid {
                 section.panel { h2 { "Change the password" }

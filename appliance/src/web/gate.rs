@@ -6,8 +6,9 @@ use super::route::{Policy, Surface};
 use super::{PageError, Web, login};
 use crate::access::accounts::AccountError;
 use crate::access::sessions::{self, Session, State as SessionState};
-use crate::access::{Actor, Denied, Once, lockout, portal};
+use crate::access::{Actor, Denied, Governs, Once, lockout, portal};
 use crate::clock;
+use crate::consents;
 use crate::store::{self, StoreError};
 use crate::web::reading::PatientFacts;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
@@ -184,7 +185,13 @@ async fn find_session(web: &Web, token: &str) -> Result<Option<Session>, StoreEr
 
 async fn find_patient(web: &Web, token: &str) -> Result<Option<Session>, StoreError> {
     let now = web.now();
-    let session = web.store().internal_one(|db| portal::find(db, token, now)).map_err(store_error)?;
+    let find = |db: &crate::db::Connection| {
+        let session = portal::find(db, token, now)?;
+        session
+            .map(|found| found.heeding(|patient| Ok(!consents::permits(db, Governs::Proxies, patient, now * 1000)?)))
+            .transpose()
+    };
+    let session = web.store().internal_one(find).map_err(store_error)?;
     if let Some(session) = session.as_ref().filter(|s| s.touch_due(now)) {
         let seen = session.clone();
         web.write_accounts(&session.actor, move |db| portal::touch(db, &seen, now)).await.map_err(store_error)?;
@@ -290,7 +297,7 @@ fn refuse(rule: &Rule, visit: Option<&Visit>, refusal: Refusal) -> Response {
         Refusal::Locked(Some(form)) => login::locked_form(&rule.web, visit, here, &form),
         Refusal::Cleaned(form) => login::cleaned_form(&rule.web, visit, here, &form),
         Refusal::Locked(None) => login::go_to("/unlock", here, fragment),
-        Refusal::Denied(Denied::NotPermitted) => PageError::Forbidden.into_response(),
+        Refusal::Denied(Denied::NotPermitted | Denied::Withheld) => PageError::Forbidden.into_response(),
         Refusal::Forged => PageError::Forged.into_response(),
         Refusal::Form(error) => PageError::Form(error).into_response(),
         Refusal::Store(error) => PageError::Store(error).into_response(),
@@ -301,7 +308,9 @@ fn refuse_fhir(refusal: Refusal) -> Response {
     let (status, code, text) = match refusal {
         Refusal::Denied(Denied::NotLoggedIn) => (StatusCode::UNAUTHORIZED, "login", "log in first"),
         Refusal::Locked(_) => (StatusCode::UNAUTHORIZED, "login", "the session is locked: unlock it in the browser"),
-        Refusal::Denied(Denied::NotPermitted) => (StatusCode::FORBIDDEN, "forbidden", "your role does not permit this"),
+        Refusal::Denied(Denied::NotPermitted | Denied::Withheld) => {
+            (StatusCode::FORBIDDEN, "forbidden", "your role does not permit this")
+        }
         Refusal::Forged => {
             (StatusCode::FORBIDDEN, "security", "a change needs the session's token in the header x-csrf-token")
         }

@@ -101,6 +101,7 @@ pub enum Portal {
     Documents,
     Appointments,
     Forms,
+    Consents,
     Messages,
     Access,
     /// For whom one acts.
@@ -109,12 +110,13 @@ pub enum Portal {
 
 /// A page for somebody who has logged in, with what they reach of the record.
 pub fn portal(web: &Web, visit: &Visit, section: Portal, title: &str, body: &Markup) -> Markup {
-    const SECTIONS: [(Portal, &str, &str, &str); 7] = [
+    const SECTIONS: [(Portal, &str, &str, &str); 8] = [
         (Portal::Start, "/", "Start", "Appointment"),
         (Portal::Record, "/record", "My record", "Condition"),
         (Portal::Documents, "/documents", "Documents", "DocumentReference"),
         (Portal::Appointments, "/appointments", "Appointments", "Appointment"),
         (Portal::Forms, "/forms", "Forms", "QuestionnaireResponse"),
+        (Portal::Consents, "/consents", "Consents", "Consent"),
         (Portal::Messages, "/messages", "Messages", "Communication"),
         // Whoever sees the record sees who looked at it.
         (Portal::Access, "/access", "Who looked", "Condition"),

@@ -131,6 +131,8 @@ pub async fn open_session(web: &Web, headers: &HeaderMap, account: Account, to: 
     // Whatever session this browser had ends here.
     let old = gate::cookie(headers, sessions::COOKIE).map(service::auth::token_hash);
     let device = gate::cookie(headers, lockout::DEVICE_COOKIE).map(str::to_owned);
+    let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let kind = sessions::device(agent.unwrap_or_default());
     let token = service::auth::random_token();
     let (now, fresh, csrf) = (web.now(), token.clone(), service::auth::random_token());
     let actor = Actor::staff(&account.id, &account.name, account.role);
@@ -140,7 +142,7 @@ pub async fn open_session(web: &Web, headers: &HeaderMap, account: Account, to: 
             if let Some(old) = old {
                 sessions::close(tx.connection(), &old)?;
             }
-            sessions::open(tx.connection(), &account, &fresh, &csrf, now)?;
+            sessions::open(tx.connection(), &account, (&fresh, &csrf), &kind, now)?;
             tx.note(Event::new(Action::Login, "session", ""));
             lockout::welcome(tx.connection(), device.as_deref(), &account.name)
         })

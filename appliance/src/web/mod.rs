@@ -36,6 +36,7 @@ pub(crate) mod reading;
 pub(crate) mod registration;
 pub mod route;
 mod schedule;
+mod sessions;
 mod users;
 
 #[cfg(test)]
@@ -50,6 +51,8 @@ mod look_back_tests;
 mod moving_tests;
 #[cfg(test)]
 mod safety_tests;
+#[cfg(test)]
+mod sessions_tests;
 #[cfg(test)]
 mod tests;
 
@@ -178,6 +181,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         forms::routes(web),
         consents::routes(web),
         users::routes(web),
+        sessions::routes(web),
         account::routes(web),
         keys::routes(web),
         apps::routes(web),

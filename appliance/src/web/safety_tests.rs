@@ -17,7 +17,7 @@ const BOUND: [(&str, &[(&str, &str)]); 7] = [
     ("/schedule/waiting/new", &[("reason", "x"), ("back", "x")]),
 ];
 /// Forms that are about no patient, or in which the patient is what is entered.
-const FREE: [&str; 37] = [
+const FREE: [&str; 40] = [
     "/oauth/authorize",
     "/login",
     "/login/key",
@@ -44,6 +44,9 @@ const FREE: [&str; 37] = [
     "/practice/export",
     "/practice/downtime",
     "/consents/{text}",
+    "/users/role",
+    "/users/sessions",
+    "/account/sessions",
     "/schedule/book",
     "/schedule/hold",
     "/schedule/feeds",

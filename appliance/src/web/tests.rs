@@ -118,7 +118,7 @@ impl Site {
         let (name, fresh, form, now) = (name.to_owned(), token.clone(), csrf.clone(), self.web.now());
         let open = move |db: &crate::db::Connection| {
             let account = accounts::credentials(db, &name)?.unwrap().account;
-            sessions::open(db, &account, &fresh, &form, now)
+            sessions::open(db, &account, (&fresh, &form), "Firefox on Linux", now)
         };
         self.web.write_accounts(&Actor::anonymous(), open).await.unwrap();
         Browser { cookie: format!("{}={token}", sessions::COOKIE), csrf }

@@ -1,4 +1,4 @@
-//! Users of the practice: who they are, inviting one, ending or restoring their access.
+//! Users of the practice: who they are, inviting one, their role, ending or restoring their access.
 
 use super::fields::{self, Problems};
 use super::form::{Form, FormError};
@@ -23,6 +23,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         Route::new(Method::Get, "/users", may(Action::Search), list, w()),
         Route::new(Method::Post, "/users/invite", may(Action::Create), invite, w()),
         Route::new(Method::Post, "/users/access", may(Action::Update), set_access, w()),
+        Route::new(Method::Post, "/users/role", may(Action::Update), set_role, w()),
     ]
 }
 
@@ -37,14 +38,14 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         "Users",
         None,
         &html! {
-            div.head { h1 { "Users" } div.tools { a.button href="/practice" { "Practice" } a.button href="/apps" { "Apps" } a.button href="/emergency/review" { "Emergency access" } } }
+            div.head { h1 { "Users" } div.tools { a.button href="/practice" { "Practice" } a.button href="/apps" { "Apps" } a.button href="/users/sessions" { "Sessions" } a.button href="/emergency/review" { "Emergency access" } } }
             table.list {
                 (layout::columns(&["Name", "User name", "Role", "Since", "Access"]))
                 tbody { @for user in &all {
                     tr.past[user.disabled] {
                         th scope="row" { (user.display) }
                         td { (user.name) }
-                        td { (user.role) }
+                        td { (role_form(&visit, user)) }
                         td { (dates::long_day(dates::local(user.created, zone).date_naive())) }
                         td {
                             @if user.id == visit.actor.id { span.soft { "you" } }
@@ -77,6 +78,22 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
             }
         },
     ))
+}
+
+/// The role, and the way to another one.
+fn role_form(visit: &Visit, user: &accounts::Account) -> Markup {
+    html! {
+        details { summary aria-label={ (user.role) ", the role of " (user.display) } { (user.role) }
+            form method="post" action="/users/role" {
+                (layout::csrf(visit)) input type="hidden" name="user" value=(user.name);
+                div.field { label for={ "role-" (user.id) } { "Role of " (user.display) }
+                    select id={ "role-" (user.id) } name="role" { @for role in Role::ALL { option value=(role) selected[role == user.role] { (role) } } } }
+                p.hint { @if user.id == visit.actor.id { "Your own: you are logged out, and may not come back to this page." }
+                    @else { "This person is logged out at once, and apps that act for them have to ask again." } }
+                p.actions { button.small type="submit" { "Change the role" } }
+            }
+        }
+    }
 }
 
 async fn invite(State(web): State<Web>, visit: Visit, headers: HeaderMap, form: Form) -> Result<Markup, PageError> {
@@ -118,6 +135,19 @@ async fn set_access(State(web): State<Web>, visit: Visit, form: Form) -> Result<
         accounts::set_disabled(tx.connection(), &name, disabled, now)?;
         let id = accounts::credentials(tx.connection(), &name)?.map(|c| c.account.id).unwrap_or_default();
         tx.note(audit::Event::new(audit::Action::UserChange, "user", &id));
+        Ok::<_, AccountError>(())
+    };
+    web.store().write(&visit.actor, store).await?;
+    Ok(redirect("/users"))
+}
+
+async fn set_role(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
+    let role: Role = form.text("role").parse().map_err(|_| PageError::Form(FormError::Malformed))?;
+    let (name, now) = (form.text("user").to_owned(), web.now());
+    let store = move |tx: &mut Tx<'_>| {
+        if let Some(id) = accounts::set_role(tx.connection(), &name, role, now)? {
+            tx.note(audit::Event::new(audit::Action::UserChange, "role", &id));
+        }
         Ok::<_, AccountError>(())
     };
     web.store().write(&visit.actor, store).await?;

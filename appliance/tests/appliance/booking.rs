@@ -53,7 +53,7 @@ async fn desk(store: &Store) {
         };
         accounts::insert(tx.connection(), &new, NOW_S)?;
         let account = accounts::credentials(tx.connection(), "desk")?.unwrap().account;
-        sessions::open(tx.connection(), &account, TOKEN, CSRF, NOW_S)
+        sessions::open(tx.connection(), &account, (TOKEN, CSRF), "", NOW_S)
     };
     store.write::<_, AccountError, _>(&Actor::program(Program::CommandLine), open).await.unwrap();
 }

@@ -107,7 +107,7 @@ fn log_in(db: &appliance::db::Connection, role: Role) -> Result<(), AccountError
     };
     accounts::insert(db, &new, 1_700_000_000)?;
     let account = accounts::credentials(db, role.as_str())?.unwrap().account;
-    sessions::open(db, &account, &format!("token-{role}"), CSRF, 1_700_000_000)
+    sessions::open(db, &account, (&format!("token-{role}"), CSRF), "", 1_700_000_000)
 }
 
 fn patient(family: &str) -> Value {

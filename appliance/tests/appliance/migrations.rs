@@ -1,10 +1,12 @@
 //! Records of every released schema are upgraded, whole, and found again; and there is a way back.
 
 use appliance::access::accounts::AccountError;
-use appliance::access::{Actor, Role, portal};
+use appliance::access::{Actor, Governs, Role, portal};
 use appliance::attachments::{older, seal};
 use appliance::clock::Clock;
+use appliance::consents;
 use appliance::db::Connection;
+use appliance::fhir;
 use appliance::ops::facts::{Depth, compute};
 use appliance::probe::Restored;
 use appliance::store::{ATTACHMENTS_DIR, DATABASE_FILE, Mode, Query, SCHEMA_VERSION, Store, StoreError, View};
@@ -111,6 +113,32 @@ fn accounts_of_the_portal_stay_and_their_sessions_end() {
     let account = found.0.unwrap();
     assert_eq!((account.id.as_str(), account.patient.is_some(), account.disabled), ("portal-1", true, false));
     assert_eq!((found.1, found.2), (false, None));
+}
+
+#[test]
+fn what_patients_decided_is_drawn_from_what_they_signed() {
+    let dir = left_by(14);
+    upgrade::in_place(dir.path(), &clock()).unwrap();
+    let store = open(dir.path()).unwrap();
+    let day = |text: &str| fhir::date::parse(text).unwrap().lo;
+    let permits = |now_ms: i64| {
+        store.internal_blocking(move |db| consents::permits(db, Governs::Reminders, "p", now_ms)).unwrap()
+    };
+    // The first was taken back, the second signed after that and is good for a year.
+    assert!(permits(day("2024-11-14")) && !permits(day("2024-11-15")));
+    let told = store
+        .internal_blocking(|db| {
+            let all = "SELECT count(*), min(text), min(governs), sum(permits) FROM patient_decision";
+            let decided: (i64, String, String, i64) =
+                db.query_row(all, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+            let drawn = db.query_row::<String>("SELECT min(ends) FROM patient_decision", [], |row| row.get(0))?;
+            Ok::<_, StoreError>((decided, drawn, consents::texts(db)?, consents::broken_at(db)?))
+        })
+        .unwrap();
+    assert_eq!(told.0, (1, "r".into(), "reminders".into(), 1), "of what governs something, the newest alone");
+    assert_eq!((told.1.as_str(), told.3), ("2024-11-15T00:00:00Z", None));
+    // Texts mean what they meant: reminders leave only with them, and nobody was asked in the portal.
+    assert!(told.2.len() == 2 && told.2.iter().all(|text| text.needed && !text.portal && text.in_use));
 }
 
 #[test]

@@ -60,7 +60,9 @@ impl Practice {
                 title: "Photographs".into(),
                 body: "I agree".into(),
                 months: 12,
-                governs: String::new(),
+                governs: None,
+                needed: true,
+                portal: false,
                 in_use: true,
             };
             consents::add_text(tx, &text)?;

@@ -145,7 +145,7 @@ pub fn log_in(store: &Store, role: Role, token: &str, csrf: &str) -> Result<()> 
         };
         accounts::insert(tx.connection(), &new, now)?;
         let account = accounts::credentials(tx.connection(), "clients")?.ok_or(AccountError::UnknownUser)?.account;
-        sessions::open(tx.connection(), &account, &token, &csrf, now)
+        sessions::open(tx.connection(), &account, (&token, &csrf), "", now)
     };
     store.write_blocking::<_, AccountError, _>(&Actor::anonymous(), job).map_err(|error| anyhow::anyhow!("{error}"))
 }

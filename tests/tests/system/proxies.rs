@@ -19,12 +19,14 @@ fn a_mother_acts_for_her_children() -> Result<()> {
     fs::write(&file, text)?;
     clinic.run(&["init"])?;
     let desk = clinic.user("desk", "front-desk")?;
+    let admin = clinic.user("admin", "practice-admin")?;
     let _emr = clinic.serve()?;
     let shots = root().join("target/screenshots");
     fs::create_dir_all(&shots)?;
     let input = json!({
         "name": "proxies", "url": clinic.url(), "portal": format!("https://localhost:{port}"), "shots": shots,
         "modules": modules, "desk": {"name": desk.name, "password": desk.password, "secret": desk.totp_secret},
+        "admin": {"name": admin.name, "password": admin.password, "secret": admin.totp_secret},
     });
     let file = clinic.dir.join("browser.json");
     fs::write(&file, serde_json::to_vec(&input)?)?;

@@ -1,7 +1,9 @@
 //! From the chart: the programs that are started for this patient (SMART's EHR launch).
 
+use crate::access::Governs;
 use crate::access::smart::{self, Client};
 use crate::audit::{self, Event};
+use crate::consents;
 use crate::fhir::http::BASE;
 use crate::store::{StoreError, Tx, View};
 use crate::web::form::{Form, percent_encode};
@@ -20,9 +22,15 @@ async fn launchable(web: &Web) -> Result<Vec<Client>, PageError> {
     Ok(all)
 }
 
+/// Whether the patient lets programs of others see the record. Where not, they are refused whatever they are launched with.
+async fn shares(web: &Web, patient: &str) -> Result<bool, PageError> {
+    let (patient, now_ms) = (patient.to_owned(), web.now() * 1000);
+    Ok(web.store().internal(move |db| consents::permits(db, Governs::Sharing, &patient, now_ms)).await?)
+}
+
 pub async fn page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Response, PageError> {
     let (banner, facts) = chart::banner(&web, &visit, &patient).await?;
-    let all = launchable(&web).await?;
+    let (all, shares) = (launchable(&web).await?, shares(&web, &facts.id).await?);
     let page = layout::page(
         &web,
         &visit,
@@ -33,6 +41,8 @@ pub async fn page(State(web): State<Web>, visit: Visit, Path(patient): Path<Stri
             p.crumbs { a href={ "/patients/" (facts.id) } { "Chart" } " › Apps" }
             div.head { h1 { "Apps" } }
             @if all.is_empty() { p.empty { "No app is registered that starts from a chart. A practice administrator registers apps." } }
+            @else if !shares { p.notice.warn { "The patient does not consent to programs outside the practice: no app sees this record. "
+                a href={ "/patients/" (facts.id) "/consents" } { "Consents" } } }
             @else {
                 p.soft { "An app is a program of somebody else's. It asks you before it sees anything of this record." }
                 ul.rows.choices { @for client in &all { li {

@@ -11,8 +11,9 @@ use super::super::{Method, PageError, Policy, Route, Target, Web, chart, dates, 
 use super::messages::{self as conversation, TEXT_CHARS_MAX};
 use super::proxies;
 use crate::access::accounts::AccountError;
-use crate::access::{Action, lockout, portal};
+use crate::access::{Action, Governs, lockout, portal};
 use crate::audit::{self, Event};
+use crate::consents;
 use crate::forms::Template;
 use crate::messages::{self, Channel, Message};
 use crate::store::{Expect, Query, StoreError, Tx, View};
@@ -57,6 +58,8 @@ struct Standing {
     failed: u32,
     invited_until: Option<i64>,
     people: Vec<proxies::Shown>,
+    /// Whether the patient's consents let anybody act for them.
+    lets_act: bool,
     templates: Vec<Value>,
 }
 
@@ -73,7 +76,8 @@ async fn standing(web: &Web, visit: &Visit, patient: &str) -> Result<Standing, P
         };
         let invited_until = portal::invited_until(view.connection(), &id, None, now)?;
         let people = proxies::of_patient(view.connection(), &id, now)?;
-        Ok::<_, AccountError>(Standing { banner, facts, account, failed, invited_until, people, templates })
+        let lets_act = consents::permits(view.connection(), Governs::Proxies, &id, now * 1000)?;
+        Ok::<_, AccountError>(Standing { banner, facts, account, failed, invited_until, people, lets_act, templates })
     };
     Ok(web.store().view(&visit.actor, read).await?)
 }
@@ -85,7 +89,7 @@ pub(super) async fn show(
     form: &Form,
     problems: &Problems,
 ) -> Result<Markup, PageError> {
-    let Standing { banner, facts, account, failed, invited_until, people, templates } =
+    let Standing { banner, facts, account, failed, invited_until, people, lets_act, templates } =
         standing(web, visit, patient).await?;
     let open = account.as_ref().filter(|account| !account.disabled);
     let day = |s: i64| dates::long_day(dates::local(s, web.settings().zone).date_naive());
@@ -107,6 +111,9 @@ pub(super) async fn show(
             (problems.summary())
             @if web.settings().portal.is_none() {
                 p.notice.warn { "The portal is not switched on: " code { "portal_listen" } " in appliance.toml." }
+            }
+            @if !lets_act && !people.is_empty() {
+                p.notice.warn { "The patient's consents keep out everybody who acts for them. " a href={ "/patients/" (facts.id) "/consents" } { "Consents" } }
             }
             div.grid {
                 section.panel { h2 { "Access" }

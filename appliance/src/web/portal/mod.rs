@@ -4,6 +4,7 @@
 //! one compartment: the store answers for every other as if it were not there, whatever an address says.
 
 mod access_record;
+mod consents;
 pub mod desk;
 mod documents;
 mod forms;
@@ -14,6 +15,8 @@ pub mod proxies;
 mod record;
 mod visits;
 
+#[cfg(test)]
+mod consent_tests;
 #[cfg(test)]
 mod proxy_tests;
 #[cfg(test)]
@@ -31,6 +34,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         documents::routes(web),
         visits::routes(web),
         forms::routes(web),
+        consents::routes(web),
         messages::routes(web),
         access_record::routes(web),
         people::routes(web),

@@ -68,7 +68,7 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         &html! {
             div.head { h1 { "For whom are you here?" } }
             @if own.is_none() && people.is_empty() {
-                p.notice.warn { "At the moment you have no access to anybody's record: it was granted for a time, or was withdrawn. Please call us if that surprises you." }
+                p.notice.warn { "At the moment you have no access to anybody's record: it was granted for a time, was withdrawn, or the person does not consent to it. Please call us if that surprises you." }
             }
             ul.rows.choices {
                 @if let Some(own) = &own { (row(OWN, own, chosen(None), html! { span.soft { " · yourself" } })) }
@@ -84,9 +84,9 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
 
 async fn choose(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
     let session = visit.session.clone().ok_or(PageError::Forbidden)?;
-    let (account, own) = {
+    let (account, own, choices) = {
         let acting = acting(&visit)?;
-        (acting.account.clone(), acting.own.clone())
+        (acting.account.clone(), acting.own.clone(), acting.choices.clone())
     };
     let id = Some(form.text("for").to_owned()).filter(|id| id != OWN);
     if id.is_none() && own.is_none() {
@@ -94,9 +94,7 @@ async fn choose(State(web): State<Web>, visit: Visit, form: Form) -> Result<Resp
     }
     let (now, csrf) = (web.now(), service::auth::random_token());
     // Who acts for whom is known once the grant was found: it is written down as the new actor's.
-    let (asked, of) = (id.clone(), account.clone());
-    let find = move |db: &crate::db::Connection| proxy::of_account(db, &of, now);
-    let granted = web.store().internal(find).await?.into_iter().find(|proxy| Some(&proxy.id) == asked.as_ref());
+    let granted = choices.into_iter().find(|proxy| Some(&proxy.id) == id.as_ref());
     let actor = match (&granted, own) {
         (Some(proxy), _) => Actor::of_proxy(&account, proxy),
         (None, Some(own)) if id.is_none() => Actor::of_patient(&account, &own),

@@ -16,7 +16,7 @@ const EVA: &str = "eva@example.org";
 
 impl Practice {
     /// The desk lets Eva Berg act for a patient.
-    async fn let_eva_act(&self, patient: &str, scope: &str, until: &str) -> Answer {
+    pub(super) async fn let_eva_act(&self, patient: &str, scope: &str, until: &str) -> Answer {
         self.let_act(patient, &[("scope", scope), ("until", until)]).await
     }
 
@@ -39,7 +39,7 @@ impl Practice {
         self.site.post(&desk, &format!("/patients/{patient}/portal/people"), &fields).await
     }
 
-    async fn grants(&self, patient: &str) -> Vec<Proxy> {
+    pub(super) async fn grants(&self, patient: &str) -> Vec<Proxy> {
         let patient = patient.to_owned();
         let read = move |db: &crate::db::Connection| proxy::of_patient(db, &patient);
         self.site.web.store().internal::<_, AccountError, _>(read).await.unwrap()
@@ -52,7 +52,7 @@ impl Practice {
     }
 
     /// A session of Eva's, whose account is made where there is none: the login itself has its own test.
-    async fn eva(&self) -> Browser {
+    pub(super) async fn eva(&self) -> Browser {
         let (token, csrf) = (service::auth::random_token(), service::auth::random_token());
         let (fresh, form, now) = (token.clone(), csrf.clone(), self.site.web.now());
         let open = move |db: &crate::db::Connection| {
@@ -74,7 +74,7 @@ impl Practice {
     }
 
     /// Chooses for whom a session acts, and takes the new token of its forms.
-    async fn act_for(&self, browser: &Browser, id: &str) -> Browser {
+    pub(super) async fn act_for(&self, browser: &Browser, id: &str) -> Browser {
         let answer = self.post(browser, "/people", &[("for", id)]).await;
         assert_eq!((answer.status, answer.location()), (StatusCode::SEE_OTHER, "/"), "{}", answer.body);
         let page = self.get(browser, "/").await.body;
@@ -82,7 +82,11 @@ impl Practice {
     }
 
     /// Asks every route of the portal, with these ids in the addresses.
-    async fn ask_all(&self, browser: &Browser, ids: &[(&str, &str)]) -> Vec<(&'static str, &'static str, Answer)> {
+    pub(super) async fn ask_all(
+        &self,
+        browser: &Browser,
+        ids: &[(&str, &str)],
+    ) -> Vec<(&'static str, &'static str, Answer)> {
         let mut answers = Vec::new();
         for route in portal_routes(&self.site.web) {
             if route.policy == Policy::Public || route.path == "/logout" {

@@ -44,7 +44,8 @@ async fn start(State(web): State<Web>, visit: Visit) -> Result<Response, PageErr
             true => {
                 let forms = all_of(view, "QuestionnaireResponse", &id)?;
                 let waiting = forms.iter().filter(|form| super::forms::is_waiting(form, &id)).count();
-                Some((waiting, super::messages::conversation(&all_of(view, "Communication", &id)?, &id)))
+                let consents = super::consents::waiting(view, &id, now * 1000)?;
+                Some((waiting, consents, super::messages::conversation(&all_of(view, "Communication", &id)?, &id)))
             }
             false => None,
         };
@@ -68,12 +69,16 @@ async fn start(State(web): State<Web>, visit: Visit) -> Result<Response, PageErr
                     }
                     p { a.button href="/appointments" { "Appointments" } }
                 }
-                @if let Some((waiting, told)) = &more {
+                @if let Some((waiting, consents, told)) = &more {
                 section.panel { h2 { "To fill in before " @if visit.whom.is_some() { "the" } @else { "your" } " visit" }
                     @if *waiting == 0 { p.empty { "Nothing waits for you." } }
                     @else { p { b { (waiting) } @if *waiting == 1 { " form waits for you." } @else { " forms wait for you." } } }
                     p { a.button href="/forms" { "Forms" } }
                 }
+                @if *consents > 0 { section.panel { h2 { "To decide" }
+                    p { b { (consents) } @if *consents == 1 { " consent is asked of you." } @else { " consents are asked of you." } }
+                    p { a.button href="/consents" { "Consents" } }
+                } }
                 section.panel { h2 { "Messages" }
                     @match told.last() {
                         Some(last) => p { "The last one is from " b { (if last.sender == own { "you" } else { last.from.as_str() }) } ", " (dates::show(&last.sent, zone)) "." },

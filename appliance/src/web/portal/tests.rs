@@ -192,13 +192,15 @@ async fn a_patient_sees_the_own_record_and_nothing_of_anybody_elses() {
     let documents = practice.get(&ada, "/documents").await.body;
     assert!(documents.contains("of Ada") && !documents.contains("DRAFT"), "{documents}");
     // Every route with the other patient's ids.
-    let ids = [("document", note.as_str()), ("appointment", &appointment), ("form", &form)];
+    let consent = practice.signed(&practice.bob, "SECRET").await;
+    let ids = [("document", note.as_str()), ("appointment", &appointment), ("form", &form), ("consent", &consent)];
     for route in portal_routes(&practice.site.web) {
         if ["/login", "/logout", "/invite/{token}", "/login/code"].contains(&route.path) {
             continue;
         }
         let path = address(&route, &ids);
-        let fields = [("version", "1"), ("text", "hello"), ("do", "send"), ("a.why", "SECRET")];
+        let mut fields = vec![("version", "1"), ("text", "hello"), ("do", "send"), ("a.why", "SECRET")];
+        fields.push(("patient", &practice.ada));
         let answer = match route.method {
             Method::Get => practice.get(&ada, &path).await,
             _ => practice.post(&ada, &path, &fields).await,
@@ -210,6 +212,7 @@ async fn a_patient_sees_the_own_record_and_nothing_of_anybody_elses() {
     }
     assert_eq!(practice.site.read("Appointment", &appointment).await["status"], "booked");
     assert_eq!(practice.site.read("QuestionnaireResponse", &form).await["status"], "in-progress");
+    assert_eq!(practice.site.read("Consent", &consent).await["status"], "active");
     // And the store says the same, whatever a handler might ask.
     let (actor, other) = (Actor::of_patient("account", &practice.ada), practice.bob.clone());
     let everything = move |view: &crate::store::View<'_>| {
