@@ -271,6 +271,7 @@ async fn take(
     set_back::look(env, writer.catalog(), (source, state), (stores, &union)).await;
     let set_back = set_back::open_of(state, source);
     let sealing = Sealing { env, writer, request, walked: &walked, partial, taken_unix_ms, added, plan_seen, set_back };
+    state.require_unlocked()?;
     let before = chain::recorded(state, source);
     let mut link = chain::next(env, state, source, &union);
     let mut sealed = sealing.seal(source, &link)?;

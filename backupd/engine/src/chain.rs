@@ -57,6 +57,7 @@ pub(crate) enum Standing {
 /// The chain that each of these sources has in the local state; a source that has none there is left out.
 pub fn own_chains(env: &Env, state_dir: &Path, sources: &[SourceId]) -> Result<BTreeMap<SourceId, OwnChain>> {
     let state = env.open_state(state_dir)?;
+    state.require_unlocked()?;
     let own = |source: &SourceId| {
         let Record { incarnation, taken_unix_ms, .. } = parse(&state.load(source.as_bytes())?)?;
         Some((*source, OwnChain { incarnation, taken_unix_ms }))

@@ -31,10 +31,12 @@ enum Lock {
 
 enum Backing {
     Memory(MemoryState),
-    Folder { dir: PathBuf, opened_unix_ms: i64, opening: Mutex<Option<Opening>>, database: OnceLock<Option<sled::Db>> },
+    Folder { dir: PathBuf, opened_unix_ms: i64, opening: Mutex<Option<Opening>>, database: OnceLock<Opened> },
 }
 
-type Opening = JoinHandle<Option<sled::Db>>;
+type Opening = JoinHandle<Opened>;
+/// The small records, or why there are none.
+type Opened = std::result::Result<sled::Db, Unopened>;
 
 /// Asked of sled; it uses up to four times as much.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -116,16 +118,25 @@ impl State {
         })
     }
 
-    fn database(&self) -> Option<&sled::Db> {
+    fn opened(&self) -> Option<&Opened> {
         let Backing::Folder { dir, opened_unix_ms, opening, database } = &self.backing else { return None };
         let opened = database.get_or_init(|| {
             let opening = opening.lock().unwrap_or_else(PoisonError::into_inner).take();
             match opening {
-                Some(opening) => opening.join().ok().flatten(),
+                Some(opening) => opening.join().unwrap_or(Err(Unopened::Unusable)),
                 None => open_or_begin(dir, *opened_unix_ms),
             }
         });
-        opened.as_ref()
+        Some(opened)
+    }
+
+    fn database(&self) -> Option<&sled::Db> {
+        self.opened()?.as_ref().ok()
+    }
+
+    /// Refuses a state whose records another one still has locked: what stands in them is not known, and is not lost.
+    pub(crate) fn require_unlocked(&self) -> Result<()> {
+        if matches!(self.opened(), Some(Err(Unopened::Locked))) { Err(in_use()) } else { Ok(()) }
     }
 
     /// Names of all finished files.
@@ -291,32 +302,32 @@ impl Drop for State {
 }
 
 /// Why sled did not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unopened {
-    /// It is whole, as far as anybody knows: its last user has not let go of it, or the disk is full.
-    Busy(String),
-    Damaged(String),
+    /// Its last user has not let go of it.
+    Locked,
+    /// The disk is full, or what was damaged cannot be moved aside.
+    Unusable,
+    Damaged,
 }
 
 /// What is damaged is moved aside, and begun anew.
-fn open_or_begin(dir: &Path, now_unix_ms: i64) -> Option<sled::Db> {
+fn open_or_begin(dir: &Path, now_unix_ms: i64) -> Opened {
     let place = dir.join(DATABASE);
     for _ in 0..LOCK_TRIES {
         match open_sled(&place) {
-            Ok(database) => return Some(database),
-            Err(Unopened::Busy(reason)) if reason.contains(LOCKED) => std::thread::park_timeout(LOCK_PAUSE),
-            Err(Unopened::Busy(reason)) => {
-                log::warn!(reason = reason.as_str(); "state.not-opened");
-                return None;
+            Err(Unopened::Locked) => std::thread::park_timeout(LOCK_PAUSE),
+            Err(Unopened::Damaged) => {
+                log::warn!("state.rebuilt");
+                let aside = dir.join(format!("{DATABASE}.damaged-{now_unix_ms}"));
+                std::fs::rename(&place, aside).map_err(|_| Unopened::Unusable)?;
+                return open_sled(&place);
             }
-            Err(Unopened::Damaged(reason)) => {
-                log::warn!(reason = reason.as_str(); "state.rebuilt");
-                std::fs::rename(&place, dir.join(format!("{DATABASE}.damaged-{now_unix_ms}"))).ok()?;
-                return open_sled(&place).ok();
-            }
+            opened => return opened,
         }
     }
     log::warn!("state.locked");
-    None
+    Err(Unopened::Locked)
 }
 
 /// What sled says of a file that another one has locked.
@@ -325,13 +336,16 @@ const LOCKED: &str = "could not acquire lock";
 impl From<sled::Error> for Unopened {
     fn from(error: sled::Error) -> Self {
         let is_full = matches!(&error, sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull);
-        let reason = error.to_string();
-        if is_full || reason.contains(LOCKED) { Self::Busy(reason) } else { Self::Damaged(reason) }
+        if error.to_string().contains(LOCKED) {
+            return Self::Locked;
+        }
+        log::warn!(reason:% = error; "state.not-opened");
+        if is_full { Self::Unusable } else { Self::Damaged }
     }
 }
 
 /// sled may panic on what it finds; that counts as damage.
-fn open_sled(place: &Path) -> std::result::Result<sled::Db, Unopened> {
+fn open_sled(place: &Path) -> Opened {
     let place = place.to_owned();
     let opened = std::panic::catch_unwind(move || {
         let config = sled::Config::new().path(place).cache_capacity(CACHE_BYTES).flush_every_ms(None);
@@ -340,7 +354,7 @@ fn open_sled(place: &Path) -> std::result::Result<sled::Db, Unopened> {
         database.get(b"probe")?;
         Ok(database)
     });
-    opened.unwrap_or_else(|_| Err(Unopened::Damaged("the database panicked while opening".to_owned())))
+    opened.unwrap_or(Err(Unopened::Damaged))
 }
 
 #[cfg(test)]
@@ -372,6 +386,21 @@ mod tests {
             assert_eq!(state.load(b"chain").as_deref(), Some(b"7".as_slice()));
             letting_go.join().unwrap();
         }
+        assert_eq!(moved_aside(dir.path()), 0);
+    }
+
+    #[test]
+    fn records_that_stay_locked_are_in_use_and_not_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        State::open(dir.path(), 0).unwrap().store(b"chain", b"7", true).unwrap();
+        let held = std::fs::File::open(dir.path().join(DATABASE).join("db")).unwrap();
+        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let state = State::open(dir.path(), 0).unwrap();
+        assert_eq!(state.require_unlocked().unwrap_err().kind(), ErrorKind::Fenced);
+        drop((state, held));
+        let state = State::open(dir.path(), 0).unwrap();
+        state.require_unlocked().unwrap();
+        assert_eq!(state.load(b"chain").as_deref(), Some(b"7".as_slice()));
         assert_eq!(moved_aside(dir.path()), 0);
     }
 

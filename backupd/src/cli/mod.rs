@@ -28,6 +28,7 @@ use args::{Cli, Command};
 use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::ExitCode;
 use stop::Signals;
 
@@ -73,7 +74,10 @@ pub fn run() -> ExitCode {
 fn with_few_arenas() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     let mut args = std::env::args_os();
-    if let (None, Some(name), Ok(program)) = (std::env::var_os(ARENAS), args.next(), std::env::current_exe()) {
+    if let (None, Some(name), Ok(program)) = (std::env::var_os(ARENAS), args.next(), std::env::current_exe())
+        // Begun by the loader, or under another name: it stays as it is.
+        && program.file_name() == Path::new(&name).file_name()
+    {
         // Where that is refused, it takes more memory.
         let _refused = std::process::Command::new(program).arg0(name).args(args).env(ARENAS, "2").exec();
     }
