@@ -60,11 +60,11 @@ pub fn all_of(view: &View<'_>, patient: &str) -> Result<Vec<(Value, bool)>, Stor
 /// What holds of a patient's decisions about a text, and the version that was signed; `None` where none was made.
 pub fn standing(all: &[(Value, bool)], text: &Text, now_ms: i64) -> Option<(Standing, i64)> {
     let of_it = |(consent, sealed): &&(Value, bool)| *sealed && consents::text_of(consent) == Some(text.id.as_str());
-    let states = all.iter().filter(of_it).map(|(consent, _)| {
+    let mut states = all.iter().filter(of_it).map(|(consent, _)| {
         let version = self::text(consent, "/policyRule/coding/0/version").parse().unwrap_or(0);
         (consents::state(consent, now_ms), version)
     });
-    states.filter(|(state, _)| *state != Standing::Other).next()
+    states.find(|(state, _)| *state != Standing::Other)
 }
 
 /// Texts that a patient is asked for in the portal and has not decided about.
