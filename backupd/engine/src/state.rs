@@ -373,7 +373,7 @@ mod tests {
         State::open(dir.path(), 0).unwrap().store(b"chain", b"7", true).unwrap();
         let held = std::fs::File::open(dir.path().join(DATABASE).join("db")).unwrap();
         for prepared in [false, true] {
-            rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+            rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
             let state = State::open(dir.path(), 0).unwrap();
             if prepared {
                 state.prepare();
@@ -394,7 +394,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         State::open(dir.path(), 0).unwrap().store(b"chain", b"7", true).unwrap();
         let held = std::fs::File::open(dir.path().join(DATABASE).join("db")).unwrap();
-        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+        rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
         let state = State::open(dir.path(), 0).unwrap();
         assert_eq!(state.require_unlocked().unwrap_err().kind(), ErrorKind::Fenced);
         drop((state, held));
