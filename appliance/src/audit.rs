@@ -42,7 +42,33 @@ pub enum Action {
 }
 
 impl Action {
-    pub fn as_str(self) -> &'static str {
+    /// All words that stand in entries.
+    pub const WORDS: [&str; 22] = [
+        Action::Read.as_str(),
+        Action::Search.as_str(),
+        Action::Create.as_str(),
+        Action::Update.as_str(),
+        Action::Delete.as_str(),
+        Action::Attach.as_str(),
+        Action::Download.as_str(),
+        Action::Sign.as_str(),
+        Action::Post.as_str(),
+        Action::Login.as_str(),
+        Action::Logout.as_str(),
+        Action::Lock.as_str(),
+        Action::UserChange.as_str(),
+        Action::Import.as_str(),
+        Action::Export.as_str(),
+        Action::Start.as_str(),
+        Action::Override.as_str(),
+        Action::Send.as_str(),
+        Action::BreakGlass.as_str(),
+        Action::Merge.as_str(),
+        Action::Upgrade.as_str(),
+        Action::LookBack.as_str(),
+    ];
+
+    pub const fn as_str(self) -> &'static str {
         match self {
             Action::Read => "read",
             Action::Search => "search",

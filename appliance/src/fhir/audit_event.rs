@@ -415,31 +415,6 @@ mod tests {
     use super::*;
     use crate::fhir::validate;
 
-    const ACTIONS: [&str; 22] = [
-        "read",
-        "search",
-        "create",
-        "update",
-        "delete",
-        "attach",
-        "download",
-        "sign",
-        "post",
-        "login",
-        "logout",
-        "lock",
-        "user-change",
-        "import",
-        "export",
-        "start",
-        "override",
-        "send",
-        "break-glass",
-        "merge",
-        "upgrade",
-        "look-back",
-    ];
-
     fn entry(action: &str, kind: &str, object: &str) -> Entry {
         Entry {
             seq: 7,
@@ -460,7 +435,7 @@ mod tests {
     #[test]
     fn every_action_is_told_as_r4_defines_an_audit_event() {
         let people = People::from([("id-anna".to_owned(), (Some("ada".to_owned()), "Dr. Anna".to_owned()))]);
-        for action in ACTIONS {
+        for action in crate::audit::Action::WORDS {
             for (kind, object) in [("Patient", "p"), ("Observation", ""), ("session", ""), ("user", "a b"), ("", "")] {
                 for outcome in ["done", "denied", "failed"] {
                     let told = event(&Entry { outcome: outcome.into(), ..entry(action, kind, object) }, &people);

@@ -19,29 +19,6 @@ use serde::Deserialize;
 const PAGE_ENTRIES: u32 = 100;
 /// Entries of one export at most: a year of a busy practice is exported by months.
 const EXPORT_ENTRIES: u32 = 100_000;
-const ACTIONS: [&str; 21] = [
-    "read",
-    "search",
-    "create",
-    "update",
-    "attach",
-    "download",
-    "sign",
-    "post",
-    "login",
-    "logout",
-    "lock",
-    "user-change",
-    "import",
-    "export",
-    "start",
-    "override",
-    "send",
-    "break-glass",
-    "merge",
-    "upgrade",
-    "look-back",
-];
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -211,7 +188,7 @@ fn filters(asked: &Asked, users: &[accounts::Account]) -> Markup {
                 div.field { label for="who" { "Who" } select #who name="who" { option value="" { "Everybody" }
                     @for user in users { option value=(user.id) selected[user.id == asked.who] { (user.display) } } } }
                 div.field { label for="action" { "Did" } select #action name="action" { option value="" { "Anything" }
-                    @for action in ACTIONS { option value=(action) selected[action == asked.action] { (action) } } } }
+                    @for action in audit::Action::WORDS { option value=(action) selected[action == asked.action] { (action) } } } }
                 div.field { label for="outcome" { "Outcome" } select #outcome name="outcome" { option value="" { "Any" }
                     @for outcome in outcomes { option value=(outcome) selected[outcome == asked.outcome] { (outcome) } } } }
                 div.field { label for="patient" { "Patient's id" } input #patient name="patient" value=(asked.patient) autocomplete="off" maxlength="200"; }

@@ -124,13 +124,14 @@ async fn read(stores: &[NamedStore], views: &[View], name: &str) -> Result<Bytes
     Ok(bytes)
 }
 
-/// Whether the bytes cannot be a keyring of this repository. One of a newer version can.
+/// Whether it cannot be a keyring of this repository, or nobody can read it: a store may list what it does not have. One of a
+/// newer version can.
 fn is_no_keyring(error: &Error) -> bool {
     let foreign = matches!(
         error.source_format(),
         Some(FormatError::NotThis { .. } | FormatError::OtherRepository { .. } | FormatError::Signature { .. })
     );
-    foreign || error.kind() == ErrorKind::Damaged
+    foreign || matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound)
 }
 
 /// Whether a keyring object was read and is not the repository's own.

@@ -156,7 +156,8 @@ impl Tombstone {
 }
 
 /// `tombstones/<source>/<incarnation>/<counter>-<hash>`, or of a run `.../<first counter>-<last counter>-<hash>`: a listing
-/// tells which runs there are.
+/// tells which runs there are. The counters of a run have no leading zeros, so that no name is much longer than that of a
+/// head: some stores keep no longer ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TombstoneName {
     pub source: SourceId,
@@ -168,10 +169,10 @@ pub struct TombstoneName {
 impl std::fmt::Display for TombstoneName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{PREFIX}{}/{}/", self.source, self.incarnation)?;
-        if self.first != self.last {
-            write!(f, "{:016x}-", self.first)?;
+        match self.first == self.last {
+            true => write!(f, "{:016x}-{}", self.last, self.hash),
+            false => write!(f, "{:x}-{:x}-{}", self.first, self.last, self.hash),
         }
-        write!(f, "{:016x}-{}", self.last, self.hash)
     }
 }
 
@@ -182,14 +183,22 @@ impl FromStr for TombstoneName {
         let what = "tombstone name";
         let (source, incarnation, rest) = parse_chain_name(PREFIX, text, what)?;
         let (counters, hash) = rest.rsplit_once('-').ok_or(FormatError::Invalid { what })?;
-        let (first, last) = counters.split_once('-').unwrap_or((counters, counters));
-        let (first, last) = (parse_counter(first, what)?, parse_counter(last, what)?);
+        let (first, last) = match counters.split_once('-') {
+            None => parse_counter(counters, what).map(|counter| (counter, counter))?,
+            Some((first, last)) => (parse_short_counter(first, what)?, parse_short_counter(last, what)?),
+        };
         // A run of one has one form, without a dash.
         if counters.contains('-') != (first < last) {
             return Err(FormatError::Invalid { what });
         }
         Ok(Self { source, incarnation, first, last, hash: hash.parse()? })
     }
+}
+
+/// Hexadecimal digits without leading zeros.
+fn parse_short_counter(text: &str, what: &'static str) -> Result<u64> {
+    let counter = u64::from_str_radix(text, 16).ok();
+    counter.filter(|counter| format!("{counter:x}") == text).ok_or(FormatError::Invalid { what })
 }
 
 #[cfg(test)]
@@ -226,8 +235,13 @@ mod tests {
         let run_name = run.name(&run_bytes);
         assert_eq!(run_name.to_string().parse(), Ok(run_name));
         assert_eq!((run_name.first, run_name.last), (3, 7));
-        let twice = name.to_string().replace("/0000000000000007-", "/0000000000000007-0000000000000007-");
-        assert!(twice.parse::<TombstoneName>().is_err(), "a run of one has one name");
+        for other in ["7-7", "03-7", "3-07", "+3-7", "-7", "3-", "0000000000000003-0000000000000007"] {
+            let other = run_name.to_string().replace("/3-7-", &format!("/{other}-"));
+            assert!(other.parse::<TombstoneName>().is_err(), "a run has one name: {other}");
+        }
+        // Ten years of a snapshot every five minutes.
+        let longest = TombstoneName { first: 1, last: 1 << 20, ..run_name }.to_string();
+        assert!(longest.len() <= name.to_string().len(), "{longest}");
         for (first, last) in [(0, 7), (8, 7), (0, 0)] {
             assert!(Tombstone { first, last, ..tombstone.clone() }.sign(&pruner).is_err());
         }

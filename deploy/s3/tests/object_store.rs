@@ -62,6 +62,10 @@ async fn says_that_a_key_is_too_long() {
     assert_eq!(store.get(&longest).await.unwrap().bytes().await.unwrap(), "x");
     let listed: Vec<_> = store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
     assert_eq!(listed, [longest]);
+    // That of a run of snapshots that were taken out, after ten years of one every five minutes, and a copy of it.
+    let run = Key::from(format!("tombstones/{0}/{0}/1-100000-{1}.1", "a".repeat(32), "b".repeat(64)));
+    store.put(&run, PutPayload::from_static(b"x")).await.unwrap();
+    assert_eq!(store.get(&run).await.unwrap().bytes().await.unwrap(), "x");
     let error = store.put(&Key::from("k".repeat(200)), PutPayload::from_static(b"x")).await.unwrap_err();
     assert!(error.to_string().contains("KeyTooLong"), "{error}");
 }

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use holdfast_tests::files;
 use holdfast_tests::place::{Place, describe, fails, noise, ok};
+use holdfast_tests::servers::{S3_KEY, S3Server};
 use std::fs;
 
 const LAST: [&str; 3] = ["prune", "--keep-last", "1"];
@@ -55,6 +56,30 @@ fn what_no_rule_keeps_goes_and_the_rest_restores() -> Result<()> {
     place.snapshot("t5")?;
     ok(place.backupd(&["verify", "--read-data"]))?;
     ensure!(ok(place.backupd(&["prune"]))?.contains("nothing to delete"), "without rules everything stays");
+    Ok(())
+}
+
+/// One tombstone stands for the three snapshots; its name is the longest that a repository has.
+#[test]
+fn a_run_of_snapshots_goes_from_a_bucket_too() -> Result<()> {
+    let (place, server) = (Place::new()?, S3Server::start("practice")?);
+    let run = |args: &[&str]| {
+        let mut command = place.bare(&args[..1]);
+        command.args(["--repo", "s3://practice/a-prefix"]).args(&args[1..]).env("AWS_ENDPOINT_URL", &server.url);
+        command.env("AWS_ACCESS_KEY_ID", S3_KEY.0).env("AWS_SECRET_ACCESS_KEY", S3_KEY.1).env("AWS_REGION", "test");
+        ok(command)
+    };
+    run(&["init"])?;
+    for (n, tag) in (1..).zip(["t1", "t2", "t3", "t4"]) {
+        fs::write(place.source().join("changes"), noise(n, 200_000))?;
+        run(&["snapshot", "--tag", tag, "."])?;
+    }
+    let done = run(&[&LAST[..], &["--now"]].concat())?;
+    ensure!(done.contains("objects deleted"), "{done}");
+    let listed = run(&["snapshots"])?;
+    ensure!(listed.contains("t4") && !["t1", "t2", "t3"].iter().any(|tag| listed.contains(tag)), "{listed}");
+    run(&["snapshot", "--tag", "t5", "."])?;
+    run(&["verify", "--read-data"])?;
     Ok(())
 }
 

@@ -107,13 +107,7 @@ impl Session {
         ];
         let mut link = Link::connect(&self.server, self.links.get(), &parameters)?;
         if self.task == Task::WriteExclusively {
-            let sql = format!("SELECT pg_try_advisory_lock({LOCKS}, {LOCK_EXCLUSIVE})");
-            let prepared = link.prepare(&sql)?;
-            let answer = link.execute(&prepared, ("", 1), ())?;
-            let cells = answer.rows.first().ok_or(Error::NoRows)?;
-            if (Row { prepared: &prepared, cells }).get_ref(0)? != ValueRef::Integer(1) {
-                return Err(Error::Held);
-            }
+            hold(&mut link)?;
         }
         *slot = Some(link);
         Ok(())
@@ -307,4 +301,20 @@ impl<'r> Row<'r> {
         }
         Err(Error::Column)
     }
+}
+
+/// Takes the lock of the one process that writes. Whoever had it last may have ended a moment ago, and the server has not
+/// noticed yet: so it is tried for a second.
+fn hold(link: &mut Link) -> Result<()> {
+    const TRIES: usize = 20;
+    let prepared = link.prepare(&format!("SELECT pg_try_advisory_lock({LOCKS}, {LOCK_EXCLUSIVE})"))?;
+    for _ in 0..TRIES {
+        let answer = link.execute(&prepared, ("", 1), ())?;
+        let cells = answer.rows.first().ok_or(Error::NoRows)?;
+        if (Row { prepared: &prepared, cells }).get_ref(0)? == ValueRef::Integer(1) {
+            return Ok(());
+        }
+        link.simple("SELECT pg_sleep(0.05)")?;
+    }
+    Err(Error::Held)
 }

@@ -42,11 +42,11 @@ impl Store for Phantom {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_store_lists_and_does_not_have_holds_back_no_other() {
-    for kind in ["snapshots", "index", "packs/ab"] {
+    for kind in ["snapshots/", "index/", "packs/ab/", "keyring/0000000000000009-"] {
         let practice = Practice::new(3).await;
         fill(&practice.source());
         let first = practice.snapshot().await;
-        let name = format!("{kind}/{}", "ab".repeat(32));
+        let name = format!("{kind}{}", "ab".repeat(32));
         let inner = Arc::clone(&practice.stores[2].store);
         let liar = Arc::new(Phantom { inner, name: name.clone(), lies: AtomicBool::new(true) });
         let mut stores = practice.stores.clone();

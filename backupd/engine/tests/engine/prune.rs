@@ -249,7 +249,9 @@ async fn tombstones_do_not_pile_up_and_a_gap_stays_a_gap() {
     pruning.history(3).await;
     let stones = |store: &str| -> Vec<(u64, u64)> {
         let names = practice.objects(store).into_keys().filter_map(|name| name.parse::<TombstoneName>().ok());
-        names.map(|name| (name.first, name.last)).collect()
+        let mut stones: Vec<(u64, u64)> = names.map(|name| (name.first, name.last)).collect();
+        stones.sort_unstable();
+        stones
     };
     let prune = || async {
         pruning.announce(&last(1)).await.unwrap();
@@ -264,7 +266,7 @@ async fn tombstones_do_not_pile_up_and_a_gap_stays_a_gap() {
     let objects = practice.objects("store-1");
     let (name, path) = objects.iter().find(|(name, _)| name.starts_with("tombstones/")).unwrap();
     fs::remove_file(path).unwrap();
-    let made_up = name.replace("0000000000000003-", "00000000000000ff-");
+    let made_up = name.replace("/1-3-", "/1-ff-");
     practice.stores[1].store.put(&made_up, Bytes::from_static(b"no tombstone")).await.unwrap();
     assert!(prune().await.stores.iter().all(StorePruned::is_done));
     assert_eq!((stones("store-0"), stones("store-1")), (vec![(1, 4)], vec![(1, 4), (1, 255)]));

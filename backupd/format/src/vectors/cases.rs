@@ -235,7 +235,9 @@ pub const CASES: &[Case] = &[
     ("plan-name", "other-folder", "set 0 6363", "deletion plan name is malformed"),
     ("retirement-name", "other-folder", "set 10 73", "retirement name is malformed"),
     ("tombstone-name", "signed-counter", "set 77 2b", "tombstone name is malformed"),
-    ("run-name", "three-counters", "insert 77 303030303030303030303030303030312d", "tombstone name is malformed"),
-    ("run-name", "backwards", "swap 77 94 16", "tombstone name is malformed"),
-    ("run-name", "of-one", "set 92 39", "tombstone name is malformed"),
+    ("run-name", "three-counters", "insert 77 312d", "tombstone name is malformed"),
+    ("run-name", "backwards", "swap 77 79 1", "tombstone name is malformed"),
+    ("run-name", "of-one", "set 79 32", "tombstone name is malformed"),
+    ("run-name", "leading-zero", "insert 77 30", "tombstone name is malformed"),
+    ("run-name", "no-digits", "set 77 2d", "tombstone name is malformed"),
 ];
