@@ -181,6 +181,8 @@ pub struct StoreView {
     /// First object that is missing or damaged, from the last scrub or from a rejected head.
     pub missing: Option<String>,
     pub corrupt: Option<String>,
+    /// First object that a snapshot or a catch-up found damaged there.
+    pub damaged: Option<String>,
     /// First object that it had, or should have, and that no store has any more; nobody has looked into it.
     pub gone: Option<String>,
     /// There are such, whether somebody has looked into it or not.
@@ -299,7 +301,7 @@ impl StoreView {
     pub fn condition(&self) -> backupd_api::StoreCondition {
         use backupd_api::StoreCondition::{Corrupt, Late, Missing, Ok, Unknown, Unreachable};
         let drilled = self.proof.as_ref().and_then(|p| p.damaged);
-        if self.corrupt.is_some() || drilled == Some(Corrupt) {
+        if self.corrupt.is_some() || self.damaged.is_some() || drilled == Some(Corrupt) {
             Corrupt
         } else if self.missing.is_some() || self.gone.is_some() || drilled == Some(Missing) {
             Missing
@@ -347,7 +349,7 @@ impl StoreView {
     }
 
     pub fn damaged_object(&self) -> Option<&String> {
-        self.corrupt.as_ref().or(self.missing.as_ref())
+        self.corrupt.as_ref().or(self.damaged.as_ref()).or(self.missing.as_ref())
     }
 }
 

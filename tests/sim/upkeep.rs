@@ -277,8 +277,8 @@ impl Scene {
             others: Listings::default(),
             stop: Stop::default(),
         };
-        let found = scrub(env, &plain, &request, &NoProgress).await?;
-        let healed = heal(env, stores, &found, Path::new(STATE)).await?;
+        let mut found = scrub(env, &plain, &request, &NoProgress).await?;
+        let healed = heal(env, stores, &mut found, Path::new(STATE)).await?;
         Ok((found, healed.healed.len()))
     }
 

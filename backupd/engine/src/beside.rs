@@ -93,8 +93,14 @@ impl Listings {
         self.0.iter().flat_map(|(_, listed)| listed).any(|object| object.name.starts_with(CONDEMNED))
     }
 
-    /// What `store`, which holds `ours`, lacks. `condemned` goes on purpose.
-    pub(crate) fn lacking(&self, store: &str, ours: &BTreeMap<String, u64>, condemned: &BTreeSet<String>) -> Lacking {
+    /// What `store`, which holds `ours`, lacks. `condemned` goes on purpose; what is damaged at another store is not held there.
+    pub(crate) fn lacking(
+        &self,
+        store: &str,
+        ours: &BTreeMap<String, u64>,
+        condemned: &BTreeSet<String>,
+        is_damaged: impl Fn(&str, &str) -> bool,
+    ) -> Lacking {
         let mut newest: BTreeMap<_, u64> = BTreeMap::new();
         for head in ours.keys().filter_map(|name| name.parse::<HeadName>().ok()) {
             let counter = newest.entry((head.source, head.incarnation)).or_default();
@@ -108,14 +114,14 @@ impl Listings {
         let mut late = false;
         // By name: whether every store that holds it had it before a head that this store holds as well.
         let mut lacked: BTreeMap<&String, bool> = BTreeMap::new();
-        for (_, listed) in self.0.iter().filter(|(name, _)| name != store) {
+        for (other, listed) in self.0.iter().filter(|(name, _)| name != store) {
             let shared =
                 listed.iter().filter(|object| object.name.starts_with(HEADS) && ours.contains_key(&object.name));
             let shared = shared.filter_map(|head| head.modified_unix_ms).max();
             for object in listed {
                 let name = &object.name;
                 let judged = JUDGED.iter().any(|kind| name.starts_with(kind)) && hash_in_name(name).is_some();
-                if !judged || ours.contains_key(name) || condemned.contains(name) {
+                if !judged || ours.contains_key(name) || condemned.contains(name) || is_damaged(other, name) {
                     continue;
                 }
                 late |= is_newer(name);
@@ -161,15 +167,26 @@ mod tests {
         let all = listings(&[("north", &full), ("south", &[])]);
         let none = BTreeSet::new();
         // The third pack is on its way.
-        let seen = all.lacking("south", &ours(&[pack("1"), head(1), head(2)]), &none);
+        let seen = all.lacking("south", &ours(&[pack("1"), head(1), head(2)]), &none, |_, _| false);
         assert_eq!(seen, Lacking { missing: BTreeSet::from([pack("2")]), late: false });
-        let seen = all.lacking("south", &ours(&[head(1)]), &none);
+        let seen = all.lacking("south", &ours(&[head(1)]), &none, |_, _| false);
         assert_eq!(seen, Lacking { missing: BTreeSet::from([pack("1")]), late: true });
-        assert_eq!(all.lacking("south", &ours(&[]), &none), Lacking { missing: BTreeSet::new(), late: true });
-        let seen = all.lacking("south", &ours(&[head(1), head(2)]), &BTreeSet::from([pack("1"), pack("2")]));
+        assert_eq!(
+            all.lacking("south", &ours(&[]), &none, |_, _| false),
+            Lacking { missing: BTreeSet::new(), late: true }
+        );
+        let seen =
+            all.lacking("south", &ours(&[head(1), head(2)]), &BTreeSet::from([pack("1"), pack("2")]), |_, _| false);
         assert_eq!(seen, Lacking::default(), "what goes on purpose is not missing");
-        assert_eq!(all.lacking("north", &ours(&[]), &none), Lacking::default(), "a store is not judged by itself");
-        assert_eq!(Listings::default().lacking("south", &ours(&[]), &none), Lacking::default());
+        assert_eq!(
+            all.lacking("north", &ours(&[]), &none, |_, _| false),
+            Lacking::default(),
+            "a store is not judged by itself"
+        );
+        let damaged = all
+            .lacking("south", &ours(&[head(1), head(2)]), &none, |store, name| store == "north" && name == pack("2"));
+        assert_eq!(damaged.missing, BTreeSet::from([pack("1")]), "what is damaged there is held by nobody");
+        assert_eq!(Listings::default().lacking("south", &ours(&[]), &none, |_, _| false), Lacking::default());
     }
 
     #[test]
@@ -177,12 +194,12 @@ mod tests {
         let keyring = format!("keyring/{:016x}-{}", 9, "ef".repeat(32));
         let full = [(pack("1"), 10), (head(1), 11), (head(2), 21), (keyring, 1)];
         let all = listings(&[("north", &full), ("south", &[])]);
-        let seen = all.lacking("south", &ours(&[head(2)]), &BTreeSet::new());
+        let seen = all.lacking("south", &ours(&[head(2)]), &BTreeSet::new(), |_, _| false);
         assert_eq!(seen.missing, BTreeSet::from([pack("1"), head(1)]));
         // The same pack came to another store only now: nobody knows whether it belongs to the head.
         let copied = [(pack("1"), 90), (head(2), 21)];
         let all = listings(&[("north", &full), ("west", &copied), ("south", &[])]);
-        let seen = all.lacking("south", &ours(&[head(2)]), &BTreeSet::new());
+        let seen = all.lacking("south", &ours(&[head(2)]), &BTreeSet::new(), |_, _| false);
         assert_eq!(seen, Lacking::default());
     }
 

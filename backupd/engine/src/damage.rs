@@ -140,7 +140,7 @@ impl Damage {
 }
 
 /// Whether a store lists an object that it was just asked for.
-async fn is_listed(store: &NamedStore, name: &str) -> bool {
+pub(crate) async fn is_listed(store: &NamedStore, name: &str) -> bool {
     let folder = name.rfind('/').and_then(|at| name.get(..=at)).unwrap_or_default();
     store.store.list(folder).await.is_ok_and(|listed| by_object(listed).contains_key(name))
 }
@@ -170,6 +170,8 @@ pub fn note_damage(env: &Env, state_dir: &Path, store: &str, damaged: &[String],
 pub struct Doubts {
     /// By store, what is damaged there and gone everywhere, a mark for each object; of very many one for all of them.
     pub marks: BTreeMap<String, BTreeSet<String>>,
+    /// By store, the first object that is damaged there.
+    pub damaged: BTreeMap<String, String>,
     /// What no store holds any more, and whether somebody has looked into it.
     pub gone: BTreeMap<String, bool>,
 }
@@ -182,7 +184,8 @@ pub fn doubts<'s>(env: &Env, state_dir: &Path, stores: impl Iterator<Item = &'s 
         let names: BTreeSet<&String> = damaged.get(store).into_iter().flatten().chain(gone.keys()).collect();
         (!names.is_empty()).then(|| (store.to_owned(), marks_of(&names)))
     };
-    Ok(Doubts { marks: stores.filter_map(marks).collect(), gone })
+    let first = |(store, names): (&String, &BTreeSet<String>)| Some((store.clone(), names.first()?.clone()));
+    Ok(Doubts { damaged: damaged.iter().filter_map(first).collect(), marks: stores.filter_map(marks).collect(), gone })
 }
 
 fn marks_of(names: &BTreeSet<&String>) -> BTreeSet<String> {

@@ -47,6 +47,8 @@ pub struct StoreScrub {
     pub bytes_read: u64,
     /// Objects that were here before, or that another store holds and this one must have had, and that are not listed.
     pub missing: Vec<String>,
+    /// Those that were never seen here: only the other store says that they were.
+    pub by_others: BTreeSet<String>,
     /// Another store holds a newer snapshot.
     pub late: bool,
     pub corrupt: Vec<String>,
@@ -91,10 +93,17 @@ async fn look(
     let listed = by_object(store.store.list("").await?);
     let ours: BTreeMap<String, u64> = listed.into_iter().filter(|(name, _)| hash_in_name(name).is_some()).collect();
     (seen.objects, seen.bytes) = (ours.len() as u64, ours.values().sum());
-    let lacking = request.others.lacking(&store.name, &ours, &request.condemned);
+    let lacking = request.others.lacking(&store.name, &ours, &request.condemned, |other, name| damage.is(other, name));
     seen.late = lacking.late;
-    let mut missing = lacking.missing;
-    missing.extend(memory.audit(&ours, &request.condemned, now));
+    // What was found damaged and is gone is missing, no longer damaged. One that nobody ever saw whole here was perhaps never here:
+    // whether it is missing the other stores tell.
+    for name in damage.names_at(&store.name).iter().filter(|name| !ours.contains_key(*name)) {
+        damage.clear(&store.name, name);
+        memory.forget_unread(name);
+    }
+    let gone = memory.audit(&ours, &request.condemned, now);
+    seen.by_others = lacking.missing.iter().filter(|name| !memory.objects.contains_key(*name)).cloned().collect();
+    let missing: BTreeSet<String> = lacking.missing.into_iter().chain(gone).collect();
     seen.missing = missing.into_iter().collect();
     let max_age = i64::try_from(request.max_age.as_millis()).unwrap_or(i64::MAX).max(1);
     // What was found damaged is looked at first, in every run; then what was looked at longest ago.
@@ -121,13 +130,12 @@ async fn look(
                 damage.clear(&store.name, &name);
                 memory.whole(&name, now);
             }
-            Err(error) if error.kind() == ErrorKind::Damaged => {
-                damage.note(&store.name, &name);
-                seen.corrupt.push(name);
-            }
-            // It went between the listing and now; the next listing tells.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => match damage.note_unread(store, &name, error).await {
+                error if error.kind() == ErrorKind::Damaged => seen.corrupt.push(name),
+                // It went between the listing and now; the next listing tells.
+                error if error.kind() == ErrorKind::NotFound => {}
+                error => return Err(error),
+            },
         }
         seen.checked += 1;
         progress.report(ProgressEvent {
@@ -143,10 +151,6 @@ async fn look(
         }
     }
     drop(reads);
-    // Objects that were found damaged and are gone are missing, no longer damaged.
-    damage.names_at(&store.name).iter().filter(|name| !ours.contains_key(*name)).for_each(|name| {
-        damage.clear(&store.name, name);
-    });
     (seen.overdue, seen.verified_since_unix_ms) = memory.oldest(now, max_age);
     memory.last_run = now;
     Ok(())
@@ -233,6 +237,12 @@ impl Seen {
         let gone = |name: &String| condemned.contains(name) || number(name).is_some_and(|old| Some(old) < newest);
         self.objects.retain(|name, _| listed.contains_key(name) || !gone(name));
         self.objects.keys().filter(|name| !listed.contains_key(*name)).cloned().collect()
+    }
+
+    fn forget_unread(&mut self, name: &str) {
+        if self.look(name).whole == 0 {
+            self.objects.remove(name);
+        }
     }
 
     fn look(&self, name: &str) -> Look {

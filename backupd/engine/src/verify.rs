@@ -3,6 +3,7 @@
 use crate::ahead::{Ahead, Window, Worker, is_loss, run};
 use crate::candidate::candidate_of;
 use crate::condemned::{CONDEMNED, Condemned};
+use crate::damage::is_listed;
 use crate::descend::{Descent, Extents, Reached};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -497,6 +498,10 @@ async fn hash_all(
         outcome.objects += 1;
         match read {
             Ok(size) => outcome.bytes_read += size,
+            // What is listed and not given back is not what was written; what is listed no longer went meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                outcome.corrupt.extend(is_listed(store, &name).await.then_some(name));
+            }
             Err(error) => outcome.note(name, error)?,
         }
         report(progress, outcome.bytes_read, None, store);

@@ -99,7 +99,7 @@ impl Maintain {
         if let Some(LetOff::Gap(gap)) = let_off {
             self.let_off(gap, &mut found)?;
         }
-        let healed = backup_engine::heal(&self.env, &self.stores, &found, &self.engine_state()).await;
+        let healed = backup_engine::heal(&self.env, &self.stores, &mut found, &self.engine_state()).await;
         let mut healed = healed.map_err(|e| failure::from_engine(&e))?;
         if let Some(LetOff::Lost) = let_off {
             self.let_off_lost(&mut found, &mut healed)?;

@@ -210,6 +210,7 @@ impl Daemon {
             log::warn!(reason:% = error; "state.not-read");
             Doubts::default()
         });
+        let mut healed = Vec::new();
         let untold = known.gone.iter().find(|(_, looked)| !**looked).map(|(name, _)| name.clone());
         let changed: Vec<String> = {
             let mut view = self.view();
@@ -218,11 +219,16 @@ impl Daemon {
             let changes = |store: &&NamedStore| {
                 let seen = view.stores.entry(store.name.clone()).or_default();
                 (seen.gone, seen.has_gone) = (untold.clone(), has_gone);
+                let before = std::mem::replace(&mut seen.damaged, known.damaged.get(&store.name).cloned());
+                if before.is_some() && seen.damaged.is_none() {
+                    healed.push(store.name.clone());
+                }
                 seen.sound.knows(known.marks.get(&store.name).unwrap_or(&BTreeSet::new()))
             };
             self.stores.iter().filter(changes).map(|store| store.name.clone()).collect()
         };
         self.keep_sound(changed.iter());
+        healed.iter().for_each(|store| self.note_healed(store));
         known.marks
     }
 
@@ -385,9 +391,14 @@ impl Daemon {
             if !whole {
                 continue;
             }
-            let _busy = self.activity.begin("scrub");
             log::info!(store = store.name.as_str(), object = object.as_str(); "store.object-whole-again");
-            self.scrub_store(store).await;
+            let by_scrub = |seen: &StoreView| seen.damaged.as_ref() != Some(&object);
+            if self.view().stores.get(&store.name).is_some_and(by_scrub) {
+                let _busy = self.activity.begin("scrub");
+                self.scrub_store(store).await;
+            } else {
+                self.note_damage(&store.name, &[], &[object]).await;
+            }
         }
     }
 

@@ -129,11 +129,11 @@ async fn damaged_and_missing_objects_come_back_from_another_store() {
     flip(&practice.objects("store-1")[&lost]);
     flip(&practice.objects("store-2")[&lost]);
     clock.set(NOW + DAY);
-    let found = look(&env, &practice, &request).await;
+    let mut found = look(&env, &practice, &request).await;
     assert_eq!(found[0].corrupt.iter().cloned().collect::<BTreeSet<_>>(), corrupt);
     assert_eq!(found[0].missing.iter().cloned().collect::<BTreeSet<_>>(), missing);
     assert_eq!((found[1].corrupt.len(), found[2].corrupt.len()), (2, 1));
-    let done = heal(&env, &for_maintenance(&practice), &found, &request.state_dir).await.unwrap();
+    let done = heal(&env, &for_maintenance(&practice), &mut found, &request.state_dir).await.unwrap();
     assert_eq!(done.healed.len(), corrupt.len() - 1 + missing.len() + 1);
     assert!(
         done.healed.iter().all(
@@ -179,11 +179,11 @@ async fn what_the_others_hold_is_missing_where_it_was_never_seen_and_what_comes_
         fs::remove_file(&name.1).unwrap();
         let request = ScrubRequest { others: list_all(&practice.stores).await, ..request(&practice) };
         let newest_head = name.0.starts_with("heads/") && name.0.contains("/0000000000000004-");
-        let found = look(&env, &practice, &request).await;
+        let mut found = look(&env, &practice, &request).await;
         let expected = if newest_head { Vec::new() } else { vec![name.0.clone()] };
         assert_eq!((&found[0].missing, found[0].late), (&expected, newest_head), "{}", name.0);
         assert!(found[1..].iter().all(|seen| seen.missing.is_empty() && !seen.late), "{found:?}");
-        let done = heal(&env, &for_maintenance(&practice), &found, &request.state_dir).await.unwrap();
+        let done = heal(&env, &for_maintenance(&practice), &mut found, &request.state_dir).await.unwrap();
         assert!(done.left.is_empty() && done.healed.iter().all(|healed| healed.by == HealedBy::Put));
         if newest_head {
             fs::copy(practice.dir.path().join("store-1").join(&name.0), &name.1).unwrap();
@@ -277,10 +277,10 @@ async fn at_a_locked_store_a_candidate_is_written() {
     let (name, path) = practice.objects("store-0").into_iter().find(|(name, _)| name.starts_with("packs/")).unwrap();
     flip(&path);
     clock.set(NOW + DAY);
-    let found = look(&env, &practice, &request).await;
+    let mut found = look(&env, &practice, &request).await;
     let mut stores = for_maintenance(&practice);
     stores[0].store = Arc::new(Locked(Arc::clone(&stores[0].store)));
-    let done = heal(&env, &stores, &found, &request.state_dir).await.unwrap();
+    let done = heal(&env, &stores, &mut found, &request.state_dir).await.unwrap();
     assert_eq!((done.healed.len(), done.healed[0].by), (1, HealedBy::Candidate));
     assert!(practice.objects("store-0").contains_key(&format!("{name}.1")));
     clock.set(NOW + 2 * DAY);

@@ -1,14 +1,18 @@
 //! A store that lists what it does not give back: it alone has it damaged, and the others lack nothing.
 
 use crate::practice::{Practice, fill};
-use backup_engine::{ListedObject, NamedStore, NoProgress, Result, Store, doubts, losses, replicate, snapshot};
+use backup_engine::{
+    Env, ListedObject, MaintenanceStore, NamedMaintenanceStore, NamedStore, NoProgress, Result, ScrubRequest, Stop,
+    Store, StoreLimits, StoreLocation, doubts, heal, list_all, losses, replicate, scrub, snapshot,
+};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The fault model: while it lies, the listing shows one more object.
 struct Phantom {
@@ -31,7 +35,7 @@ impl Store for Phantom {
         async move {
             let mut listed = self.inner.list(prefix).await?;
             if self.lies.load(Ordering::SeqCst) && self.name.starts_with(prefix) {
-                listed.push(ListedObject::undated(self.name.clone(), 65536));
+                listed.push(ListedObject { name: self.name.clone(), size: 65536, modified_unix_ms: Some(1) });
                 listed.sort();
             }
             Ok(listed)
@@ -68,5 +72,68 @@ async fn what_one_store_lists_and_does_not_have_holds_back_no_other() {
         assert!(known().marks.is_empty() && known().gone.is_empty(), "{kind}: {:?}", known());
         assert_eq!(losses(&practice.env, &practice.state()).unwrap(), BTreeMap::new(), "{kind}");
         practice.restore_from(&practice.stores[2], first.id).await;
+    }
+}
+
+impl MaintenanceStore for Phantom {
+    fn replace<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        self.inner.put(name, bytes)
+    }
+    fn delete<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_takes_it_for_the_damage_of_the_store_that_lists_it() {
+    for kind in ["snapshots/", "index/", "packs/ab/"] {
+        let practice = Practice::new(3).await;
+        fill(&practice.source());
+        practice.snapshot().await;
+        let name = format!("{kind}{}", "ab".repeat(32));
+        let inner = Arc::clone(&practice.stores[2].store);
+        let liar = Arc::new(Phantom { inner, name: name.clone(), lies: AtomicBool::new(true) });
+        let mut stores: Vec<NamedMaintenanceStore> = ["store-0", "store-1"]
+            .map(|store| {
+                let place = StoreLocation::Folder { path: practice.dir.path().join(store) };
+                NamedMaintenanceStore::new(store, place.open_for_maintenance(StoreLimits::default()).unwrap(), true)
+            })
+            .into();
+        stores.push(NamedMaintenanceStore::new("store-2", Arc::clone(&liar) as Arc<dyn MaintenanceStore>, true));
+        let plain: Vec<NamedStore> = stores.iter().map(NamedMaintenanceStore::as_store).collect();
+        let (env, clock) = Env::seeded(3, 1_795_000_000_000);
+        let mut looks = 0;
+        let mut look = async || {
+            looks += 1;
+            clock.set(1_795_000_000_000 + looks * 3_600_000);
+            let request = ScrubRequest {
+                state_dir: practice.dir.path().join("maintain"),
+                max_age: Duration::from_secs(30 * 86_400),
+                bytes_max: u64::MAX,
+                time_max: Duration::from_secs(600),
+                condemned: BTreeSet::new(),
+                others: list_all(&plain).await,
+                stop: Stop::default(),
+            };
+            let mut found = scrub(&env, &plain, &request, &NoProgress).await.unwrap();
+            let done = heal(&env, &stores, &mut found, &request.state_dir).await.unwrap();
+            let left: Vec<String> = done.left.into_iter().map(|(store, ..)| store).collect();
+            let seen: Vec<(Vec<String>, Vec<String>)> =
+                found.into_iter().map(|seen| (seen.missing, seen.corrupt)).collect();
+            (seen, left)
+        };
+        for _ in 0..2 {
+            let (seen, left) = look().await;
+            assert!(
+                seen[..2].iter().all(|(missing, corrupt)| missing.is_empty() && corrupt.is_empty()),
+                "{kind}: {seen:?}"
+            );
+            assert_eq!(seen[2], (Vec::new(), vec![name.clone()]), "{kind}");
+            assert_eq!(left, ["store-2"], "{kind}");
+        }
+        liar.lies.store(false, Ordering::SeqCst);
+        let (seen, left) = look().await;
+        assert!(seen.iter().all(|(missing, corrupt)| missing.is_empty() && corrupt.is_empty()), "{kind}: {seen:?}");
+        assert!(left.is_empty());
     }
 }
