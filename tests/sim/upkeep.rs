@@ -9,7 +9,7 @@ use crate::wire::{LOCKED, Process};
 use crate::world::World;
 use backup_engine::env::Clock;
 use backup_engine::prune::{
-    Approved, Execution, PruneRequest, Retire, StorePruned, Tripwire, Waiting, announce, execute, propose,
+    Approved, Execution, GivenUp, PruneRequest, Retire, StorePruned, Tripwire, Waiting, announce, execute, propose,
     retire_writers,
 };
 use backup_engine::retain::{Hold, HoldScope, Keep, Policy, Rule};
@@ -122,7 +122,14 @@ impl Scene {
 
     async fn retire(&self, stores: &[NamedMaintenanceStore], which: Retire<'_>) -> Result<u64, ErrorKind> {
         let upkeep = &self.upkeep;
-        let retired = retire_writers(&upkeep.pruner_env, &self.auditor.open, &upkeep.credential, stores, which).await;
+        let retired = retire_writers(
+            &upkeep.pruner_env,
+            &self.auditor.open,
+            &upkeep.credential,
+            stores,
+            (which, &GivenUp::Nothing),
+        )
+        .await;
         retired.map_err(|error| error.kind())
     }
 

@@ -256,6 +256,8 @@ words! {
         LockModeShort,
         /// New snapshots look like an attack: a deletion plan waits until two persons have looked.
         PruneStopped,
+        /// No deletion plan could be made, or the approved one cannot be carried out: the stores fill.
+        PruneFailed,
         /// The business associate agreement of a store is past its last day.
         BaaExpired,
         HeadFork,

@@ -174,13 +174,16 @@ impl Condemned {
         self.announced.as_ref().map(|(name, _)| name.hash).or_else(executed).map(|plan| plan.0)
     }
 
-    /// Names of objects that are being taken out: nobody copies them to a store that lacks them.
+    /// Names of objects that are being taken out: nobody copies them to a store that lacks them. An order takes out the plans
+    /// before it, too: a store that refused to delete may have them still.
     pub(crate) fn going(&self) -> HashSet<String> {
         let Some((_, order)) = &self.order else { return HashSet::new() };
+        let is_older = |name: &&String| name.parse::<PlanName>().is_ok_and(|plan| plan.number < order.number);
+        let older = self.names.iter().filter(is_older).cloned();
         let heads = order.heads.iter().flat_map(|gone| [gone.head.to_string(), snapshot_name(&gone.snapshot.0)]);
         let (indexes, packs) = (order.indexes.iter().map(index_name), order.packs.iter().map(pack_name));
         let stones = order.tombstones.iter().map(ToString::to_string);
-        heads.chain(indexes).chain(packs).chain(stones).collect()
+        heads.chain(indexes).chain(packs).chain(stones).chain(older).collect()
     }
 
     /// The last counter of a chain that has ended.

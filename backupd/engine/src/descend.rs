@@ -3,8 +3,10 @@
 //! What is still to be read is a stack of pages. It stays short whatever a hostile tree looks like: of a page with many
 //! directories only a few are taken at once, fewer the longer the stack is, and the page is read again for the rest.
 
+use crate::ahead::is_loss;
 use crate::error::Result;
 use crate::locations::Locations;
+use crate::prune::GivenUp;
 use crate::read::{Reader, malformed};
 use backup_format::ChunkId;
 use backup_format::tree::{Content, Extent, Node, NodeKind, PAGE_LEVELS_MAX, Page};
@@ -63,7 +65,8 @@ impl<'r, 'a> Descent<'r, 'a> {
     /// The next entries, and the directory that they are in. After an error the descent goes on with the next page.
     pub(crate) async fn next(&mut self) -> Result<Option<(u32, Vec<Node>)>> {
         while let Some(step) = self.steps.pop() {
-            match self.reader.page(&step.page).await? {
+            let Some(page) = page(self.reader, &step.page, &mut self.reached).await? else { continue };
+            match page {
                 Page::Directory(nodes) => {
                     if step.at == 0 {
                         let names = [nodes.first(), nodes.last()].map(|node| node.map(|node| node.name.as_slice()));
@@ -131,6 +134,20 @@ impl Step {
     }
 }
 
+/// A page; `None`: it is lost and given up.
+async fn page(reader: &Reader<'_>, id: &ChunkId, reached: &mut Option<Reached>) -> Result<Option<Page>> {
+    match reader.page(id).await {
+        Err(error) if is_loss(&error) => match reached {
+            Some(reached) if reached.given_up.has_chunk(&reader.locations, id) => {
+                reached.lost += 1;
+                Ok(None)
+            }
+            _ => Err(error),
+        },
+        read => read.map(Some),
+    }
+}
+
 /// A file's content, one page of extents at a time.
 pub(crate) struct Extents {
     inline: Option<Vec<Extent>>,
@@ -168,7 +185,8 @@ impl Extents {
             if step.at == 0 && reached.as_mut().is_some_and(|reached| !reached.reach(&reader.locations, &step.page)) {
                 continue;
             }
-            match reader.page(&step.page).await? {
+            let Some(page) = page(reader, &step.page, reached).await? else { continue };
+            match page {
                 Page::Extents(extents) if adds_up(extents.iter().map(Extent::len), &step) => {
                     return Ok(Some(extents));
                 }
@@ -202,6 +220,9 @@ pub(crate) struct Reached {
     pub(crate) packs: Vec<bool>,
     /// Chunks that no index names.
     pub(crate) unknown: u64,
+    pub(crate) given_up: GivenUp,
+    /// Pages that could not be read and are given up.
+    pub(crate) lost: u64,
 }
 
 impl Reached {
@@ -210,6 +231,8 @@ impl Reached {
             copies: vec![0; locations.copies_count().div_ceil(64)],
             packs: vec![false; locations.packs_count()],
             unknown: 0,
+            given_up: GivenUp::Nothing,
+            lost: 0,
         }
     }
 

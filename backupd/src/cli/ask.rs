@@ -296,8 +296,8 @@ pub async fn status(args: Plain) -> anyhow::Result<ExitCode> {
     }
     let endpoints = args.ask.endpoints()?;
     let mut alerts = status.alerts;
-    // One JSON line for each daemon that scripts know; what the verifier says they ask of itself.
-    if endpoints.verifier.is_some() && !args.ask.json {
+    // In JSON one line for each daemon.
+    if endpoints.verifier.is_some() {
         match args.ask.request(Daemon::Verifier, &Request::VerifierStatus).await {
             Ok(Event::VerifierStatus(status)) => alerts.extend(status.alerts),
             Ok(_) => return Err(unexpected()),

@@ -8,8 +8,8 @@ use super::repo::{REPO, Repository};
 use crate::settings::span;
 use anyhow::ensure;
 use backup_engine::prune::{
-    Announced, Approved, Execution, Proposal, PruneRequest, Retire, Trip, TripKind, Waiting, announce, execute,
-    propose, retire_writers,
+    Announced, Approved, Execution, GivenUp, Proposal, PruneRequest, Retire, Trip, TripKind, Waiting, announce,
+    execute, propose, retire_writers,
 };
 use backup_engine::retain::{Keep, Policy, Reason, Rule, Verdict};
 use backup_engine::{NamedMaintenanceStore, OpenKey, PrunerCredential, SnapshotInfo, StoreLimits};
@@ -55,7 +55,7 @@ pub async fn prune(args: PruneArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !proposal.trips.is_empty() && agreed.len() < 2 {
-        let message = "nothing is deleted: look at the newest snapshots first; if they are right, two persons say so with --agreed-by NAME --agreed-by NAME";
+        let message = "nothing is deleted: look at the newest snapshots first, and at what is lost; if they are right, two persons say so with --agreed-by NAME --agreed-by NAME";
         anyhow::bail!(message);
     }
     let approved = Approved { snapshots: proposal.approval(), trips: proposal.trips.clone() };
@@ -102,6 +102,7 @@ fn request(args: &PruneArgs) -> anyhow::Result<PruneRequest<'static>> {
         policy: Policy { rules: keeps.into_iter().map(Rule::new).collect(), holds: Vec::new() },
         grace,
         rewrite_bytes_max: listing::size(&args.rewrite_max)?,
+        given_up: if args.give_up_lost { GivenUp::All } else { GivenUp::Nothing },
         ..PruneRequest::default()
     })
 }
@@ -147,6 +148,7 @@ fn trip(trip: &Trip) -> String {
         TripKind::MassRemoval => ("many files are gone", "files"),
         TripKind::MassRename => ("many files are gone and as many came", "files"),
         TripKind::MassChange => ("many files have other content", "files"),
+        TripKind::PartLost => ("part of an old snapshot is lost", "pages of its tree"),
     };
     format!("{what}: {} before, {} {unit} now", trip.before, trip.after)
 }
@@ -158,7 +160,7 @@ impl Run<'_> {
         let mut done = execute(env, &self.open, &self.pruner, stores, request).await?;
         if now && matches!(done.waiting, Some(Waiting::Writers(_))) {
             // Every writer begins a new chain, so nobody has to be waited for.
-            retire_writers(env, &self.open, &self.pruner, stores, Retire::All).await?;
+            retire_writers(env, &self.open, &self.pruner, stores, (Retire::All, &request.given_up)).await?;
             done = execute(env, &self.open, &self.pruner, stores, request).await?;
         }
         self.show_execution(&done);
@@ -173,7 +175,7 @@ impl Run<'_> {
             let row = |(info, verdict): &(SnapshotInfo, Verdict)| {
                 json!({
                     "id": info.id.to_string(), "taken_unix_ms": info.taken_unix_ms, "tag": info.tag,
-                    "kept": verdict.is_kept(), "reasons": reasons(verdict),
+                    "kept": verdict.is_kept(), "lost": proposal.lost.contains(&info.id), "reasons": reasons(verdict),
                 })
             };
             let cost = &proposal.cost;
@@ -195,7 +197,11 @@ impl Run<'_> {
         }
         let row = |(info, verdict): &(SnapshotInfo, Verdict)| {
             let why = reasons(verdict);
-            let (what, why) = if verdict.is_kept() { ("keep", why.join("; ")) } else { ("GOES", String::new()) };
+            let (what, why) = match verdict.is_kept() {
+                true => ("keep", why.join("; ")),
+                false if proposal.lost.contains(&info.id) => ("GOES", "it is lost".to_owned()),
+                false => ("GOES", String::new()),
+            };
             let id = info.id.to_string();
             vec![
                 what.to_owned(),
@@ -233,7 +239,8 @@ impl Run<'_> {
             HumanBytes(cost.bytes_freed)
         );
         for found in &proposal.trips {
-            say!("THIS LOOKS LIKE AN ATTACK: {}.", trip(found));
+            let word = if found.kind == TripKind::PartLost { "THIS IS GIVEN UP" } else { "THIS LOOKS LIKE AN ATTACK" };
+            say!("{word}: {}.", trip(found));
         }
     }
 

@@ -71,22 +71,26 @@ impl Maintain {
         // What could not be put back for another reason, as a full or read-only store, another store has.
         let nowhere = outcome.left.iter().filter(|(_, _, error)| error.kind() == ErrorKind::Damaged);
         let left = nowhere.map(|(_, name, _)| name).filter(|name| is_missing(name));
-        let lost: BTreeSet<String> = left.cloned().collect();
+        // What this very look finds was not known to whoever asked.
+        let told = self.records.told().map_err(|error| not_noted(&error))?;
+        let lost: BTreeSet<String> = left.filter(|name| told.contains(*name)).cloned().collect();
         self.miss_no_longer(&lost, found)?;
         outcome.left.retain(|(_, name, _)| !lost.contains(name));
         Ok(())
     }
 
     fn miss_no_longer(&self, names: &BTreeSet<String>, found: &mut [StoreScrub]) -> Result<(), Failure> {
-        self.records.let_off(names).map_err(|error| {
-            log::error!(reason:% = error; "maintain.not-recorded");
-            failure::new(FailureKind::Retry, "it could not be noted: look at the disk that holds the state of maintain")
-        })?;
+        self.records.let_off(names).map_err(|error| not_noted(&error))?;
         for seen in found {
             seen.missing.retain(|name| !names.contains(name));
         }
         Ok(())
     }
+}
+
+fn not_noted(error: &rusqlite::Error) -> Failure {
+    log::error!(reason:% = error; "maintain.not-recorded");
+    failure::new(FailureKind::Retry, "it could not be noted: look at the disk that holds the state of maintain")
 }
 
 fn all_answer(found: &[StoreScrub]) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ const SCHEMA: &str = "
     create table if not exists held (one integer primary key check (one = 1), row text not null) strict;
     create table if not exists condemned (name text primary key) strict;
     create table if not exists let_off (name text primary key) strict;
+    create table if not exists told (name text primary key) strict;
     create table if not exists seen (store text primary key, upto integer not null) strict;
     pragma user_version = 1;";
 
@@ -118,11 +119,11 @@ impl Records {
 
     /// What is there again is missed again when it goes.
     pub fn end_let_off(&self, is_there: impl Fn(&str) -> bool) -> rusqlite::Result<()> {
-        let db = self.db();
-        let mut query = db.prepare("select name from let_off")?;
-        let names: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        for name in names.iter().filter(|name| is_there(name)) {
-            db.execute("delete from let_off where name = ?1", [name])?;
+        for name in self.told()?.iter().filter(|name| is_there(name)) {
+            self.db().execute("delete from told where name = ?1", [name])?;
+        }
+        for name in self.given_up()?.iter().filter(|name| is_there(name)) {
+            self.db().execute("delete from let_off where name = ?1", [name])?;
         }
         Ok(())
     }
@@ -132,6 +133,30 @@ impl Records {
         let mut query = db.prepare("select name from condemned union select name from let_off")?;
         let rows = query.query_map([], |row| row.get(0))?;
         rows.collect()
+    }
+
+    /// Objects that nobody can bring back, and that a person knows of.
+    pub fn given_up(&self) -> rusqlite::Result<BTreeSet<String>> {
+        let db = self.db();
+        let mut query = db.prepare("select name from let_off")?;
+        query.query_map([], |row| row.get(0))?.collect()
+    }
+
+    /// What a look could not bring back is told from now on.
+    pub fn tell(&self, names: &BTreeSet<&String>) -> rusqlite::Result<()> {
+        let mut db = self.db();
+        let change = db.transaction()?;
+        for name in names {
+            change.execute("insert or ignore into told (name) values (?1)", [name])?;
+        }
+        change.commit()
+    }
+
+    /// What looks so far could not bring back.
+    pub fn told(&self) -> rusqlite::Result<BTreeSet<String>> {
+        let db = self.db();
+        let mut query = db.prepare("select name from told")?;
+        query.query_map([], |row| row.get(0))?.collect()
     }
 
     pub fn last_look(&self, store: &str) -> Option<MaintainStore> {

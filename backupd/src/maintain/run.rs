@@ -104,6 +104,10 @@ impl Maintain {
         if let Some(LetOff::Lost) = let_off {
             self.let_off_lost(&mut found, &mut healed)?;
         }
+        let left = healed.left.iter().map(|(_, name, _)| name).collect();
+        if let Err(error) = self.records.tell(&left) {
+            log::error!(reason:% = error; "maintain.not-recorded");
+        }
         self.record(&healed);
         self.tell_serve(&found, &healed).await;
         self.extend_locks(only, &condemned).await;

@@ -253,6 +253,52 @@ fn two_persons_sign_and_what_no_rule_keeps_goes() -> Result<()> {
     log_holds(&practice)
 }
 
+#[test]
+fn what_every_store_lost_is_given_up_by_two_persons_and_the_rest_is_pruned() -> Result<()> {
+    let practice = Practice::new(LAST_TWO)?;
+    for number in 0..5 {
+        practice.snapshot(number)?;
+    }
+    heal(&practice)?;
+    let all = practice.snapshots()?;
+    // Newest first: one that the rule keeps.
+    let lost = all.get(1).context("five snapshots")?.clone();
+    for store in STORES {
+        fs::remove_file(practice.store(store).join("snapshots").join(&lost))?;
+    }
+    fails(practice.backupd(&["prune", "plan"]), 1, &["heal it before pruning", "looked-into"])?;
+    let alerts = || -> Result<bool> {
+        let status = last(json_lines(&practice.backupd(&["status", "--json"]).output()?)?, "status")?;
+        Ok(status.to_string().contains("prune-failed"))
+    };
+    ensure!(alerts()?, "that nothing can be pruned is an alert");
+    let missing = heal(&practice)?;
+    ensure!(missing.iter().all(|store| store["condition"] == "missing"), "{missing:?}");
+    ok(practice.backupd(&["looked-into", "one"]))?;
+
+    let plan = practice.prune(&["plan"])?["plan"].clone();
+    ensure!(plan["state"] == "proposed" && plan["needed"] == 2 && !alerts()?, "{plan}");
+    let rows = plan["rows"].as_array().context("rows")?;
+    let row = rows.iter().find(|row| row["id"] == lost.as_str()).context("the lost one is told")?;
+    ensure!(row["goes"] == true && row["reasons"].to_string().contains("no store has it"), "{row}");
+    let id = plan["id"].as_str().context("id")?.to_owned();
+    for who in ["oakley", "ira"] {
+        ok(practice.approve(&id, who))?;
+    }
+    let number = Cell::new(10);
+    practice.until("done", || {
+        number.set(number.get() + 1);
+        practice.snapshot(number.get())
+    })?;
+    let left = practice.snapshots()?;
+    ensure!(!left.contains(&lost) && left.contains(all.first().context("the newest")?), "{left:?}");
+    practice.assert_restores()?;
+    ok(practice.backupd(&["verify", "--read-data"]))?;
+    let healed = heal(&practice)?;
+    ensure!(healed.iter().all(|store| store["condition"] == "ok" && store["missing"] == 0), "{healed:?}");
+    Ok(())
+}
+
 /// Plan, decisions and what was deleted stand in the log of every store, under the verifier's signature.
 fn log_holds(practice: &Practice) -> Result<()> {
     let checkpoint = files(&practice.store("one").join("log"))

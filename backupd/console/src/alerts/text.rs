@@ -38,6 +38,7 @@ pub fn title(kind: AlertKind) -> &'static str {
         StoreHealed => "A store had lost or damaged objects, which were put back",
         LockModeShort => "A store still holds objects whose locks somebody can lift",
         PruneStopped => "Nothing is deleted: new backups look like an attack",
+        PruneFailed => "Nothing is deleted: the history of backups could not be pruned",
         BaaExpired => "The agreement with a store's provider has run out",
         HeadFork => "Two different histories of the backup exist",
         HeadGap => "A backup is missing from the history, and nobody signed for it",
@@ -155,6 +156,11 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         PruneStopped => {
             "Look at what changed in the EMR before anything else: much was encrypted, renamed or removed. Keep every older \
              snapshot: refuse the plan on the deletions page unless two persons know the reason and approve it."
+        }
+        PruneFailed => {
+            "Backups go on, and the stores fill. The deletions page, or `backupd prune plan` on the server, says why. Where every store \
+             has lost part of an old snapshot, `backupd looked-into NAME` (NAME of the store that misses it) gives that part up; the \
+             next plan names it, and two persons approve it."
         }
         BaaExpired => {
             "Records may lie at the provider only under a business associate agreement that is in force. Call the \

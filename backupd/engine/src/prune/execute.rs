@@ -4,7 +4,7 @@ use super::copies::Copies;
 use super::land::Land;
 use super::mark::Mark;
 use super::stones::{Stones, replaced_at};
-use super::{PruneRequest, put_everywhere, sweep, together};
+use super::{GivenUp, PruneRequest, put_everywhere, sweep, together};
 use crate::ahead::is_loss;
 use crate::candidate::candidate_of;
 use crate::env::Env;
@@ -74,7 +74,7 @@ pub async fn execute(
     request: &PruneRequest<'_>,
 ) -> Result<Execution> {
     let plain: Vec<NamedStore> = stores.iter().map(NamedMaintenanceStore::as_store).collect();
-    let mut land = Land::read(open, &plain).await?;
+    let mut land = Land::read(open, &plain, &request.given_up).await?;
     let all = together(&plain);
     let mut execution = Execution::default();
     let announced = land.condemned.announced.clone();
@@ -99,7 +99,7 @@ pub async fn execute(
         (None, Some((name, order))) => {
             execution.plan = Some(order.number);
             publish(&plain, &land, name).await?;
-            let spared = Spared::of((env, open), (&plain, &all, &land), &order).await?;
+            let spared = Spared::of((env, open), (&plain, &all, &land), &order, &request.given_up).await?;
             let stones = Stones::of((open, pruner), (&plain, &land), &order).await?;
             (order, spared, stones)
         }
@@ -170,7 +170,7 @@ async fn make_order(
     heads.extend(land.left());
     heads.sort_unstable_by_key(|gone| gone.head);
     heads.dedup_by_key(|gone| gone.head);
-    let spared = Spared::of((env, open), (stores, all, land), plan).await?;
+    let spared = Spared::of((env, open), (stores, all, land), plan, &request.given_up).await?;
     let order = Plan {
         number: land.next_number(),
         executes: Some(name.hash),
@@ -200,9 +200,10 @@ impl Spared {
         (env, open): (&Env, &OpenKey),
         (stores, all, land): (&[NamedStore], &NamedStore, &Land),
         plan: &Plan,
+        given_up: &GivenUp,
     ) -> Result<Self> {
         let reader = Reader::load_with(env, open, (all, stores)).await?;
-        let mark = Mark::of(&reader, &land.kept()).await?;
+        let mark = Mark::of(&reader, &land.kept(), given_up).await?;
         let mut copies = Copies::new(open, (stores, all, land), &plan.indexes);
         let packs = sweep::needed(&reader.locations, &mark, &plan.packs, &mut copies).await?;
         let going: HashSet<&ObjectHash> = plan.packs.iter().collect();
@@ -211,7 +212,7 @@ impl Spared {
             !going.contains(&pack.name) && land.somewhere(&pack_name(&pack.name), u64::from(pack.bytes))
         });
         let named = staying.map(|pack| pack.name).chain(packs.iter().copied()).collect();
-        let indexes = last_to_name(named, (open, all, land), plan).await?;
+        let indexes = last_to_name(named, (open, all, land), plan, given_up).await?;
         Ok(Self { packs, indexes })
     }
 }
@@ -221,6 +222,7 @@ async fn last_to_name(
     mut packs: HashSet<ObjectHash>,
     (open, all, land): (&OpenKey, &NamedStore, &Land),
     plan: &Plan,
+    given_up: &GivenUp,
 ) -> Result<HashSet<ObjectHash>> {
     let there: Vec<&ObjectHash> = plan.indexes.iter().filter(|index| land.size_of(&index_name(index)) > 0).collect();
     let mut indexes = HashSet::new();
@@ -235,8 +237,10 @@ async fn last_to_name(
         }
     }
     for index in there {
-        if read_index(open, all, &index_name(index)).await?.iter().any(|record| packs.contains(&record.name)) {
-            indexes.insert(*index);
+        let name = index_name(index);
+        match read_index(open, all, &name).await {
+            Err(error) if is_loss(&error) && given_up.has(&name) => {}
+            said => indexes.extend(said?.iter().any(|record| packs.contains(&record.name)).then_some(*index)),
         }
     }
     Ok(indexes)

@@ -1,6 +1,6 @@
 //! How things stand: what every store lists, which heads there are, what is being deleted already.
 
-use super::{PruneRequest, Retire};
+use super::{GivenUp, PruneRequest, Retire};
 use crate::condemned::Condemned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::{SnapshotInfo, heads_everywhere};
@@ -21,6 +21,8 @@ pub(super) struct Land {
     pub(super) snapshots: Vec<(SnapshotInfo, Verdict)>,
     pub(super) late: Vec<SnapshotInfo>,
     pub(super) going: Vec<SnapshotInfo>,
+    /// What no store has any more and people have given up: it goes.
+    lost: Vec<SnapshotInfo>,
     /// When each snapshot came; filled by [`Land::decide`].
     pub(super) received: BTreeMap<SnapshotId, Received>,
     /// The dates that stores give to heads.
@@ -29,7 +31,7 @@ pub(super) struct Land {
 
 impl Land {
     /// Reads every store. One that does not answer may hold a head that reaches what would be deleted.
-    pub(super) async fn read(open: &OpenKey, stores: &[NamedStore]) -> Result<Self> {
+    pub(super) async fn read(open: &OpenKey, stores: &[NamedStore], given_up: &GivenUp) -> Result<Self> {
         let views = views(stores, "").await;
         for (store, view) in stores.iter().zip(&views) {
             if let Err(error) = &view.listing {
@@ -44,15 +46,20 @@ impl Land {
         let read: BTreeSet<HeadName> =
             heads.snapshots.iter().chain(&heads.uncommitted).chain(&heads.going).map(|info| info.head).collect();
         let listed = views.iter().filter_map(View::objects).flat_map(BTreeMap::keys).filter(|n| n.starts_with(HEADS));
-        for name in listed {
+        let mut lost = Vec::new();
+        for name in listed.collect::<BTreeSet<_>>() {
+            let head = name.parse::<HeadName>().ok();
             // One that the newest order takes out may have lost its snapshot already, where a lock kept the head.
-            if !name.parse().is_ok_and(|name| read.contains(&name) || condemned.takes_out(&name)) {
-                // What it reaches is not known. One that was put since the listing of heads is read next time.
-                let message = format!(
-                    "{name} or its snapshot cannot be read: heal it before pruning. While every store has lost it nothing is pruned"
-                );
-                return Err(Error::new(ErrorKind::Damaged, message));
+            if head.is_some_and(|head| read.contains(&head) || condemned.takes_out(&head)) {
+                continue;
             }
+            let came = dates.get(name).and_then(|dates| dates.iter().min().copied());
+            let lost_snapshot = match head {
+                Some(head) => given_up.lost_snapshot((open.catalog(), stores), head, &heads.snapshots, came).await?,
+                None => None,
+            };
+            // What it reaches is not known. One that was put since the listing of heads is read next time.
+            lost.push(lost_snapshot.ok_or_else(|| unreadable(name))?);
         }
         let unjudged = |info: SnapshotInfo| {
             let verdict = Verdict { id: info.id, reasons: BTreeSet::from([Reason::NoRule]) };
@@ -60,7 +67,7 @@ impl Land {
         };
         let snapshots = heads.snapshots.into_iter().map(unjudged).collect();
         let received = BTreeMap::new();
-        Ok(Self { views, condemned, snapshots, late: heads.uncommitted, going: heads.going, received, dates })
+        Ok(Self { views, condemned, snapshots, late: heads.uncommitted, going: heads.going, lost, received, dates })
     }
 
     /// Judges every snapshot by the rules.
@@ -86,6 +93,12 @@ impl Land {
         for (_, verdict) in self.snapshots.iter_mut().filter(|(_, verdict)| !verdict.is_kept()).take(over) {
             verdict.reasons.insert(Reason::NextPlan);
         }
+        let lost = self.lost.iter().map(|info| (info.clone(), Verdict { id: info.id, reasons: BTreeSet::new() }));
+        self.snapshots.extend(lost);
+    }
+
+    pub(super) fn lost_ids(&self) -> BTreeSet<SnapshotId> {
+        self.lost.iter().map(|info| info.id).collect()
     }
 
     /// Whatever is not among these stays.
@@ -97,9 +110,11 @@ impl Land {
         }
     }
 
-    /// Snapshots that stay, oldest first.
+    /// Snapshots that stay, oldest first. What is lost stays nowhere, whether its head may go or not.
     pub(super) fn kept(&self) -> Vec<&SnapshotInfo> {
-        self.snapshots.iter().rev().filter(|(_, verdict)| verdict.is_kept()).map(|(info, _)| info).collect()
+        let lost = self.lost_ids();
+        let kept = self.snapshots.iter().rev().filter(|(info, verdict)| verdict.is_kept() && !lost.contains(&info.id));
+        kept.map(|(info, _)| info).collect()
     }
 
     /// Heads that go, in order of their names: by the rules, because they are late, or because a lock kept them so far.
@@ -190,6 +205,13 @@ impl Land {
         let all = self.views.iter().filter_map(View::objects).flatten();
         all.filter(|(name, _)| name.starts_with(prefix)).map(|(name, size)| (name.as_str(), *size)).collect()
     }
+}
+
+fn unreadable(name: &str) -> Error {
+    let message = format!(
+        "{name} or its snapshot cannot be read: heal it before pruning, or, when no store has it any more, give it up          (`backupd looked-into` with the store's name; of one repository `--give-up-lost`)"
+    );
+    Error::new(ErrorKind::Damaged, message)
 }
 
 /// When each store took each head, by its own clock.

@@ -6,6 +6,7 @@
 mod copies;
 mod cost;
 mod execute;
+mod given_up;
 mod land;
 mod mark;
 mod repack;
@@ -15,6 +16,7 @@ mod tripwire;
 
 pub use cost::{Cost, Prices};
 pub use execute::{Execution, StorePruned, Waiting, execute};
+pub use given_up::GivenUp;
 pub use tripwire::{Trip, TripKind, Tripwire};
 
 use crate::env::Env;
@@ -68,6 +70,7 @@ pub struct PruneRequest<'z> {
     pub rewrite_below_percent: u8,
     pub tripwire: Tripwire,
     pub prices: Prices,
+    pub given_up: GivenUp,
 }
 
 impl Default for PruneRequest<'_> {
@@ -84,6 +87,7 @@ impl Default for PruneRequest<'_> {
             rewrite_below_percent: 50,
             tripwire: Tripwire::default(),
             prices: Prices::default(),
+            given_up: GivenUp::Nothing,
         }
     }
 }
@@ -93,6 +97,8 @@ impl Default for PruneRequest<'_> {
 pub struct Proposal {
     /// Every snapshot with its reasons, newest first; without one it goes.
     pub snapshots: Vec<(SnapshotInfo, Verdict)>,
+    /// Of these, what every store has lost and is given up.
+    pub lost: BTreeSet<SnapshotId>,
     /// Heads that never counted, and go.
     pub late: Vec<SnapshotInfo>,
     /// Heads of the last order that a store has kept so far, because they are locked.
@@ -173,14 +179,14 @@ impl<'a> Found<'a> {
         request: &PruneRequest<'_>,
         approved: Option<&BTreeSet<SnapshotId>>,
     ) -> Result<Self> {
-        let mut land = Land::read(open, stores).await?;
+        let mut land = Land::read(open, stores, &request.given_up).await?;
         land.decide(request);
         if let Some(approved) = approved {
             land.keep_all_but(approved);
         }
         // What one store has damaged another has whole: what comes from all is asked for at each when it is not whole.
         let reader = Reader::load_with(env, open, (all, stores)).await?;
-        let mark = Mark::of(&reader, &land.kept()).await?;
+        let mark = Mark::of(&reader, &land.kept(), &request.given_up).await?;
         let sweep = Sweep::new(&reader, &mark, &land, request).await?;
         Ok(Self { land, mark, sweep, reader })
     }
@@ -207,6 +213,7 @@ fn proposal(found: Found<'_>, trips: Vec<Trip>, request: &PruneRequest<'_>) -> P
         cost,
         trips,
         announced: land.condemned.announced.as_ref().map(|(name, _)| *name),
+        lost: land.lost_ids(),
         late: land.late,
         left: land.going,
         received: land.received,
@@ -233,7 +240,7 @@ pub async fn announce(
     }
     let trips = tripwire::look(&found.reader, &found.land, &found.mark, &request.tripwire).await?;
     if !trips.iter().all(|trip| approved.trips.iter().any(|seen| trip.is_covered_by(seen))) {
-        let message = "new snapshots look like an attack: nothing is deleted until two persons agree";
+        let message = "new snapshots look like an attack, or part of an old one is lost: nothing is deleted until two persons agree";
         return Err(Error::new(ErrorKind::Denied, message));
     }
     let heads = found.land.condemned_heads();
@@ -289,10 +296,10 @@ pub async fn retire_writers(
     open: &OpenKey,
     pruner: &PrunerCredential,
     stores: &[NamedMaintenanceStore],
-    which: Retire<'_>,
+    (which, given_up): (Retire<'_>, &GivenUp),
 ) -> Result<u64> {
     let plain: Vec<NamedStore> = stores.iter().map(NamedMaintenanceStore::as_store).collect();
-    let land = Land::read(open, &plain).await?;
+    let land = Land::read(open, &plain, given_up).await?;
     retire(env, pruner, &plain, &land, which).await
 }
 

@@ -4,6 +4,7 @@ use super::copies::Copies;
 use super::land::Land;
 use super::mark::Mark;
 use super::{PruneRequest, sorted};
+use crate::ahead::is_loss;
 use crate::error::Result;
 use crate::locations::Locations;
 use crate::read::{Reader, read_index};
@@ -59,7 +60,7 @@ impl Sweep {
         }
         let kept = Kept::of(&reader.locations, mark, land);
         let used = sweep.choose_packs(&reader.locations, &kept, land, request);
-        sweep.choose_indexes(reader, land, &used).await?;
+        sweep.choose_indexes(reader, land, &used, request).await?;
         Ok(sweep)
     }
 
@@ -118,7 +119,13 @@ impl Sweep {
     }
 
     /// Index objects that name a pack that goes are replaced; so are small ones, when there are many.
-    async fn choose_indexes(&mut self, reader: &Reader<'_>, land: &Land, used: &BTreeSet<ObjectHash>) -> Result<()> {
+    async fn choose_indexes(
+        &mut self,
+        reader: &Reader<'_>,
+        land: &Land,
+        used: &BTreeSet<ObjectHash>,
+        request: &PruneRequest<'_>,
+    ) -> Result<()> {
         let listed = land.listed(INDEXES);
         self.indexes_listed = listed.len();
         let going: HashSet<ObjectHash> = self.packs.iter().copied().collect();
@@ -127,7 +134,12 @@ impl Sweep {
             listed.iter().filter_map(|(name, size)| Some((hash_in_name(name)?, *size))).collect();
         let read = |(hash, size): (ObjectHash, u64)| {
             async move {
-                Ok::<_, crate::Error>((hash, size, read_index(reader.open, reader.store, &index_name(&hash)).await?))
+                let name = index_name(&hash);
+                match read_index(reader.open, reader.store, &name).await {
+                    // It says nothing any more, and goes.
+                    Err(error) if is_loss(&error) && request.given_up.has(&name) => Ok((hash, size, None)),
+                    said => Ok::<_, crate::Error>((hash, size, Some(said?))),
+                }
             }
             .boxed()
         };
@@ -138,6 +150,10 @@ impl Sweep {
             let gone = |record: &PackRecord| {
                 let held = || land.somewhere(&pack_name(&record.name), u64::from(record.bytes));
                 going.contains(&record.name) || !(used.contains(&record.name) || held())
+            };
+            let Some(said) = said else {
+                self.indexes.push(hash);
+                continue;
             };
             let merged = small && size < SMALL_INDEX_BYTES || said.iter().any(gone);
             if !merged {

@@ -16,6 +16,7 @@ mod posix;
 mod practice;
 mod prune;
 mod prune_locks;
+mod prune_lost;
 mod secrecy;
 mod sources;
 mod spool;

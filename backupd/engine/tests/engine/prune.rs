@@ -2,7 +2,7 @@
 
 use crate::practice::{Practice, describe, folder_store, noise, settle};
 use backup_engine::prune::{
-    Approved, PruneRequest, Retire, StorePruned, TripKind, Tripwire, Waiting, announce, execute, propose,
+    Approved, GivenUp, PruneRequest, Retire, StorePruned, TripKind, Tripwire, Waiting, announce, execute, propose,
     retire_writers,
 };
 use backup_engine::retain::{Hold, HoldScope, Keep, Policy, Reason, Rule};
@@ -29,7 +29,7 @@ pub(crate) const NOW_BYTES: usize = 60_000;
 pub(crate) struct Pruning {
     pub(crate) practice: Practice,
     pub(crate) stores: Vec<NamedMaintenanceStore>,
-    pruner: PrunerCredential,
+    pub(crate) pruner: PrunerCredential,
 }
 
 pub(crate) fn last(count: u32) -> PruneRequest<'static> {
@@ -151,7 +151,7 @@ impl Pruning {
 
     pub(crate) async fn retire(&self, which: Retire<'_>) -> u64 {
         let (env, open) = (&self.practice.env, &self.practice.made.open);
-        retire_writers(env, open, &self.pruner, &self.stores, which).await.unwrap()
+        retire_writers(env, open, &self.pruner, &self.stores, (which, &GivenUp::Nothing)).await.unwrap()
     }
 
     /// Every store by itself holds all that its heads reach.

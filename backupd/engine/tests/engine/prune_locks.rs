@@ -2,13 +2,16 @@
 
 use crate::prune::{Pruning, last};
 use backup_engine::store::MaintenanceStore;
-use backup_engine::{ErrorKind, NamedMaintenanceStore, condemned_objects};
+use backup_engine::{ErrorKind, NamedMaintenanceStore, condemned_objects, doubts, losses};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A store that keeps what begins so under a lock.
+/// A store that deletes nothing at all.
+const ALL: &str = "all";
+
+/// A store that keeps what begins so under a lock; plans go unless it is [`ALL`].
 struct Locked(Arc<dyn MaintenanceStore>, &'static str);
 
 impl backup_engine::Store for Locked {
@@ -39,7 +42,7 @@ impl MaintenanceStore for Locked {
     }
 
     fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, backup_engine::Result<()>> {
-        if name.starts_with("condemned/") || !name.starts_with(self.1) {
+        if self.1 != ALL && (name.starts_with("condemned/") || !name.starts_with(self.1)) {
             return self.0.delete(name);
         }
         Box::pin(async { Err(backup_engine::Error::new(ErrorKind::Denied, "it is locked")) })
@@ -127,5 +130,28 @@ async fn a_snapshot_that_is_locked_longer_than_its_head_is_named_by_every_later_
     let there = pruning.practice.objects("store-1");
     assert!(left.iter().all(|name| !there.contains_key(name)), "the lock has ended");
     assert_eq!(pruning.count("store-1", "snapshots/"), pruning.snapshots().await.len());
+    pruning.assert_whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_deletes_nothing_makes_the_others_miss_nothing() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(4).await;
+    let locked: Arc<dyn MaintenanceStore> = Arc::new(Locked(Arc::clone(&pruning.stores[1].store), ALL));
+    let stores = [pruning.stores[0].clone(), NamedMaintenanceStore::new("store-1", locked, true)];
+    let practice = &pruning.practice;
+    for _ in 0..2 {
+        pruning.try_announce(&stores, &last(1)).await.unwrap().unwrap();
+        practice.snapshot().await;
+        let done = pruning.try_execute(&stores, &last(1)).await.unwrap();
+        assert!(done.stores[0].is_done() && done.stores[1].locked > 0, "{done:?}");
+        let plans = || pruning.count("store-0", "condemned/");
+        let after = plans();
+        practice.snapshot().await;
+        assert!(losses(&practice.env, &practice.state()).unwrap().is_empty());
+        assert!(doubts(&practice.env, &practice.state(), ["store-0"].into_iter()).unwrap().gone.is_empty());
+        assert_eq!(plans(), after, "nobody brings an older plan back");
+    }
+    pruning.execute(&last(1)).await;
     pruning.assert_whole().await;
 }

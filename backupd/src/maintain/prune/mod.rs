@@ -16,9 +16,10 @@ use super::Maintain;
 use crate::settings::{PruneSettings, rule_text};
 use crate::{clock, failure, secret};
 use anyhow::Context;
+use backup_engine::prune::GivenUp;
 use backup_engine::retain::HoldScope;
 use backup_engine::{NamedMaintenanceStore, NamedStore, OpenKey, PrunerCredential};
-use backup_report::{OpaqueId, Origin, PublicKey};
+use backup_report::{DeletionPlan, OpaqueId, Origin, PublicKey, TripWord};
 use backupd_api::{Alert, AlertKind, Failure, FailureKind, PruneApprover, PruneState, PruneStatus, Severity};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -180,23 +181,32 @@ impl Maintain {
         }
     }
 
+    /// What nobody can bring back, and a person knows of. Of none of it a plan is stopped, and all of it two persons approve.
+    fn given_up(&self) -> GivenUp {
+        GivenUp::These(self.records.given_up().unwrap_or_default())
+    }
+
     fn note_condemned(&self, names: &BTreeSet<String>) {
         if let Err(error) = self.records.add_condemned(names) {
             log::error!(reason:% = error; "maintain.not-recorded");
         }
     }
 
-    /// What looks like an attack stops a plan until two persons have looked.
+    /// What looks like an attack stops a plan until two persons have looked. That no plan could be made, or that one is not
+    /// carried out, is told, too: the stores fill.
     pub fn prune_alerts(&self) -> Vec<Alert> {
-        let Some(held) = self.records.held() else { return Vec::new() };
-        let stopped =
-            held.plan.state == PruneState::Proposed && held.document().is_ok_and(|document| !document.trips.is_empty());
-        let alert = Alert {
-            kind: AlertKind::PruneStopped,
-            severity: Severity::Critical,
-            subject: None,
-            since_unix_ms: held.plan.made_unix_ms,
+        let held = self.records.held();
+        let attack = |plan: DeletionPlan| plan.trips.iter().any(|trip| trip.kind != TripWord::PartLost);
+        let is_stopped = |held: &&Held| held.plan.state == PruneState::Proposed && held.document().is_ok_and(attack);
+        let is_open = |held: &&Held| {
+            matches!(held.plan.state, PruneState::Approved | PruneState::Announced | PruneState::Deleting)
         };
-        if stopped { vec![alert] } else { Vec::new() }
+        let stuck = held.as_ref().filter(is_open).filter(|held| held.plan.problem.is_some());
+        let unmade = self.jobs().last(PLAN_JOB).ok().flatten().filter(|last| self.pruning.is_some() && !last.ok);
+        let alert = |kind, severity, since_unix_ms| Alert { kind, severity, subject: None, since_unix_ms };
+        let stopped = held.as_ref().filter(is_stopped).map(|held| held.plan.made_unix_ms);
+        let failed = stuck.map(|held| held.plan.made_unix_ms).or(unmade.map(|last| last.at_ms));
+        let stopped = stopped.map(|since| alert(AlertKind::PruneStopped, Severity::Critical, since));
+        stopped.into_iter().chain(failed.map(|since| alert(AlertKind::PruneFailed, Severity::Warning, since))).collect()
     }
 }

@@ -7,7 +7,7 @@ use crate::maintain::Maintain;
 use crate::settings::{record_class, rule_text};
 use crate::{clock, failure};
 use backup_engine::SnapshotInfo;
-use backup_engine::prune::{Proposal, PruneRequest, Retire};
+use backup_engine::prune::{GivenUp, Proposal, PruneRequest, Retire};
 use backup_engine::retain::{Keep, Policy, Reason, Rule, Verdict, Zone};
 use backup_report::{
     DeletionPlan, Digest, GoingSnapshot, IdError, KeepKind, Label, OpaqueId, PlanFigures, PlanRule, PlanSchema,
@@ -29,7 +29,9 @@ impl Maintain {
         let _busy = self.activity.begin(PLAN_JOB);
         let started = clock::unix_ms();
         let made = self.plan_now(pruning, scheduled).await;
-        if scheduled && let Err(error) = self.jobs().finished(PLAN_JOB, started, made.is_ok()) {
+        // While a plan is carried out no other is made.
+        let ok = made.as_ref().err().is_none_or(|failed| failed.kind == FailureKind::Busy);
+        if let Err(error) = self.jobs().finished(PLAN_JOB, started, ok) {
             log::error!(reason:% = error; "jobs.not-recorded");
         }
         made
@@ -59,7 +61,7 @@ impl Maintain {
         }
         let history = self.history(pruning).await?;
         let zone = zone_of(self.settings.zone);
-        let request = request(pruning, &history, &zone);
+        let request = request(pruning, &history, &zone, self.given_up());
         let keys = pruning.keys()?;
         let proposed = backup_engine::prune::propose(&self.env, &keys.open, &self.plain_stores(), &request).await;
         drop(keys);
@@ -120,7 +122,7 @@ pub fn zone_of(zone: chrono_tz::Tz) -> impl Fn(i64) -> i32 + Sync {
     }
 }
 
-pub fn request<'z>(pruning: &Pruning, history: &History, zone: Zone<'z>) -> PruneRequest<'z> {
+pub fn request<'z>(pruning: &Pruning, history: &History, zone: Zone<'z>, given_up: GivenUp) -> PruneRequest<'z> {
     let settings = &pruning.settings;
     PruneRequest {
         policy: settings.policy.clone(),
@@ -131,6 +133,7 @@ pub fn request<'z>(pruning: &Pruning, history: &History, zone: Zone<'z>) -> Prun
         grace: settings.grace,
         retire: Retire::Silent(settings.retire_silent),
         rewrite_bytes_max: settings.rewrite_bytes_max,
+        given_up,
         ..PruneRequest::default()
     }
 }
@@ -223,7 +226,10 @@ fn shown(document: &DeletionPlan, proposal: &Proposal, policy: &Policy) -> Prune
         taken_unix_ms: info.taken_unix_ms,
         received_unix_ms: proposal.received.get(&info.id).map_or(info.taken_unix_ms, |received| received.unix_ms),
         goes: !verdict.is_kept(),
-        reasons: verdict.reasons.iter().map(|found| reason(found, policy)).collect(),
+        reasons: match proposal.lost.contains(&info.id) {
+            true => vec!["no store has it any more".to_owned()],
+            false => verdict.reasons.iter().map(|found| reason(found, policy)).collect(),
+        },
     };
     let kept = proposal.snapshots.iter().filter(|(_, verdict)| verdict.is_kept()).count();
     let mut told = 0;

@@ -83,7 +83,7 @@ impl Maintain {
         let document = held.document()?;
         let history = self.history(pruning).await?;
         let zone = zone_of(self.settings.zone);
-        let request = request(pruning, &history, &zone);
+        let request = request(pruning, &history, &zone, self.given_up());
         let keys = pruning.keys()?;
         if held.plan.state == PruneState::Approved {
             let approved = Approved { snapshots: held::going(&document), trips: held::trips(&document) };
@@ -112,7 +112,9 @@ impl Maintain {
         }
         // Chains whose writers have fallen silent end; should one come back it begins another.
         let which = Retire::Silent(pruning.settings.retire_silent);
-        let retired = retire_writers(&self.env, &keys.open, &keys.pruner, &self.stores, which).await.map_err(engine)?;
+        let retired = retire_writers(&self.env, &keys.open, &keys.pruner, &self.stores, (which, &request.given_up))
+            .await
+            .map_err(engine)?;
         if retired == 0 { Ok(done) } else { run().await.map_err(engine) }
     }
 
