@@ -84,7 +84,8 @@ pub fn said(output: &Output) -> String {
 
 pub fn ok(mut command: Command) -> Result<String> {
     let output = command.output()?;
-    ensure!(output.status.success(), "exit code {:?}: {}", output.status.code(), said(&output));
+    let code = output.status.code();
+    ensure!(output.status.success(), "{:?}: exit code {code:?}: {}", command.get_args(), said(&output));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -498,9 +498,9 @@ async fn hash_all(
         outcome.objects += 1;
         match read {
             Ok(size) => outcome.bytes_read += size,
-            // What is listed and not given back is not what was written; what is listed no longer went meanwhile.
+            // What is listed no longer went meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                outcome.corrupt.extend(is_listed(store, &name).await.then_some(name));
+                outcome.missing.extend(is_listed(store, &name).await.then_some(name));
             }
             Err(error) => outcome.note(name, error)?,
         }

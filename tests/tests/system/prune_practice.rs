@@ -183,7 +183,10 @@ fn report_verify(args: &[&str], file: &Path) -> Command {
 
 /// What a look at every object of every store finds.
 fn heal(practice: &Practice) -> Result<Vec<Value>> {
-    let lines = json_lines(&practice.backupd(&["heal", "--all", "--json"]).output()?)?;
+    // It fails where something is left.
+    let told = practice.backupd(&["heal", "--all", "--json"]).output()?.stdout;
+    let told = String::from_utf8(told)?;
+    let lines = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let done = lines.into_iter().find(|line| line["event"] == "heal-done").context("an answer")?;
     Ok(done["stores"].as_array().context("stores")?.clone())
 }
@@ -268,8 +271,8 @@ fn what_every_store_lost_is_given_up_by_two_persons_and_the_rest_is_pruned() -> 
     }
     fails(practice.backupd(&["prune", "plan"]), 1, &["heal it before pruning", "looked-into"])?;
     let alerts = || -> Result<bool> {
-        let status = last(json_lines(&practice.backupd(&["status", "--json"]).output()?)?, "status")?;
-        Ok(status.to_string().contains("prune-failed"))
+        let told = practice.backupd(&["status", "--json"]).output()?.stdout;
+        Ok(String::from_utf8_lossy(&told).contains("\"prune-failed\""))
     };
     ensure!(alerts()?, "that nothing can be pruned is an alert");
     let missing = heal(&practice)?;
