@@ -199,7 +199,7 @@ pub(crate) struct Union {
     pub(crate) damage: Damage,
     /// Packs that index objects name and that no reachable store holds in full.
     lacking: BTreeSet<String>,
-    /// There are such, or some object that was found damaged is held by no reachable store.
+    /// There are such, or some object that was found damaged, or was seen before, is held by no reachable store.
     absent: bool,
     /// Heads in the spool that must not go to a store yet.
     waiting: BTreeSet<String>,
@@ -322,7 +322,10 @@ pub(crate) async fn union(key: &CatalogKey, stores: &[NamedStore], state: &Arc<S
     let unread = catalog.unread().iter().map(index_name).filter(|name| others.contains_key(name)).collect();
     let heads = others.keys().filter_map(|name| name.parse().ok()).collect();
     let waiting = spool::waiting(state, stores, &views, &others);
-    Ok((Union { views, packs, others, heads, damage, lacking, absent, waiting, unread, offline, condemned }, catalog))
+    let mut union = Union { views, packs, others, heads, damage, lacking, absent, waiting, unread, offline, condemned };
+    // A snapshot that was seen may be what a head names that still stands.
+    union.absent |= !gone::absent(state, &union).is_empty();
+    Ok((union, catalog))
 }
 
 /// Keyrings that some store lacks, and that nobody with the repository's keys wrote: what one store made up is not handed on to
