@@ -62,8 +62,7 @@ impl Report {
             Standing::Same => counts.same += 1,
             Standing::Changed(_) => counts.changed += 1,
             Standing::Another => {
-                let sentence = "came in before with somebody of another name and birth date: correct the number, or give the rows of another system another name (source)";
-                self.flaws.push((entry.table, Flaw::new(entry.line, "number", sentence)));
+                self.flaws.push((entry.table, another(entry.line)));
             }
             Standing::Kept => {
                 counts.kept += 1;
@@ -203,6 +202,16 @@ fn standing(db: &Connection, source: &str, entry: &Entry) -> Result<Standing, St
         return Ok(Standing::Another);
     }
     Ok(if current.version == known.version { Standing::Changed(known) } else { Standing::Kept })
+}
+
+pub(super) fn another(line: u64) -> Flaw {
+    let sentence = "came in before with somebody of another name and birth date: correct the number, or give the rows of another system another name (source)";
+    Flaw::new(line, "number", sentence)
+}
+
+/// Whether a patient's number came in before with somebody else.
+pub(super) fn is_of_another(db: &Connection, source: &str, entry: &Entry) -> Result<bool, StoreError> {
+    Ok(matches!(standing(db, source, entry)?, Standing::Another))
 }
 
 /// A row never turns one person into another: a name changes by marriage and a birth date by a correction, not both at once.

@@ -176,14 +176,18 @@ pub fn plan(store: &Store, input: &Input, options: &Options) -> Result<Plan, Imp
     let mut patients = Patients { here: numbers, refused: HashSet::new() };
     for (table, bytes) in &input.tables {
         plan.table(*table, bytes, options, &reading, &mut patients);
+        if *table == Table::Patients {
+            plan.leave_out_others(store, &mut patients)?;
+        }
     }
+    plan.flaws.sort_by_key(|(table, flaw)| (*table, flaw.line));
     Ok(plan)
 }
 
 /// The numbers of patients that rows may refer to.
 struct Patients {
     here: HashSet<String>,
-    /// Rows of this import that cannot be brought in.
+    /// Rows of this import that cannot be brought in: whose number it is nobody can tell, though one like it came in earlier.
     refused: HashSet<String>,
 }
 
@@ -198,10 +202,11 @@ impl Plan {
         };
         self.rows.insert(table, (sheet.rows.len() + sheet.flaws.len()) as u64);
         self.flaws.extend(sheet.flaws.into_iter().map(|flaw| (table, flaw)));
-        let (mut lines, mut alike) = (HashMap::new(), HashMap::new());
+        let (lines, mut alike) = (lines_by_number(&sheet.rows), HashMap::new());
         for row in &sheet.rows {
-            let understood = rows::understand(table, row, reading)
-                .and_then(|entry| self.fits(entry, patients, &mut lines))
+            let understood = once(row, &lines)
+                .and_then(|()| rows::understand(table, row, reading))
+                .and_then(|entry| self.fits(entry, patients))
                 .and_then(|entry| self.file(entry));
             match understood {
                 Ok(entry) => {
@@ -219,19 +224,34 @@ impl Plan {
                 }
             }
         }
-        self.flaws.sort_by_key(|(table, flaw)| (*table, flaw.line));
     }
 
-    /// Whether an entry fits to the others: a number of its own, a patient who is here, a practitioner whom we know, and a
-    /// resource that would be accepted.
-    fn fits(&self, entry: Entry, patients: &Patients, lines: &mut HashMap<String, u64>) -> Result<Entry, Flaw> {
+    /// Takes out the rows of patients whose number came in before with somebody else: what points to it may be of either.
+    fn leave_out_others(&mut self, store: &Store, patients: &mut Patients) -> Result<(), StoreError> {
+        let mut others = HashSet::new();
+        store.internal_blocking(|db| {
+            for entry in &self.entries {
+                if carry::is_of_another(db, &self.source, entry)? {
+                    others.insert(entry.number.clone());
+                }
+            }
+            Ok::<_, StoreError>(())
+        })?;
+        let (out, stay): (Vec<Entry>, Vec<Entry>) =
+            std::mem::take(&mut self.entries).into_iter().partition(|entry| others.contains(&entry.number));
+        self.entries = stay;
+        self.flaws.extend(out.iter().map(|entry| (entry.table, carry::another(entry.line))));
+        patients.refused.extend(others);
+        Ok(())
+    }
+
+    /// Whether an entry fits to the others: a patient who is here, a practitioner whom we know, and a resource that would be
+    /// accepted.
+    fn fits(&self, entry: Entry, patients: &Patients) -> Result<Entry, Flaw> {
         let flaw = |column, sentence: String| Flaw::new(entry.line, column, sentence);
-        if let Some(line) = lines.insert(entry.number.clone(), entry.line) {
-            lines.insert(entry.number.clone(), line);
-            return Err(flaw("number", format!("stands in line {line} already: give each row a number of its own")));
-        }
-        if entry.table != Table::Patients && !patients.here.contains(&entry.patient) {
-            let told = match patients.refused.contains(&entry.patient) {
+        let is_refused = patients.refused.contains(&entry.patient);
+        if entry.table != Table::Patients && (is_refused || !patients.here.contains(&entry.patient)) {
+            let told = match is_refused {
                 true => "is a patient whose row in patients.csv has a problem: correct that row first",
                 false => "is no number in patients.csv, nor one of an earlier import: add that patient's row",
             };
@@ -270,6 +290,28 @@ impl Plan {
             ),
             (Some(_), Some(_)) => Err("fits several practitioners: write the staff number"),
         }
+    }
+}
+
+/// The lines in which each number stands.
+fn lines_by_number(rows: &[sheet::Row]) -> HashMap<&str, Vec<u64>> {
+    let mut lines: HashMap<&str, Vec<u64>> = HashMap::new();
+    for row in rows {
+        lines.entry(row.cells.first().map_or("", String::as_str)).or_default().push(row.line);
+    }
+    lines
+}
+
+/// A number names one row. Which of several it should be nobody can tell, whatever else is wrong with one of them.
+fn once(row: &sheet::Row, lines: &HashMap<&str, Vec<u64>>) -> Result<(), Flaw> {
+    let number = row.cells.first().map_or("", String::as_str);
+    let other = lines.get(number).and_then(|lines| lines.iter().find(|line| **line != row.line));
+    match other {
+        Some(other) if !number.is_empty() => {
+            let told = format!("stands in line {other}, too: give each row a number of its own");
+            Err(Flaw::new(row.line, "number", told))
+        }
+        _ => Ok(()),
     }
 }
 
