@@ -10,6 +10,7 @@ use crate::prune::GivenUp;
 use crate::read::{Reader, malformed};
 use backup_format::ChunkId;
 use backup_format::tree::{Content, Extent, Node, NodeKind, PAGE_LEVELS_MAX, Page};
+use std::collections::BTreeSet;
 
 /// The stack grows like the square root of the depth times this.
 const PENDING: usize = 1 << 16;
@@ -137,13 +138,13 @@ impl Step {
 /// A page; `None`: it is lost and given up.
 async fn page(reader: &Reader<'_>, id: &ChunkId, reached: &mut Option<Reached>) -> Result<Option<Page>> {
     match reader.page(id).await {
-        Err(error) if is_loss(&error) => match reached {
-            Some(reached) if reached.given_up.has_chunk(&reader.locations, id) => {
-                reached.lost += 1;
-                Ok(None)
-            }
-            _ => Err(error),
-        },
+        Err(error) if is_loss(&error) => {
+            let Some(reached) = reached else { return Err(error) };
+            let packs = reached.given_up.packs_of(&reader.locations, id).ok_or(error)?;
+            reached.lost += 1;
+            reached.lost_packs.extend(packs);
+            Ok(None)
+        }
         read => read.map(Some),
     }
 }
@@ -223,6 +224,8 @@ pub(crate) struct Reached {
     pub(crate) given_up: GivenUp,
     /// Pages that could not be read and are given up.
     pub(crate) lost: u64,
+    /// The packs that they were in.
+    pub(crate) lost_packs: BTreeSet<String>,
 }
 
 impl Reached {
@@ -233,6 +236,7 @@ impl Reached {
             unknown: 0,
             given_up: GivenUp::Nothing,
             lost: 0,
+            lost_packs: BTreeSet::new(),
         }
     }
 

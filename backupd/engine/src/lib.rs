@@ -112,5 +112,5 @@ pub use store::{
     AzureAccess, ListedObject, LockRule, MaintenanceStore, NamedMaintenanceStore, NamedStore, Protection, Store,
     StoreLimits, StoreLocation, mark_removable,
 };
-pub use verify::{ObjectName, VerifyOutcome, VerifyRequest, is_whole, verify, verify_keyless};
+pub use verify::{ObjectName, VerifyOutcome, VerifyRequest, is_damaged_still, is_whole, verify, verify_keyless};
 pub use view::{Leaves, Tree, Unreadable, View, unreadable};

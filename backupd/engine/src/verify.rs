@@ -82,6 +82,7 @@ pub async fn verify(
     hash_all(store, listed.keys().filter(small).cloned().collect(), &mut outcome, progress).await?;
     let before = (outcome.missing.clone(), outcome.corrupt.clone());
     let (heads, condemned) = heads(open, store, &listed, &mut outcome).await?;
+    let going = condemned.going();
     let wanted = match request.snapshot {
         Some(wanted) if heads.contains(&wanted) => {
             // Other heads are no matter of this one's.
@@ -104,7 +105,8 @@ pub async fn verify(
     let reached = check.trees(&wanted).await?;
     // What a damaged index object says may stand in others too: one snapshot may do without it.
     if !one || reached.unknown > 0 || !check.unread.is_empty() {
-        check.outcome.corrupt.extend(reader.bad_indexes.iter().cloned());
+        let bad = reader.bad_indexes.iter().filter(|bad| !going.contains(*bad));
+        check.outcome.corrupt.extend(bad.cloned());
     }
     check.packs(&reached, request.read_data, progress).await?;
     let mut outcome = check.outcome;
@@ -156,18 +158,25 @@ async fn heads(
         .boxed()
     };
     let mut reads = Ahead::new(SMALL_AHEAD, jobs, read).all_at_once();
-    let (mut ids, mut heads) = (BTreeSet::new(), Vec::new());
+    let (mut ids, mut heads, mut unread) = (BTreeSet::new(), Vec::new(), Vec::new());
     while let Some((_share, (name, head))) = reads.next().await {
         outcome.objects += 1;
         outcome.bytes_read += listed.get(&name).copied().unwrap_or(0);
         match head {
             Ok(head) => heads.push((name, head)),
-            Err(error) => outcome.note(name, error)?,
+            Err(error) => unread.push((name, error)),
         }
     }
     let plans = listed.iter().filter(|(name, _)| name.starts_with(CONDEMNED));
     let views = [View { listing: Ok(plans.map(|(name, size)| (name.clone(), *size)).collect()) }];
     let condemned = Condemned::read(open.catalog(), std::slice::from_ref(store), &views, None).await;
+    for (name, error) in unread {
+        // A listing may be older than a deletion.
+        let is_going = name.parse().is_ok_and(|head| condemned.takes_out(&head));
+        if !(is_going && error.kind() == ErrorKind::NotFound) {
+            outcome.note(name, error)?;
+        }
+    }
     for (name, head) in &heads {
         // What is being taken out, or never counted, need not be whole.
         if !name.parse().is_ok_and(|name| condemned.takes_out(&name)) && !is_late(open, store, &condemned, head).await {
@@ -468,6 +477,16 @@ pub async fn is_whole(store: &NamedStore, object: &str) -> Result<bool> {
     match fetch(store, object).await {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an object that was not whole is not whole still. One that is not listed any more is no damage.
+pub async fn is_damaged_still(store: &NamedStore, object: &str) -> Result<bool> {
+    match fetch(store, object).await {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(is_listed(store, object).await),
+        Err(error) if error.kind() == ErrorKind::Damaged => Ok(true),
         Err(error) => Err(error),
     }
 }

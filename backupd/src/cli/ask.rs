@@ -332,10 +332,9 @@ pub async fn looked_into(args: LookedIntoArgs) -> anyhow::Result<ExitCode> {
     let request = Request::LookedInto { subject: args.subject };
     let by_serve = args.ask.request(Daemon::Serve, &request).await;
     let is_gap = names_a_gap(&request);
-    // What was healed is an alert of maintenance. It does not know whose a gap is: of that `serve` must have heard first.
-    if let Err(error) = &by_serve
-        && (is_gap || !is_not_found(error))
-    {
+    // What was healed, or every store has lost, is an alert of maintenance. It does not know whose a gap is: of that `serve` must have
+    // heard first.
+    if is_gap && by_serve.is_err() {
         return by_serve.map(|_| ExitCode::SUCCESS);
     }
     let by_maintain = match args.ask.endpoints()?.maintain {
@@ -344,8 +343,11 @@ pub async fn looked_into(args: LookedIntoArgs) -> anyhow::Result<ExitCode> {
     };
     match (by_serve, by_maintain) {
         // Maintenance misses what a gap took away until it hears of it, too.
-        (Ok(_), Some(Err(error))) if is_gap && !is_not_found(&error) => {
+        (Ok(_), Some(Err(error))) if !is_not_found(&error) => {
             return Err(error.context("`backupd serve` has closed the alert, maintenance has not: say it once more"));
+        }
+        (Err(error), Some(Ok(_))) if !is_not_found(&error) => {
+            return Err(error.context("maintenance has closed its alert, `backupd serve` has not"));
         }
         (Ok(_), _) | (Err(_), Some(Ok(_))) => {}
         (Err(_), Some(Err(error))) if !is_not_found(&error) => return Err(error),

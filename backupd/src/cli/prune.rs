@@ -12,7 +12,7 @@ use backup_engine::prune::{
     execute, propose, retire_writers,
 };
 use backup_engine::retain::{Keep, Policy, Reason, Rule, Verdict};
-use backup_engine::{NamedMaintenanceStore, OpenKey, PrunerCredential, SnapshotInfo, StoreLimits};
+use backup_engine::{ErrorKind, NamedMaintenanceStore, OpenKey, PrunerCredential, SnapshotInfo, StoreLimits};
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -49,7 +49,11 @@ pub async fn prune(args: PruneArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let stores = [run.store.as_store()];
-    let proposal = propose(&repository.env, &run.open, &stores, &request).await?;
+    let proposal = propose(&repository.env, &run.open, &stores, &request).await.map_err(|error| {
+        let lost = matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound);
+        let error = anyhow::Error::from(error);
+        if lost { error.context("what is lost for good, --give-up-lost gives up") } else { error }
+    })?;
     run.show(&proposal, &request);
     if args.dry_run || proposal.is_empty() {
         return Ok(ExitCode::SUCCESS);

@@ -38,18 +38,25 @@ impl Gap {
 }
 
 impl Maintain {
-    /// Somebody has looked into what was put right at a store, what it misses, or this gap: what of it no store has now is
-    /// missed no longer.
+    /// Somebody has looked into what was put right at a store, what it lacks, or this gap: what of it no store has now is
+    /// missed no longer, and a deletion plan that it stopped can be made.
     pub(super) async fn looked_into(&self, subject: &str) -> Result<(), Failure> {
         let healed = self.close_healed(subject)?;
-        let misses = self.records.last_look(subject).is_some_and(|row| row.missing > row.healed);
+        let misses = self.records.last_look(subject).is_some_and(|row| !row.left.is_empty());
         let what = match Gap::parse(subject) {
-            Some(gap) => LetOff::Gap(gap),
-            None if misses => LetOff::Lost,
-            None if healed => return Ok(()),
-            None => return Err(failure::new(FailureKind::NotFound, "no alert of maintenance is closed by that name")),
+            Some(gap) => Some(LetOff::Gap(gap)),
+            None if misses => Some(LetOff::Lost),
+            None => None,
         };
-        self.look(None, false, Some(&what)).await.map(|_| ())
+        if let Some(what) = &what {
+            self.look(None, false, Some(what)).await?;
+        }
+        let is_store = self.stores.iter().any(|store| store.name == subject);
+        let given_up = is_store && self.give_up_lost().await?;
+        if what.is_none() && !healed && !given_up {
+            return Err(failure::new(FailureKind::NotFound, "no alert of maintenance is closed by that name"));
+        }
+        Ok(())
     }
 
     /// Lets every store off for the heads of the gap that all of them miss, by their names: what goes later is missed again.
@@ -67,10 +74,9 @@ impl Maintain {
     /// The same for what is missing and could not be brought back from anywhere.
     pub(super) fn let_off_lost(&self, found: &mut [StoreScrub], outcome: &mut HealOutcome) -> Result<(), Failure> {
         all_answer(found)?;
-        let is_missing = |name: &String| found.iter().any(|seen| seen.missing.contains(name));
         // What could not be put back for another reason, as a full or read-only store, another store has.
         let nowhere = outcome.left.iter().filter(|(_, _, error)| error.kind() == ErrorKind::Damaged);
-        let left = nowhere.map(|(_, name, _)| name).filter(|name| is_missing(name));
+        let left = nowhere.map(|(_, name, _)| name);
         // What this very look finds was not known to whoever asked.
         let told = self.records.told().map_err(|error| not_noted(&error))?;
         let lost: BTreeSet<String> = left.filter(|name| told.contains(*name)).cloned().collect();
@@ -83,12 +89,13 @@ impl Maintain {
         self.records.let_off(names).map_err(|error| not_noted(&error))?;
         for seen in found {
             seen.missing.retain(|name| !names.contains(name));
+            seen.corrupt.retain(|name| !names.contains(name));
         }
         Ok(())
     }
 }
 
-fn not_noted(error: &rusqlite::Error) -> Failure {
+pub(super) fn not_noted(error: &rusqlite::Error) -> Failure {
     log::error!(reason:% = error; "maintain.not-recorded");
     failure::new(FailureKind::Retry, "it could not be noted: look at the disk that holds the state of maintain")
 }

@@ -117,7 +117,7 @@ impl Records {
         change.commit()
     }
 
-    /// What is there again is missed again when it goes.
+    /// What is there again, and whole, is missed again when it goes.
     pub fn end_let_off(&self, is_there: impl Fn(&str) -> bool) -> rusqlite::Result<()> {
         for name in self.told()?.iter().filter(|name| is_there(name)) {
             self.db().execute("delete from told where name = ?1", [name])?;

@@ -66,9 +66,7 @@ impl Maintain {
         let_off: Option<&LetOff>,
     ) -> Result<Vec<MaintainStore>, Failure> {
         let mut others = backup_engine::list_all(&self.plain_stores()).await;
-        if let Err(error) = self.records.end_let_off(|name| others.hold(name)) {
-            log::error!(reason:% = error; "maintain.not-recorded");
-        }
+        self.end_let_off(&others).await;
         let (condemned, all_condemned) = self.condemned().await;
         // What an order took out that could not be read is lacking on purpose.
         if others.name_deletions() && !all_condemned {
@@ -112,6 +110,24 @@ impl Maintain {
         self.tell_serve(&found, &healed).await;
         self.extend_locks(only, &condemned).await;
         Ok(found.iter().map(|seen| self.note(seen, &healed)).collect())
+    }
+
+    /// What was given up, or could not be brought back, and is whole somewhere again.
+    async fn end_let_off(&self, listed: &Listings) {
+        let back = async {
+            let mut back = BTreeSet::new();
+            for name in self.records.given_up()?.into_iter().chain(self.records.told()?) {
+                for store in self.stores.iter().filter(|_| listed.hold(&name)) {
+                    if backup_engine::is_whole(&store.as_store(), &name).await.unwrap_or(false) {
+                        back.insert(name.clone());
+                    }
+                }
+            }
+            self.records.end_let_off(|name| back.contains(name))
+        };
+        if let Err(error) = back.await {
+            log::error!(reason:% = error; "maintain.not-recorded");
+        }
     }
 
     /// Packs that belong to no snapshot, as far as a key is here to tell.

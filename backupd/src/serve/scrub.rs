@@ -110,7 +110,8 @@ impl Daemon {
     async fn damaged_still(&self, store: &NamedStore) -> Option<String> {
         let object = self.view().stores.get(&store.name).and_then(|seen| seen.corrupt.clone())?;
         // The log's own objects are looked at in every run.
-        if object.starts_with(reports::PREFIX) || backup_engine::is_whole(store, &object).await.unwrap_or(false) {
+        if object.starts_with(reports::PREFIX) || !backup_engine::is_damaged_still(store, &object).await.unwrap_or(true)
+        {
             return None;
         }
         Some(object)
@@ -384,9 +385,12 @@ impl Daemon {
         for store in &self.stores {
             let damaged = self.view().stores.get(&store.name).and_then(|seen| seen.damaged_object().cloned());
             let Some(object) = damaged else { continue };
+            let is_missing =
+                self.view().stores.get(&store.name).is_some_and(|seen| seen.missing.as_ref() == Some(&object));
             let whole = match object.starts_with(reports::PREFIX) {
                 true => !self.damaged_reports(store).await.contains(&object),
-                false => backup_engine::is_whole(store, &object).await.unwrap_or(false),
+                false if is_missing => backup_engine::is_whole(store, &object).await.unwrap_or(false),
+                false => !backup_engine::is_damaged_still(store, &object).await.unwrap_or(true),
             };
             if !whole {
                 continue;

@@ -25,6 +25,8 @@ struct Found {
 struct History {
     /// There is a snapshot.
     begun: bool,
+    /// There was one, and no store that answers holds any now.
+    emptied: bool,
     /// Stores that lack the newest snapshot of some source, and another store holds it.
     late: BTreeSet<String>,
     /// Links that every store lacks, as heads' names: none of them is to blame, and none can be healed from another.
@@ -53,8 +55,18 @@ impl Verifier {
     /// What the stores hold together. Gaps are judged when all answer, and else as they were the last time.
     async fn history(&self) -> History {
         const NOTE: &str = "gaps";
+        const BEGUN: &str = "begun";
         let heads = backup_engine::heads(&self.env, self.open_key().catalog(), &self.stores).await;
-        let begun = heads.as_ref().is_ok_and(|heads| !heads.snapshots.is_empty());
+        let any = heads.as_ref().is_ok_and(|heads| !heads.snapshots.is_empty());
+        let begun_before = self.jobs().note(BEGUN).ok().flatten().is_some();
+        if any
+            && !begun_before
+            && let Err(error) = self.jobs().set_note(BEGUN, "1")
+        {
+            log::error!(reason:% = error; "jobs.not-recorded");
+        }
+        let begun = any || begun_before;
+        let emptied = begun_before && heads.as_ref().is_ok_and(|heads| heads.snapshots.is_empty());
         let late = heads.as_ref().map(|heads| self.late(&heads.snapshots)).unwrap_or_default();
         let gaps = match heads {
             Ok(heads) if heads.unreachable.is_empty() => {
@@ -73,7 +85,7 @@ impl Verifier {
                 note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
             }
         };
-        History { begun, late, gaps }
+        History { begun, emptied, late, gaps }
     }
 
     /// Stores without the newest snapshot of some source.
@@ -139,6 +151,9 @@ impl Verifier {
         match backup_engine::verify(&self.env, &self.open_key(), store, request, &self.activity).await {
             Ok(mut outcome) => {
                 outcome.missing.retain(|object| !history.gaps.contains(object));
+                if history.emptied && outcome.snapshots == 0 {
+                    outcome.missing.push("heads/(no store holds any snapshot any more)".to_owned());
+                }
                 let reports = if read_data { self.verify_log(store, &mut outcome).await } else { 0 };
                 self.remember_verify(&store.name, outcome.missing.first(), outcome.corrupt.first());
                 log_found(&store.name, &outcome);

@@ -2,6 +2,7 @@
 //! read at every store. A listing shows no damage, and what is deleted may be the last whole copy.
 
 use super::land::Land;
+use crate::ahead::is_loss;
 use crate::error::Result;
 use crate::read::read_index;
 use crate::store::NamedStore;
@@ -57,7 +58,12 @@ impl<'c> Copies<'c> {
             let mut named_by: BTreeMap<ObjectHash, Vec<ObjectHash>> = BTreeMap::new();
             let indexes = self.land.listed(INDEXES).into_keys().filter_map(hash_in_name);
             for index in indexes.filter(|index| !self.going.contains(index)) {
-                for record in read_index(self.open, self.all, &index_name(&index)).await? {
+                let said = match read_index(self.open, self.all, &index_name(&index)).await {
+                    // It names nothing any more.
+                    Err(error) if is_loss(&error) => continue,
+                    said => said?,
+                };
+                for record in said {
                     named_by.entry(record.name).or_default().push(index);
                 }
             }

@@ -203,7 +203,7 @@ impl Spared {
         given_up: &GivenUp,
     ) -> Result<Self> {
         let reader = Reader::load_with(env, open, (all, stores)).await?;
-        let mark = Mark::of(&reader, &land.kept(), given_up).await?;
+        let mark = Mark::of(&reader, &land.kept(), land, given_up).await?;
         let mut copies = Copies::new(open, (stores, all, land), &plan.indexes);
         let packs = sweep::needed(&reader.locations, &mark, &plan.packs, &mut copies).await?;
         let going: HashSet<&ObjectHash> = plan.packs.iter().collect();
@@ -225,7 +225,7 @@ async fn last_to_name(
     given_up: &GivenUp,
 ) -> Result<HashSet<ObjectHash>> {
     let there: Vec<&ObjectHash> = plan.indexes.iter().filter(|index| land.size_of(&index_name(index)) > 0).collect();
-    let mut indexes = HashSet::new();
+    let (mut indexes, ordered) = (HashSet::new(), land.condemned.going());
     if there.is_empty() {
         return Ok(indexes);
     }
@@ -239,7 +239,7 @@ async fn last_to_name(
     for index in there {
         let name = index_name(index);
         match read_index(open, all, &name).await {
-            Err(error) if is_loss(&error) && given_up.has(&name) => {}
+            Err(error) if is_loss(&error) && (given_up.has(&name) || ordered.contains(&name)) => {}
             said => indexes.extend(said?.iter().any(|record| packs.contains(&record.name)).then_some(*index)),
         }
     }

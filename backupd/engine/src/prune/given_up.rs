@@ -1,15 +1,23 @@
 //! What every store has lost and people have given up. Without their word a loss stops every prune, for what a lost object reached
 //! is not known: with it the rest of the history is pruned as before.
 
+use super::land::Land;
+use super::mark::Mark;
+use super::together;
 use crate::ahead::is_loss;
+use crate::env::Env;
 use crate::error::Result;
 use crate::heads::{SnapshotInfo, read_signed};
 use crate::locations::Locations;
+use crate::read::Reader;
 use crate::store::NamedStore;
-use crate::survey::{INDEXES, fetch, pack_name, snapshot_name};
+use crate::survey::{fetch, pack_name, snapshot_name};
 use backup_format::head::HeadName;
-use backup_format::{CatalogKey, ChunkId};
+use backup_format::{CatalogKey, ChunkId, OpenKey};
 use std::collections::BTreeSet;
+
+/// So begins what stands for index objects that nobody can name any more; a number of chunks follows that no other one names.
+const UNNAMED: &str = "index/unnamed-";
 
 /// Which lost objects people have given up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,24 +39,26 @@ impl GivenUp {
         }
     }
 
-    /// Whether a chunk that could not be read lies, as far as anybody knows, only in what is given up. One that no index object names
-    /// may have been named by one that is.
-    pub(crate) fn has_chunk(&self, locations: &Locations, id: &ChunkId) -> bool {
-        let mut packs = locations.copies(id).filter_map(|copy| {
+    /// The packs of a chunk that could not be read, when all of them are given up. One that no index object names was named by one that
+    /// is lost, and is counted apart.
+    pub(crate) fn packs_of(&self, locations: &Locations, id: &ChunkId) -> Option<Vec<String>> {
+        let packs = locations.copies(id).filter_map(|copy| {
             let segment = locations.segment(locations.segment_of(copy))?;
-            locations.pack(segment.pack)
+            Some(pack_name(&locations.pack(segment.pack)?.name))
         });
-        match packs.next() {
-            None => self.has_index(),
-            Some(first) => self.has(&pack_name(&first.name)) && packs.all(|pack| self.has(&pack_name(&pack.name))),
-        }
+        let packs: Vec<String> = packs.collect();
+        let is_given_up = if packs.is_empty() { self.unnamed_max() > 0 } else { packs.iter().all(|pack| self.has(pack)) };
+        is_given_up.then_some(packs)
     }
 
-    pub(super) fn has_index(&self) -> bool {
+    /// So many chunks may be named by no index object. Of a further loss there are more: that is not given up.
+    pub(super) fn unnamed_max(&self) -> u64 {
         match self {
-            Self::Nothing => false,
-            Self::These(names) => names.iter().any(|name| name.starts_with(INDEXES)),
-            Self::All => true,
+            Self::Nothing => 0,
+            Self::These(names) => {
+                names.iter().filter_map(|name| name.strip_prefix(UNNAMED)?.parse().ok()).max().unwrap_or(0)
+            }
+            Self::All => u64::MAX,
         }
     }
 
@@ -94,6 +104,22 @@ impl GivenUp {
             set_back: Vec::new(),
         }))
     }
+}
+
+/// Names everything that a plan cannot be made without giving up. Changes nothing.
+pub async fn lost(env: &Env, open: &OpenKey, stores: &[NamedStore]) -> Result<BTreeSet<String>> {
+    let all = together(stores);
+    let land = Land::read(open, stores, &GivenUp::All).await?;
+    let reader = Reader::load_with(env, open, (&all, stores)).await?;
+    let snapshots: Vec<&SnapshotInfo> = land.snapshots.iter().rev().map(|(info, _)| info).collect();
+    let mark = Mark::of(&reader, &snapshots, &land, &GivenUp::All).await?;
+    let mut names: BTreeSet<String> = land.lost_ids().iter().map(|id| snapshot_name(&id.0)).collect();
+    names.extend(land.bad_indexes(&reader).cloned());
+    names.extend(mark.reached.lost_packs);
+    if mark.reached.unknown > 0 {
+        names.insert(format!("{UNNAMED}{}", mark.reached.unknown));
+    }
+    Ok(names)
 }
 
 /// Whether a store gives an object back whole. One that does not answer may.

@@ -3,6 +3,7 @@
 use super::{GivenUp, PruneRequest, Retire};
 use crate::condemned::Condemned;
 use crate::error::{Error, ErrorKind, Result};
+use crate::read::Reader;
 use crate::heads::{SnapshotInfo, heads_everywhere};
 use crate::retain::{Candidate, Reason, Received, Verdict, decide, received};
 use crate::store::NamedStore;
@@ -95,6 +96,12 @@ impl Land {
         }
         let lost = self.lost.iter().map(|info| (info.clone(), Verdict { id: info.id, reasons: BTreeSet::new() }));
         self.snapshots.extend(lost);
+    }
+
+    /// Index objects that no store gives back whole. Of one that is being taken out a listing may be older than its deletion.
+    pub(super) fn bad_indexes<'r>(&self, reader: &'r Reader<'_>) -> impl Iterator<Item = &'r String> {
+        let going = self.condemned.going();
+        reader.bad_indexes.iter().filter(move |bad| !going.contains(*bad))
     }
 
     pub(super) fn lost_ids(&self) -> BTreeSet<SnapshotId> {
@@ -208,9 +215,7 @@ impl Land {
 }
 
 fn unreadable(name: &str) -> Error {
-    let message = format!(
-        "{name} or its snapshot cannot be read: heal it before pruning, or, when no store has it any more, give it up          (`backupd looked-into` with the store's name; of one repository `--give-up-lost`)"
-    );
+    let message = format!("{name} or its snapshot cannot be read: heal it before pruning");
     Error::new(ErrorKind::Damaged, message)
 }
 

@@ -1,6 +1,7 @@
 //! What the snapshots that stay reach.
 
 use super::GivenUp;
+use super::land::Land;
 use crate::descend::{Descent, Extents, Reached};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::{SnapshotInfo, read_manifest};
@@ -16,7 +17,7 @@ pub(super) struct Growth {
     pub(super) plain: u64,
     /// What they take, compressed and sealed.
     pub(super) sealed: u64,
-    /// Pages of its tree that are lost and given up: what lies below is not followed.
+    /// Pages of its tree that are lost and given up, below which nothing is followed, and chunks that no index object names.
     pub(super) lost: u64,
 }
 
@@ -30,8 +31,13 @@ pub(super) struct Mark {
 impl Mark {
     /// Follows the trees of these snapshots, oldest first. Whatever cannot be followed and is not given up ends the mark: a
     /// chunk that is not seen would be deleted.
-    pub(super) async fn of(reader: &Reader<'_>, snapshots: &[&SnapshotInfo], given_up: &GivenUp) -> Result<Self> {
-        if let Some(bad) = reader.bad_indexes.iter().find(|bad| !given_up.has(bad)) {
+    pub(super) async fn of(
+        reader: &Reader<'_>,
+        snapshots: &[&SnapshotInfo],
+        land: &Land,
+        given_up: &GivenUp,
+    ) -> Result<Self> {
+        if let Some(bad) = land.bad_indexes(reader).find(|bad| !given_up.has(bad)) {
             return Err(Error::new(ErrorKind::Damaged, format!("{bad} cannot be read: heal it before pruning")));
         }
         let mut descent = Descent::new(reader);
@@ -44,7 +50,8 @@ impl Mark {
             let (outer, _) = read_manifest(open.catalog(), None, info.id, reader.store).await?;
             descent.enter(&[(0, outer.root)]);
             let mut grown = Growth { id: info.id, plain: 0, sealed: 0, lost: 0 };
-            let before = descent.reached.as_ref().map_or(0, |reached| reached.lost);
+            let lost = |reached: &Option<Reached>| reached.as_ref().map_or(0, |reached| reached.lost + reached.unknown);
+            let before = lost(&descent.reached);
             while let Some((_, nodes)) = descent.next().await? {
                 for node in nodes {
                     match node.kind {
@@ -56,14 +63,12 @@ impl Mark {
                     }
                 }
             }
-            grown.lost = descent.reached.as_ref().map_or(0, |reached| reached.lost) - before;
+            grown.lost = lost(&descent.reached) - before;
             growth.push(grown);
         }
         let reached = descent.reached.take().unwrap_or_else(|| Reached::new(&reader.locations));
-        if reached.unknown > 0 && !given_up.has_index() {
-            let message = "no index object names a chunk that a snapshot needs: heal before pruning, or, when no store has \
-                           the index object any more, give it up (`backupd looked-into` with the store's name; of one \
-                           repository `--give-up-lost`)";
+        if reached.unknown > given_up.unnamed_max() {
+            let message = "no index object names a chunk that a snapshot needs: heal before pruning";
             return Err(Error::new(ErrorKind::Damaged, message));
         }
         Ok(Self { reached, growth })

@@ -16,7 +16,7 @@ mod tripwire;
 
 pub use cost::{Cost, Prices};
 pub use execute::{Execution, StorePruned, Waiting, execute};
-pub use given_up::GivenUp;
+pub use given_up::{GivenUp, lost};
 pub use tripwire::{Trip, TripKind, Tripwire};
 
 use crate::env::Env;
@@ -186,7 +186,7 @@ impl<'a> Found<'a> {
         }
         // What one store has damaged another has whole: what comes from all is asked for at each when it is not whole.
         let reader = Reader::load_with(env, open, (all, stores)).await?;
-        let mark = Mark::of(&reader, &land.kept(), &request.given_up).await?;
+        let mark = Mark::of(&reader, &land.kept(), &land, &request.given_up).await?;
         let sweep = Sweep::new(&reader, &mark, &land, request).await?;
         Ok(Self { land, mark, sweep, reader })
     }

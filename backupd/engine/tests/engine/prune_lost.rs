@@ -2,7 +2,7 @@
 
 use crate::practice::noise;
 use crate::prune::{NOW_BYTES, Pruning, last};
-use backup_engine::prune::{Approved, GivenUp, PruneRequest, TripKind, announce, propose};
+use backup_engine::prune::{self, Approved, GivenUp, PruneRequest, TripKind, announce, propose};
 use backup_engine::{ErrorKind, SnapshotOutcome};
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,6 +39,12 @@ async fn refused(pruning: &Pruning, request: &PruneRequest<'_>) -> String {
     refused.to_string()
 }
 
+/// What no plan can be made without giving up.
+async fn needed(pruning: &Pruning) -> BTreeSet<String> {
+    let practice = &pruning.practice;
+    prune::lost(&practice.env, &practice.made.open, &practice.stores).await.unwrap()
+}
+
 async fn carry_out(pruning: &Pruning, request: &PruneRequest<'_>) {
     pruning.announce(request).await.unwrap();
     pruning.practice.snapshot().await;
@@ -52,7 +58,8 @@ async fn a_lost_snapshot_goes_when_it_is_given_up_and_the_others_stay() {
     let taken = pruning.history(4).await;
     lose(&pruning, &manifest(&taken[1]));
     let said = refused(&pruning, &last(3)).await;
-    assert!(said.contains("looked-into") && said.contains("--give-up-lost"), "{said}");
+    assert!(said.contains("heal it before pruning"), "{said}");
+    assert_eq!(needed(&pruning).await, BTreeSet::from([manifest(&taken[1])]));
     // That another one is given up does not help.
     refused(&pruning, &PruneRequest { given_up: these(&[manifest(&taken[0])]), ..last(3) }).await;
     let request = PruneRequest { given_up: these(&[manifest(&taken[1])]), ..last(3) };
@@ -97,6 +104,7 @@ async fn below_a_lost_part_nothing_is_followed_once_two_persons_have_given_it_up
     }
     let lost = lost.expect("some pack holds pages of a tree");
     refused(&pruning, &PruneRequest { given_up: these(&["packs/aa/other".to_owned()]), ..last(9) }).await;
+    assert_eq!(needed(&pruning).await, BTreeSet::from([lost.clone()]));
     let request = PruneRequest { given_up: these(std::slice::from_ref(&lost)), ..last(9) };
     let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
     assert!(proposal.going().next().is_none());
@@ -122,6 +130,42 @@ async fn below_a_lost_part_nothing_is_followed_once_two_persons_have_given_it_up
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_object_that_is_given_up_takes_no_pack_along_and_excuses_no_further_loss() {
+    let pruning = Pruning::new(2).await;
+    let taken = pruning.history(5).await;
+    let practice = &pruning.practice;
+    let indexes: Vec<String> =
+        practice.objects("store-0").into_keys().filter(|name| name.starts_with("index/")).collect();
+    let keep = |name: &String| -> Vec<(std::path::PathBuf, Vec<u8>)> {
+        let paths = practice.stores.iter().map(|store| practice.objects(&store.name)[name].clone());
+        paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    };
+    let (first, second) = (keep(&indexes[0]), keep(&indexes[1]));
+    lose(&pruning, &indexes[0]);
+    refused(&pruning, &last(9)).await;
+    refused(&pruning, &PruneRequest { given_up: these(&indexes), ..last(9) }).await;
+    let given_up = needed(&pruning).await;
+    let request = PruneRequest { given_up: GivenUp::These(given_up.clone()), ..last(9) };
+    let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
+    assert!(proposal.trips.iter().any(|trip| trip.kind == TripKind::PartLost), "two persons are asked");
+    assert_eq!(proposal.packs, 0, "what the lost object named may be named again");
+    // A further one is not given up with it.
+    lose(&pruning, &indexes[1]);
+    refused(&pruning, &request).await;
+    second.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    let packs = pruning.count("store-0", "packs/");
+    pruning.announce(&request).await;
+    practice.snapshot().await;
+    pruning.execute(&request).await;
+    assert!(pruning.count("store-0", "packs/") >= packs, "no pack went");
+    first.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    for (at, taken) in taken.iter().enumerate() {
+        let back = practice.restore_from(&practice.stores[1], taken.id).await;
+        assert_eq!(fs::read(back.join("now")).unwrap(), noise(at as u64, NOW_BYTES), "the object was found again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_one_repository_whatever_is_damaged_for_good_is_given_up() {
     for kind in ["snapshots/", "index/"] {
         let pruning = Pruning::new(1).await;
@@ -139,6 +183,6 @@ async fn of_one_repository_whatever_is_damaged_for_good_is_given_up() {
         let newest = pruning.snapshots().await[0];
         let back = practice.restore_from(&practice.stores[0], newest).await;
         assert_eq!(fs::read(back.join("now")).unwrap(), noise(2, NOW_BYTES), "{kind}");
-        assert_eq!(practice.objects("store-0").contains_key(&old), false, "{kind}");
+        assert!(!practice.objects("store-0").contains_key(&old), "{kind}");
     }
 }

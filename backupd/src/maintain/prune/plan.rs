@@ -4,11 +4,12 @@ use super::held::{self, Held};
 use super::history::History;
 use super::{PLAN_JOB, Pruning};
 use crate::maintain::Maintain;
+use crate::maintain::gaps::not_noted;
 use crate::settings::{record_class, rule_text};
 use crate::{clock, failure};
-use backup_engine::SnapshotInfo;
 use backup_engine::prune::{GivenUp, Proposal, PruneRequest, Retire};
 use backup_engine::retain::{Keep, Policy, Reason, Rule, Verdict, Zone};
+use backup_engine::{ErrorKind, SnapshotInfo};
 use backup_report::{
     DeletionPlan, Digest, GoingSnapshot, IdError, KeepKind, Label, OpaqueId, PlanFigures, PlanRule, PlanSchema,
     PlanTrip, ReportId,
@@ -65,7 +66,15 @@ impl Maintain {
         let keys = pruning.keys()?;
         let proposed = backup_engine::prune::propose(&self.env, &keys.open, &self.plain_stores(), &request).await;
         drop(keys);
-        let proposal = proposed.map_err(|error| failure::from_engine(&error))?;
+        let proposal = proposed.map_err(|error| {
+            let lost = matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound);
+            let mut failed = failure::from_engine(&error);
+            if lost {
+                failed.message += ". What no store has whole any more, `backupd looked-into` with the name of a store gives \
+                                   up: the next plan then says so, and two persons approve it";
+            }
+            failed
+        })?;
         if proposal.announced.is_some() {
             let message =
                 "a plan is announced in the stores: it has to be carried out first, with `backupd prune execute`";
@@ -100,6 +109,21 @@ impl Maintain {
             packs = document.figures.packs, trips = document.trips.len(); "prune.planned"
         );
         Ok(())
+    }
+
+    /// Gives up what no plan can be made without, where none could be made. A person has looked into it; two approve the plan.
+    pub(in crate::maintain) async fn give_up_lost(&self) -> Result<bool, Failure> {
+        let failed = self.jobs().last(PLAN_JOB).ok().flatten().is_some_and(|last| !last.ok);
+        let Some(pruning) = self.pruning.as_ref().filter(|_| failed) else { return Ok(false) };
+        let Ok(_work) = self.work.try_lock() else { return Err(busy()) };
+        let keys = pruning.keys()?;
+        let names = backup_engine::prune::lost(&self.env, &keys.open, &self.plain_stores()).await;
+        let names = names.map_err(|error| failure::from_engine(&error))?;
+        for name in &names {
+            log::warn!(object = name.as_str(); "prune.given-up");
+        }
+        self.records.let_off(&names).map_err(|error| not_noted(&error))?;
+        Ok(!names.is_empty())
     }
 
     pub(super) fn keep(&self, held: &Held) -> Result<(), Failure> {
