@@ -51,7 +51,6 @@ pub async fn prune(args: PruneArgs) -> anyhow::Result<ExitCode> {
     let stores = [run.store.as_store()];
     let proposal = propose(&repository.env, &run.open, &stores, &request).await.map_err(|error| {
         let lost = matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound);
-        let error = anyhow::Error::from(error);
         if lost { error.context("what is lost for good, --give-up-lost gives up") } else { error }
     })?;
     run.show(&proposal, &request);

@@ -180,7 +180,8 @@ async fn of_one_repository_whatever_is_damaged_for_good_is_given_up() {
         practice.snapshot().await;
         let request = PruneRequest { given_up: GivenUp::All, ..last(2) };
         carry_out(&pruning, &request).await;
-        let newest = pruning.snapshots().await[0];
+        // Of what an index object named that had been damaged without anybody's knowledge the next one takes nothing for granted.
+        let newest = practice.snapshot().await.id;
         let back = practice.restore_from(&practice.stores[0], newest).await;
         assert_eq!(fs::read(back.join("now")).unwrap(), noise(2, NOW_BYTES), "{kind}");
         assert!(!practice.objects("store-0").contains_key(&old), "{kind}");
