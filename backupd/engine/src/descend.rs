@@ -3,14 +3,11 @@
 //! What is still to be read is a stack of pages. It stays short whatever a hostile tree looks like: of a page with many
 //! directories only a few are taken at once, fewer the longer the stack is, and the page is read again for the rest.
 
-use crate::ahead::is_loss;
 use crate::error::Result;
 use crate::locations::Locations;
-use crate::prune::GivenUp;
 use crate::read::{Reader, malformed};
 use backup_format::ChunkId;
 use backup_format::tree::{Content, Extent, Node, NodeKind, PAGE_LEVELS_MAX, Page};
-use std::collections::BTreeSet;
 
 /// The stack grows like the square root of the depth times this.
 const PENDING: usize = 1 << 16;
@@ -66,8 +63,7 @@ impl<'r, 'a> Descent<'r, 'a> {
     /// The next entries, and the directory that they are in. After an error the descent goes on with the next page.
     pub(crate) async fn next(&mut self) -> Result<Option<(u32, Vec<Node>)>> {
         while let Some(step) = self.steps.pop() {
-            let Some(page) = page(self.reader, &step.page, &mut self.reached).await? else { continue };
-            match page {
+            match self.reader.page(&step.page).await? {
                 Page::Directory(nodes) => {
                     if step.at == 0 {
                         let names = [nodes.first(), nodes.last()].map(|node| node.map(|node| node.name.as_slice()));
@@ -135,20 +131,6 @@ impl Step {
     }
 }
 
-/// A page; `None`: it is lost and given up.
-async fn page(reader: &Reader<'_>, id: &ChunkId, reached: &mut Option<Reached>) -> Result<Option<Page>> {
-    match reader.page(id).await {
-        Err(error) if is_loss(&error) => {
-            let Some(reached) = reached else { return Err(error) };
-            let packs = reached.given_up.packs_of(&reader.locations, id).ok_or(error)?;
-            reached.lost += 1;
-            reached.lost_packs.extend(packs);
-            Ok(None)
-        }
-        read => read.map(Some),
-    }
-}
-
 /// A file's content, one page of extents at a time.
 pub(crate) struct Extents {
     inline: Option<Vec<Extent>>,
@@ -186,8 +168,7 @@ impl Extents {
             if step.at == 0 && reached.as_mut().is_some_and(|reached| !reached.reach(&reader.locations, &step.page)) {
                 continue;
             }
-            let Some(page) = page(reader, &step.page, reached).await? else { continue };
-            match page {
+            match reader.page(&step.page).await? {
                 Page::Extents(extents) if adds_up(extents.iter().map(Extent::len), &step) => {
                     return Ok(Some(extents));
                 }
@@ -221,11 +202,6 @@ pub(crate) struct Reached {
     pub(crate) packs: Vec<bool>,
     /// Chunks that no index names.
     pub(crate) unknown: u64,
-    pub(crate) given_up: GivenUp,
-    /// Pages that could not be read and are given up.
-    pub(crate) lost: u64,
-    /// The packs that they were in.
-    pub(crate) lost_packs: BTreeSet<String>,
 }
 
 impl Reached {
@@ -234,9 +210,6 @@ impl Reached {
             copies: vec![0; locations.copies_count().div_ceil(64)],
             packs: vec![false; locations.packs_count()],
             unknown: 0,
-            given_up: GivenUp::Nothing,
-            lost: 0,
-            lost_packs: BTreeSet::new(),
         }
     }
 

@@ -22,8 +22,8 @@ words! {
 }
 
 words! {
-    /// What looked like an attack, or that part of a snapshot that stays is lost at every store and given up.
-    TripWord { SizeDrop, Entropy, MassRemoval, MassRename, MassChange, PartLost }
+    /// What looked like an attack.
+    TripWord { SizeDrop, Entropy, MassRemoval, MassRename, MassChange }
 }
 
 /// Fields of this version of a plan.
@@ -99,7 +99,7 @@ record! {
         source: Label,
         /// In which snapshot.
         snapshot: OpaqueId,
-        /// Bytes, files, bytes of sealed for 1000 bytes of content, or lost pages of the tree; before.
+        /// Bytes, files, or bytes of sealed for 1000 bytes of content; before.
         before: u64,
         /// And after.
         after: u64,

@@ -173,8 +173,7 @@ pub struct PruneArgs {
     /// Write at most so much anew to free half-empty packs
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub rewrite_max: String,
-    /// Give up what cannot be read any more: a snapshot that is lost goes, and what lies below a lost part of one that stays is
-    /// deleted unless another snapshot needs it
+    /// Give up what cannot be read any more: a snapshot that is lost, or has lost part of its tree, goes as a whole
     #[arg(long)]
     pub give_up_lost: bool,
     /// Where new snapshots look like an attack: who has looked and says they are right; two are needed

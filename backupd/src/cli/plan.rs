@@ -5,7 +5,7 @@ use super::ask::{Daemon, unexpected};
 use super::render::{Usage, table, table_time};
 use crate::{clock, secret};
 use anyhow::{Context, ensure};
-use backup_report::{DeletionDecision, DeletionPlan, PlanTrip, ReportSigner, SignedDecision, TripWord};
+use backup_report::{DeletionDecision, DeletionPlan, ReportSigner, SignedDecision};
 use backupd_api::{Event, PrunePlan, PruneState, PruneStatus, Request};
 use indicatif::HumanBytes;
 use std::process::ExitCode;
@@ -82,16 +82,18 @@ async fn send(to: &Ask, decision: String) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn alarm(trip: &PlanTrip) -> &'static str {
-    if trip.kind == TripWord::PartLost { "THIS IS LOST, AND GIVEN UP" } else { "THIS LOOKS LIKE AN ATTACK" }
-}
-
 /// What is signed, from the signed text itself.
 fn document_text(document: &DeletionPlan) {
     say!("Plan {} of {}:", document.plan_id, table_time(document.made_unix_ms));
     say!("  {} of {} snapshots go.", document.going.len(), document.snapshots);
     for trip in &document.trips {
-        say!("  {}: {:?} of {}: {} before, {} now.", alarm(trip), trip.kind, trip.source, trip.before, trip.after);
+        say!(
+            "  THIS LOOKS LIKE AN ATTACK: {:?} of {}: {} before, {} now.",
+            trip.kind,
+            trip.source,
+            trip.before,
+            trip.after
+        );
     }
 }
 
@@ -169,7 +171,13 @@ fn plan_text(plan: &PrunePlan) {
         HumanBytes(figures.bytes_freed)
     );
     for trip in &document.trips {
-        say!("{}: {:?} of {}: {} before, {} now.", alarm(trip), trip.kind, trip.source, trip.before, trip.after);
+        say!(
+            "THIS LOOKS LIKE AN ATTACK: {:?} of {}: {} before, {} now.",
+            trip.kind,
+            trip.source,
+            trip.before,
+            trip.after
+        );
     }
     say!("SHA-256 of the text that is signed: {}", plan.sha256);
     decisions_text(plan);

@@ -58,7 +58,7 @@ pub async fn prune(args: PruneArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !proposal.trips.is_empty() && agreed.len() < 2 {
-        let message = "nothing is deleted: look at the newest snapshots first, and at what is lost; if they are right, two persons say so with --agreed-by NAME --agreed-by NAME";
+        let message = "nothing is deleted: look at the newest snapshots first; if they are right, two persons say so with --agreed-by NAME --agreed-by NAME";
         anyhow::bail!(message);
     }
     let approved = Approved { snapshots: proposal.approval(), trips: proposal.trips.clone() };
@@ -151,7 +151,6 @@ fn trip(trip: &Trip) -> String {
         TripKind::MassRemoval => ("many files are gone", "files"),
         TripKind::MassRename => ("many files are gone and as many came", "files"),
         TripKind::MassChange => ("many files have other content", "files"),
-        TripKind::PartLost => ("part of an old snapshot is lost", "pages of its tree"),
     };
     format!("{what}: {} before, {} {unit} now", trip.before, trip.after)
 }
@@ -202,7 +201,7 @@ impl Run<'_> {
             let why = reasons(verdict);
             let (what, why) = match verdict.is_kept() {
                 true => ("keep", why.join("; ")),
-                false if proposal.lost.contains(&info.id) => ("GOES", "it is lost".to_owned()),
+                false if proposal.lost.contains(&info.id) => ("GOES", "all of it, or a part, is lost".to_owned()),
                 false => ("GOES", String::new()),
             };
             let id = info.id.to_string();
@@ -242,8 +241,7 @@ impl Run<'_> {
             HumanBytes(cost.bytes_freed)
         );
         for found in &proposal.trips {
-            let word = if found.kind == TripKind::PartLost { "THIS IS GIVEN UP" } else { "THIS LOOKS LIKE AN ATTACK" };
-            say!("{word}: {}.", trip(found));
+            say!("THIS LOOKS LIKE AN ATTACK: {}.", trip(found));
         }
     }
 

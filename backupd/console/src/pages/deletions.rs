@@ -17,7 +17,7 @@ use crate::pages::reports::attachment;
 use crate::roles::Action;
 use crate::web::{Answer, Call, Refusal, page, see};
 use crate::words::{bytes, count, moment, word};
-use backup_report::{DeletionPlan, PlanTrip, SignedDecision, TripWord};
+use backup_report::{DeletionPlan, SignedDecision};
 use backupd_api::{ClientError, Event, PrunePlan, PruneRow, PruneState, PruneStatus, Request};
 use maud::{Markup, html};
 
@@ -143,7 +143,15 @@ fn plan_block(call: &Call, status: &PruneStatus, plan: &PrunePlan) -> Result<Mar
         section.plan {
             h2 { "The plan" }
             p { (badge(mood, state_word)) " made " (when(app, plan.made_unix_ms)) ", id " code { (plan.id) } }
-            @for trip in &document.trips { (finding(trip)) }
+            @for trip in &document.trips {
+                div.notice.bad role="alert" {
+                    p {
+                        strong { "This looks like an attack: " } (word(&trip.kind)) " in " (trip.source) ", "
+                        (trip.before) " before, " (trip.after) " now."
+                    }
+                    p.small { "Look at the newest snapshots first. As long as two persons have not approved, every old one stays." }
+                }
+            }
             @if let Some(problem) = &plan.problem {
                 div.notice.warn role="status" { p { strong { "The last step did not work." } " " (sentence(problem)) } }
             }
@@ -162,29 +170,6 @@ fn plan_block(call: &Call, status: &PruneStatus, plan: &PrunePlan) -> Result<Mar
             }
         }
     })
-}
-
-/// What two persons have to know before they approve.
-fn finding(trip: &PlanTrip) -> Markup {
-    html! {
-        @if trip.kind == TripWord::PartLost {
-            div.notice.warn role="alert" {
-                p {
-                    strong { "Part of a snapshot is lost: " } (trip.after) " pages of the tree of " code { (trip.snapshot) } " in "
-                    (trip.source) " are at no store any more, and somebody has looked into it."
-                }
-                p.small { "Whoever approves gives up what lies below them, unless another snapshot needs it." }
-            }
-        } @else {
-            div.notice.bad role="alert" {
-                p {
-                    strong { "This looks like an attack: " } (word(&trip.kind)) " in " (trip.source) ", "
-                    (trip.before) " before, " (trip.after) " now."
-                }
-                p.small { "Look at the newest snapshots first. As long as two persons have not approved, every old one stays." }
-            }
-        }
-    }
 }
 
 fn figures(document: &DeletionPlan) -> Markup {

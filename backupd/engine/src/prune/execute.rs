@@ -160,6 +160,14 @@ async fn make_order(
     request: &PruneRequest<'_>,
 ) -> Result<(Plan, Spared)> {
     land.decide(request);
+    if request.given_up != GivenUp::Nothing {
+        let reader = Reader::load_with(env, open, (all, stores)).await?;
+        match land.give_up(&reader, &request.given_up).await {
+            // Then every pack is spared.
+            Err(error) if is_loss(&error) => log::warn!(reason:% = error; "prune.loss-met"),
+            done => done?,
+        }
+    }
     let announced: BTreeSet<SnapshotId> = plan.heads.iter().map(|gone| gone.snapshot).collect();
     land.keep_all_but(&announced);
     let still: HashSet<HeadName> = land.condemned_heads().into_iter().map(|gone| gone.head).collect();
@@ -203,7 +211,17 @@ impl Spared {
         given_up: &GivenUp,
     ) -> Result<Self> {
         let reader = Reader::load_with(env, open, (all, stores)).await?;
-        let mark = Mark::of(&reader, &land.kept(), land, given_up).await?;
+        let mark = match Mark::of(&reader, &land.kept()).await {
+            // What cannot be followed may be found again: everything that it may reach stays, and the plan ends without it.
+            Err(error) if is_loss(&error) => {
+                log::error!(reason:% = error; "prune.spares-all");
+                return Ok(Self {
+                    packs: plan.packs.iter().copied().collect(),
+                    indexes: plan.indexes.iter().copied().collect(),
+                });
+            }
+            mark => mark?,
+        };
         let mut copies = Copies::new(open, (stores, all, land), &plan.indexes);
         let packs = sweep::needed(&reader.locations, &mark, &plan.packs, &mut copies).await?;
         let going: HashSet<&ObjectHash> = plan.packs.iter().collect();
@@ -225,7 +243,7 @@ async fn last_to_name(
     given_up: &GivenUp,
 ) -> Result<HashSet<ObjectHash>> {
     let there: Vec<&ObjectHash> = plan.indexes.iter().filter(|index| land.size_of(&index_name(index)) > 0).collect();
-    let (mut indexes, ordered) = (HashSet::new(), land.condemned.going());
+    let mut indexes = HashSet::new();
     if there.is_empty() {
         return Ok(indexes);
     }
@@ -239,7 +257,9 @@ async fn last_to_name(
     for index in there {
         let name = index_name(index);
         match read_index(open, all, &name).await {
-            Err(error) if is_loss(&error) && (given_up.has(&name) || ordered.contains(&name)) => {}
+            Err(error) if is_loss(&error) && given_up.has(&name) => {}
+            // It may be healed.
+            Err(error) if is_loss(&error) => drop(indexes.insert(*index)),
             said => indexes.extend(said?.iter().any(|record| packs.contains(&record.name)).then_some(*index)),
         }
     }

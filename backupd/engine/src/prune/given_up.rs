@@ -1,5 +1,6 @@
 //! What every store has lost and people have given up. Without their word a loss stops every prune, for what a lost object reached
-//! is not known: with it the rest of the history is pruned as before.
+//! is not known. With it a snapshot that is lost, or has lost part of its tree, goes as a whole by the next plan that two persons approve.
+//! No pack ever goes while a snapshot that stays cannot be followed to the end.
 
 use super::land::Land;
 use super::mark::Mark;
@@ -8,25 +9,23 @@ use crate::ahead::is_loss;
 use crate::env::Env;
 use crate::error::Result;
 use crate::heads::{SnapshotInfo, read_signed};
-use crate::locations::Locations;
 use crate::read::Reader;
 use crate::store::NamedStore;
-use crate::survey::{fetch, pack_name, snapshot_name};
+use crate::survey::{fetch, snapshot_name};
 use backup_format::head::HeadName;
-use backup_format::{CatalogKey, ChunkId, OpenKey};
+use backup_format::{CatalogKey, OpenKey, SnapshotId};
 use std::collections::BTreeSet;
 
-/// So begins what stands for index objects that nobody can name any more; a number of chunks follows that no other one names.
-const UNNAMED: &str = "index/unnamed-";
+/// So begins the name of a snapshot in what is given up, whether its own object or part of its tree is lost.
+const SNAPSHOT: &str = "lost-snapshot/";
 
-/// Which lost objects people have given up.
+/// What people have given up, as [`lost`] names it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum GivenUp {
     #[default]
     Nothing,
-    /// These, by their names.
     These(BTreeSet<String>),
-    /// Whatever no store gives back whole.
+    /// Whatever is lost.
     All,
 }
 
@@ -39,27 +38,8 @@ impl GivenUp {
         }
     }
 
-    /// The packs of a chunk that could not be read, when all of them are given up. One that no index object names was named by one that
-    /// is lost, and is counted apart.
-    pub(crate) fn packs_of(&self, locations: &Locations, id: &ChunkId) -> Option<Vec<String>> {
-        let packs = locations.copies(id).filter_map(|copy| {
-            let segment = locations.segment(locations.segment_of(copy))?;
-            Some(pack_name(&locations.pack(segment.pack)?.name))
-        });
-        let packs: Vec<String> = packs.collect();
-        let is_given_up = if packs.is_empty() { self.unnamed_max() > 0 } else { packs.iter().all(|pack| self.has(pack)) };
-        is_given_up.then_some(packs)
-    }
-
-    /// So many chunks may be named by no index object. Of a further loss there are more: that is not given up.
-    pub(super) fn unnamed_max(&self) -> u64 {
-        match self {
-            Self::Nothing => 0,
-            Self::These(names) => {
-                names.iter().filter_map(|name| name.strip_prefix(UNNAMED)?.parse().ok()).max().unwrap_or(0)
-            }
-            Self::All => u64::MAX,
-        }
+    pub(super) fn has_snapshot(&self, id: SnapshotId) -> bool {
+        self.has(&name_of(id))
     }
 
     /// The snapshot of a head that stands while the snapshot itself is lost at every store and given up. `known`: what was read.
@@ -79,9 +59,8 @@ impl GivenUp {
                 Err(error) => return Err(error),
             }
         }
-        let Some(head) = head else { return Ok(None) };
-        let object = snapshot_name(&head.snapshot.0);
-        if !self.has(&object) || is_somewhere(stores, &object).await? {
+        let Some(head) = head.filter(|head| self.has_snapshot(head.snapshot)) else { return Ok(None) };
+        if is_somewhere(stores, &snapshot_name(&head.snapshot.0)).await? {
             return Ok(None);
         }
         let source = known.iter().find(|info| info.head.source == name.source).map(|info| info.source.clone());
@@ -106,20 +85,33 @@ impl GivenUp {
     }
 }
 
+fn name_of(id: SnapshotId) -> String {
+    format!("{SNAPSHOT}{id}")
+}
+
 /// Names everything that a plan cannot be made without giving up. Changes nothing.
 pub async fn lost(env: &Env, open: &OpenKey, stores: &[NamedStore]) -> Result<BTreeSet<String>> {
     let all = together(stores);
     let land = Land::read(open, stores, &GivenUp::All).await?;
     let reader = Reader::load_with(env, open, (&all, stores)).await?;
-    let snapshots: Vec<&SnapshotInfo> = land.snapshots.iter().rev().map(|(info, _)| info).collect();
-    let mark = Mark::of(&reader, &snapshots, &land, &GivenUp::All).await?;
-    let mut names: BTreeSet<String> = land.lost_ids().iter().map(|id| snapshot_name(&id.0)).collect();
+    let mut names: BTreeSet<String> = land.lost_ids().into_iter().map(name_of).collect();
     names.extend(land.bad_indexes(&reader).cloned());
-    names.extend(mark.reached.lost_packs);
-    if mark.reached.unknown > 0 {
-        names.insert(format!("{UNNAMED}{}", mark.reached.unknown));
-    }
+    let snapshots: Vec<&SnapshotInfo> = land.snapshots.iter().map(|(info, _)| info).collect();
+    names.extend(unfollowed(&reader, &snapshots).await?.into_iter().map(name_of));
     Ok(names)
+}
+
+/// Which of these cannot be followed to the end, each by itself: what two of them share would be followed once.
+pub(super) async fn unfollowed(reader: &Reader<'_>, snapshots: &[&SnapshotInfo]) -> Result<BTreeSet<SnapshotId>> {
+    let mut lost = BTreeSet::new();
+    for info in snapshots {
+        match Mark::of(reader, std::slice::from_ref(info)).await {
+            Ok(_) => {}
+            Err(error) if is_loss(&error) => drop(lost.insert(info.id)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(lost)
 }
 
 /// Whether a store gives an object back whole. One that does not answer may.

@@ -1,10 +1,12 @@
 //! How things stand: what every store lists, which heads there are, what is being deleted already.
 
+use super::given_up::unfollowed;
+use super::mark::Mark;
 use super::{GivenUp, PruneRequest, Retire};
 use crate::condemned::Condemned;
 use crate::error::{Error, ErrorKind, Result};
-use crate::read::Reader;
 use crate::heads::{SnapshotInfo, heads_everywhere};
+use crate::read::Reader;
 use crate::retain::{Candidate, Reason, Received, Verdict, decide, received};
 use crate::store::NamedStore;
 use crate::survey::{HEADS, View, snapshot_name, views};
@@ -24,6 +26,8 @@ pub(super) struct Land {
     pub(super) going: Vec<SnapshotInfo>,
     /// What no store has any more and people have given up: it goes.
     lost: Vec<SnapshotInfo>,
+    /// Of these, those whose own object is lost.
+    headless: Vec<SnapshotInfo>,
     /// When each snapshot came; filled by [`Land::decide`].
     pub(super) received: BTreeMap<SnapshotId, Received>,
     /// The dates that stores give to heads.
@@ -68,7 +72,17 @@ impl Land {
         };
         let snapshots = heads.snapshots.into_iter().map(unjudged).collect();
         let received = BTreeMap::new();
-        Ok(Self { views, condemned, snapshots, late: heads.uncommitted, going: heads.going, lost, received, dates })
+        Ok(Self {
+            views,
+            condemned,
+            snapshots,
+            late: heads.uncommitted,
+            going: heads.going,
+            headless: lost.clone(),
+            lost,
+            received,
+            dates,
+        })
     }
 
     /// Judges every snapshot by the rules.
@@ -104,6 +118,24 @@ impl Land {
         reader.bad_indexes.iter().filter(move |bad| !going.contains(*bad))
     }
 
+    /// Of what would stay, what has lost part of its tree and is given up goes. Whatever else cannot be read ends it.
+    pub(super) async fn give_up(&mut self, reader: &Reader<'_>, given_up: &GivenUp) -> Result<()> {
+        if let Some(bad) = self.bad_indexes(reader).find(|bad| !given_up.has(bad)) {
+            return Err(Error::new(ErrorKind::Damaged, format!("{bad} cannot be read: heal it before pruning")));
+        }
+        let asked: Vec<&SnapshotInfo> =
+            self.kept().into_iter().filter(|info| given_up.has_snapshot(info.id)).collect();
+        if asked.is_empty() || *given_up == GivenUp::All && Mark::of(reader, &asked).await.is_ok() {
+            return Ok(());
+        }
+        let lost = unfollowed(reader, &asked).await?;
+        for (info, verdict) in self.snapshots.iter_mut().filter(|(info, _)| lost.contains(&info.id)) {
+            verdict.reasons.clear();
+            self.lost.push(info.clone());
+        }
+        Ok(())
+    }
+
     pub(super) fn lost_ids(&self) -> BTreeSet<SnapshotId> {
         self.lost.iter().map(|info| info.id).collect()
     }
@@ -117,10 +149,10 @@ impl Land {
         }
     }
 
-    /// Snapshots that stay, oldest first. What is lost stays nowhere, whether its head may go or not.
+    /// Snapshots that stay, oldest first. Of one whose own object is lost the head may stay, and reaches nothing.
     pub(super) fn kept(&self) -> Vec<&SnapshotInfo> {
-        let lost = self.lost_ids();
-        let kept = self.snapshots.iter().rev().filter(|(info, verdict)| verdict.is_kept() && !lost.contains(&info.id));
+        let gone: BTreeSet<SnapshotId> = self.headless.iter().map(|info| info.id).collect();
+        let kept = self.snapshots.iter().rev().filter(|(info, verdict)| verdict.is_kept() && !gone.contains(&info.id));
         kept.map(|(info, _)| info).collect()
     }
 

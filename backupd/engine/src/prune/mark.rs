@@ -1,7 +1,5 @@
 //! What the snapshots that stay reach.
 
-use super::GivenUp;
-use super::land::Land;
 use crate::descend::{Descent, Extents, Reached};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::{SnapshotInfo, read_manifest};
@@ -17,8 +15,6 @@ pub(super) struct Growth {
     pub(super) plain: u64,
     /// What they take, compressed and sealed.
     pub(super) sealed: u64,
-    /// Pages of its tree that are lost and given up, below which nothing is followed, and chunks that no index object names.
-    pub(super) lost: u64,
 }
 
 /// The mark.
@@ -29,29 +25,17 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Follows the trees of these snapshots, oldest first. Whatever cannot be followed and is not given up ends the mark: a
-    /// chunk that is not seen would be deleted.
-    pub(super) async fn of(
-        reader: &Reader<'_>,
-        snapshots: &[&SnapshotInfo],
-        land: &Land,
-        given_up: &GivenUp,
-    ) -> Result<Self> {
-        if let Some(bad) = land.bad_indexes(reader).find(|bad| !given_up.has(bad)) {
-            return Err(Error::new(ErrorKind::Damaged, format!("{bad} cannot be read: heal it before pruning")));
-        }
+    /// Follows the trees of these snapshots, oldest first. Whatever cannot be followed ends the mark: a chunk that is not
+    /// seen would be deleted.
+    pub(super) async fn of(reader: &Reader<'_>, snapshots: &[&SnapshotInfo]) -> Result<Self> {
         let mut descent = Descent::new(reader);
-        let mut reached = Reached::new(&reader.locations);
-        reached.given_up = given_up.clone();
-        descent.reached = Some(reached);
+        descent.reached = Some(Reached::new(&reader.locations));
         let mut growth = Vec::new();
         for info in snapshots {
             let open = reader.open;
             let (outer, _) = read_manifest(open.catalog(), None, info.id, reader.store).await?;
             descent.enter(&[(0, outer.root)]);
-            let mut grown = Growth { id: info.id, plain: 0, sealed: 0, lost: 0 };
-            let lost = |reached: &Option<Reached>| reached.as_ref().map_or(0, |reached| reached.lost + reached.unknown);
-            let before = lost(&descent.reached);
+            let mut grown = Growth { id: info.id, plain: 0, sealed: 0 };
             while let Some((_, nodes)) = descent.next().await? {
                 for node in nodes {
                     match node.kind {
@@ -63,11 +47,10 @@ impl Mark {
                     }
                 }
             }
-            grown.lost = lost(&descent.reached) - before;
             growth.push(grown);
         }
         let reached = descent.reached.take().unwrap_or_else(|| Reached::new(&reader.locations));
-        if reached.unknown > given_up.unnamed_max() {
+        if reached.unknown > 0 {
             let message = "no index object names a chunk that a snapshot needs: heal before pruning";
             return Err(Error::new(ErrorKind::Damaged, message));
         }

@@ -181,12 +181,13 @@ impl<'a> Found<'a> {
     ) -> Result<Self> {
         let mut land = Land::read(open, stores, &request.given_up).await?;
         land.decide(request);
+        // What one store has damaged another has whole: what comes from all is asked for at each when it is not whole.
+        let reader = Reader::load_with(env, open, (all, stores)).await?;
+        land.give_up(&reader, &request.given_up).await?;
         if let Some(approved) = approved {
             land.keep_all_but(approved);
         }
-        // What one store has damaged another has whole: what comes from all is asked for at each when it is not whole.
-        let reader = Reader::load_with(env, open, (all, stores)).await?;
-        let mark = Mark::of(&reader, &land.kept(), &land, &request.given_up).await?;
+        let mark = Mark::of(&reader, &land.kept()).await?;
         let sweep = Sweep::new(&reader, &mark, &land, request).await?;
         Ok(Self { land, mark, sweep, reader })
     }
@@ -240,7 +241,7 @@ pub async fn announce(
     }
     let trips = tripwire::look(&found.reader, &found.land, &found.mark, &request.tripwire).await?;
     if !trips.iter().all(|trip| approved.trips.iter().any(|seen| trip.is_covered_by(seen))) {
-        let message = "new snapshots look like an attack, or part of an old one is lost: nothing is deleted until two persons agree";
+        let message = "new snapshots look like an attack: nothing is deleted until two persons agree";
         return Err(Error::new(ErrorKind::Denied, message));
     }
     let heads = found.land.condemned_heads();

@@ -60,13 +60,6 @@ impl Sweep {
         }
         let kept = Kept::of(&reader.locations, mark, land);
         let used = sweep.choose_packs(&reader.locations, &kept, land, request);
-        if mark.reached.unknown > 0 {
-            // What a lost index object named is still there, and is needed once that object is found again.
-            let locations = &reader.locations;
-            let named = (0..locations.packs_count() as u32).filter_map(|number| locations.pack(number));
-            let named: HashSet<ObjectHash> = named.map(|pack| pack.name).collect();
-            sweep.packs.retain(|pack| named.contains(pack));
-        }
         sweep.choose_indexes(reader, land, &used, request).await?;
         Ok(sweep)
     }
@@ -146,7 +139,9 @@ impl Sweep {
                 let name = index_name(&hash);
                 match read_index(reader.open, reader.store, &name).await {
                     // It says nothing any more, and goes.
-                    Err(error) if is_loss(&error) && (request.given_up.has(&name) || ordered.contains(&name)) => Ok((hash, size, None)),
+                    Err(error) if is_loss(&error) && (request.given_up.has(&name) || ordered.contains(&name)) => {
+                        Ok((hash, size, None))
+                    }
                     said => Ok::<_, crate::Error>((hash, size, Some(said?))),
                 }
             }

@@ -2,7 +2,6 @@
 
 use super::land::Land;
 use super::mark::{Growth, Mark};
-use crate::ahead::is_loss;
 use crate::diff::diff;
 use crate::error::Result;
 use crate::heads::SnapshotInfo;
@@ -24,8 +23,6 @@ pub enum TripKind {
     MassRename,
     /// Many files have other content.
     MassChange,
-    /// Part of a snapshot that stays is lost at every store and given up.
-    PartLost,
 }
 
 /// One finding: figures only, no names.
@@ -35,7 +32,7 @@ pub struct Trip {
     pub source: String,
     /// The newer snapshot.
     pub snapshot: SnapshotId,
-    /// Bytes, files, bytes of sealed for 1000 bytes of plain content, or pages of the tree.
+    /// Bytes, files, or bytes of sealed for 1000 bytes of plain content.
     pub before: u64,
     pub after: u64,
 }
@@ -50,7 +47,6 @@ impl Trip {
             TripKind::SizeDrop => self.after >= seen.after.saturating_sub(tenth),
             // What was sealed does not change: it must be the same snapshot.
             TripKind::Entropy => self.snapshot == seen.snapshot,
-            TripKind::PartLost => self.snapshot == seen.snapshot && self.after <= seen.after,
             TripKind::MassRemoval | TripKind::MassRename | TripKind::MassChange => {
                 self.after <= seen.after.saturating_add(tenth)
             }
@@ -107,11 +103,6 @@ pub(super) async fn look(reader: &Reader<'_>, land: &Land, mark: &Mark, limits: 
             before,
             after,
         };
-        for (info, grown) in kept.iter().filter_map(|info| Some((info, growth.get(&info.id)?))) {
-            if grown.lost > 0 {
-                trips.push(trip(TripKind::PartLost, info, 0, grown.lost));
-            }
-        }
         let (old, new) = kept.split_at(kept.len().saturating_sub(limits.newest.max(1)));
         let largest = kept.iter().map(|info| info.bytes_source).max().unwrap_or(0);
         let base = old.last().or(new.first()).copied();
@@ -137,11 +128,7 @@ pub(super) async fn look(reader: &Reader<'_>, land: &Land, mark: &Mark, limits: 
         }
         let Some(view) = &view else { continue };
         let trees = (view.tree(base.id, b"").await?, view.tree(newest.id, b"").await?);
-        let found = match diff(view, (&trees.0, &trees.1), b"", &mut |_| Ok(())).await {
-            // Whoever approves has been told that part of it is lost.
-            Err(error) if is_loss(&error) && trips.iter().any(|trip| trip.kind == TripKind::PartLost) => continue,
-            found => found?,
-        };
+        let found = diff(view, (&trees.0, &trees.1), b"", &mut |_| Ok(())).await?;
         let many = |count: u64| count * 100 >= base.files * limits.files_percent;
         if many(found.removed) {
             let kind = if many(found.added) { TripKind::MassRename } else { TripKind::MassRemoval };

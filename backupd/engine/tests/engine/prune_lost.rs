@@ -2,7 +2,7 @@
 
 use crate::practice::noise;
 use crate::prune::{NOW_BYTES, Pruning, last};
-use backup_engine::prune::{self, Approved, GivenUp, PruneRequest, TripKind, announce, propose};
+use backup_engine::prune::{self, Approved, GivenUp, PruneRequest, announce, propose};
 use backup_engine::{ErrorKind, SnapshotOutcome};
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,6 +22,11 @@ fn damage(pruning: &Pruning, name: &str) {
         bytes[middle] ^= 1;
         fs::write(path, bytes).unwrap();
     }
+}
+
+/// As it is given up.
+fn given(taken: &SnapshotOutcome) -> String {
+    format!("lost-snapshot/{}", taken.id)
 }
 
 fn manifest(taken: &SnapshotOutcome) -> String {
@@ -59,10 +64,10 @@ async fn a_lost_snapshot_goes_when_it_is_given_up_and_the_others_stay() {
     lose(&pruning, &manifest(&taken[1]));
     let said = refused(&pruning, &last(3)).await;
     assert!(said.contains("heal it before pruning"), "{said}");
-    assert_eq!(needed(&pruning).await, BTreeSet::from([manifest(&taken[1])]));
+    assert_eq!(needed(&pruning).await, BTreeSet::from([given(&taken[1])]));
     // That another one is given up does not help.
-    refused(&pruning, &PruneRequest { given_up: these(&[manifest(&taken[0])]), ..last(3) }).await;
-    let request = PruneRequest { given_up: these(&[manifest(&taken[1])]), ..last(3) };
+    refused(&pruning, &PruneRequest { given_up: these(&[given(&taken[0])]), ..last(3) }).await;
+    let request = PruneRequest { given_up: these(&[given(&taken[1])]), ..last(3) };
     let practice = &pruning.practice;
     let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
     assert_eq!(proposal.lost, BTreeSet::from([taken[1].id]));
@@ -73,7 +78,7 @@ async fn a_lost_snapshot_goes_when_it_is_given_up_and_the_others_stay() {
     assert!(none.unwrap().is_none_or(|plan| plan.snapshots == 0));
     pruning.practice.snapshot().await;
     pruning.execute(&request).await;
-    carry_out(&pruning, &PruneRequest { given_up: these(&[manifest(&taken[1])]), ..last(4) }).await;
+    carry_out(&pruning, &PruneRequest { given_up: these(&[given(&taken[1])]), ..last(4) }).await;
     pruning.assert_whole().await;
     let left = pruning.snapshots().await;
     assert!(left.contains(&taken[3].id) && !left.contains(&taken[1].id));
@@ -84,84 +89,87 @@ async fn a_lost_snapshot_goes_when_it_is_given_up_and_the_others_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn below_a_lost_part_nothing_is_followed_once_two_persons_have_given_it_up() {
-    let pruning = Pruning::new(2).await;
-    let taken = pruning.history(3).await;
-    let practice = &pruning.practice;
-    let packs: Vec<String> =
-        practice.objects("store-0").into_keys().filter(|name| name.starts_with("packs/")).collect();
-    let mut lost = None;
-    for pack in packs {
-        let bytes: Vec<Vec<u8>> =
-            practice.stores.iter().map(|store| fs::read(&practice.objects(&store.name)[&pack]).unwrap()).collect();
-        let paths: Vec<_> = practice.stores.iter().map(|store| practice.objects(&store.name)[&pack].clone()).collect();
-        lose(&pruning, &pack);
-        if propose(&practice.env, &practice.made.open, &practice.stores, &last(9)).await.is_err() {
-            lost = Some(pack);
-            break;
+async fn a_snapshot_that_lost_part_of_its_tree_goes_as_a_whole_and_takes_nothing_of_the_others_along() {
+    for kind in ["packs/", "index/"] {
+        let pruning = Pruning::new(2).await;
+        let taken = pruning.history(4).await;
+        let practice = &pruning.practice;
+        let objects: Vec<String> =
+            practice.objects("store-0").into_keys().filter(|name| name.starts_with(kind)).collect();
+        let keep = |name: &String| -> Vec<(std::path::PathBuf, Vec<u8>)> {
+            let paths = practice.stores.iter().map(|store| practice.objects(&store.name)[name].clone());
+            paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+        };
+        let mut damaged = None;
+        for object in objects {
+            let kept = keep(&object);
+            lose(&pruning, &object);
+            // One of which not every snapshot needs something.
+            let lost = needed(&pruning).await;
+            if (1..4).contains(&lost.len()) {
+                damaged = Some((kept, lost));
+                break;
+            }
+            kept.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
         }
-        paths.iter().zip(bytes).for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+        let (object, lost) = damaged.expect("some object holds part of one tree");
+        refused(&pruning, &last(9)).await;
+        let other = taken.iter().find(|taken| !lost.contains(&given(taken))).unwrap();
+        refused(&pruning, &PruneRequest { given_up: these(&[given(other)]), ..last(9) }).await;
+        let request = PruneRequest { given_up: GivenUp::These(lost.clone()), ..last(9) };
+        let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
+        let going: BTreeSet<String> = proposal.going().map(|info| format!("lost-snapshot/{}", info.id)).collect();
+        assert_eq!(going, lost, "{kind}");
+        let nobody = Approved::default();
+        let unapproved =
+            announce(&practice.env, &practice.made.open, &pruning.pruner, &pruning.stores, &request, &nobody);
+        assert_eq!(unapproved.await.unwrap_err().kind(), ErrorKind::Damaged, "nobody agreed to let it go");
+        // What is found again is given up no longer.
+        object.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+        let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
+        assert!(proposal.going().next().is_none() && proposal.lost.is_empty(), "{kind}");
+        object.iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+        carry_out(&pruning, &request).await;
+        let left = pruning.snapshots().await;
+        for (at, taken) in taken.iter().enumerate() {
+            let goes = lost.contains(&given(taken));
+            assert_eq!(left.contains(&taken.id), !goes, "{kind}");
+            if !goes {
+                let back = practice.restore_from(&practice.stores[1], taken.id).await;
+                assert_eq!(fs::read(back.join("now")).unwrap(), noise(at as u64, NOW_BYTES), "{kind}");
+            }
+        }
+        pruning.assert_whole().await;
     }
-    let lost = lost.expect("some pack holds pages of a tree");
-    refused(&pruning, &PruneRequest { given_up: these(&["packs/aa/other".to_owned()]), ..last(9) }).await;
-    assert_eq!(needed(&pruning).await, BTreeSet::from([lost.clone()]));
-    let request = PruneRequest { given_up: these(std::slice::from_ref(&lost)), ..last(9) };
-    let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
-    assert!(proposal.going().next().is_none());
-    assert!(
-        proposal.trips.iter().any(|trip| trip.kind == TripKind::PartLost && trip.after > 0),
-        "{:?}",
-        proposal.trips
-    );
-    let unseen = Approved { snapshots: proposal.approval(), trips: Vec::new() };
-    let refused =
-        announce(&practice.env, &practice.made.open, &pruning.pruner, &pruning.stores, &request, &unseen).await;
-    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Denied);
-    // The next snapshot reads the source again, and rests on nothing that is lost.
-    practice.snapshot().await;
-    let request = PruneRequest { given_up: these(&[lost]), ..last(2) };
-    carry_out(&pruning, &request).await;
-    let newest = pruning.snapshots().await[0];
-    for store in &practice.stores {
-        let back = practice.restore_from(store, newest).await;
-        assert_eq!(fs::read(back.join("now")).unwrap(), noise(2, NOW_BYTES));
-    }
-    assert!(!pruning.snapshots().await.contains(&taken[0].id));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_object_that_is_given_up_takes_no_pack_along_and_excuses_no_further_loss() {
+async fn a_plan_that_meets_a_loss_when_it_is_carried_out_takes_no_pack() {
     let pruning = Pruning::new(2).await;
-    let taken = pruning.history(5).await;
+    let taken = pruning.history(4).await;
     let practice = &pruning.practice;
+    pruning.announce(&last(1)).await.unwrap();
+    practice.snapshot().await;
+    let packs = pruning.count("store-0", "packs/");
     let indexes: Vec<String> =
         practice.objects("store-0").into_keys().filter(|name| name.starts_with("index/")).collect();
-    let keep = |name: &String| -> Vec<(std::path::PathBuf, Vec<u8>)> {
-        let paths = practice.stores.iter().map(|store| practice.objects(&store.name)[name].clone());
-        paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
-    };
-    let (first, second) = (keep(&indexes[0]), keep(&indexes[1]));
-    lose(&pruning, &indexes[0]);
-    refused(&pruning, &last(9)).await;
-    refused(&pruning, &PruneRequest { given_up: these(&indexes), ..last(9) }).await;
-    let given_up = needed(&pruning).await;
-    let request = PruneRequest { given_up: GivenUp::These(given_up.clone()), ..last(9) };
-    let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
-    assert!(proposal.trips.iter().any(|trip| trip.kind == TripKind::PartLost), "two persons are asked");
-    assert_eq!(proposal.packs, 0, "what the lost object named may be named again");
-    // A further one is not given up with it.
-    lose(&pruning, &indexes[1]);
-    refused(&pruning, &request).await;
-    second.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
-    let packs = pruning.count("store-0", "packs/");
-    pruning.announce(&request).await;
-    practice.snapshot().await;
-    pruning.execute(&request).await;
-    assert!(pruning.count("store-0", "packs/") >= packs, "no pack went");
-    first.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    let kept: Vec<(std::path::PathBuf, Vec<u8>)> = indexes
+        .iter()
+        .flat_map(|name| practice.stores.iter().map(|store| practice.objects(&store.name)[name].clone()))
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    for name in &indexes {
+        lose(&pruning, name);
+    }
+    for given_up in [GivenUp::Nothing, GivenUp::All] {
+        // A rule keeps all of them by now.
+        pruning.execute(&PruneRequest { given_up, ..last(9) }).await;
+        assert_eq!(pruning.count("store-0", "packs/"), packs);
+    }
+    kept.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
     for (at, taken) in taken.iter().enumerate() {
         let back = practice.restore_from(&practice.stores[1], taken.id).await;
-        assert_eq!(fs::read(back.join("now")).unwrap(), noise(at as u64, NOW_BYTES), "the object was found again");
+        assert_eq!(fs::read(back.join("now")).unwrap(), noise(at as u64, NOW_BYTES), "they were found again");
     }
 }
 

@@ -58,7 +58,6 @@ fn kind(word: TripWord) -> TripKind {
         TripWord::MassRemoval => TripKind::MassRemoval,
         TripWord::MassRename => TripKind::MassRename,
         TripWord::MassChange => TripKind::MassChange,
-        TripWord::PartLost => TripKind::PartLost,
     }
 }
 
@@ -69,6 +68,5 @@ pub fn word(kind: TripKind) -> TripWord {
         TripKind::MassRemoval => TripWord::MassRemoval,
         TripKind::MassRename => TripWord::MassRename,
         TripKind::MassChange => TripWord::MassChange,
-        TripKind::PartLost => TripWord::PartLost,
     }
 }

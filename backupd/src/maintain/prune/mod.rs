@@ -19,7 +19,7 @@ use anyhow::Context;
 use backup_engine::prune::GivenUp;
 use backup_engine::retain::HoldScope;
 use backup_engine::{NamedMaintenanceStore, NamedStore, OpenKey, PrunerCredential};
-use backup_report::{DeletionPlan, OpaqueId, Origin, PublicKey, TripWord};
+use backup_report::{DeletionPlan, OpaqueId, Origin, PublicKey};
 use backupd_api::{Alert, AlertKind, Failure, FailureKind, PruneApprover, PruneState, PruneStatus, Severity};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -181,7 +181,7 @@ impl Maintain {
         }
     }
 
-    /// What nobody can bring back, and a person knows of. Of none of it a plan is stopped, and all of it two persons approve.
+    /// What nobody can bring back, and a person knows of.
     fn given_up(&self) -> GivenUp {
         GivenUp::These(self.records.given_up().unwrap_or_default())
     }
@@ -196,7 +196,7 @@ impl Maintain {
     /// carried out, is told, too: the stores fill.
     pub fn prune_alerts(&self) -> Vec<Alert> {
         let held = self.records.held();
-        let attack = |plan: DeletionPlan| plan.trips.iter().any(|trip| trip.kind != TripWord::PartLost);
+        let attack = |plan: DeletionPlan| !plan.trips.is_empty();
         let is_stopped = |held: &&Held| held.plan.state == PruneState::Proposed && held.document().is_ok_and(attack);
         let is_open = |held: &&Held| {
             matches!(held.plan.state, PruneState::Approved | PruneState::Announced | PruneState::Deleting)

@@ -113,8 +113,9 @@ impl Maintain {
 
     /// Gives up what no plan can be made without, where none could be made. A person has looked into it; two approve the plan.
     pub(in crate::maintain) async fn give_up_lost(&self) -> Result<bool, Failure> {
-        let failed = self.jobs().last(PLAN_JOB).ok().flatten().is_some_and(|last| !last.ok);
-        let Some(pruning) = self.pruning.as_ref().filter(|_| failed) else { return Ok(false) };
+        let unmade = self.jobs().last(PLAN_JOB).ok().flatten().is_some_and(|last| !last.ok);
+        let stuck = self.records.held().is_some_and(|held| held.plan.problem.is_some());
+        let Some(pruning) = self.pruning.as_ref().filter(|_| unmade || stuck) else { return Ok(false) };
         let Ok(_work) = self.work.try_lock() else { return Err(busy()) };
         let keys = pruning.keys()?;
         let names = backup_engine::prune::lost(&self.env, &keys.open, &self.plain_stores()).await;
@@ -251,7 +252,7 @@ fn shown(document: &DeletionPlan, proposal: &Proposal, policy: &Policy) -> Prune
         received_unix_ms: proposal.received.get(&info.id).map_or(info.taken_unix_ms, |received| received.unix_ms),
         goes: !verdict.is_kept(),
         reasons: match proposal.lost.contains(&info.id) {
-            true => vec!["no store has it any more".to_owned()],
+            true => vec!["no store has all of it any more".to_owned()],
             false => verdict.reasons.iter().map(|found| reason(found, policy)).collect(),
         },
     };
