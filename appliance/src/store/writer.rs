@@ -11,7 +11,7 @@ use super::StoreError;
 use crate::db::{Connection, Flush};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,6 +38,17 @@ pub enum Log {
 type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Finish + Send>;
 type Finish = Box<dyn FnOnce(Result<(), StoreError>)>;
 
+/// Reads, and notes in the audit that it did. Such jobs alone need no savepoints: the only one that leaves something undone
+/// could not tell the audit, and then none of those beside it is answered either.
+type Read = Box<dyn FnOnce(Result<&Connection, StoreError>, Undo) -> (Finish, Result<(), StoreError>) + Send>;
+
+/// What undoes a job that fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Undo {
+    Savepoint,
+    WholeTransaction,
+}
+
 pub struct Writer {
     jobs: Option<mpsc::Sender<Asked>>,
     thread: Option<JoinHandle<()>>,
@@ -45,7 +56,8 @@ pub struct Writer {
 }
 
 enum Asked {
-    Job(Flush, Job),
+    Job(Job),
+    Read(Read),
     /// Look after the entries of reads, and the log.
     Look,
 }
@@ -54,20 +66,25 @@ enum Asked {
 struct Core {
     connection: Mutex<Connection>,
     /// Entries of reads that wait for whoever holds the connection.
-    reads: Mutex<Vec<Job>>,
+    reads: Mutex<Vec<Read>>,
     /// Reads in the log since it was last moved into the database.
     in_log: AtomicU32,
     flusher: Flusher,
     /// A server is asked over the network, for which no reader's thread waits.
     has_file: bool,
+    /// Commits of anything but entries of reads; counted before anybody is told of them.
+    changes: AtomicU64,
+    /// Between a commit and telling of it: another process may believe for so long what it knew.
+    told_after: Duration,
 }
 
 impl Writer {
-    pub fn start(connection: Connection, log: Log) -> Result<Writer, StoreError> {
+    pub fn start(connection: Connection, log: Log, told_after: Duration) -> Result<Writer, StoreError> {
         let (jobs, inbox) = mpsc::channel();
         let has_file = matches!(log, Log::File(_));
         let (connection, flusher) = (Mutex::new(connection), Flusher::start(log)?);
-        let core = Arc::new(Core { connection, reads: Mutex::default(), in_log: AtomicU32::new(0), flusher, has_file });
+        let (reads, in_log, changes) = (Mutex::default(), AtomicU32::new(0), AtomicU64::new(0));
+        let core = Arc::new(Core { connection, reads, in_log, flusher, has_file, changes, told_after });
         let shared = Arc::clone(&core);
         let thread = std::thread::Builder::new()
             .name("records-writer".into())
@@ -76,9 +93,8 @@ impl Writer {
         Ok(Writer { jobs: Some(jobs), thread: Some(thread), core })
     }
 
-    /// Queues `job`; the receiver yields its result after its commit, which is on the disk unless it is flushed [`Flush::Soon`].
-    /// That one waits until somebody commits it, the next who writes or [`Writer::commit_reads`].
-    pub fn submit<T, E, F>(&self, flush: Flush, job: F) -> oneshot::Receiver<Result<T, E>>
+    /// Queues `job`; the receiver yields its result after its commit, which is on the disk.
+    pub fn submit<T, E, F>(&self, job: F) -> oneshot::Receiver<Result<T, E>>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -87,21 +103,40 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             let result = connection.map_err(E::from).and_then(|connection| in_savepoint(connection, job));
-            Box::new(move |committed| {
-                let told = match committed {
-                    Ok(()) => result,
-                    Err(error) => result.and_then(|_| Err(error.into())),
-                };
-                // A caller that went away does not undo what is committed.
-                let _ = reply.send(told);
-            })
+            tells(reply, result)
         });
-        if flush == Flush::Soon && self.core.has_file && !self.core.flusher.failed() {
-            guard(&self.core.reads).push(job);
+        self.ask(Asked::Job(job));
+        answer
+    }
+
+    /// Queues what only reads, and notes that it did; the receiver yields its result after its commit, which is on the disk
+    /// right after. It waits until somebody commits it, the next who writes or [`Writer::commit_reads`].
+    pub fn submit_read<T, F>(&self, job: F) -> oneshot::Receiver<Result<T, StoreError>>
+    where
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let read: Read = Box::new(move |connection, undo| {
+            let result = connection.and_then(|connection| match undo {
+                Undo::Savepoint => in_savepoint(connection, job),
+                Undo::WholeTransaction => caught(|| job(connection)),
+            });
+            let done = result.as_ref().map(drop).map_err(StoreError::clone);
+            (tells(reply, result), done)
+        });
+        if self.core.has_file && !self.core.flusher.failed() {
+            guard(&self.core.reads).push(read);
         } else {
-            self.ask(Asked::Job(flush, job));
+            self.ask(Asked::Read(read));
         }
         answer
+    }
+
+    /// Commits of anything but entries of reads so far. As long as the number is the same, nobody who was told that something
+    /// changed by this process was told so since.
+    pub fn changes(&self) -> u64 {
+        self.core.changes.load(Ordering::Acquire)
     }
 
     /// Commits the entries of reads that wait, on this thread unless another one is about to.
@@ -161,17 +196,17 @@ fn guard<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Core {
     fn run(&self, inbox: &mpsc::Receiver<Asked>) {
         while let Ok(first) = inbox.recv() {
-            let mut batch = Vec::new();
-            let mut flush = Flush::Soon;
+            let (mut jobs, mut reads) = (Vec::new(), Vec::new());
             let waiting = std::iter::once(first).chain(std::iter::from_fn(|| inbox.try_recv().ok()));
             for asked in waiting.take(BATCH_MAX) {
-                if let Asked::Job(strict, job) = asked {
-                    flush = flush.max(strict);
-                    batch.push(job);
+                match asked {
+                    Asked::Job(job) => jobs.push(job),
+                    Asked::Read(read) => reads.push(read),
+                    Asked::Look => {}
                 }
             }
             let connection = guard(&self.connection);
-            self.commit(&connection, flush, batch);
+            self.commit(&connection, jobs, reads);
             self.empty_log(&connection);
             drop(connection);
             // Whoever came while the connection was held left its entry here.
@@ -180,20 +215,29 @@ impl Core {
     }
 
     /// Commits these and the entries of reads that wait, while the connection is held.
-    fn commit(&self, connection: &Connection, flush: Flush, mut batch: Vec<Job>) {
-        let asked = batch.len();
+    fn commit(&self, connection: &Connection, jobs: Vec<Job>, mut reads: Vec<Read>) {
+        let room = BATCH_MAX.saturating_sub(jobs.len() + reads.len());
         let mut waiting = guard(&self.reads);
-        let taken = waiting.len().min(BATCH_MAX.saturating_sub(asked));
-        batch.extend(waiting.drain(..taken));
+        let taken = waiting.len().min(room);
+        reads.extend(waiting.drain(..taken));
         drop(waiting);
-        let flush = if self.flusher.failed() { Flush::First } else { flush };
-        if !batch.is_empty() {
-            commit_together(connection, flush, batch.into_iter());
-            if flush == Flush::Soon {
-                self.flusher.ask();
-            }
-        }
         self.in_log.fetch_add(taken as u32, Ordering::Relaxed);
+        if jobs.is_empty() && reads.is_empty() {
+            return;
+        }
+        let is_change = !jobs.is_empty();
+        let flush = if is_change || self.flusher.failed() { Flush::First } else { Flush::Soon };
+        let (committed, finishes) = commit_together(connection, flush, jobs, reads);
+        if is_change {
+            self.changes.fetch_add(1, Ordering::Release);
+            pause(self.told_after);
+        }
+        for finish in finishes {
+            finish(committed.clone());
+        }
+        if flush == Flush::Soon {
+            self.flusher.ask();
+        }
     }
 
     /// Moves the log into the database when it is full. A commit of reads leaves that to the thread: it waits for the disk.
@@ -218,25 +262,64 @@ impl Core {
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return false,
             };
-            self.commit(&connection, Flush::Soon, Vec::new());
+            self.commit(&connection, Vec::new(), Vec::new());
         }
         !guard(&self.reads).is_empty()
     }
 }
 
-fn commit_together(connection: &Connection, flush: Flush, batch: impl Iterator<Item = Job>) {
+/// Runs all of these in one transaction; how it ended, and what tells the callers of that.
+fn commit_together(
+    connection: &Connection,
+    flush: Flush,
+    jobs: Vec<Job>,
+    reads: Vec<Read>,
+) -> (Result<(), StoreError>, Vec<Finish>) {
     let transaction = connection.begin_write(flush).map_err(StoreError::from);
     if transaction.is_err() {
         // One that somebody left open ends here. What fails is told already.
         let _ = connection.rollback();
     }
-    let mut finishes = Vec::with_capacity(batch.size_hint().0);
-    for job in batch {
-        finishes.push(job(transaction.clone().map(|()| connection)));
+    let open = || transaction.clone().map(|()| connection);
+    let undo = if jobs.is_empty() { Undo::WholeTransaction } else { Undo::Savepoint };
+    let mut finishes = Vec::with_capacity(jobs.len() + reads.len());
+    finishes.extend(jobs.into_iter().map(|job| job(open())));
+    let mut whole = Ok(());
+    for read in reads {
+        let (finish, done) = read(open(), undo);
+        finishes.push(finish);
+        if undo == Undo::WholeTransaction {
+            whole = whole.and(done);
+        }
     }
-    let committed = transaction.and_then(|()| connection.commit().map_err(StoreError::from));
-    for finish in finishes {
-        finish(committed.clone());
+    let committed = match (transaction, whole) {
+        (Ok(()), Ok(())) => connection.commit().map_err(StoreError::from),
+        (Ok(()), Err(unnoted)) => connection.rollback().map_err(StoreError::from).and(Err(unnoted)),
+        (Err(error), _) => Err(error),
+    };
+    (committed, finishes)
+}
+
+/// What tells the caller the result of a job, or that it was not committed.
+fn tells<T, E>(reply: oneshot::Sender<Result<T, E>>, result: Result<T, E>) -> Finish
+where
+    T: 'static,
+    E: From<StoreError> + 'static,
+{
+    Box::new(move |committed| {
+        let told = match committed {
+            Ok(()) => result,
+            Err(error) => result.and_then(|_| Err(error.into())),
+        };
+        // A caller that went away does not undo what is committed.
+        let _ = reply.send(told);
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "other processes are waited for, which know no condition of this one")]
+fn pause(told_after: Duration) {
+    if !told_after.is_zero() {
+        std::thread::sleep(told_after);
     }
 }
 
@@ -246,10 +329,7 @@ fn in_savepoint<T, E: From<StoreError>>(
     job: impl FnOnce(&Connection) -> Result<T, E>,
 ) -> Result<T, E> {
     connection.savepoint().map_err(StoreError::from)?;
-    let result = catch_unwind(AssertUnwindSafe(|| job(connection))).unwrap_or_else(|_| {
-        log::error!("store.write.panicked");
-        Err(StoreError::Closed.into())
-    });
+    let result = caught(|| job(connection));
     // After a full disk SQLite may have rolled the whole transaction back; then there is no savepoint left to end, and
     // the commit that follows fails for every job of the batch.
     if result.is_err() {
@@ -257,6 +337,14 @@ fn in_savepoint<T, E: From<StoreError>>(
     }
     connection.release_savepoint().map_err(StoreError::from)?;
     result
+}
+
+/// Runs one job; a panic is its failure.
+pub(super) fn caught<T, E: From<StoreError>>(job: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| {
+        log::error!("store.write.panicked");
+        Err(StoreError::Closed.into())
+    })
 }
 
 impl Log {
@@ -324,7 +412,7 @@ mod tests {
         let connection = crate::db::sqlite::open_to_write(&file).unwrap();
         connection.execute_batch("CREATE TABLE entry (number INTEGER PRIMARY KEY)").unwrap();
         let log = Log::File(dir.path().join("records.sqlite-wal"));
-        (dir, Writer::start(connection, log).unwrap())
+        (dir, Writer::start(connection, log, Duration::ZERO).unwrap())
     }
 
     fn add(connection: &Connection) -> Result<(), StoreError> {
@@ -336,17 +424,17 @@ mod tests {
         let count = |connection: &Connection| {
             connection.query_row("SELECT count(*) FROM entry", [], |row| row.get::<_, i64>(0)).map_err(StoreError::from)
         };
-        writer.submit(Flush::First, count).blocking_recv().unwrap().unwrap()
+        writer.submit(count).blocking_recv().unwrap().unwrap()
     }
 
     #[test]
     fn entries_of_reads_are_committed_by_whoever_comes_next() {
         let (_dir, writer) = writer();
-        let mut waiting = writer.submit(Flush::Soon, add);
+        let mut waiting = writer.submit_read(add);
         assert!(waiting.try_recv().is_err(), "nobody has committed it");
         assert_eq!(count(&writer), 0, "a batch does what was asked of it first");
         assert!(waiting.blocking_recv().unwrap().is_ok());
-        let own = writer.submit(Flush::Soon, add);
+        let own = writer.submit_read(add);
         writer.commit_reads();
         assert!(own.blocking_recv().unwrap().is_ok());
         assert_eq!(count(&writer), 2);
@@ -358,7 +446,7 @@ mod tests {
         let (dir, writer) = writer();
         let read = || {
             for number in 0..READS_IN_LOG {
-                let noted = writer.submit(Flush::Soon, add);
+                let noted = writer.submit_read(add);
                 writer.commit_reads();
                 assert!(noted.blocking_recv().unwrap().is_ok(), "entry {number}");
             }
@@ -370,6 +458,44 @@ mod tests {
     }
 
     #[test]
+    fn of_reads_whose_entries_fail_none_is_answered_and_none_noted() {
+        let (_dir, writer) = writer();
+        let fails = |connection: &Connection| {
+            add(connection)?;
+            Err::<(), _>(StoreError::Audit)
+        };
+        let (good, bad) = (writer.submit_read(add), writer.submit_read(fails));
+        writer.commit_reads();
+        assert!(matches!(good.blocking_recv().unwrap(), Err(StoreError::Audit)));
+        assert!(matches!(bad.blocking_recv().unwrap(), Err(StoreError::Audit)));
+        assert_eq!(count(&writer), 0);
+        // Beside what somebody saves, each stands for itself.
+        let (bad, saved) = (writer.submit_read(fails), writer.submit(add));
+        assert!(saved.blocking_recv().unwrap().is_ok());
+        assert!(bad.blocking_recv().unwrap().is_err());
+        assert_eq!(count(&writer), 1);
+        let panics = |_: &Connection| -> Result<(), StoreError> { panic!("a bug in a reader") };
+        let panicked = writer.submit_read(panics);
+        writer.commit_reads();
+        assert!(panicked.blocking_recv().unwrap().is_err());
+        let good = writer.submit_read(add);
+        writer.commit_reads();
+        assert!(good.blocking_recv().unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_change_is_counted_before_it_is_told_and_a_read_is_none() {
+        let (_dir, writer) = writer();
+        let before = writer.changes();
+        let read = writer.submit_read(add);
+        writer.commit_reads();
+        assert!(read.blocking_recv().unwrap().is_ok());
+        assert_eq!(writer.changes(), before);
+        assert!(writer.submit(add).blocking_recv().unwrap().is_ok());
+        assert!(writer.changes() > before);
+    }
+
+    #[test]
     fn a_short_read_that_panics_leaves_the_connection_to_the_next() {
         let (_dir, writer) = writer();
         let read = |connection: &Connection| -> i64 {
@@ -378,7 +504,7 @@ mod tests {
         };
         let panicked = catch_unwind(AssertUnwindSafe(|| writer.read_if_free(read).is_ok()));
         assert!(panicked.is_err());
-        let noted = writer.submit(Flush::First, add);
+        let noted = writer.submit(add);
         assert!(noted.blocking_recv().unwrap().is_ok());
         assert_eq!(count(&writer), 1);
     }
@@ -387,9 +513,9 @@ mod tests {
     fn a_transaction_that_was_left_open_fails_one_commit_alone() {
         let (_dir, writer) = writer();
         assert!(writer.read_if_free(|connection| connection.begin_read().unwrap()).is_ok());
-        let failed = writer.submit(Flush::First, add);
+        let failed = writer.submit(add);
         assert!(failed.blocking_recv().unwrap().is_err());
-        let noted = writer.submit(Flush::First, add);
+        let noted = writer.submit(add);
         assert!(noted.blocking_recv().unwrap().is_ok());
         assert_eq!(count(&writer), 1);
     }
