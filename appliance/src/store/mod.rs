@@ -331,8 +331,8 @@ impl Store {
     {
         let (result, events) = self.inner.view(actor, job)?;
         if !events.is_empty() {
-            let noted = self.submit_read(actor, move |tx| tx.audit_all(events));
-            self.inner.writer.commit_reads();
+            let (noted, turn) = self.submit_read(actor, move |tx| tx.audit_all(events));
+            drop(turn);
             noted.blocking_recv().unwrap_or(Err(StoreError::Closed))?;
         }
         result
@@ -374,10 +374,12 @@ impl Store {
         F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
-        let noted = self.submit_read(actor, job);
-        // Other requests that are ready come to this point too: one commit serves all of them.
-        tokio::task::yield_now().await;
-        self.inner.writer.commit_reads();
+        let (noted, turn) = self.submit_read(actor, job);
+        if let Some(turn) = turn {
+            // Other requests that are ready come to this point too: one commit serves all of them.
+            tokio::task::yield_now().await;
+            drop(turn);
+        }
         noted.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -423,7 +425,11 @@ impl Store {
         })
     }
 
-    fn submit_read<T, F>(&self, actor: &Actor, job: F) -> oneshot::Receiver<Result<T, StoreError>>
+    fn submit_read<T, F>(
+        &self,
+        actor: &Actor,
+        job: F,
+    ) -> (oneshot::Receiver<Result<T, StoreError>>, Option<writer::Turn<'_>>)
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,

@@ -21,8 +21,8 @@ use tokio::sync::oneshot;
 const BATCH_MAX: usize = 64;
 /// Commits that one reader makes at most for others as well: it has its own answer to give.
 const ROUNDS_MAX: usize = 4;
-/// Reads whose entries the log takes, about ten megabytes of it, before it is moved into the database: everybody waits then.
-const READS_IN_LOG: u32 = 2000;
+/// Reads whose entries the log takes, about forty megabytes of it, before it is moved into the database: everybody waits then.
+const READS_IN_LOG: u32 = 8000;
 /// Between two flushes: under load one flush serves many commits.
 const FLUSH_PAUSE: Duration = Duration::from_millis(1);
 
@@ -53,6 +53,16 @@ pub struct Writer {
     jobs: Option<mpsc::Sender<Asked>>,
     thread: Option<JoinHandle<()>>,
     core: Arc<Core>,
+}
+
+/// Whoever holds it commits the entries of all reads that wait, at its end: also of the others', when its own request is
+/// given up.
+pub struct Turn<'w>(&'w Writer);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.commit_reads();
+    }
 }
 
 enum Asked {
@@ -110,8 +120,9 @@ impl Writer {
     }
 
     /// Queues what only reads, and notes that it did; the receiver yields its result after its commit, which is on the disk
-    /// right after. It waits until somebody commits it, the next who writes or [`Writer::commit_reads`].
-    pub fn submit_read<T, F>(&self, job: F) -> oneshot::Receiver<Result<T, StoreError>>
+    /// right after. It waits until somebody commits it, the next who writes or whoever holds a [`Turn`]; the first of those
+    /// that wait together is given one.
+    pub fn submit_read<T, F>(&self, job: F) -> (oneshot::Receiver<Result<T, StoreError>>, Option<Turn<'_>>)
     where
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
@@ -125,12 +136,15 @@ impl Writer {
             let done = result.as_ref().map(drop).map_err(StoreError::clone);
             (tells(reply, result), done)
         });
-        if self.core.has_file && !self.core.flusher.failed() {
-            guard(&self.core.reads).push(read);
-        } else {
+        if !self.core.has_file || self.core.flusher.failed() {
             self.ask(Asked::Read(read));
+            return (answer, None);
         }
-        answer
+        let mut waiting = guard(&self.core.reads);
+        waiting.push(read);
+        let is_first = waiting.len() == 1;
+        drop(waiting);
+        (answer, is_first.then_some(Turn(self)))
     }
 
     /// Commits of anything but entries of reads so far. As long as the number is the same, nobody who was told that something
@@ -140,7 +154,7 @@ impl Writer {
     }
 
     /// Commits the entries of reads that wait, on this thread unless another one is about to.
-    pub fn commit_reads(&self) {
+    fn commit_reads(&self) {
         let rest = self.core.commit_reads(ROUNDS_MAX);
         if rest || self.core.in_log.load(Ordering::Relaxed) > READS_IN_LOG {
             self.ask(Asked::Look);
@@ -420,6 +434,15 @@ mod tests {
         Ok(())
     }
 
+    fn read(
+        writer: &Writer,
+        job: impl FnOnce(&Connection) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let (noted, turn) = writer.submit_read(job);
+        drop(turn);
+        noted.blocking_recv().unwrap()
+    }
+
     fn count(writer: &Writer) -> i64 {
         let count = |connection: &Connection| {
             connection.query_row("SELECT count(*) FROM entry", [], |row| row.get::<_, i64>(0)).map_err(StoreError::from)
@@ -430,28 +453,27 @@ mod tests {
     #[test]
     fn entries_of_reads_are_committed_by_whoever_comes_next() {
         let (_dir, writer) = writer();
-        let mut waiting = writer.submit_read(add);
+        let (mut waiting, turn) = writer.submit_read(add);
+        let (beside, no_turn) = writer.submit_read(add);
+        assert!(turn.is_some() && no_turn.is_none(), "the first commits for both");
         assert!(waiting.try_recv().is_err(), "nobody has committed it");
         assert_eq!(count(&writer), 0, "a batch does what was asked of it first");
-        assert!(waiting.blocking_recv().unwrap().is_ok());
-        let own = writer.submit_read(add);
-        writer.commit_reads();
-        assert!(own.blocking_recv().unwrap().is_ok());
-        assert_eq!(count(&writer), 2);
+        assert!(waiting.blocking_recv().unwrap().is_ok() && beside.blocking_recv().unwrap().is_ok());
+        drop(turn);
+        assert!(read(&writer, add).is_ok());
+        assert_eq!(count(&writer), 3);
     }
 
     #[test]
     fn readers_on_many_threads_lose_no_entry_and_fill_no_log() {
         const READERS: u32 = 8;
         let (dir, writer) = writer();
-        let read = || {
+        let reader = || {
             for number in 0..READS_IN_LOG {
-                let noted = writer.submit_read(add);
-                writer.commit_reads();
-                assert!(noted.blocking_recv().unwrap().is_ok(), "entry {number}");
+                assert!(read(&writer, add).is_ok(), "entry {number}");
             }
         };
-        std::thread::scope(|scope| (0..READERS).for_each(|_| drop(scope.spawn(read))));
+        std::thread::scope(|scope| (0..READERS).for_each(|_| drop(scope.spawn(reader))));
         assert_eq!(count(&writer), i64::from(READERS * READS_IN_LOG));
         let log = std::fs::metadata(dir.path().join("records.sqlite-wal")).unwrap().len();
         assert!(log < 64 << 20, "{log} bytes of log");
@@ -464,32 +486,26 @@ mod tests {
             add(connection)?;
             Err::<(), _>(StoreError::Audit)
         };
-        let (good, bad) = (writer.submit_read(add), writer.submit_read(fails));
-        writer.commit_reads();
+        let ((good, turn), (bad, _)) = (writer.submit_read(add), writer.submit_read(fails));
+        drop(turn);
         assert!(matches!(good.blocking_recv().unwrap(), Err(StoreError::Audit)));
         assert!(matches!(bad.blocking_recv().unwrap(), Err(StoreError::Audit)));
         assert_eq!(count(&writer), 0);
         // Beside what somebody saves, each stands for itself.
-        let (bad, saved) = (writer.submit_read(fails), writer.submit(add));
+        let ((bad, turn), saved) = (writer.submit_read(fails), writer.submit(add));
         assert!(saved.blocking_recv().unwrap().is_ok());
         assert!(bad.blocking_recv().unwrap().is_err());
+        drop(turn);
         assert_eq!(count(&writer), 1);
-        let panics = |_: &Connection| -> Result<(), StoreError> { panic!("a bug in a reader") };
-        let panicked = writer.submit_read(panics);
-        writer.commit_reads();
-        assert!(panicked.blocking_recv().unwrap().is_err());
-        let good = writer.submit_read(add);
-        writer.commit_reads();
-        assert!(good.blocking_recv().unwrap().is_ok());
+        assert!(read(&writer, |_| -> Result<(), StoreError> { panic!("a bug in a reader") }).is_err());
+        assert!(read(&writer, add).is_ok());
     }
 
     #[test]
     fn a_change_is_counted_before_it_is_told_and_a_read_is_none() {
         let (_dir, writer) = writer();
         let before = writer.changes();
-        let read = writer.submit_read(add);
-        writer.commit_reads();
-        assert!(read.blocking_recv().unwrap().is_ok());
+        assert!(read(&writer, add).is_ok());
         assert_eq!(writer.changes(), before);
         assert!(writer.submit(add).blocking_recv().unwrap().is_ok());
         assert!(writer.changes() > before);
