@@ -144,7 +144,7 @@ impl Writer {
         waiting.push(read);
         let is_first = waiting.len() == 1;
         drop(waiting);
-        (answer, is_first.then_some(Turn(self)))
+        (answer, is_first.then(|| Turn(self)))
     }
 
     /// Commits of anything but entries of reads so far. As long as the number is the same, nobody who was told that something
