@@ -108,20 +108,21 @@ fn cold(folder: &Path, resources: u64) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let store = Store::open(dir.path(), Clock::system(), Mode::New)?;
     log_in(&store)?;
-    let (mut seen, mut copies) = (load(&store, folder)?, tempfile::tempdir()?);
-    while (seen.resources as u64) < resources {
-        // The same bundles again are known by their bytes; as copies they become resources of their own.
-        for file in bundles::files(copies.path())?.into_iter().chain(bundles::files(folder)?) {
-            let copy = copies.path().join(file.file_name().context("a file")?);
-            let mut bytes = std::fs::read(file)?;
-            bytes.push(b'\n');
-            std::fs::write(copy, bytes)?;
+    let mut seen = load(&store, folder)?;
+    for number in 1.. {
+        if seen.resources as u64 >= resources {
+            break;
         }
-        let loaded = load(&store, copies.path())?;
-        seen.resources += loaded.resources;
+        let copies = tempfile::tempdir()?;
+        for file in bundles::files(folder)? {
+            // The same bundle again is known by its bytes; a copy becomes resources of its own.
+            let copy = [std::fs::read(&file)?, vec![b'\n'; number]].concat();
+            std::fs::write(copies.path().join(file.file_name().context("a file")?), copy)?;
+        }
+        seen.resources += load(&store, copies.path())?.resources;
     }
     drop(store);
-    copies = tempfile::tempdir()?;
+    let copies = tempfile::tempdir()?;
     let address = seen.reads.first().context("the bundles hold no observations")?.clone();
     println!("{} resources", seen.resources);
     // The pages of a program that runs stay in the cache.

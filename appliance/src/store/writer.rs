@@ -120,8 +120,7 @@ impl Writer {
     }
 
     /// Queues what only reads, and notes that it did; the receiver yields its result after its commit, which is on the disk
-    /// right after. It waits until somebody commits it, the next who writes or whoever holds a [`Turn`]; the first of those
-    /// that wait together is given one.
+    /// right after. It waits until somebody commits it, the next who writes or whoever ends its [`Turn`].
     pub fn submit_read<T, F>(&self, job: F) -> (oneshot::Receiver<Result<T, StoreError>>, Option<Turn<'_>>)
     where
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -140,11 +139,8 @@ impl Writer {
             self.ask(Asked::Read(read));
             return (answer, None);
         }
-        let mut waiting = guard(&self.core.reads);
-        waiting.push(read);
-        let is_first = waiting.len() == 1;
-        drop(waiting);
-        (answer, is_first.then(|| Turn(self)))
+        guard(&self.core.reads).push(read);
+        (answer, Some(Turn(self)))
     }
 
     /// Commits of anything but entries of reads so far. As long as the number is the same, nobody who was told that something
@@ -172,6 +168,8 @@ impl Writer {
                     let _ = connection.rollback();
                 }
                 drop(connection);
+                // Whoever came meanwhile left its entry here.
+                self.commit_reads();
                 Ok(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             }
             None => Err(job),
@@ -454,8 +452,7 @@ mod tests {
     fn entries_of_reads_are_committed_by_whoever_comes_next() {
         let (_dir, writer) = writer();
         let (mut waiting, turn) = writer.submit_read(add);
-        let (beside, no_turn) = writer.submit_read(add);
-        assert!(turn.is_some() && no_turn.is_none(), "the first commits for both");
+        let (beside, _turn) = writer.submit_read(add);
         assert!(waiting.try_recv().is_err(), "nobody has committed it");
         assert_eq!(count(&writer), 0, "a batch does what was asked of it first");
         assert!(waiting.blocking_recv().unwrap().is_ok() && beside.blocking_recv().unwrap().is_ok());
@@ -509,6 +506,29 @@ mod tests {
         assert_eq!(writer.changes(), before);
         assert!(writer.submit(add).blocking_recv().unwrap().is_ok());
         assert!(writer.changes() > before);
+    }
+
+    #[test]
+    fn an_entry_that_comes_during_a_short_read_is_committed_after_it() {
+        let (_dir, writer) = writer();
+        let noted = writer.read_if_free(|_| {
+            let (noted, turn) = writer.submit_read(add);
+            drop(turn);
+            noted
+        });
+        assert!(noted.ok().unwrap().try_recv().unwrap().is_ok(), "nobody else comes");
+    }
+
+    #[test]
+    fn a_request_that_is_given_up_commits_for_those_beside_it() {
+        let (_dir, writer) = writer();
+        let (given_up, turn) = writer.submit_read(add);
+        let (mut waiting, other) = writer.submit_read(add);
+        drop(given_up);
+        drop(turn);
+        assert!(waiting.try_recv().unwrap().is_ok());
+        drop(other);
+        assert_eq!(count(&writer), 2);
     }
 
     #[test]
