@@ -71,7 +71,7 @@ impl<'a> View<'a> {
     pub fn read(&self, kind: &str, id: &str) -> Result<Resource, StoreError> {
         self.permit(access::Action::Read, kind, id)?;
         let Version { resource: found, deleted } =
-            history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
+            history::current(self.connection, self.params, kind, id)?.ok_or(StoreError::NotFound)?;
         self.within(access::Action::Read, (kind, id), found.patient)?;
         self.bounds().may_read(&found)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&found)?));
@@ -81,7 +81,7 @@ impl<'a> View<'a> {
     /// A certain version of a resource, the current or a superseded one.
     pub fn version(&self, kind: &str, id: &str, version: u32) -> Result<Resource, StoreError> {
         self.permit(access::Action::Read, kind, id)?;
-        let current = history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?.resource;
+        let current = history::current(self.connection, self.params, kind, id)?.ok_or(StoreError::NotFound)?.resource;
         self.within(access::Action::Read, (kind, id), current.patient)?;
         self.bounds().may_read(&current)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&current)?));
@@ -98,7 +98,8 @@ impl<'a> View<'a> {
         self.permit(access::Action::Search, &asked.kind, id)?;
         let patient = match &asked.id {
             Some(id) => {
-                let current = history::current(self.connection, &asked.kind, id)?.ok_or(StoreError::NotFound)?;
+                let current =
+                    history::current(self.connection, self.params, &asked.kind, id)?.ok_or(StoreError::NotFound)?;
                 self.within(access::Action::Read, (&asked.kind, id), current.resource.patient)?;
                 self.bounds().may_read(&current.resource)?;
                 self.patient_of(&current.resource)?
@@ -182,7 +183,9 @@ impl<'a> View<'a> {
         count: u32,
     ) -> Result<Vec<Resource>, StoreError> {
         self.permit(access::Action::Search, kind, "")?;
-        let Some(current) = history::current(self.connection, "Patient", patient)? else { return Ok(Vec::new()) };
+        let Some(current) = history::current(self.connection, self.params, "Patient", patient)? else {
+            return Ok(Vec::new());
+        };
         if self.bounds().keeps_out(current.resource.rid)? {
             return Ok(Vec::new());
         }

@@ -22,6 +22,7 @@ pub mod form;
 mod forms;
 mod gate;
 mod keys;
+mod known;
 mod layout;
 mod login;
 mod look_back;
@@ -107,6 +108,7 @@ struct Inner {
     password_checks: Semaphore,
     /// What people with keys were asked and have not answered.
     questions: Questions,
+    known: known::Known,
     /// Verified against when the user does not exist, so that the time of an answer does not tell.
     decoy_hash: String,
 }
@@ -116,7 +118,8 @@ impl Web {
     pub fn new(store: Store, settings: Settings) -> Self {
         let decoy_hash = service::auth::hash_password(&service::auth::random_token());
         let (password_checks, questions) = (Semaphore::new(PASSWORD_CHECKS_MAX), Questions::default());
-        Self(Arc::new(Inner { store, settings, password_checks, questions, decoy_hash }))
+        let known = known::Known::default();
+        Self(Arc::new(Inner { store, settings, password_checks, questions, known, decoy_hash }))
     }
 
     pub fn store(&self) -> &Store {
@@ -125,6 +128,10 @@ impl Web {
 
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    fn known(&self) -> &known::Known {
+        &self.0.known
     }
 
     fn questions(&self) -> &Questions {
