@@ -186,8 +186,8 @@ async fn found(
         true => Query::parse_lenient(kind, &pairs)?,
         false => (Query::parse(kind, &pairs)?, Vec::new()),
     };
-    let counts = shape == Shape::Count || query.count() == 0;
-    let query = if counts { query.limit(0).with_total() } else { query };
+    let counts = shape == Shape::Count || query.counts_alone();
+    let query = if counts { query.counted() } else { query.of_client() };
     let page = store.view(actor, move |view: &View<'_>| view.search(&query)).await?;
     let asked = Asked { base: &base, kind, raw: &raw, shape: &shape, ignored: &ignored };
     Ok(json_response(StatusCode::OK, searchset::bundle(&asked, &page)?))

@@ -28,7 +28,7 @@ mod view;
 mod writer;
 
 pub use adopt::Adopted;
-pub use chart::Chart;
+pub use chart::{Chart, LISTED_MAX};
 pub use error::{Reason, StoreError};
 pub use everything::Everything;
 pub use history::{Before, Version, Versions};

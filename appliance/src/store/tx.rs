@@ -146,7 +146,7 @@ impl<'a> Tx<'a> {
         if pairs.is_empty() {
             return Err(StoreError::invalid("is not a query", "condition"));
         }
-        let mut found = self.search(&Query::parse(kind, pairs)?.limit(2))?.resources;
+        let mut found = self.search(&Query::parse(kind, pairs)?.first(2, "_id")?)?.resources;
         if found.len() > 1 {
             return Err(StoreError::Several);
         }

@@ -10,6 +10,7 @@ mod chart;
 mod clinical;
 mod consents;
 mod coverage;
+pub mod current;
 
 mod documents;
 mod downtime;
@@ -30,6 +31,7 @@ mod merge;
 pub mod merged;
 mod moving;
 mod online;
+pub mod paging;
 mod patients;
 mod portal;
 mod practice;
