@@ -100,6 +100,13 @@
     addEventListener("pointercancel", onCancel);
   });
 
+  // Who goes on to something else leaves the appointment where it was.
+  document.addEventListener("focusin", (event) => {
+    if (!ghost || ghost.entry.contains(event.target)) return;
+    clear();
+    status.textContent = "It stays where it was.";
+  });
+
   calendar.addEventListener("keydown", (event) => {
     const entry = event.target.closest(".appt[data-movable]");
     if (!entry) return;
@@ -110,7 +117,7 @@
       const [across, down] = steps[event.key];
       const column = Math.max(0, Math.min(columns.length - 1, here.column + across));
       show({ entry, column, minute: clampMinute(here.minute + down) });
-    } else if (event.key === "Enter" && ghost) {
+    } else if (event.key === "Enter" && ghost && ghost.entry === entry) {
       event.preventDefault();
       move(ghost);
     } else if (event.key === "Escape" && ghost) {

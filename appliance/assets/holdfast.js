@@ -1,5 +1,6 @@
 // Five small things that HTML alone cannot do; every page works without them.
-// 1. The screen locks when nobody has touched it for the practice's idle time; typed text survives behind the cover.
+// 1. The screen locks when nobody has touched any page for the practice's idle time; typed text survives behind the cover. All
+//    tabs lock and unlock together.
 // 2. While a person types, the server is told at most once a minute, so that a long note does not lock the session.
 // 3. A page with unsaved input asks before it is left.
 // 4. A button prints.
@@ -15,7 +16,6 @@
   let told = Date.now();
   let changed = false;
   let leaving = false;
-  let locking = false;
 
   const guarded = (element) => element.form && element.form.method === "post" && !("noGuard" in element.form.dataset);
 
@@ -36,9 +36,13 @@
   const cleared = new WeakSet();
   const stamped = new WeakMap();
 
-  const answers = () =>
+  // The server's answer; null where none came.
+  const answer = () =>
     fetch("/alive", { redirect: "manual", headers: { "hx-request": "true" }, signal: AbortSignal.timeout(ANSWER_MS) })
-      .then(() => true, () => false);
+      .catch(() => null);
+  const saysLocked = (told) => told?.status === 401 && (told.headers.get("hx-redirect") || "").startsWith("/unlock");
+  // Locks the page and waits until it is open again; only pages of the staff lock.
+  let throughLock = null;
 
   // Says who is being sent: the same words again are the same sending, other words another.
   function stamp(form, button) {
@@ -75,9 +79,17 @@
     sending.add(form);
     const button = event.submitter;
     let note = null;
-    while (!(await answers())) {
-      note ||= lost();
-      await new Promise((done) => setTimeout(done, RETRY_MS));
+    for (;;) {
+      const told = await answer();
+      if (told && saysLocked(told) && throughLock) {
+        // Sent now, a file that was chosen would be lost.
+        await throughLock();
+      } else if (told) {
+        break;
+      } else {
+        note ||= lost();
+        await new Promise((done) => setTimeout(done, RETRY_MS));
+      }
     }
     if (note) note.remove();
     stamp(form, button);
@@ -105,82 +117,128 @@
       redirect: "manual",
     });
 
+  // Tabs of one session: what one of them is touched by, keeps all of them open.
+  const tabs = new BroadcastChannel("holdfast");
+  const here = () => location.pathname + location.search;
+  let cover = null;
+  let whenOpen = [];
+  let hidden = null;
+
   for (const name of ["pointerdown", "keydown", "wheel", "touchstart"]) {
     document.addEventListener(name, () => {
+      if (cover) return;
+      if (Date.now() - touched > 1000) tabs.postMessage("touched");
       touched = Date.now();
-      if (!locking && touched - told > KEEP_ALIVE_MS) {
+      if (touched - told > KEEP_ALIVE_MS) {
         told = touched;
         fetch("/alive", { redirect: "manual", headers: { "hx-request": "true" } }).catch(() => {});
       }
     }, { passive: true });
   }
 
-  const here = () => location.pathname + location.search;
+  tabs.addEventListener("message", ({ data }) => {
+    if (data === "touched") touched = Date.now();
+    if (data === "locked") shut();
+    if (data === "open" && cover) answer().then((told) => { if (told?.status === 204) open(); });
+  });
+  tabs.postMessage("open");
+  document.addEventListener("submit", (event) => {
+    if (new URL(event.target.action, location.href).pathname === "/lock") tabs.postMessage("locked");
+  });
+  // A page that Back brings out of the browser's memory shows nothing before the server says that the session is open.
+  window.addEventListener("pageshow", async (event) => {
+    if (!event.persisted) return;
+    hide();
+    const told = await answer();
+    if (told?.status === 204) { if (!cover) show(); } else shut();
+  });
 
   async function lock() {
-    if (locking) return;
-    locking = true;
-    if (changed) cover();
-    try {
-      await post("/lock", {});
-    } catch {
-      // Unreachable: the server locks by itself after the same time.
-    }
-    if (!changed) {
-      leaving = true;
-      location.replace("/unlock?to=" + encodeURIComponent(here()));
-    }
+    if (cover) return;
+    shut();
+    tabs.postMessage("locked");
+    // Unreachable, the server locks by itself after the same time; until then its page would show this one again.
+    const told = await post("/lock", {}).catch(() => null);
+    if (told && !changed) leave();
   }
 
-  // A cover over the unsaved page; the password takes it away again.
-  function cover() {
-    const dialog = document.createElement("dialog");
-    dialog.className = "cover";
-    const card = document.createElement("form");
-    card.className = "card";
-    card.method = "dialog";
+  // Nothing of the page is to be seen, printed, found or reached by a key any more; what was entered waits behind a cover.
+  function shut() {
+    if (cover) return;
+    hide();
+    cover = lockCover();
+    body.append(cover);
+    cover.querySelector("input").focus();
+  }
+
+  function leave() {
+    leaving = true;
+    location.replace("/unlock?to=" + encodeURIComponent(here()));
+  }
+
+  function hide() {
+    hidden ||= { focus: document.activeElement, scroll: window.scrollY, title: document.title };
+    body.classList.add("shut");
+    document.title = "Screen locked";
+  }
+
+  function show() {
+    body.classList.remove("shut");
+    document.title = hidden.title;
+    window.scrollTo(0, hidden.scroll);
+    hidden.focus?.focus?.({ preventScroll: true });
+    hidden = null;
+  }
+
+  function open() {
+    touched = told = Date.now();
+    cover?.remove();
+    cover = null;
+    if (hidden) show();
+    whenOpen.splice(0).forEach((go) => go());
+  }
+
+  throughLock = () => {
+    shut();
+    return new Promise((go) => whenOpen.push(go));
+  };
+
+  // The password takes the cover away again. It is no dialog: those close by a key of the browser's own.
+  function lockCover() {
+    const make = (name, text, more = {}) => Object.assign(document.createElement(name), { textContent: text, ...more });
+    const cover = make("div", "", { className: "cover" });
+    cover.setAttribute("role", "dialog");
+    cover.setAttribute("aria-modal", "true");
+    cover.setAttribute("aria-labelledby", "cover-title");
+    const card = make("form", "", { className: "card", method: "dialog" });
     card.dataset.noGuard = "";
-    const title = document.createElement("h1");
-    title.textContent = "Screen locked";
-    const text = document.createElement("p");
-    text.textContent = "What you entered is kept. Enter your password to go on.";
-    const problem = document.createElement("p");
-    problem.className = "problem";
+    const kept = changed ? "What you entered is kept. " : "";
+    const label = make("label", "Password", { htmlFor: "cover-password" });
+    const input = make("input", "", {
+      type: "password", id: "cover-password", autocomplete: "current-password", required: true,
+    });
+    const problem = make("p", "", { className: "problem" });
     problem.setAttribute("role", "alert");
-    const label = document.createElement("label");
-    label.textContent = "Password";
-    label.htmlFor = "cover-password";
-    const input = document.createElement("input");
-    input.type = "password";
-    input.id = "cover-password";
-    input.autocomplete = "current-password";
-    input.required = true;
-    const button = document.createElement("button");
-    button.className = "primary";
-    button.textContent = "Unlock";
-    const actions = document.createElement("p");
-    actions.className = "actions";
-    actions.append(button);
-    card.append(title, text, label, input, problem, actions);
-    dialog.append(card);
-    body.append(dialog);
-    dialog.addEventListener("cancel", (event) => event.preventDefault());
+    const actions = make("p", "", { className: "actions" });
+    actions.append(make("button", "Unlock", { className: "primary" }));
+    const text = make("p", `${kept}Enter your password to go on.`);
+    card.append(make("h1", "Screen locked", { id: "cover-title" }), text, label, input, problem, actions);
+    cover.append(card);
     card.addEventListener("submit", async (event) => {
       event.preventDefault();
-      const answer = await post("/unlock", { password: input.value }).catch(() => null);
+      const told = await post("/unlock", { password: input.value }).catch(() => null);
       input.value = "";
-      if (answer && answer.status === 204) {
-        locking = false;
-        touched = told = Date.now();
-        dialog.close();
-        dialog.remove();
+      if (told?.status === 204) {
+        tabs.postMessage("open");
+        open();
+      } else if (told?.status === 401 && !changed) {
+        leave();
       } else {
-        problem.textContent = answer && answer.status === 422 ? "The password is not right." : "Unlocking failed. Try again.";
+        problem.textContent = told?.status === 422 ? "The password is not right." : "Unlocking failed. Try again.";
         input.focus();
       }
     });
-    dialog.showModal();
-    input.focus();
+    return cover;
   }
 
   setInterval(() => {

@@ -181,40 +181,23 @@ pub(crate) fn append(connection: &Connection, actor: &Actor, event: &Event, now_
         _ => StoreError::Audit,
     };
     let head = head(connection).map_err(full)?;
-    let mut entry = Entry {
+    let told = Told {
         seq: head.seq + 1,
         at_ms: now_ms,
-        actor: actor.id.clone(),
-        actor_name: actor.name.clone(),
-        capacity: actor.capacity_str().to_owned(),
-        action: event.action.as_str().to_owned(),
-        kind: event.kind.clone(),
-        object: event.object.clone(),
-        patient: event.patient.clone(),
-        outcome: event.outcome.as_str().to_owned(),
         matches: event.matches,
-        hash: [0; 32],
+        actor: [&actor.id, &actor.name, actor.capacity_str()],
+        event: [event.action.as_str(), &event.kind, &event.object, &event.patient, event.outcome.as_str()],
     };
-    entry.hash = entry.chained(&head.hash);
-    insert(connection, &entry).map_err(|error| full(error.into()))
+    insert(connection, &told, &told.chained(&head.hash)).map_err(|error| full(error.into()))
 }
 
-fn insert(connection: &Connection, entry: &Entry) -> crate::db::Result<()> {
+fn insert(connection: &Connection, told: &Told<'_>, hash: &[u8; 32]) -> crate::db::Result<()> {
     let sql = "INSERT INTO audit (seq, at_ms, actor, actor_name, capacity, action, kind, object, patient, outcome, \
                matches, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let ([actor, name, capacity], [action, kind, object, patient, outcome]) = (told.actor, told.event);
+    let (seq, matches) = (told.seq.cast_signed(), told.matches.cast_signed());
     let parameters = crate::db::params![
-        entry.seq.cast_signed(),
-        entry.at_ms,
-        entry.actor,
-        entry.actor_name,
-        entry.capacity,
-        entry.action,
-        entry.kind,
-        entry.object,
-        entry.patient,
-        entry.outcome,
-        entry.matches.cast_signed(),
-        entry.hash,
+        seq, told.at_ms, actor, name, capacity, action, kind, object, patient, outcome, matches, hash,
     ];
     connection.prepare_cached(sql)?.execute(parameters).map(|_| ())
 }
@@ -263,7 +246,7 @@ fn follow(connection: &Connection) -> Result<Result<Head, u64>, StoreError> {
     let mut head = Head { seq: 0, hash: first() };
     while let Some(row) = rows.next()? {
         let entry = entry(&row)?;
-        if entry.seq != head.seq + 1 || entry.hash != entry.chained(&head.hash) {
+        if entry.seq != head.seq + 1 || entry.hash != entry.told().chained(&head.hash) {
             return Ok(Err(head.seq + 1));
         }
         head = Head { seq: entry.seq, hash: entry.hash };
@@ -345,15 +328,37 @@ fn entry(row: &Row<'_>) -> crate::db::Result<Entry> {
     })
 }
 
+/// What an entry tells: all of it but its hash.
+struct Told<'a> {
+    seq: u64,
+    at_ms: i64,
+    matches: u64,
+    /// Id, name, capacity.
+    actor: [&'a str; 3],
+    /// Action, kind, object, patient, outcome.
+    event: [&'a str; 5],
+}
+
 impl Entry {
+    fn told(&self) -> Told<'_> {
+        Told {
+            seq: self.seq,
+            at_ms: self.at_ms,
+            matches: self.matches,
+            actor: [&self.actor, &self.actor_name, &self.capacity],
+            event: [&self.action, &self.kind, &self.object, &self.patient, &self.outcome],
+        }
+    }
+}
+
+impl Told<'_> {
     fn chained(&self, previous: &[u8; 32]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(previous);
         for number in [self.seq.to_le_bytes(), self.at_ms.to_le_bytes(), self.matches.to_le_bytes()] {
             hasher.update(&number);
         }
-        let texts = [&self.actor, &self.actor_name, &self.capacity, &self.action];
-        for text in texts.into_iter().chain([&self.kind, &self.object, &self.patient, &self.outcome]) {
+        for text in self.actor.iter().chain(&self.event) {
             hasher.update(&(text.len() as u64).to_le_bytes());
             hasher.update(text.as_bytes());
         }

@@ -59,16 +59,16 @@ pub fn week_day(day: NaiveDate) -> String {
 
 /// A FHIR `date`, `dateTime` or `instant` as people read it: as precise as it was given.
 pub fn show(fhir: &str, zone: Tz) -> String {
-    if let Ok(at) = DateTime::parse_from_rfc3339(fhir) {
-        return at.with_timezone(&zone).format("%-d %b %Y %H:%M").to_string();
+    match timed(fhir, zone) {
+        Some(at) => at.format("%-d %b %Y %H:%M").to_string(),
+        None => show_day(fhir, zone),
     }
-    show_day(fhir, zone)
 }
 
 /// The day of a FHIR date or instant.
 pub fn show_day(fhir: &str, zone: Tz) -> String {
-    if let Ok(at) = DateTime::parse_from_rfc3339(fhir) {
-        return at.with_timezone(&zone).format("%-d %b %Y").to_string();
+    if let Some(at) = timed(fhir, zone) {
+        return at.format("%-d %b %Y").to_string();
     }
     match fhir.len() {
         10 => {
@@ -82,14 +82,40 @@ pub fn show_day(fhir: &str, zone: Tz) -> String {
     }
 }
 
+/// What says a time of day, in the practice's zone.
+fn timed(fhir: &str, zone: Tz) -> Option<DateTime<Tz>> {
+    if fhir.contains('T') { Some(local(moment_s(fhir, zone)?, zone)) } else { None }
+}
+
 /// `14:30` of an instant.
 pub fn clock_time(fhir: &str, zone: Tz) -> Option<NaiveTime> {
-    let at = DateTime::parse_from_rfc3339(fhir).ok()?.with_timezone(&zone);
+    let at = timed(fhir, zone)?;
     NaiveTime::from_hms_opt(at.hour(), at.minute(), 0)
 }
 
-pub fn unix_s(fhir: &str) -> Option<i64> {
-    DateTime::parse_from_rfc3339(fhir).ok().map(|at| at.timestamp())
+/// The moment of a FHIR `instant`, which says its zone: of appointments, and of what is written here. What may say less has a
+/// [`moment_s`].
+pub fn unix_s(instant: &str) -> Option<i64> {
+    DateTime::parse_from_rfc3339(instant).ok().map(|at| at.timestamp())
+}
+
+/// The moment of a FHIR `date`, `dateTime` or `instant` of every precision, Unix seconds: where a day, a month or a year is all that
+/// is known, its beginning in the practice's zone. What stands without a zone is read in the practice's.
+pub fn moment_s(fhir: &str, zone: Tz) -> Option<i64> {
+    if let Some(at) = unix_s(fhir) {
+        return Some(at);
+    }
+    let whole = match fhir.len() {
+        4 => format!("{fhir}-01-01"),
+        7 => format!("{fhir}-01"),
+        _ => fhir.to_owned(),
+    };
+    if let Ok(day) = NaiveDate::parse_from_str(&whole, "%Y-%m-%d") {
+        return Some(day_start(day, zone).timestamp());
+    }
+    let at =
+        ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"].iter().find_map(|f| NaiveDateTime::parse_from_str(fhir, f).ok())?;
+    Some(instant(at.date(), at.time(), zone).unwrap_or_else(|| at.and_utc()).timestamp())
 }
 
 /// An instant as stored: UTC with seconds.
@@ -147,5 +173,26 @@ mod tests {
         assert_eq!(instant(day("2024-03-31"), parse_time("02:30").unwrap(), zone), None);
         assert_eq!(show("2024-01-31T23:30:00Z", zone), "1 Feb 2024 00:30");
         assert_eq!((show("1987-05", zone).as_str(), show("1987", zone).as_str()), ("May 1987", "1987"));
+    }
+
+    #[test]
+    fn every_precision_has_a_moment_in_the_practices_zone() {
+        let zone = chrono_tz::Europe::Berlin;
+        for (written, begins) in [
+            ("2026-11-27T08:00:00Z", "2026-11-27T08:00:00Z"),
+            ("2026-11-27T08:00:00.5+01:00", "2026-11-27T07:00:00Z"),
+            ("2026-11-27", "2026-11-26T23:00:00Z"),
+            ("2026-07", "2026-06-30T22:00:00Z"),
+            ("2026", "2025-12-31T23:00:00Z"),
+            ("2026-11-27T08:00:00", "2026-11-27T07:00:00Z"),
+            ("2026-11-27T08:00", "2026-11-27T07:00:00Z"),
+        ] {
+            let at = DateTime::from_timestamp(moment_s(written, zone).unwrap(), 0).unwrap();
+            assert_eq!(to_fhir(at), begins, "{written}");
+        }
+        for nonsense in ["", "x", "20é", "2026-13", "2026-02-30", "2026-11-27T", "99999-01-01", "2026-11-27T25:00:00Z"]
+        {
+            assert_eq!(moment_s(nonsense, zone), None, "{nonsense}");
+        }
     }
 }

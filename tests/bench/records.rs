@@ -5,6 +5,8 @@
 //!
 //! usage: records FOLDER_OF_BUNDLES [SECONDS]                        ours, in a process of its own
 //!        records FOLDER_OF_BUNDLES SECONDS BASE PID DATABASE        another server that listens at BASE, e.g. http://127.0.0.1:8080
+//!        records --cold FOLDER_OF_BUNDLES RESOURCES                 how long ours takes from its start to its first answer with so
+//!                                                                   many; as root also with nothing of it in the page cache
 
 use anyhow::{Context, Result, bail, ensure};
 use appliance::access::accounts::{self, AccountError, NewAccount};
@@ -13,12 +15,8 @@ use appliance::clock::Clock;
 use appliance::import::bundles::{self, FileOutcome};
 use appliance::store::{DATABASE_FILE, Mode, Store, StoreError, Tx};
 use appliance::web::{self, Web};
-use bytes::Bytes;
+use client::{Client, Question};
 use holdfast_tests::cpu_s;
-use http::{Request, header};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -27,7 +25,11 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+mod client;
+
 const CONNECTIONS: usize = 8;
+/// Starts that are measured.
+const STARTS: usize = 5;
 const TOKEN: &str = "token-of-the-bench";
 const CSRF: &str = "csrf-of-the-bench";
 
@@ -36,6 +38,7 @@ fn main() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         ["--serve", dir] => tokio::runtime::Runtime::new()?.block_on(serve(Path::new(dir))),
+        ["--cold", folder, resources] => cold(Path::new(folder), resources.parse()?),
         [folder] => ours(Path::new(folder), 10),
         [folder, seconds] => ours(Path::new(folder), seconds.parse()?),
         [folder, seconds, base, pid, database] => {
@@ -45,7 +48,9 @@ fn main() -> Result<()> {
             let seen = tokio::task::LocalSet::new().block_on(&runtime, import(&server, Path::new(folder)))?;
             drive(server, seen, seconds.parse()?)
         }
-        _ => bail!("usage: records FOLDER_OF_BUNDLES [SECONDS [BASE PID DATABASE]]"),
+        _ => {
+            bail!("usage: records FOLDER_OF_BUNDLES [SECONDS [BASE PID DATABASE]] | --cold FOLDER_OF_BUNDLES RESOURCES")
+        }
     }
 }
 
@@ -58,28 +63,107 @@ struct Server {
     cookie: bool,
 }
 
+impl Server {
+    fn authority(&self) -> &str {
+        self.base.trim_start_matches("http://").split('/').next().unwrap_or_default()
+    }
+
+    /// Asks for what is below the base; with a body it is stored there.
+    fn question(&self, path: &str, body: Option<&[u8]>, holds: &str) -> Question {
+        let below = self.base.trim_start_matches("http://").split_once('/').map_or("", |(_, below)| below);
+        let slashes = if below.is_empty() || path.is_empty() { "" } else { "/" };
+        let (authority, method) = (self.authority(), if body.is_some() { "POST" } else { "GET" });
+        let mut head = format!("{method} /{below}{slashes}{path} HTTP/1.1\r\nhost: {authority}\r\n");
+        if self.cookie {
+            head += &format!("cookie: {}={TOKEN}\r\nx-csrf-token: {CSRF}\r\n", sessions::COOKIE);
+        }
+        if let Some(body) = body {
+            head += &format!("content-type: application/fhir+json\r\ncontent-length: {}\r\n", body.len());
+        }
+        let request = [head.as_bytes(), b"\r\n", body.unwrap_or_default()].concat();
+        Question { request, holds: holds.to_owned() }
+    }
+
+    /// `Type/id`; the answer holds the id.
+    fn read(&self, address: &str) -> Question {
+        self.question(address, None, address.rsplit('/').next().unwrap_or_default())
+    }
+}
+
 fn ours(folder: &Path, seconds: u64) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let store = Store::open(dir.path(), Clock::system(), Mode::New)?;
     log_in(&store)?;
     let seen = load(&store, folder)?;
     drop(store);
-    let (mut child, server) = start(dir.path())?;
+    let (mut child, server) = start(&std::env::current_exe()?, dir.path())?;
     let driven = drive(server, seen, seconds);
     child.kill()?;
     child.wait()?;
-    driven?;
-    let began = now();
-    let (mut child, _) = start(dir.path())?;
-    println!("start with these records: {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
-    child.kill()?;
-    child.wait()?;
+    driven
+}
+
+/// Loads copies of the bundles until there are so many resources, and starts the server on them.
+fn cold(folder: &Path, resources: u64) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let store = Store::open(dir.path(), Clock::system(), Mode::New)?;
+    log_in(&store)?;
+    let mut seen = load(&store, folder)?;
+    for number in 1.. {
+        if seen.resources as u64 >= resources {
+            break;
+        }
+        let copies = tempfile::tempdir()?;
+        for file in bundles::files(folder)? {
+            // The same bundle again is known by its bytes; a copy becomes resources of its own.
+            let copy = [std::fs::read(&file)?, vec![b'\n'; number]].concat();
+            std::fs::write(copies.path().join(file.file_name().context("a file")?), copy)?;
+        }
+        seen.resources += load(&store, copies.path())?.resources;
+    }
+    drop(store);
+    let copies = tempfile::tempdir()?;
+    let address = seen.reads.first().context("the bundles hold no observations")?.clone();
+    println!("{} resources", seen.resources);
+    // The pages of a program that runs stay in the cache.
+    let program = copies.path().join("server");
+    std::fs::copy(std::env::current_exe()?, &program)?;
+    let warm = (0..STARTS).map(|_| first_answer(&program, dir.path(), &address)).collect::<Result<Vec<_>>>()?;
+    println!("to the first answer: {warm:.0?} ms");
+    let forget = || {
+        rustix::fs::sync();
+        std::fs::write("/proc/sys/vm/drop_caches", "3")
+    };
+    if let Err(error) = forget() {
+        println!("nothing in the page cache: not measured, {error}");
+        return Ok(());
+    }
+    let cold = (0..STARTS).map(|_| {
+        forget()?;
+        first_answer(&program, dir.path(), &address)
+    });
+    println!("to the first answer, nothing in the page cache: {:.0?} ms", cold.collect::<Result<Vec<_>>>()?);
     Ok(())
 }
 
+/// Milliseconds from the start of the process until it has answered one read.
+fn first_answer(program: &Path, dir: &Path, address: &str) -> Result<f64> {
+    let began = now();
+    let (mut child, server) = start(program, dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = runtime.block_on(async {
+        let mut client = Client::connect(server.authority()).await?;
+        client.ask(&server.read(address)).await.map(drop)
+    });
+    let taken = began.elapsed();
+    child.kill()?;
+    child.wait()?;
+    asked.map(|()| taken.as_secs_f64() * 1e3)
+}
+
 /// Our server as a child process; it says where it listens.
-fn start(dir: &Path) -> Result<(Child, Server)> {
-    let mut child = Command::new(std::env::current_exe()?).arg("--serve").arg(dir).stdout(Stdio::piped()).spawn()?;
+fn start(program: &Path, dir: &Path) -> Result<(Child, Server)> {
+    let mut child = Command::new(program).arg("--serve").arg(dir).stdout(Stdio::piped()).spawn()?;
     let mut base = String::new();
     BufReader::new(child.stdout.take().context("stdout")?).read_line(&mut base)?;
     ensure!(!base.is_empty(), "the server did not start");
@@ -108,7 +192,7 @@ async fn serve(dir: &Path) -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}/fhir/R4", listener.local_addr()?);
     std::io::stdout().flush()?;
-    axum::serve(listener, app).await?;
+    service::http::serve(listener, None, app, service::http::Limits::default(), std::future::pending()).await;
     Ok(())
 }
 
@@ -171,20 +255,24 @@ fn drive(server: Server, seen: Seen, seconds: u64) -> Result<()> {
         println!("resident before: {:.0} MB", resident_mb(server.pid)?);
         ensure!(!seen.reads.is_empty(), "the bundles hold no observations");
         let Seen { reads, searches, .. } = seen;
-        measure("read by id", &server, span, Rc::new(move |at| (at_of(&reads, at), None))).await?;
-        measure("Observation?patient&code", &server, span, Rc::new(move |at| (at_of(&searches, at), None))).await?;
+        let asked = server.clone();
+        measure("read by id", &server, span, Rc::new(move |at| asked.read(at_of(&reads, at)))).await?;
+        let asked = server.clone();
+        let search = move |at| asked.question(at_of(&searches, at), None, "\"searchset\"");
+        measure("Observation?patient&code", &server, span, Rc::new(search)).await?;
         let body = json!({ "resourceType": "Observation", "status": "final",
                            "valueQuantity": { "value": 71.5, "unit": "kg" },
                            "code": { "coding": [{ "system": "http://loinc.org", "code": "29463-7" }] } });
-        let body = Bytes::from(body.to_string());
-        measure("create", &server, span, Rc::new(move |_| ("Observation".into(), Some(body.clone())))).await?;
+        let (body, asked) = (body.to_string(), server.clone());
+        let create = move |_| asked.question("Observation", Some(body.as_bytes()), "29463-7");
+        measure("create", &server, span, Rc::new(create)).await?;
         println!("resident: {:.0} MB", resident_mb(server.pid)?);
         Ok(())
     })
 }
 
-fn at_of(addresses: &[String], at: usize) -> String {
-    addresses.get(at % addresses.len()).cloned().unwrap_or_default()
+fn at_of(addresses: &[String], at: usize) -> &str {
+    addresses.get(at % addresses.len()).map_or("", String::as_str)
 }
 
 /// What was imported: how much, and addresses to ask for.
@@ -197,14 +285,15 @@ struct Seen {
 
 async fn import(server: &Server, folder: &Path) -> Result<Seen> {
     let files = bundles::files(folder)?;
-    let mut connection = connect(server).await?;
+    let mut client = Client::connect(server.authority()).await?;
     let (mut seen, mut spent) = (Seen::default(), Duration::ZERO);
     for file in files {
-        let bytes = Bytes::from(std::fs::read(&file)?);
+        let bytes = std::fs::read(&file)?;
+        let question = server.question("", Some(&bytes), "\"transaction-response\"");
         let began = now();
-        let answer = ask(server, &mut connection, "", Some(bytes.clone())).await?;
+        let answer = client.ask(&question).await?;
         spent += began.elapsed();
-        note(&mut seen, &serde_json::from_slice(&bytes)?, &serde_json::from_slice(&answer)?)?;
+        note(&mut seen, &serde_json::from_slice(&bytes)?, &serde_json::from_slice(answer)?)?;
     }
     println!("import: {} resources, {:.0} a second", seen.resources, seen.resources as f64 / spent.as_secs_f64());
     Ok(seen)
@@ -241,64 +330,22 @@ fn note(seen: &mut Seen, bundle: &Value, answer: &Value) -> Result<()> {
     Ok(())
 }
 
-async fn connect(server: &Server) -> Result<SendRequest<Full<Bytes>>> {
-    let uri: http::Uri = server.base.parse()?;
-    let stream = tokio::net::TcpStream::connect(uri.authority().context("an address")?.as_str()).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::task::spawn_local(connection);
-    Ok(sender)
-}
-
-async fn ask(
-    server: &Server,
-    connection: &mut SendRequest<Full<Bytes>>,
-    path: &str,
-    body: Option<Bytes>,
-) -> Result<Bytes> {
-    let uri: http::Uri = server.base.parse()?;
-    let method = if body.is_some() { "POST" } else { "GET" };
-    let below = uri.path().trim_end_matches('/');
-    let slash = if path.is_empty() && !below.is_empty() { "" } else { "/" };
-    let mut request = Request::builder()
-        .method(method)
-        .uri(format!("{below}{slash}{path}"))
-        .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()));
-    if server.cookie {
-        request = request.header(header::COOKIE, format!("{}={TOKEN}", sessions::COOKIE)).header("x-csrf-token", CSRF);
-    }
-    if body.is_some() {
-        request = request.header(header::CONTENT_TYPE, "application/fhir+json");
-    }
-    connection.ready().await?;
-    let answer = connection.send_request(request.body(Full::new(body.unwrap_or_default()))?).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(body.get(..400).unwrap_or(&body)));
-    Ok(body)
-}
-
 /// Asks over and over on eight connections, and prints the rate with the median, the 99th percentile, and what it cost.
-async fn measure(
-    name: &str,
-    server: &Server,
-    span: Duration,
-    question: Rc<dyn Fn(usize) -> (String, Option<Bytes>)>,
-) -> Result<()> {
+async fn measure(name: &str, server: &Server, span: Duration, question: Rc<dyn Fn(usize) -> Question>) -> Result<()> {
     let next = Rc::new(std::cell::Cell::new(0_usize));
     let (began, cpu) = (now(), cpu_s(server.pid.cast_signed())?);
     let workers: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
             let (question, next, server) = (Rc::clone(&question), Rc::clone(&next), server.clone());
             tokio::task::spawn_local(async move {
-                let mut connection = connect(&server).await?;
+                let mut client = Client::connect(server.authority()).await?;
                 let mut taken = Vec::new();
                 while began.elapsed() < span {
                     let at = next.get();
                     next.set(at.wrapping_add(7919));
-                    let (path, body) = question(at);
+                    let question = question(at);
                     let asked = now();
-                    ask(&server, &mut connection, &path, body).await?;
+                    client.ask(&question).await?;
                     taken.push(asked.elapsed());
                 }
                 Ok::<_, anyhow::Error>(taken)

@@ -90,7 +90,7 @@ fn whom(store: &Store, patient: Option<String>) -> Result<String, AccountError> 
     let read = move |view: &View<'_>| match patient {
         Some(id) => Ok(view.read("Patient", &id)?.id),
         None => {
-            let first = view.search(&Query::all("Patient")?.limit(1))?.resources.into_iter().next();
+            let first = view.search(&Query::all("Patient")?.first(1, "_id")?)?.resources.into_iter().next();
             first.map(|found| found.id).ok_or(StoreError::NotFound)
         }
     };

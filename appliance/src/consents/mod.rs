@@ -264,7 +264,7 @@ pub enum State {
 }
 
 pub fn state(consent: &Value, now_ms: i64) -> State {
-    let over = end_of(consent).and_then(crate::dates::unix_s).is_some_and(|end| end * 1000 <= now_ms);
+    let over = end_of(consent).and_then(end_ms).is_some_and(|end| end <= now_ms);
     let refused = consent.pointer("/provision/type").and_then(Value::as_str) == Some("deny");
     match status(consent) {
         "active" if over => State::Expired,
@@ -281,6 +281,12 @@ fn status(consent: &Value) -> &str {
 
 fn end_of(consent: &Value) -> Option<&str> {
     consent.pointer("/provision/period/end")?.as_str()
+}
+
+/// When a period is over: at the moment that it names, or after the day, month or year.
+fn end_ms(end: &str) -> Option<i64> {
+    let named = crate::fhir::date::parse(end)?;
+    Some(if end.contains('T') { named.lo } else { named.hi })
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Days after today.
 const DAYS_AHEAD: u64 = 3;
-const PAGE: u32 = 500;
 
 /// One line of the schedule.
 struct Visit {
@@ -124,20 +123,14 @@ fn jsons(resources: &[Resource]) -> Result<Vec<Value>, StoreError> {
 
 fn active(view: &View<'_>) -> Result<BTreeSet<String>, StoreError> {
     let mut ids = BTreeSet::new();
-    let mut query = Query::all("Patient")?.limit(PAGE);
-    loop {
-        let page = view.search(&query)?;
-        for patient in jsons(&page.resources)? {
-            let facts = PatientFacts::read(&patient);
-            if facts.active && facts.deceased.is_none() {
-                ids.insert(facts.id);
-            }
+    view.each::<StoreError>(&Query::all("Patient")?, |patient| {
+        let facts = PatientFacts::read(&patient.json()?);
+        if facts.active && facts.deceased.is_none() {
+            ids.insert(facts.id);
         }
-        match page.next {
-            Some(next) => query = query.after(next),
-            None => return Ok(ids),
-        }
-    }
+        Ok(())
+    })?;
+    Ok(ids)
 }
 
 fn visit(appointment: &Value, zone: Tz) -> Option<Visit> {

@@ -13,7 +13,6 @@ use maud::{DOCTYPE, Markup, html};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-const PAGE: u32 = 500;
 /// Resources of one patient at most.
 const RESOURCES_MAX: usize = 200_000;
 /// Values that an observation's row shows.
@@ -29,21 +28,16 @@ pub struct Record {
 pub fn gather(view: &View<'_>, patient: &str) -> Result<Record, StoreError> {
     let mut resources = vec![view.read("Patient", patient)?.json()?];
     for kind in TYPES.iter().filter(|k| **k != "Patient" && view.may(access::Action::Search, k)) {
-        let mut query = Query::all(kind)?.of_patient(patient).limit(PAGE);
-        loop {
-            let page = view.search(&query)?;
-            for found in &page.resources {
-                resources.push(found.json()?);
+        view.each(&Query::all(kind)?.of_patient(patient), |found| {
+            resources.push(found.json()?);
+            match resources.len() > RESOURCES_MAX {
+                true => {
+                    let told = "this record is too large for one file: export it by the FHIR API";
+                    Err(StoreError::invalid(told, "Patient"))
+                }
+                false => Ok(()),
             }
-            if resources.len() > RESOURCES_MAX {
-                let told = "this record is too large for one file: export it by the FHIR API";
-                return Err(StoreError::invalid(told, "Patient"));
-            }
-            match page.next {
-                Some(next) => query = query.after(next),
-                None => break,
-            }
-        }
+        })?;
     }
     let files = if view.may(access::Action::Read, "Binary") { view.attachments_of(patient)? } else { Vec::new() };
     let matches = resources.len() as u64;

@@ -30,7 +30,9 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chrono::format::{Item, StrftimeItems};
 use serde_json::Value;
+use std::sync::LazyLock;
 
 /// Where the API lives.
 pub const BASE: &str = "/fhir/R4";
@@ -40,6 +42,8 @@ pub const MEDIA_TYPE: &str = "application/fhir+json; charset=utf-8";
 const BUNDLE_BYTES_MAX: usize = 24 << 20;
 /// The largest form of a search, bytes.
 const FORM_BYTES_MAX: usize = 64 << 10;
+/// Headers of an answer: room is made for them once.
+const HEADERS_MAX: usize = 16;
 /// The largest single resource, bytes.
 pub(super) const RESOURCE_BYTES_MAX: usize = 4 << 20;
 
@@ -182,8 +186,8 @@ async fn found(
         true => Query::parse_lenient(kind, &pairs)?,
         false => (Query::parse(kind, &pairs)?, Vec::new()),
     };
-    let counts = shape == Shape::Count || query.count() == 0;
-    let query = if counts { query.limit(0).with_total() } else { query };
+    let counts = shape == Shape::Count || query.counts_alone();
+    let query = if counts { query.counted() } else { query.of_client() };
     let page = store.view(actor, move |view: &View<'_>| view.search(&query)).await?;
     let asked = Asked { base: &base, kind, raw: &raw, shape: &shape, ignored: &ignored };
     Ok(json_response(StatusCode::OK, searchset::bundle(&asked, &page)?))
@@ -211,7 +215,7 @@ pub(super) async fn create(
         }
     };
     let (status, stored) = write(&store, &actor, job).await?;
-    Ok(resource_response(status, &stored, &headers))
+    Ok(resource_response(status, stored, &headers))
 }
 
 pub(super) async fn read(
@@ -228,8 +232,10 @@ pub(super) async fn read(
     if known == Some(found.version) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(found.version))]).into_response());
     }
-    found.body = shape.body(&found.kind, &found.body)?;
-    Ok(resource_response(StatusCode::OK, &found, &headers))
+    if !matches!(shape, Shape::Whole | Shape::Count) {
+        found.body = shape.body(&found.kind, &found.body)?;
+    }
+    Ok(resource_response(StatusCode::OK, found, &headers))
 }
 
 pub(super) async fn version(
@@ -240,7 +246,7 @@ pub(super) async fn version(
 ) -> Result<Response, Outcome> {
     let version: u32 = version.parse().map_err(|_| StoreError::NotFound)?;
     let found = store.view_one(&actor, move |view: &View<'_>| view.version(&kind, &id, version)).await?;
-    Ok(resource_response(StatusCode::OK, &found, &headers))
+    Ok(resource_response(StatusCode::OK, found, &headers))
 }
 
 pub(super) async fn update(
@@ -257,7 +263,7 @@ pub(super) async fn update(
     let expect = interact::if_match(&headers)?.map_or(Expect::Nothing, Expect::Version);
     let stored = write(&store, &actor, move |tx: &mut Tx<'_>| tx.update(&kind, &id, resource, expect)).await?;
     let status = if stored.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(resource_response(status, &stored, &headers))
+    Ok(resource_response(status, stored, &headers))
 }
 
 async fn read_binary(State(store): State<Store>, actor: Actor, Path(id): Path<String>) -> Result<Response, Outcome> {
@@ -311,11 +317,13 @@ pub(super) async fn parse(body: Body, bytes_max: usize) -> Result<Value, Outcome
 }
 
 pub(super) fn json_response(status: StatusCode, body: String) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (status, headers, body).into_response()
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS_MAX);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// `If-None-Exist` holds a query, with or without the `?`.
@@ -323,25 +331,30 @@ fn condition(text: &str) -> Option<Vec<(String, String)>> {
     query_pairs(text.rsplit('?').next().unwrap_or(text))
 }
 
-pub(super) fn resource_response(status: StatusCode, resource: &Resource, headers: &HeaderMap) -> Response {
-    let minimal = negotiate::prefers(headers, "return=minimal");
-    let mut response = match minimal {
+pub(super) fn resource_response(status: StatusCode, resource: Resource, headers: &HeaderMap) -> Response {
+    let (version, reference) = (resource.version, resource.reference());
+    let mut response = match negotiate::prefers(headers, "return=minimal") {
         true => status.into_response(),
-        false => json_response(status, resource.body.clone()),
+        false => json_response(status, resource.body),
     };
-    let location = format!("{}{BASE}/{}/_history/{}", base_url(headers), resource.reference(), resource.version);
-    let modified = chrono::DateTime::from_timestamp_millis(resource.updated_ms).unwrap_or_default();
-    let modified = modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    let mut values = vec![(header::ETAG, etag(resource.version)), (header::LAST_MODIFIED, modified)];
-    if status == StatusCode::CREATED {
-        values.push((header::LOCATION, location));
-    }
-    for (name, value) in values {
-        if let Ok(value) = HeaderValue::from_str(&value) {
+    let mut tell = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
             response.headers_mut().insert(name, value);
         }
+    };
+    tell(header::ETAG, &etag(version));
+    tell(header::LAST_MODIFIED, &http_date(resource.updated_ms));
+    if status == StatusCode::CREATED {
+        tell(header::LOCATION, &format!("{}{BASE}/{reference}/_history/{version}", base_url(headers)));
     }
     response
+}
+
+fn http_date(unix_ms: i64) -> String {
+    static FORMAT: LazyLock<Vec<Item<'static>>> =
+        LazyLock::new(|| StrftimeItems::new("%a, %d %b %Y %H:%M:%S GMT").collect());
+    let date = chrono::DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
+    date.format_with_items(FORMAT.iter()).to_string()
 }
 
 /// `https://host` as the client wrote it, or nothing (then links are relative) when it is not a plain authority.

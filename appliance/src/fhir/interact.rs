@@ -40,7 +40,7 @@ pub async fn update_matching(
     let job = move |tx: &mut Tx<'_>| update_where(tx, &kind, &pairs, resource, version);
     let stored = super::http::write(&store, &actor, job).await?;
     let status = if stored.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(resource_response(status, &stored, &headers))
+    Ok(resource_response(status, stored, &headers))
 }
 
 /// The update of what a condition finds, inside a transaction.
@@ -98,7 +98,7 @@ pub async fn patch(
         tx.update(&kind, &id, patched, Expect::Version(expected.unwrap_or(current.version)))
     };
     let stored = super::http::write(&store, &actor, job).await?;
-    Ok(resource_response(StatusCode::OK, &stored, &headers))
+    Ok(resource_response(StatusCode::OK, stored, &headers))
 }
 
 /// `GET Type/id/_history`.

@@ -64,7 +64,7 @@ pub fn find(view: &View<'_>, sought: &Value, wishes: &Wishes) -> Result<Vec<Matc
     let wanted = Traits::of(sought);
     let mut candidates = BTreeMap::new();
     for pair in wanted.searches() {
-        let query = Query::parse("Patient", &[pair])?.limit(CANDIDATES_MAX);
+        let query = Query::parse("Patient", &[pair])?.first(CANDIDATES_MAX, "-_lastUpdated")?;
         for found in view.search(&query)?.resources {
             candidates.insert(found.id.clone(), found);
         }

@@ -1,12 +1,10 @@
-//! What a client sends and wants to have: JSON both ways. Asked before any handler.
+//! What a client sends and wants to have: JSON both ways. The gate asks before any handler of the API.
 
 use super::http::BASE;
 use super::outcome::Outcome;
 use super::query_pairs;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 /// The search parameter that outranks the header `Accept`.
 pub const FORMAT: &str = "_format";
@@ -14,8 +12,8 @@ const JSON: [&str; 4] = ["application/fhir+json", "application/json", "text/json
 const PATCH: &str = "application/json-patch+json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// Middleware of the API: 415 for a body that is not JSON, 406 for a client that wants something else than JSON.
-pub async fn check(request: Request, next: Next) -> Response {
+/// 415 for a body that is not JSON, 406 for a client that wants something else than JSON.
+pub fn refusal(request: &Request) -> Option<Outcome> {
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
     // An attachment has whatever type it has; the files of an export are NDJSON.
     let below = |rest: &str| rest == "/Binary" || rest.starts_with("/Binary/") || rest.starts_with("/$export/");
@@ -26,13 +24,13 @@ pub async fn check(request: Request, next: Next) -> Response {
     if !binary && has_body && !sends(request.headers(), form) {
         let wanted = if form { FORM } else { "application/fhir+json" };
         let text = format!("the body's content type must be {wanted}");
-        return Outcome::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-supported", text).into_response();
+        return Some(Outcome::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-supported", text));
     }
     if !binary && !wants_json(request.headers(), query) {
         let text = "answers are JSON: ask for application/fhir+json";
-        return Outcome::new(StatusCode::NOT_ACCEPTABLE, "not-supported", text).into_response();
+        return Some(Outcome::new(StatusCode::NOT_ACCEPTABLE, "not-supported", text));
     }
-    next.run(request).await
+    None
 }
 
 /// A body without a type is taken for what it has to be.
@@ -74,21 +72,19 @@ fn media_type(value: &str) -> String {
 mod tests {
     use super::*;
     use axum::body::Body;
-    use axum::middleware::from_fn;
-    use axum::routing::any;
-    use tower::ServiceExt;
+    use axum::response::IntoResponse;
 
-    async fn asked(method: &str, path: &str, headers: &[(&str, &str)]) -> u16 {
-        let app = axum::Router::new().fallback(any(|| async { "reached" })).layer(from_fn(check));
+    fn asked(method: &str, path: &str, headers: &[(&str, &str)]) -> u16 {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+        let refusal = refusal(&request.body(Body::empty()).unwrap());
+        refusal.map_or(200, |outcome| outcome.into_response().status().as_u16())
     }
 
-    #[tokio::test]
-    async fn bodies_are_json_and_so_are_answers() {
+    #[test]
+    fn bodies_are_json_and_so_are_answers() {
         let (read, create) = ("/fhir/R4/Patient/x", "/fhir/R4/Patient");
         for (method, path, headers, expected) in [
             ("POST", create, &[("content-type", "application/fhir+json; charset=utf-8")][..], 200),
@@ -108,7 +104,7 @@ mod tests {
             ("GET", "/fhir/R4/Patient?_format=application/fhir+json", &[], 200),
             ("GET", "/fhir/R4/Patient?_format=xml", &[], 406),
         ] {
-            assert_eq!(asked(method, path, headers).await, expected, "{method} {path} {headers:?}");
+            assert_eq!(asked(method, path, headers), expected, "{method} {path} {headers:?}");
         }
     }
 }

@@ -185,7 +185,7 @@ impl Conditions {
             return Err(StoreError::invalid(sentence, path));
         }
         let began = clock::monotonic();
-        let page = tx.search(&Query::parse(kind, &pairs)?.limit(2))?;
+        let page = tx.search(&Query::parse(kind, &pairs)?.first(2, "_id")?)?;
         self.0.set(self.0.get() + began.elapsed());
         let mut found = page.resources;
         match found.len() {

@@ -18,8 +18,6 @@ pub const PRACTICE: &str = "practice";
 /// How far apart the times lie that a calendar offers, unless it says otherwise, minutes.
 const STEP_MINUTES: i64 = 10;
 const STEP: &str = "urn:holdfast:slot-step";
-/// Calendars, rooms and visit types of one practice at most.
-const LISTED_MAX: u32 = 500;
 
 /// What can be booked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,13 +76,13 @@ pub trait Source {
 
 impl Source for View<'_> {
     fn all(&self, kind: &str) -> Result<Vec<Value>, StoreError> {
-        self.search(&Query::all(kind)?.limit(LISTED_MAX))?.resources.iter().map(Resource::json).collect()
+        self.search(&Query::all(kind)?)?.resources.iter().map(Resource::json).collect()
     }
 }
 
 impl Source for Tx<'_> {
     fn all(&self, kind: &str) -> Result<Vec<Value>, StoreError> {
-        self.search(&Query::all(kind)?.limit(LISTED_MAX))?.resources.iter().map(Resource::json).collect()
+        self.search(&Query::all(kind)?)?.resources.iter().map(Resource::json).collect()
     }
 }
 
@@ -98,9 +96,9 @@ impl Source for Door<'_> {
             return Err(StoreError::NotFound);
         }
         let sql = "SELECT r.body FROM resource r JOIN resource_type t ON t.id = r.type \
-                   WHERE t.name = ?1 AND r.deleted = 0 ORDER BY r.rid LIMIT ?2";
+                   WHERE t.name = ?1 AND r.deleted = 0 ORDER BY r.rid";
         let mut statement = self.0.prepare_cached(sql)?;
-        let bodies = statement.query_map((kind, LISTED_MAX), |row| row.get::<_, String>(0))?;
+        let bodies = statement.query_map([kind], |row| row.get::<_, String>(0))?;
         bodies.map(|body| serde_json::from_str(&body?).map_err(|_| StoreError::Damaged("resource body"))).collect()
     }
 }

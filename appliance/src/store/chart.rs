@@ -17,6 +17,8 @@ pub struct Chart {
     pub encounters: Vec<Resource>,
     pub documents: Vec<Resource>,
     pub appointments: Vec<Resource>,
+    /// There are more encounters, documents or appointments than the newest [`LISTED_MAX`].
+    pub cut: bool,
 }
 
 impl Chart {
@@ -28,41 +30,67 @@ impl Chart {
         self.encounters.extend(merged.encounters);
         self.documents.extend(merged.documents);
         self.appointments.extend(merged.appointments);
+        self.cut |= merged.cut;
     }
 }
 
-/// Rows of one kind that a chart lists at most; the rest is found by search.
-const LISTED_MAX: u32 = 500;
+/// Encounters, documents and appointments that a chart lists, each: the newest. Allergies, problems and medications are all there.
+pub const LISTED_MAX: u32 = 500;
 
 pub(super) fn load(view: &View<'_>, patient: Resource) -> Result<Chart, StoreError> {
-    let list = |kind: &str| -> Result<Vec<Resource>, StoreError> {
+    let mut cut = false;
+    let mut list = |kind: &str, by: Option<&str>| -> Result<Vec<Resource>, StoreError> {
         if !view.may(access::Action::Search, kind) {
             return Ok(Vec::new());
         }
-        let found = newest_of(view.connection, patient.rid, kind)?;
+        let mut found = match by {
+            None => all_of(view.connection, patient.rid, kind)?,
+            Some(date) => newest_of(view, patient.rid, (kind, date))?,
+        };
+        if by.is_some() && found.len() > LISTED_MAX as usize {
+            found.truncate(LISTED_MAX as usize);
+            cut = true;
+        }
         view.note(Event::new(Action::Search, kind, "").of_patient(&patient.id).matches(found.len() as u64));
         Ok(found)
     };
     Ok(Chart {
-        allergies: list("AllergyIntolerance")?,
-        problems: list("Condition")?,
-        medications: list("MedicationRequest")?,
-        encounters: list("Encounter")?,
-        documents: list("DocumentReference")?,
-        appointments: list("Appointment")?,
+        allergies: list("AllergyIntolerance", None)?,
+        problems: list("Condition", None)?,
+        medications: list("MedicationRequest", None)?,
+        encounters: list("Encounter", Some("date"))?,
+        documents: list("DocumentReference", Some("date"))?,
+        appointments: list("Appointment", Some("date"))?,
         patient,
+        cut,
     })
 }
 
-/// Resources of one kind in a patient's compartment, last created first.
-pub(super) fn newest_of(connection: &Connection, patient: i64, kind: &str) -> Result<Vec<Resource>, StoreError> {
+/// All resources of one kind in a patient's compartment, last created first.
+pub(super) fn all_of(connection: &Connection, patient: i64, kind: &str) -> Result<Vec<Resource>, StoreError> {
     let sql = format!(
-        "SELECT {} FROM {} WHERE r.patient = ?1 AND t.name = ?2 AND r.deleted = 0 ORDER BY r.rid DESC LIMIT ?3",
+        "SELECT {} FROM {} WHERE r.patient = ?1 AND t.name = ?2 AND r.deleted = 0 ORDER BY r.rid DESC",
         resource::COLUMNS,
         resource::TABLES
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    Ok(statement.query_map((patient, kind, LISTED_MAX), resource::from_row)?.collect::<Result<_, _>>()?)
+    Ok(statement.query_map((patient, kind), resource::from_row)?.collect::<Result<_, _>>()?)
+}
+
+/// The newest of one kind by a parameter of dates, one more than a chart lists; what has no date comes last.
+fn newest_of(view: &View<'_>, patient: i64, (kind, date): (&str, &str)) -> Result<Vec<Resource>, StoreError> {
+    let param =
+        view.params.param_id(kind, date).ok_or_else(|| StoreError::invalid("this type has no such date", kind))?;
+    let sql = format!(
+        "SELECT {} FROM {} \
+         LEFT JOIN (SELECT rid, max(lo) AS at FROM ix_date WHERE param = ?3 AND patient = ?1 GROUP BY rid) d ON d.rid = r.rid \
+         WHERE r.patient = ?1 AND t.name = ?2 AND r.deleted = 0 ORDER BY d.at IS NULL, d.at DESC, r.rid DESC LIMIT ?4",
+        resource::COLUMNS,
+        resource::TABLES
+    );
+    let mut statement = view.connection.prepare_cached(&sql)?;
+    let values = (patient, kind, param, LISTED_MAX + 1);
+    Ok(statement.query_map(values, resource::from_row)?.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn appointments_between(

@@ -1,6 +1,7 @@
 //! Versions of resources: what was, who is gone, and what a type looked like at a moment.
 
 use super::StoreError;
+use super::index::ParamIds;
 use super::resource::Resource;
 use crate::consents::decisions::Withheld;
 use crate::db::{Connection, OptionalExtension, Value as Sql};
@@ -101,10 +102,15 @@ pub(super) fn page(
 }
 
 /// The current version of a resource, or that it is gone.
-pub(super) fn current(connection: &Connection, kind: &str, id: &str) -> Result<Option<Version>, StoreError> {
-    let sql = "SELECT r.rid, r.version, r.updated_ms, r.patient, r.body, r.deleted FROM resource r \
-               WHERE r.type = (SELECT id FROM resource_type WHERE name = ?1) AND r.id = ?2";
-    let found = connection.prepare_cached(sql)?.query_row((kind, id), |row| {
+pub(super) fn current(
+    connection: &Connection,
+    params: &ParamIds,
+    kind: &str,
+    id: &str,
+) -> Result<Option<Version>, StoreError> {
+    let Some(type_id) = params.type_id(kind) else { return Ok(None) };
+    let sql = "SELECT rid, version, updated_ms, patient, body, deleted FROM resource WHERE type = ?1 AND id = ?2";
+    let found = connection.prepare_cached(sql)?.query_row((type_id, id), |row| {
         let resource = Resource {
             rid: row.get(0)?,
             kind: kind.to_owned(),

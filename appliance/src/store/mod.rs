@@ -28,7 +28,7 @@ mod view;
 mod writer;
 
 pub use adopt::Adopted;
-pub use chart::Chart;
+pub use chart::{Chart, LISTED_MAX};
 pub use error::{Reason, StoreError};
 pub use everything::Everything;
 pub use history::{Before, Version, Versions};
@@ -51,10 +51,12 @@ use crate::access::Actor;
 use crate::attachments::Attachments;
 use crate::audit::Event;
 use crate::clock::Clock;
-use crate::db::{Connection, Flush, Place};
+use crate::db::{Connection, Place};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// The database's file name in the data folder, and its name in a snapshot.
 pub const DATABASE_FILE: &str = "records.sqlite";
@@ -63,6 +65,10 @@ pub const ATTACHMENTS_DIR: &str = "attachments";
 
 /// Says that the database was made once.
 const MADE_FILE: &str = "records.made";
+
+/// How long a process may believe what it read, if it has not changed anything since ([`Store::changes`]): one of
+/// [`Mode::Beside`] says only after this that it has changed something.
+pub const BELIEVED: Duration = Duration::from_millis(100);
 
 /// Readers at the same time; more wait. A practice has tens of users and a page takes a few milliseconds.
 const READERS_MAX: usize = 8;
@@ -211,7 +217,8 @@ impl Store {
             None => writer::Log::File(log_of(&place.file())),
             Some(_) => writer::Log::Server(Box::new(place.open_to_read()?)),
         };
-        let writer = writer::Writer::start(connection, log)?;
+        let told_after = if alone { Duration::ZERO } else { BELIEVED };
+        let writer = writer::Writer::start(connection, log, told_after)?;
         Ok(Store {
             inner: Arc::new(Inner {
                 file: if place.server().is_none() { file_of(&place.file()) } else { None },
@@ -225,6 +232,12 @@ impl Store {
                 _lock: lock,
             }),
         })
+    }
+
+    /// Changes that this process has committed: of anything but entries of the audit about reads. What was read after this
+    /// number was taken is so as long as it stays the same, and for as long as [`BELIEVED`].
+    pub fn changes(&self) -> u64 {
+        self.inner.writer.changes()
     }
 
     pub fn clock(&self) -> &Clock {
@@ -254,7 +267,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let answer = self.submit(Flush::First, actor, job);
+        let answer = self.submit(actor, job);
         answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
@@ -265,7 +278,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let answer = self.submit(Flush::First, actor, job);
+        let answer = self.submit(actor, job);
         answer.blocking_recv().unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
@@ -295,13 +308,17 @@ impl Store {
             self.note_reads(actor, events).await?;
             return result;
         }
-        let (params, reader) = (Arc::clone(&self.inner.params), actor.clone());
-        self.submit_read(actor, move |tx| {
-            let view = View::new(tx.connection(), &params, &reader, tx.now_ms());
-            let result = job(&view);
-            let events = view.into_events();
-            tx.audit_all(events)?;
-            Ok(result)
+        self.commit_read(actor, move |tx| {
+            let seen = writer::caught(|| {
+                let view = View::new(tx.connection, tx.params, tx.actor(), tx.now_ms());
+                let result = job(&view);
+                Ok::<_, StoreError>((result, view.into_events()))
+            });
+            match seen {
+                Ok((result, events)) => tx.audit_all(events).map(|()| result),
+                // It told nothing and wrote nothing: those beside it are answered.
+                Err(error) => Ok(Err(error.into())),
+            }
         })
         .await?
     }
@@ -314,8 +331,8 @@ impl Store {
     {
         let (result, events) = self.inner.view(actor, job)?;
         if !events.is_empty() {
-            let noted = self.submit(Flush::Soon, &actor.reading(), move |tx: &mut Tx<'_>| tx.audit_all(events));
-            self.inner.writer.commit_reads();
+            let (noted, turn) = self.submit_read(actor, move |tx| tx.audit_all(events));
+            drop(turn);
             noted.blocking_recv().unwrap_or(Err(StoreError::Closed))?;
         }
         result
@@ -348,19 +365,21 @@ impl Store {
         if events.is_empty() {
             return Ok(());
         }
-        self.submit_read(actor, move |tx| tx.audit_all(events)).await
+        self.commit_read(actor, move |tx| tx.audit_all(events)).await
     }
 
     /// Commits what only reads and tells the audit of it, together with whatever else of that kind is ready now.
-    async fn submit_read<T, F>(&self, actor: &Actor, job: F) -> Result<T, StoreError>
+    async fn commit_read<T, F>(&self, actor: &Actor, job: F) -> Result<T, StoreError>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
-        let noted = self.submit(Flush::Soon, &actor.reading(), job);
-        // Other requests that are ready come to this point too: one commit serves all of them.
-        tokio::task::yield_now().await;
-        self.inner.writer.commit_reads();
+        let (noted, turn) = self.submit_read(actor, job);
+        if let Some(turn) = turn {
+            // Other requests that are ready come to this point too: one commit serves all of them.
+            tokio::task::yield_now().await;
+            drop(turn);
+        }
         noted.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -387,19 +406,37 @@ impl Store {
         self.write(&actor, |tx| tx.canary()).await
     }
 
-    fn submit<T, E, F>(&self, flush: Flush, actor: &Actor, job: F) -> tokio::sync::oneshot::Receiver<Result<T, E>>
+    fn submit<T, E, F>(&self, actor: &Actor, job: F) -> oneshot::Receiver<Result<T, E>>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
         let (params, actor, clock) = (Arc::clone(&self.inner.params), actor.clone(), self.inner.clock.clone());
-        self.inner.writer.submit(flush, move |connection| {
+        self.inner.writer.submit(move |connection| {
             let now_ms = clock.unix_ms();
             if let Some(once) = &actor.once {
                 once::claim(connection, once, now_ms)?;
             }
             let mut tx = Tx::new(connection, &params, &actor, now_ms);
+            let value = job(&mut tx)?;
+            tx.finish()?;
+            Ok(value)
+        })
+    }
+
+    fn submit_read<T, F>(
+        &self,
+        actor: &Actor,
+        job: F,
+    ) -> (oneshot::Receiver<Result<T, StoreError>>, Option<writer::Turn<'_>>)
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (params, actor, clock) = (Arc::clone(&self.inner.params), actor.reading(), self.inner.clock.clone());
+        self.inner.writer.submit_read(move |connection| {
+            let mut tx = Tx::new(connection, &params, &actor, clock.unix_ms());
             let value = job(&mut tx)?;
             tx.finish()?;
             Ok(value)

@@ -29,7 +29,8 @@ pub struct Query {
     pub(super) patient: Option<String>,
     pub(super) clauses: Vec<Clause>,
     pub(super) order: Vec<Order>,
-    pub(super) count: u32,
+    /// Resources on a page; `None` for all that match.
+    pub(super) count: Option<u32>,
     pub(super) after: Option<Cursor>,
     pub(super) total: bool,
     pub(super) includes: Vec<Include>,
@@ -109,7 +110,8 @@ pub(super) enum Prefix {
 }
 
 impl Query {
-    /// Everything of one type.
+    /// Everything of one type. A search gives all that match, unless [`Query::first`] says how many, and in which order: a limit alone
+    /// would leave out what was stored last, which is what people look for.
     pub fn all(kind: &str) -> Result<Query, StoreError> {
         if !types::is_kept(kind) {
             return Err(StoreError::invalid("this type is not kept here", index::cut(kind)));
@@ -119,7 +121,7 @@ impl Query {
             patient: None,
             clauses: Vec::new(),
             order: Vec::new(),
-            count: COUNT_DEFAULT,
+            count: None,
             after: None,
             total: false,
             includes: Vec::new(),
@@ -170,8 +172,9 @@ impl Query {
         self.patient.as_deref()
     }
 
-    pub fn count(&self) -> u32 {
-        self.count
+    /// Whether the number of matches alone is asked for.
+    pub fn counts_alone(&self) -> bool {
+        self.count == Some(0)
     }
 
     /// Types other than its own that the search looks into: the targets of chains.
@@ -202,14 +205,29 @@ impl Query {
         Query { withheld, ..self }
     }
 
-    /// `count` resources a page, at most [`COUNT_MAX`].
-    pub fn limit(self, count: u32) -> Query {
-        Query { count: count.min(COUNT_MAX), ..self }
+    /// The first `count`, at most [`COUNT_MAX`], in the order of these keys of `_sort`, e.g. `-date`.
+    pub fn first(self, count: u32, order: &str) -> Result<Query, StoreError> {
+        let sentence = |sentence| StoreError::invalid(sentence, index::cut(order));
+        let order =
+            order.split(',').map(|key| Order::parse(&self.kind, key)).collect::<Result<_, _>>().map_err(sentence)?;
+        Ok(Query { count: Some(count.min(COUNT_MAX)), order, ..self })
     }
 
-    /// Asks for the number of all matches.
-    pub fn with_total(self) -> Query {
-        Query { total: true, ..self }
+    /// So many at a time, at most [`COUNT_MAX`], in the order that the query names or else that of storing: for who goes on to the
+    /// last with [`Query::after`].
+    pub(super) fn in_pages(self, count: u32) -> Query {
+        Query { count: Some(count.min(COUNT_MAX)), ..self }
+    }
+
+    /// What a client of the API asked for, who goes on by the links of the pages: as many as it said, or [`COUNT_DEFAULT`].
+    pub fn of_client(self) -> Query {
+        let count = self.count.unwrap_or(COUNT_DEFAULT);
+        self.in_pages(count)
+    }
+
+    /// Asks for the number of all matches, and for nothing else.
+    pub fn counted(self) -> Query {
+        Query { total: true, count: Some(0), ..self }
     }
 
     /// `false`: there is no such parameter.
@@ -217,7 +235,7 @@ impl Query {
         match name {
             "_count" => {
                 let count: u32 = value.parse().map_err(|_| "must be a whole number")?;
-                self.count = count.min(COUNT_MAX);
+                self.count = Some(count.min(COUNT_MAX));
             }
             "_cursor" => self.after = Some(Cursor::parse(value).ok_or("is not a cursor of this server")?),
             "_total" => {

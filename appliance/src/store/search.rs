@@ -63,7 +63,7 @@ pub(super) fn run(connection: &Connection, ids: &ParamIds, query: &Query) -> Res
         let total: i64 = connection.prepare_cached(&sql)?.query_row(values, |row| row.get(0))?;
         page.total = Some(total.cast_unsigned());
     }
-    if query.count == 0 {
+    if query.counts_alone() {
         return Ok(page);
     }
     let (sql, values) = statement(out, query, &conditions);
@@ -71,7 +71,7 @@ pub(super) fn run(connection: &Connection, ids: &ParamIds, query: &Query) -> Res
     let mut rows = statement.query(crate::db::params_from_iter(values))?;
     let mut last = None;
     while let Some(row) = rows.next()? {
-        if page.resources.len() >= query.count as usize {
+        if query.count.is_some_and(|count| page.resources.len() >= count as usize) {
             page.next = last;
             break;
         }
@@ -96,9 +96,9 @@ fn statement(mut out: Where<'_>, query: &Query, conditions: &str) -> (String, Ve
         keys.push((expression, order.beyond()));
     }
     let after = query.after.as_ref().map(|after| beyond(&mut out, &keys, after)).unwrap_or_default();
-    let limit = out.bind(i64::from(query.count) + 1);
+    let limit = query.count.map(|count| format!(" LIMIT {}", out.bind(i64::from(count) + 1))).unwrap_or_default();
     let sql = format!(
-        "SELECT r.rid{selected} FROM resource r{joins} WHERE {conditions}{after} ORDER BY {ordered}r.rid LIMIT {limit}"
+        "SELECT r.rid{selected} FROM resource r{joins} WHERE {conditions}{after} ORDER BY {ordered}r.rid{limit}"
     );
     (sql, out.values)
 }

@@ -86,7 +86,8 @@ impl<'a> Tx<'a> {
     /// [`StoreError::VersionConflict`] when somebody else changed it, [`StoreError::VersionRequired`] when it exists and
     /// the caller expected nothing, [`StoreError::NotFound`] when it does not exist and a version was expected.
     pub fn update(&mut self, kind: &str, id: &str, body: Value, expect: Expect) -> Result<Resource, StoreError> {
-        let Some(Version { resource: current, deleted }) = history::current(self.connection, kind, id)? else {
+        let Some(Version { resource: current, deleted }) = history::current(self.connection, self.params, kind, id)?
+        else {
             return match expect {
                 Expect::Nothing => self.insert(kind, id, body),
                 Expect::Version(_) => Err(StoreError::NotFound),
@@ -112,7 +113,7 @@ impl<'a> Tx<'a> {
             return Err(denied.into());
         }
         let Version { resource: current, deleted } =
-            history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
+            history::current(self.connection, self.params, kind, id)?.ok_or(StoreError::NotFound)?;
         self.bounds().check(access::Action::Delete, kind, current.patient)?;
         if version.is_some_and(|version| version != current.version) {
             return Err(StoreError::VersionConflict { current: current.version });
@@ -145,7 +146,7 @@ impl<'a> Tx<'a> {
         if pairs.is_empty() {
             return Err(StoreError::invalid("is not a query", "condition"));
         }
-        let mut found = self.search(&Query::parse(kind, pairs)?.limit(2))?.resources;
+        let mut found = self.search(&Query::parse(kind, pairs)?.first(2, "_id")?)?.resources;
         if found.len() > 1 {
             return Err(StoreError::Several);
         }

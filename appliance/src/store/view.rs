@@ -35,6 +35,8 @@ pub struct DamagedAttachment {
     pub created_ms: i64,
 }
 
+/// Resources that [`View::each`] holds at once.
+const EACH_PAGE: u32 = 500;
 /// Records merged into one another that are followed.
 const MERGED_MAX: usize = 16;
 
@@ -71,7 +73,7 @@ impl<'a> View<'a> {
     pub fn read(&self, kind: &str, id: &str) -> Result<Resource, StoreError> {
         self.permit(access::Action::Read, kind, id)?;
         let Version { resource: found, deleted } =
-            history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?;
+            history::current(self.connection, self.params, kind, id)?.ok_or(StoreError::NotFound)?;
         self.within(access::Action::Read, (kind, id), found.patient)?;
         self.bounds().may_read(&found)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&found)?));
@@ -81,7 +83,7 @@ impl<'a> View<'a> {
     /// A certain version of a resource, the current or a superseded one.
     pub fn version(&self, kind: &str, id: &str, version: u32) -> Result<Resource, StoreError> {
         self.permit(access::Action::Read, kind, id)?;
-        let current = history::current(self.connection, kind, id)?.ok_or(StoreError::NotFound)?.resource;
+        let current = history::current(self.connection, self.params, kind, id)?.ok_or(StoreError::NotFound)?.resource;
         self.within(access::Action::Read, (kind, id), current.patient)?;
         self.bounds().may_read(&current)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&current)?));
@@ -98,7 +100,8 @@ impl<'a> View<'a> {
         self.permit(access::Action::Search, &asked.kind, id)?;
         let patient = match &asked.id {
             Some(id) => {
-                let current = history::current(self.connection, &asked.kind, id)?.ok_or(StoreError::NotFound)?;
+                let current =
+                    history::current(self.connection, self.params, &asked.kind, id)?.ok_or(StoreError::NotFound)?;
                 self.within(access::Action::Read, (&asked.kind, id), current.resource.patient)?;
                 self.bounds().may_read(&current.resource)?;
                 self.patient_of(&current.resource)?
@@ -182,7 +185,9 @@ impl<'a> View<'a> {
         count: u32,
     ) -> Result<Vec<Resource>, StoreError> {
         self.permit(access::Action::Search, kind, "")?;
-        let Some(current) = history::current(self.connection, "Patient", patient)? else { return Ok(Vec::new()) };
+        let Some(current) = history::current(self.connection, self.params, "Patient", patient)? else {
+            return Ok(Vec::new());
+        };
         if self.bounds().keeps_out(current.resource.rid)? {
             return Ok(Vec::new());
         }
@@ -215,6 +220,32 @@ impl<'a> View<'a> {
         Ok(page)
     }
 
+    /// Gives `each` all that match, in the order of storing: for what may be too much to hold at once. One look for the audit.
+    pub fn each<E: From<StoreError>>(
+        &self,
+        query: &Query,
+        mut each: impl FnMut(Resource) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.permit(access::Action::Search, query.kind(), "")?;
+        query.chained_kinds().try_for_each(|kind| self.permit(access::Action::Search, kind, ""))?;
+        let narrowed = self.bounds().search(query)?;
+        let mut query = narrowed.unwrap_or_else(|| query.clone()).in_pages(EACH_PAGE);
+        let mut matches = 0;
+        loop {
+            let mut page = search::run(self.connection, self.params, &query)?;
+            self.bounds().keep_readable(query.kind(), &mut page.resources, |found| found);
+            matches += page.resources.len() as u64;
+            page.resources.into_iter().try_for_each(&mut each)?;
+            match page.next {
+                Some(next) => query = query.after(next),
+                None => break,
+            }
+        }
+        let patient = query.patient().unwrap_or_default();
+        self.note(Event::new(Action::Search, query.kind(), "").of_patient(patient).matches(matches));
+        Ok(())
+    }
+
     /// What the chart of a patient shows, as far as the actor's role may see it.
     pub fn chart(&self, patient_id: &str) -> Result<Chart, StoreError> {
         let patient = self.read("Patient", patient_id)?;
@@ -236,7 +267,7 @@ impl<'a> View<'a> {
         for patient in patients {
             let Some(rid) = resource::patient_rid(self.connection, patient)? else { continue };
             self.within(access::Action::Search, (kind, ""), rid)?;
-            found.extend(chart::newest_of(self.connection, rid, kind)?);
+            found.extend(chart::all_of(self.connection, rid, kind)?);
         }
         self.note(Event::new(Action::Export, kind, "").matches(found.len() as u64));
         Ok(found)

@@ -1,5 +1,6 @@
 //! A patient's chart: banner, problems, medications, allergies, encounters, documents; and the forms that add to it.
 
+use super::current;
 use super::dates;
 use super::fields::{self, Field, Problems};
 use super::form::{Form, FormError};
@@ -12,7 +13,7 @@ use super::reading::{self, PatientFacts, code, concept, subject, text, version};
 use super::registration::Part;
 use super::{Method, PageError, Policy, Route, Target, Web};
 use crate::access::{Action, Object, authorize};
-use crate::store::{Chart, Expect, Query, Resource, StoreError, Tx, View};
+use crate::store::{Chart, Expect, LISTED_MAX, Query, Resource, StoreError, Tx, View};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -161,8 +162,7 @@ pub fn banner_in(web: &Web, view: &View<'_>, patient: &str) -> Result<(Markup, P
     let facts = PatientFacts::read(&body);
     let allergies = if view.may(Action::Search, "AllergyIntolerance") {
         // Whoever has one record open must not miss what stands in those that were merged into it.
-        let query = Query::all("AllergyIntolerance")?.limit(100);
-        Some(reading::active_allergies(&merged::search(view, &query, &merged::people(view, &facts)?)?))
+        Some(current::allergies(view, &merged::people(view, &facts)?)?)
     } else {
         None
     };
@@ -181,7 +181,7 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
             chart.append(view.chart(other)?);
         }
         let forms = match view.may(Action::Search, "QuestionnaireResponse") {
-            true => merged::search(view, &Query::all("QuestionnaireResponse")?.limit(200), &people)?,
+            true => merged::search(view, &Query::all("QuestionnaireResponse")?, &people)?,
             false => Vec::new(),
         };
         Ok::<_, StoreError>((chart, forms))
@@ -237,6 +237,10 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
             }
             (contact(&facts))
         }
+        @if chart.cut { p.hint {
+            "This record is long: of encounters, documents and appointments the newest " (LISTED_MAX) " each are listed here. "
+            a href={ "/patients/" (facts.id) "/timeline" } { "The timeline has all of them." }
+        } }
     };
     Ok(layout::page(&web, &visit, Section::Patients, "Chart", Some(&banner), &body))
 }
@@ -334,14 +338,15 @@ fn appointments(web: &Web, patient: &PatientFacts, resources: &[Value]) -> Marku
     let now = web.now();
     let mut all: Vec<&Value> = resources.iter().collect();
     all.sort_by_key(|a| {
-        dates::unix_s(text(a, "/start")).map_or(i64::MAX, |at| if at >= now { at - now } else { i64::MAX - at })
+        dates::moment_s(text(a, "/start"), zone).map_or(i64::MAX, |at| if at >= now { at - now } else { i64::MAX - at })
     });
     let rows: Vec<Markup> = all
         .iter()
         .map(|appointment| {
             let start = text(appointment, "/start");
-            let day =
-                dates::unix_s(start).map(|at| dates::local(at, zone).date_naive().to_string()).unwrap_or_default();
+            let day = dates::moment_s(start, zone)
+                .map(|at| dates::local(at, zone).date_naive().to_string())
+                .unwrap_or_default();
             let reason = text(appointment, "/description");
             html! {
                 span.what {

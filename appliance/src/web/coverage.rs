@@ -28,8 +28,6 @@ const RELATIONS: [(&str, &str); 4] =
 const STATES: [(&str, &str); 2] = [("active", "In force"), ("cancelled", "Ended")];
 const RELATION_SYSTEM: &str = "http://terminology.hl7.org/CodeSystem/subscriber-relationship";
 const CLASS_SYSTEM: &str = "http://terminology.hl7.org/CodeSystem/coverage-class";
-/// Coverages of one patient that are shown.
-const SHOWN_MAX: u32 = 50;
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -77,7 +75,7 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
     let (site, id) = (web.clone(), patient.to_owned());
     let read = move |view: &View<'_>| {
         let (banner, facts) = chart::banner_in(&site, view, &id)?;
-        let found = view.search(&Query::all("Coverage")?.of_patient(&id).limit(SHOWN_MAX))?;
+        let found = view.search(&Query::all("Coverage")?.of_patient(&id))?;
         Ok::<_, StoreError>((banner, facts, chart::jsons(&found.resources)?))
     };
     let (banner, facts, mut all) = web.store().view(&visit.actor, read).await?;

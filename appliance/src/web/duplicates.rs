@@ -102,7 +102,7 @@ pub fn with_identifiers(search: Search<'_>, identifiers: &[Row]) -> Result<Vec<R
     let mut found: Vec<Resource> = Vec::new();
     for row in identifiers {
         let pair = ("identifier".to_owned(), crate::fhir::escape(row.identifier().2));
-        found.extend(search(&Query::parse("Patient", &[pair])?.limit(CANDIDATES_MAX))?.resources);
+        found.extend(search(&Query::parse("Patient", &[pair])?)?.resources);
     }
     Ok(found)
 }
@@ -119,7 +119,8 @@ fn find(search: Search<'_>, person: &Person, but: &str) -> Result<Vec<(u32, Pati
     }
     let mut candidates = with_identifiers(search, &person.identifiers)?;
     for pair in asked {
-        candidates.extend(search(&Query::parse("Patient", &[pair])?.limit(CANDIDATES_MAX))?.resources);
+        candidates
+            .extend(search(&Query::parse("Patient", &[pair])?.first(CANDIDATES_MAX, "-_lastUpdated")?)?.resources);
     }
     let mut found: Vec<(u32, PatientFacts)> = Vec::new();
     for stored in candidates {

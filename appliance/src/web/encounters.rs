@@ -182,7 +182,7 @@ async fn open(web: &Web, visit: &Visit, patient: String, id: String) -> Result<O
     let read = move |view: &View<'_>| {
         let encounter = chart::read_of(view, "Encounter", &id, &patient)?;
         let wanted = [("encounter".to_owned(), format!("Encounter/{id}"))];
-        let query = Query::parse("DocumentReference", &wanted)?.of_patient(&patient).limit(200);
+        let query = Query::parse("DocumentReference", &wanted)?.of_patient(&patient);
         let notes = chart::jsons(&view.search(&query)?.resources)?;
         let (banner, patient) = chart::banner_in(&site, view, &patient)?;
         Ok::<_, StoreError>(Opened { banner, patient, encounter, notes })

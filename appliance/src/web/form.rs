@@ -10,8 +10,8 @@ pub const FORM_BYTES_MAX: usize = 512 << 10;
 /// Largest upload, bytes: a scanned letter has 1 to 10 MB.
 pub const UPLOAD_BYTES_MAX: usize = 25 << 20;
 const FIELDS_MAX: usize = 400;
-/// Fields of passwords: nothing of them is sent back to be looked at.
-pub const PASSWORDS: [&str; 5] = ["password", "again", "now", "new", "key-password"];
+/// Fields of passwords and one-time codes: nothing of them is sent back to be looked at.
+pub const SECRETS: [&str; 6] = ["password", "again", "now", "new", "key-password", "code"];
 /// Files that one form sends: the documents of a table.
 const FILES_MAX: usize = 200;
 
@@ -108,7 +108,7 @@ impl Form {
     fn push(&mut self, name: String, value: &str) {
         let value = value.replace("\r\n", "\n").replace('\r', "\n");
         let kept: String = value.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
-        self.cleaned |= kept != value && !PASSWORDS.contains(&name.as_str());
+        self.cleaned |= kept != value && !SECRETS.contains(&name.as_str());
         self.fields.push((name, kept));
     }
 
@@ -117,8 +117,20 @@ impl Form {
         self.cleaned
     }
 
+    /// Whether a file was chosen.
     pub fn has_upload(&self) -> bool {
-        !self.uploads.is_empty()
+        self.uploads.iter().any(|upload| !upload.bytes.is_empty())
+    }
+
+    /// Whether a password or a one-time code was entered.
+    pub fn has_secret(&self) -> bool {
+        SECRETS.iter().any(|name| !self.raw(name).is_empty())
+    }
+
+    /// What a page may carry on to be sent again: all but secrets, and the token of the page.
+    pub fn to_carry(&self) -> impl Iterator<Item = (&str, &str)> {
+        let carried = |name: &str| name != "csrf" && !SECRETS.contains(&name);
+        self.fields.iter().filter(move |(n, _)| carried(n)).map(|(n, v)| (n.as_str(), v.as_str()))
     }
 
     /// The value of a field without surrounding space; empty when the field was not sent.
@@ -141,9 +153,9 @@ impl Form {
         self.uploads.iter().filter(move |upload| upload.field == field && !upload.bytes.is_empty())
     }
 
-    /// All fields except those named: what a locked page carries over the unlock.
-    pub fn fields_without<'a>(&'a self, left_out: &'a [&str]) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.fields.iter().filter(|(n, _)| !left_out.contains(&n.as_str())).map(|(n, v)| (n.as_str(), v.as_str()))
+    /// All fields, as they came.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
 
     /// A form as it would have come from a browser.
@@ -218,6 +230,33 @@ mod tests {
             let form = Form::parse(sent).unwrap();
             assert_eq!((form.raw("a"), form.was_cleaned()), (kept, cleaned), "{sent:?}");
         }
+    }
+
+    /// A field of a password or code under a name that is not known would be carried on in clear.
+    #[test]
+    fn every_secret_field_of_a_page_is_known() {
+        let mut pending = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/web"))];
+        let mut seen = 0;
+        while let Some(folder) = pending.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() {
+                    pending.push(entry);
+                    continue;
+                }
+                let source = std::fs::read_to_string(&entry).unwrap();
+                let (pages, _) = source.split_once("#[cfg(test)]").unwrap_or((&source, ""));
+                for field in pages.split("Field::new(").skip(1) {
+                    let field = field.split(".show(").next().unwrap();
+                    if !field.contains("kind(\"password\")") && !field.contains("one-time-code") {
+                        continue;
+                    }
+                    let name = field.split('"').nth(3).unwrap();
+                    assert!(SECRETS.contains(&name), "{name} in {}", entry.display());
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 10, "{seen}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! security headers.
 
 use super::form::{Form, FormError};
+use super::known::{self, Moment};
 use super::route::{Policy, Surface};
 use super::{PageError, Web, login};
 use crate::access::accounts::AccountError;
@@ -9,6 +10,7 @@ use crate::access::sessions::{self, Session, State as SessionState};
 use crate::access::{Actor, Denied, Governs, Once, lockout, portal};
 use crate::clock;
 use crate::consents;
+use crate::fhir::negotiate;
 use crate::store::{self, StoreError};
 use crate::web::reading::PatientFacts;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
@@ -69,7 +71,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Visit {
     type Rejection = PageError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
-        parts.extensions.get::<Visit>().cloned().ok_or(PageError::Internal("visit"))
+        visit_of(parts).cloned()
     }
 }
 
@@ -98,9 +100,13 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Url
 impl<S: Send + Sync> FromRequestParts<S> for Actor {
     type Rejection = PageError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, PageError> {
-        Visit::from_request_parts(parts, state).await.map(|visit| visit.actor)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
+        visit_of(parts).map(|visit| visit.actor.clone())
     }
+}
+
+fn visit_of(parts: &Parts) -> Result<&Visit, PageError> {
+    parts.extensions.get::<Visit>().ok_or(PageError::Internal("visit"))
 }
 
 /// Why the gate did not let a request through.
@@ -118,21 +124,32 @@ pub async fn gate(State(rule): State<Rule>, request: Request, next: Next) -> Res
     let (parts, body) = request.into_parts();
     let visit = visit(&rule, &parts).await;
     // A body cannot be shared between threads, so it is kept apart while the session is looked up.
-    let mut request = Request::from_parts(parts, body);
-    let visit = match visit {
+    let request = Request::from_parts(parts, body);
+    let mut visit = match visit {
         Ok(visit) => visit,
         Err(error) => return finish(refuse(&rule, None, Refusal::Store(error))),
     };
-    let fresh_form_cookie = visit.session.is_none() && cookie(request.headers(), FORM_COOKIE).is_none();
-    request.extensions_mut().insert(visit.clone());
-    let mut response = match admit(&rule, &visit, request).await {
-        Ok(request) => next.run(request).await,
+    let is_stranger = rule.surface == Surface::Page && visit.session.is_none();
+    let fresh_csrf = (is_stranger && cookie(request.headers(), FORM_COOKIE).is_none()).then(|| visit.csrf.clone());
+    let mut response = match admit(&rule, &mut visit, request).await {
+        Ok(request) => answer(&rule, visit, request, next).await,
         Err(refusal) => refuse(&rule, Some(&visit), refusal),
     };
-    if fresh_form_cookie && rule.surface == Surface::Page {
-        set_cookie(response.headers_mut(), FORM_COOKIE, &visit.csrf, None);
+    if let Some(csrf) = fresh_csrf {
+        set_cookie(response.headers_mut(), FORM_COOKIE, &csrf, None);
     }
     finish(response)
+}
+
+/// A request that was let through.
+async fn answer(rule: &Rule, visit: Visit, mut request: Request, next: Next) -> Response {
+    if rule.surface == Surface::Fhir
+        && let Some(outcome) = negotiate::refusal(&request)
+    {
+        return outcome.into_response();
+    }
+    request.extensions_mut().insert(visit);
+    next.run(request).await
 }
 
 /// A request of a registered program: its token is all that it has, cookies are not looked at.
@@ -157,7 +174,7 @@ async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
     };
     let device = device.and_then(|name| cookie(headers, name)).map(str::to_owned);
     let session = match name.and_then(|name| cookie(headers, name)) {
-        Some(token) if rule.door == Door::Patients => find_patient(web, token).await?,
+        Some(token) if rule.door == Door::Patients => find_patient(web, token).await?.map(Arc::new),
         Some(token) => find_session(web, token).await?,
         None => None,
     };
@@ -170,14 +187,22 @@ async fn visit(rule: &Rule, request: &Parts) -> Result<Visit, StoreError> {
     let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let fragment = headers.contains_key("hx-request") && !headers.contains_key("hx-boosted");
     let whom = session.as_ref().map(|session| whom(web, session)).transpose()?.flatten();
-    Ok(Visit { session: session.map(Arc::new), actor, csrf, address, device, fragment, here, whom })
+    Ok(Visit { session, actor, csrf, address, device, fragment, here, whom })
 }
 
-async fn find_session(web: &Web, token: &str) -> Result<Option<Session>, StoreError> {
-    let (idle_s, now) = (web.settings().idle_lock_s, web.now());
+async fn find_session(web: &Web, token: &str) -> Result<Option<Arc<Session>>, StoreError> {
+    let (idle_s, now, began) = (web.settings().idle_lock_s, web.now(), known::began());
+    let moment = Moment { changes: web.store().changes(), now };
+    if let Some(session) = web.known().find(moment, &service::auth::token_hash(token)) {
+        return Ok(Some(session));
+    }
     let session = web.store().internal_one(|db| sessions::find(db, token, idle_s, now)).map_err(store_error)?;
+    let session = session.map(Arc::new);
+    if let Some(session) = &session {
+        web.known().keep(moment, began, session);
+    }
     if let Some(session) = session.as_ref().filter(|s| s.touch_due(now)) {
-        let seen = session.clone();
+        let seen = Arc::clone(session);
         web.write_accounts(&session.actor, move |db| sessions::touch(db, &seen, now)).await.map_err(store_error)?;
     }
     Ok(session)
@@ -215,7 +240,7 @@ fn store_error(error: AccountError) -> StoreError {
 }
 
 /// Checks the request; for a state-changing page request the form is read and replaces the body.
-async fn admit(rule: &Rule, visit: &Visit, request: Request) -> Result<Request, Refusal> {
+async fn admit(rule: &Rule, visit: &mut Visit, request: Request) -> Result<Request, Refusal> {
     let locked = visit.session.as_ref().is_some_and(|s| s.state == SessionState::Locked);
     let locked = locked && !matches!(rule.policy, Policy::Public | Policy::AnySession);
     if !locked {
@@ -254,9 +279,7 @@ async fn admit(rule: &Rule, visit: &Visit, request: Request) -> Result<Request, 
     if form.was_cleaned() {
         return Err(Refusal::Cleaned(form));
     }
-    if let Some(visit) = parts.extensions.get_mut::<Visit>() {
-        visit.actor.once = once(&visit.actor, form.text(ONCE)).map_err(Refusal::Store)?;
-    }
+    visit.actor.once = once(&visit.actor, form.text(ONCE)).map_err(Refusal::Store)?;
     parts.extensions.insert(form);
     Ok(Request::from_parts(parts, axum::body::Body::empty()))
 }
@@ -347,6 +370,7 @@ pub(super) fn finish(mut response: Response) -> Response {
         (HeaderName::from_static("permissions-policy"), "camera=(), microphone=(), geolocation=(), payment=(), usb=()"),
     ];
     let headers = response.headers_mut();
+    headers.reserve(HEADERS.len() + 1);
     for (name, value) in HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }

@@ -1,7 +1,7 @@
 //! Login, lock and unlock, logout, and the page where an invited user sets password and authenticator.
 
 use super::fields::{Field, Problems};
-use super::form::{self, Form, percent_encode};
+use super::form::{Form, percent_encode};
 use super::gate::{self, FORM_COOKIE, UrlQuery, Visit};
 use super::{Method, PageError, Policy, Route, Web, keys, layout};
 use crate::access::accounts::{self, Account, AccountError, Credentials, NewAccount};
@@ -245,33 +245,71 @@ async fn unlock_page(State(web): State<Web>, visit: Visit, UrlQuery(to): UrlQuer
     let to = own_path(&to.to);
     match &visit.session {
         Some(session) if session.state == sessions::State::Open => redirect(to),
-        _ => unlock_form(&web, &visit, to, &[], &Problems::default()).into_response(),
+        _ => unlock_form(&web, &visit, to, &Kept::default(), &Problems::default()).into_response(),
     }
 }
 
 /// The page for a form that was sent into a locked session: what was typed is kept and sent again after the unlock.
 pub fn locked_form(web: &Web, visit: Option<&Visit>, here: &str, form: &Form) -> Response {
     let Some(visit) = visit else { return redirect("/unlock") };
-    let typed: Vec<(&str, &str)> = form.fields_without(&["csrf"]).collect();
-    let page = unlock_form(web, visit, own_path(here), &typed, &Problems::default());
+    let kept = Kept { fields: form.to_carry().collect(), file: form.has_upload(), secret: form.has_secret() };
+    let page = unlock_form(web, visit, own_path(here), &kept, &Problems::default());
     (StatusCode::UNAUTHORIZED, page).into_response()
 }
 
 /// Prefix of fields that wait for the unlock.
 const KEPT: &str = "kept.";
+/// Fields that say that something did not come along.
+const FILE_LOST: &str = "lost-file";
+const SECRET_LOST: &str = "lost-secret";
 
-fn unlock_form(web: &Web, visit: &Visit, to: &str, kept: &[(&str, &str)], problems: &Problems) -> Markup {
+/// What a locked screen carries of a form.
+#[derive(Default)]
+struct Kept<'a> {
+    fields: Vec<(&'a str, &'a str)>,
+    /// A file had been chosen, which no page can hold.
+    file: bool,
+    /// A password or code had been entered, which is in no page.
+    secret: bool,
+}
+
+impl<'a> Kept<'a> {
+    /// What the form of the locked screen carried.
+    fn read(form: &'a Form) -> Kept<'a> {
+        let fields = form.fields().filter_map(|(name, value)| Some((name.strip_prefix(KEPT)?, value))).collect();
+        let said = |name| !form.raw(name).is_empty();
+        Kept { fields, file: said(FILE_LOST), secret: said(SECRET_LOST) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.fields.is_empty() && !self.file && !self.secret
+    }
+
+    /// What has to be done again.
+    fn lost(&self) -> &'static str {
+        match (self.file, self.secret) {
+            (false, false) => "",
+            (true, false) => " The file that you chose is not: it must be chosen again.",
+            (false, true) => " Passwords and codes are not: they must be entered again.",
+            (true, true) => " The file that you chose is not, nor are passwords and codes: they must be entered again.",
+        }
+    }
+}
+
+fn unlock_form(web: &Web, visit: &Visit, to: &str, kept: &Kept<'_>, problems: &Problems) -> Markup {
     let display = visit.session.as_ref().map_or("", |s| s.display.as_str());
     layout::card(
         &web.settings().practice_name,
         "Screen locked",
         &html! {
-            p { "Locked for " b { (display) } "." @if !kept.is_empty() { " What you entered is kept." } }
+            p { "Locked for " b { (display) } "." @if !kept.is_empty() { " What you entered is kept." (kept.lost()) } }
             (problems.summary())
             form method="post" action="/unlock" data-no-guard="" {
                 (layout::csrf(visit))
                 input type="hidden" name="to" value=(to);
-                @for (name, value) in kept { input type="hidden" name={ (KEPT) (name) } value=(value); }
+                @for (name, value) in &kept.fields { input type="hidden" name={ (KEPT) (name) } value=(value); }
+                @if kept.file { input type="hidden" name=(FILE_LOST) value="yes"; }
+                @if kept.secret { input type="hidden" name=(SECRET_LOST) value="yes"; }
                 (Field::new("Password", "password", "").kind("password").required()
                     .autocomplete("current-password").show(problems))
                 p.actions { button.primary type="submit" { "Unlock" } }
@@ -287,9 +325,7 @@ fn unlock_form(web: &Web, visit: &Visit, to: &str, kept: &[(&str, &str)], proble
 async fn unlock(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
     let session = visit.session.clone().ok_or(PageError::Forbidden)?;
     let to = own_path(form.text("to")).to_owned();
-    let typed: Vec<(String, String)> =
-        form.fields_without(&[]).filter_map(|(n, v)| Some((n.strip_prefix(KEPT)?.to_owned(), v.to_owned()))).collect();
-    let kept: Vec<(&str, &str)> = typed.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let kept = Kept::read(&form);
     if let Err(sentence) = unlock_session(&web, &visit, &session, &form).await? {
         let mut problems = Problems::default();
         problems.add("", sentence);
@@ -303,8 +339,11 @@ async fn unlock(State(web): State<Web>, visit: Visit, form: Form) -> Result<Resp
         (true, _) => StatusCode::NO_CONTENT.into_response(),
         (false, true) => redirect(&to),
         (false, false) => {
-            let words = ("Unlocked", "What you had entered before the screen locked is not saved yet.");
-            continue_form(&web, &visit, &to, &kept, words).into_response()
+            let text = match kept.lost() {
+                "" => "What you had entered before the screen locked is not saved yet.".to_owned(),
+                lost => format!("What you had entered before the screen locked is kept, and not saved yet.{lost}"),
+            };
+            continue_form(&web, &visit, &to, &kept.fields, ("Unlocked", &text)).into_response()
         }
     };
     gate::set_cookie(response.headers_mut(), sessions::COOKIE, &token, None);
@@ -368,8 +407,7 @@ pub async fn password_again(
 /// The page for a form with characters that no record holds: nothing is saved, and what was typed is kept without them.
 pub fn cleaned_form(web: &Web, visit: Option<&Visit>, here: &str, form: &Form) -> Response {
     let Some(visit) = visit else { return redirect("/") };
-    let typed = form.fields_without(&["csrf"]).filter(|(name, _)| !form::PASSWORDS.contains(name));
-    let typed: Vec<(&str, &str)> = typed.collect();
+    let typed: Vec<(&str, &str)> = form.to_carry().collect();
     let file = if form.has_upload() { " The file that you chose must be chosen again: go back for that." } else { "" };
     let text = format!(
         "What you entered holds invisible control characters, as texts copied from other programs do. They cannot be \

@@ -151,6 +151,63 @@ async fn an_idle_session_locks_and_keeps_what_was_typed() {
 }
 
 #[tokio::test]
+async fn a_locked_session_says_what_it_does_not_keep_and_gives_no_secret_back() {
+    let site = Site::new();
+    let secret = with_login(&site).await;
+    let answer = log_in(&site, &Site::nobody(), PASSWORD, &Totp::current_code(&secret).unwrap()).await;
+    let cookie = format!("{}={}", sessions::COOKIE, answer.cookie(sessions::COOKIE).unwrap());
+    let mut browser = Browser { cookie, csrf: String::new() };
+    let patient = site.patient("Doe").await;
+    browser.csrf =
+        hidden(&site.get(&browser, &format!("/patients/{patient}/problems/new")).await.body, "csrf").to_owned();
+    site.later(IDLE_S + 1);
+    // Passwords and codes are in no page.
+    let words = "a password of somebody's";
+    for (path, fields) in [
+        ("/account/keys/new", vec![("label", "My key"), ("key-password", words)]),
+        ("/account/password", vec![("now", words), ("new", words), ("again", words)]),
+        (&format!("/patients/{patient}/problems/new"), vec![("patient", &patient), ("code", words)]),
+    ] {
+        let locked = site.post(&browser, path, &fields).await;
+        assert_eq!(locked.status, StatusCode::UNAUTHORIZED);
+        assert!(
+            !locked.body.contains(words) && locked.body.contains("Passwords and codes are not"),
+            "{path}: {}",
+            locked.body
+        );
+        let unlock = [("password", PASSWORD), ("to", path), ("lost-secret", hidden(&locked.body, "lost-secret"))];
+        let wrong = site.post(&browser, "/unlock", &[("password", "wrong password wrong"), unlock[1], unlock[2]]).await;
+        assert!(wrong.body.contains("Passwords and codes are not"), "it is said again: {}", wrong.body);
+    }
+    // A file is in no page either, and that is said before and after.
+    let path = format!("/patients/{patient}/documents/new");
+    let head = "content-disposition: form-data; name=";
+    let body = format!(
+        "--XX\r\n{head}\"csrf\"\r\n\r\n{}\r\n--XX\r\n{head}\"patient\"\r\n\r\n{patient}\r\n--XX\r\n{head}\"description\"\r\n\r\n\
+         Scan of today\r\n--XX\r\n{head}\"file\"; filename=\"a.txt\"\r\ncontent-type: text/plain\r\n\r\nimportant\r\n--XX--\r\n",
+        browser.csrf
+    );
+    let request = http::Request::post(&path)
+        .header(http::header::COOKIE, &browser.cookie)
+        .header(http::header::CONTENT_TYPE, "multipart/form-data; boundary=XX");
+    let locked = site.send(request.body(body.into()).unwrap()).await;
+    assert_eq!(locked.status, StatusCode::UNAUTHORIZED);
+    assert!(
+        locked.body.contains("Scan of today") && locked.body.contains("it must be chosen again"),
+        "{}",
+        locked.body
+    );
+    let fields = [
+        ("password", PASSWORD),
+        ("to", &path),
+        ("kept.description", "Scan of today"),
+        ("lost-file", hidden(&locked.body, "lost-file")),
+    ];
+    let unlocked = site.post(&browser, "/unlock", &fields).await;
+    assert!(unlocked.status.is_success() && unlocked.body.contains("it must be chosen again"), "{}", unlocked.body);
+}
+
+#[tokio::test]
 async fn a_session_ends_with_logout_and_after_twelve_hours() {
     let site = Site::new();
     let browser = site.session(Role::FrontDesk).await;

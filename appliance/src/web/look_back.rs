@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 /// Snapshots to choose from: more are found with `backupd snapshots`.
 const SNAPSHOTS_SHOWN: usize = 200;
-const PAGE: u32 = 500;
 /// How soon a page that waits asks again, seconds.
 const ASK_AGAIN_S: u32 = 2;
 
@@ -269,16 +268,8 @@ fn today(view: &View<'_>, patient: &str, then: &Then) -> Result<BTreeMap<(String
             found.insert((kind, patient.to_owned()), view.read("Patient", patient)?.json()?);
             continue;
         }
-        let mut query = Query::all(&kind)?.of_patient(patient).limit(PAGE);
-        loop {
-            let page = view.search(&query)?;
-            for resource in &page.resources {
-                found.insert((kind.clone(), resource.id.clone()), resource.json()?);
-            }
-            match page.next {
-                Some(next) => query = query.after(next),
-                None => break,
-            }
+        for resource in view.search(&Query::all(&kind)?.of_patient(patient))?.resources {
+            found.insert((kind.clone(), resource.id.clone()), resource.json()?);
         }
     }
     Ok(found)

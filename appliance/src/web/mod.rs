@@ -10,6 +10,7 @@ mod chart;
 mod clinical;
 mod consents;
 mod coverage;
+pub mod current;
 
 mod documents;
 mod downtime;
@@ -22,6 +23,7 @@ pub mod form;
 mod forms;
 mod gate;
 mod keys;
+mod known;
 mod layout;
 mod login;
 mod look_back;
@@ -29,6 +31,7 @@ mod merge;
 pub mod merged;
 mod moving;
 mod online;
+pub mod paging;
 mod patients;
 mod portal;
 mod practice;
@@ -107,6 +110,7 @@ struct Inner {
     password_checks: Semaphore,
     /// What people with keys were asked and have not answered.
     questions: Questions,
+    known: known::Known,
     /// Verified against when the user does not exist, so that the time of an answer does not tell.
     decoy_hash: String,
 }
@@ -116,7 +120,8 @@ impl Web {
     pub fn new(store: Store, settings: Settings) -> Self {
         let decoy_hash = service::auth::hash_password(&service::auth::random_token());
         let (password_checks, questions) = (Semaphore::new(PASSWORD_CHECKS_MAX), Questions::default());
-        Self(Arc::new(Inner { store, settings, password_checks, questions, decoy_hash }))
+        let known = known::Known::default();
+        Self(Arc::new(Inner { store, settings, password_checks, questions, known, decoy_hash }))
     }
 
     pub fn store(&self) -> &Store {
@@ -125,6 +130,10 @@ impl Web {
 
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    fn known(&self) -> &known::Known {
+        &self.0.known
     }
 
     fn questions(&self) -> &Questions {

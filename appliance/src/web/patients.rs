@@ -83,7 +83,8 @@ async fn patient_list(
 ) -> Result<Markup, PageError> {
     let typed: String = asked.q.chars().take(100).collect();
     let parameters = search_parameters(&typed);
-    let search = move |view: &View<'_>| view.search(&Query::parse("Patient", &parameters)?.limit(FOUND_MAX));
+    let search =
+        move |view: &View<'_>| view.search(&Query::parse("Patient", &parameters)?.first(FOUND_MAX, "-_lastUpdated")?);
     let found = web.store().view(&visit.actor, search).await?;
     let mut patients = facts(&found.resources)?;
     patients.sort_by_cached_key(|p| (p.family.to_lowercase(), p.given.to_lowercase(), p.birth));
@@ -393,7 +394,7 @@ fn again(page: Markup) -> Response {
 /// Patients with the same birth date, and a family or given name that begins alike; and those who have a number of one person
 /// alone, whatever they are called.
 fn alike(tx: &Tx<'_>, form: &Form, birth: NaiveDate) -> Result<Vec<PatientFacts>, StoreError> {
-    let same_day = Query::parse("Patient", &[("birthdate".to_owned(), birth.to_string())])?.limit(50);
+    let same_day = Query::parse("Patient", &[("birthdate".to_owned(), birth.to_string())])?;
     let begins = |typed: &str, stored: &str| {
         let head = |s: &str| s.to_lowercase().chars().filter(|c| c.is_alphabetic()).take(3).collect::<String>();
         !head(typed).is_empty() && head(typed) == head(stored)
@@ -429,7 +430,7 @@ fn next_number(tx: &mut Tx<'_>) -> Result<u64, StoreError> {
     };
     loop {
         let taken = ("identifier".to_owned(), format!("{RECORD_NUMBER}|{number}"));
-        if tx.search(&Query::parse("Patient", &[taken])?.limit(1))?.resources.is_empty() {
+        if tx.search(&Query::parse("Patient", &[taken])?.first(1, "_id")?)?.resources.is_empty() {
             break;
         }
         number += 1;
@@ -573,7 +574,8 @@ pub fn named_in(appointments: &[Value]) -> Vec<String> {
 /// Patients that fit what a person typed, by name.
 pub async fn find(web: &Web, visit: &Visit, typed: &str, count_max: u32) -> Result<Vec<PatientFacts>, PageError> {
     let parameters = search_parameters(typed);
-    let search = move |view: &View<'_>| view.search(&Query::parse("Patient", &parameters)?.limit(count_max));
+    let search =
+        move |view: &View<'_>| view.search(&Query::parse("Patient", &parameters)?.first(count_max, "-_lastUpdated")?);
     let mut found = facts(&web.store().view(&visit.actor, search).await?.resources)?;
     found.sort_by_cached_key(|p| (p.family.to_lowercase(), p.given.to_lowercase(), p.birth));
     Ok(found)

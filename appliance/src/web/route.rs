@@ -5,7 +5,7 @@ use super::{Web, gate};
 use crate::access::{Action, Actor, Denied, Object, authorize};
 use axum::Router;
 use axum::handler::Handler;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 /// The methods that the service answers.
@@ -137,10 +137,6 @@ impl Route {
 pub(super) fn router(web: &Web, door: gate::Door, routes: Vec<Route>) -> Router {
     routes.into_iter().fold(Router::new(), |router, route| {
         let rule = gate::Rule { web: web.clone(), door, policy: route.policy, surface: route.surface };
-        let handler = match route.surface {
-            Surface::Page => route.handler,
-            Surface::Fhir => route.handler.layer(from_fn(crate::fhir::negotiate::check)),
-        };
-        router.route(route.path, handler.layer(from_fn_with_state(rule, gate::gate)))
+        router.route(route.path, route.handler.layer(from_fn_with_state(rule, gate::gate)))
     })
 }

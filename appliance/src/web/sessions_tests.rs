@@ -1,9 +1,10 @@
 //! Open sessions, and what a changed role does to them; the access record as FHIR tells it.
 
-use crate::access::Role;
+use crate::access::{Actor, Program, Role, accounts};
 use crate::fhir::validate;
+use crate::store::Tx;
 use crate::web::CSRF_HEADER;
-use crate::web::tests::{Browser, Site, hidden};
+use crate::web::tests::{Browser, NOW_S, Site, hidden};
 use axum::body::Body;
 use http::{Request, StatusCode, header};
 use serde_json::{Value, json};
@@ -48,6 +49,21 @@ async fn sessions_are_seen_and_ended_one_by_one() {
     );
     let record = site.get(&admin, "/audit?action=user-change").await.body;
     assert_eq!(record.matches("<td>session<span").count(), 2, "{record}");
+}
+
+#[tokio::test]
+async fn a_session_that_another_process_ends_is_over_when_it_says_so() {
+    let site = Site::new();
+    site.add_user("anna", Role::Clinician, "!", "x").await;
+    let beside = site.beside();
+    let anna = site.session_of("anna").await;
+    // The clock stands still: what was looked up is believed because nothing was changed here.
+    for _ in 0..2 {
+        assert_eq!(site.get(&anna, "/account").await.status, StatusCode::OK);
+    }
+    let disable = |tx: &mut Tx<'_>| accounts::set_disabled(tx.connection(), "anna", true, NOW_S);
+    beside.write(&Actor::program(Program::CommandLine), disable).await.unwrap();
+    assert!(site.get(&anna, "/account").await.location().starts_with("/login"));
 }
 
 #[tokio::test]

@@ -82,6 +82,11 @@ impl Site {
         self.app = app(&self.web, programs(&self.web));
     }
 
+    /// The same records, as `appliance user` opens them while the service runs.
+    pub(in crate::web) fn beside(&self) -> Store {
+        Store::open(crate::support::place(self._dir.path()), self.clock.clone(), Mode::Beside).unwrap()
+    }
+
     pub(in crate::web) fn later(&self, seconds: i64) {
         self.clock.set(self.clock.unix_ms() + seconds * 1000);
     }

@@ -333,9 +333,9 @@ fn found(kind: &str, pairs: &[(String, String)], count: u32) -> Vec<Resource> {
     let actor = Actor::staff("u", "u", Role::Clinician);
     let mut pairs = pairs.to_vec();
     let (mut all, mut total) = (Vec::new(), None);
-    pairs.push(("_total".into(), "accurate".into()));
+    pairs.extend([("_total".into(), "accurate".into()), ("_count".into(), count.to_string())]);
     loop {
-        let query = Query::parse(kind, &pairs).unwrap_or_else(|error| panic!("{kind} {pairs:?}: {error}")).limit(count);
+        let query = Query::parse(kind, &pairs).unwrap_or_else(|error| panic!("{kind} {pairs:?}: {error}"));
         let page = SAMPLE.store.view_blocking(&actor, |view: &View<'_>| view.search(&query)).unwrap();
         assert!(page.resources.len() <= count as usize);
         assert_eq!(*total.get_or_insert(page.total), page.total);
@@ -463,7 +463,7 @@ fn chains_look_at_what_a_reference_points_to() {
 fn includes_bring_what_is_referred_to_and_what_refers() {
     let actor = Actor::staff("u", "u", Role::Clinician);
     let page = |kind: &str, all: &[(&str, &str)]| {
-        let query = Query::parse(kind, &pairs(all)).unwrap().limit(20);
+        let query = Query::parse(kind, &pairs(&[all, &[("_count", "20")]].concat())).unwrap();
         SAMPLE.store.view_blocking(&actor, |view: &View<'_>| view.search(&query)).unwrap()
     };
     let sorted = |mut all: Vec<String>| {

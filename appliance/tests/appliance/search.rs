@@ -43,8 +43,9 @@ fn everything(store: &Store) -> Vec<(String, String, Value)> {
 /// All pages of a search, by ids; a page holds seven, so that paging is tried as well.
 fn found(store: &Store, kind: &str, pairs: &[(&str, &str)]) -> Vec<String> {
     let actor = Actor::staff("u", "u", Role::Clinician);
-    let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let mut query = Query::parse(kind, &pairs).unwrap().limit(7);
+    let pairs = pairs.iter().chain(&[("_count", "7")]);
+    let pairs: Vec<_> = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let mut query = Query::parse(kind, &pairs).unwrap();
     let mut ids = Vec::new();
     loop {
         let asked = query.clone();

@@ -32,7 +32,7 @@ impl Practice {
         assert!(seed::run(&store, &plan, |_| ()).unwrap().attachments > 0);
         let doctor = Actor::staff("u", "u", Role::Clinician);
         let change = |tx: &mut Tx<'_>| {
-            let page = tx.search(&Query::all("Appointment")?.limit(3))?;
+            let page = tx.search(&Query::all("Appointment")?.first(3, "_id")?)?;
             for found in &page.resources {
                 let mut body = found.json()?;
                 body["description"] = json!("Changed");

@@ -211,7 +211,9 @@ async fn choose(web: &Web, visit: &Visit, request: &Request, asked: &Asked) -> R
     let mut found = Vec::new();
     if !parameters.is_empty() {
         let search = move |view: &View<'_>| {
-            chart::jsons(&view.search(&Query::parse("Patient", &parameters)?.limit(FOUND_MAX))?.resources)
+            chart::jsons(
+                &view.search(&Query::parse("Patient", &parameters)?.first(FOUND_MAX, "-_lastUpdated")?)?.resources,
+            )
         };
         let all: Vec<_> = web.store().view::<_, StoreError, _>(&visit.actor, search).await?;
         found = all.iter().map(PatientFacts::read).collect();

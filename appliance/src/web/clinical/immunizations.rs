@@ -34,11 +34,11 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
     let read = move |view: &View<'_>| {
         let (banner, facts) = chart::banner_in(&site, view, &id)?;
         let people = merged::people(view, &facts)?;
-        let found = merged::search(view, &Query::all("Immunization")?.limit(500), &people)?;
+        let found = merged::search(view, &Query::all("Immunization")?, &people)?;
         Ok::<_, StoreError>(((banner, facts), found))
     };
     let ((banner, facts), mut found) = web.store().view(&visit.actor, read).await?;
-    found.sort_by_key(|i| std::cmp::Reverse(super::moment(i).to_owned()));
+    found.sort_by_key(|i| std::cmp::Reverse(dates::moment_s(super::moment(i), zone)));
     let field = |label, name| Field::new(label, name, form.text(name));
     let today = dates::today(web.now(), zone).to_string();
     let day = if form.text("day").is_empty() { today.as_str() } else { form.text("day") };

@@ -9,7 +9,11 @@ mod timeline;
 mod vitals;
 
 #[cfg(test)]
+mod long_tests;
+#[cfg(test)]
 mod tests;
+
+pub use vitals::{Point, measured};
 
 use super::reading::text;
 use super::{Route, Web};
@@ -31,7 +35,9 @@ pub fn routes(web: &Web) -> Vec<Route> {
 pub fn moment(resource: &Value) -> &str {
     [
         "/effectiveDateTime",
+        "/effectiveInstant",
         "/effectivePeriod/start",
+        "/effectivePeriod/end",
         "/occurrenceDateTime",
         "/performedDateTime",
         "/performedPeriod/start",

@@ -6,15 +6,17 @@ use crate::scheduling::{extension, set_extension};
 use crate::store::{Expect, Query, StoreError, Tx, View};
 use crate::web::fields::{self, Field, Problems, area};
 use crate::web::form::{Form, FormError};
-use crate::web::gate::Visit;
+use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
-use crate::web::reading::{PatientFacts, active_allergies, code, concept, list, text, version};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::reading::{PatientFacts, concept, list, reference_id, text, version};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, current, merged, paging};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use chrono_tz::Tz;
 use http::StatusCode;
 use maud::{Markup, html};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Where a referral stands: written, sent, appointment made, report back, closed.
@@ -27,6 +29,10 @@ const STEPS: [(&str, &str); 5] = [
     ("closed", "Closed"),
 ];
 const URGENCY: [(&str, &str); 3] = [("routine", "Routine"), ("urgent", "Urgent"), ("stat", "At once")];
+/// SNOMED CT: patient referral.
+const REFERRAL: &str = "3457005";
+/// Referrals on a page.
+const LISTED_MAX: usize = 100;
 const LETTER_CHARS_MAX: usize = 20_000;
 
 pub fn routes(web: &Web) -> Vec<Route> {
@@ -53,25 +59,43 @@ fn due(referral: &Value) -> &str {
     text(referral, "/occurrencePeriod/end")
 }
 
-/// All referrals whose answer is not back yet, the most overdue first.
-async fn open_ones(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
+#[derive(Deserialize, Default)]
+struct Asked {
+    /// The first referral of the page.
+    #[serde(default)]
+    from: usize,
+}
+
+/// Every referral whose answer is not back, by the database: orders of other kinds are as many as there are patients.
+fn open(view: &View<'_>, zone: Tz) -> Result<Vec<Value>, StoreError> {
+    let pairs = [("status", "active"), ("category", REFERRAL)].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut found = chart::jsons(&view.search(&Query::parse("ServiceRequest", &pairs)?)?.resources)?;
+    found.retain(|referral| !matches!(step_of(referral), "" | "closed"));
+    found.sort_by_cached_key(|referral| {
+        let written = dates::moment_s(text(referral, "/authoredOn"), zone);
+        (dates::moment_s(due(referral), zone).unwrap_or(i64::MAX), std::cmp::Reverse(written))
+    });
+    Ok(found)
+}
+
+/// All referrals whose answer is not back yet, the most overdue first, then the newest.
+async fn open_ones(
+    State(web): State<Web>,
+    visit: Visit,
+    UrlQuery(asked): UrlQuery<Asked>,
+) -> Result<Markup, PageError> {
     let zone = web.settings().zone;
-    let read = |view: &View<'_>| {
-        let found = chart::jsons(
-            &view
-                .search(&Query::parse("ServiceRequest", &[("status".to_owned(), "active".to_owned())])?.limit(500))?
-                .resources,
-        )?;
-        let mut open = Vec::new();
-        for referral in found.into_iter().filter(|r| !matches!(step_of(r), "" | "closed")) {
-            let Some(id) = text(&referral, "/subject/reference").strip_prefix("Patient/") else { continue };
-            let facts = PatientFacts::read(&view.read("Patient", id)?.json()?);
-            open.push((referral, facts));
+    let read = move |view: &View<'_>| {
+        let found = open(view, zone)?;
+        let (shown, paging) = paging::part(&found, asked.from, LISTED_MAX);
+        let mut listed = Vec::new();
+        for referral in shown {
+            let Some(id) = reference_id(referral, "/subject/reference", "Patient") else { continue };
+            listed.push((referral.clone(), PatientFacts::read(&view.read("Patient", id)?.json()?)));
         }
-        Ok::<_, StoreError>(open)
+        Ok::<_, StoreError>((listed, paging))
     };
-    let mut all = web.store().view(&visit.actor, read).await?;
-    all.sort_by_key(|(r, _)| (due(r).is_empty(), due(r).to_owned()));
+    let (all, paging) = web.store().view(&visit.actor, read).await?;
     let today = dates::today(web.now(), zone).to_string();
     Ok(layout::page(
         &web,
@@ -92,32 +116,24 @@ async fn open_ones(State(web): State<Web>, visit: Visit) -> Result<Markup, PageE
                     td { (word(step_of(referral))) }
                 } } }
             } }
+            (paging.links(|from| format!("/referrals?from={from}")))
         },
     ))
 }
 
-/// The beginning of a letter: what a colleague needs to know.
+/// The beginning of a letter: what a colleague needs to know, also of what stands in records that were merged into this one.
 fn letter(view: &View<'_>, facts: &PatientFacts) -> Result<String, StoreError> {
-    let of = |kind: &str| -> Result<Vec<Value>, StoreError> {
-        chart::jsons(&view.search(&Query::all(kind)?.of_patient(&facts.id).limit(200))?.resources)
+    let people = merged::people(view, facts)?;
+    let listed = |all: Vec<String>| match all.is_empty() {
+        true => "- none recorded".to_owned(),
+        false => all.iter().map(|words| format!("- {words}")).collect::<Vec<_>>().join("\n"),
     };
-    let lines = |all: &[Value], status: &str, words: fn(&Value) -> &str| {
-        let shown: Vec<String> = all
-            .iter()
-            .filter(|r| code(r, status) == "active")
-            .map(words)
-            .filter(|w| !w.is_empty())
-            .map(|w| format!("- {w}"))
-            .collect();
-        if shown.is_empty() { "- none recorded".to_owned() } else { shown.join("\n") }
-    };
-    let allergies: Vec<String> =
-        active_allergies(&of("AllergyIntolerance")?).into_iter().map(|a| format!("- {}", a.text)).collect();
-    let allergies = if allergies.is_empty() { "- none recorded".to_owned() } else { allergies.join("\n") };
+    let allergies = current::allergies(view, &people)?.into_iter().map(|allergy| allergy.text).collect();
     Ok(format!(
-        "Dear colleague,\n\nthank you for seeing this patient.\n\nQuestion:\n\n\nProblems:\n{}\n\nMedication:\n{}\n\nAllergies:\n{allergies}\n\nKind regards\n",
-        lines(&of("Condition")?, "clinicalStatus", |c| concept(c.get("code"))),
-        lines(&of("MedicationRequest")?, "status", |m| concept(m.get("medicationCodeableConcept"))),
+        "Dear colleague,\n\nthank you for seeing this patient.\n\nQuestion:\n\n\nProblems:\n{}\n\nMedication:\n{}\n\nAllergies:\n{}\n\nKind regards\n",
+        listed(current::problems(view, &people)?),
+        listed(current::medications(view, &people)?),
+        listed(allergies),
     ))
 }
 
@@ -194,7 +210,7 @@ async fn add(
     let display = visit.session.as_ref().map_or(visit.actor.name.as_str(), |s| s.display.as_str());
     let mut body = json!({
         "resourceType": "ServiceRequest", "status": "active", "intent": "order", "priority": urgency,
-        "category": [{"coding": [{"system": "http://snomed.info/sct", "code": "3457005", "display": "Patient referral"}]}],
+        "category": [{"coding": [{"system": "http://snomed.info/sct", "code": REFERRAL, "display": "Patient referral"}]}],
         "code": {"text": form.text("what")}, "subject": {"reference": format!("Patient/{patient}")}, "authoredOn": web.now_fhir(),
         "requester": {"display": display}, "performer": [{"display": form.text("to")}],
         "note": [{"text": form.raw("letter").trim_end()}],

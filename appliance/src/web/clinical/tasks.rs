@@ -10,17 +10,24 @@ use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
 use crate::web::reading::{PatientFacts, list, reference_id, text, version};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, paging};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use chrono_tz::Tz;
 use http::StatusCode;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 const ACCOUNT: &str = "urn:holdfast:account";
 const ROLE: &str = "urn:holdfast:role";
-const LISTED_MAX: u32 = 300;
+/// Tasks on a page.
+const LISTED_MAX: u32 = 100;
+/// States in which there is something to do, and those in which there is nothing any more.
+const OPEN: &str = "requested,received,accepted,ready,in-progress,on-hold,draft";
+const DONE: &str = "completed,cancelled,rejected,failed";
 const STATES: [(&str, &str); 4] =
     [("requested", "New"), ("in-progress", "In work"), ("completed", "Done"), ("cancelled", "Not needed")];
 
@@ -42,10 +49,16 @@ struct Asked {
     show: String,
     #[serde(default)]
     patient: String,
+    /// The first task of the page.
+    #[serde(default)]
+    from: usize,
+    /// Where a page of what is done begins.
+    #[serde(default)]
+    after: String,
 }
 
 fn is_open(task: &Value) -> bool {
-    matches!(text(task, "/status"), "requested" | "in-progress" | "accepted" | "ready" | "received")
+    OPEN.split(',').any(|state| state == text(task, "/status"))
 }
 
 fn for_me(task: &Value, visit: &Visit) -> bool {
@@ -60,34 +73,61 @@ fn due(task: &Value) -> &str {
     text(task, "/restriction/period/end")
 }
 
-async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Markup, PageError> {
-    let zone = web.settings().zone;
-    let read = |view: &View<'_>| {
-        let tasks = chart::jsons(&view.search(&Query::all("Task")?.limit(LISTED_MAX))?.resources)?;
-        let ids: Vec<String> =
-            tasks.iter().filter_map(|t| reference_id(t, "/for/reference", "Patient")).map(str::to_owned).collect();
-        let mut names = std::collections::BTreeMap::new();
-        for chunk in ids.chunks(30) {
-            let query = Query::parse("Patient", &[("_id".to_owned(), chunk.join(","))])?.limit(50);
-            for patient in chart::jsons(&view.search(&query)?.resources)? {
-                let facts = PatientFacts::read(&patient);
-                names.insert(facts.id.clone(), facts.full_name());
-            }
+/// The tasks of a page: the database selects them by state. What is open is complete; what is done is so many at a time, the last
+/// changed first, with where the next page begins.
+fn read(view: &View<'_>, asked: &Asked) -> Result<(Vec<Value>, Option<String>), StoreError> {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut pairs = vec![pair("status", if asked.show == "done" { DONE } else { OPEN })];
+    if asked.show == "done" {
+        pairs.extend([pair("_sort", "-_lastUpdated"), pair("_count", &LISTED_MAX.to_string())]);
+        pairs.extend((!asked.after.is_empty()).then(|| pair("_cursor", &asked.after)));
+    }
+    let found = view.search(&Query::parse("Task", &pairs)?)?;
+    Ok((chart::jsons(&found.resources)?, found.next.map(|next| next.to_string())))
+}
+
+/// The names of the patients whom tasks are about.
+fn names(view: &View<'_>, tasks: &[Value]) -> Result<BTreeMap<String, String>, StoreError> {
+    let ids: Vec<&str> = tasks.iter().filter_map(|t| reference_id(t, "/for/reference", "Patient")).collect();
+    let mut names = BTreeMap::new();
+    for chunk in ids.chunks(30) {
+        let query = Query::parse("Patient", &[("_id".to_owned(), chunk.join(","))])?;
+        for patient in chart::jsons(&view.search(&query)?.resources)? {
+            let facts = PatientFacts::read(&patient);
+            names.insert(facts.id.clone(), facts.full_name());
         }
-        Ok::<_, StoreError>((tasks, names))
+    }
+    Ok(names)
+}
+
+/// What is most urgent first: by priority, then what is due soonest, then what was given last.
+fn by_urgency(tasks: &mut [Value], zone: Tz) {
+    let rank = |task: &Value| match text(task, "/priority") {
+        "stat" => 0,
+        "asap" => 1,
+        "urgent" => 2,
+        _ => 3,
     };
-    let (mut tasks, names) = web.store().view(&visit.actor, read).await?;
-    let show = if matches!(asked.show.as_str(), "all" | "done") { asked.show.as_str() } else { "mine" };
-    tasks.retain(|task| match show {
-        "done" => !is_open(task),
-        "all" => is_open(task),
-        _ => is_open(task) && for_me(task, &visit),
+    let at = |when: &str| dates::moment_s(when, zone);
+    tasks.sort_by_cached_key(|task| {
+        (rank(task), at(due(task)).unwrap_or(i64::MAX), Reverse(at(text(task, "/authoredOn"))))
     });
-    tasks.sort_by_key(|t| (due(t).is_empty(), due(t).to_owned(), text(t, "/authoredOn").to_owned()));
-    let today = dates::today(web.now(), zone).to_string();
-    let late = |task: &Value| {
-        is_open(task) && !due(task).is_empty() && due(task).get(..10).unwrap_or_default() < today.as_str()
+}
+
+async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Markup, PageError> {
+    let show = if matches!(asked.show.as_str(), "all" | "done") { asked.show.clone() } else { "mine".to_owned() };
+    let (zone, from, own) = (web.settings().zone, asked.from, visit.clone());
+    let (which, asked) = (show.clone(), Asked { show: show.clone(), ..asked });
+    let select = move |view: &View<'_>| {
+        let (mut tasks, next) = read(view, &asked)?;
+        tasks.retain(|task| which != "mine" || for_me(task, &own));
+        if which != "done" {
+            by_urgency(&mut tasks, zone);
+        }
+        let (shown, paging) = paging::part(&tasks, from, LISTED_MAX as usize);
+        Ok::<_, StoreError>((names(view, shown)?, shown.to_vec(), paging, next))
     };
+    let (names, tasks, paging, next) = web.store().view(&visit.actor, select).await?;
     let tab = |key: &str, label: &str| html! { a.button href={ "/tasks?show=" (key) } aria-current=[(key == show).then_some("page")] { (label) } };
     Ok(layout::page(
         &web,
@@ -100,19 +140,30 @@ async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<As
                 @if authorize(&visit.actor, Action::Search, Object::resource("ServiceRequest")).is_ok() { a.button href="/referrals" { "Open referrals" } }
                 a.button.primary href="/tasks/new" { "New task" } }
             @if tasks.is_empty() { p.empty { "Nothing to do here." } }
-            @else { table.list {
-                (layout::columns(&["Task", "About", "For", "Due", "State"]))
-                tbody { @for task in &tasks { tr {
-                    th scope="row" { a href={ "/tasks/" (text(task, "/id")) } { (text(task, "/description")) }
-                        @let said = list(task, "note").len(); @if said > 0 { span.soft { " · " (said) @if said == 1 { " answer" } @else { " answers" } } } }
-                    td { @if let Some(id) = reference_id(task, "/for/reference", "Patient") { a href={ "/patients/" (id) } { (names.get(id).map_or("patient", String::as_str)) } } }
-                    td { (text(task, "/owner/display")) }
-                    td { (dates::show_day(due(task), zone)) @if late(task) { " " span.tag.alert { "late" } } }
-                    td { span.tag { (STATES.iter().find(|(k, _)| *k == text(task, "/status")).map_or(text(task, "/status"), |(_, w)| w)) } }
-                } } }
-            } }
+            @else { (table(&web, &tasks, &names)) }
+            (paging.links(|from| format!("/tasks?show={show}&from={from}")))
+            @if let Some(next) = next { nav.pages aria-label="Pages" { a.button href={ "/tasks?show=done&after=" (next) } { "Older ones" } } }
         },
     ))
+}
+
+fn table(web: &Web, tasks: &[Value], names: &BTreeMap<String, String>) -> Markup {
+    let zone = web.settings().zone;
+    let today = dates::today(web.now(), zone).to_string();
+    let late = |task: &Value| {
+        is_open(task) && !due(task).is_empty() && due(task).get(..10).unwrap_or_default() < today.as_str()
+    };
+    html! { table.list {
+        (layout::columns(&["Task", "About", "For", "Due", "State"]))
+        tbody { @for task in tasks { tr {
+            th scope="row" { a href={ "/tasks/" (text(task, "/id")) } { (text(task, "/description")) }
+                @let said = list(task, "note").len(); @if said > 0 { span.soft { " · " (said) @if said == 1 { " answer" } @else { " answers" } } } }
+            td { @if let Some(id) = reference_id(task, "/for/reference", "Patient") { a href={ "/patients/" (id) } { (names.get(id).map_or("patient", String::as_str)) } } }
+            td { (text(task, "/owner/display")) }
+            td { (dates::show_day(due(task), zone)) @if late(task) { " " span.tag.alert { "late" } } }
+            td { span.tag { (STATES.iter().find(|(k, _)| *k == text(task, "/status")).map_or(text(task, "/status"), |(_, w)| w)) } }
+        } } }
+    } }
 }
 
 /// Whom a task can be given to: everybody with access, and the roles that work with tasks.

@@ -5,11 +5,13 @@ use super::results::value;
 use crate::access::{self, Action};
 use crate::dates;
 use crate::store::{Query, StoreError, View};
+use crate::web::form::percent_encode;
 use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::reading::{concept, is_note, note_text, text};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged, paging};
 use axum::extract::{Path, State};
+use chrono_tz::Tz;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
@@ -29,7 +31,6 @@ const KINDS: [(&str, &str); 12] = [
     ("ServiceRequest", "Referrals and orders"),
     ("Appointment", "Appointments"),
 ];
-const EACH_MAX: u32 = 500;
 const SHOWN_MAX: usize = 300;
 
 pub fn routes(web: &Web) -> Vec<Route> {
@@ -43,6 +44,8 @@ struct Asked {
     q: String,
     #[serde(default)]
     kind: String,
+    #[serde(default)]
+    from: usize,
 }
 
 /// What one entry says, and where it leads.
@@ -118,7 +121,69 @@ fn strings(items: &Value) -> String {
     }
 }
 
-type Entry = (&'static str, Value);
+/// One entry, as much of it as the page shows: a record may hold very many.
+struct Entry {
+    label: &'static str,
+    at: Option<i64>,
+    when: String,
+    said: String,
+    leads: Option<String>,
+    mark: Markup,
+    /// The words around what was searched for.
+    found: Option<String>,
+}
+
+/// What is asked for: the kind (all where there is none), and words.
+struct Wanted {
+    kind: Option<&'static str>,
+    words: String,
+}
+
+impl Wanted {
+    /// The entry of a resource in which the words stand.
+    fn entry(
+        &self,
+        (kind, label): (&'static str, &'static str),
+        resource: &Value,
+        chart: &str,
+        zone: Tz,
+    ) -> Option<Entry> {
+        let found = match self.words.as_str() {
+            "" => None,
+            wanted => Some(around(&words(kind, resource), wanted)?),
+        };
+        let when = moment(resource).to_owned();
+        Some(Entry {
+            label,
+            at: dates::moment_s(&when, zone),
+            when,
+            said: said(kind, resource),
+            leads: leads(kind, merged::owner(resource, chart), resource),
+            mark: merged::mark(resource, chart),
+            found,
+        })
+    }
+}
+
+/// All that fits in the records of these, the newest first; the first of `people` is whose chart it is.
+fn entries(view: &View<'_>, people: &[String], wanted: &Wanted, zone: Tz) -> Result<Vec<Entry>, StoreError> {
+    let chart = people.first().map_or("", String::as_str);
+    let mut all = Vec::new();
+    for each in KINDS.into_iter().filter(|(k, _)| wanted.kind.is_none_or(|kind| kind == *k)) {
+        if !view.may(access::Action::Search, each.0) {
+            continue;
+        }
+        for patient in people {
+            view.each::<StoreError>(&Query::all(each.0)?.of_patient(patient), |resource| {
+                all.extend(wanted.entry(each, &resource.json()?, chart, zone));
+                Ok(())
+            })?;
+        }
+    }
+    all.sort_by_key(|entry| entry.at);
+    all.reverse();
+    Ok(all)
+}
 
 async fn page(
     State(web): State<Web>,
@@ -128,28 +193,15 @@ async fn page(
 ) -> Result<Markup, PageError> {
     let (site, id, zone) = (web.clone(), patient.clone(), web.settings().zone);
     let kind = KINDS.iter().find(|(k, _)| *k == asked.kind).map(|(k, _)| *k);
+    let wanted = Wanted { kind, words: asked.q.trim().to_lowercase().chars().take(100).collect() };
     let read = move |view: &View<'_>| {
         let (banner, facts) = chart::banner_in(&site, view, &id)?;
         let people = merged::people(view, &facts)?;
-        let mut all: Vec<Entry> = Vec::new();
-        for (each, _) in KINDS.iter().filter(|(k, _)| kind.is_none_or(|wanted| wanted == *k)) {
-            if view.may(access::Action::Search, each) {
-                let found = merged::search(view, &Query::all(each)?.limit(EACH_MAX), &people)?;
-                all.extend(found.into_iter().map(|r| (*each, r)));
-            }
-        }
-        Ok::<_, StoreError>(((banner, facts), all))
+        Ok::<_, StoreError>((banner, facts, entries(view, &people, &wanted, zone)?))
     };
-    let ((banner, facts), mut all) = web.store().view(&visit.actor, read).await?;
-    all.sort_by_cached_key(|(_, r)| std::cmp::Reverse(dates::unix_s(moment(r)).unwrap_or_else(|| day_s(moment(r)))));
-    let wanted: String = asked.q.trim().to_lowercase().chars().take(100).collect();
-    let entries: Vec<(&Entry, Option<String>)> = all
-        .iter()
-        .filter_map(|entry| match wanted.as_str() {
-            "" => Some((entry, None)),
-            wanted => around(&words(entry.0, &entry.1), wanted).map(|found| (entry, Some(found))),
-        })
-        .collect();
+    let (banner, facts, entries) = web.store().view(&visit.actor, read).await?;
+    let (shown, paging) = paging::part(&entries, asked.from, SHOWN_MAX);
+    let address = format!("/patients/{patient}/timeline?q={}&kind={}", percent_encode(&asked.q), kind.unwrap_or(""));
     Ok(layout::page(
         &web,
         &visit,
@@ -168,26 +220,19 @@ async fn page(
                     button type="submit" { "Search" }
                 }
             }
-            p.soft { (entries.len()) " entries" @if entries.len() > SHOWN_MAX { ", the newest " (SHOWN_MAX) " are shown" } }
-            ol.timeline { @for ((kind, resource), found) in entries.iter().take(SHOWN_MAX) { li {
-                span.when { (dates::show_day(moment(resource), zone)) }
-                span.tag { (KINDS.iter().find(|(k, _)| k == kind).map_or(*kind, |(_, name)| name)) }
+            p.soft { (entries.len()) " entries, the newest first" }
+            ol.timeline { @for entry in shown { li {
+                span.when { (dates::show_day(&entry.when, zone)) }
+                span.tag { (entry.label) }
                 span.what {
-                    @match leads(kind, merged::owner(resource, &patient), resource) {
-                        Some(href) => a href=(href) { (said(kind, resource)) },
-                        None => (said(kind, resource)),
-                    }
-                    (merged::mark(resource, &patient))
-                    @if let Some(found) = found { br; span.soft { (found) } }
+                    @match &entry.leads { Some(href) => a href=(href) { (entry.said) }, None => (entry.said) }
+                    (entry.mark)
+                    @if let Some(found) = &entry.found { br; span.soft { (found) } }
                 }
             } } }
+            (paging.links(|from| format!("{address}&from={from}")))
         },
     ))
-}
-
-/// The moment of a date that says less than a second.
-fn day_s(date: &str) -> i64 {
-    crate::fhir::date::parse(date).map_or(i64::MIN, |interval| interval.lo / 1000)
 }
 
 #[cfg(test)]

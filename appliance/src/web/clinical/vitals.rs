@@ -5,15 +5,17 @@ use crate::dates;
 use crate::store::{Query, StoreError, Tx, View};
 use crate::web::fields::{Field, Problems};
 use crate::web::form::Form;
-use crate::web::gate::Visit;
+use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
 use crate::web::reading::{list, text};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, merged, paging};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use chrono_tz::Tz;
 use http::StatusCode;
 use maud::{Markup, html};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// One vital sign: field, name, LOINC, unit, UCUM, least and most that a living person has.
@@ -80,7 +82,9 @@ const SIGNS: [Sign; 8] = [
 const PRESSURE: &str = "85354-9";
 const BMI: &str = "39156-5";
 const CATEGORY: &str = "http://terminology.hl7.org/CodeSystem/observation-category";
-const READ_MAX: u32 = 500;
+/// Points of a curve that can still be told apart.
+const POINTS_MAX: usize = 200;
+const ROWS_SHOWN: usize = 200;
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -91,53 +95,121 @@ pub fn routes(web: &Web) -> Vec<Route> {
     ]
 }
 
-/// A measured value at a moment, Unix seconds.
-pub type Point = (i64, f64);
+/// A measured value, at a moment in Unix seconds and as it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    pub at: i64,
+    pub value: f64,
+    when: String,
+}
 
-/// The values of one code, wherever in an observation they stand, in order of time.
-pub fn series(observations: &[Value], loinc: &str) -> Vec<Point> {
+impl Point {
+    pub fn new(at: i64, value: f64, when: &str) -> Point {
+        Point { at, value, when: when.to_owned() }
+    }
+}
+
+/// The value of one code, wherever in an observation it stands.
+pub fn measured(observation: &Value, loinc: &str, zone: Tz) -> Option<Point> {
     let coded =
         |concept: Option<&Value>| concept.is_some_and(|c| list(c, "coding").iter().any(|c| text(c, "/code") == loinc));
-    let number = |holder: &Value| {
-        holder
-            .pointer("/valueQuantity/value")
-            .and_then(Value::as_number)
-            .and_then(|n| n.to_string().parse::<f64>().ok())
-    };
-    let mut points: Vec<Point> = observations
-        .iter()
-        .filter(|o| text(o, "/status") != "entered-in-error")
-        .filter_map(|o| {
-            let own = coded(o.get("code")).then(|| number(o)).flatten();
-            let part = || list(o, "component").iter().find(|c| coded(c.get("code"))).and_then(number);
-            Some((dates::unix_s(super::moment(o))?, own.or_else(part)?))
-        })
-        .collect();
-    points.sort_by_key(|(at, _)| *at);
-    points
+    if matches!(text(observation, "/status"), "entered-in-error" | "cancelled") {
+        return None;
+    }
+    let own = coded(observation.get("code")).then(|| number(observation)).flatten();
+    let part = || list(observation, "component").iter().find(|c| coded(c.get("code"))).and_then(number);
+    let when = super::moment(observation);
+    Some(Point::new(dates::moment_s(when, zone)?, own.or_else(part)?, when))
 }
 
-async fn page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
-    show(&web, &visit, &patient, &Form::default(), &Problems::default()).await
+/// The number of a quantity.
+pub fn number(holder: &Value) -> Option<f64> {
+    holder.pointer("/valueQuantity/value").and_then(Value::as_number).and_then(|n| n.to_string().parse::<f64>().ok())
 }
 
-async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &Problems) -> Result<Markup, PageError> {
-    let (site, id) = (web.clone(), patient.to_owned());
+/// Everything measured, by sign, each in order of time; of two at one moment the one that was stored last comes last.
+#[derive(Default)]
+struct Measured {
+    signs: [Vec<Point>; SIGNS.len()],
+    bmi: Vec<Point>,
+    /// Some of it stands in a record that was merged into this one.
+    merged: bool,
+}
+
+impl Measured {
+    /// Observations are read one after the other, as a device may have sent very many.
+    fn read(view: &View<'_>, people: &[String], zone: Tz) -> Result<Measured, StoreError> {
+        let query = Query::parse("Observation", &[("category".to_owned(), "vital-signs".to_owned())])?;
+        let mut all = Measured::default();
+        for (number, patient) in people.iter().enumerate() {
+            view.each::<StoreError>(&query.clone().of_patient(patient), |observation| {
+                all.add(&observation.json()?, zone);
+                all.merged |= number > 0;
+                Ok(())
+            })?;
+        }
+        all.signs.iter_mut().chain([&mut all.bmi]).for_each(|points| points.sort_by_key(|point| point.at));
+        Ok(all)
+    }
+
+    fn add(&mut self, observation: &Value, zone: Tz) {
+        let found = |loinc| measured(observation, loinc, zone);
+        self.bmi.extend(found(BMI));
+        for (sign, points) in SIGNS.iter().zip(&mut self.signs) {
+            points.extend(found(sign.loinc));
+        }
+    }
+
+    fn of(&self, field: &str) -> &[Point] {
+        SIGNS.iter().zip(&self.signs).find(|(sign, _)| sign.field == field).map_or(&[], |(_, points)| points)
+    }
+
+    /// Every value with its sign, the newest first.
+    fn rows(&self) -> Vec<(&Sign, &Point)> {
+        let each = SIGNS.iter().zip(&self.signs).rev();
+        let mut rows: Vec<_> = each.flat_map(|(sign, points)| points.iter().map(move |point| (sign, point))).collect();
+        rows.sort_by_key(|(_, point)| point.at);
+        rows.reverse();
+        rows
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct Asked {
+    /// The first row of the table of all values.
+    #[serde(default)]
+    from: usize,
+}
+
+async fn page(
+    State(web): State<Web>,
+    visit: Visit,
+    Path(patient): Path<String>,
+    UrlQuery(asked): UrlQuery<Asked>,
+) -> Result<Markup, PageError> {
+    show(&web, &visit, &patient, (&Form::default(), &Problems::default()), asked.from).await
+}
+
+async fn show(
+    web: &Web,
+    visit: &Visit,
+    patient: &str,
+    (form, problems): (&Form, &Problems),
+    from: usize,
+) -> Result<Markup, PageError> {
+    let (site, id, zone) = (web.clone(), patient.to_owned(), web.settings().zone);
     let read = move |view: &View<'_>| {
-        let category = [("category".to_owned(), "vital-signs".to_owned())];
         let (banner, facts) = chart::banner_in(&site, view, &id)?;
         let people = merged::people(view, &facts)?;
-        let found = merged::search(view, &Query::parse("Observation", &category)?.limit(READ_MAX), &people)?;
-        Ok::<_, StoreError>(((banner, facts), found))
+        Ok::<_, StoreError>(((banner, facts), Measured::read(view, &people, zone)?))
     };
-    let ((banner, facts), found) = web.store().view(&visit.actor, read).await?;
+    let ((banner, facts), all) = web.store().view(&visit.actor, read).await?;
     let may = authorize(&visit.actor, Action::Create, Object::resource("Observation")).is_ok();
-    let of = |field: &str| SIGNS.iter().find(|s| s.field == field).map(|s| series(&found, s.loinc)).unwrap_or_default();
-    let curve = |title: &str, unit: &str, lines: &[(&str, Vec<Point>)]| {
+    let rows = all.rows();
+    let curve = |title: &str, unit: &str, lines: &[(&str, &[Point])]| {
         let any = lines.iter().any(|(_, points)| !points.is_empty());
         html! { @if any { section.panel { h2 { (title) span.soft { " " (unit) } } (chart_svg(web, title, lines)) } } }
     };
-    let zone = web.settings().zone;
     Ok(layout::page(
         web,
         visit,
@@ -156,49 +228,46 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
                 p.actions { button.primary type="submit" { "Save" } span.hint { "Leave empty what was not measured." } }
             } }
             div.grid.foot {
-                (curve("Blood pressure", "mmHg", &[("Systolic", of("systolic")), ("Diastolic", of("diastolic"))]))
-                (curve("Pulse", "/min", &[("Pulse", of("pulse"))]))
-                (curve("Weight", "kg", &[("Weight", of("weight"))]))
-                (curve("Body mass index", "kg/m²", &[("BMI", series(&found, BMI))]))
-                (curve("Temperature", "°C", &[("Temperature", of("temperature"))]))
-                (curve("Oxygen saturation", "%", &[("Saturation", of("saturation"))]))
+                (curve("Blood pressure", "mmHg", &[("Systolic", all.of("systolic")), ("Diastolic", all.of("diastolic"))]))
+                (curve("Pulse", "/min", &[("Pulse", all.of("pulse"))]))
+                (curve("Weight", "kg", &[("Weight", all.of("weight"))]))
+                (curve("Body mass index", "kg/m²", &[("BMI", &all.bmi)]))
+                (curve("Temperature", "°C", &[("Temperature", all.of("temperature"))]))
+                (curve("Oxygen saturation", "%", &[("Saturation", all.of("saturation"))]))
             }
-            @if found.iter().any(|measured| merged::owner(measured, &facts.id) != facts.id) { p.hint { "With what was measured in the merged record." } }
-            @if found.is_empty() { p.empty { "Nothing measured yet." } }
-            @else { (table(&found, zone)) }
+            @if all.merged { p.hint { "With what was measured in the merged record." } }
+            @if rows.is_empty() && all.bmi.is_empty() { p.empty { "Nothing measured yet." } }
+            @else { (table(&rows, &facts.id, from, zone)) }
         },
     ))
 }
 
 /// All values as a table: what a curve shows is there for everybody to read.
-fn table(found: &[Value], zone: chrono_tz::Tz) -> Markup {
-    let mut rows: Vec<(i64, String)> = Vec::new();
-    for sign in &SIGNS {
-        rows.extend(
-            series(found, sign.loinc)
-                .into_iter()
-                .map(|(at, value)| (at, format!("{} {value} {}", sign.name, sign.unit))),
-        );
-    }
-    rows.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    html! { details { summary { "All values" }
-        ul.rows { @for (at, said) in rows.iter().take(200) { li {
-            span.what { (said) } span.when { (dates::local(*at, zone).format("%-d %b %Y %H:%M")) }
+fn table(rows: &[(&Sign, &Point)], patient: &str, from: usize, zone: Tz) -> Markup {
+    let (shown, paging) = paging::part(rows, from, ROWS_SHOWN);
+    html! { details #values open[from > 0] { summary { "All values" }
+        ul.rows { @for (sign, point) in shown { li {
+            span.what { (sign.name) " " (point.value) " " (sign.unit) } span.when { (dates::show(&point.when, zone)) }
         } } }
+        (paging.links(|from| format!("/patients/{patient}/vitals?from={from}#values")))
     } }
 }
 
-/// A curve of up to two lines. Sizes are attributes of SVG, so that no style is needed.
-pub fn chart_svg(web: &Web, title: &str, lines: &[(&str, Vec<Point>)]) -> Markup {
+/// A curve of up to two lines, of their newest points. Sizes are attributes of SVG, so that no style is needed.
+pub fn chart_svg(web: &Web, title: &str, lines: &[(&str, &[Point])]) -> Markup {
     const WIDTH: f64 = 520.0;
     const HEIGHT: f64 = 190.0;
     const LEFT: f64 = 44.0;
     const BOTTOM: f64 = 26.0;
     const COLOURS: [&str; 2] = ["#0b5563", "#a3161f"];
     let zone = web.settings().zone;
+    let longest = lines.iter().map(|(_, points)| points.len()).max().unwrap_or(0);
+    let newest =
+        |points| -> &[Point] { <[Point]>::get(points, points.len().saturating_sub(POINTS_MAX)..).unwrap_or(points) };
+    let lines: Vec<(&str, &[Point])> = lines.iter().map(|(name, points)| (*name, newest(points))).collect();
     let all = || lines.iter().flat_map(|(_, points)| points.iter());
-    let (first, last) = (all().map(|p| p.0).min().unwrap_or(0), all().map(|p| p.0).max().unwrap_or(1));
-    let (low, high) = all().fold((f64::MAX, f64::MIN), |(l, h), (_, v)| (l.min(*v), h.max(*v)));
+    let (first, last) = (all().map(|p| p.at).min().unwrap_or(0), all().map(|p| p.at).max().unwrap_or(1));
+    let (low, high) = all().fold((f64::MAX, f64::MIN), |(l, h), p| (l.min(p.value), h.max(p.value)));
     let margin = ((high - low) * 0.15).max(1.0);
     let (low, high) = ((low - margin).floor(), (high + margin).ceil());
     let span = (last - first).max(1) as f64;
@@ -214,7 +283,7 @@ pub fn chart_svg(web: &Web, title: &str, lines: &[(&str, Vec<Point>)]) -> Markup
     let steps: Vec<f64> = (0..=4).map(|n| low + (high - low) * f64::from(n) / 4.0).collect();
     let said = lines
         .iter()
-        .filter_map(|(name, points)| points.last().map(|(_, v)| format!("{name} last {v}")))
+        .filter_map(|(name, points)| points.last().map(|last| format!("{name} last {}", last.value)))
         .collect::<Vec<_>>()
         .join(", ");
     let day = |at: i64| dates::local(at, zone).format("%-d %b %Y").to_string();
@@ -225,15 +294,16 @@ pub fn chart_svg(web: &Web, title: &str, lines: &[(&str, Vec<Point>)]) -> Markup
                 text x=(LEFT - 6.0) y=(fixed(y(*step) + 4.0)) text-anchor="end" font-size="12" fill="#52646b" { (format!("{step:.0}")) }
             }
             @for ((_, points), colour) in lines.iter().zip(COLOURS) {
-                polyline points=(points.iter().map(|(at, v)| format!("{},{}", fixed(x(*at)), fixed(y(*v)))).collect::<Vec<_>>().join(" "))
+                polyline points=(points.iter().map(|p| format!("{},{}", fixed(x(p.at)), fixed(y(p.value)))).collect::<Vec<_>>().join(" "))
                     fill="none" stroke=(colour) stroke-width="2" {}
-                @for (at, value) in points {
-                    circle cx=(fixed(x(*at))) cy=(fixed(y(*value))) r="3.5" fill=(colour) { title { (value) ", " (day(*at)) } }
+                @for point in *points {
+                    circle cx=(fixed(x(point.at))) cy=(fixed(y(point.value))) r="3.5" fill=(colour) { title { (point.value) ", " (dates::show_day(&point.when, zone)) } }
                 }
             }
             text x=(LEFT) y=(HEIGHT - 6.0) font-size="12" fill="#52646b" { (day(first)) }
             @if first != last { text x=(WIDTH - 4.0) y=(HEIGHT - 6.0) text-anchor="end" font-size="12" fill="#52646b" { (day(last)) } }
         }
+        @if longest > POINTS_MAX { p.hint { "The newest " (POINTS_MAX) " of " (longest) " are drawn." } }
         @if lines.len() > 1 { p.hint { @for ((name, _), colour) in lines.iter().zip(COLOURS) {
             svg.key viewBox="0 0 12 12" aria-hidden="true" { circle cx="6" cy="6" r="5" fill=(colour) {} } " " (name) " "
         } } }
@@ -284,7 +354,7 @@ async fn add(
         problems.add("", "Nothing was entered.");
     }
     if !problems.is_empty() {
-        let page = show(&web, &visit, &patient, &form, &problems).await?;
+        let page = show(&web, &visit, &patient, (&form, &problems), 0).await?;
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     let bodies = bodies(&given, &patient, &web.now_fhir());

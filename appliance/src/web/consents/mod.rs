@@ -47,7 +47,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
 
 /// A patient's consents, the newest first, each with whether it was sealed here.
 pub fn all_of(view: &View<'_>, patient: &str) -> Result<Vec<(Value, bool)>, StoreError> {
-    let found = chart::jsons(&view.search(&Query::all("Consent")?.of_patient(patient).limit(200))?.resources)?;
+    let found = chart::jsons(&view.search(&Query::all("Consent")?.of_patient(patient))?.resources)?;
     let mut all = Vec::new();
     for consent in found {
         let sealed = consents::is_sealed(view.connection(), text(&consent, "/id"))?;

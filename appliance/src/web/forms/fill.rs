@@ -281,7 +281,7 @@ fn read_only(web: &Web, visit: &Visit, opened: &Opened, answers: &Answers) -> Ma
 /// stored.
 pub fn received(web: &Web, form: &Form, template: &Template, stored: &Value) -> Answers {
     let zone = web.settings().zone;
-    let mut answers = Answers::from_fields(form.fields_without(&[]), zone);
+    let mut answers = Answers::from_fields(form.fields(), zone);
     answers.keep_read_only(template, &Answers::read(template, stored, zone));
     answers.settle(template);
     answers

@@ -36,7 +36,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
 
 /// All templates by title.
 pub fn all(view: &View<'_>) -> Result<Vec<Value>, StoreError> {
-    let found = view.search(&Query::all("Questionnaire")?.limit(500))?;
+    let found = view.search(&Query::all("Questionnaire")?)?;
     let mut all = chart::jsons(&found.resources)?;
     all.sort_by_cached_key(|t| (text(t, "/status") != "active", text(t, "/title").to_lowercase()));
     Ok(all)

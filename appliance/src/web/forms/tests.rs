@@ -63,6 +63,27 @@ impl Room {
 }
 
 #[tokio::test]
+async fn a_form_is_prefilled_with_the_newest_weight_that_is_valid() {
+    let room = Room::new().await;
+    let weight = |value: f64, at: &str, status: &str| {
+        json!({"resourceType": "Observation", "status": status, "subject": {"reference": format!("Patient/{}", room.patient)},
+            "effectiveDateTime": at, "valueQuantity": {"value": value},
+            "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7"}]}})
+    };
+    let old: Vec<Value> =
+        (0..520).map(|n| weight(90.0, &format!("2020-01-01T08:{:02}:{:02}Z", n / 60, n % 60), "final")).collect();
+    let newest = [weight(44.4, "2026-05-27", "final"), weight(12.0, "2026-05-28", "entered-in-error")];
+    let create = move |tx: &mut crate::store::Tx<'_>| {
+        old.into_iter().chain(newest).try_for_each(|body| tx.create("Observation", body).map(drop))
+    };
+    let seed = crate::access::Actor::program(crate::access::Program::Seed);
+    room.site.web.store().write::<_, crate::store::StoreError, _>(&seed, create).await.unwrap();
+    let form = room.begin().await;
+    let shown = room.site.get(&room.doctor, &form).await.body;
+    assert!(shown.contains("value=\"44.4\""), "{shown}");
+}
+
+#[tokio::test]
 async fn a_form_is_prefilled_saved_while_written_signed_and_then_final() {
     let room = Room::new().await;
     let form = room.begin().await;

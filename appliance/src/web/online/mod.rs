@@ -360,7 +360,7 @@ fn known(tx: &Tx<'_>, request: &Request) -> Result<Option<String>, StoreError> {
     let query = [("birthdate".to_owned(), request.birth.clone())];
     let same = |a: &str, b: &str| a.trim().to_lowercase() == b.trim().to_lowercase();
     let mut found = Vec::new();
-    for stored in tx.search(&Query::parse("Patient", &query)?.limit(200))?.resources {
+    for stored in tx.search(&Query::parse("Patient", &query)?)?.resources {
         let facts = PatientFacts::read(&stored.json()?);
         if facts.active
             && same(&facts.family, &request.family)

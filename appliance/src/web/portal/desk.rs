@@ -3,7 +3,7 @@
 use super::super::fields::{Field, Problems, area};
 use super::super::form::Form;
 use super::super::forms::templates;
-use super::super::gate::Visit;
+use super::super::gate::{UrlQuery, Visit};
 use super::super::layout::{self, Section};
 use super::super::login::redirect;
 use super::super::reading::{PatientFacts, text};
@@ -305,21 +305,26 @@ async fn give_form(
     Ok(redirect(&format!("/patients/{patient}")))
 }
 
-async fn thread(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
-    thread_page(&web, &visit, &patient, "", &Problems::default()).await
+async fn thread(
+    State(web): State<Web>,
+    visit: Visit,
+    Path(patient): Path<String>,
+    UrlQuery(asked): UrlQuery<conversation::Asked>,
+) -> Result<Markup, PageError> {
+    thread_page(&web, &visit, &patient, ("", &Problems::default()), asked.newer).await
 }
 
 async fn thread_page(
     web: &Web,
     visit: &Visit,
     patient: &str,
-    typed: &str,
-    problems: &Problems,
+    (typed, problems): (&str, &Problems),
+    newer: usize,
 ) -> Result<Markup, PageError> {
-    let (site, id, now) = (web.clone(), patient.to_owned(), web.now());
+    let (site, id, now, zone) = (web.clone(), patient.to_owned(), web.now(), web.settings().zone);
     let read = move |view: &View<'_>| {
         let (banner, facts) = chart::banner_in(&site, view, &id)?;
-        let told = conversation::conversation(&super::record::all_of(view, "Communication", &id)?, &id);
+        let told = conversation::conversation(&super::record::all_of(view, "Communication", &id)?, &id, zone);
         let account = portal::of_patient(view.connection(), &id)?.filter(|account| !account.disabled);
         let invited = portal::invited_until(view.connection(), &id, None, now)?.is_some();
         Ok::<_, AccountError>((banner, facts, told, account.is_some(), invited))
@@ -335,7 +340,7 @@ async fn thread_page(
             p.crumbs { a href={ "/patients/" (facts.id) } { "Chart" } " › Messages" }
             div.head { h1 { "Messages with the patient" } }
             (problems.summary())
-            (conversation::shown(&told, web.settings().zone, (&format!("Patient/{}", facts.id), &facts.full_name())))
+            (conversation::shown(&told, zone, (&format!("Patient/{}", facts.id), &facts.full_name()), (&format!("/patients/{}/messages", facts.id), newer)))
             @if told.is_empty() { p.empty { "No messages yet." } }
             @if !has_access { p.notice.warn { @if invited { "The patient was invited and has not opened the account yet." } @else { "The patient has no access to the portal and will not see a message." } } }
             form.sheet method="post" action={ "/patients/" (facts.id) "/messages" } { (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))
@@ -358,7 +363,7 @@ async fn answer(
     if words.is_empty() || words.chars().count() > TEXT_CHARS_MAX {
         let mut problems = Problems::default();
         problems.add("text", "Please write up to 5000 characters.");
-        let page = thread_page(&web, &visit, &patient, form.raw("text"), &problems).await?;
+        let page = thread_page(&web, &visit, &patient, (form.raw("text"), &problems), 0).await?;
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     let display = visit.session.as_ref().map_or(visit.actor.name.clone(), |s| s.display.clone());
@@ -382,7 +387,7 @@ async fn answer(
 /// What was to be done about messages of this patient is done.
 fn settle(tx: &mut Tx<'_>, patient: &str) -> Result<(), StoreError> {
     let open = [("status".to_owned(), "requested,in-progress".to_owned())];
-    let query = Query::parse("Task", &open)?.of_patient(patient).limit(200);
+    let query = Query::parse("Task", &open)?.of_patient(patient);
     for mut task in chart::jsons(&tx.search(&query)?.resources)? {
         if !text(&task, "/focus/reference").starts_with("Communication/") {
             continue;

@@ -3,23 +3,27 @@
 
 use super::super::fields::{Problems, area};
 use super::super::form::Form;
-use super::super::gate::Visit;
+use super::super::gate::{UrlQuery, Visit};
 use super::super::layout::{self, Portal};
 use super::super::login::redirect;
 use super::super::reading::{reference_id, text};
 use super::super::{Method, PageError, Policy, Route, Target, Web, dates};
 use super::{patient, record};
 use crate::access::{Action, Role};
-use crate::store::{StoreError, Tx, View};
+use crate::store::{Query, StoreError, Tx, View};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use chrono_tz::Tz;
 use http::StatusCode;
 use maud::{Markup, html};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub const TEXT_CHARS_MAX: usize = 5000;
 /// Messages of one patient within a day.
 const DAILY_MAX: usize = 20;
+/// Messages on a page.
+const SHOWN_MAX: usize = 100;
 const ROLE: &str = "urn:holdfast:role";
 
 pub fn routes(web: &Web) -> Vec<Route> {
@@ -44,7 +48,7 @@ pub struct Told {
 }
 
 /// The messages between a patient and the practice, oldest first. Other communications about the patient are none.
-pub fn conversation(all: &[Value], patient: &str) -> Vec<Told> {
+pub fn conversation(all: &[Value], patient: &str, zone: Tz) -> Vec<Told> {
     let by = |message: &Value, kind: &str| reference_id(message, "/sender/reference", kind).map(str::to_owned);
     let own =
         |message: &Value| by(message, "Patient").as_deref() == Some(patient) || by(message, "RelatedPerson").is_some();
@@ -60,18 +64,33 @@ pub fn conversation(all: &[Value], patient: &str) -> Vec<Told> {
             text: text(message, "/payload/0/contentString").to_owned(),
         })
         .collect();
-    found.sort_by_key(|told| dates::unix_s(&told.sent));
+    found.sort_by_key(|told| dates::moment_s(&told.sent, zone));
     found
 }
 
-/// A conversation as both sides see it; the one whose reference is `own` is called `own_name`.
-pub fn shown(told: &[Told], zone: chrono_tz::Tz, (own, own_name): (&str, &str)) -> Markup {
+/// A conversation as both sides see it: the newest messages, or those before the newest `newer`; the one whose reference is `own` is
+/// called `own_name`. `address` is that of the page.
+pub fn shown(told: &[Told], zone: Tz, (own, own_name): (&str, &str), (address, newer): (&str, usize)) -> Markup {
+    let newer = newer.min(told.len().saturating_sub(1) / SHOWN_MAX * SHOWN_MAX);
+    let until = told.len() - newer;
+    let from = until.saturating_sub(SHOWN_MAX);
+    let way = |newer: usize, label: &str| html! { nav.pages aria-label=(label) { a.button href={ (address) "?newer=" (newer) } { (label) } } };
     html! {
-        @for one in told { article.note {
+        @if from > 0 { (way(told.len() - from, &format!("{from} earlier messages"))) }
+        @for one in told.get(from..until).unwrap_or(&[]) { article.note {
             header { b { (if one.sender == own { own_name } else { one.from.as_str() }) } span.soft { " · " (dates::show(&one.sent, zone)) } }
             div.text { (one.text) }
         } }
+        @if until < told.len() { (way(newer.saturating_sub(SHOWN_MAX), &format!("{} newer messages", told.len() - until))) }
     }
+}
+
+/// Which messages are asked for.
+#[derive(Deserialize, Default)]
+pub struct Asked {
+    /// How many of the newest are passed over.
+    #[serde(default)]
+    pub newer: usize,
 }
 
 /// A task for a role, about a patient and what came from `requester` (a reference and a name).
@@ -85,15 +104,21 @@ pub fn task(patient: &str, what: &str, role: Role, focus: &str, (requester, now)
     })
 }
 
-async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
-    show(&web, &visit, "", &Problems::default()).await
+async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Markup, PageError> {
+    show(&web, &visit, ("", &Problems::default()), asked.newer).await
 }
 
-async fn show(web: &Web, visit: &Visit, typed: &str, problems: &Problems) -> Result<Markup, PageError> {
-    let id = patient(visit)?;
+async fn show(
+    web: &Web,
+    visit: &Visit,
+    (typed, problems): (&str, &Problems),
+    newer: usize,
+) -> Result<Markup, PageError> {
+    let (id, zone) = (patient(visit)?, web.settings().zone);
     let own = super::author(visit, &id).0;
-    let read =
-        move |view: &View<'_>| Ok::<_, StoreError>(conversation(&record::all_of(view, "Communication", &id)?, &id));
+    let read = move |view: &View<'_>| {
+        Ok::<_, StoreError>(conversation(&record::all_of(view, "Communication", &id)?, &id, zone))
+    };
     let told = web.store().view(&visit.actor, read).await?;
     Ok(layout::portal(
         web,
@@ -103,7 +128,7 @@ async fn show(web: &Web, visit: &Visit, typed: &str, problems: &Problems) -> Res
         &html! {
             div.head { h1 { "Messages" } }
             (problems.summary())
-            (shown(&told, web.settings().zone, (&own, "You")))
+            (shown(&told, zone, (&own, "You"), ("/messages", newer)))
             @if told.is_empty() { p.empty { "No messages yet." } }
             form.sheet method="post" action="/messages" { (layout::csrf(visit))
                 (area("Your message", "text", typed, 5, problems))
@@ -119,20 +144,18 @@ async fn send(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respon
     let mut problems = Problems::default();
     if words.is_empty() || words.chars().count() > TEXT_CHARS_MAX {
         problems.add("text", "Please write up to 5000 characters.");
-        return Ok(
-            (StatusCode::UNPROCESSABLE_ENTITY, show(&web, &visit, form.raw("text"), &problems).await?).into_response()
-        );
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, show(&web, &visit, (form.raw("text"), &problems), 0).await?)
+            .into_response());
     }
-    let (id, now, now_s) = (patient(&visit)?, web.now_fhir(), web.now());
+    let (id, now, now_s, zone) = (patient(&visit)?, web.now_fhir(), web.now(), web.settings().zone);
     let author = super::author(&visit, &id);
     // A patient's own name says no more than that it is the patient.
     let display = if visit.whom.is_some() { author.1.clone() } else { "Patient".to_owned() };
     let store = move |tx: &mut Tx<'_>| {
-        let all = super::super::chart::jsons(
-            &tx.search(&crate::store::Query::all("Communication")?.of_patient(&id).limit(500))?.resources,
-        )?;
-        let of_today = |told: &&Told| told.own && dates::unix_s(&told.sent).is_some_and(|at| at > now_s - 86_400);
-        if conversation(&all, &id).iter().filter(of_today).count() >= DAILY_MAX {
+        let a_day_ago = crate::clock::instant((now_s - 86_400) * 1000);
+        let query = Query::parse("Communication", &[("sent".to_owned(), format!("gt{a_day_ago}"))])?.of_patient(&id);
+        let of_today = super::super::chart::jsons(&tx.search(&query)?.resources)?;
+        if conversation(&of_today, &id, zone).iter().filter(|told| told.own).count() >= DAILY_MAX {
             return Ok(false);
         }
         let reference = format!("Patient/{id}");
@@ -147,9 +170,8 @@ async fn send(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respon
     };
     if !web.store().write(&visit.actor, store).await? {
         problems.add("", "These are very many messages for one day. Please call us.");
-        return Ok(
-            (StatusCode::TOO_MANY_REQUESTS, show(&web, &visit, form.raw("text"), &problems).await?).into_response()
-        );
+        return Ok((StatusCode::TOO_MANY_REQUESTS, show(&web, &visit, (form.raw("text"), &problems), 0).await?)
+            .into_response());
     }
     Ok(redirect("/messages"))
 }

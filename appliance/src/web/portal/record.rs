@@ -13,9 +13,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use serde_json::Value;
-use std::collections::BTreeMap;
 
-const READ_MAX: u32 = 500;
+/// Earlier results of a test beside the newest.
+const EARLIER_SHOWN: usize = 100;
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -29,15 +29,15 @@ pub fn routes(web: &Web) -> Vec<Route> {
 
 /// All of a kind in the patient's own compartment.
 pub fn all_of(view: &View<'_>, kind: &str, patient: &str) -> Result<Vec<Value>, StoreError> {
-    chart::jsons(&view.search(&Query::all(kind)?.of_patient(patient).limit(READ_MAX))?.resources)
+    chart::jsons(&view.search(&Query::all(kind)?.of_patient(patient))?.resources)
 }
 
 async fn start(State(web): State<Web>, visit: Visit) -> Result<Response, PageError> {
     let Ok(id) = patient(&visit) else { return Ok(redirect("/people")) };
-    let now = web.now();
+    let (now, zone) = (web.now(), web.settings().zone);
     let read = move |view: &View<'_>| {
         let facts = PatientFacts::read(&view.read("Patient", &id)?.json()?);
-        let ahead = visits::ahead(&all_of(view, "Appointment", &id)?, now);
+        let ahead = visits::ahead(&all_of(view, "Appointment", &id)?, now, zone);
         // Who acts in appointments alone is told of nothing else, not even whether it is there.
         let reached = view.may(Action::Search, "QuestionnaireResponse") && view.may(Action::Search, "Communication");
         let more = match reached {
@@ -45,14 +45,17 @@ async fn start(State(web): State<Web>, visit: Visit) -> Result<Response, PageErr
                 let forms = all_of(view, "QuestionnaireResponse", &id)?;
                 let waiting = forms.iter().filter(|form| super::forms::is_waiting(form, &id)).count();
                 let consents = super::consents::waiting(view, &id, now * 1000)?;
-                Some((waiting, consents, super::messages::conversation(&all_of(view, "Communication", &id)?, &id)))
+                Some((
+                    waiting,
+                    consents,
+                    super::messages::conversation(&all_of(view, "Communication", &id)?, &id, zone),
+                ))
             }
             false => None,
         };
         Ok::<_, StoreError>((facts, ahead, more))
     };
     let (facts, ahead, more) = web.store().view(&visit.actor, read).await?;
-    let zone = web.settings().zone;
     let own = super::author(&visit, &facts.id).0;
     let page = layout::portal(
         &web,
@@ -101,17 +104,17 @@ struct Summary {
     problems: Vec<Value>,
     medications: Vec<Value>,
     immunizations: Vec<Value>,
-    observations: Vec<Value>,
+    tests: results::Tests,
     reports: Vec<Value>,
 }
 
 async fn record(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
-    let id = patient(&visit)?;
+    let (id, zone) = (patient(&visit)?, web.settings().zone);
     let read = move |view: &View<'_>| {
         let valid = |kind: &str| {
             let mut all = all_of(view, kind, &id)?;
             all.retain(is_valid);
-            all.sort_by_key(|one| std::cmp::Reverse(newest(one).to_owned()));
+            all.sort_by_cached_key(|one| std::cmp::Reverse(dates::moment_s(newest(one), zone)));
             Ok::<_, StoreError>(all)
         };
         Ok::<_, StoreError>(Summary {
@@ -120,7 +123,7 @@ async fn record(State(web): State<Web>, visit: Visit) -> Result<Markup, PageErro
             problems: valid("Condition")?,
             medications: valid("MedicationRequest")?,
             immunizations: valid("Immunization")?,
-            observations: valid("Observation")?,
+            tests: results::tests(view, &Query::all("Observation")?, std::slice::from_ref(&id), (is_told, zone))?,
             reports: valid("DiagnosticReport")?,
         })
     };
@@ -130,6 +133,11 @@ async fn record(State(web): State<Web>, visit: Visit) -> Result<Markup, PageErro
         None => "My record".to_owned(),
     };
     Ok(layout::portal(&web, &visit, Portal::Record, &title, &shown(&web, &title, &summary)))
+}
+
+/// Whether a measurement is final and says something.
+fn is_told(observation: &Value) -> bool {
+    is_valid(observation) && !results::value(observation).is_empty()
 }
 
 fn newest(resource: &Value) -> &str {
@@ -172,29 +180,27 @@ fn shown(web: &Web, title: &str, summary: &Summary) -> Markup {
             (section("Immunizations", dated(&summary.immunizations, "vaccineCode"), "None recorded."))
             (section("Reports", dated(&summary.reports, "code"), "No reports yet."))
         }
-        section.panel { h2 { "Results" } (values(web, &summary.observations)) }
+        section.panel { h2 { "Results" } (values(web, &summary.tests)) }
         p.hint { "Is something wrong or unclear? Please write to us under Messages." }
     }
 }
 
-/// The newest value of each test, and how many there were before.
-fn values(web: &Web, observations: &[Value]) -> Markup {
+/// The newest value of each test, and what it was before.
+fn values(web: &Web, tests: &results::Tests) -> Markup {
     let zone = web.settings().zone;
-    let mut tests: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-    for observation in observations.iter().filter(|o| !results::value(o).is_empty()) {
-        tests.entry(concept(observation.get("code"))).or_default().push(observation);
-    }
     html! {
         @if tests.is_empty() { p.empty { "No results yet." } }
         @else { table.list {
             (layout::columns(&["Test", "Newest", "Usual range", "When", "Before"]))
-            tbody { @for (name, all) in &tests { @if let Some(last) = all.first() { tr {
+            tbody { @for (name, all) in tests { @if let Some((last, earlier)) = all.split_first() { tr {
                 th scope="row" { (name) }
-                td { b { (results::value(last)) } }
-                td { (text(last, "/referenceRange/0/text")) }
-                td { (dates::show_day(moment(last), zone)) }
-                td { @if all.len() > 1 { details { summary { (all.len() - 1) " earlier" }
-                    ul.rows { @for earlier in all.iter().skip(1).take(20) { li { span.what { (results::value(earlier)) } span.when { (dates::show_day(moment(earlier), zone)) } } } } } } }
+                td { b { (last.value) } }
+                td { (last.range) }
+                td { (dates::show_day(&last.when, zone)) }
+                td { @if !earlier.is_empty() { details { summary { (earlier.len()) " earlier" }
+                    ul.rows { @for finding in earlier.iter().take(EARLIER_SHOWN) { li { span.what { (finding.value) } span.when { (dates::show_day(&finding.when, zone)) } } } }
+                    @if earlier.len() > EARLIER_SHOWN { p.hint { (earlier.len() - EARLIER_SHOWN) " more are older. Ask us for them under Messages." } }
+                } } }
             } } } }
         } }
     }

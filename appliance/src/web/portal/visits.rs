@@ -5,13 +5,14 @@ use super::super::gate::Visit;
 use super::super::layout::{self, Portal};
 use super::super::login::redirect;
 use super::super::reading::{concept, list, text, version};
-use super::super::{Method, PageError, Policy, Route, Target, Web, dates};
+use super::super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
 use super::{patient, record};
 use crate::access::Action;
 use crate::scheduling::booking;
 use crate::store::{StoreError, Tx, View};
 use axum::extract::{Path, State};
 use axum::response::Response;
+use chrono_tz::Tz;
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -29,8 +30,8 @@ fn is_open(appointment: &Value) -> bool {
 }
 
 /// What is booked and has not begun, the next first.
-pub fn ahead(all: &[Value], now: i64) -> Vec<Value> {
-    let begins = |a: &Value| dates::unix_s(text(a, "/start")).unwrap_or(0);
+pub fn ahead(all: &[Value], now: i64, zone: Tz) -> Vec<Value> {
+    let begins = |a: &Value| dates::moment_s(text(a, "/start"), zone).unwrap_or(0);
     let mut ahead: Vec<Value> = all.iter().filter(|a| is_open(a) && begins(a) > now).cloned().collect();
     ahead.sort_by_key(begins);
     ahead
@@ -52,10 +53,14 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
     let (id, now, zone) = (patient(&visit)?, web.now(), web.settings().zone);
     let read = move |view: &View<'_>| record::all_of(view, "Appointment", &id);
     let all = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
-    let ahead = ahead(&all, now);
-    let mut past: Vec<&Value> =
-        all.iter().filter(|a| dates::unix_s(text(a, "/start")).is_some_and(|at| at <= now)).collect();
-    past.sort_by_key(|a| std::cmp::Reverse(text(a, "/start").to_owned()));
+    let ahead = ahead(&all, now, zone);
+    let begun = |a: &Value| dates::moment_s(text(a, "/start"), zone).filter(|at| *at <= now);
+    let mut past: Vec<&Value> = all.iter().filter(|a| begun(a).is_some()).collect();
+    past.sort_by_key(|a| std::cmp::Reverse(begun(a)));
+    let past: Vec<Markup> = past.into_iter().map(|a| html! {
+        span.what { (what(a)) @if matches!(text(a, "/status"), "cancelled" | "noshow") { " " span.tag { (text(a, "/status")) } } }
+        span.when { (dates::show_day(text(a, "/start"), zone)) }
+    }).collect();
     Ok(layout::portal(
         &web,
         &visit,
@@ -80,10 +85,7 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
             }
             @if !past.is_empty() {
                 h2 { "Before" }
-                ul.rows { @for appointment in past.iter().take(20) { li {
-                    span.what { (what(appointment)) @if matches!(text(appointment, "/status"), "cancelled" | "noshow") { " " span.tag { (text(appointment, "/status")) } } }
-                    span.when { (dates::show_day(text(appointment, "/start"), zone)) }
-                } } }
+                (chart::folded(&past, ""))
             }
         },
     ))
@@ -96,11 +98,11 @@ async fn cancel(
     form: Form,
 ) -> Result<Response, PageError> {
     let number = form.text("version").parse().map_err(|_| PageError::Query)?;
-    let (now, by) = (web.now(), super::author(&visit, "").1);
+    let (now, zone, by) = (web.now(), web.settings().zone, super::author(&visit, "").1);
     let reason = format!("Cancelled by {by} in the portal");
     let store = move |tx: &mut Tx<'_>| {
         let body = tx.read("Appointment", &id)?.json()?;
-        let begins = dates::unix_s(text(&body, "/start")).unwrap_or(0);
+        let begins = dates::moment_s(text(&body, "/start"), zone).unwrap_or(0);
         if !is_open(&body) || begins <= now {
             return Err(StoreError::invalid("this appointment cannot be cancelled any more", "Appointment.status"));
         }

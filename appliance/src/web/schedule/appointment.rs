@@ -25,9 +25,6 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Appointments of a patient that are looked at for the rest of a series.
-const SERIES_MAX: u32 = 500;
-
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
     let may = |action| Policy::Permits(action, Target::Resource("Appointment"));
@@ -310,7 +307,7 @@ async fn cancel(
 fn later_of_series(tx: &Tx<'_>, body: &Value, patient: &str) -> Result<Vec<(String, u32)>, StoreError> {
     let series = extension(body, SERIES, "valueString").cloned();
     let start = dates::unix_s(text(body, "/start")).unwrap_or(i64::MAX);
-    let found = tx.search(&Query::all("Appointment")?.of_patient(patient).limit(SERIES_MAX))?;
+    let found = tx.search(&Query::all("Appointment")?.of_patient(patient))?;
     let later = chart::jsons(&found.resources)?.into_iter().filter(|other| {
         series.is_some()
             && extension(other, SERIES, "valueString") == series.as_ref()

@@ -7,18 +7,21 @@ use crate::messages::{self, Channel, Message};
 use crate::scheduling::book::Book;
 use crate::store::{Expect, Query, StoreError, Tx, View};
 use crate::web::form::{Form, FormError};
-use crate::web::gate::Visit;
+use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
 use crate::web::online::ONLINE;
+use crate::web::paging::Paging;
 use crate::web::reading::{PatientFacts, code, list, text, version};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, paging};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use maud::{Markup, html};
+use serde::Deserialize;
 use serde_json::Value;
 
-const LISTED_MAX: u32 = 200;
+/// Requests on a page.
+const LISTED_MAX: usize = 100;
 
 pub fn routes(web: &Web) -> Vec<Route> {
     let w = || web.clone();
@@ -29,22 +32,32 @@ pub fn routes(web: &Web) -> Vec<Route> {
     ]
 }
 
-fn read(view: &View<'_>, zone: chrono_tz::Tz) -> Result<(Book, Vec<(Value, Value)>), StoreError> {
-    let query = Query::parse("Appointment", &[("status".to_owned(), "pending".to_owned())])?.limit(LISTED_MAX);
+/// What waits for an answer, the soonest first, and of it the page that begins with `from`.
+fn read(view: &View<'_>, zone: chrono_tz::Tz, from: usize) -> Result<(Book, Vec<(Value, Value)>, Paging), StoreError> {
+    let query = Query::parse("Appointment", &[("status".to_owned(), "pending".to_owned())])?;
+    let mut pending = chart::jsons(&view.search(&query)?.resources)?;
+    pending.retain(|appointment| participant(appointment, "Patient").is_some());
+    pending.sort_by_cached_key(|appointment| dates::moment_s(text(appointment, "/start"), zone));
+    let (shown, paging) = paging::part(&pending, from, LISTED_MAX);
     let mut all = Vec::new();
-    for appointment in chart::jsons(&view.search(&query)?.resources)? {
-        let Some(id) = participant(&appointment, "Patient") else { continue };
-        let patient = view.read("Patient", id)?.json()?;
-        all.push((appointment, patient));
+    for appointment in shown {
+        let Some(id) = participant(appointment, "Patient") else { continue };
+        all.push((appointment.clone(), view.read("Patient", id)?.json()?));
     }
-    all.sort_by_key(|(a, _)| dates::unix_s(text(a, "/start")));
-    Ok((Book::load(view, zone)?, all))
+    Ok((Book::load(view, zone)?, all, paging))
 }
 
-async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
+#[derive(Deserialize, Default)]
+struct Asked {
+    /// The first request of the page.
+    #[serde(default)]
+    from: usize,
+}
+
+async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Markup, PageError> {
     let zone = web.settings().zone;
-    let (book, all) =
-        web.store().view::<_, StoreError, _>(&visit.actor, move |view: &View<'_>| read(view, zone)).await?;
+    let read = move |view: &View<'_>| read(view, zone, asked.from);
+    let (book, all, paging) = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
     let new = |patient: &Value| crate::scheduling::extension(patient, ONLINE, "valueBoolean").is_some();
     Ok(layout::page(
         &web,
@@ -75,6 +88,7 @@ async fn page(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
                     }
                 } }
             } }
+            (paging.links(|from| format!("/schedule/inbox?from={from}")))
         },
     ))
 }

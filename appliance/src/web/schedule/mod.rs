@@ -139,7 +139,7 @@ fn read_days(
     let appointments = chart::jsons(&stored)?;
     let mut patients: BTreeMap<String, PatientFacts> = BTreeMap::new();
     for ids in patients::named_in(&appointments).chunks(30) {
-        let query = Query::parse("Patient", &[("_id".to_owned(), ids.join(","))])?.limit(50);
+        let query = Query::parse("Patient", &[("_id".to_owned(), ids.join(","))])?;
         for patient in chart::jsons(&view.search(&query)?.resources)? {
             patients.insert(text(&patient, "/id").to_owned(), PatientFacts::read(&patient));
         }

@@ -12,8 +12,9 @@ use crate::web::form::{Form, FormError, percent_encode};
 use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
+use crate::web::paging::Paging;
 use crate::web::reading::{PatientFacts, text, version};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, paging};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use maud::{Markup, html};
@@ -22,7 +23,8 @@ use serde_json::{Value, json};
 
 /// Days ahead in which a free time is looked for.
 const AHEAD_DAYS: usize = 14;
-const LISTED_MAX: u32 = 200;
+/// Entries on a page.
+const LISTED_MAX: usize = 100;
 const PRIORITIES: [(&str, &str); 3] = [("1", "Urgent"), ("5", "Normal"), ("9", "Whenever")];
 
 pub fn routes(web: &Web) -> Vec<Route> {
@@ -43,20 +45,32 @@ struct Waiting {
     fits: Option<(i64, String)>,
 }
 
-fn read(view: &View<'_>, zone: chrono_tz::Tz, now_s: i64) -> Result<(Book, Vec<Waiting>), StoreError> {
+/// Who waits, by urgency and then for how long, and of them the page that begins with `from`: a time is looked for only for whom the
+/// page shows.
+fn read(
+    view: &View<'_>,
+    zone: chrono_tz::Tz,
+    (now_s, from): (i64, usize),
+) -> Result<(Book, Vec<Waiting>, Paging), StoreError> {
     let book = Book::load(view, zone)?;
-    let query = Query::parse("Appointment", &[("status".to_owned(), "waitlist".to_owned())])?.limit(LISTED_MAX);
+    let query = Query::parse("Appointment", &[("status".to_owned(), "waitlist".to_owned())])?;
+    let mut entries = chart::jsons(&view.search(&query)?.resources)?;
+    entries.retain(|entry| participant(entry, "Patient").is_some());
+    entries.sort_by_cached_key(|entry| (urgency(entry), dates::moment_s(text(entry, "/created"), zone)));
+    let (shown, paging) = paging::part(&entries, from, LISTED_MAX);
     let mut all = Vec::new();
-    for entry in chart::jsons(&view.search(&query)?.resources)? {
-        let Some(id) = participant(&entry, "Patient") else { continue };
+    for entry in shown {
+        let Some(id) = participant(entry, "Patient") else { continue };
         let patient = PatientFacts::read(&view.read("Patient", id)?.json()?);
-        let fits = first_fit(view, &book, &entry, now_s)?;
-        all.push(Waiting { entry, patient, fits });
+        let fits = first_fit(view, &book, entry, now_s)?;
+        all.push(Waiting { entry: entry.clone(), patient, fits });
     }
-    all.sort_by_key(|w| {
-        (w.entry.get("priority").and_then(Value::as_u64).unwrap_or(5), text(&w.entry, "/created").to_owned())
-    });
-    Ok((book, all))
+    Ok((book, all, paging))
+}
+
+/// 1 is the most urgent, as in calendars; who says none waits with the others.
+fn urgency(entry: &Value) -> u64 {
+    entry.get("priority").and_then(Value::as_u64).filter(|priority| *priority > 0).unwrap_or(5)
 }
 
 fn first_fit(view: &View<'_>, book: &Book, entry: &Value, now_s: i64) -> Result<Option<(i64, String)>, StoreError> {
@@ -74,10 +88,17 @@ fn first_fit(view: &View<'_>, book: &Book, entry: &Value, now_s: i64) -> Result<
     Ok(None)
 }
 
-async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
+#[derive(Deserialize, Default)]
+struct Asked {
+    /// The first entry of the page.
+    #[serde(default)]
+    from: usize,
+}
+
+async fn list(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<Asked>) -> Result<Markup, PageError> {
     let (zone, now) = (web.settings().zone, web.now());
-    let (book, all) =
-        web.store().view::<_, StoreError, _>(&visit.actor, move |view: &View<'_>| read(view, zone, now)).await?;
+    let read = move |view: &View<'_>| read(view, zone, (now, asked.from));
+    let (book, all, paging) = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
     let offer = |w: &Waiting| {
         let (at, who) = w.fits.as_ref()?;
         let local = dates::local(*at, zone);
@@ -110,7 +131,7 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
                 (layout::columns(&["Patient", "Phone", "For", "Since", "First free time", ""]))
                 tbody { @for w in &all { tr {
                     th scope="row" { a href={ "/patients/" (w.patient.id) } { (w.patient.full_name()) }
-                        @if w.entry.get("priority").and_then(Value::as_u64) == Some(1) { " " span.tag.alert { "Urgent" } } }
+                        @if urgency(&w.entry) == 1 { " " span.tag.alert { "Urgent" } } }
                     td { (w.patient.phone) }
                     td { (reason(&w.entry)) @if let Some(c) = participant(&w.entry, "Practitioner").and_then(|p| book.calendar(&actor_of(p))) { br; span.soft { (c.name) } } }
                     td { (dates::show_day(text(&w.entry, "/created"), zone)) }
@@ -121,6 +142,7 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
                     } }
                 } } }
             } }
+            (paging.links(|from| format!("/schedule/waiting?from={from}")))
         },
     ))
 }
