@@ -32,8 +32,11 @@ pub fn routes(web: &Web) -> Vec<Route> {
     ]
 }
 
+/// Appointments that are asked for, each with its patient.
+type Requests = Vec<(Value, Value)>;
+
 /// What waits for an answer, the soonest first, and of it the page that begins with `from`.
-fn read(view: &View<'_>, zone: chrono_tz::Tz, from: usize) -> Result<(Book, Vec<(Value, Value)>, Paging), StoreError> {
+fn read(view: &View<'_>, zone: chrono_tz::Tz, from: usize) -> Result<(Book, Requests, Paging), StoreError> {
     let query = Query::parse("Appointment", &[("status".to_owned(), "pending".to_owned())])?;
     let mut pending = chart::jsons(&view.search(&query)?.resources)?;
     pending.retain(|appointment| participant(appointment, "Patient").is_some());

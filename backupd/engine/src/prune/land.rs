@@ -123,8 +123,7 @@ impl Land {
         if let Some(bad) = self.bad_indexes(reader).find(|bad| !given_up.has(bad)) {
             return Err(Error::new(ErrorKind::Damaged, format!("{bad} cannot be read: heal it before pruning")));
         }
-        let asked: Vec<&SnapshotInfo> =
-            self.kept().into_iter().filter(|info| given_up.has_snapshot(info.id)).collect();
+        let asked: Vec<&SnapshotInfo> = self.kept().into_iter().filter(|info| given_up.has_snapshot(info.id)).collect();
         if asked.is_empty() || *given_up == GivenUp::All && Mark::of(reader, &asked).await.is_ok() {
             return Ok(());
         }
