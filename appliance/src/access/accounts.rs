@@ -43,6 +43,10 @@ pub enum AccountError {
     MailOfAnother,
     #[error("nobody was granted this, or it was withdrawn")]
     UnknownProxy,
+    #[error(
+        "the patient's consents keep out whoever acts for them: the patient agrees or takes the refusal back first, under Consents"
+    )]
+    KeptOut,
     #[error("this link is unknown, used or too old; please ask the practice for a new one")]
     BadLink,
     #[error(transparent)]

@@ -7,7 +7,7 @@
 pub mod decisions;
 pub mod pdf;
 
-pub use decisions::permits;
+pub use decisions::{Effect, effect, permits, replaced};
 
 use crate::access::Governs;
 use crate::db::{Connection, OptionalExtension};
@@ -259,20 +259,27 @@ pub enum State {
     Refused,
     Expired,
     Withdrawn,
+    /// A later decision about the same text took its place.
+    Replaced,
     /// Entered in error, or a state that no page makes.
     Other,
 }
 
-pub fn state(consent: &Value, now_ms: i64) -> State {
+/// What holds of a decision, of which [`replaced`] says whether a later one took its place.
+pub fn state(consent: &Value, replaced: bool, now_ms: i64) -> State {
     let over = end_of(consent).and_then(end_ms).is_some_and(|end| end <= now_ms);
-    let refused = consent.pointer("/provision/type").and_then(Value::as_str) == Some("deny");
     match status(consent) {
         "active" if over => State::Expired,
-        "active" if refused => State::Refused,
+        "active" if replaced => State::Replaced,
+        "active" if is_refusal(consent) => State::Refused,
         "active" => State::Valid,
         "inactive" => State::Withdrawn,
         _ => State::Other,
     }
+}
+
+pub fn is_refusal(consent: &Value) -> bool {
+    consent.pointer("/provision/type").and_then(Value::as_str) == Some("deny")
 }
 
 fn status(consent: &Value) -> &str {
@@ -290,10 +297,10 @@ fn end_ms(end: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn record(consent: &str) -> Record {
+    pub(crate) fn record(consent: &str) -> Record {
         Record {
             consent: consent.into(),
             text_id: "t".into(),

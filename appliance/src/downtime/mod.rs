@@ -11,6 +11,8 @@ mod seal;
 mod sheet;
 
 pub use seal::{PASSWORD_GROUPS, new_password};
+#[cfg(test)]
+pub(crate) use sheet::gather;
 
 use crate::access::{Actor, Program};
 use crate::audit::{Action, Event};

@@ -46,59 +46,51 @@ pub fn gather(view: &View<'_>, (zone, now_s): (Tz, i64), all: bool) -> Result<Sh
     let end = today.checked_add_days(Days::new(DAYS_AHEAD + 1)).unwrap_or(today);
     let (from, until) = (dates::day_start(today, zone), dates::day_start(end, zone));
     let appointments = jsons(&view.appointments_between(from.timestamp_millis(), until.timestamp_millis())?)?;
-    let visits: Vec<Visit> = appointments.iter().filter(|a| takes_time(a)).filter_map(|a| visit(a, zone)).collect();
-    let ids: BTreeSet<String> = match all {
-        true => active(view)?,
-        false => visits.iter().map(|visit| visit.patient.clone()).filter(|id| !id.is_empty()).collect(),
-    };
-    let ids: Vec<String> = ids.into_iter().collect();
+    let mut visits: Vec<Visit> = appointments.iter().filter(|a| takes_time(a)).filter_map(|a| visit(a, zone)).collect();
+    let mut wanted: BTreeSet<String> =
+        visits.iter().map(|visit| visit.patient.clone()).filter(|id| !id.is_empty()).collect();
+    if all {
+        wanted.extend(active(view)?);
+    }
+    let owners = Owners::read(view, &wanted)?;
+    for visit in &mut visits {
+        visit.patient = owners.of_record(&visit.patient).to_owned();
+    }
     let mut people: BTreeMap<String, Person> = BTreeMap::new();
-    // Records that were merged into one of these, and into which.
-    let mut merged: BTreeMap<String, String> = BTreeMap::new();
-    for patient in jsons(&view.of_patients("Patient", &ids)?)? {
-        let into = text(&patient, "/id");
-        merged.extend(reading::merged_into(&patient).map(|other| (other.to_owned(), into.to_owned())));
+    for patient in jsons(&view.of_patients("Patient", &owners.goes_on())?)? {
         let facts = PatientFacts::read(&patient);
         let age = facts.birth.map(|birth| dates::age(birth, today)).unwrap_or_default();
         let person = Person { facts, age, allergies: Vec::new(), medications: Vec::new(), problems: Vec::new() };
         people.insert(text(&patient, "/id").to_owned(), person);
     }
-    let mut allergies = BTreeMap::<String, Vec<Value>>::new();
-    // A record may have been merged into one that was merged itself.
-    let mut open: Vec<String> = merged.keys().cloned().collect();
-    while !open.is_empty() {
-        let mut next = Vec::new();
-        for patient in jsons(&view.of_patients("Patient", &open)?)? {
-            let into = merged.get(text(&patient, "/id")).cloned().unwrap_or_default();
-            for other in reading::merged_into(&patient).filter(|other| !merged.contains_key(*other)) {
-                next.push((other.to_owned(), into.clone()));
-            }
+    let records = owners.records();
+    for patient in jsons(&view.of_patients("Patient", &owners.closed())?)? {
+        if let Some(person) = people.get_mut(owners.of_record(text(&patient, "/id"))) {
+            person.facts.contacts.extend(PatientFacts::read(&patient).contacts);
         }
-        open = next.iter().map(|(other, _)| other.clone()).collect();
-        merged.extend(next);
     }
-    let with_merged: Vec<String> = ids.iter().chain(merged.keys()).cloned().collect();
-    for allergy in jsons(&view.of_patients("AllergyIntolerance", &with_merged)?)? {
-        allergies.entry(owner(&allergy, &merged, &people)).or_default().push(allergy);
+    let mut allergies = BTreeMap::<&str, Vec<Value>>::new();
+    for allergy in jsons(&view.of_patients("AllergyIntolerance", &records)?)? {
+        allergies.entry(owners.of(&allergy)).or_default().push(allergy);
     }
     for (owner, found) in allergies {
-        if let Some(person) = people.get_mut(&owner) {
+        if let Some(person) = people.get_mut(owner) {
             person.allergies = reading::active_allergies(&found);
         }
     }
-    for medication in jsons(&view.of_patients("MedicationRequest", &with_merged)?)? {
+    for medication in jsons(&view.of_patients("MedicationRequest", &records)?)? {
         let taken = matches!(code(&medication, "status"), "active" | "on-hold");
-        if let Some(person) = people.get_mut(&owner(&medication, &merged, &people)).filter(|_| taken) {
+        if let Some(person) = people.get_mut(owners.of(&medication)).filter(|_| taken) {
             let named = concept(medication.get("medicationCodeableConcept"));
             let named = if named.is_empty() { text(&medication, "/medicationReference/display") } else { named };
             let parts = [named, text(&medication, "/dosageInstruction/0/text")];
             person.medications.push(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", "));
         }
     }
-    for problem in jsons(&view.of_patients("Condition", &with_merged)?)? {
+    for problem in jsons(&view.of_patients("Condition", &records)?)? {
         let counts = !matches!(code(&problem, "clinicalStatus"), "inactive" | "resolved" | "remission")
             && !matches!(code(&problem, "verificationStatus"), "entered-in-error" | "refuted");
-        if let Some(person) = people.get_mut(&owner(&problem, &merged, &people)).filter(|_| counts) {
+        if let Some(person) = people.get_mut(owners.of(&problem)).filter(|_| counts) {
             person.problems.push(concept(problem.get("code")).to_owned());
         }
     }
@@ -111,10 +103,47 @@ pub fn gather(view: &View<'_>, (zone, now_s): (Tz, i64), all: bool) -> Result<Sh
     Ok(Sheet { today, visits, people })
 }
 
-/// The person whose an entry is, also of one in a record that was merged into theirs.
-fn owner(resource: &Value, merged: &BTreeMap<String, String>, people: &BTreeMap<String, Person>) -> String {
-    let owner = reading::subject(resource).unwrap_or_default();
-    merged.get(owner).filter(|_| !people.contains_key(owner)).map_or(owner, String::as_str).to_owned()
+/// Which record goes on of each person in the pack: one sheet for one person, whichever of their records holds an entry.
+struct Owners(BTreeMap<String, String>);
+
+impl Owners {
+    fn read(view: &View<'_>, wanted: &BTreeSet<String>) -> Result<Owners, StoreError> {
+        let mut goes_on = BTreeMap::new();
+        for id in wanted {
+            if goes_on.contains_key(id) {
+                continue;
+            }
+            let person = match view.person(id) {
+                Ok(person) => person,
+                Err(StoreError::NotFound) => continue,
+                Err(error) => return Err(error),
+            };
+            goes_on.extend(person.ids().into_iter().map(|record| (record, person.goes_on().to_owned())));
+        }
+        Ok(Owners(goes_on))
+    }
+
+    /// The record that goes on of the person whose this one is.
+    fn of_record<'a>(&'a self, id: &'a str) -> &'a str {
+        self.0.get(id).map_or(id, String::as_str)
+    }
+
+    /// The same of an entry; empty for one of nobody here.
+    fn of(&self, resource: &Value) -> &str {
+        reading::subject(resource).and_then(|id| self.0.get(id)).map_or("", String::as_str)
+    }
+
+    fn records(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    fn goes_on(&self) -> Vec<String> {
+        self.0.values().collect::<BTreeSet<_>>().into_iter().cloned().collect()
+    }
+
+    fn closed(&self) -> Vec<String> {
+        self.0.iter().filter(|(id, goes_on)| id != goes_on).map(|(id, _)| id.clone()).collect()
+    }
 }
 
 fn jsons(resources: &[Resource]) -> Result<Vec<Value>, StoreError> {

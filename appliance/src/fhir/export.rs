@@ -69,7 +69,7 @@ pub async fn start(
         }
     }
     let request = format!("Group/{id}/$export{}{raw}", if raw.is_empty() { "" } else { "?" });
-    let patients = store.view(&actor, move |view: &View<'_>| members(&view.read("Group", &id)?.json()?)).await?;
+    let patients = store.view(&actor, move |view: &View<'_>| members(&view.cohort(&id)?.json()?)).await?;
     let id = clock::new_id().map_err(StoreError::io("randomness"))?;
     let job = Job { id: id.clone(), at_ms: store.clock().unix_ms(), since_ms, kinds, request, patients };
     let owner = actor.id.clone();

@@ -4,6 +4,7 @@ pub mod alike;
 mod audit_event;
 mod batch;
 pub mod capability;
+pub mod compartment;
 pub mod cors;
 pub mod date;
 pub mod definition;

@@ -45,6 +45,7 @@ impl From<StoreError> for Outcome {
             StoreError::Several => (StatusCode::PRECONDITION_FAILED, "multiple-matches"),
             StoreError::VersionConflict { .. } => (StatusCode::PRECONDITION_FAILED, "conflict"),
             StoreError::Taken | StoreError::Repeated => (StatusCode::CONFLICT, "conflict"),
+            StoreError::Merged { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "business-rule"),
             StoreError::VersionRequired => (StatusCode::BAD_REQUEST, "required"),
             StoreError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
             StoreError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no-store"),
@@ -70,7 +71,11 @@ impl From<StoreError> for Outcome {
         if status.is_server_error() {
             log::error!(error = error.to_string().as_str(); "fhir.failed");
         }
-        Outcome { status, code, diagnostics: error.to_string(), expression }
+        let diagnostics = match &error {
+            StoreError::Merged { goes_on } => format!("{error}: Patient/{goes_on}"),
+            error => error.to_string(),
+        };
+        Outcome { status, code, diagnostics, expression }
     }
 }
 

@@ -16,6 +16,9 @@ mod typed;
 #[cfg(test)]
 pub mod tests;
 
+/// On an answered form: which one it amends.
+pub const AMENDS: &str = "urn:holdfast:amends";
+
 /// Tables of this module; applied by a migration of the store.
 pub const SCHEMA: &str = include_str!("schema.sql");
 

@@ -184,6 +184,7 @@ fn of_a_row(error: &StoreError) -> bool {
         StoreError::Invalid { .. }
             | StoreError::NotFound
             | StoreError::Gone { .. }
+            | StoreError::Merged { .. }
             | StoreError::Taken
             | StoreError::Several
     )

@@ -53,11 +53,11 @@ pub async fn plan(store: &Store, channels: &Channels, zone: Tz, practice: &str, 
     let actor = Actor::program(Program::Messages);
     for due in store.internal(find).await? {
         let id = due.patient.clone();
-        let read = move |view: &View<'_>| view.read("Patient", &id)?.json();
-        let patient = store.view::<_, StoreError, _>(&actor, read).await?;
+        let read = move |view: &View<'_>| all_records(view, &id);
+        let records = store.view::<_, StoreError, _>(&actor, read).await?;
         let (who, now_ms) = (due.patient.clone(), now_s * 1000);
         let permitted = store.internal(move |db| consents::permits(db, Governs::Reminders, &who, now_ms)).await?;
-        let wanted = channel(&patient, channels).filter(|_| permitted);
+        let wanted = channel(&records, channels).filter(|_| permitted);
         let when = dates::local(due.start_s, zone);
         let text = format!(
             "Your appointment at {practice}: {} at {}.\n\nIf you cannot come, please call us, so that somebody else can have this time.\n",
@@ -84,19 +84,32 @@ fn skip(tx: &mut Tx<'_>, reference: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// By what a patient is reminded, and where.
-fn channel(patient: &Value, channels: &Channels) -> Option<(Channel, String)> {
-    let preference = extension(patient, PREFERENCE, "valueCode").and_then(Value::as_str).unwrap_or_default();
+/// The person's registration in each of their records, that of the record which goes on first: there it is kept up to date.
+fn all_records(view: &View<'_>, patient: &str) -> Result<Vec<Value>, StoreError> {
+    let person = view.person(patient)?;
+    let closed = person.ids().into_iter().filter(|id| *id != person.goes_on());
+    let ids = std::iter::once(person.goes_on().to_owned()).chain(closed);
+    ids.map(|id| view.read("Patient", &id)?.json()).collect()
+}
+
+/// By what a patient is reminded, and where. Who wants none in any record wants none.
+fn channel(records: &[Value], channels: &Channels) -> Option<(Channel, String)> {
+    let preference = |patient: &'_ Value| -> String {
+        extension(patient, PREFERENCE, "valueCode").and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let preferences: Vec<String> = records.iter().map(preference).filter(|word| !word.is_empty()).collect();
+    if preferences.iter().any(|word| word == "none") {
+        return None;
+    }
     let telecom = |system: &str| {
-        let all = patient.get("telecom")?.as_array()?.iter();
-        let found = all.into_iter().find(|t| t.get("system").and_then(Value::as_str) == Some(system));
-        found?.get("value")?.as_str().map(str::to_owned)
+        let all = records.iter().filter_map(|patient| patient.get("telecom")?.as_array()).flatten();
+        let mut of_system = all.filter(|t| t.get("system").and_then(Value::as_str) == Some(system));
+        of_system.find_map(|t| t.get("value")?.as_str()).map(str::to_owned)
     };
     let by = |channel: Channel, system: &str| Some(channel).filter(|c| channels.has(*c)).zip(telecom(system));
-    match preference {
-        "none" => None,
-        "sms" => by(Channel::Sms, "phone"),
-        "mail" => by(Channel::Mail, "email"),
+    match preferences.first().map(String::as_str) {
+        Some("sms") => by(Channel::Sms, "phone"),
+        Some("mail") => by(Channel::Mail, "email"),
         _ => by(Channel::Mail, "email").or_else(|| by(Channel::Sms, "phone")),
     }
 }

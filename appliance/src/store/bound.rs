@@ -7,6 +7,8 @@ use super::resource::{self, Resource};
 use crate::access::{Action, Actor, Denied, Governs, Object, authorize, policy};
 use crate::consents::decisions::Withheld;
 use crate::db::Connection;
+use crate::fhir::compartment;
+use serde_json::Value;
 
 /// An actor at a moment, before the records.
 #[derive(Clone, Copy)]
@@ -54,25 +56,63 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// [`Bounds::check`] for reading a resource. A provenance is in no compartment of its own, and tells of what it is about.
-    pub fn may_read(&self, found: &Resource) -> Result<(), StoreError> {
-        self.check(Action::Read, &found.kind, found.patient)?;
-        if found.kind != "Provenance" || found.body.is_empty() || Governs::of(self.actor).is_none() {
-            return Ok(());
+    /// [`Bounds::check`] for a resource with this body, and refuses one that belongs to somebody else as well who keeps the actor out.
+    pub fn check_all(&self, action: Action, kind: &str, compartment: i64, body: &Value) -> Result<(), StoreError> {
+        self.check(action, kind, compartment)?;
+        match (Governs::of(self.actor), self.kept_beside(kind, compartment, body)?) {
+            (Some(governs), Some(_)) => Ok(authorize(self.actor, action, Object::withheld(kind, governs))?),
+            _ => Ok(()),
         }
-        let body = found.json()?;
-        let targets = body.get("target").and_then(serde_json::Value::as_array).into_iter().flatten();
-        let references = targets.filter_map(|target| target.get("reference")?.as_str()?.split_once('/'));
-        for (kind, id) in references {
-            let id = id.split('/').next().unwrap_or(id);
-            if let Some(target) = resource::load(self.connection, kind, id)? {
-                self.check(Action::Read, kind, target.patient)?;
-            }
-        }
-        Ok(())
     }
 
-    /// Takes out what [`Bounds::may_read`] refuses and no compartment tells.
+    /// Who keeps the actor out of a resource beside the patient in whose compartment it is, of all to whom it belongs or of whom it
+    /// tells: their row.
+    pub fn kept_beside(&self, kind: &str, compartment: i64, body: &Value) -> Result<Option<i64>, StoreError> {
+        let Some(withheld) = self.withheld()? else { return Ok(None) };
+        let mut whose = Vec::new();
+        if withheld.heeds_all() {
+            for reference in compartment::patients(kind, body) {
+                let id = reference.strip_prefix("Patient/").unwrap_or(reference);
+                whose.extend(resource::patient_rid(self.connection, id)?);
+            }
+        }
+        if kind == "Provenance" {
+            whose.extend(self.told_of(body)?);
+        }
+        for row in whose.into_iter().filter(|row| *row != 0 && *row != compartment) {
+            if withheld.of(self.connection, row)? {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// In whose compartments stands what a provenance is about: it is in none of its own, and tells of that.
+    fn told_of(&self, provenance: &Value) -> Result<Vec<i64>, StoreError> {
+        let targets = provenance.get("target").and_then(Value::as_array).into_iter().flatten();
+        let references = targets.filter_map(|target| target.get("reference")?.as_str()?.split_once('/'));
+        let mut rows = Vec::new();
+        for (kind, id) in references {
+            let id = id.split('/').next().unwrap_or(id);
+            rows.extend(resource::load(self.connection, kind, id)?.map(|target| target.patient));
+        }
+        Ok(rows)
+    }
+
+    /// [`Bounds::check_all`] for a resource as it is.
+    pub fn may_reach(&self, action: Action, found: &Resource) -> Result<(), StoreError> {
+        if found.body.is_empty() || Governs::of(self.actor).is_none() {
+            return self.check(action, &found.kind, found.patient);
+        }
+        self.check_all(action, &found.kind, found.patient, &found.json()?)
+    }
+
+    /// [`Bounds::may_reach`] for reading.
+    pub fn may_read(&self, found: &Resource) -> Result<(), StoreError> {
+        self.may_reach(Action::Read, found)
+    }
+
+    /// Takes out what [`Bounds::may_read`] refuses and the index does not tell.
     pub fn keep_readable<T>(&self, kind: &str, all: &mut Vec<T>, of: impl Fn(&T) -> &Resource) {
         if kind == "Provenance" && Governs::of(self.actor).is_some() {
             all.retain(|one| self.may_read(of(one)).is_ok());

@@ -23,6 +23,9 @@ pub enum StoreError {
         "somebody in this appointment is busy at that time: choose another, or give the reason for booking all the same"
     )]
     Taken,
+    /// `goes_on` is the logical id of the record to write in.
+    #[error("this record was merged into another one, which goes on: write it there")]
+    Merged { goes_on: String },
     #[error("this was sent twice and is saved once")]
     Repeated,
     #[error("{what}")]

@@ -49,20 +49,21 @@ pub struct Versions {
     pub count: u32,
 }
 
-/// Up to `count` versions, newest first, and where the next page begins. Those of patients who keep the actor out are left out.
+/// Up to `count` versions, newest first, and where the next page begins. Those of patients who keep the actor out are left out:
+/// `kept` says who, and where the index holds to whom else a resource belongs.
 pub(super) fn page(
     connection: &Connection,
     asked: &Versions,
-    withheld: Option<&Withheld>,
+    kept: Option<(&Withheld, Option<i64>)>,
 ) -> Result<(Vec<Version>, Option<Before>), StoreError> {
     let mut values: Vec<Sql> = asked.id.iter().map(|id| id.clone().into()).collect();
     let mut one = if asked.id.is_some() { " AND r.id = ?7".to_owned() } else { String::new() };
-    if let Some(withheld) = withheld {
+    if let Some((withheld, beside)) = kept {
         let mut bind = |value| {
             values.push(value);
             format!("?{}", values.len() + 6)
         };
-        one += &format!(" AND {}", withheld.condition("r.patient", &mut bind));
+        one += &format!(" AND {}", withheld.of_resource("r", beside, &mut bind));
     }
     let part = |from: &str, v: &str| {
         format!(
@@ -125,13 +126,13 @@ pub(super) fn current(
     Ok(found.optional()?)
 }
 
-/// Resources of `kind` in the compartment of `patient` as they were at `at_ms`, in the order of their rows, after row `after`.
+/// Resources of `kind` in the compartment of `patient` as they were at `at_ms`, in the order of their rows, after row `after`: those that `keep` lets pass.
 pub(super) fn as_of(
     connection: &Connection,
     kind: &str,
     (patient, after): (i64, i64),
     (since_ms, at_ms): (i64, i64),
-    count: u32,
+    (count, keep): (u32, &dyn Fn(&Resource) -> bool),
 ) -> Result<Vec<Resource>, StoreError> {
     let sql = "SELECT rid FROM resource WHERE patient = ?1 \
                AND type = (SELECT id FROM resource_type WHERE name = ?2) AND rid > ?3 ORDER BY rid";
@@ -150,7 +151,8 @@ pub(super) fn as_of(
             let (id, version, updated_ms, body) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             Ok(Resource { rid, kind: kind.to_owned(), id, version, updated_ms, patient, body })
         });
-        found.extend(then.optional()?.filter(|then| !then.body.is_empty() && then.updated_ms >= since_ms));
+        let wanted = |then: &Resource| !then.body.is_empty() && then.updated_ms >= since_ms && keep(then);
+        found.extend(then.optional()?.filter(wanted));
         if found.len() >= count as usize {
             break;
         }

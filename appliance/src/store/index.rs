@@ -2,6 +2,7 @@
 
 use super::StoreError;
 use crate::db::{Connection, OptionalExtension};
+use crate::fhir::compartment;
 use crate::fhir::date::{self, Interval};
 use crate::fhir::params::{self, Form, Param};
 use crate::fhir::types::TYPES;
@@ -13,7 +14,10 @@ const TEXT_BYTES_MAX: usize = 200;
 /// Codings of one concept that are indexed.
 const CODINGS_MAX: usize = 64;
 /// Counted up whenever the same parameter draws other rows than before.
-const DRAWN_BY: u32 = 2;
+const DRAWN_BY: u32 = 3;
+/// Under this name the index holds the patients to whom a resource belongs beside the one in whose compartment it is. It is no
+/// parameter of a search: it is asked for whoever is kept from what belongs to somebody.
+const BESIDE: &str = "_compartment";
 
 /// The numbers that this database gave to types and parameters.
 pub struct ParamIds {
@@ -37,6 +41,10 @@ impl ParamIds {
                 (param.kind, param.name),
             )?;
         }
+        for kind in compartment::kinds() {
+            let sql = "INSERT INTO param (type, name) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+            transaction.execute(sql, (kind, BESIDE))?;
+        }
         transaction.commit()?;
         Self::read(connection)
     }
@@ -48,10 +56,11 @@ impl ParamIds {
             let id = connection.query_row("SELECT id FROM resource_type WHERE name = ?1", [name], |row| row.get(0))?;
             ids.types.insert(name, id);
         }
-        for param in params::all() {
+        let named = params::all().map(|param| (param.kind, param.name));
+        for (kind, name) in named.chain(compartment::kinds().map(|kind| (kind, BESIDE))) {
             let sql = "SELECT id FROM param WHERE type = ?1 AND name = ?2";
-            let id = connection.query_row(sql, (param.kind, param.name), |row| row.get(0))?;
-            ids.params.insert((param.kind, param.name), id);
+            let id = connection.query_row(sql, (kind, name), |row| row.get(0))?;
+            ids.params.insert((kind, name), id);
         }
         Ok(ids)
     }
@@ -67,6 +76,11 @@ impl ParamIds {
 
     pub fn param_id(&self, kind: &str, name: &str) -> Option<i64> {
         self.params.get(&(kind, name)).copied()
+    }
+
+    /// Under which number the index holds to whom else resources of a type belong; `None` where they belong to nobody.
+    pub fn beside_id(&self, kind: &str) -> Option<i64> {
+        self.param_id(kind, BESIDE)
     }
 }
 
@@ -206,7 +220,13 @@ fn each(
             }
         });
     }
-    done
+    done?;
+    let Some(id) = ids.beside_id(kind) else { return Ok(()) };
+    let own = patient_reference(body).map(|id| format!("Patient/{id}"));
+    let beside = compartment::patients(kind, body).into_iter().filter(|named| Some(*named) != own.as_deref());
+    // A longer one names nobody who is here.
+    let mut known = beside.filter(|named| named.len() <= TEXT_BYTES_MAX);
+    known.try_for_each(|named| found(id, Row::Target(named)))
 }
 
 fn draw(

@@ -20,6 +20,7 @@ mod migrate;
 mod once;
 mod order;
 mod outbox;
+mod person;
 mod query;
 mod resource;
 mod search;
@@ -35,6 +36,7 @@ pub use history::{Before, Version, Versions};
 pub use ledger::{Entry as LedgerEntry, Posting};
 pub use migrate::SCHEMA_VERSION;
 pub use order::Cursor;
+pub use person::Person;
 pub use query::Query;
 pub use resource::{Expect, Resource};
 pub(crate) use resource::{patient_body, patient_rid as patient_row};
@@ -173,6 +175,7 @@ impl Store {
         }
         let params = index::ParamIds::load(&connection)?;
         index::rebuild_if_outdated(&connection, &params)?;
+        crate::consents::decisions::redraw_if_outdated(&connection)?;
         note_made(place.data_dir()).map_err(StoreError::io("data folder"))?;
         Self::of(connection, place, params, (clock, lock, mode != Mode::Beside))
     }

@@ -35,9 +35,10 @@ struct Where<'i> {
 
 impl Where<'_> {
     /// Leaves out what belongs to patients who keep the actor out.
-    fn permitted(&mut self, column: &str) -> String {
+    fn permitted(&mut self, r: &str, kind: &str) -> String {
         let Some(withheld) = self.withheld else { return String::new() };
-        format!(" AND {}", withheld.condition(column, &mut |value| self.bind(value)))
+        let beside = self.ids.beside_id(kind);
+        format!(" AND {}", withheld.of_resource(r, beside, &mut |value| self.bind(value)))
     }
 
     fn bind(&mut self, value: impl Into<Sql>) -> String {
@@ -126,7 +127,7 @@ fn conditions(out: &mut Where<'_>, query: &Query) -> Result<String, StoreError> 
     if let Some(rid) = out.patient {
         sql += &format!(" AND {plus}r.patient = {}", out.bind(rid));
     }
-    sql += &out.permitted("r.patient");
+    sql += &out.permitted("r", &query.kind);
     for clause in &query.clauses {
         sql += &format!(" AND {}", condition(out, &query.kind, clause));
     }
@@ -293,7 +294,7 @@ fn chained(out: &mut Where<'_>, param: &'static Param, target: &'static str, inn
     out.patient = patient;
     let type_id = out.bind(out.ids.type_id(target).unwrap_or(-1));
     // Whether it meets the condition tells of a record as well.
-    let permitted = out.permitted("c.patient");
+    let permitted = out.permitted("c", target);
     let found = format!("FROM resource c WHERE c.type = {type_id} AND c.deleted = 0{permitted} AND {condition}");
     if target == "Patient" && param.form != Form::Reference {
         return format!("r.patient IN (SELECT c.rid {found})");

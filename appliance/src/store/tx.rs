@@ -6,7 +6,7 @@ use super::ledger::{self, Posting};
 use super::query::Query;
 use super::resource::{self, Expect, Resource};
 use super::search::{self, Page};
-use super::{StoreError, Version, everything, history, outbox};
+use super::{StoreError, Version, everything, history, outbox, person};
 use crate::access::{self, Actor, Object};
 use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{self, Action, Event};
@@ -115,6 +115,7 @@ impl<'a> Tx<'a> {
         let Version { resource: current, deleted } =
             history::current(self.connection, self.params, kind, id)?.ok_or(StoreError::NotFound)?;
         self.bounds().check(access::Action::Delete, kind, current.patient)?;
+        self.bounds().may_reach(access::Action::Delete, &current)?;
         if version.is_some_and(|version| version != current.version) {
             return Err(StoreError::VersionConflict { current: current.version });
         }
@@ -166,23 +167,15 @@ impl<'a> Tx<'a> {
         Ok(found)
     }
 
-    /// Whether a patient's record was merged into another one: for a rule of the store, which holds whoever writes.
-    pub fn is_merged(&self, patient: &str) -> Result<bool, StoreError> {
-        match resource::load(self.connection, "Patient", patient)? {
-            Some(found) => Ok(crate::web::reading::is_closed(&found.json()?)),
-            None => Ok(false),
-        }
-    }
-
     /// A search to decide what to write, e.g. whether an appointment overlaps another.
     pub fn search(&self, query: &Query) -> Result<Page, StoreError> {
         let permit = |kind: &str| access::authorize(self.actor, access::Action::Search, Object::resource(kind));
         permit(query.kind())?;
         query.chained_kinds().try_for_each(permit)?;
-        match self.bounds().search(query)? {
-            Some(narrowed) => search::run(self.connection, self.params, &narrowed),
-            None => search::run(self.connection, self.params, query),
-        }
+        let narrowed = self.bounds().search(query)?;
+        let mut page = search::run(self.connection, self.params, narrowed.as_ref().unwrap_or(query))?;
+        self.bounds().keep_readable(query.kind(), &mut page.resources, |found| found);
+        Ok(page)
     }
 
     /// Appointments that begin in `[from_ms, until_ms)`, by start, then id: for the overlap check of a booking.
@@ -276,7 +269,8 @@ impl<'a> Tx<'a> {
         let digest = resource::body_digest(&body.1);
         let rid = self.connection.insert("rid", sql, (type_id, id, self.now_ms, &body.1, digest))?;
         let patient = self.compartment(kind, rid, &value)?;
-        self.bounds().check(access::Action::Create, kind, patient)?;
+        self.bounds().check_all(access::Action::Create, kind, patient, &value)?;
+        self.check_goes_on(kind, patient, &value)?;
         self.connection
             .prepare_cached("UPDATE resource SET patient = ?2 WHERE rid = ?1 AND patient <> ?2")?
             .execute((rid, patient))?;
@@ -307,8 +301,11 @@ impl<'a> Tx<'a> {
         let value = Value::Object(body.0);
         let patient = self.compartment(&current.kind, current.rid, &value)?;
         // Neither out of the compartment nor into it.
-        for compartment in [current.patient, patient] {
-            self.bounds().check(action, &current.kind, compartment)?;
+        for (compartment, body) in [(current.patient, &replaced), (patient, &value)] {
+            self.bounds().check_all(action, &current.kind, compartment, body)?;
+        }
+        if patient != current.patient || action == access::Action::Create {
+            self.check_goes_on(&current.kind, patient, &value)?;
         }
         self.supersede(&current)?;
         let sql = "UPDATE resource SET version = ?2, updated_ms = ?3, patient = ?4, body = ?5, digest = ?6, deleted = 0 \
@@ -337,10 +334,21 @@ impl<'a> Tx<'a> {
                 crate::scheduling::occupancy::settle(self, rid, id, value)
             }
             "Consent" => decisions::redraw(self.connection, patient),
-            // What was decided in a record that was merged into this one was decided by the same person.
-            "Patient" if before.get("link") != value.get("link") => decisions::redraw(self.connection, patient),
+            "Patient" if before.get("link") != value.get("link") => self.settle_links(patient, before),
             _ => Ok(()),
         }
+    }
+
+    /// What was decided in one of a person's records was decided by the same person; in one that was let go it no longer was.
+    fn settle_links(&self, patient: i64, before: &Value) -> Result<(), StoreError> {
+        self.check_links(patient)?;
+        decisions::redraw(self.connection, patient)?;
+        for (_, other) in person::merges(before) {
+            if let Some(other) = resource::patient_rid(self.connection, other)? {
+                decisions::redraw(self.connection, other)?;
+            }
+        }
+        Ok(())
     }
 
     fn supersede(&self, current: &Resource) -> Result<(), StoreError> {

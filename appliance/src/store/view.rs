@@ -8,7 +8,7 @@ use super::query::Query;
 use super::search::Page;
 use super::tx::CARD;
 use super::{Chart, Resource, StoreError, chart, include, resource, search};
-use crate::access::{self, Actor, Object};
+use crate::access::{self, Actor, Governs, Object};
 use crate::attachments::{AttachmentRow, Attachments};
 use crate::audit::{self, Action, Event, Outcome};
 use crate::db::Connection;
@@ -37,16 +37,26 @@ pub struct DamagedAttachment {
 
 /// Resources that [`View::each`] holds at once.
 const EACH_PAGE: u32 = 500;
-/// Records merged into one another that are followed.
-const MERGED_MAX: usize = 16;
 
 impl<'a> View<'a> {
     pub(super) fn new(connection: &'a Connection, params: &'a ParamIds, actor: &'a Actor, now_ms: i64) -> View<'a> {
         View { connection, params, actor, now_ms, events: RefCell::new(Vec::new()) }
     }
 
-    fn bounds(&self) -> Bounds<'_> {
+    pub(super) fn bounds(&self) -> Bounds<'_> {
         Bounds { connection: self.connection, actor: self.actor, now_ms: self.now_ms }
+    }
+
+    /// Whether the actor may read this resource; tells the audit of whoever keeps the actor out.
+    fn reach(&self, found: &Resource) -> Result<(), StoreError> {
+        self.within(access::Action::Read, (&found.kind, &found.id), found.patient)?;
+        let checked = self.bounds().may_read(found);
+        if let Err(StoreError::Denied(_)) = checked {
+            let row = self.bounds().kept_beside(&found.kind, found.patient, &found.json()?)?;
+            let patient = resource::patient_id(self.connection, row.unwrap_or_default())?;
+            self.note(Event::new(Action::Read, &found.kind, &found.id).of_patient(&patient).outcome(Outcome::Denied));
+        }
+        checked
     }
 
     /// Whether this resource is within the actor's bounds; tells the audit of a patient who keeps the actor out.
@@ -74,8 +84,7 @@ impl<'a> View<'a> {
         self.permit(access::Action::Read, kind, id)?;
         let Version { resource: found, deleted } =
             history::current(self.connection, self.params, kind, id)?.ok_or(StoreError::NotFound)?;
-        self.within(access::Action::Read, (kind, id), found.patient)?;
-        self.bounds().may_read(&found)?;
+        self.reach(&found)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&found)?));
         if deleted { Err(StoreError::Gone { version: found.version }) } else { Ok(found) }
     }
@@ -84,13 +93,13 @@ impl<'a> View<'a> {
     pub fn version(&self, kind: &str, id: &str, version: u32) -> Result<Resource, StoreError> {
         self.permit(access::Action::Read, kind, id)?;
         let current = history::current(self.connection, self.params, kind, id)?.ok_or(StoreError::NotFound)?.resource;
-        self.within(access::Action::Read, (kind, id), current.patient)?;
-        self.bounds().may_read(&current)?;
+        self.reach(&current)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&current)?));
         let found = match current.version == version {
             true => current,
             false => resource::load_version(current, self.connection, version)?.ok_or(StoreError::NotFound)?,
         };
+        self.reach(&found)?;
         if found.body.is_empty() { Err(StoreError::Gone { version }) } else { Ok(found) }
     }
 
@@ -102,8 +111,7 @@ impl<'a> View<'a> {
             Some(id) => {
                 let current =
                     history::current(self.connection, self.params, &asked.kind, id)?.ok_or(StoreError::NotFound)?;
-                self.within(access::Action::Read, (&asked.kind, id), current.resource.patient)?;
-                self.bounds().may_read(&current.resource)?;
+                self.reach(&current.resource)?;
                 self.patient_of(&current.resource)?
             }
             // Versions of all patients together are not for who is bound to one.
@@ -112,31 +120,30 @@ impl<'a> View<'a> {
             }
             None => String::new(),
         };
-        let mut found = history::page(self.connection, asked, self.bounds().withheld()?.as_ref())?;
-        self.bounds().keep_readable(&asked.kind, &mut found.0, |version| &version.resource);
+        let withheld = self.bounds().withheld()?;
+        let kept = withheld.as_ref().map(|withheld| (withheld, self.params.beside_id(&asked.kind)));
+        let mut found = history::page(self.connection, asked, kept)?;
+        if withheld.is_some() {
+            // Whom an earlier version named, no index tells.
+            found.0.retain(|version| self.bounds().may_read(&version.resource).is_ok());
+        }
         let matches = found.0.len() as u64;
         self.note(Event::new(Action::Search, &asked.kind, id).of_patient(&patient).matches(matches));
         Ok(found)
     }
 
     /// A page of a patient's whole record, as far as the actor may see it, with the directory entries that it refers to. What
-    /// stands in records that were merged into this one belongs to it; who is bound to one record has that one alone.
+    /// stands in the same person's other records belongs to it; who is bound to one record has that one alone.
     pub fn everything(&self, patient: &str, asked: &Everything) -> Result<Page, StoreError> {
-        let root = self.read("Patient", patient)?;
-        let (mut people, mut open) = (BTreeMap::from([(root.rid, root.id.clone())]), vec![root]);
-        while let Some(next) = open.pop() {
-            let body = next.json()?;
-            for other in crate::web::reading::merged_into(&body) {
-                let Some(other) = resource::load(self.connection, "Patient", other)? else { continue };
-                let own = self.bounds().may_read(&other).is_ok();
-                if own && people.len() <= MERGED_MAX && people.insert(other.rid, other.id.clone()).is_none() {
-                    open.push(other);
-                }
-            }
-        }
+        self.read("Patient", patient)?;
+        let person = self.person(patient)?;
+        let people: BTreeMap<i64, String> = person.rows().zip(person.ids()).collect();
         let may = |kind: &str| self.may(access::Action::Read, kind);
         let rids: Vec<i64> = people.keys().copied().collect();
         let mut page = everything::page(self.connection, &rids, asked, &may)?;
+        if Governs::of(self.actor).is_some() {
+            page.resources.retain(|found| self.bounds().may_read(found).is_ok());
+        }
         page.included.retain(|found| self.bounds().may_read(found).is_ok());
         let mut matches = BTreeMap::<(&str, &str), u64>::new();
         for found in page.resources.iter().chain(&page.included) {
@@ -147,6 +154,17 @@ impl<'a> View<'a> {
             self.note(Event::new(Action::Export, kind, "").of_patient(whose).matches(count));
         }
         Ok(page)
+    }
+
+    /// A group whose members are exported. Whoever of them keeps the actor out is left out of what is given, where reading the
+    /// group itself, which belongs to each, is refused.
+    pub fn cohort(&self, id: &str) -> Result<Resource, StoreError> {
+        self.permit(access::Action::Read, "Group", id)?;
+        access::authorize(self.actor, access::Action::Read, Object::Cohort)?;
+        let found = resource::load(self.connection, "Group", id)?.ok_or(StoreError::NotFound)?;
+        self.within(access::Action::Read, ("Group", id), found.patient)?;
+        self.note(Event::new(Action::Read, "Group", id));
+        Ok(found)
     }
 
     /// The types that some of these patients' compartments hold or held.
@@ -192,7 +210,8 @@ impl<'a> View<'a> {
             return Ok(Vec::new());
         }
         self.within(access::Action::Search, (kind, ""), current.resource.rid)?;
-        let found = history::as_of(self.connection, kind, (current.resource.rid, after), between, count)?;
+        let keep = |found: &Resource| self.bounds().may_read(found).is_ok();
+        let found = history::as_of(self.connection, kind, (current.resource.rid, after), between, (count, &keep))?;
         if !found.is_empty() {
             self.note(Event::new(Action::Export, kind, "").of_patient(patient).matches(found.len() as u64));
         }

@@ -158,15 +158,29 @@ pub async fn banner(web: &Web, visit: &Visit, patient: &str) -> Result<(Markup, 
 
 /// [`banner`] at the read point of a page, so that banner and page tell of the same moment.
 pub fn banner_in(web: &Web, view: &View<'_>, patient: &str) -> Result<(Markup, PatientFacts), StoreError> {
-    let body = view.read("Patient", patient)?.json()?;
-    let facts = PatientFacts::read(&body);
+    let facts = merged::facts(view, &view.read("Patient", patient)?.json()?)?;
     let allergies = if view.may(Action::Search, "AllergyIntolerance") {
-        // Whoever has one record open must not miss what stands in those that were merged into it.
+        // Whoever has one record open must not miss what stands in the same person's others.
         Some(current::allergies(view, &merged::people(view, &facts)?)?)
     } else {
         None
     };
     Ok((layout::patient_banner(web, &facts, allergies.as_deref()), facts))
+}
+
+/// Leads on from a closed record, in which nothing new is entered: before somebody fills in a form.
+pub async fn require_open(web: &Web, visit: &Visit, patient: &str) -> Result<(), PageError> {
+    let id = patient.to_owned();
+    let person = web.store().view::<_, StoreError, _>(&visit.actor, move |view: &View<'_>| view.person(&id)).await?;
+    match person.merged_into() {
+        Some(goes_on) => Err(StoreError::Merged { goes_on: goes_on.to_owned() }.into()),
+        None => Ok(()),
+    }
+}
+
+/// Whether somebody may add something of a type to this record: nobody to one that was closed.
+pub fn may_add(visit: &Visit, patient: &PatientFacts, kind: &str) -> bool {
+    patient.goes_on.is_none() && authorize(&visit.actor, Action::Create, Object::resource(kind)).is_ok()
 }
 
 pub fn jsons(resources: &[Resource]) -> Result<Vec<Value>, StoreError> {
@@ -176,21 +190,27 @@ pub fn jsons(resources: &[Resource]) -> Result<Vec<Value>, StoreError> {
 async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
     let read = move |view: &View<'_>| {
         let mut chart = view.chart(&patient)?;
-        let people = merged::people(view, &PatientFacts::read(&chart.patient.json()?))?;
+        let facts = merged::facts(view, &chart.patient.json()?)?;
+        let (people, mut others) = (merged::people(view, &facts)?, Vec::new());
         for other in people.iter().skip(1) {
-            chart.append(view.chart(other)?);
+            let other = view.chart(other)?;
+            others.push(PatientFacts::read(&other.patient.json()?));
+            chart.append(other);
         }
         let forms = match view.may(Action::Search, "QuestionnaireResponse") {
             true => merged::search(view, &Query::all("QuestionnaireResponse")?, &people)?,
             false => Vec::new(),
         };
-        Ok::<_, StoreError>((chart, forms))
+        Ok::<_, StoreError>((chart, forms, facts, others))
     };
-    let (chart, forms): (Chart, Vec<Value>) = web.store().view(&visit.actor, read).await?;
+    let (chart, forms, facts, others): (Chart, Vec<Value>, _, Vec<PatientFacts>) =
+        web.store().view(&visit.actor, read).await?;
     let allergies = jsons(&chart.allergies)?;
     let whole = chart.patient.json()?;
-    let facts = PatientFacts::read(&whole);
-    let may = |action, kind: &'static str| authorize(&visit.actor, action, Object::resource(kind)).is_ok();
+    let may = |action, kind: &'static str| match action {
+        Action::Create => may_add(&visit, &facts, kind),
+        action => authorize(&visit.actor, action, Object::resource(kind)).is_ok(),
+    };
     let shown = may(Action::Search, "AllergyIntolerance").then(|| reading::active_allergies(&allergies));
     let banner = layout::patient_banner(&web, &facts, shown.as_deref());
     let clinical = may(Action::Search, "Condition");
@@ -235,7 +255,7 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
                 (super::forms::section(&web, &visit, &facts, &forms))
                 (super::documents::section(&web, &visit, &facts, &files))
             }
-            (contact(&facts))
+            (contact(&facts, &others))
         }
         @if chart.cut { p.hint {
             "This record is long: of encounters, documents and appointments the newest " (LISTED_MAX) " each are listed here. "
@@ -301,13 +321,13 @@ fn entries(web: &Web, visit: &Visit, patient: &PatientFacts, entry: Entry, resou
     let (title, empty) = match entry {
         Entry::Problem => ("Problems", "No problems recorded."),
         Entry::Medication => ("Medications", "No medications recorded."),
-        Entry::Allergy if may(Action::Create) => {
+        Entry::Allergy if may_add(visit, patient, entry.kind()) => {
             ("Allergies", "No allergies recorded. If the patient has none, add “No known allergies”.")
         }
         Entry::Allergy => ("Allergies", "No allergies recorded."),
     };
     let add = format!("/patients/{}/{}/new", patient.id, entry.segment());
-    section(title, may(Action::Create).then_some((add.as_str(), "Add")), &folded(&rows, empty))
+    section(title, may_add(visit, patient, entry.kind()).then_some((add.as_str(), "Add")), &folded(&rows, empty))
 }
 
 fn entry_label(resource: &Value) -> &str {
@@ -361,7 +381,8 @@ fn appointments(web: &Web, patient: &PatientFacts, resources: &[Value]) -> Marku
     section("Appointments", None, &folded(&rows, "No appointments."))
 }
 
-fn contact(facts: &PatientFacts) -> Markup {
+/// How the patient is reached, and through whom; of contact persons also those that stand in `others`, the person's other records.
+fn contact(facts: &PatientFacts, others: &[PatientFacts]) -> Markup {
     let row = |label: &str, value: &str| html! { @if !value.is_empty() { div { dt { (label) } dd { (value) } } } };
     let place = [facts.city.as_str(), &facts.state, &facts.postal].into_iter().filter(|p| !p.is_empty());
     section(
@@ -373,6 +394,9 @@ fn contact(facts: &PatientFacts) -> Markup {
                 (row("Place", &place.collect::<Vec<_>>().join(", "))) (row("Record number", &facts.number))
                 @for (part, rows) in [(Part::Identifiers, &facts.identifiers), (Part::Contacts, &facts.contacts)] {
                     @for (label, value) in rows.iter().map(|entry| entry.shown(part)) { (row(&label, &value)) }
+                }
+                @for (label, value) in others.iter().flat_map(|other| &other.contacts).map(|entry| entry.shown(Part::Contacts)) {
+                    div { dt { (label) } dd { (value) " " (merged::tag()) } }
                 }
             }
         },
@@ -386,6 +410,7 @@ async fn new_entry(
     visit: Visit,
     Path(patient): Path<String>,
 ) -> Result<Markup, PageError> {
+    require_open(&web, &visit, &patient).await?;
     let (banner, facts) = banner(&web, &visit, &patient).await?;
     Ok(entry_form(&web, &visit, entry, &banner, &facts, &Form::default(), &Problems::default()))
 }

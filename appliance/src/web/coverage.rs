@@ -6,6 +6,7 @@ use super::gate::Visit;
 use super::layout::{self, Section};
 use super::login::redirect;
 use super::merge::{self, Merge};
+use super::merged;
 use super::reading::{PatientFacts, code, list, text, version};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
 use crate::access::{Action, Object, authorize};
@@ -75,8 +76,9 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
     let (site, id) = (web.clone(), patient.to_owned());
     let read = move |view: &View<'_>| {
         let (banner, facts) = chart::banner_in(&site, view, &id)?;
-        let found = view.search(&Query::all("Coverage")?.of_patient(&id))?;
-        Ok::<_, StoreError>((banner, facts, chart::jsons(&found.resources)?))
+        let people = merged::people(view, &facts)?;
+        let found = merged::search(view, &Query::all("Coverage")?, &people)?;
+        Ok::<_, StoreError>((banner, facts, found))
     };
     let (banner, facts, mut all) = web.store().view(&visit.actor, read).await?;
     all.sort_by_key(|coverage| (code(coverage, "status") != "active", text(coverage, "/period/start").to_owned()));
@@ -93,7 +95,7 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
             (problems.summary())
             @if all.is_empty() { p.empty { "No insurance recorded." } }
             @for coverage in &all { (one(web, &facts, coverage, may(Action::Update))) }
-            @if may(Action::Create) {
+            @if chart::may_add(visit, &facts, "Coverage") {
                 section.panel { h2 { "Add an insurance" } (sheet(visit, patient, (&action, ""), form, problems)) }
             }
         },
@@ -102,7 +104,8 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
 
 fn one(web: &Web, facts: &PatientFacts, coverage: &Value, may_change: bool) -> Markup {
     let zone = web.settings().zone;
-    let base = format!("/patients/{}/coverage/{}", facts.id, text(coverage, "/id"));
+    let owner = merged::owner(coverage, &facts.id);
+    let base = format!("/patients/{owner}/coverage/{}", text(coverage, "/id"));
     let row = |label: &str, value: &str| html! { @if !value.is_empty() { div { dt { (label) } dd { (value) } } } };
     let word = |options: &[(&'static str, &'static str)], key: &str| {
         options.iter().find(|(k, _)| *k == key).map_or("", |(_, word)| *word)
@@ -112,6 +115,7 @@ fn one(web: &Web, facts: &PatientFacts, coverage: &Value, may_change: bool) -> M
         payer(coverage),
         edit,
         &html! {
+            @if owner != facts.id { p { (merged::tag()) } }
             dl.facts {
                 (row("Member number", text(coverage, "/subscriberId"))) (row("Group", group(coverage)))
                 (row("Insured through", word(&RELATIONS, code(coverage, "relationship"))))

@@ -7,7 +7,7 @@ use super::layout::{self, Section};
 use super::login::redirect;
 use super::reading::{PatientFacts, concept, reference_id, text};
 use super::{Method, PageError, Policy, Route, Target, Web, chart, dates, merged, reading};
-use crate::access::{Action, Actor, Object, authorize};
+use crate::access::{Action, Actor};
 use crate::attachments::Staged;
 use crate::store::{StoreError, Tx, View};
 use axum::extract::{Path, State};
@@ -51,7 +51,7 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, files: &[Value]
             }
         })
         .collect();
-    let may = authorize(&visit.actor, Action::Create, Object::resource("DocumentReference")).is_ok();
+    let may = chart::may_add(visit, patient, "DocumentReference");
     let add = format!("/patients/{}/documents/new", patient.id);
     chart::section("Documents", may.then_some((add.as_str(), "Upload")), &chart::folded(&rows, "No documents."))
 }
@@ -77,6 +77,7 @@ pub fn kind_word(media_type: &str) -> &str {
 }
 
 async fn upload_page(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
+    chart::require_open(&web, &visit, &patient).await?;
     let (banner, facts) = chart::banner(&web, &visit, &patient).await?;
     Ok(upload_form(&web, &visit, &banner, &facts, &Form::default(), &Problems::default()))
 }

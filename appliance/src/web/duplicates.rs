@@ -175,13 +175,13 @@ pub fn notice(visit: &Visit, patient: &Value) -> Markup {
     html! {
         @if let Some(other) = linked(patient, "replaced-by") {
             div.notice.warn role="alert" {
-                p { "This record was merged: go on in " a href={ "/patients/" (other) } { "the other record" } ". What is written here belongs to the same person." }
+                p { "This record was merged: go on in " a href={ "/patients/" (other) } { "the other record" } ". What stands in either is shown here and there; nothing new is entered here." }
                 form.inline method="post" action={ "/patients/" (id) "/unmerge" } {
                     (layout::csrf(visit)) (chart::form_identity(id, "")) button.small type="submit" { "Undo the merge" } }
             }
         }
         @if let Some(other) = linked(patient, "replaces") {
-            div.notice.warn { p { "An older record belongs to the same person: " a href={ "/patients/" (other) } { "open it" } ". What stands in it is shown here, marked “from the merged record”." } }
+            div.notice.warn { p { "An older record belongs to the same person: " a href={ "/patients/" (other) } { "open it" } ". What stands in it is shown here, marked “from another record”." } }
         }
     }
 }
@@ -270,7 +270,12 @@ async fn merge(
     }
     let store = move |tx: &mut Tx<'_>| {
         let (one, other) = (tx.read("Patient", &kept)?.json()?, tx.read("Patient", &closed)?.json()?);
-        if linked(&one, "replaced-by").is_some() || linked(&other, "replaced-by").is_some() {
+        let was_merged = |id: &str| Ok::<_, StoreError>(tx.person(id)?.merged_into().is_some());
+        if linked(&one, "replaced-by").is_some()
+            || linked(&other, "replaced-by").is_some()
+            || was_merged(&kept)?
+            || was_merged(&closed)?
+        {
             let told = "one of these records was merged already: undo that first";
             return Err(StoreError::invalid(told, "Patient.link").into());
         }
@@ -305,15 +310,9 @@ async fn unmerge(
         let body = tx.read("Patient", &closed)?.json()?;
         let kept = linked(&body, "replaced-by").ok_or(StoreError::NotFound)?.to_owned();
         // Where its access went: the surviving record, or the one into which that was merged since.
-        let mut survivors = vec![kept.clone()];
-        while let Some(next) = survivors.last().map(|last| tx.read("Patient", last)?.json()).transpose()? {
-            match linked(&next, "replaced-by").map(str::to_owned) {
-                Some(next) if !survivors.contains(&next) => survivors.push(next),
-                _ => break,
-            }
-        }
+        let survivors: Vec<String> = tx.person(&closed)?.ids().into_iter().filter(|id| *id != closed).collect();
         // Whether the surviving record is open is its own matter.
-        let open = survivors.len() == 1;
+        let open = tx.person(&kept)?.merged_into().is_none();
         set_link(tx, &closed, "replaced-by", &kept, true, false)?;
         set_link(tx, &kept, "replaces", &closed, open, false)?;
         if follow::undo(tx.connection(), &closed, &survivors)? > 0 {
@@ -466,8 +465,9 @@ mod tests {
         assert!(coverage.contains("Peanut"), "on the banner of every page");
         let booking = [("patient", closed.as_str()), ("day", "2026-06-09"), ("time", "10:00")];
         let booked = site.post(&desk, "/schedule/book", &booking).await;
-        assert_eq!(booked.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(booked.body.contains("merged into another one"), "{}", booked.body);
+        assert_eq!(booked.status, StatusCode::CONFLICT);
+        let leads_on = booked.body.contains(&format!("href=\"/patients/{kept}\""));
+        assert!(booked.body.contains("merged into another one") && leads_on, "{}", booked.body);
         assert_eq!(
             site.post(&desk, &format!("/patients/{kept}/merge"), &fields).await.status,
             StatusCode::BAD_REQUEST,
@@ -523,15 +523,15 @@ mod tests {
             ("/timeline", "Sodium"),
         ] {
             let page = site.get(&doctor, &format!("{base}{path}")).await.body;
-            assert!(page.contains(words) && page.contains("from the merged record"), "{path} {words}: {page}");
+            assert!(page.contains(words) && page.contains("from another record"), "{path} {words}: {page}");
         }
         let chart = site.get(&doctor, &base).await.body;
         let own = format!("/patients/{older}/problems/{gout}");
         assert!(chart.contains(&own), "an entry is changed in its own record");
         assert_eq!(site.get(&doctor, &own).await.status, StatusCode::OK);
         assert!(
-            !site.get(&doctor, &format!("/patients/{older}")).await.body.contains("Lisinopril"),
-            "not the other way round"
+            site.get(&doctor, &format!("/patients/{older}")).await.body.contains("Lisinopril"),
+            "and the other way round"
         );
         let desk = site.session(Role::FrontDesk).await;
         assert!(!site.get(&desk, &base).await.body.contains("Gout"), "each role sees what it may");

@@ -75,7 +75,7 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, encounters: &[V
             }
         })
         .collect();
-    let may = authorize(&visit.actor, Action::Create, Object::resource("Encounter")).is_ok();
+    let may = chart::may_add(visit, patient, "Encounter");
     let add = format!("/patients/{}/encounters/new", patient.id);
     chart::section(
         "Encounters",
@@ -102,6 +102,7 @@ fn is_author(note: &Value, actor: &Actor) -> bool {
 }
 
 async fn new_encounter(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
+    chart::require_open(&web, &visit, &patient).await?;
     let (banner, facts) = chart::banner(&web, &visit, &patient).await?;
     Ok(encounter_form(&web, &visit, &banner, &facts, &Form::default(), &Problems::default()))
 }
@@ -236,7 +237,7 @@ fn show_encounter(web: &Web, visit: &Visit, opened: &Opened, form: &Form, proble
                     div.addendum { (show_note(web, visit, &base, addendum)) }
                 }
             }
-            @if authorize(&visit.actor, Action::Create, Object::resource("DocumentReference")).is_ok() {
+            @if chart::may_add(visit, patient, "DocumentReference") {
                 section.panel {
                     h2 { "Write a note" }
                     (problems.summary())

@@ -102,6 +102,13 @@ impl PageError {
             Self::Store(error @ StoreError::Taken) => {
                 (StatusCode::CONFLICT, "This time is taken", format!("{error}. Nothing was saved."))
             }
+            Self::Store(StoreError::Merged { .. }) | Self::Account(AccountError::Store(StoreError::Merged { .. })) => (
+                StatusCode::CONFLICT,
+                "This record was merged into another one",
+                "Nothing was saved: nothing new is entered in a closed record. Enter it in the record that goes on. What you typed is \
+                 still there when you go back."
+                    .into(),
+            ),
             Self::Store(error) if passes(error) => unavailable(error),
             // A login writes through the accounts, and meets a full disk like any other change.
             Self::Account(AccountError::Store(error)) if passes(error) => unavailable(error),
@@ -155,7 +162,14 @@ impl IntoResponse for PageError {
         if status.is_server_error() {
             log::error!(error:% = self; "web.request-failed");
         }
-        (status, layout::message(title, &text)).into_response()
+        let to = match &self {
+            Self::Store(StoreError::Merged { goes_on })
+            | Self::Account(AccountError::Store(StoreError::Merged { goes_on })) => {
+                (format!("/patients/{goes_on}"), "Go to the record that goes on")
+            }
+            _ => ("/".to_owned(), "Go to the start page"),
+        };
+        (status, layout::message(title, &text, (&to.0, to.1))).into_response()
     }
 }
 

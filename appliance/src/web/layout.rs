@@ -160,8 +160,8 @@ fn for_whom(visit: &Visit) -> Markup {
     }
 }
 
-/// A page that says what happened and what to do.
-pub fn message(title: &str, text: &str) -> Markup {
+/// A page that says what happened and what to do, and leads there.
+pub fn message(title: &str, text: &str, (href, label): (&str, &str)) -> Markup {
     document(
         title,
         None,
@@ -170,7 +170,7 @@ pub fn message(title: &str, text: &str) -> Markup {
                 div.card {
                     h1 { (title) }
                     p { (text) }
-                    p.actions { a.button href="/" { "Go to the start page" } }
+                    p.actions { a.button href=(href) { (label) } }
                 }
             }
         },
@@ -256,8 +256,10 @@ pub fn patient_banner(web: &Web, patient: &PatientFacts, allergies: Option<&[rea
             div.name {
                 a href={ "/patients/" (patient.id) } { (patient.full_name()) }
                 @if let Some(day) = &patient.deceased { span.tag.dark { "Deceased " (dates::show_day(day, zone)) } }
-                @if !patient.active { span.tag.dark { "Inactive" } }
+                @if !patient.active && patient.goes_on.is_none() { span.tag.dark { "Inactive" } }
             }
+            @if let Some(kept) = &patient.goes_on { p.merged { span.tag.dark { "Merged" } " Closed: "
+                a href={ "/patients/" (kept) } { "go on in the record that this one was merged into" } } }
             dl {
                 div { dt { "Born" } dd {
                     @match patient.birth {

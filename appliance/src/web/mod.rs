@@ -53,6 +53,8 @@ mod look_back_tests;
 #[cfg(test)]
 mod moving_tests;
 #[cfg(test)]
+mod person_tests;
+#[cfg(test)]
 mod safety_tests;
 #[cfg(test)]
 mod sessions_tests;

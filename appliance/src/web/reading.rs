@@ -80,8 +80,9 @@ pub struct PatientFacts {
     /// The numbers that registration enters, apart from the practice's own record number.
     pub identifiers: Vec<Row>,
     pub contacts: Vec<Row>,
-    /// The records that were merged into this one.
-    pub merged: Vec<String>,
+    /// The record that goes on, where this one was merged into another: known to who asked the store for it
+    /// ([`super::merged`]), not to the resource alone.
+    pub goes_on: Option<String>,
 }
 
 impl PatientFacts {
@@ -117,7 +118,7 @@ impl PatientFacts {
             active: patient.get("active") != Some(&Value::Bool(false)),
             identifiers: Part::Identifiers.rows(patient),
             contacts: Part::Contacts.rows(patient),
-            merged: merged_into(patient).map(str::to_owned).collect(),
+            goes_on: None,
         }
     }
 
@@ -202,17 +203,6 @@ pub fn note_text(document: &Value) -> Option<String> {
     let data = document.pointer("/content/0/attachment/data")?.as_str()?;
     let bytes = base64::engine::general_purpose::STANDARD.decode(data).ok()?;
     String::from_utf8(bytes).ok()
-}
-
-/// The records that were merged into this one.
-pub fn merged_into(patient: &Value) -> impl Iterator<Item = &str> {
-    let links = list(patient, "link").iter().filter(|link| text(link, "/type") == "replaces");
-    links.filter_map(|link| reference_id(link, "/other/reference", "Patient"))
-}
-
-/// Whether the record was merged into another: nothing new belongs into it.
-pub fn is_closed(patient: &Value) -> bool {
-    list(patient, "link").iter().any(|link| text(link, "/type") == "replaced-by")
 }
 
 #[cfg(test)]

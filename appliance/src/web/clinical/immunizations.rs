@@ -1,6 +1,6 @@
 //! Immunizations: what was given, when, and from which lot.
 
-use crate::access::{Action, Object, authorize};
+use crate::access::Action;
 use crate::dates;
 use crate::store::{Query, StoreError, Tx, View};
 use crate::web::fields::{Field, Problems};
@@ -61,7 +61,7 @@ async fn show(web: &Web, visit: &Visit, patient: &str, form: &Form, problems: &P
                     td { (text(given, "/lotNumber")) } td { (text(given, "/status")) }
                 } } }
             } }
-            @if authorize(&visit.actor, Action::Create, Object::resource("Immunization")).is_ok() {
+            @if chart::may_add(visit, &facts, "Immunization") {
                 section.panel { h2 { "Record an immunization" } (problems.summary())
                     form method="post" action={ "/patients/" (facts.id) "/immunizations" } {
                         (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))

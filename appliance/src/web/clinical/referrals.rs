@@ -121,7 +121,7 @@ async fn open_ones(
     ))
 }
 
-/// The beginning of a letter: what a colleague needs to know, also of what stands in records that were merged into this one.
+/// The beginning of a letter: what a colleague needs to know, also of what stands in the same person's other records.
 fn letter(view: &View<'_>, facts: &PatientFacts) -> Result<String, StoreError> {
     let people = merged::people(view, facts)?;
     let listed = |all: Vec<String>| match all.is_empty() {
@@ -138,6 +138,7 @@ fn letter(view: &View<'_>, facts: &PatientFacts) -> Result<String, StoreError> {
 }
 
 async fn new(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
+    chart::require_open(&web, &visit, &patient).await?;
     let site = web.clone();
     let read = move |view: &View<'_>| {
         let (banner, facts) = chart::banner_in(&site, view, &patient)?;

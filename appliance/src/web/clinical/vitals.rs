@@ -1,6 +1,6 @@
 //! Vital signs: entered together, kept as one `Observation` each, shown as curves.
 
-use crate::access::{Action, Object, authorize};
+use crate::access::Action;
 use crate::dates;
 use crate::store::{Query, StoreError, Tx, View};
 use crate::web::fields::{Field, Problems};
@@ -132,7 +132,7 @@ pub fn number(holder: &Value) -> Option<f64> {
 struct Measured {
     signs: [Vec<Point>; SIGNS.len()],
     bmi: Vec<Point>,
-    /// Some of it stands in a record that was merged into this one.
+    /// Some of it stands in another record of the person.
     merged: bool,
 }
 
@@ -204,7 +204,7 @@ async fn show(
         Ok::<_, StoreError>(((banner, facts), Measured::read(view, &people, zone)?))
     };
     let ((banner, facts), all) = web.store().view(&visit.actor, read).await?;
-    let may = authorize(&visit.actor, Action::Create, Object::resource("Observation")).is_ok();
+    let may = chart::may_add(visit, &facts, "Observation");
     let rows = all.rows();
     let curve = |title: &str, unit: &str, lines: &[(&str, &[Point])]| {
         let any = lines.iter().any(|(_, points)| !points.is_empty());
@@ -235,7 +235,7 @@ async fn show(
                 (curve("Temperature", "°C", &[("Temperature", all.of("temperature"))]))
                 (curve("Oxygen saturation", "%", &[("Saturation", all.of("saturation"))]))
             }
-            @if all.merged { p.hint { "With what was measured in the merged record." } }
+            @if all.merged { p.hint { "With what stands in another record of this person." } }
             @if rows.is_empty() && all.bmi.is_empty() { p.empty { "Nothing measured yet." } }
             @else { (table(&rows, &facts.id, from, zone)) }
         },

@@ -14,10 +14,11 @@ use super::form::Form;
 use super::gate::{UrlQuery, Visit};
 use super::layout::{self, Section};
 use super::login::redirect;
+use super::merged;
 use super::reading::{PatientFacts, text, version};
 use super::{Method, PageError, Policy, Route, Target, Web, chart};
 use crate::access::{Action, Governs, Object, authorize};
-use crate::consents::{self, Sealed, State as Standing, Text};
+use crate::consents::{self, Effect, Sealed, State as Standing, Text};
 use crate::dates;
 use crate::store::{Query, StoreError, Tx, View};
 use axum::extract::{Path, State};
@@ -45,30 +46,54 @@ pub fn routes(web: &Web) -> Vec<Route> {
     ]
 }
 
-/// A patient's consents, the newest first, each with whether it was sealed here.
-pub fn all_of(view: &View<'_>, patient: &str) -> Result<Vec<(Value, bool)>, StoreError> {
-    let found = chart::jsons(&view.search(&Query::all("Consent")?.of_patient(patient))?.resources)?;
-    let mut all = Vec::new();
-    for consent in found {
-        let sealed = consents::is_sealed(view.connection(), text(&consent, "/id"))?;
-        all.push((consent, sealed));
+/// A consent as a page tells of it.
+pub struct Told {
+    pub consent: Value,
+    /// It was signed here.
+    pub sealed: bool,
+    /// A later decision took its place.
+    pub replaced: bool,
+}
+
+impl Told {
+    pub fn state(&self, now_ms: i64) -> Standing {
+        consents::state(&self.consent, self.replaced, now_ms)
     }
-    all.sort_by_key(|(consent, _)| std::cmp::Reverse(text(consent, "/dateTime").to_owned()));
+}
+
+/// A patient's consents in all their records, the newest first.
+pub fn all_of(view: &View<'_>, patient: &str) -> Result<Vec<Told>, StoreError> {
+    let people = view.person(patient)?.ids();
+    let replaced = consents::replaced(view.connection(), patient)?;
+    let mut all = Vec::new();
+    for consent in merged::search(view, &Query::all("Consent")?, &people)? {
+        let id = text(&consent, "/id");
+        let (sealed, replaced) = (consents::is_sealed(view.connection(), id)?, replaced.contains(id));
+        all.push(Told { consent, sealed, replaced });
+    }
+    all.sort_by_key(|told| std::cmp::Reverse(text(&told.consent, "/dateTime").to_owned()));
     Ok(all)
 }
 
 /// What holds of a patient's decisions about a text, and the version that was signed; `None` where none was made.
-pub fn standing(all: &[(Value, bool)], text: &Text, now_ms: i64) -> Option<(Standing, i64)> {
-    let of_it = |(consent, sealed): &&(Value, bool)| *sealed && consents::text_of(consent) == Some(text.id.as_str());
-    let mut states = all.iter().filter(of_it).map(|(consent, _)| {
-        let version = self::text(consent, "/policyRule/coding/0/version").parse().unwrap_or(0);
-        (consents::state(consent, now_ms), version)
-    });
-    states.find(|(state, _)| *state != Standing::Other)
+pub fn standing(all: &[Told], text: &Text, now_ms: i64) -> Option<(Standing, i64)> {
+    let of_it = |told: &&Told| told.sealed && consents::text_of(&told.consent) == Some(text.id.as_str());
+    let states: Vec<(Standing, i64)> = all
+        .iter()
+        .filter(of_it)
+        .map(|told| {
+            let version = self::text(&told.consent, "/policyRule/coding/0/version").parse().unwrap_or(0);
+            (told.state(now_ms), version)
+        })
+        .filter(|(state, _)| !matches!(state, Standing::Other | Standing::Replaced))
+        .collect();
+    // A no that still stands says more than a later one that was taken back.
+    let refused = states.iter().find(|(state, _)| *state == Standing::Refused);
+    refused.or(states.first()).copied()
 }
 
 /// Texts that a patient is asked for in the portal and has not decided about.
-pub fn waiting<'t>(all: &[(Value, bool)], texts: &'t [Text], now_ms: i64) -> Vec<&'t Text> {
+pub fn waiting<'t>(all: &[Told], texts: &'t [Text], now_ms: i64) -> Vec<&'t Text> {
     let decided = |text: &Text| {
         matches!(standing(all, text, now_ms), Some((Standing::Valid | Standing::Refused | Standing::Withdrawn, _)))
     };
@@ -76,13 +101,13 @@ pub fn waiting<'t>(all: &[(Value, bool)], texts: &'t [Text], now_ms: i64) -> Vec
 }
 
 /// What the patient's decisions let happen, of what some text in use or some decision speaks of.
-fn effects(view: &View<'_>, patient: &str, now_ms: i64) -> Result<Vec<(Governs, bool)>, StoreError> {
+fn effects(view: &View<'_>, patient: &str, now_ms: i64) -> Result<Vec<(Governs, Effect)>, StoreError> {
     let spoken_of = "SELECT EXISTS (SELECT 1 FROM consent_text WHERE governs = ?1)";
     let mut found = Vec::new();
     for governs in Governs::ALL {
         let spoken: bool = view.connection().query_row(spoken_of, [governs.as_str()], |row| row.get(0))?;
         if spoken {
-            found.push((governs, consents::permits(view.connection(), governs, patient, now_ms)?));
+            found.push((governs, consents::effect(view.connection(), governs, patient, now_ms)?));
         }
     }
     Ok(found)
@@ -102,7 +127,7 @@ async fn list(State(web): State<Web>, visit: Visit, Path(patient): Path<String>)
     };
     let ((banner, facts), found, texts, effects) = web.store().view(&visit.actor, read).await?;
     let zone = web.settings().zone;
-    let may = authorize(&visit.actor, Action::Create, Object::resource("Consent")).is_ok();
+    let may = chart::may_add(&visit, &facts, "Consent");
     Ok(layout::page(
         &web,
         &visit,
@@ -112,11 +137,11 @@ async fn list(State(web): State<Web>, visit: Visit, Path(patient): Path<String>)
         &html! {
             p.crumbs { a href={ "/patients/" (facts.id) } { "Chart" } " › Consents" }
             div.head { h1 { "Consents" } a.button href="/consents" { "Texts" } }
-            @if !effects.is_empty() { ul.rows { @for (governs, may) in &effects { li {
-                span.what { (governs.told()) } @if *may { span.tag.calm { "permitted" } } @else { span.tag.warn { "not permitted" } }
+            @if !effects.is_empty() { ul.rows { @for (governs, effect) in &effects { li {
+                span.what { (governs.told()) } (effect_tag(*effect))
             } } } }
             @if found.is_empty() { p.empty { "Nothing was signed yet." } }
-            @else { (table(&found, &format!("/patients/{}/consents", facts.id), zone, now_ms)) }
+            @else { (table(&found, &facts.id, Some("/patients"), zone, now_ms)) }
             @if may { section.panel { h2 { "Sign" }
                 ul.rows.choices { @for t in texts.iter().filter(|t| t.in_use) { li {
                     span.what { (t.title) @if t.portal && standing(&found, t, now_ms).is_none() { " " span.tag { "asked in the portal" } } }
@@ -127,18 +152,31 @@ async fn list(State(web): State<Web>, visit: Visit, Path(patient): Path<String>)
     ))
 }
 
-/// What was decided, each leading on below `base` to what was signed.
-pub fn table(all: &[(Value, bool)], base: &str, zone: chrono_tz::Tz, now_ms: i64) -> Markup {
+fn effect_tag(effect: Effect) -> Markup {
+    html! { @match effect {
+        Effect::Permitted => span.tag.calm { "permitted" },
+        Effect::Refused => span.tag.warn { "not permitted: refused or withdrawn" },
+        Effect::NotAgreed => span.tag.warn { "not permitted: only with a consent, which nobody gave" },
+    } }
+}
+
+/// What was decided, each leading on to what was signed: below `patients`, in the record in which it stands, or in the portal.
+pub fn table(all: &[Told], chart: &str, patients: Option<&str>, zone: chrono_tz::Tz, now_ms: i64) -> Markup {
+    let base = |consent| match patients {
+        Some(patients) => format!("{patients}/{}/consents", merged::owner(consent, chart)),
+        None => "/consents".to_owned(),
+    };
     html! { table.list {
         (layout::columns(&["Consent", "Signed", "Good until", "State"]))
-        tbody { @for (consent, sealed) in all { tr.past[!sealed || consents::state(consent, now_ms) != Standing::Valid] {
+        tbody { @for told in all { @let consent = &told.consent; tr.past[!told.sealed || told.state(now_ms) != Standing::Valid] {
             th scope="row" {
-                @if *sealed { a href={ (base) "/" (text(consent, "/id")) } { (text(consent, "/policyRule/text")) } }
+                @if told.sealed { a href={ (base(consent)) "/" (text(consent, "/id")) } { (text(consent, "/policyRule/text")) } }
                 @else { (text(consent, "/policyRule/text")) }
+                (merged::mark(consent, chart))
             }
             td { (dates::show(text(consent, "/dateTime"), zone)) }
             td { (dates::show_day(text(consent, "/provision/period/end"), zone)) }
-            td { @if *sealed { (signing::tag(consent, now_ms)) } @else { span.tag.warn { "not signed here" } } }
+            td { @if told.sealed { (signing::tag(told.state(now_ms), consent)) } @else { span.tag.warn { "not signed here" } } }
         } } }
     } }
 }
@@ -155,6 +193,7 @@ async fn present(
     Path(patient): Path<String>,
     UrlQuery(which): UrlQuery<Which>,
 ) -> Result<Markup, PageError> {
+    chart::require_open(&web, &visit, &patient).await?;
     let form = Form::from_fields([("text".to_owned(), which.text)]);
     sign_page(&web, &visit, &patient, &form, &Problems::default()).await
 }
@@ -248,13 +287,14 @@ async fn open(
     visit: &Visit,
     patient: &str,
     id: &str,
-) -> Result<(Markup, PatientFacts, Value, Sealed), PageError> {
+) -> Result<(Markup, PatientFacts, Told, Sealed), PageError> {
     let (site, owner, id) = (web.clone(), patient.to_owned(), id.to_owned());
     let read = move |view: &View<'_>| {
         let consent = chart::read_of(view, "Consent", &id, &owner)?;
         let sealed = consents::record(view.connection(), &id)?.ok_or(StoreError::NotFound)?;
         let (banner, facts) = chart::banner_in(&site, view, &owner)?;
-        Ok::<_, StoreError>((banner, facts, consent, sealed))
+        let replaced = consents::replaced(view.connection(), &owner)?.contains(&id);
+        Ok::<_, StoreError>((banner, facts, Told { consent, sealed: true, replaced }, sealed))
     };
     Ok(web.store().view(&visit.actor, read).await?)
 }
@@ -264,7 +304,8 @@ async fn show(
     visit: Visit,
     Path((patient, id)): Path<(String, String)>,
 ) -> Result<Markup, PageError> {
-    let (banner, facts, consent, sealed) = open(&web, &visit, &patient, &id).await?;
+    let (banner, facts, told, sealed) = open(&web, &visit, &patient, &id).await?;
+    let consent = &told.consent;
     let broken = web.store().internal(consents::broken_at).await?;
     let may = authorize(&visit.actor, Action::Update, Object::resource("Consent")).is_ok();
     let base = format!("/patients/{}/consents/{id}", facts.id);
@@ -276,14 +317,14 @@ async fn show(
         Some(&banner),
         &html! {
             p.crumbs { a href={ "/patients/" (facts.id) } { "Chart" } " › " a href={ "/patients/" (facts.id) "/consents" } { "Consents" } " › What was signed" }
-            (signing::head(&sealed, &consent, &base, web.now() * 1000))
+            (signing::head(&sealed, (told.state(web.now() * 1000), consent), &base))
             @if broken.is_some_and(|at| at <= sealed.seq) {
                 div.notice.error role="alert" { p { "The seal is broken: this record or one before it was changed outside of this program. Tell your practice's IT." } }
             }
-            (signing::shown(&sealed, &consent, web.settings().zone))
-            @if may && text(&consent, "/status") == "active" {
+            (signing::shown(&sealed, consent, web.settings().zone))
+            @if may && text(consent, "/status") == "active" {
                 form.sheet.foot method="post" action=(base) {
-                    (layout::csrf(&visit)) (chart::form_identity(&facts.id, &version(&consent).to_string()))
+                    (layout::csrf(&visit)) (chart::form_identity(&facts.id, &version(consent).to_string()))
                     (Field::new("Reason, as the patient says it", "reason", "").show(&Problems::default()))
                     p.actions { button type="submit" { (signing::withdraw_word(&sealed)) } }
                 }

@@ -121,26 +121,24 @@ async fn patient(site: &Site, mark: &str) -> (String, Vec<(&'static str, String)
     (id, all)
 }
 
+async fn reads(sharing: &Sharing, all: &[(&'static str, String)]) -> Vec<StatusCode> {
+    let mut found = Vec::new();
+    for (kind, id) in all {
+        found.push(sharing.call("GET", &format!("/fhir/R4/{kind}/{id}"), "").await.status);
+    }
+    found
+}
+
 #[tokio::test]
 async fn every_route_of_the_api_leaves_out_or_refuses_who_said_no() {
     let sharing = Sharing::begin("no").await;
-    let reads = |all: Vec<(&'static str, String)>| {
-        let sharing = &sharing;
-        async move {
-            let mut found = Vec::new();
-            for (kind, id) in &all {
-                found.push(sharing.call("GET", &format!("/fhir/R4/{kind}/{id}"), "").await.status);
-            }
-            found
-        }
-    };
     assert!(
-        reads(sharing.kept_all.clone()).await.iter().all(|status| *status == StatusCode::OK),
+        reads(&sharing, &sharing.kept_all).await.iter().all(|status| *status == StatusCode::OK),
         "before: nobody said no"
     );
     sharing.decide(&sharing.kept, "refuse").await;
-    assert!(reads(sharing.kept_all.clone()).await.iter().all(|status| *status == StatusCode::FORBIDDEN));
-    assert!(reads(sharing.open_all.clone()).await.iter().all(|status| *status == StatusCode::OK));
+    assert!(reads(&sharing, &sharing.kept_all).await.iter().all(|status| *status == StatusCode::FORBIDDEN));
+    assert!(reads(&sharing, &sharing.open_all).await.iter().all(|status| *status == StatusCode::OK));
     // Every route, with every type and id of hers.
     for route in crate::fhir::http::routes(sharing.site.web.store()) {
         if route.path.contains("$export/") {
@@ -294,14 +292,155 @@ async fn a_no_in_a_record_that_was_merged_holds_for_the_one_that_goes_on() {
     let merged = sharing.site.post(&sharing.desk, &format!("/patients/{kept}/merge"), &merge).await;
     assert_eq!(merged.status, StatusCode::SEE_OTHER, "{}", merged.body);
     assert_eq!(status(&kept).await, StatusCode::OK);
-    // Said in the closed record after the merge, and before one.
-    sharing.decide(&sharing.kept, "refuse").await;
-    assert_eq!(status(&kept).await, StatusCode::FORBIDDEN);
+    // Said in the surviving record after the merge, and in the other one before it.
+    sharing.decide(&kept, "refuse").await;
+    assert_eq!((status(&kept).await, status(&sharing.kept).await), (StatusCode::FORBIDDEN, StatusCode::FORBIDDEN));
+    let closed = reads(&sharing, &sharing.kept_all).await;
+    assert!(closed.iter().all(|status| *status == StatusCode::FORBIDDEN), "{closed:?}");
     let undo = [("patient", sharing.kept.as_str())];
     sharing.site.post(&sharing.desk, &format!("/patients/{}/unmerge", sharing.kept), &undo).await;
+    assert_eq!((status(&kept).await, status(&sharing.kept).await), (StatusCode::FORBIDDEN, StatusCode::OK));
+    sharing.decide(&kept, "agree").await;
+    sharing.decide(&sharing.kept, "refuse").await;
     assert_eq!((status(&kept).await, status(&sharing.kept).await), (StatusCode::OK, StatusCode::FORBIDDEN));
     sharing.site.post(&sharing.desk, &format!("/patients/{kept}/merge"), &merge).await;
     assert_eq!(status(&kept).await, StatusCode::FORBIDDEN);
+    let whole = sharing.call("GET", &format!("/fhir/R4/Patient/{kept}/$everything"), "").await;
+    assert_eq!(whole.status, StatusCode::FORBIDDEN, "{}", whole.body);
     let found = sharing.call("GET", "/fhir/R4/Condition", "").await.body;
     assert!(!found.contains(SECRET) && !found.contains(OPEN), "{found}");
+}
+
+#[tokio::test]
+async fn what_belongs_to_somebody_by_another_element_is_kept_with_the_rest() {
+    let sharing = Sharing::begin("no").await;
+    let (kept, open) = (&sharing.kept, &sharing.open);
+    let of = |patient: &str| json!({"reference": format!("Patient/{patient}")});
+    let taking_part = |patient: &str| json!({"actor": of(patient), "status": "accepted"});
+    let money = |patient: &str| json!([{"display": "x"}, of(patient)]);
+    let shared = [
+        (
+            "Communication",
+            json!({"status": "completed", "recipient": [of(kept)], "payload": [{"contentString": SECRET}]}),
+        ),
+        (
+            "Communication",
+            json!({"status": "completed", "subject": of(open), "recipient": [of(kept)], "payload": [{"contentString": SECRET}]}),
+        ),
+        (
+            "AppointmentResponse",
+            json!({"appointment": {"display": "x"}, "actor": of(kept), "participantStatus": "accepted", "comment": SECRET}),
+        ),
+        (
+            "Appointment",
+            json!({"status": "proposed", "description": SECRET, "participant": [taking_part(open), taking_part(kept)]}),
+        ),
+        ("Schedule", json!({"actor": [of(kept)], "comment": SECRET})),
+        ("Person", json!({"name": [{"family": SECRET}], "link": [{"target": of(kept)}]})),
+        (
+            "Coverage",
+            json!({"status": "active", "beneficiary": of(open), "subscriber": of(kept), "payor": [{"display": SECRET}]}),
+        ),
+        (
+            "Coverage",
+            json!({"status": "active", "beneficiary": of(open), "payor": money(kept), "subscriberId": SECRET}),
+        ),
+        ("Account", json!({"status": "active", "subject": [of(open), of(kept)], "name": SECRET})),
+        (
+            "Invoice",
+            json!({"status": "issued", "subject": of(open), "recipient": of(kept), "note": [{"text": SECRET}]}),
+        ),
+        (
+            "SupplyRequest",
+            json!({"quantity": {"value": 1}, "itemCodeableConcept": {"text": SECRET}, "requester": of(kept)}),
+        ),
+        ("EnrollmentRequest", json!({"status": "active", "candidate": of(kept), "language": SECRET.to_lowercase()})),
+        (
+            "Observation",
+            json!({"status": "final", "subject": of(open), "performer": [of(kept)], "code": {"text": SECRET}}),
+        ),
+        (
+            "Group",
+            json!({"type": "person", "actual": true, "name": SECRET, "member": [{"entity": of(open)}, {"entity": of(kept)}]}),
+        ),
+        ("Patient", json!({"name": [{"family": SECRET}], "link": [{"other": of(kept), "type": "seealso"}]})),
+        // No part of the compartment.
+        (
+            "Linkage",
+            json!({"item": [{"type": "source", "resource": of(kept)}, {"type": "alternate", "resource": of(open)}]}),
+        ),
+    ];
+    let mut all = Vec::new();
+    for (kind, mut body) in shared {
+        body["resourceType"] = kind.into();
+        all.push((kind, sharing.site.store(kind, body).await));
+    }
+    assert!(reads(&sharing, &all).await.iter().all(|status| *status == StatusCode::OK), "before: nobody said no");
+    let counted = |kind: &'static str| {
+        let path = format!("/fhir/R4/{kind}?_summary=count");
+        let sharing = &sharing;
+        async move { serde_json::from_str::<Value>(&sharing.call("GET", &path, "").await.body).unwrap()["total"].as_i64() }
+    };
+    assert_eq!(counted("Communication").await, Some(2));
+    sharing.decide(kept, "refuse").await;
+    let linkage = all.pop().unwrap();
+    for (kind, id) in &all {
+        for (method, path, body) in [
+            ("GET", format!("{kind}/{id}"), String::new()),
+            ("GET", format!("{kind}/{id}/_history/1"), String::new()),
+            ("GET", format!("{kind}/{id}/_history"), String::new()),
+            ("PATCH", format!("{kind}/{id}"), json!([{"op": "add", "path": "/language", "value": "de"}]).to_string()),
+            ("DELETE", format!("{kind}/{id}"), String::new()),
+        ] {
+            let answer = sharing.call(method, &format!("/fhir/R4/{path}"), &body).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path} {}", answer.body);
+        }
+        for query in [format!("{kind}?_count=500"), format!("{kind}?_id={id}"), format!("{kind}/_history")] {
+            let answer = sharing.call("GET", &format!("/fhir/R4/{query}"), "").await;
+            assert!(
+                answer.status == StatusCode::OK && !answer.body.contains(&format!("\"{id}\"")),
+                "{query} {}",
+                answer.body
+            );
+        }
+        assert_eq!(sharing.site.read(kind, id).await["meta"]["versionId"], "1");
+    }
+    assert_eq!(reads(&sharing, &[linkage]).await, [StatusCode::OK]);
+    assert_eq!(counted("Communication").await, Some(0));
+    for query in [
+        format!(
+            "Patient?_id={open}&_revinclude=Coverage:beneficiary&_revinclude=Observation:patient&_revinclude=Appointment:patient"
+        ),
+        format!("Patient/{open}/$everything"),
+    ] {
+        let answer = sharing.call("GET", &format!("/fhir/R4/{query}"), "").await;
+        assert!(answer.body.contains(OPEN) && !answer.body.contains(SECRET), "{query} {}", answer.body);
+    }
+    // Nothing is written that would belong to her, nor made hers.
+    let body = json!({"resourceType": "Communication", "status": "completed", "recipient": [of(kept)]}).to_string();
+    assert_eq!(sharing.call("POST", "/fhir/R4/Communication", &body).await.status, StatusCode::FORBIDDEN);
+    let own = sharing.call("POST", "/fhir/R4/Communication", &body.replace(kept.as_str(), open)).await;
+    assert_eq!(own.status, StatusCode::CREATED, "{}", own.body);
+    let own: Value = serde_json::from_str(&own.body).unwrap();
+    let patch = json!([{"op": "add", "path": "/sender", "value": of(kept)}]).to_string();
+    let path = format!("/fhir/R4/Communication/{}", own["id"].as_str().unwrap());
+    assert_eq!(sharing.call("PATCH", &path, &patch).await.status, StatusCode::FORBIDDEN);
+    // What once named her stays hers in its versions; the refusals stand in the record under her name.
+    let admin = sharing.site.session(Role::PracticeAdmin).await;
+    let record = sharing.site.get(&admin, &format!("/audit?patient={kept}&outcome=denied")).await.body;
+    assert!(record.contains("AppointmentResponse"), "{record}");
+    // Members who said nothing are exported all the same.
+    let begun = sharing.call("GET", &format!("/fhir/R4/Group/{}/$export", sharing.group), "").await;
+    assert_eq!(begun.status, StatusCode::ACCEPTED, "{}", begun.body);
+    let place = begun.headers[header::CONTENT_LOCATION].to_str().unwrap().to_owned();
+    let manifest: Value = serde_json::from_str(&sharing.call("GET", &place, "").await.body).unwrap();
+    for file in manifest["output"].as_array().unwrap() {
+        let lines = sharing.call("GET", file["url"].as_str().unwrap(), "").await.body;
+        assert!(!lines.contains(SECRET), "{lines}");
+    }
+    let practice = sharing.site.session(Role::Clinician).await;
+    for (kind, id) in all.iter().filter(|(kind, _)| matches!(*kind, "Appointment" | "Observation" | "Communication")) {
+        let answer = sharing.site.get(&practice, &format!("/fhir/R4/{kind}/{id}")).await;
+        assert_eq!(answer.status, StatusCode::OK, "the practice goes on: {kind}");
+    }
 }

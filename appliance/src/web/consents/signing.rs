@@ -239,19 +239,20 @@ pub fn mark(form: &Form, problems: &mut Problems) -> Option<Mark> {
 }
 
 /// What holds of a decision, in a word.
-pub fn tag(consent: &Value, now_ms: i64) -> Markup {
-    html! { @match consents::state(consent, now_ms) {
+pub fn tag(state: Standing, consent: &Value) -> Markup {
+    html! { @match state {
         Standing::Valid => span.tag.calm { "valid" },
         Standing::Refused => span.tag.warn { "refused" },
         Standing::Expired => span.tag.warn { "expired" },
-        Standing::Withdrawn => span.tag { "withdrawn" },
+        Standing::Withdrawn => span.tag { (if consents::is_refusal(consent) { "taken back" } else { "withdrawn" }) },
+        Standing::Replaced => span.tag { "replaced by a later decision" },
         Standing::Other => span.tag { (text(consent, "/status")) },
     } }
 }
 
 /// What is above of what was signed.
-pub fn head(sealed: &Sealed, consent: &Value, base: &str, now_ms: i64) -> Markup {
-    html! { div.head { h1 { (sealed.record.title) } (tag(consent, now_ms))
+pub fn head(sealed: &Sealed, (state, consent): (Standing, &Value), base: &str) -> Markup {
+    html! { div.head { h1 { (sealed.record.title) } (tag(state, consent))
     div.tools { a.button href={ (base) "/pdf" } { "PDF" } button type="button" data-print="" { "Print" } } } }
 }
 

@@ -53,7 +53,7 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, forms: &[Value]
             }
         })
         .collect();
-    let may = authorize(&visit.actor, Action::Create, Object::resource("QuestionnaireResponse")).is_ok();
+    let may = chart::may_add(visit, patient, "QuestionnaireResponse");
     let add = format!("/patients/{}/forms/new", patient.id);
     chart::section("Forms", may.then_some((add.as_str(), "Fill in")), &chart::folded(&rows, "No forms yet."))
 }
@@ -66,6 +66,7 @@ pub fn title(response: &Value) -> &str {
 }
 
 async fn choose(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
+    chart::require_open(&web, &visit, &patient).await?;
     let (site, id) = (web.clone(), patient);
     let read = move |view: &View<'_>| Ok::<_, StoreError>((chart::banner_in(&site, view, &id)?, templates::all(view)?));
     let ((banner, facts), all) = web.store().view(&visit.actor, read).await?;

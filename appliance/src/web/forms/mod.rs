@@ -15,14 +15,13 @@ pub use questions::{Told, answered, questions};
 use super::reading::text;
 use super::{Route, Web};
 use crate::access::Actor;
+use crate::forms::AMENDS;
 use crate::scheduling::extension;
 use serde_json::{Value, json};
 
 /// Who signed a form and when; the same for who co-signed it.
 pub const SIGNED: &str = "urn:holdfast:signed";
 const COSIGNED: &str = "urn:holdfast:cosigned";
-/// The form that an amendment replaces.
-const AMENDS: &str = "urn:holdfast:amends";
 /// How a patient who signed or wrote is named.
 pub const PATIENT: &str = "the patient";
 /// The identifier system of our accounts.

@@ -19,7 +19,6 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use maud::{Markup, html};
 use serde::Deserialize;
-use serde_json::Value;
 use signing::{Signing, Where, Withdrawal};
 
 pub fn routes(web: &Web) -> Vec<Route> {
@@ -50,7 +49,7 @@ pub fn waiting(view: &View<'_>, patient: &str, now_ms: i64) -> Result<usize, Sto
 }
 
 async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
-    let id = patient(&visit)?;
+    let (id, own) = (patient(&visit)?, patient(&visit)?);
     let read = move |view: &View<'_>| Ok((pages::all_of(view, &id)?, consents::texts(view.connection())?));
     let (all, texts) = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
     let (zone, now_ms) = (web.settings().zone, web.now() * 1000);
@@ -68,7 +67,7 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         html! { a.button.small href={ "/consents/new?text=" (text.id) } aria-label={ (word) ": " (text.title) } { (word) } }
     };
     // Only what was sealed here was decided.
-    let sealed: Vec<(Value, bool)> = all.into_iter().filter(|(_, sealed)| *sealed).collect();
+    let sealed: Vec<pages::Told> = all.into_iter().filter(|told| told.sealed).collect();
     Ok(layout::portal(
         &web,
         &visit,
@@ -82,7 +81,7 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
             }
             h2 { "What was decided" }
             @if sealed.is_empty() { p.empty { "Nothing was signed yet." } }
-            @else { (pages::table(&sealed, "/consents", zone, now_ms)) }
+            @else { (pages::table(&sealed, &own, None, zone, now_ms)) }
             @if !again.is_empty() { section.panel { h2 { "Decide anew" }
                 ul.rows.choices { @for text in &again { li { span.what { (text.title) } (decide(text, "Read and decide anew")) } } }
             } }
@@ -183,19 +182,21 @@ fn circumstances(visit: &Visit) -> String {
     )
 }
 
-async fn open(web: &Web, visit: &Visit, id: &str) -> Result<(Value, Sealed, bool), PageError> {
+async fn open(web: &Web, visit: &Visit, id: &str) -> Result<(pages::Told, Sealed, bool), PageError> {
     let (owner, id, place) = (patient(visit)?, id.to_owned(), place(visit));
     let read = move |view: &View<'_>| {
         let consent = chart::read_of(view, "Consent", &id, &owner)?;
         let sealed = consents::record(view.connection(), &id)?.ok_or(StoreError::NotFound)?;
         let may = place.may_decide(consents::governs_of(view.connection(), &sealed.record)?);
-        Ok::<_, StoreError>((consent, sealed, may))
+        let replaced = consents::replaced(view.connection(), &owner)?.contains(&id);
+        Ok::<_, StoreError>((pages::Told { consent, sealed: true, replaced }, sealed, may))
     };
     Ok(web.store().view(&visit.actor, read).await?)
 }
 
 async fn show(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> Result<Markup, PageError> {
-    let (consent, sealed, may) = open(&web, &visit, &id).await?;
+    let (told, sealed, may) = open(&web, &visit, &id).await?;
+    let consent = &told.consent;
     let base = format!("/consents/{id}");
     Ok(layout::portal(
         &web,
@@ -204,11 +205,11 @@ async fn show(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> R
         "What was signed",
         &html! {
             p.crumbs { a href="/consents" { "Consents" } " › What was signed" }
-            (signing::head(&sealed, &consent, &base, web.now() * 1000))
-            (signing::shown(&sealed, &consent, web.settings().zone))
-            @if may && text(&consent, "/status") == "active" {
+            (signing::head(&sealed, (told.state(web.now() * 1000), consent), &base))
+            (signing::shown(&sealed, consent, web.settings().zone))
+            @if may && text(consent, "/status") == "active" {
                 form.sheet.foot method="post" action=(base) {
-                    (layout::csrf(&visit)) input type="hidden" name="version" value=(version(&consent));
+                    (layout::csrf(&visit)) input type="hidden" name="version" value=(version(consent));
                     p { "It ends at once, for what happens from now on. What was signed stays readable." }
                     p.actions { button type="submit" { (signing::withdraw_word(&sealed)) } }
                 }

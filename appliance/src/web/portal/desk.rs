@@ -13,7 +13,7 @@ use super::proxies;
 use crate::access::accounts::AccountError;
 use crate::access::{Action, Governs, lockout, portal};
 use crate::audit::{self, Event};
-use crate::consents;
+use crate::consents::{self, Effect};
 use crate::forms::Template;
 use crate::messages::{self, Channel, Message};
 use crate::store::{Expect, Query, StoreError, Tx, View};
@@ -58,8 +58,8 @@ struct Standing {
     failed: u32,
     invited_until: Option<i64>,
     people: Vec<proxies::Shown>,
-    /// Whether the patient's consents let anybody act for them.
-    lets_act: bool,
+    /// What the patient's consents make of acting for them.
+    acting: Effect,
     templates: Vec<Value>,
 }
 
@@ -76,8 +76,8 @@ async fn standing(web: &Web, visit: &Visit, patient: &str) -> Result<Standing, P
         };
         let invited_until = portal::invited_until(view.connection(), &id, None, now)?;
         let people = proxies::of_patient(view.connection(), &id, now)?;
-        let lets_act = consents::permits(view.connection(), Governs::Proxies, &id, now * 1000)?;
-        Ok::<_, AccountError>(Standing { banner, facts, account, failed, invited_until, people, lets_act, templates })
+        let acting = consents::effect(view.connection(), Governs::Proxies, &id, now * 1000)?;
+        Ok::<_, AccountError>(Standing { banner, facts, account, failed, invited_until, people, acting, templates })
     };
     Ok(web.store().view(&visit.actor, read).await?)
 }
@@ -89,7 +89,7 @@ pub(super) async fn show(
     form: &Form,
     problems: &Problems,
 ) -> Result<Markup, PageError> {
-    let Standing { banner, facts, account, failed, invited_until, people, lets_act, templates } =
+    let Standing { banner, facts, account, failed, invited_until, people, acting, templates } =
         standing(web, visit, patient).await?;
     let open = account.as_ref().filter(|account| !account.disabled);
     let day = |s: i64| dates::long_day(dates::local(s, web.settings().zone).date_naive());
@@ -112,8 +112,10 @@ pub(super) async fn show(
             @if web.settings().portal.is_none() {
                 p.notice.warn { "The portal is not switched on: " code { "portal_listen" } " in appliance.toml." }
             }
-            @if !lets_act && !people.is_empty() {
-                p.notice.warn { "The patient's consents keep out everybody who acts for them. " a href={ "/patients/" (facts.id) "/consents" } { "Consents" } }
+            @if acting != Effect::Permitted {
+                p.notice.warn { "The patient's consents keep out everybody who acts for them: "
+                    (if acting == Effect::Refused { "it was refused or withdrawn. " } else { "nobody has agreed to it yet. " })
+                    a href={ "/patients/" (facts.id) "/consents" } { "Consents" } }
             }
             div.grid {
                 section.panel { h2 { "Access" }
@@ -132,7 +134,7 @@ pub(super) async fn show(
                             button type="submit" name="do" value="end" { "End the access" } }
                     }
                 }
-                section.panel { h2 { "Invite" }
+                @if facts.goes_on.is_none() { section.panel { h2 { "Invite" }
                     form method="post" action=(action) { (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))
                         (Field::new("E-mail", "mail", &mail).kind("email").required()
                             .hint("Ask the patient in person: who reads this address can open the record with the birth date").show(problems))
@@ -140,9 +142,9 @@ pub(super) async fn show(
                             @if open.is_some() { "Invite anew" } @else { "Invite" } } }
                         p.hint { "A link for " (portal::INVITE_S / 86_400) " days, good once. Also for a lost password: the old access ends when the link is used." }
                     }
-                }
-                (proxies::panel(web, visit, &facts, &people, (form, problems)))
-                @if !templates.is_empty() {
+                } }
+                (proxies::panel(web, visit, (&facts, acting), &people, (form, problems)))
+                @if !templates.is_empty() && facts.goes_on.is_none() {
                     section.panel { h2 { "Give a form" }
                         ul.rows.choices { @for template in templates.iter().filter(|t| text(t, "/status") == "active" && Template::unsupported(t).is_none()) { li {
                             span.what { b { (text(template, "/title")) } }
@@ -196,6 +198,7 @@ async fn change(
     let (owner, to, site, sent) = (patient.clone(), mail.clone(), web.clone(), link.clone());
     let store = move |tx: &mut Tx<'_>| {
         tx.read("Patient", &owner)?;
+        tx.require_open(&owner)?;
         let whom = portal::Invited { patient: &owner, proxy: None, mail: &to };
         invite(tx, &site, whom, &sent)
     };

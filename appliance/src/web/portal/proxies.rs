@@ -10,8 +10,9 @@ use super::super::{Method, PageError, Policy, Route, Target, Web, chart, dates};
 use super::desk;
 use crate::access::accounts::AccountError;
 use crate::access::proxy::{self, Owner, Proxy, RELATIONS};
-use crate::access::{Action, Reach, lockout, portal};
+use crate::access::{Action, Governs, Reach, lockout, portal};
 use crate::audit::{self, Event};
+use crate::consents::{self, Effect};
 use crate::messages::{self, Channel, Message};
 use crate::store::{Expect, StoreError, Tx};
 use axum::extract::{Path, State};
@@ -71,7 +72,7 @@ fn last_day(birth: Option<NaiveDate>, today: NaiveDate) -> NaiveDate {
 pub fn panel(
     web: &Web,
     visit: &Visit,
-    facts: &PatientFacts,
+    (facts, acting): (&PatientFacts, Effect),
     people: &[Shown],
     (form, problems): (&Form, &Problems),
 ) -> Markup {
@@ -87,8 +88,9 @@ pub fn panel(
     html! {
         section.panel { h2 { "People who act for the patient" }
             @if people.is_empty() { p.empty { "Nobody." } }
-            ul.rows { @for shown in people { li { (one(visit, &facts.id, shown, zone, now)) } } }
-            details open[!problems.is_empty()] { summary { "Let somebody act for the patient" }
+            ul.rows { @for shown in people { li { (one(visit, (&facts.id, acting), shown, (zone, now))) } } }
+            @if acting != Effect::Permitted { p.hint { "Nobody new can be let in now: " a href={ "/patients/" (facts.id) "/consents" } { "the patient's consents" } " keep them out." } }
+            @else if facts.goes_on.is_none() { details open[!problems.is_empty()] { summary { "Let somebody act for the patient" }
                 form method="post" action=(action) { (layout::csrf(visit)) (chart::form_identity(&facts.id, ""))
                     (Field::new("Given name", "given", form.text("given")).required().show(problems))
                     (Field::new("Family name", "family", form.text("family")).required().show(problems))
@@ -102,12 +104,12 @@ pub fn panel(
                         .hint("Of a minor the day before the 18th birthday, unless there is a reason for another one").show(problems))
                     p.actions { button.primary type="submit" { "Let this person act" } }
                 }
-            }
+            } }
         }
     }
 }
 
-fn one(visit: &Visit, patient: &str, shown: &Shown, zone: chrono_tz::Tz, now: i64) -> Markup {
+fn one(visit: &Visit, (patient, acting): (&str, Effect), shown: &Shown, (zone, now): (chrono_tz::Tz, i64)) -> Markup {
     let proxy = &shown.proxy;
     let day = |s: i64| dates::long_day(dates::local(s, zone).date_naive());
     let last = dates::long_day(dates::day_before(dates::local(proxy.ends, zone).date_naive()));
@@ -117,6 +119,7 @@ fn one(visit: &Visit, patient: &str, shown: &Shown, zone: chrono_tz::Tz, now: i6
     html! {
         span.what { b { (proxy.name) } ", " (proxy.relation) br;
             span.soft { (proxy.mail) @if proxy.reach == Reach::Appointments { " · appointments only" } @else { " · sees everything" } " · until " (last) }
+            @if proxy.holds(now) && acting != Effect::Permitted { " " span.tag.warn { "kept out by the patient's consents" } }
             @if !proxy.holds(now) { " " span.tag { "over" } }
             @else if let Some(until) = shown.invited_until { " " span.tag.warn { "invited, open until " (day(until)) } }
             @else if proxy.account.is_none() { " " span.tag.warn { "the invitation is over" } }
@@ -124,7 +127,7 @@ fn one(visit: &Visit, patient: &str, shown: &Shown, zone: chrono_tz::Tz, now: i6
         form.inline method="post" action={ "/patients/" (patient) "/portal/people/" (proxy.id) } {
             (layout::csrf(visit)) (chart::form_identity(patient, ""))
             @if proxy.account.is_some() && shown.failed > 0 { (button("unlock", "Forget failed logins")) }
-            @if proxy.holds(now) && !shown.is_patient { (button("invite", "Invite anew")) }
+            @if proxy.holds(now) && !shown.is_patient && acting == Effect::Permitted { (button("invite", "Invite anew")) }
             (button("withdraw", "Withdraw"))
         }
     }
@@ -221,6 +224,7 @@ async fn grant(
     let (owner, mail, site, sent, now) = (patient.clone(), wanted.mail.clone(), web.clone(), link.clone(), web.now());
     let store = move |tx: &mut Tx<'_>| {
         tx.read("Patient", &owner)?;
+        require_let(tx, &owner)?;
         let account = account_of(tx, &owner, &wanted, now)?;
         let related = tx.create("RelatedPerson", resource(&owner, &wanted))?;
         let proxy = Proxy {
@@ -252,6 +256,7 @@ async fn grant(
     };
     let mut problems = Problems::default();
     match refused {
+        Refused::Account(error @ AccountError::KeptOut) => problems.add("", format!("Nobody was let in: {error}.")),
         Refused::Account(error @ AccountError::MailOfAnother) => problems.add("proxy-mail", error.to_string()),
         Refused::Same => problems.add("proxy-mail", "This is the patient's own address."),
         Refused::Already => {
@@ -260,6 +265,15 @@ async fn grant(
         Refused::Account(error) => return Err(error.into()),
     }
     again(&problems).await
+}
+
+/// Nobody is invited whom the patient keeps out: the mail would promise what no page then opens.
+fn require_let(tx: &Tx<'_>, patient: &str) -> Result<(), AccountError> {
+    tx.require_open(patient)?;
+    match consents::permits(tx.connection(), Governs::Proxies, patient, tx.now_ms())? {
+        true => Ok(()),
+        false => Err(AccountError::KeptOut),
+    }
 }
 
 fn invitation(proxy: &Proxy) -> portal::Invited<'_> {
@@ -349,6 +363,7 @@ async fn change(
             let (owner, site, sent, now) = (patient.clone(), web.clone(), link.clone(), web.now());
             let store = move |tx: &mut Tx<'_>| {
                 let proxy = proxy::load(tx.connection(), &owner, &id)?;
+                require_let(tx, &owner)?;
                 let own = portal::credentials(tx.connection(), &proxy.mail)?.and_then(|found| found.account.patient);
                 if !proxy.holds(now) || own.is_some() {
                     return Err(AccountError::UnknownProxy);

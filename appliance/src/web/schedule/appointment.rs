@@ -16,7 +16,7 @@ use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
 use crate::web::merge::Merge;
-use crate::web::reading::{PatientFacts, code, list, text, version};
+use crate::web::reading::{code, list, text, version};
 use crate::web::{Method, PageError, Policy, Route, Target, Web, chart};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -66,11 +66,10 @@ async fn page(web: &Web, visit: &Visit, id: &str, form: &Form, problems: &Proble
     let (zone, site, id) = (web.settings().zone, web.clone(), id.to_owned());
     let read = move |view: &View<'_>| {
         let appointment = view.read("Appointment", &id)?.json()?;
-        let banner = participant(&appointment, "Patient").map(|p| chart::banner_in(&site, view, p)).transpose()?;
+        let banner = banner(&site, view, &appointment)?;
         Ok::<_, StoreError>((Book::load(view, zone)?, banner, appointment))
     };
     let (book, banner, appointment) = web.store().view(&visit.actor, read).await?;
-    let (banner, facts) = banner.unzip();
     let may_change = authorize(&visit.actor, Action::Update, Object::resource("Appointment")).is_ok();
     let ahead = matches!(code(&appointment, "status"), "booked" | "pending");
     Ok(layout::page(
@@ -84,10 +83,16 @@ async fn page(web: &Web, visit: &Visit, id: &str, form: &Form, problems: &Proble
             (problems.summary())
             div.grid {
                 (details(&book, &appointment))
-                @if may_change && ahead { (move_form(visit, &book, &appointment, form, problems)) (cancel_form(visit, &appointment, facts.as_ref())) }
+                @if may_change && ahead { (move_form(visit, &book, &appointment, form, problems)) (cancel_form(visit, &appointment)) }
             }
         },
     ))
+}
+
+/// The banner of the patient: of the record that goes on, where it was booked in one that was closed since.
+fn banner(web: &Web, view: &View<'_>, appointment: &Value) -> Result<Option<Markup>, StoreError> {
+    let Some(patient) = participant(appointment, "Patient") else { return Ok(None) };
+    Ok(Some(chart::banner_in(web, view, view.person(patient)?.goes_on())?.0))
 }
 
 fn details(book: &Book, appointment: &Value) -> Markup {
@@ -158,14 +163,14 @@ fn move_form(visit: &Visit, book: &Book, appointment: &Value, form: &Form, probl
     )
 }
 
-fn cancel_form(visit: &Visit, appointment: &Value, patient: Option<&PatientFacts>) -> Markup {
+fn cancel_form(visit: &Visit, appointment: &Value) -> Markup {
     chart::section(
         "Cancel",
         None,
         &html! {
             form method="post" action={ "/schedule/" (text(appointment, "/id")) "/cancel" } {
                 (layout::csrf(visit))
-                (chart::form_identity(patient.map_or("", |p| p.id.as_str()), &version(appointment).to_string()))
+                (chart::form_identity(participant(appointment, "Patient").unwrap_or(""), &version(appointment).to_string()))
                 (Field::new("Reason", "reason", "").show(&Problems::default()))
                 @if extension(appointment, SERIES, "valueString").is_some() {
                     label.check { input type="checkbox" name="rest" value="yes"; " This and all later appointments of the series" }
@@ -230,11 +235,10 @@ async fn merge_move(web: &Web, visit: &Visit, id: &str, (form, opened): (&Form, 
     let read = move |view: &View<'_>| {
         let current = view.read("Appointment", &own)?.json()?;
         let base = view.version("Appointment", &own, opened)?.json()?;
-        let banner = participant(&current, "Patient").map(|p| chart::banner_in(&site, view, p)).transpose()?;
+        let banner = banner(&site, view, &current)?;
         Ok::<_, StoreError>((Book::load(view, zone)?, banner, base, current))
     };
     let (book, banner, base, current) = web.store().view(&visit.actor, read).await?;
-    let (banner, _) = banner.unzip();
     let when = |appointment: &Value| {
         let local = dates::local(dates::unix_s(text(appointment, "/start")).unwrap_or(0), zone);
         (local.date_naive().to_string(), local.format("%H:%M").to_string())

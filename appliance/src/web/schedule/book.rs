@@ -15,7 +15,7 @@ use crate::web::form::{Form, percent_encode};
 use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
-use crate::web::reading::{self, PatientFacts};
+use crate::web::reading::PatientFacts;
 use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, patients};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -67,6 +67,7 @@ async fn booking_page(
     if asked.patient.is_empty() {
         return choose_patient(&web, &visit, &asked).await;
     }
+    chart::require_open(&web, &visit, &asked.patient).await?;
     let today = dates::today(web.now(), web.settings().zone);
     let day = dates::parse_day(&asked.day).unwrap_or(today);
     let own = visit.session.as_ref().and_then(|s| s.practitioner.clone()).unwrap_or_default();
@@ -416,11 +417,7 @@ async fn book(State(web): State<Web>, visit: Visit, form: Form) -> Result<Respon
     let series_id = crate::clock::new_id().map_err(|_| PageError::Internal("randomness"))?;
     let owner = patient.clone();
     let store = move |tx: &mut Tx<'_>| {
-        if reading::is_closed(&tx.read("Patient", &owner)?.json()?) {
-            let mut problems = Problems::default();
-            problems.add("", "This record was merged into another one: book there.");
-            return Ok(Err(problems));
-        }
+        tx.require_open(&owner)?;
         let book = Book::load(tx, zone)?;
         let asked = match check(&site, &filled, book.visit(filled.text("visit")).map(|v| v.minutes)) {
             Ok(asked) => asked,

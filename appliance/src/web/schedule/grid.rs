@@ -1,7 +1,7 @@
 //! Day, week and room views: columns of time. Places come from classes (`gs`, `gn`), because the policy of the pages allows
 //! no style in the markup.
 
-use super::{Days, Line, actor_of, read_days, reason, views};
+use super::{Days, Line, actor_of, participant, read_days, reason, views};
 use crate::access::Action;
 use crate::dates;
 use crate::scheduling::book::{Asker, Book, Calendar, Kind};
@@ -315,7 +315,7 @@ fn entry(found: &Days, line: &Line, frame: &Frame, lane: &str, column: &Column<'
             class={ "appt " (frame.place(from, from + line.minutes)) " " (lane) " is-" (state) }
             draggable="false"
             data-id=(text(appointment, "/id")) data-version=(version(appointment)) data-minutes=(line.minutes)
-            data-patient=[line.patient.as_ref().map(|p| p.id.as_str())] data-movable=[matches!(state, "booked" | "pending").then_some("")] {
+            data-patient=[participant(appointment, "Patient")] data-movable=[matches!(state, "booked" | "pending").then_some("")] {
             b { (line.start.format("%H:%M")) " " (name) }
             @if line.minutes >= 20 {
                 span { (reason(appointment)) @let places = line.names(&found.book, others); @if !places.is_empty() { " · " (places) } }

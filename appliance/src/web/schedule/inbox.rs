@@ -45,7 +45,7 @@ fn read(view: &View<'_>, zone: chrono_tz::Tz, from: usize) -> Result<(Book, Requ
     let mut all = Vec::new();
     for appointment in shown {
         let Some(id) = participant(appointment, "Patient") else { continue };
-        all.push((appointment.clone(), view.read("Patient", id)?.json()?));
+        all.push((appointment.clone(), view.read("Patient", view.person(id)?.goes_on())?.json()?));
     }
     Ok((Book::load(view, zone)?, all, paging))
 }
@@ -84,7 +84,7 @@ async fn page(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<As
                         td { (reason(appointment)) }
                         td { (names(&book, appointment)) }
                         td { form.inline method="post" action={ "/schedule/inbox/" (text(appointment, "/id")) } {
-                            (layout::csrf(&visit)) (chart::form_identity(&facts.id, &version(appointment).to_string()))
+                            (layout::csrf(&visit)) (chart::form_identity(participant(appointment, "Patient").unwrap_or(""), &version(appointment).to_string()))
                             button.small.primary type="submit" name="answer" value="booked" { "Approve" }
                             button.small type="submit" name="answer" value="cancelled" { "Decline" }
                         } }

@@ -137,13 +137,24 @@ fn read_days(
         stored.retain(|appointment| appointment.body.contains(actor));
     }
     let appointments = chart::jsons(&stored)?;
+    // A time that was booked in a record which was closed since leads to the one that goes on.
+    let mut goes_on: BTreeMap<String, String> = BTreeMap::new();
+    for id in patients::named_in(&appointments) {
+        match view.person(&id) {
+            Ok(person) => drop(goes_on.insert(id, person.goes_on().to_owned())),
+            Err(StoreError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let named: Vec<&str> = goes_on.values().map(String::as_str).collect();
     let mut patients: BTreeMap<String, PatientFacts> = BTreeMap::new();
-    for ids in patients::named_in(&appointments).chunks(30) {
+    for ids in named.chunks(30) {
         let query = Query::parse("Patient", &[("_id".to_owned(), ids.join(","))])?;
         for patient in chart::jsons(&view.search(&query)?.resources)? {
             patients.insert(text(&patient, "/id").to_owned(), PatientFacts::read(&patient));
         }
     }
+    let patient_of = |appointment: &Value| patients.get(goes_on.get(participant(appointment, "Patient")?)?).cloned();
     let line = |appointment: Value| {
         let span = span(&appointment)?;
         let references = list(&appointment, "participant").iter().map(|p| text(p, "/actor/reference").to_owned());
@@ -151,7 +162,7 @@ fn read_days(
             day: dates::local(span.from, zone).date_naive(),
             start: dates::clock_time(text(&appointment, "/start"), zone)?,
             minutes: (span.until - span.from) / 60,
-            patient: participant(&appointment, "Patient").and_then(|id| patients.get(id).cloned()),
+            patient: patient_of(&appointment),
             actors: references.collect(),
             appointment,
         })

@@ -41,6 +41,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
 /// One who waits, and the first time that would fit.
 struct Waiting {
     entry: Value,
+    /// The record that goes on, where the entry stands in one that was closed.
     patient: PatientFacts,
     fits: Option<(i64, String)>,
 }
@@ -61,7 +62,7 @@ fn read(
     let mut all = Vec::new();
     for entry in shown {
         let Some(id) = participant(entry, "Patient") else { continue };
-        let patient = PatientFacts::read(&view.read("Patient", id)?.json()?);
+        let patient = PatientFacts::read(&view.read("Patient", view.person(id)?.goes_on())?.json()?);
         let fits = first_fit(view, &book, entry, now_s)?;
         all.push(Waiting { entry: entry.clone(), patient, fits });
     }
@@ -137,7 +138,7 @@ async fn list(State(web): State<Web>, visit: Visit, UrlQuery(asked): UrlQuery<As
                     td { (dates::show_day(text(&w.entry, "/created"), zone)) }
                     td { @match offer(w) { Some(offer) => (offer), None => span.soft { "none" } } }
                     td { form.inline method="post" action={ "/schedule/waiting/" (text(&w.entry, "/id")) "/remove" } {
-                        (layout::csrf(&visit)) (chart::form_identity(&w.patient.id, &version(&w.entry).to_string()))
+                        (layout::csrf(&visit)) (chart::form_identity(participant(&w.entry, "Patient").unwrap_or(""), &version(&w.entry).to_string()))
                         button.small type="submit" { "Remove" }
                     } }
                 } } }
@@ -154,6 +155,7 @@ struct Whose {
 }
 
 async fn new(State(web): State<Web>, visit: Visit, UrlQuery(whose): UrlQuery<Whose>) -> Result<Markup, PageError> {
+    chart::require_open(&web, &visit, &whose.patient).await?;
     let (zone, site, id) = (web.settings().zone, web.clone(), whose.patient);
     let read =
         move |view: &View<'_>| Ok::<_, StoreError>((chart::banner_in(&site, view, &id)?, Book::load(view, zone)?));
