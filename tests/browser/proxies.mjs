@@ -151,5 +151,38 @@ await page.waitForURL(/\/people$/);
 await page.getByText('Lena Vogel').waitFor();
 must(!(await page.content()).includes('Tom Vogel'), 'Tom is gone');
 await look(page, 'withdrawn');
+// Lena was registered twice. The closed record leads on wherever one looks, also on a narrow screen, and takes nothing new.
+follow(desk);
+const twice = await register('Magdalena', '2018-03-05');
+await desk.goto(`${input.url}${lena}/merge?q=Vogel`);
+await desk.getByRole('listitem').filter({ hasText: 'Magdalena' }).getByRole('button', { name: 'Close it and link it here' }).click();
+await desk.waitForURL(input.url + lena);
+await desk.goto(input.url + twice);
+const onward = desk.getByRole('region', { name: 'Patient' }).getByRole('link', { name: /^go on in the record/ });
+must(await onward.getAttribute('href') === lena, 'the banner leads to the record that goes on');
+must(await desk.getByRole('link', { name: 'Book an appointment' }).count() === 0, 'nothing is booked in a closed record');
+await look(desk, 'closed');
+await desk.setViewportSize({ width: 320, height: 800 });
+must(await desk.evaluate(() => document.documentElement.scrollWidth) <= 320, 'the closed record fits a narrow screen');
+await look(desk, 'closed-narrow');
+await desk.setViewportSize({ width: 1180, height: 820 });
+must((await desk.goto(`${input.url}/schedule/book?patient=${twice.split('/').pop()}`)).status() === 409, 'it is refused before a form is filled in');
+await look(desk, 'closed-refused');
+await desk.getByRole('link', { name: 'Go to the record that goes on' }).click();
+await desk.waitForURL(input.url + lena);
+
+// The patient lets nobody act any more: the desk is told, and lets in nobody new.
+await write('Acting for me', 'proxies');
+follow(desk);
+await desk.goto(`${input.url}${lena}/consents`);
+await desk.getByRole('link', { name: 'Show and sign Acting for me' }).click();
+await desk.getByLabel('Or type the full name').fill('Lena Vogel');
+await desk.getByRole('button', { name: 'I do not agree, and sign that' }).click();
+await desk.goto(`${input.url}${lena}/portal`);
+await desk.getByText("kept out by the patient's consents").waitFor();
+must(await desk.getByText('Let somebody act for the patient').count() === 0, 'nobody new is let in');
+await look(desk, 'kept-out');
+await desk.goto(`${input.url}${lena}/consents`);
+await look(desk, 'consents-refused');
 await browser.close();
 console.log('she acted for whom she may');
