@@ -267,6 +267,19 @@ mod tests {
     use crate::store::{Mode, Store, Tx};
     use serde_json::json;
 
+    #[test]
+    fn a_decision_for_a_day_holds_on_that_day_as_its_page_says() {
+        for (end, told) in [
+            (json!("2026-11-30"), "2026-12-01T00:00:00Z"),
+            (json!("2026-11-30T02:00:00+02:00"), "2026-11-30T00:00:00Z"),
+            (json!(null), ""),
+        ] {
+            let body = json!({"status": "active", "provision": {"period": {"end": end}}});
+            let signed = Signed { record: record("c"), body, governs: None };
+            assert_eq!(signed.says(), Some((true, told.to_owned())));
+        }
+    }
+
     #[tokio::test]
     async fn decisions_that_an_older_release_drew_are_drawn_anew_when_the_records_are_opened() {
         let dir = tempfile::tempdir().unwrap();

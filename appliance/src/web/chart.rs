@@ -230,7 +230,7 @@ async fn chart_page(State(web): State<Web>, visit: Visit, Path(patient): Path<St
                 }
                 (super::look_back::button(&web, &visit, &facts.id))
                 @if may(Action::Update, "Patient") {
-                    a.button href={ "/patients/" (facts.id) "/merge" } { "Merge" }
+                    @if facts.goes_on.is_none() { a.button href={ "/patients/" (facts.id) "/merge" } { "Merge" } }
                     a.button href={ "/patients/" (facts.id) "/edit" } { "Edit registration" }
                 }
             }

@@ -451,7 +451,7 @@ async fn a_link_that_one_side_alone_tells_joins_both_and_more_than_are_followed_
     let own = people.kept.clone();
     let bound = move |view: &View<'_>| Ok::<_, StoreError>(view.person(&own)?.ids());
     let ids = people.site.web.store().view(&doctor.clone().with_grant(grant), bound).await.unwrap();
-    assert_eq!(ids, [people.kept.clone()]);
+    assert_eq!(ids, std::slice::from_ref(&people.kept));
     let mut last = Ok(String::new());
     for _ in 0..70 {
         let body =
