@@ -41,6 +41,12 @@ pub fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// Waits, where no condition says that something is over: another process knows none of this one.
+#[expect(clippy::disallowed_methods, reason = "the door itself")]
+pub fn wait(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
 /// Bytes from the operating system's random generator.
 #[expect(clippy::disallowed_methods, reason = "the door itself")]
 pub fn random<const N: usize>() -> Result<[u8; N], std::io::Error> {

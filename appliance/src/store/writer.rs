@@ -8,6 +8,7 @@
 //! all who wait.
 
 use super::StoreError;
+use crate::clock;
 use crate::db::{Connection, Flush};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -242,7 +243,9 @@ impl Core {
         let (committed, finishes) = commit_together(connection, flush, jobs, reads);
         if is_change {
             self.changes.fetch_add(1, Ordering::Release);
-            pause(self.told_after);
+            if !self.told_after.is_zero() {
+                clock::wait(self.told_after);
+            }
         }
         for finish in finishes {
             finish(committed.clone());
@@ -326,13 +329,6 @@ where
         // A caller that went away does not undo what is committed.
         let _ = reply.send(told);
     })
-}
-
-#[expect(clippy::disallowed_methods, reason = "other processes are waited for, which know no condition of this one")]
-fn pause(told_after: Duration) {
-    if !told_after.is_zero() {
-        std::thread::sleep(told_after);
-    }
 }
 
 /// Runs one job so that its failure, a panic included, undoes all it did and nothing else.

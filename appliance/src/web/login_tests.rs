@@ -114,8 +114,8 @@ async fn tries_made_at_once_do_not_pass_the_bound() {
     assert_eq!(tried, 5);
 }
 
-#[tokio::test]
-async fn an_idle_session_locks_and_keeps_what_was_typed() {
+/// Somebody who is signed in, has a form of a patient open, and whose session has locked since.
+async fn locked() -> (Site, Browser, String) {
     let site = Site::new();
     let secret = with_login(&site).await;
     let answer = log_in(&site, &Site::nobody(), PASSWORD, &Totp::current_code(&secret).unwrap()).await;
@@ -125,6 +125,12 @@ async fn an_idle_session_locks_and_keeps_what_was_typed() {
     let page = site.get(&browser, &format!("/patients/{patient}/problems/new")).await.body;
     browser.csrf = hidden(&page, "csrf").to_owned();
     site.later(IDLE_S + 1);
+    (site, browser, patient)
+}
+
+#[tokio::test]
+async fn an_idle_session_locks_and_keeps_what_was_typed() {
+    let (site, browser, patient) = locked().await;
     let path = format!("/patients/{patient}");
     let locked = site.get(&browser, &path).await;
     assert_eq!(locked.location(), format!("/unlock?to={}", form::percent_encode(&path)));
@@ -152,15 +158,7 @@ async fn an_idle_session_locks_and_keeps_what_was_typed() {
 
 #[tokio::test]
 async fn a_locked_session_says_what_it_does_not_keep_and_gives_no_secret_back() {
-    let site = Site::new();
-    let secret = with_login(&site).await;
-    let answer = log_in(&site, &Site::nobody(), PASSWORD, &Totp::current_code(&secret).unwrap()).await;
-    let cookie = format!("{}={}", sessions::COOKIE, answer.cookie(sessions::COOKIE).unwrap());
-    let mut browser = Browser { cookie, csrf: String::new() };
-    let patient = site.patient("Doe").await;
-    browser.csrf =
-        hidden(&site.get(&browser, &format!("/patients/{patient}/problems/new")).await.body, "csrf").to_owned();
-    site.later(IDLE_S + 1);
+    let (site, browser, patient) = locked().await;
     // Passwords and codes are in no page.
     let words = "a password of somebody's";
     for (path, fields) in [

@@ -114,6 +114,7 @@ pub enum Command {
                       after the state that this server or its EMR was set back to. The running EMR lacks that.\n\
                       After `head-gap` first find out who took the snapshots away: `backupd verify` shows what is left.\n\
                       After `store-missing` and `store-healed` first find out who could delete at that store: `backupd status` and the journal name what went.\n\
+                      After `prune-failed` first look for what is lost: said of a store, it gives up the snapshots that no store has whole any more.\n\
                       Example: backupd looked-into ID-OF-THE-ALERT --config cli.toml"
     )]
     LookedInto(LookedIntoArgs),

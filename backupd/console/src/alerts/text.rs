@@ -159,8 +159,8 @@ pub fn remedy(kind: AlertKind) -> &'static str {
         }
         PruneFailed => {
             "Backups go on, and the stores fill. The deletions page, or `backupd prune plan` on the server, says why. Where every store \
-             has lost part of an old snapshot, `backupd looked-into NAME` (NAME of the store that misses it) gives that part up; the \
-             next plan names it, and two persons approve it."
+             has lost a snapshot, or part of one, `backupd looked-into NAME` on the server (NAME of any store) gives that snapshot up: \
+             the next plan says that it goes, and two persons approve it. Look for the lost objects first: what is found again stays."
         }
         BaaExpired => {
             "Records may lie at the provider only under a business associate agreement that is in force. Call the \

@@ -160,7 +160,7 @@ async fn make_order(
     request: &PruneRequest<'_>,
 ) -> Result<(Plan, Spared)> {
     land.decide(request);
-    if request.given_up != GivenUp::Nothing {
+    if !request.given_up.is_nothing() {
         let reader = Reader::load_with(env, open, (all, stores)).await?;
         match land.give_up(&reader, &request.given_up).await {
             // Then every pack is spared.
@@ -204,6 +204,11 @@ struct Spared {
 }
 
 impl Spared {
+    /// What cannot be read may be found again: everything that it may reach or name stays, and the plan ends without it.
+    fn all(plan: &Plan) -> Self {
+        Self { packs: plan.packs.iter().copied().collect(), indexes: plan.indexes.iter().copied().collect() }
+    }
+
     async fn of(
         (env, open): (&Env, &OpenKey),
         (stores, all, land): (&[NamedStore], &NamedStore, &Land),
@@ -211,14 +216,14 @@ impl Spared {
         given_up: &GivenUp,
     ) -> Result<Self> {
         let reader = Reader::load_with(env, open, (all, stores)).await?;
+        if let Some(bad) = land.bad_indexes(&reader).find(|bad| !given_up.has(bad)) {
+            log::error!(object = bad.as_str(); "prune.spares-all");
+            return Ok(Self::all(plan));
+        }
         let mark = match Mark::of(&reader, &land.kept()).await {
-            // What cannot be followed may be found again: everything that it may reach stays, and the plan ends without it.
             Err(error) if is_loss(&error) => {
                 log::error!(reason:% = error; "prune.spares-all");
-                return Ok(Self {
-                    packs: plan.packs.iter().copied().collect(),
-                    indexes: plan.indexes.iter().copied().collect(),
-                });
+                return Ok(Self::all(plan));
             }
             mark => mark?,
         };

@@ -30,6 +30,14 @@ pub enum GivenUp {
 }
 
 impl GivenUp {
+    pub(super) fn is_nothing(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::These(names) => names.is_empty(),
+            Self::All => false,
+        }
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         match self {
             Self::Nothing => false,

@@ -26,8 +26,8 @@ pub(super) struct Land {
     pub(super) going: Vec<SnapshotInfo>,
     /// What no store has any more and people have given up: it goes.
     lost: Vec<SnapshotInfo>,
-    /// Of these, those whose own object is lost.
-    headless: Vec<SnapshotInfo>,
+    /// Of these, those whose own object is lost: nothing is known of what they reach.
+    unread: BTreeSet<SnapshotId>,
     /// When each snapshot came; filled by [`Land::decide`].
     pub(super) received: BTreeMap<SnapshotId, Received>,
     /// The dates that stores give to heads.
@@ -78,7 +78,7 @@ impl Land {
             snapshots,
             late: heads.uncommitted,
             going: heads.going,
-            headless: lost.clone(),
+            unread: lost.iter().map(|info| info.id).collect(),
             lost,
             received,
             dates,
@@ -150,9 +150,8 @@ impl Land {
 
     /// Snapshots that stay, oldest first. Of one whose own object is lost the head may stay, and reaches nothing.
     pub(super) fn kept(&self) -> Vec<&SnapshotInfo> {
-        let gone: BTreeSet<SnapshotId> = self.headless.iter().map(|info| info.id).collect();
-        let kept = self.snapshots.iter().rev().filter(|(info, verdict)| verdict.is_kept() && !gone.contains(&info.id));
-        kept.map(|(info, _)| info).collect()
+        let stays = |(info, verdict): &&(SnapshotInfo, Verdict)| verdict.is_kept() && !self.unread.contains(&info.id);
+        self.snapshots.iter().rev().filter(stays).map(|(info, _)| info).collect()
     }
 
     /// Heads that go, in order of their names: by the rules, because they are late, or because a lock kept them so far.

@@ -70,6 +70,7 @@ pub struct PruneRequest<'z> {
     pub rewrite_below_percent: u8,
     pub tripwire: Tripwire,
     pub prices: Prices,
+    /// What is lost and stops no plan.
     pub given_up: GivenUp,
 }
 
