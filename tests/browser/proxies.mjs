@@ -178,6 +178,7 @@ await desk.goto(`${input.url}${lena}/consents`);
 await desk.getByRole('link', { name: 'Show and sign Acting for me' }).click();
 await desk.getByLabel('Or type the full name').fill('Lena Vogel');
 await desk.getByRole('button', { name: 'I do not agree, and sign that' }).click();
+await desk.waitForURL(/\/consents\/[0-9a-f-]{36}$/);
 await desk.goto(`${input.url}${lena}/portal`);
 await desk.getByText("kept out by the patient's consents").waitFor();
 must(await desk.getByText('Let somebody act for the patient').count() === 0, 'nobody new is let in');

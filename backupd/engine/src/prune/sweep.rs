@@ -54,8 +54,9 @@ impl Sweep {
             records: Vec::new(),
             indexes_listed: 0,
         };
-        if land.kept().is_empty() {
-            // No snapshot yet, or none that could be judged: what is there belongs to one that is being taken.
+        if land.kept().is_empty() && land.lost_ids().is_empty() {
+            // No snapshot yet, or none that could be judged: what is there belongs to one that is being taken. Where all that
+            // would have stayed is given up, writers must learn what they can build on no longer.
             return Ok(sweep);
         }
         let kept = Kept::of(&reader.locations, mark, land);

@@ -129,6 +129,8 @@ async fn a_snapshot_that_lost_part_of_its_tree_goes_as_a_whole_and_takes_nothing
         let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
         assert!(proposal.going().next().is_none() && proposal.lost.is_empty(), "{kind}");
         object.iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+        // Else the next snapshot would store again what the newest of them lost.
+        fs::write(practice.source().join("now"), noise(9, NOW_BYTES)).unwrap();
         carry_out(&pruning, &request).await;
         let left = pruning.snapshots().await;
         for (at, taken) in taken.iter().enumerate() {
@@ -141,6 +143,29 @@ async fn a_snapshot_that_lost_part_of_its_tree_goes_as_a_whole_and_takes_nothing
         }
         pruning.assert_whole().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_the_next_one_made_whole_again_stays() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(1).await;
+    let practice = &pruning.practice;
+    fs::write(practice.source().join("now"), noise(1, NOW_BYTES)).unwrap();
+    let before: BTreeSet<String> = practice.objects("store-0").into_keys().collect();
+    let newest = practice.snapshot().await;
+    let packs: Vec<String> =
+        practice.objects("store-0").into_keys().filter(|name| name.starts_with("packs/")).collect();
+    packs.iter().filter(|name| !before.contains(*name)).for_each(|name| lose(&pruning, name));
+    assert_eq!(needed(&pruning).await, BTreeSet::from([given(&newest)]));
+    let request = PruneRequest { given_up: these(&[given(&newest)]), ..last(9) };
+    pruning.announce(&request).await.unwrap();
+    // The file is still there.
+    practice.snapshot().await;
+    pruning.execute(&request).await;
+    assert!(pruning.snapshots().await.contains(&newest.id));
+    let back = practice.restore_from(&practice.stores[1], newest.id).await;
+    assert_eq!(fs::read(back.join("now")).unwrap(), noise(1, NOW_BYTES));
+    pruning.assert_whole().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,14 +200,15 @@ async fn a_plan_that_meets_a_loss_when_it_is_carried_out_takes_no_pack() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_one_repository_whatever_is_damaged_for_good_is_given_up() {
-    for kind in ["snapshots/", "index/"] {
+    for at in 0..4 {
         let pruning = Pruning::new(1).await;
         let taken = pruning.history(3).await;
         let practice = &pruning.practice;
-        let old = match kind {
-            "index/" => practice.objects("store-0").into_keys().find(|name| name.starts_with(kind)).unwrap(),
-            _ => manifest(&taken[0]),
-        };
+        let indexes = practice.objects("store-0").into_keys().filter(|name| name.starts_with("index/"));
+        let mut objects: Vec<String> = indexes.collect();
+        assert_eq!(objects.len(), 3);
+        objects.push(manifest(&taken[0]));
+        let old = objects.swap_remove(at);
         damage(&pruning, &old);
         refused(&pruning, &last(2)).await;
         practice.snapshot().await;
@@ -191,7 +217,7 @@ async fn of_one_repository_whatever_is_damaged_for_good_is_given_up() {
         // Of what an index object named that had been damaged without anybody's knowledge the next one takes nothing for granted.
         let newest = practice.snapshot().await.id;
         let back = practice.restore_from(&practice.stores[0], newest).await;
-        assert_eq!(fs::read(back.join("now")).unwrap(), noise(2, NOW_BYTES), "{kind}");
-        assert!(!practice.objects("store-0").contains_key(&old), "{kind}");
+        assert_eq!(fs::read(back.join("now")).unwrap(), noise(2, NOW_BYTES), "{old}");
+        assert!(!practice.objects("store-0").contains_key(&old), "{old}");
     }
 }
