@@ -10,7 +10,7 @@ use crate::world::World;
 use backup_engine::env::Clock;
 use backup_engine::prune::{
     Approved, Execution, GivenUp, PruneRequest, Retire, StorePruned, Tripwire, Waiting, announce, execute, propose,
-    retire_writers,
+    retire_writers, withdraw,
 };
 use backup_engine::retain::{Hold, HoldScope, Keep, Policy, Rule};
 use backup_engine::{
@@ -116,8 +116,19 @@ impl Scene {
                 }
                 Ok(())
             }
+            Some(_) if self.world.chance(150) => {
+                let ended = self.withdraw(stores).await;
+                self.world.note(format_args!("pruner withdrew {ended:?}"));
+                Ok(())
+            }
             Some(_) => Ok(()),
         }
+    }
+
+    async fn withdraw(&self, stores: &[NamedMaintenanceStore]) -> Result<Option<u64>, ErrorKind> {
+        let upkeep = &self.upkeep;
+        let ended = withdraw(&upkeep.pruner_env, &self.auditor.open, &upkeep.credential, stores).await;
+        ended.map_err(|error| error.kind())
     }
 
     async fn retire(&self, stores: &[NamedMaintenanceStore], which: Retire<'_>) -> Result<u64, ErrorKind> {

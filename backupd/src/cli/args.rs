@@ -177,6 +177,9 @@ pub struct PruneArgs {
     /// Give up what cannot be read any more: a snapshot that is lost, or has lost part of its tree, goes as a whole
     #[arg(long)]
     pub give_up_lost: bool,
+    /// End the plan that is announced: nothing of it is deleted
+    #[arg(long, conflicts_with_all = ["now", "dry_run"])]
+    pub withdraw: bool,
     /// Where new snapshots look like an attack: who has looked and says they are right; two are needed
     #[arg(long, value_name = "NAME")]
     pub agreed_by: Vec<String>,
@@ -197,7 +200,7 @@ pub enum PlanAction {
     /// Approve the plan with your own key, which stays on this machine
     #[command(after_help = "Example: backupd prune approve 019ab3f2-77c1 --key owner.pem --config cli.toml")]
     Approve(SignPlan),
-    /// Refuse the plan with your own key: it ends
+    /// Refuse the plan with your own key: it ends, also when it was approved or announced, until it is carried out
     #[command(after_help = "Example: backupd prune refuse 019ab3f2-77c1 --key owner.pem --config cli.toml")]
     Refuse(SignPlan),
     /// Hand in a decision that was signed elsewhere with `report-verify decide`

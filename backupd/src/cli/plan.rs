@@ -238,7 +238,7 @@ fn waiting_text(plan: &PrunePlan) {
             waiting.writers.join(", ")
         ),
         Some(waiting) => say!(
-            "Announced: nothing is deleted before {} and a snapshot after that.",
+            "Announced: nothing is deleted before {} and a snapshot after that. Until then `backupd prune refuse` ends it.",
             waiting.until_unix_ms.map_or_else(|| "?".to_owned(), table_time)
         ),
         None => say!("Announced in every store."),

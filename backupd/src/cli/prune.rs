@@ -9,7 +9,7 @@ use crate::settings::span;
 use anyhow::ensure;
 use backup_engine::prune::{
     Announced, Approved, Execution, GivenUp, Proposal, PruneRequest, Retire, Trip, TripKind, Waiting, announce,
-    execute, propose, retire_writers,
+    execute, propose, retire_writers, withdraw,
 };
 use backup_engine::retain::{Keep, Policy, Reason, Rule, Verdict};
 use backup_engine::{ErrorKind, NamedMaintenanceStore, OpenKey, PrunerCredential, SnapshotInfo, StoreLimits};
@@ -45,6 +45,9 @@ pub async fn prune(args: PruneArgs) -> anyhow::Result<ExitCode> {
         refuse_a_practice(&store).await?;
     }
     let run = Run { repository: &repository, open, pruner, store, json: args.json };
+    if args.withdraw {
+        return run.withdraw(&request).await;
+    }
     if !args.dry_run && !run.execute(&request, args.now).await? {
         return Ok(ExitCode::SUCCESS);
     }
@@ -169,6 +172,20 @@ impl Run<'_> {
         Ok(done.waiting.is_none())
     }
 
+    async fn withdraw(&self, request: &PruneRequest<'_>) -> anyhow::Result<ExitCode> {
+        let (env, stores) = (&self.repository.env, std::slice::from_ref(&self.store));
+        let ended = withdraw(env, &self.open, &self.pruner, stores).await?;
+        // What a plan before it has left still goes.
+        let done = execute(env, &self.open, &self.pruner, stores, request).await?;
+        match ended {
+            _ if self.json => say!("{}", json!({ "event": "prune-withdrawn", "plan": ended })),
+            Some(plan) => say!("Plan {plan} is withdrawn: nothing of it is deleted."),
+            None => say!("No plan is announced: there is nothing to withdraw."),
+        }
+        self.show_execution(&done);
+        Ok(ExitCode::SUCCESS)
+    }
+
     fn show(&self, proposal: &Proposal, request: &PruneRequest<'_>) {
         let reasons = |verdict: &Verdict| -> Vec<String> {
             verdict.reasons.iter().map(|found| reason(found, &request.policy)).collect()
@@ -291,7 +308,7 @@ impl Run<'_> {
         match &done.waiting {
             Some(Waiting::Grace { until_unix_ms }) => {
                 say!(
-                    "Plan {plan} waits until {} and for a snapshot after that. Nothing shortens the grace that was announced.",
+                    "Plan {plan} waits until {} and for a snapshot after that. Nothing shortens the grace that was announced; --withdraw ends it.",
                     table_time(*until_unix_ms)
                 );
             }

@@ -136,6 +136,7 @@ enum Notice {
 struct Order {
     covers: u8,
     late: u8,
+    old_head: bool,
     old_pack: bool,
 }
 
@@ -184,6 +185,8 @@ pub enum Step {
         store: usize,
     },
     Retire,
+    /// The plan ends, and nothing of it is taken out.
+    Withdraw,
     Publish,
     Delete {
         store: usize,
@@ -262,8 +265,11 @@ impl Protocol {
         match state.pruner {
             Pruning::Idle => steps.push(Step::Prune),
             Pruning::Marking { listed, order, heads, retired } if listed == self.every() => {
-                if order && self.waits_for_a_writer(state, heads, retired) {
-                    steps.push(Step::Retire);
+                if order {
+                    steps.push(Step::Withdraw);
+                    if self.waits_for_a_writer(state, heads, retired) {
+                        steps.push(Step::Retire);
+                    }
                 }
                 steps.push(Step::Prune);
             }
@@ -288,7 +294,8 @@ impl Protocol {
     /// Heads and packs that the order takes out.
     fn gone(&self, state: &State) -> (u8, u8) {
         let Some(order) = state.order else { return (0, 0) };
-        (bit(OLD) | order.late, if order.old_pack { bit(OLD) } else { 0 })
+        let old = |goes: bool| if goes { bit(OLD) } else { 0 };
+        (old(order.old_head) | order.late, old(order.old_pack))
     }
 
     /// Whether the newest head of the old chain has not named the plan.
@@ -398,8 +405,12 @@ impl Protocol {
         heads & !bit(OLD) != 0 && packs & !bit(OLD) == 0
     }
 
+    fn late(&self, state: &State, heads: u8) -> u8 {
+        (0..OLD).filter(|head| heads & bit(*head) != 0 && self.is_late(state, *head)).map(bit).sum()
+    }
+
     fn marked(&self, state: &mut State, order: bool, heads: u8, retired: bool) -> Pruning {
-        let late: u8 = (0..OLD).filter(|head| heads & bit(*head) != 0 && self.is_late(state, *head)).map(bit).sum();
+        let late = self.late(state, heads);
         let needed = self.is_old_pack_needed(state, heads & !late);
         if !order {
             // Whatever the old snapshot alone reaches goes with it; else there is nothing to see here.
@@ -408,7 +419,8 @@ impl Protocol {
         if self.waits_for_a_writer(state, heads, retired) {
             return Pruning::Idle;
         }
-        state.order = Some(Order { covers: heads, late, old_pack: !(needed && self.rules.marks_anew) });
+        let old_pack = !(needed && self.rules.marks_anew);
+        state.order = Some(Order { covers: heads, late, old_head: true, old_pack });
         Pruning::Publishing { what: Notice::Order, next: 0 }
     }
 
@@ -530,6 +542,12 @@ impl Model for Protocol {
                 state.retired = Some(heads);
                 state.pruner = Pruning::Publishing { what: Notice::Retirement, next: 0 };
             }
+            Step::Withdraw => {
+                let Pruning::Marking { heads, .. } = state.pruner else { return None };
+                let late = self.late(state, heads);
+                state.order = Some(Order { covers: heads, late, old_head: false, old_pack: false });
+                state.pruner = Pruning::Publishing { what: Notice::Order, next: 0 };
+            }
             Step::Publish => self.publish(state),
             Step::Delete { store } => self.delete(state, store),
             Step::PrunerCrashes => {
@@ -570,6 +588,12 @@ impl Model for Protocol {
             }),
             Property::sometimes("a pack is struck from the order", |_, state: &State| {
                 state.order.is_some_and(|order| !order.old_pack)
+            }),
+            Property::sometimes("a plan is withdrawn and a snapshot rests on its pack", |_, state: &State| {
+                let withdrawn = state.order.is_some_and(|order| !order.old_head);
+                let rests = |sealed: &Sealed| !sealed.own_pack;
+                let told = state.told.iter().zip(&state.sealed).filter(|(stores, _)| **stores != 0);
+                withdrawn && told.filter_map(|(_, sealed)| sealed.as_ref()).any(rests)
             }),
             Property::sometimes("a head comes late", |model: &Self, state: &State| {
                 let there = model.at(state).iter().fold(0, |heads, store| heads | store.heads);

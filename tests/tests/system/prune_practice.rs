@@ -313,6 +313,49 @@ fn log_holds(practice: &Practice) -> Result<()> {
 }
 
 #[test]
+fn one_person_ends_a_plan_in_its_grace_and_the_next_one_goes_on() -> Result<()> {
+    let mut practice = Practice::new(LAST_TWO)?;
+    let config = practice.dir.join("maintain.toml");
+    let text = fs::read_to_string(&config)?;
+    fs::write(&config, text.replace("grace = \"1s\"", "grace = \"365d\""))?;
+    practice.kill()?;
+    practice.start()?;
+    for number in 0..4 {
+        practice.snapshot(number)?;
+    }
+    let id = practice.prune(&["plan"])?["plan"]["id"].as_str().context("id")?.to_owned();
+    ok(practice.approve(&id, "oakley"))?;
+    ok(practice.approve(&id, "ira"))?;
+    practice.until("announced", || Ok(()))?;
+    practice.snapshot(4)?;
+    let there = practice.snapshots()?;
+    ensure!(there.len() == 5);
+    fails(practice.approve(&id, "ira"), 1, &["approved this plan already"])?;
+    fails(practice.backupd(&["prune", "refuse", &id, "--key", "stranger.pem"]), 1, &["none of those"])?;
+    // Who approved thinks better of it.
+    ok(practice.backupd(&["prune", "refuse", &id, "--key", "ira.pem"]))?;
+    wait_for("the plan's end in the stores", 60, || {
+        let plan = practice.plan().ok()?;
+        let orders = |store: &str| files(&practice.store(store).join("condemned")).len();
+        (plan["state"] == "refused" && orders("one") == 2 && orders("two") == 2).then_some(())
+    })?;
+    ensure!(practice.snapshots()? == there, "nothing went");
+    fs::write(&config, text)?;
+    practice.kill()?;
+    practice.start()?;
+    let id = practice.prune(&["plan"])?["plan"]["id"].as_str().context("id")?.to_owned();
+    ok(practice.approve(&id, "oakley"))?;
+    ok(practice.approve(&id, "ira"))?;
+    let number = Cell::new(10);
+    practice.until("done", || {
+        number.set(number.get() + 1);
+        practice.snapshot(number.get())
+    })?;
+    ensure!(there.iter().filter(|id| practice.snapshots().is_ok_and(|left| left.contains(id))).count() < 3);
+    practice.assert_restores()
+}
+
+#[test]
 fn a_maintenance_that_is_killed_goes_on_and_a_refusal_ends_a_plan() -> Result<()> {
     let mut practice = Practice::new(LAST_TWO)?;
     for number in 0..6 {

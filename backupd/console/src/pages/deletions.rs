@@ -158,7 +158,7 @@ fn plan_block(call: &Call, status: &PruneStatus, plan: &PrunePlan) -> Result<Mar
             (figures(&document))
             (progress(app, plan))
             (decisions(app, plan))
-            @if call.caller()?.role.may(Action::DecideDeletion) && plan.state == PruneState::Proposed {
+            @if call.caller()?.role.may(Action::DecideDeletion) && may_be_decided(plan) {
                 (decide_form(call, status, plan)?)
             }
             @if !going.is_empty() { (table(app, "go", GOING, &going)) }
@@ -170,6 +170,15 @@ fn plan_block(call: &Call, status: &PruneStatus, plan: &PrunePlan) -> Result<Mar
             }
         }
     })
+}
+
+/// Until a plan is carried out, one refusal ends it.
+fn may_be_decided(plan: &PrunePlan) -> bool {
+    plan.needed > 0 && (plan.state == PruneState::Proposed || is_under_way(plan))
+}
+
+fn is_under_way(plan: &PrunePlan) -> bool {
+    matches!(plan.state, PruneState::Approved | PruneState::Announced)
 }
 
 fn figures(document: &DeletionPlan) -> Markup {
@@ -274,7 +283,7 @@ fn decide_form(call: &Call, status: &PruneStatus, plan: &PrunePlan) -> Result<Ma
     let decided = plan.decisions.iter().any(|decision| Some(decision.fingerprint.as_str()) == key);
     Ok(html! {
         div.card #decide {
-            h3 { "Your decision" }
+            h3 { @if is_under_way(plan) { "End this plan" } @else { "Your decision" } }
             @match key {
                 None => {
                     p { strong { "First, once: enrol your key." } " On your computer:" }
@@ -299,14 +308,22 @@ fn decide_form(call: &Call, status: &PruneStatus, plan: &PrunePlan) -> Result<Ma
                     pre { code { "[[prune.approver]]\nname = \"" (caller.name) "\"\nfingerprint = \"" (key) "\"" } }
                     p.small { "This console cannot do that: whoever breaks into it must not gain a vote." }
                 }
-                Some(_) if decided => { p { "You have decided. A second, different person has to decide too." } }
                 Some(key) => {
+                    @if is_under_way(plan) {
+                        p { "Two persons have approved it. Until it is carried out, one who refuses it ends it: nothing is deleted." }
+                    } @else if decided {
+                        p { "You have decided. A second, different person has to decide too. Should you think better of it, refuse it." }
+                    }
                     ol {
                         li { a href="/deletions/plan.json" { "Download the plan" } ", and look at what goes." }
                         li {
-                            "On your computer, " code { "approved" } " or " code { "refused" } ":" pre {
+                            "On your computer"
+                            @if !is_under_way(plan) { ", " code { "approved" } " or " code { "refused" } }
+                            ":" pre {
                                 code {
-                                    "report-verify decide plan.json --key owner.pem --decision approved --out decision.json"
+                                    "report-verify decide plan.json --key owner.pem --decision "
+                                    @if is_under_way(plan) || decided { "refused" } @else { "approved" }
+                                    " --out decision.json"
                                 }
                             }
                         }

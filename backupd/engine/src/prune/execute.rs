@@ -120,7 +120,7 @@ pub async fn execute(
 }
 
 /// Puts a plan or an order to stores that lack it; whether none did.
-async fn publish(stores: &[NamedStore], land: &Land, name: PlanName) -> Result<bool> {
+pub(super) async fn publish(stores: &[NamedStore], land: &Land, name: PlanName) -> Result<bool> {
     let name = name.to_string();
     let missing: Vec<NamedStore> =
         stores.iter().zip(&land.views).filter(|(_, view)| !view.holds(&name)).map(|(store, _)| store.clone()).collect();

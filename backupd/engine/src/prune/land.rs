@@ -158,12 +158,13 @@ impl Land {
     pub(super) fn condemned_heads(&self) -> Vec<CondemnedHead> {
         let gone = self.snapshots.iter().filter(|(_, verdict)| !verdict.is_kept());
         let by_rule = gone.map(|(info, _)| condemned(info, TombstoneReason::Retention));
+        in_one_plan(by_rule.chain(self.late_and_left()))
+    }
+
+    /// Heads that go without anybody's word.
+    pub(super) fn late_and_left(&self) -> Vec<CondemnedHead> {
         let late = self.late.iter().map(|info| condemned(info, TombstoneReason::Late));
-        let mut heads: Vec<CondemnedHead> = by_rule.chain(late).chain(self.left()).collect();
-        heads.sort_unstable_by_key(|gone| gone.head);
-        heads.dedup_by_key(|gone| gone.head);
-        heads.truncate(PLAN_HEADS_MAX);
-        heads
+        in_one_plan(late.chain(self.left()))
     }
 
     /// Heads of the newest order of which some store has something still, the head or its snapshot. The next order names
@@ -181,7 +182,8 @@ impl Land {
     /// How far every chain goes.
     pub(super) fn chains(&self) -> Vec<ChainMark> {
         let mut chains: BTreeMap<(SourceId, IncarnationId), u64> = BTreeMap::new();
-        for info in self.snapshots.iter().map(|(info, _)| info).chain(&self.late).chain(&self.going) {
+        let judged = self.snapshots.iter().map(|(info, _)| info);
+        for info in judged.chain(&self.late).chain(&self.going).chain(&self.lost) {
             let counter = chains.entry((info.head.source, info.head.incarnation)).or_default();
             *counter = (*counter).max(info.counter);
         }
@@ -242,6 +244,15 @@ impl Land {
         let all = self.views.iter().filter_map(View::objects).flatten();
         all.filter(|(name, _)| name.starts_with(prefix)).map(|(name, size)| (name.as_str(), *size)).collect()
     }
+}
+
+/// In order of their names, as many as a plan has room for.
+fn in_one_plan(heads: impl Iterator<Item = CondemnedHead>) -> Vec<CondemnedHead> {
+    let mut heads: Vec<CondemnedHead> = heads.collect();
+    heads.sort_unstable_by_key(|gone| gone.head);
+    heads.dedup_by_key(|gone| gone.head);
+    heads.truncate(PLAN_HEADS_MAX);
+    heads
 }
 
 fn unreadable(name: &str) -> Error {

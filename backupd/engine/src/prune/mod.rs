@@ -1,7 +1,8 @@
 //! Prune: what no rule keeps is taken out, beside running backups, restores and catch-up, without a lock.
 //!
 //! `propose` reads and says what would go and why. `announce` rewrites half-empty packs, merges index objects and puts
-//! the plan into every store. `execute`, after the grace and when every writer has seen the plan, marks anew and deletes.
+//! the plan into every store. `execute`, after the grace and when every writer has seen the plan, marks anew and deletes;
+//! `withdraw` ends a plan before that.
 
 mod copies;
 mod cost;
@@ -13,11 +14,13 @@ mod repack;
 mod stones;
 mod sweep;
 mod tripwire;
+mod withdraw;
 
 pub use cost::{Cost, Prices};
 pub use execute::{Execution, StorePruned, Waiting, execute};
 pub use given_up::{GivenUp, lost};
 pub use tripwire::{Trip, TripKind, Tripwire};
+pub use withdraw::{announced, withdraw};
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};

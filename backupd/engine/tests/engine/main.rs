@@ -17,6 +17,7 @@ mod practice;
 mod prune;
 mod prune_locks;
 mod prune_lost;
+mod prune_withdraw;
 mod secrecy;
 mod sources;
 mod spool;

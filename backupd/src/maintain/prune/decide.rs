@@ -1,6 +1,7 @@
 //! A person's decision: checked, written to the log of reports by the verifier, and only then counted.
 
 use super::Pruning;
+use super::plan::busy;
 use crate::maintain::Maintain;
 use crate::{clock, failure};
 use backup_report::{DeletionDecision, SignedDecision};
@@ -9,14 +10,30 @@ use std::time::Duration;
 
 const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
 
+fn none() -> Failure {
+    failure::new(FailureKind::NotFound, "no plan waits for a decision: `backupd prune plan` makes one")
+}
+
+/// Nothing of it is deleted yet.
+fn is_open(state: PruneState) -> bool {
+    matches!(state, PruneState::Proposed | PruneState::Approved | PruneState::Announced)
+}
+
 impl Maintain {
-    /// Takes a decision in. Two different persons' approvals make the plan go on; one refusal ends it.
+    /// Takes a decision in. Two different persons' approvals make the plan go on; one refusal ends it, until it is carried out.
     pub async fn decide(&self, entry: &str) -> Result<(), Failure> {
         let pruning = self.pruning()?;
         let _deciding = self.deciding.lock().await;
-        let none =
-            || failure::new(FailureKind::NotFound, "no plan waits for a decision: `backupd prune plan` makes one");
-        let mut held = self.records.held().filter(|held| held.plan.state == PruneState::Proposed).ok_or_else(none)?;
+        let mut held = self.records.held().filter(|held| is_open(held.plan.state)).ok_or_else(none)?;
+        // A plan that is under way is not carried out while somebody ends it.
+        let is_under_way = held.plan.state != PruneState::Proposed;
+        let _work = match is_under_way.then(|| self.work.try_lock()) {
+            Some(Err(_)) => return Err(busy()),
+            work => work,
+        };
+        if is_under_way {
+            held = self.records.held().filter(|held| is_open(held.plan.state)).ok_or_else(none)?;
+        }
         let decision = SignedDecision::check(entry.as_bytes(), held.plan.document.as_bytes()).map_err(|error| {
             let message = format!("the decision: {error}; make it about the plan that `backupd prune show` shows now");
             failure::new(FailureKind::Misconfigured, message)
@@ -29,9 +46,20 @@ impl Maintain {
             );
             return Err(failure::new(FailureKind::Denied, message));
         };
-        if held.plan.decisions.iter().any(|before| before.fingerprint == fingerprint) {
-            let message =
-                format!("{approver} has decided about this plan already: a second, different person is needed");
+        let refuses = decision.decision() == DeletionDecision::Refused;
+        // Who has approved may think better of it.
+        let again = held.plan.decisions.iter().any(|before| before.fingerprint == fingerprint) && !refuses;
+        if again || is_under_way && !refuses {
+            let message = match is_under_way {
+                true => "two persons have approved this plan already: it goes on".to_owned(),
+                false => {
+                    format!("{approver} has decided about this plan already: a second, different person is needed")
+                }
+            };
+            return Err(failure::new(FailureKind::Denied, message));
+        }
+        if held.plan.state == PruneState::Announced && !self.is_announced(pruning).await? {
+            let message = "the plan is being carried out: nothing can be taken back any more";
             return Err(failure::new(FailureKind::Denied, message));
         }
         self.record_decision(pruning, &held.plan.document, entry).await?;
@@ -43,7 +71,12 @@ impl Maintain {
         });
         held.plan.recorded = true;
         match decision.decision() {
-            DeletionDecision::Refused => held.plan.state = PruneState::Refused,
+            DeletionDecision::Refused => {
+                held.plan.state = PruneState::Refused;
+                // The stores may hold it, and everybody waits for it there.
+                held.next_unix_ms = is_under_way.then(clock::unix_ms);
+                held.plan.waiting = None;
+            }
             DeletionDecision::Approved if held.approvals() >= held.plan.needed => {
                 held.plan.state = PruneState::Approved;
                 held.next_unix_ms = Some(clock::unix_ms());
@@ -57,6 +90,12 @@ impl Maintain {
         );
         self.wake.notify_one();
         Ok(())
+    }
+
+    async fn is_announced(&self, pruning: &Pruning) -> Result<bool, Failure> {
+        let keys = pruning.keys()?;
+        let announced = backup_engine::prune::announced(&keys.open, &self.plain_stores()).await;
+        Ok(announced.map_err(|error| failure::from_engine(&error))?.is_some())
     }
 
     async fn record_decision(&self, pruning: &Pruning, plan: &str, decision: &str) -> Result<(), Failure> {

@@ -60,15 +60,21 @@ impl History {
         *first = unix_ms.min(*first);
     }
 
+    /// Whether somebody refused a plan.
+    pub fn is_refused(&self, plan: &[u8]) -> bool {
+        self.plans.iter().any(|(_, bytes, decisions)| bytes == plan && has_refusal(decisions))
+    }
+
     /// The newest plan that was decided about and of which nothing is known to be deleted: what a lost state folder knew.
     pub fn open_plan(self) -> Option<(DeletionPlan, Vec<u8>, Vec<SignedDecision>)> {
-        let refused = |decisions: &[SignedDecision]| {
-            decisions.iter().any(|decision| decision.decision() == DeletionDecision::Refused)
-        };
         let (plan, bytes, decisions) = self.plans.into_iter().next_back()?;
-        let open = !self.done.contains(&Digest::sha256(&bytes)) && !refused(&decisions);
+        let open = !self.done.contains(&Digest::sha256(&bytes)) && !has_refusal(&decisions);
         open.then_some((plan, bytes, decisions))
     }
+}
+
+fn has_refusal(decisions: &[SignedDecision]) -> bool {
+    decisions.iter().any(|decision| decision.decision() == DeletionDecision::Refused)
 }
 
 impl Maintain {
@@ -163,6 +169,7 @@ mod tests {
 
         let mut refused = History::default();
         [&first, &decided(&first, DeletionDecision::Refused)].into_iter().for_each(|bytes| refused.take(bytes));
+        assert!(refused.is_refused(&first) && !refused.is_refused(&second));
         assert!(refused.open_plan().is_none());
 
         let mut done = History::default();

@@ -199,7 +199,8 @@ impl Maintain {
         let attack = |plan: DeletionPlan| !plan.trips.is_empty();
         let is_stopped = |held: &&Held| held.plan.state == PruneState::Proposed && held.document().is_ok_and(attack);
         let is_open = |held: &&Held| {
-            matches!(held.plan.state, PruneState::Approved | PruneState::Announced | PruneState::Deleting)
+            let states = [PruneState::Approved, PruneState::Announced, PruneState::Deleting, PruneState::Refused];
+            states.contains(&held.plan.state)
         };
         let stuck = held.as_ref().filter(is_open).filter(|held| held.plan.problem.is_some());
         let unmade = self.jobs().last(PLAN_JOB).ok().flatten().filter(|last| self.pruning.is_some() && !last.ok);

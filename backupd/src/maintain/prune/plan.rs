@@ -76,9 +76,14 @@ impl Maintain {
             failed
         })?;
         if proposal.announced.is_some() {
-            let message =
-                "a plan is announced in the stores: it has to be carried out first, with `backupd prune execute`";
-            return Err(failure::new(FailureKind::Busy, message));
+            if held.as_ref().is_some_and(|held| held.plan.state == PruneState::Approved) {
+                let message =
+                    "a plan is announced in the stores: it has to be carried out first, with `backupd prune execute`";
+                return Err(failure::new(FailureKind::Busy, message));
+            }
+            // Neither this state nor the log knows of two persons who stand for it.
+            log::warn!("prune.not-ours");
+            self.withdraw(pruning).await?;
         }
         let document = document(pruning, &proposal, now)?;
         let same = |held: &Held| {

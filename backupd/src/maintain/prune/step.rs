@@ -7,7 +7,9 @@ use super::{Keys, Pruning};
 use crate::maintain::Maintain;
 use crate::{clock, failure};
 use backup_engine::ErrorKind;
-use backup_engine::prune::{Approved, Execution, PruneRequest, Retire, Waiting, announce, execute, retire_writers};
+use backup_engine::prune::{
+    Approved, Execution, PruneRequest, Retire, Waiting, announce, execute, retire_writers, withdraw,
+};
 use backup_report::{DeletionDone, Digest, DoneSchema, Label, SignedDecision, StoreDone};
 use backupd_api::{
     Failure, FailureKind, PruneDecision, PrunePlan, PruneRow, PruneState, PruneStore, PruneWaiting, Request,
@@ -60,6 +62,12 @@ impl Maintain {
                 held.next_unix_ms = None;
                 Ok(())
             }
+            // Somebody refused it while it was under way.
+            PruneState::Refused if held.next_unix_ms.is_some() => {
+                drop(deciding);
+                held.next_unix_ms = None;
+                self.withdraw(pruning).await
+            }
             PruneState::Done | PruneState::Refused | PruneState::Empty => {
                 if requested && held.unrecorded.is_none() {
                     return Err(nothing("the last plan has ended"));
@@ -82,6 +90,14 @@ impl Maintain {
     async fn go_on(&self, pruning: &Pruning, held: &mut Held) -> Result<(), Failure> {
         let document = held.document()?;
         let history = self.history(pruning).await?;
+        if held.plan.state != PruneState::Deleting && history.is_refused(held.plan.document.as_bytes()) {
+            // The log took it, and the daemon was stopped before it knew.
+            (held.plan.state, held.plan.waiting, held.next_unix_ms) = (PruneState::Refused, None, after(LOOK_AGAIN));
+            self.keep(held)?;
+            self.withdraw(pruning).await?;
+            held.next_unix_ms = None;
+            return Ok(());
+        }
         let zone = zone_of(self.settings.zone);
         let request = request(pruning, &history, &zone, self.given_up());
         let keys = pruning.keys()?;
@@ -101,6 +117,13 @@ impl Maintain {
         }
         let execution = self.execute(&keys, &request, pruning).await?;
         self.take_in(held, &execution, &keys).await
+    }
+
+    /// Ends a plan in the stores that nobody carries out any more.
+    pub(super) async fn withdraw(&self, pruning: &Pruning) -> Result<(), Failure> {
+        let keys = pruning.keys()?;
+        let ended = withdraw(&self.env, &keys.open, &keys.pruner, &self.stores).await;
+        ended.map(drop).map_err(|error| failure::from_engine(&error))
     }
 
     async fn execute(&self, keys: &Keys, request: &PruneRequest<'_>, pruning: &Pruning) -> Result<Execution, Failure> {
