@@ -57,6 +57,8 @@ pub struct Protocol {
     /// One store is once set back to before the plan. Every store then answers its writer: where only the one that was set
     /// back does, nobody can know (the stated limit of SPEC.md section 7.1).
     pub sets_back: bool,
+    /// An announced plan may be ended.
+    pub withdraws: bool,
     pub rules: Rules,
 }
 
@@ -265,11 +267,11 @@ impl Protocol {
         match state.pruner {
             Pruning::Idle => steps.push(Step::Prune),
             Pruning::Marking { listed, order, heads, retired } if listed == self.every() => {
-                if order {
+                if order && self.withdraws {
                     steps.push(Step::Withdraw);
-                    if self.waits_for_a_writer(state, heads, retired) {
-                        steps.push(Step::Retire);
-                    }
+                }
+                if order && self.waits_for_a_writer(state, heads, retired) {
+                    steps.push(Step::Retire);
                 }
                 steps.push(Step::Prune);
             }
@@ -589,12 +591,15 @@ impl Model for Protocol {
             Property::sometimes("a pack is struck from the order", |_, state: &State| {
                 state.order.is_some_and(|order| !order.old_pack)
             }),
-            Property::sometimes("a plan is withdrawn and a snapshot rests on its pack", |_, state: &State| {
-                let withdrawn = state.order.is_some_and(|order| !order.old_head);
-                let rests = |sealed: &Sealed| !sealed.own_pack;
-                let told = state.told.iter().zip(&state.sealed).filter(|(stores, _)| **stores != 0);
-                withdrawn && told.filter_map(|(_, sealed)| sealed.as_ref()).any(rests)
-            }),
+            Property::sometimes(
+                "a plan is withdrawn and a snapshot rests on its pack",
+                |model: &Self, state: &State| {
+                    let withdrawn = state.order.is_some_and(|order| !order.old_head);
+                    let rests = |sealed: &Sealed| !sealed.own_pack;
+                    let told = state.told.iter().zip(&state.sealed).filter(|(stores, _)| **stores != 0);
+                    !model.withdraws || withdrawn && told.filter_map(|(_, sealed)| sealed.as_ref()).any(rests)
+                },
+            ),
             Property::sometimes("a head comes late", |model: &Self, state: &State| {
                 let there = model.at(state).iter().fold(0, |heads, store| heads | store.heads);
                 (0..OLD).any(|head| there & bit(head) != 0 && model.is_late(state, head))
@@ -616,8 +621,8 @@ mod tests {
     /// Visits every state; gives how many there are, and which properties do not hold.
     fn explore(model: Protocol) -> (usize, Vec<&'static str>) {
         let name = format!(
-            "{} stores, {} writers, {} attempts, crashes {}, locks {}, {:?}",
-            model.stores, model.writers, model.attempts, model.crashes, model.locks, model.rules
+            "{} stores, {} writers, {} attempts, crashes {}, locks {}, withdraws {}, {:?}",
+            model.stores, model.writers, model.attempts, model.crashes, model.locks, model.withdraws, model.rules
         );
         let checked = model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
         let mut broken: Vec<&'static str> = Vec::new();
@@ -644,14 +649,16 @@ mod tests {
         crashes: false,
         locks: false,
         sets_back: false,
+        withdraws: true,
         rules: Rules::ALL,
     };
     const SET_BACK: Protocol = Protocol { writers: 1, quorum: 1, attempts: 2, sets_back: true, ..SMALL };
 
     #[test]
     fn no_state_of_the_protocol_breaks_a_promise() {
-        let crashing = Protocol { writers: 1, attempts: 2, crashes: true, locks: true, ..SMALL };
-        for model in [SMALL, crashing, SET_BACK] {
+        let crashing = Protocol { writers: 1, attempts: 2, crashes: true, ..SMALL };
+        let locked = Protocol { locks: true, withdraws: false, ..crashing };
+        for model in [SMALL, crashing, locked, SET_BACK] {
             assert_eq!(explore(model).1, Vec::<&str>::new());
         }
     }
@@ -678,7 +685,10 @@ mod tests {
     #[test]
     #[ignore = "it takes minutes: tests/nightly.d/26-model runs it"]
     fn three_stores_two_writers_and_a_crash_of_each_break_no_promise() {
-        let model = Protocol { stores: 3, attempts: 2, crashes: true, locks: true, ..SMALL };
-        assert_eq!(explore(model).1, Vec::<&str>::new());
+        let crashing = Protocol { stores: 3, crashes: true, ..SMALL };
+        let locked = Protocol { attempts: 2, locks: true, withdraws: false, ..crashing };
+        for model in [locked, Protocol { writers: 1, ..crashing }] {
+            assert_eq!(explore(model).1, Vec::<&str>::new());
+        }
     }
 }
