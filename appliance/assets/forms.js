@@ -20,8 +20,15 @@
       .map((field) => field.value.trim()).filter(Boolean);
   };
 
-  function isMet({ op, names, kind, is, tick }) {
-    let said = names.flatMap(answers);
+  // A number counts in the units of the condition only: nothing is converted. "a.NAME" has its unit in "u.NAME".
+  const counted = (name, units) => {
+    const field = units && form.elements[`u.${name.slice(2)}`];
+    return !field || units.includes(field.value.trim()) ? answers(name) : [];
+  };
+
+  function isMet({ op, names, kind, is, tick, units, fixed }) {
+    if (fixed !== undefined) return fixed;
+    let said = op === "exists" ? names.flatMap(answers) : names.flatMap((name) => counted(name, units));
     if (op === "exists") return (said.length > 0) === (is[0] === "yes");
     if (!said.length && tick) said = ["no"];
     const plain = (text) => (kind === "number" ? parseFloat(text.replace(",", ".")) : kind === "time" ? text : text.toLowerCase());

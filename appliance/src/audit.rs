@@ -267,6 +267,8 @@ pub struct Filter {
     /// Older than this number.
     pub before: Option<u64>,
     pub actor: String,
+    /// How the name begins with which somebody signed in, in small letters.
+    pub name: String,
     pub patient: String,
     pub action: String,
     pub outcome: String,
@@ -279,32 +281,40 @@ pub struct Filter {
 
 /// Up to `count` entries that fit, newest first.
 pub fn search(connection: &Connection, filter: &Filter, count: u32) -> Result<Vec<Entry>, StoreError> {
-    let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
-    let before = filter.seq.map(|seq| seq.saturating_add(1)).into_iter().chain(filter.before).min();
-    let (before, from) = (before.map_or(i64::MAX, number), filter.seq.map_or(0, number));
-    let sql = format!(
-        "SELECT {COLUMNS} FROM audit WHERE seq < ?1 AND (?2 = '' OR actor = ?2) AND (?3 = '' OR patient = ?3) \
-         AND (?4 = '' OR action = ?4) AND (?5 = '' OR outcome = ?5) AND (?6 = '' OR capacity = ?6) \
-         AND at_ms >= ?7 AND at_ms < ?8 AND (?10 = '' OR kind = ?10) AND (?11 = '' OR object = ?11) \
-         AND seq >= ?12 ORDER BY seq DESC LIMIT ?9"
-    );
+    let sql = format!("SELECT {COLUMNS} FROM audit WHERE {FITS} ORDER BY seq DESC LIMIT ?13");
     let mut statement = connection.prepare_cached(&sql)?;
-    let parameters = crate::db::params![
-        before,
-        filter.actor,
-        filter.patient,
-        filter.action,
-        filter.outcome,
-        filter.capacity,
-        filter.from_ms.unwrap_or(i64::MIN),
-        filter.until_ms.unwrap_or(i64::MAX),
-        count,
-        filter.kind,
-        filter.object,
-        from,
-    ];
-    let entries = statement.query_map(parameters, entry)?.collect::<Result<_, _>>()?;
+    let mut values = filter.values();
+    values.push(i64::from(count).into());
+    let entries = statement.query_map(crate::db::params_from_iter(values), entry)?.collect::<Result<_, _>>()?;
     Ok(entries)
+}
+
+/// How many entries fit.
+pub fn count(connection: &Connection, filter: &Filter) -> Result<u64, StoreError> {
+    let sql = format!("SELECT count(*) FROM audit WHERE {FITS}");
+    let values = crate::db::params_from_iter(filter.values());
+    let count: i64 = connection.prepare_cached(&sql)?.query_row(values, |row| row.get(0))?;
+    Ok(count.cast_unsigned())
+}
+
+const FITS: &str = "seq < ?1 AND seq >= ?2 AND (?3 = '' OR actor = ?3) AND (?4 = '' OR patient = ?4) \
+                    AND (?5 = '' OR action = ?5) AND (?6 = '' OR outcome = ?6) AND (?7 = '' OR capacity = ?7) \
+                    AND (?8 = '' OR kind = ?8) AND (?9 = '' OR object = ?9) AND at_ms >= ?10 AND at_ms < ?11 \
+                    AND (?12 = '' OR substr(lower(actor_name), 1, length(?12)) = ?12)";
+
+impl Filter {
+    /// The values of [`FITS`].
+    fn values(&self) -> Vec<crate::db::Value> {
+        let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
+        let before = self.seq.map(|seq| seq.saturating_add(1)).into_iter().chain(self.before).min();
+        let texts = [&self.actor, &self.patient, &self.action, &self.outcome, &self.capacity, &self.kind, &self.object];
+        let mut values = vec![before.map_or(i64::MAX, number).into(), self.seq.map_or(0, number).into()];
+        values.extend(texts.map(|text| text.clone().into()));
+        let span = [self.from_ms.unwrap_or(i64::MIN), self.until_ms.unwrap_or(i64::MAX)];
+        values.extend(span.map(crate::db::Value::from));
+        values.push(self.name.clone().into());
+        values
+    }
 }
 
 fn first() -> [u8; 32] {

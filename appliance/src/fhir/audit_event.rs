@@ -32,10 +32,11 @@ const LIFECYCLE: &str = "http://terminology.hl7.org/CodeSystem/iso-21089-lifecyc
 const OWN: &str = "urn:holdfast:audit";
 
 /// The search parameters, as R4 names them, with their types.
-pub const PARAMS: [(&str, &str); 7] = [
+pub const PARAMS: [(&str, &str); 8] = [
     ("patient", "reference"),
     ("date", "date"),
     ("altid", "token"),
+    ("agent-name", "string"),
     ("agent-role", "token"),
     ("subtype", "token"),
     ("outcome", "token"),
@@ -102,19 +103,20 @@ struct Asked {
 async fn found(store: &Store, actor: &Actor, raw: &str, headers: &HeaderMap) -> Result<Response, Outcome> {
     let mut pairs = query_pairs(raw).ok_or_else(|| StoreError::invalid("is not a query", AUDIT))?;
     let shape = Shape::take(&mut pairs)?;
-    if shape == Shape::Count {
-        return Err(StoreError::invalid("the audit is not counted: page through it", "_summary").into());
-    }
     let own = format!("{}{BASE}/", base_url(headers));
     pairs.iter_mut().for_each(|(_, value)| *value = value.replace(&own, ""));
     let asked = Asked::read(&pairs, negotiate::prefers(headers, "handling=lenient"))?;
     let (filter, count, ignored) = (asked.filter, asked.count, asked.ignored);
+    let counted = count == 0 || shape == Shape::Count;
     let read = move |view: &View<'_>| {
+        if counted {
+            return Ok((Vec::new(), People::new(), Some(view.audit_count(&Filter { before: None, ..filter })?)));
+        }
         // One more than a page shows whether there is another.
         let entries = view.audit_entries(&filter, count.saturating_add(1), audit::Action::Search)?;
-        Ok::<_, StoreError>((entries, people(view)?))
+        Ok::<_, StoreError>((entries, people(view)?, None))
     };
-    let (mut entries, people) = store.view(actor, read).await?;
+    let (mut entries, people, total) = store.view(actor, read).await?;
     let more = entries.len() > count as usize;
     entries.truncate(count as usize);
     let base = format!("{}{BASE}", base_url(headers));
@@ -142,6 +144,9 @@ async fn found(store: &Store, actor: &Actor, raw: &str, headers: &HeaderMap) -> 
         all.push(json!({ "resource": outcome, "search": { "mode": "outcome" } }));
     }
     let mut bundle = json!({ "resourceType": "Bundle", "type": "searchset", "link": links });
+    if let Some(total) = total {
+        bundle["total"] = total.into();
+    }
     if !all.is_empty() {
         bundle["entry"] = all.into();
     }
@@ -187,7 +192,7 @@ impl Asked {
             "_cursor" => filter.before = Some(number(value)?),
             "_count" => {
                 let count: u32 = value.parse().map_err(|_| "must be a whole number")?;
-                self.count = count.clamp(1, COUNT_MAX);
+                self.count = count.min(COUNT_MAX);
             }
             "_sort" if value == "-date" => {}
             "_sort" => return Err("the audit is told from the newest on: _sort=-date"),
@@ -195,6 +200,9 @@ impl Asked {
             "entity" => (filter.kind, filter.object) = reference(value, None)?,
             "date" => span(filter, value)?,
             "altid" if !code.is_empty() => filter.actor = code,
+            // Of a string the beginning fits, however it is written.
+            "agent-name" if !value.is_empty() => filter.name = value.to_lowercase(),
+            "agent-name" => return Err("must be the beginning of a name"),
             "agent-role" if !code.is_empty() => filter.capacity = code,
             "subtype" if !code.is_empty() => filter.action = code,
             "altid" | "agent-role" | "subtype" => return Err("must be a code"),
@@ -462,6 +470,8 @@ mod tests {
         assert_eq!((filter.from_ms, filter.until_ms), (Some(day("2024-05-06")), Some(day("2024-05-08"))));
         assert_eq!((filter.patient.as_str(), filter.outcome.as_str(), filter.action.as_str()), ("p", "denied", "read"));
         assert_eq!(count, COUNT_MAX);
+        let named = asked("agent-name=Anna&_count=0").unwrap();
+        assert_eq!((named.filter.name.as_str(), named.count), ("anna", 0));
         let narrowed = asked("date=2024-05&date=le2024-05-03").unwrap().filter;
         assert_eq!((narrowed.from_ms, narrowed.until_ms), (Some(day("2024-05-01")), Some(day("2024-05-04"))));
         for bad in [
@@ -479,6 +489,7 @@ mod tests {
             "_sort=date",
             "agent=x",
             "subtype=",
+            "agent-name=",
             "_count=many",
         ] {
             assert!(matches!(asked(bad), Err(StoreError::Invalid { .. })), "{bad}");

@@ -3,12 +3,11 @@
 use super::template::{Condition, Item, Kind, Operator, Template};
 use super::typed;
 use chrono_tz::Tz;
-use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Repetitions of a section at most.
-const REPEATS_MAX: usize = 20;
+pub(super) const REPEATS_MAX: usize = 20;
 const ANSWER_CHARS_MAX: usize = 20_000;
 /// Answers to one question at most.
 const SEVERAL_MAX: usize = 60;
@@ -19,19 +18,19 @@ const FIELDS_MAX: usize = 360;
 pub type Place = (String, Vec<usize>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Said {
-    texts: Vec<String>,
+pub(super) struct Said {
+    pub(super) texts: Vec<String>,
     /// Of a quantity.
-    unit: String,
+    pub(super) unit: String,
 }
 
 /// What was answered, as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
-    given: BTreeMap<Place, Said>,
-    repeats: BTreeMap<Place, usize>,
+    pub(super) given: BTreeMap<Place, Said>,
+    pub(super) repeats: BTreeMap<Place, usize>,
     /// By whose clock times are typed.
-    zone: Tz,
+    pub(super) zone: Tz,
 }
 
 /// The name of a form's field: `a.NAME`, `a.NAME.2`, `a.NAME.2.0`; `u.` is the unit, `n.` how often a section is there. Other
@@ -70,16 +69,27 @@ impl Answers {
     /// What a new form begins with.
     pub fn initial(template: &Template, zone: Tz) -> Answers {
         let mut answers = Answers::new(zone);
-        let mut found = Vec::new();
-        answers.walk(template, &mut |item, path, _| {
-            if !item.initial.is_empty() {
+        answers.begin(template, None);
+        answers
+    }
+
+    /// Gives all questions, or those inside of one repetition of a section, the answers with which they begin.
+    fn begin(&mut self, template: &Template, within: Option<(&str, &[usize])>) {
+        let (mut found, zone) = (Vec::new(), self.zone);
+        self.walk(template, &mut |item, path, _| {
+            let inside = within.is_none_or(|(section, at)| {
+                path.starts_with(at) && template.find(&item.id).is_some_and(|(_, around)| around.contains(&section))
+            });
+            if !item.initial.is_empty() && inside {
                 let said = item.initial.iter().map(|value| typed::typed(item, value, zone));
                 let (texts, units): (Vec<String>, Vec<String>) = said.unzip();
-                found.push(((item.id.clone(), path.to_vec()), Said { texts, unit: units.concat() }));
+                let unit = units.into_iter().next().unwrap_or_default();
+                found.push(((item.id.clone(), path.to_vec()), Said { texts, unit }));
             }
         });
-        answers.given.extend(found);
-        answers
+        for (place, said) in found {
+            self.given.entry(place).or_insert(said);
+        }
     }
 
     pub fn from_fields<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>, zone: Tz) -> Answers {
@@ -93,7 +103,7 @@ impl Answers {
             match letter {
                 "a" if !value.trim().is_empty() => {
                     let texts = &mut answers.given.entry(place).or_default().texts;
-                    if texts.len() < SEVERAL_MAX && !texts.contains(&value) {
+                    if texts.len() < SEVERAL_MAX {
                         texts.push(value);
                     }
                 }
@@ -114,7 +124,7 @@ impl Answers {
         self.given.insert((id.to_owned(), path.to_vec()), Said { texts, unit: String::new() });
     }
 
-    fn said(&self, id: &str, path: &[usize]) -> Option<&Said> {
+    pub(super) fn said(&self, id: &str, path: &[usize]) -> Option<&Said> {
         self.given.get(&(id.to_owned(), path.to_vec()))
     }
 
@@ -149,8 +159,11 @@ impl Answers {
 
     /// How often a section is there.
     pub fn count(&self, section: &Item, path: &[usize]) -> usize {
-        let key = || (section.id.clone(), path.to_vec());
-        if section.repeats && section.kind == Kind::Group { self.repeats.get(&key()).copied().unwrap_or(1) } else { 1 }
+        if !section.repeats || section.kind != Kind::Group {
+            return 1;
+        }
+        let least = section.limits.answers_min.unwrap_or(1).clamp(1, REPEATS_MAX);
+        self.repeats.get(&(section.id.clone(), path.to_vec())).copied().unwrap_or(1).max(least)
     }
 
     /// Adds a repetition of the section that a button names, unless the form is as large as one may be.
@@ -161,9 +174,16 @@ impl Answers {
         };
         let mut grown = self.clone();
         let count = self.count(section, &path) + 1;
-        grown.repeats.insert((id, path), count.min(REPEATS_MAX));
+        if count > section.limits.answers_max.unwrap_or(REPEATS_MAX).min(REPEATS_MAX) {
+            return;
+        }
+        let fresh = [path.as_slice(), &[count - 1]].concat();
+        grown.repeats.insert((id, path), count);
+        grown.begin(template, Some((&section.id, &fresh)));
         let mut fields = 0;
-        grown.walk(template, &mut |item, _, _| fields += if item.repeats { item.options.len().max(1) } else { 1 });
+        grown.walk(template, &mut |item, path, _| {
+            fields += if item.repeats { item.options.len().max(grown.texts(&item.id, path).len() + 1) } else { 1 };
+        });
         if fields <= FIELDS_MAX {
             *self = grown;
         }
@@ -208,29 +228,43 @@ impl Answers {
 
     /// Whether an item's own conditions are met, in the repetition in which it stands.
     fn is_asked(&self, template: &Template, item: &Item, (path, groups): (&[usize], &[&str])) -> bool {
-        let mut met = item.conditions.iter().map(|condition| {
-            let Some((question, around)) = template.find(&condition.question) else { return false };
-            let shared = around.iter().zip(groups).take_while(|(one, two)| one == two).count();
-            let near = path.get(..shared).unwrap_or_default();
-            // In the repetition around both; where the question repeats by itself, any of its answers counts.
-            let said: Vec<&str> = match around.len() == shared {
-                true => self.texts(&question.id, near).iter().map(String::as_str).collect(),
-                false => {
-                    let same = self.given.iter().filter(|((id, at), _)| *id == question.id && at.starts_with(near));
-                    same.flat_map(|(_, said)| said.texts.iter().map(String::as_str)).collect()
-                }
-            };
-            self.is_met(condition, question, &said)
-        });
+        let mut met = item.conditions.iter().map(|condition| self.meets_in(template, condition, (path, groups)));
         item.conditions.is_empty() || if item.any { met.any(|met| met) } else { met.all(|met| met) }
     }
 
-    fn is_met(&self, condition: &Condition, question: &Item, said: &[&str]) -> bool {
+    /// Whether a condition of an item is met now, in the repetition in which it stands.
+    pub fn meets(&self, template: &Template, item: &Item, condition: &Condition, path: &[usize]) -> bool {
+        let mut groups = template.find(&item.id).map(|(_, around)| around).unwrap_or_default();
+        if item.kind == Kind::Group && item.repeats {
+            groups.push(&item.id);
+        }
+        self.meets_in(template, condition, (path, &groups))
+    }
+
+    fn meets_in(&self, template: &Template, condition: &Condition, (path, groups): (&[usize], &[&str])) -> bool {
+        let Some((question, around)) = template.find(&condition.question) else { return false };
+        let shared = around.iter().zip(groups).take_while(|(one, two)| one == two).count();
+        let near = path.get(..shared).unwrap_or_default();
+        // In the repetition around both; where the question repeats by itself, any of its answers counts.
+        let mut said: Vec<(&str, &str)> = Vec::new();
+        for ((_, at), one) in self.given.iter().filter(|((id, at), _)| *id == question.id && at.starts_with(near)) {
+            if around.len() != shared || at.as_slice() == near {
+                said.extend(one.texts.iter().map(|text| (text.as_str(), one.unit.as_str())));
+            }
+        }
+        self.is_met(condition, question, &said)
+    }
+
+    /// Whether answers, each with its unit, meet a condition. R4 asks whether one of them is equal, greater and so on: what is
+    /// counted in another unit is none of these, and nothing is converted.
+    fn is_met(&self, condition: &Condition, question: &Item, said: &[(&str, &str)]) -> bool {
         let wanted = self.wanted(condition, question);
         // An unticked box says no.
-        let said = if said.is_empty() && question.tick { &["no"][..] } else { said };
+        let said = if said.is_empty() && question.tick { &[("no", "")][..] } else { said };
         let found = |fits: fn(Ordering) -> bool| {
-            said.iter().any(|one| typed::compare(question.kind, one, &wanted).is_some_and(fits))
+            let same = |unit: &str| question.kind != Kind::Quantity || question.unit(unit).is(&condition.unit);
+            let mut counted = said.iter().filter(|(_, unit)| same(unit));
+            counted.any(|(one, _)| typed::compare(question.kind, one, &wanted).is_some_and(fits))
         };
         match condition.operator {
             Operator::Exists => said.is_empty() != (wanted == "yes"),
@@ -289,58 +323,32 @@ impl Answers {
         }
     }
 
-    /// What was typed as a listed answer is shown, is that answer.
+    /// What was typed as a listed answer is shown, is that answer; each is chosen once.
     fn name_options(&mut self, template: &Template) {
-        for (item, _) in template.questions().into_iter().filter(|(item, _)| item.kind == Kind::OpenChoice) {
+        for (item, _) in template.questions().into_iter().filter(|(item, _)| item.kind.is_choice()) {
             for (_, said) in self.given.iter_mut().filter(|((id, _), _)| *id == item.id) {
-                for text in &mut said.texts {
-                    *text = item.option(text).map_or_else(|| text.clone(), |option| option.key.clone());
+                let mut named: Vec<String> = Vec::new();
+                for text in &said.texts {
+                    let text = item.option(text).map_or(text, |option| &option.key);
+                    if !named.contains(text) {
+                        named.push(text.clone());
+                    }
                 }
+                said.texts = named;
             }
         }
     }
 
     /// Takes the answers that nobody may change from what is stored.
-    pub fn keep_read_only(&mut self, template: &Template, stored: &Answers) {
-        let mut fixed: Vec<Place> = Vec::new();
-        self.walk(template, &mut |item, path, _| {
-            if item.read_only {
-                fixed.push((item.id.clone(), path.to_vec()));
-            }
-        });
-        for place in fixed {
-            match stored.given.get(&place) {
-                Some(said) => drop(self.given.insert(place, said.clone())),
-                None => drop(self.given.remove(&place)),
-            }
-        }
-    }
-
-    /// What keeps the form from being complete.
-    pub fn problems(&self, template: &Template) -> BTreeMap<Place, String> {
-        let mut found = BTreeMap::new();
-        self.walk(template, &mut |item, path, asked| {
-            if asked && let Some(problem) = self.problem(item, path) {
-                found.insert((item.id.clone(), path.to_vec()), problem);
-            }
-        });
-        found
-    }
-
-    fn problem(&self, item: &Item, path: &[usize]) -> Option<String> {
-        let texts = self.texts(&item.id, path);
-        if matches!(item.kind, Kind::Group | Kind::Display) || item.read_only {
-            return None;
-        }
-        if texts.is_empty() {
-            return (item.required && item.calculation.is_none()).then(|| "This must be answered.".to_owned());
-        }
-        let unit = self.unit(&item.id, path);
-        if texts.iter().any(|text| typed::value(item, text, unit, self.zone).is_none()) {
-            return Some(typed::problem(item.kind).to_owned());
-        }
-        let most = item.length_max.filter(|most| texts.iter().any(|text| text.chars().count() > *most))?;
-        Some(format!("Please shorten this to {most} characters."))
+    pub fn keep_fixed(&mut self, template: &Template, stored: &Answers) {
+        let fixed = |id: &str| template.find(id).is_some_and(|(item, _)| item.is_fixed());
+        let hidden = |id: &str| template.find(id).is_some_and(|(item, _)| item.hidden);
+        self.given.retain(|(id, _), _| !fixed(id));
+        self.repeats.retain(|(id, _), _| !hidden(id));
+        let given = stored.given.iter().filter(|((id, _), _)| fixed(id));
+        self.given.extend(given.map(|(place, said)| (place.clone(), said.clone())));
+        let repeats = stored.repeats.iter().filter(|((id, _), _)| hidden(id));
+        self.repeats.extend(repeats.map(|(place, count)| (place.clone(), *count)));
     }
 
     /// What differs from other answers: where, and what those say.
@@ -355,105 +363,5 @@ impl Answers {
             });
         }
         found.into_iter().collect()
-    }
-
-    /// The items of a `QuestionnaireResponse`. An answer that is not of its kind is kept as text: a draft loses nothing, and is
-    /// not signed.
-    pub fn write(&self, template: &Template) -> Value {
-        self.write_items(&template.items, &mut Vec::new()).into()
-    }
-
-    fn write_items(&self, items: &[Item], path: &mut Vec<usize>) -> Vec<Value> {
-        let mut written = Vec::new();
-        for item in items {
-            let mut element = json!({"linkId": item.id});
-            if !item.text.is_empty() {
-                element["text"] = item.text.as_str().into();
-            }
-            if item.kind != Kind::Group {
-                written.extend(self.write_one(item, element, path));
-                continue;
-            }
-            for index in 0..self.count(item, path) {
-                let depth = path.len();
-                path.extend(item.repeats.then_some(index));
-                let inside = self.write_items(&item.items, path);
-                path.truncate(depth);
-                if !inside.is_empty() || item.repeats && self.count(item, path) > 1 {
-                    let mut group = element.clone();
-                    // FHIR knows no empty list.
-                    if !inside.is_empty() {
-                        group["item"] = inside.into();
-                    }
-                    written.push(group);
-                }
-            }
-        }
-        written
-    }
-
-    fn write_one(&self, item: &Item, mut element: Value, path: &mut Vec<usize>) -> Option<Value> {
-        let said = self.said(&item.id, path).filter(|said| !said.texts.is_empty() && item.kind != Kind::Display)?;
-        let several = if item.repeats { said.texts.len() } else { 1 };
-        let answer = |text: &String| {
-            typed::value(item, text, &said.unit, self.zone).unwrap_or_else(|| {
-                let words = if said.unit.is_empty() { text.clone() } else { format!("{text} {}", said.unit) };
-                json!({"valueString": words})
-            })
-        };
-        let mut answers: Vec<Value> = said.texts.iter().take(several).map(answer).collect();
-        let inside = self.write_items(&item.items, path);
-        if let Some(first) = answers.first_mut().filter(|_| !inside.is_empty()) {
-            first["item"] = inside.into();
-        }
-        element["answer"] = answers.into();
-        Some(element)
-    }
-
-    /// Puts the items into a `QuestionnaireResponse`; FHIR knows no empty list.
-    pub fn put(&self, template: &Template, response: &mut Value) {
-        let items = self.write(template);
-        let Some(response) = response.as_object_mut() else { return };
-        response.remove("item");
-        if items.as_array().is_some_and(|i| !i.is_empty()) {
-            response.insert("item".into(), items);
-        }
-    }
-
-    /// What a `QuestionnaireResponse` says.
-    pub fn read(template: &Template, response: &Value, zone: Tz) -> Answers {
-        let mut answers = Answers::new(zone);
-        answers.read_items(&template.items, response, &mut Vec::new());
-        answers
-    }
-
-    fn read_items(&mut self, items: &[Item], inside: &Value, path: &mut Vec<usize>) {
-        let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-        let all = list(inside, "item");
-        for item in items {
-            let mut own = all.iter().filter(|one| one.get("linkId").and_then(Value::as_str) == Some(&item.id));
-            if item.kind == Kind::Group && item.repeats {
-                let mut count = 0;
-                for one in own.take(REPEATS_MAX) {
-                    path.push(count);
-                    self.read_items(&item.items, one, path);
-                    path.pop();
-                    count += 1;
-                }
-                self.repeats.insert((item.id.clone(), path.clone()), count.max(1));
-            } else if item.kind == Kind::Group {
-                own.for_each(|one| self.read_items(&item.items, one, path));
-            } else if let Some(one) = own.next() {
-                let given = list(one, "answer");
-                let said =
-                    given.iter().filter_map(Value::as_object).map(|answer| typed::typed(item, answer, self.zone));
-                let (texts, units): (Vec<String>, Vec<String>) = said.filter(|(text, _)| !text.is_empty()).unzip();
-                if !texts.is_empty() {
-                    let unit = units.into_iter().next().unwrap_or_default();
-                    self.given.insert((item.id.clone(), path.clone()), Said { texts, unit });
-                }
-                given.iter().for_each(|answer| self.read_items(&item.items, answer, path));
-            }
-        }
     }
 }

@@ -9,9 +9,13 @@
 
 pub mod answers;
 pub mod expression;
+pub mod limits;
 mod questionnaire;
+mod response;
 pub mod template;
 mod typed;
+mod unsupported;
+mod value_set;
 
 #[cfg(test)]
 pub mod tests;
@@ -23,4 +27,4 @@ pub const AMENDS: &str = "urn:holdfast:amends";
 pub const SCHEMA: &str = include_str!("schema.sql");
 
 pub use answers::{Answers, Place, field_name};
-pub use template::{Condition, Item, Kind, Operator, Template};
+pub use template::{Condition, Item, Kind, Operator, Template, Unit};

@@ -1,36 +1,38 @@
 //! A template as a FHIR `Questionnaire`: the one that our editor writes, and those of other programs as far as they can be asked here.
 
 use super::expression::Expression;
+use super::limits::Limits;
 use super::template::{Choice, Condition, ITEMS_MAX, Item, Kind, Operator, Template, Unit};
-use super::typed;
+use super::{typed, value_set};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
 
-const SDC: &str = "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-";
-const CALCULATED: &str = "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-calculatedExpression";
+pub(super) const CALCULATED: &str =
+    "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-calculatedExpression";
 const PREFILL: &str = "urn:holdfast:prefill";
-const FORMULA: &str = "text/x-holdfast-arithmetic";
+pub(super) const FORMULA: &str = "text/x-holdfast-arithmetic";
 const UNIT: &str = "http://hl7.org/fhir/StructureDefinition/questionnaire-unit";
 const UNIT_OPTION: &str = "http://hl7.org/fhir/StructureDefinition/questionnaire-unitOption";
+const HIDDEN: &str = "http://hl7.org/fhir/StructureDefinition/questionnaire-hidden";
+const EXCLUSIVE: &str = "http://hl7.org/fhir/StructureDefinition/questionnaire-optionExclusive";
 /// Sections inside of sections, and questions below questions.
-const DEPTH_MAX: usize = 8;
+pub(super) const DEPTH_MAX: usize = 8;
 /// Answers to choose from at most.
-const OPTIONS_MAX: usize = 200;
+pub(super) const OPTIONS_MAX: usize = 200;
 
-fn text<'v>(body: &'v Value, name: &str) -> &'v str {
+pub(super) fn text<'v>(body: &'v Value, name: &str) -> &'v str {
     body.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn list<'v>(body: &'v Value, name: &str) -> &'v [Value] {
+pub(super) fn list<'v>(body: &'v Value, name: &str) -> &'v [Value] {
     body.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn flag(body: &Value, name: &str) -> bool {
+pub(super) fn flag(body: &Value, name: &str) -> bool {
     body.get(name) == Some(&Value::Bool(true))
 }
 
 /// The `value[x]` or `answer[x]` of an element, under the name of an answer.
-fn typed_value(body: &Value, prefix: &str) -> Option<Map<String, Value>> {
+pub(super) fn typed_value(body: &Value, prefix: &str) -> Option<Map<String, Value>> {
     let (name, value) = body.as_object()?.iter().find(|(name, _)| name.starts_with(prefix))?;
     let kind = name.strip_prefix(prefix)?;
     Some(Map::from_iter([(format!("value{kind}"), value.clone())]))
@@ -40,7 +42,8 @@ impl Template {
     /// A `Questionnaire` as far as it can be asked; whether that is all of it, [`Template::unsupported`] says.
     pub fn read(questionnaire: &Value) -> Template {
         let mut left = ITEMS_MAX;
-        let mut template = Template { items: read_items(questionnaire, list(questionnaire, "item"), 0, &mut left) };
+        let mut template =
+            Template { items: read_items(questionnaire, list(questionnaire, "item"), (0, false), &mut left) };
         // What our editor wrote is answered by ticks.
         if template.written() != list(questionnaire, "item") || !template.has_lines() {
             tick_none(&mut template.items);
@@ -66,22 +69,6 @@ impl Template {
     fn written(&self) -> Vec<Value> {
         let ticked = |name: &str| self.find(name).is_some_and(|(item, _)| item.kind == Kind::Boolean);
         self.items.iter().map(|item| item.write(&ticked)).collect()
-    }
-
-    /// Why a `Questionnaire` cannot be filled in here; `None` where it can.
-    pub fn unsupported(questionnaire: &Value) -> Option<String> {
-        let mut names = BTreeSet::new();
-        let items = list(questionnaire, "item");
-        if items.is_empty() {
-            return Some("It has no questions.".into());
-        }
-        if let Some(problem) = unsupported_items(questionnaire, items, 0, &mut names) {
-            return Some(problem);
-        }
-        if names.len() > ITEMS_MAX {
-            return Some(format!("It has more than {ITEMS_MAX} questions."));
-        }
-        unknown_question(items, &names)
     }
 
     /// What a form of another system, whose template is not here, tells of its questions.
@@ -115,7 +102,8 @@ fn tick_none(items: &mut [Item]) {
     }
 }
 
-fn read_items(questionnaire: &Value, items: &[Value], depth: usize, left: &mut usize) -> Vec<Item> {
+/// Items at a depth; what stands in a hidden one is hidden.
+fn read_items(questionnaire: &Value, items: &[Value], (depth, hidden): (usize, bool), left: &mut usize) -> Vec<Item> {
     let mut found = Vec::new();
     for body in items {
         if *left == 0 || depth >= DEPTH_MAX {
@@ -123,7 +111,8 @@ fn read_items(questionnaire: &Value, items: &[Value], depth: usize, left: &mut u
         }
         *left -= 1;
         let mut item = read_item(questionnaire, body);
-        item.items = read_items(questionnaire, list(body, "item"), depth + 1, left);
+        item.hidden |= hidden;
+        item.items = read_items(questionnaire, list(body, "item"), (depth + 1, item.hidden), left);
         found.push(item);
     }
     // The editor's own conditions are part of what is compared with what it writes.
@@ -131,12 +120,11 @@ fn read_items(questionnaire: &Value, items: &[Value], depth: usize, left: &mut u
     found
 }
 
-fn read_item(questionnaire: &Value, body: &Value) -> Item {
+pub(super) fn read_item(questionnaire: &Value, body: &Value) -> Item {
     let kind = Kind::parse(text(body, "type")).unwrap_or(Kind::String);
     let mut item = Item::new(text(body, "linkId").to_owned(), text(body, "text"), kind);
     item.required = flag(body, "required");
-    item.length_max = body.get("maxLength").and_then(Value::as_u64).and_then(|most| usize::try_from(most).ok());
-    item.repeats = flag(body, "repeats") && (kind == Kind::Group || kind.is_choice());
+    item.limits = Limits::read(body);
     item.any = text(body, "enableBehavior") == "any";
     item.options = options(questionnaire, body);
     let chosen = list(body, "answerOption").iter().filter(|option| flag(option, "initialSelected"));
@@ -155,63 +143,61 @@ fn read_item(questionnaire: &Value, body: &Value) -> Item {
                 let (label, system) = (label.to_owned(), text(coding, "system").to_owned());
                 item.units.push(Unit { label, system, code: text(coding, "code").to_owned() });
             }
+            HIDDEN => item.hidden = flag(extension, "valueBoolean"),
             _ => {}
         }
     }
+    let several = match kind {
+        Kind::Boolean | Kind::Display => false,
+        // One unit stands for all answers.
+        Kind::Quantity => item.units.len() == 1,
+        _ => true,
+    };
+    item.repeats = flag(body, "repeats") && several;
     // What is calculated is nobody's to change in any case.
     item.read_only = flag(body, "readOnly") && item.calculation.is_none();
     item
 }
 
 /// The answers to choose from: listed, or of a value set that the questionnaire contains.
-fn options(questionnaire: &Value, body: &Value) -> Vec<Choice> {
-    let listed = list(body, "answerOption").iter().filter_map(|option| typed_value(option, "value"));
-    let values: Vec<Map<String, Value>> =
-        listed.chain(contained(questionnaire, text(body, "answerValueSet"))).take(OPTIONS_MAX).collect();
-    let code = |value: &Map<String, Value>| value.get("valueCoding").map(|coding| text(coding, "code").to_owned());
-    let choice = |value: &Map<String, Value>| {
-        let (key, label) = match value.values().next()? {
-            Value::String(word) => (word.clone(), word.clone()),
-            Value::Number(number) => (number.to_string(), number.to_string()),
-            coding => {
-                let (system, own) = (text(coding, "system"), text(coding, "code"));
-                let shared = values.iter().filter(|other| code(other).as_deref() == Some(own)).count() > 1;
-                let display = if text(coding, "display").is_empty() { own } else { text(coding, "display") };
-                let key = if own.is_empty() {
-                    display.to_owned()
-                } else if shared {
-                    format!("{system}|{own}")
-                } else {
-                    own.to_owned()
-                };
-                (key, display.to_owned())
-            }
-        };
-        Some(Choice { key, label, value: value.clone().into() })
+pub(super) fn options(questionnaire: &Value, body: &Value) -> Vec<Choice> {
+    let exclusive = |option: &Value| {
+        list(option, "extension").iter().any(|one| text(one, "url") == EXCLUSIVE && flag(one, "valueBoolean"))
+    };
+    let listed =
+        list(body, "answerOption").iter().filter_map(|option| Some((typed_value(option, "value")?, exclusive(option))));
+    // What cannot be read whole offers nothing.
+    let set = value_set::codings(questionnaire, text(body, "answerValueSet")).unwrap_or_default();
+    let set = set.into_iter().map(|coding| (Map::from_iter([("valueCoding".to_owned(), coding)]), false));
+    let values: Vec<(Map<String, Value>, bool)> = listed.chain(set).take(OPTIONS_MAX).collect();
+    let shares = |code: &str| {
+        let own =
+            |value: &Map<String, Value>| value.get("valueCoding").is_some_and(|coding| text(coding, "code") == code);
+        values.iter().filter(|(value, _)| own(value)).count() > 1
+    };
+    let choice = |(value, exclusive): &(Map<String, Value>, bool)| {
+        let (key, label) = named(value.values().next()?, &shares);
+        Some(Choice { key, label, value: value.clone().into(), exclusive: *exclusive })
     };
     values.iter().filter_map(choice).collect()
 }
 
-fn contained<'v>(questionnaire: &'v Value, asked: &str) -> impl Iterator<Item = Map<String, Value>> + use<'v> {
-    let id = asked.strip_prefix('#').filter(|id| !id.is_empty()).unwrap_or("\n").to_owned();
-    let sets = list(questionnaire, "contained")
-        .iter()
-        .filter(move |one| text(one, "id") == id && text(one, "resourceType") == "ValueSet");
-    let codings = sets.flat_map(|set| {
-        let included = set.pointer("/compose/include").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let composed =
-            included.iter().flat_map(|one| list(one, "concept").iter().map(move |c| (text(one, "system"), c)));
-        let expanded = set.pointer("/expansion/contains").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        // What was expanded is what the set holds; without that, what it lists.
-        let expanded: Vec<(&str, &Value)> = expanded.iter().map(|c| (text(c, "system"), c)).collect();
-        if expanded.is_empty() { composed.collect() } else { expanded }
-    });
-    codings.map(|(system, concept)| {
-        let parts = [("system", system), ("code", text(concept, "code")), ("display", text(concept, "display"))];
-        let parts = parts.into_iter().filter(|(_, text)| !text.is_empty());
-        let coding: Map<String, Value> = parts.map(|(name, text)| (name.to_owned(), text.into())).collect();
-        Map::from_iter([("valueCoding".to_owned(), coding.into())])
-    })
+/// By what a form names an answer, and how it is shown; `shares` says which codes stand there more than once.
+fn named(value: &Value, shares: &dyn Fn(&str) -> bool) -> (String, String) {
+    match value {
+        Value::String(word) => (word.clone(), word.clone()),
+        Value::Number(number) => (number.to_string(), number.to_string()),
+        coding => {
+            let (system, own) = (text(coding, "system"), text(coding, "code"));
+            let display = if text(coding, "display").is_empty() { own } else { text(coding, "display") };
+            let key = match own {
+                "" => display.to_owned(),
+                own if shares(own) => format!("{system}|{own}"),
+                own => own.to_owned(),
+            };
+            (key, display.to_owned())
+        }
+    }
 }
 
 /// The conditions whose answers are words.
@@ -224,7 +210,7 @@ fn plain_conditions(body: &Value) -> Vec<Condition> {
             _ => return None,
         };
         let operator = Operator::parse(text(when, "operator"))?;
-        Some(Condition { question: text(when, "question").to_owned(), operator, answer })
+        Some(Condition { question: text(when, "question").to_owned(), operator, answer, unit: Unit::default() })
     };
     list(body, "enableWhen").iter().filter_map(condition).collect()
 }
@@ -236,113 +222,27 @@ fn set_conditions(items: &mut [Item], bodies: &[Value], template: &Template) {
             let operator = Operator::parse(text(when, "operator"))?;
             let given = typed_value(when, "answer")?;
             let (question, _) = template.find(text(when, "question"))?;
+            let unit = given.get("valueQuantity").map(Unit::of).unwrap_or_default();
             let answer = match (operator, question.kind) {
                 (Operator::Exists, _) => {
                     if given.values().next()? == &Value::Bool(true) { "yes" } else { "no" }.to_owned()
                 }
                 // By the practice's clock, which is known when it is asked.
                 (_, Kind::DateTime) => given.values().next()?.as_str()?.to_owned(),
+                // Our editor writes number and unit as people do: 80 kg.
+                (_, Kind::Quantity) if unit.label.is_empty() => {
+                    let said = typed::typed(question, &given, chrono_tz::UTC).0;
+                    let (number, unit) = said.trim().split_once(' ').unwrap_or((said.trim(), ""));
+                    let (answer, unit) = (number.to_owned(), Unit::typed(unit));
+                    return Some(Condition { question: question.id.clone(), operator, answer, unit });
+                }
                 _ => typed::typed(question, &given, chrono_tz::UTC).0,
             };
-            Some(Condition { question: question.id.clone(), operator, answer })
+            Some(Condition { question: question.id.clone(), operator, answer, unit })
         };
         item.conditions = list(body, "enableWhen").iter().filter_map(condition).collect();
         set_conditions(&mut item.items, list(body, "item"), template);
     }
-}
-
-fn unsupported_items(
-    questionnaire: &Value,
-    items: &[Value],
-    depth: usize,
-    names: &mut BTreeSet<String>,
-) -> Option<String> {
-    if depth >= DEPTH_MAX {
-        return Some(format!("Its sections are nested more than {DEPTH_MAX} deep."));
-    }
-    for body in items {
-        let label = if text(body, "text").is_empty() { text(body, "linkId") } else { text(body, "text") };
-        if let Some(why) = unsupported_item(questionnaire, body) {
-            return Some(format!("“{}” {why}.", label.chars().take(80).collect::<String>()));
-        }
-        if !names.insert(text(body, "linkId").to_owned()) {
-            return Some(format!("The linkId “{}” is there twice.", text(body, "linkId")));
-        }
-        if let Some(problem) = unsupported_items(questionnaire, list(body, "item"), depth + 1, names) {
-            return Some(problem);
-        }
-    }
-    None
-}
-
-fn unsupported_item(questionnaire: &Value, body: &Value) -> Option<String> {
-    let kind = text(body, "type");
-    let Some(known) = Kind::parse(kind) else {
-        return Some(format!("asks for an answer of type {kind}, which cannot be given here"));
-    };
-    if text(body, "linkId").is_empty() {
-        return Some("has no linkId".into());
-    }
-    if flag(body, "repeats") && known != Kind::Group && !known.is_choice() {
-        return Some(format!("may be answered several times; of type {kind} one answer can be given here"));
-    }
-    if flag(body, "repeats") && known != Kind::Group && !list(body, "item").is_empty() {
-        return Some("may be answered several times and has questions below it".into());
-    }
-    if known.is_choice() {
-        let strange = |option: &Value| {
-            let kind = typed_value(option, "value").and_then(|value| value.keys().next().cloned());
-            !kind.is_some_and(|kind| {
-                matches!(kind.as_str(), "valueCoding" | "valueString" | "valueInteger" | "valueDate")
-            })
-        };
-        if list(body, "answerOption").iter().any(strange) {
-            return Some("offers answers other than codes, words, whole numbers and days".into());
-        }
-        match options(questionnaire, body).len() {
-            0 => {
-                return Some(
-                    "lists no answers: a value set must be contained in the questionnaire and list its codes".into(),
-                );
-            }
-            OPTIONS_MAX.. => return Some(format!("lists {OPTIONS_MAX} answers or more")),
-            _ => {}
-        }
-    }
-    if list(body, "enableWhen").iter().any(|when| when.get("answerReference").is_some()) {
-        return Some("is asked by a reference".into());
-    }
-    if body.get("modifierExtension").is_some() {
-        return Some("has a modifier extension".into());
-    }
-    let foreign = list(body, "extension").iter().find(|extension| {
-        let url = text(extension, "url");
-        let ours = url == CALCULATED && extension.pointer("/valueExpression/language") == Some(&FORMULA.into());
-        let calculates = ["calculatedExpression", "enableWhenExpression", "answerExpression"]
-            .iter()
-            .any(|end| url == format!("{SDC}{end}"));
-        calculates && !ours
-    });
-    foreign.map(|_| "is calculated or asked by an expression of another language".into())
-}
-
-/// A condition that asks for what is not there, or in a way that is none.
-fn unknown_question(items: &[Value], names: &BTreeSet<String>) -> Option<String> {
-    for body in items {
-        for when in list(body, "enableWhen") {
-            if !names.contains(text(when, "question")) || Operator::parse(text(when, "operator")).is_none() {
-                return Some(format!(
-                    "“{}” asks for “{}”, which is no question.",
-                    text(body, "linkId"),
-                    text(when, "question")
-                ));
-            }
-        }
-        if let Some(problem) = unknown_question(list(body, "item"), names) {
-            return Some(problem);
-        }
-    }
-    None
 }
 
 impl Item {
@@ -363,7 +263,7 @@ impl Item {
             if ticked(&c.question) {
                 when["answerBoolean"] = (c.answer == "yes").into();
             } else {
-                when["answerString"] = c.answer.as_str().into();
+                when["answerString"] = c.told().into();
             }
             body["enableWhen"] = json!([when]);
         }

@@ -15,6 +15,7 @@
 //! ```
 
 use super::expression::Expression;
+use super::limits::Limits;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -117,6 +118,8 @@ pub struct Condition {
     pub operator: Operator,
     /// As it would be typed; a moment as FHIR says it.
     pub answer: String,
+    /// Of a quantity.
+    pub unit: Unit,
 }
 
 /// An answer to choose.
@@ -127,11 +130,14 @@ pub struct Choice {
     pub label: String,
     /// The element that is stored, such as `{"valueCoding": ...}`.
     pub value: Value,
+    /// Whoever chooses it chooses nothing beside it.
+    pub exclusive: bool,
 }
 
 impl Choice {
     pub(super) fn word(word: &str) -> Choice {
-        Choice { key: word.to_owned(), label: word.to_owned(), value: serde_json::json!({"valueString": word}) }
+        let value = serde_json::json!({"valueString": word});
+        Choice { key: word.to_owned(), label: word.to_owned(), value, exclusive: false }
     }
 
     /// Whether a stored answer is this one: of a coding, system and code tell it.
@@ -147,8 +153,8 @@ impl Choice {
     }
 }
 
-/// A unit of a quantity.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A unit of a quantity; without a label it is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unit {
     pub label: String,
     pub system: String,
@@ -166,8 +172,10 @@ pub struct Item {
     pub units: Vec<Unit>,
     pub required: bool,
     pub read_only: bool,
-    pub length_max: Option<usize>,
-    /// Of groups, and of choices of several.
+    /// Shown to nobody, with all that stands in it: its answers stay what they were at the beginning.
+    pub hidden: bool,
+    pub limits: Limits,
+    /// Of groups, and of questions with several answers.
     pub repeats: bool,
     pub conditions: Vec<Condition>,
     /// Whether one condition is enough.
@@ -196,7 +204,8 @@ impl Item {
             units: Vec::new(),
             required: false,
             read_only: false,
-            length_max: None,
+            hidden: false,
+            limits: Limits::default(),
             repeats: false,
             conditions: Vec::new(),
             any: false,
@@ -206,6 +215,19 @@ impl Item {
             source: None,
             items: Vec::new(),
         }
+    }
+
+    /// The unit that an answer's own words name.
+    pub fn unit(&self, said: &str) -> Unit {
+        match self.units.as_slice() {
+            [only] => only.clone(),
+            units => units.iter().find(|unit| unit.key() == said).cloned().unwrap_or_else(|| Unit::typed(said)),
+        }
+    }
+
+    /// Whether nobody changes its answers here.
+    pub fn is_fixed(&self) -> bool {
+        self.read_only || self.hidden
     }
 
     /// The answer that a form names, or that somebody typed as it is shown.
@@ -287,19 +309,25 @@ impl Item {
             line.push_str(&format!(" | from {source}"));
         }
         if let Some(c) = self.conditions.first() {
-            line.push_str(&format!(" | if {} {} {}", c.question, c.operator.code(), c.answer));
+            line.push_str(&format!(" | if {} {} {}", c.question, c.operator.code(), c.told()));
         }
         line
     }
 }
 
 impl Condition {
+    /// Its answer as our editor writes it.
+    pub(super) fn told(&self) -> String {
+        if self.unit.label.is_empty() { self.answer.clone() } else { format!("{} {}", self.answer, self.unit.label) }
+    }
+
     fn parse(text: &str) -> Result<Condition, String> {
         let (sides, operator) = match text.split_once("!=") {
             Some(sides) => (sides, Operator::NotEqual),
             None => (text.split_once('=').ok_or("write a condition as: if name = answer")?, Operator::Equal),
         };
-        Ok(Condition { question: sides.0.trim().to_owned(), operator, answer: sides.1.trim().to_owned() })
+        let (question, answer) = (sides.0.trim().to_owned(), sides.1.trim().to_owned());
+        Ok(Condition { question, operator, answer, unit: Unit::default() })
     }
 }
 
@@ -418,6 +446,37 @@ impl Template {
         }
         let mut around = Vec::new();
         below(&self.items, id, &mut around).map(|item| (item, around))
+    }
+
+    /// Says where a quantity is compared with a number alone: which unit is meant, nobody knows.
+    pub fn unit_missing(&self) -> Option<String> {
+        self.questions().into_iter().find_map(|(item, _)| {
+            let bare = |c: &&Condition| {
+                let asked = self.find(&c.question).is_some_and(|(question, _)| question.kind == Kind::Quantity);
+                asked && !c.answer.contains(' ')
+            };
+            let c = item.conditions.iter().find(bare)?;
+            let (id, question, sign, answer) = (&item.id, &c.question, c.operator.code(), &c.answer);
+            Some(format!(
+                "“{id}” compares a quantity with a number alone; write its unit too: if {question} {sign} {answer} kg."
+            ))
+        })
+    }
+
+    /// The units in which conditions speak of a quantity.
+    pub fn counted_in(&self, question: &Item) -> Vec<String> {
+        fn below(items: &[Item], question: &str, found: &mut Vec<String>) {
+            for item in items {
+                let own = item.conditions.iter().filter(|c| c.question == question && c.operator != Operator::Exists);
+                found.extend(own.map(|c| c.unit.label.clone()).filter(|label| !label.is_empty()));
+                below(&item.items, question, found);
+            }
+        }
+        let mut found = Vec::new();
+        below(&self.items, &question.id, &mut found);
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// The text from which [`Template::parse`] makes it again.

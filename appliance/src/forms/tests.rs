@@ -12,6 +12,10 @@ fn answers(fields: &[(&str, &str)]) -> Answers {
     Answers::from_fields(fields.iter().copied(), ZONE)
 }
 
+fn core(name: &str) -> String {
+    format!("http://hl7.org/fhir/StructureDefinition/{name}")
+}
+
 fn coding(code: &str, display: &str) -> Value {
     json!({"system": "urn:codes", "code": code, "display": display})
 }
@@ -126,7 +130,7 @@ fn every_kind_is_stored_as_its_own_type_where_the_questionnaire_has_it() {
         (name("5", &[]), "Since long"),
     ];
     let mut given = Answers::from_fields(fields.iter().map(|(name, value)| (name.as_str(), *value)), ZONE);
-    given.keep_read_only(&template, &Answers::initial(&template, ZONE));
+    given.keep_fixed(&template, &Answers::initial(&template, ZONE));
     given.settle(&template);
     assert_eq!(given.problems(&template), Default::default());
     let stored = json!({"item": given.write(&template)});
@@ -198,6 +202,225 @@ fn conditions_of_every_operator_are_kept() {
     }
 }
 
+fn ucum(code: &str, display: &str) -> Value {
+    json!({"url": core("questionnaire-unitOption"),
+        "valueCoding": {"system": "http://unitsofmeasure.org", "code": code, "display": display}})
+}
+
+/// A quantity, and a question that is asked by it.
+fn weighed(units: Value, operator: &str, wanted: Value) -> Value {
+    json!({"item": [
+        {"linkId": "q", "type": "quantity", "text": "Weight", "extension": units},
+        {"linkId": "x", "type": "string", "text": "X", "enableWhen": [{"question": "q", "operator": operator, "answerQuantity": wanted}]}]})
+}
+
+#[test]
+fn a_quantity_is_compared_in_its_own_unit_alone() {
+    let kg = json!({"value": 100, "unit": "kg", "system": "http://unitsofmeasure.org", "code": "kg"});
+    let asked = |body: &Value, said: &str, unit: &str| {
+        assert_eq!(Template::unsupported(body), None, "{body}");
+        let mut given = answers(&[("a.q", said), ("u.q", unit), ("a.x", "kept")]);
+        given.settle(&Template::read(body));
+        !given.text("x", &[]).is_empty()
+    };
+    let both = || json!([ucum("kg", "kilograms"), ucum("g", "grams")]);
+    for (operator, wanted, yes, no) in [
+        (">", kg.clone(), ("101", "kg"), ("3500", "g")),
+        ("<", kg.clone(), ("99", "kg"), ("1", "g")),
+        ("=", kg.clone(), ("100", "kg"), ("100", "g")),
+        ("!=", kg.clone(), ("100", "g"), ("100", "kg")),
+        (">", json!({"value": 100, "unit": "kilograms"}), ("101", "kg"), ("3500", "g")),
+    ] {
+        let body = weighed(both(), operator, wanted);
+        assert!(asked(&body, yes.0, yes.1) && !asked(&body, no.0, no.1), "{operator} {yes:?} {no:?}");
+    }
+    // Without listed units people type one.
+    let free = weighed(json!([]), ">", kg.clone());
+    assert!(asked(&free, "101", "kg") && !asked(&free, "101", "lb") && !asked(&free, "101", ""));
+    let template = Template::read(&free);
+    let told: Vec<String> = answers(&[("a.q", "101")]).problems(&template).into_values().collect();
+    assert!(told.len() == 1 && told[0].contains("such as kg"), "{told:?}");
+    // One unit is fixed and not typed.
+    assert!(asked(&weighed(json!([ucum("kg", "kg")]), ">", kg.clone()), "101", ""));
+    // What nothing could ever meet is no form.
+    for (wanted, words) in
+        [(json!({"value": 1, "unit": "pound"}), "in pound"), (json!({"value": 1}), "without its unit")]
+    {
+        let told = Template::unsupported(&weighed(both(), ">", wanted)).unwrap_or_default();
+        assert!(told.contains("depends on “Weight”") && told.contains(words), "{told}");
+    }
+    let lines = "w: Weight | quantity\nwhy: Why | string | if w = 80 kg\n";
+    let own = Template::parse(lines).unwrap();
+    let stored = json!({"item": own.write()});
+    let read = Template::read(&stored);
+    assert!(read.is_ours(&stored) && read.text() == lines && own.unit_missing().is_none(), "{}", read.text());
+    let mut given = answers(&[("a.w", "80"), ("u.w", "kg"), ("a.why", "so")]);
+    given.settle(&read);
+    assert_eq!(given.text("why", &[]), "so");
+    assert!(Template::parse(&lines.replace(" kg", "")).unwrap().unit_missing().is_some());
+}
+
+#[test]
+fn a_value_set_is_offered_whole_or_the_form_is_not() {
+    let asked = |set: Value| {
+        let mut set = set;
+        set["resourceType"] = "ValueSet".into();
+        set["id"] = "s".into();
+        let body = json!({"contained": [set], "item": [{"linkId": "c", "type": "choice", "text": "Which", "answerValueSet": "#s"}]});
+        let offered: Vec<String> = Template::read(&body).items[0].options.iter().map(|o| o.key.clone()).collect();
+        (offered, Template::unsupported(&body).unwrap_or_default())
+    };
+    let include = || json!([{"system": "urn:a", "concept": [{"code": "1"}, {"code": "2"}]}, {"system": "urn:b", "concept": [{"code": "3"}]}]);
+    let whole = |set: Value| {
+        let (offered, told) = asked(set);
+        assert_eq!(told, "");
+        offered
+    };
+    let composed = |exclude: Value| json!({"compose": {"include": include(), "exclude": exclude}});
+    assert_eq!(whole(composed(json!([{"system": "urn:a", "concept": [{"code": "1"}]}]))), ["2", "3"]);
+    assert_eq!(whole(composed(json!([{"system": "urn:b"}]))), ["1", "2"]);
+    assert_eq!(whole(composed(json!([{"system": "urn:b", "concept": [{"code": "1"}]}]))), ["1", "2", "3"]);
+    let nested = json!({"expansion": {"contains": [
+        {"system": "urn:a", "code": "top", "abstract": true, "contains": [{"system": "urn:a", "code": "leaf", "contains": [{"system": "urn:a", "code": "vein"}]}]},
+        {"display": "Others", "contains": [{"system": "urn:a", "code": "other"}]}]}});
+    assert_eq!(whole(nested.clone()), ["leaf", "vein", "other"], "what is abstract holds others and is not chosen");
+    let mut without = nested.clone();
+    without["compose"] = composed(json!([{"system": "urn:a", "concept": [{"code": "vein"}]}, {"system": "urn:a", "filter": [{"op": "=", "property": "p", "value": "v"}]}]))["compose"].clone();
+    assert_eq!(whole(without), ["leaf", "other"], "an expansion that was made before the exclusion");
+    let filter = json!([{"property": "concept", "op": "is-a", "value": "1"}]);
+    for (set, words) in [
+        (json!({"compose": {"include": [{"system": "urn:whole"}]}}), "whole code system"),
+        (json!({"compose": {"include": [{"valueSet": ["http://x/other"]}]}}), "other value sets"),
+        (
+            json!({"compose": {"include": [{"system": "urn:a", "concept": [{"code": "1"}], "valueSet": ["http://x"]}]}}),
+            "other value sets",
+        ),
+        (json!({"compose": {"include": [{"system": "urn:a", "filter": filter.clone()}]}}), "filter"),
+        (composed(json!([{"system": "urn:a", "filter": filter}])), "filter"),
+        (composed(json!([{"valueSet": ["http://x/other"]}])), "other value sets"),
+        (json!({"expansion": {"total": 9, "contains": [{"code": "1"}]}}), "in part"),
+        (composed(json!([{"system": "urn:a"}, {"system": "urn:b"}])), "lists no answers"),
+    ] {
+        let (offered, told) = asked(set.clone());
+        assert!(told.contains(words) && told.contains("“Which”"), "{set}: {told}");
+        assert!(offered.is_empty(), "{set} offers {offered:?}");
+    }
+}
+
+#[test]
+fn answers_are_held_to_their_limits() {
+    let of = |kind: &str, limits: &[(&str, Value)]| {
+        let extension: Vec<Value> = limits
+            .iter()
+            .map(|(name, value)| {
+                let mut one = value.clone();
+                one["url"] = core(name).into();
+                one
+            })
+            .collect();
+        json!({"item": [{"linkId": "q", "type": kind, "text": "Q", "repeats": kind == "string", "extension": extension}]})
+    };
+    for (body, good, bad, words) in [
+        (
+            of("decimal", &[("minValue", json!({"valueDecimal": 0})), ("maxValue", json!({"valueInteger": 10}))]),
+            "10.0",
+            "10.5",
+            "at most 10",
+        ),
+        (of("decimal", &[("minValue", json!({"valueDecimal": 0.5}))]), "0,5", "0.4", "at least 0.5"),
+        (of("integer", &[("minValue", json!({"valueInteger": -3}))]), "-3", "-4", "at least -3"),
+        (of("decimal", &[("maxDecimalPlaces", json!({"valueInteger": 1}))]), "1.5", "1.55", "at most 1 digit after"),
+        (of("string", &[("minLength", json!({"valueInteger": 3}))]), "abc", "ab", "at least 3 characters"),
+        (
+            of("date", &[("minValue", json!({"valueDate": "2020-05"}))]),
+            "2020-05-01",
+            "2020-04-30",
+            "not before 2020-05",
+        ),
+        (of("date", &[("maxValue", json!({"valueDate": "2020"}))]), "2020-12-31", "2021-01-01", "not after 2020"),
+        (of("time", &[("maxValue", json!({"valueTime": "12:00:00"}))]), "12:00", "12:01", "not after 12:00"),
+        // 14:00 in Greenwich is 10:00 by the practice's clock.
+        (
+            of("dateTime", &[("minValue", json!({"valueDateTime": "2026-07-01T14:00:00Z"}))]),
+            "2026-07-01T10:00",
+            "2026-07-01T09:59",
+            "not before 2026-07-01 10:00",
+        ),
+        (
+            of(
+                "string",
+                &[
+                    ("questionnaire-minOccurs", json!({"valueInteger": 1})),
+                    ("questionnaire-maxOccurs", json!({"valueInteger": 1})),
+                ],
+            ),
+            "a",
+            "a\nb",
+            "at most 1 answer.",
+        ),
+    ] {
+        assert_eq!(Template::unsupported(&body), None, "{body}");
+        let template = Template::read(&body);
+        let told = |said: &str| {
+            let fields: Vec<(&str, &str)> = said.split('\n').map(|one| ("a.q", one)).collect();
+            answers(&fields).problems(&template).into_values().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(told(good), "", "{body}");
+        assert!(told(bad).contains(words), "{bad}: {}", told(bad));
+    }
+    let body = json!({"item": [{"linkId": "q", "type": "choice", "repeats": true, "answerOption": [
+        {"valueString": "None", "extension": [{"url": core("questionnaire-optionExclusive"), "valueBoolean": true}]},
+        {"valueString": "Cough"}]}]});
+    let template = Template::read(&body);
+    assert!(answers(&[("a.q", "None")]).problems(&template).is_empty());
+    assert_eq!(answers(&[("a.q", "None"), ("a.q", "Cough")]).problems(&template).len(), 1);
+}
+
+#[test]
+fn what_is_hidden_keeps_what_it_began_with() {
+    let hidden = json!([{"url": core("questionnaire-hidden"), "valueBoolean": true}]);
+    let when = json!([{"question": "h", "operator": "=", "answerString": "on"}]);
+    let body = json!({"item": [
+        {"linkId": "h", "type": "string", "required": true, "extension": hidden, "initial": [{"valueString": "on"}]},
+        {"linkId": "g", "type": "group", "extension": hidden, "item": [{"linkId": "in", "type": "string", "required": true}]},
+        {"linkId": "x", "type": "string", "enableWhen": when},
+        {"linkId": "s", "type": "group", "repeats": true, "item": [
+            {"linkId": "v", "type": "string", "readOnly": true, "initial": [{"valueString": "each"}]}, {"linkId": "w", "type": "string"}]}]});
+    let template = Template::read(&body);
+    let stored = Answers::initial(&template, ZONE);
+    let mut given = answers(&[("a.h", "off"), ("a.in", "smuggled"), ("a.x", "asked"), ("a.v.0", "other")]);
+    given.keep_fixed(&template, &stored);
+    given.settle(&template);
+    assert!(given.problems(&template).is_empty());
+    given.add_one(&template, "s");
+    let written = given.write(&template).to_string();
+    assert!(written.contains("\"on\"") && written.contains("asked") && !written.contains("smuggled"), "{written}");
+    assert_eq!((given.text("v", &[0]), given.text("v", &[1])), ("each", "each"), "every repetition begins alike");
+}
+
+#[test]
+fn a_question_may_have_several_answers() {
+    let body = json!({"item": [{"linkId": "d", "type": "date", "repeats": true, "text": "Days"},
+        {"linkId": "x", "type": "string", "enableWhen": [{"question": "d", "operator": ">", "answerDate": "2026-01-01"}]}]});
+    assert_eq!(Template::unsupported(&body), None);
+    let template = Template::read(&body);
+    let mut given =
+        answers(&[("a.d", "2025-01-01"), ("a.d", ""), ("a.d", "2026-02-02"), ("a.d", "2025-01-01"), ("a.x", "why")]);
+    given.settle(&template);
+    let items = given.write(&template);
+    let days: Vec<&str> =
+        items[0]["answer"].as_array().unwrap().iter().map(|a| a["valueDate"].as_str().unwrap()).collect();
+    assert_eq!(
+        days,
+        ["2025-01-01", "2026-02-02", "2025-01-01"],
+        "each as it was typed, twice where it was typed twice"
+    );
+    assert_eq!(given.text("x", &[]), "why", "one of them is enough");
+    let read = Answers::read(&template, &json!({"item": items}), ZONE);
+    assert_eq!(read.write(&template), items);
+    assert_eq!(answers(&[("a.d", "2025-01-01"), ("a.d", "soon")]).problems(&template).len(), 1);
+}
+
 #[test]
 fn what_hides_a_question_hides_those_that_ask_for_it() {
     let when = |question: &str| json!([{"question": question, "operator": "=", "answerString": "y"}]);
@@ -216,9 +439,38 @@ fn what_cannot_be_asked_is_told() {
     for (item, words) in [
         (json!({"linkId": "r", "text": "Who", "type": "reference"}), "“Who” asks for an answer of type reference"),
         (json!({"linkId": "f", "type": "attachment"}), "type attachment"),
-        (json!({"linkId": "s", "type": "string", "repeats": true}), "several times"),
+        (json!({"linkId": "s", "type": "boolean", "repeats": true}), "several times"),
+        (json!({"linkId": "s", "type": "quantity", "repeats": true}), "several times"),
+        (
+            json!({"linkId": "s", "type": "string", "repeats": true, "item": [{"linkId": "t", "type": "string"}]}),
+            "questions below",
+        ),
         (json!({"linkId": "c", "type": "choice"}), "lists no answers"),
-        (json!({"linkId": "c", "type": "choice", "answerValueSet": "http://example.org/set"}), "lists no answers"),
+        (json!({"linkId": "c", "type": "choice", "answerValueSet": "http://example.org/set"}), "not contained"),
+        (
+            json!({"linkId": "m", "type": "string", "modifierExtension": [{"url": "urn:x", "valueBoolean": true}]}),
+            "modifier",
+        ),
+        (
+            json!({"linkId": "m", "type": "string", "extension": [{"url": core("regex"), "valueString": "[a-z]+"}]}),
+            "pattern",
+        ),
+        (
+            json!({"linkId": "m", "type": "string", "extension": [{"url": core("questionnaire-constraint"), "extension": []}]}),
+            "checked by",
+        ),
+        (
+            json!({"linkId": "m", "type": "decimal", "extension": [{"url": core("minValue"), "valueDate": "2020-01-01"}]}),
+            "least or a most",
+        ),
+        (
+            json!({"linkId": "m", "type": "date", "extension": [{"url": core("maxValue"), "_valueDate": {}}]}),
+            "least or a most",
+        ),
+        (
+            json!({"linkId": "m", "type": "quantity", "extension": [{"url": core("minValue"), "valueDecimal": 1}]}),
+            "least or a most",
+        ),
         (
             json!({"linkId": "c", "type": "choice", "answerOption": [{"valueReference": {"reference": "Patient/1"}}]}),
             "other than codes",

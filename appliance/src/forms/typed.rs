@@ -52,13 +52,13 @@ fn plain(said: &str) -> String {
 }
 
 /// The digits as they were typed: 80.0 is not 80.
-fn number(said: &str) -> Option<Number> {
+pub fn number(said: &str) -> Option<Number> {
     let plain = plain(said);
     plain.parse::<f64>().ok().filter(|n| n.is_finite())?;
     serde_json::from_str::<Number>(&plain).ok()
 }
 
-fn time(said: &str) -> Option<NaiveTime> {
+pub fn time(said: &str) -> Option<NaiveTime> {
     dates::parse_time(said).or_else(|| NaiveTime::parse_from_str(said.trim(), "%H:%M:%S").ok())
 }
 
@@ -91,6 +91,28 @@ fn quantity(item: &Item, value: Number, unit: &str) -> Option<Value> {
 }
 
 impl Unit {
+    /// The unit of a `Quantity`.
+    pub fn of(quantity: &Value) -> Unit {
+        let text = |name: &str| quantity.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (unit, code) = (text("unit"), text("code"));
+        Unit { label: if unit.is_empty() { code.clone() } else { unit }, system: text("system"), code }
+    }
+
+    /// A unit as a person types it.
+    pub fn typed(text: &str) -> Unit {
+        Unit { label: text.trim().to_owned(), ..Unit::default() }
+    }
+
+    /// Whether both are one unit: by system and code where both have a code, else by their words. Nothing is converted.
+    pub fn is(&self, other: &Unit) -> bool {
+        match (self.code.as_str(), other.code.as_str()) {
+            ("", "") => self.label == other.label,
+            ("", code) => self.label == other.label || self.label == code,
+            (code, "") => self.label == other.label || other.label == code,
+            (own, code) => own == code && self.system == other.system,
+        }
+    }
+
     /// By what a form names it.
     pub fn key(&self) -> &str {
         if self.code.is_empty() { &self.label } else { &self.code }
@@ -124,9 +146,9 @@ pub fn typed(item: &Item, answer: &Map<String, Value>, zone: Tz) -> (String, Str
         other => {
             let text = |name: &str| other.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
             if let Some(number) = other.get("value") {
-                let unit = item.units.iter().find(|unit| text("code") == Some(&unit.code)).map(Unit::key);
-                let unit = unit.or(text("unit")).or(text("code")).unwrap_or_default();
-                return (number.to_string(), unit.to_owned());
+                let unit = Unit::of(other);
+                let known = item.units.iter().find(|known| known.is(&unit));
+                return (number.to_string(), known.map_or(unit.label.as_str(), Unit::key).to_owned());
             }
             ["display", "code", "reference", "title", "url"].into_iter().find_map(text).unwrap_or_default().to_owned()
         }

@@ -156,7 +156,8 @@ fn day_with_appointments(db: &Connection) -> Result<Option<NaiveDate>, StoreErro
     Ok(next.or(last).and_then(|at| local_day(zone, at)))
 }
 
-fn time_zone(db: &Connection) -> Result<chrono_tz::Tz, StoreError> {
+/// The practice's time zone, as the service that wrote the records last had it.
+pub fn time_zone(db: &Connection) -> Result<chrono_tz::Tz, StoreError> {
     let sql = "SELECT value FROM meta WHERE key = ?1";
     let name: Option<String> = db.query_row(sql, [TIME_ZONE_KEY], |row| row.get(0)).optional()?;
     name.map_or(Ok(chrono_tz::UTC), |name| name.parse().map_err(|_| StoreError::Damaged("time zone")))

@@ -6,7 +6,8 @@ use super::occupancy;
 use super::slots::{self, Span};
 use super::visit::VisitType;
 use crate::dates;
-use crate::db::Connection;
+use crate::db::{Connection, OptionalExtension};
+use crate::ops::golden;
 use crate::store::{Query, Resource, StoreError, Tx, View};
 use chrono::NaiveDate;
 use chrono_tz::Tz;
@@ -102,6 +103,37 @@ impl Source for Door<'_> {
         bodies.map(|body| serde_json::from_str(&body?).map_err(|_| StoreError::Damaged("resource body"))).collect()
     }
 }
+
+/// Whether one of `actors` is closed at some moment of `span`; one whose hours nobody entered never is. Looks at their calendars
+/// alone, without the audit: hours are no record of somebody.
+pub fn is_closed(db: &Connection, actors: &[&str], span: Span) -> Result<bool, StoreError> {
+    let zone = golden::time_zone(db)?;
+    let read = |sql: &str, value: &str| -> Result<Option<Hours>, StoreError> {
+        let body = db.prepare_cached(sql)?.query_row([value], |row| row.get::<_, String>(0)).optional()?;
+        let body = body.map(|body| serde_json::from_str(&body).map_err(|_| StoreError::Damaged("resource body")));
+        Ok(body.transpose()?.as_ref().map(Hours::read))
+    };
+    let mut practice = None;
+    for actor in actors.iter().filter(|actor| !actor.starts_with("Patient/")) {
+        let Some(hours) = read(OF_ACTOR, actor)?.filter(Hours::is_known) else { continue };
+        if practice.is_none() {
+            practice = Some(read(OF_PRACTICE, PRACTICE)?.unwrap_or_default());
+        }
+        let day = dates::local(span.from, zone).date_naive();
+        let windows = hours.windows(practice.as_ref().unwrap_or(&hours), day, zone);
+        if !windows.iter().any(|window| window.contains(span)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The last `Schedule` of an actor, as [`Book::load`] takes it.
+const OF_ACTOR: &str = "SELECT r.body FROM resource r JOIN ix_ref i ON i.rid = r.rid JOIN param p ON p.id = i.param \
+                        WHERE p.type = 'Schedule' AND p.name = 'actor' AND i.target = ?1 AND r.deleted = 0 \
+                        ORDER BY r.rid DESC LIMIT 1";
+const OF_PRACTICE: &str = "SELECT r.body FROM resource r JOIN resource_type t ON t.id = r.type \
+                           WHERE t.name = 'Schedule' AND r.id = ?1 AND r.deleted = 0";
 
 impl Book {
     pub fn load(source: &impl Source, zone: Tz) -> Result<Book, StoreError> {

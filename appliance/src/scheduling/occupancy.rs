@@ -73,8 +73,7 @@ pub fn settle(tx: &mut Tx<'_>, rid: i64, id: &str, appointment: &Value) -> Resul
     if before == after {
         return Ok(()); // Another state, the same time: checked when it was taken.
     }
-    let overridden =
-        extension(appointment, OVERRIDE, "valueString").and_then(Value::as_str).is_some_and(|r| !r.trim().is_empty());
+    let overridden = is_overridden(appointment);
     // What moves in from another system happened, clash or not.
     let imported = matches!(tx.actor().capacity, Capacity::Program(Program::Import));
     if !imported && let Some(clash) = clash(db, &actors, span, rid, "", tx.now_ms() / 1000)?.filter(|c| !c.held) {
@@ -91,6 +90,52 @@ pub fn settle(tx: &mut Tx<'_>, rid: i64, id: &str, appointment: &Value) -> Resul
         db.prepare_cached(sql)?.execute((actor, span.from, span.until, rid))?;
     }
     Ok(())
+}
+
+/// Refuses an appointment that says what its time is in a way that would keep nobody busy: R4 demands begin and end of all that
+/// is not merely wished for or called off (app-3). What was a mistake can be marked as one in any case.
+pub fn check_times(appointment: &Value) -> Result<(), StoreError> {
+    let text = |name: &str| appointment.get(name).and_then(Value::as_str);
+    if matches!(text("status"), Some("proposed" | "cancelled" | "waitlist" | "entered-in-error")) {
+        return Ok(());
+    }
+    for (name, element) in [("start", "Appointment.start"), ("end", "Appointment.end")] {
+        if text(name).and_then(dates::unix_s).is_none() {
+            let told = "is needed with its day, time and zone, unless the status is proposed, waitlist or cancelled";
+            return Err(StoreError::invalid(told, element));
+        }
+    }
+    match span(appointment) {
+        Some(span) if span.from < span.until => Ok(()),
+        _ => Err(StoreError::invalid("must be later than the start", "Appointment.end")),
+    }
+}
+
+/// Refuses a time that is still to come and in which somebody or something in it is not there, unless a reason says why it is
+/// booked all the same. Pages ask for that reason before they come here; a program gives it in the same element.
+pub fn check_hours(tx: &mut Tx<'_>, id: &str, before: &Value, appointment: &Value) -> Result<(), StoreError> {
+    let Some(time) = span(appointment).filter(|time| time.until > tx.now_ms() / 1000) else { return Ok(()) };
+    let same = takes_time(before) && span(before) == Some(time) && actors(before) == actors(appointment);
+    if same || !takes_time(appointment) || matches!(tx.actor().capacity, Capacity::Program(Program::Import)) {
+        return Ok(());
+    }
+    if !super::book::is_closed(tx.connection(), &actors(appointment), time)? {
+        return Ok(());
+    }
+    if !is_overridden(appointment) {
+        return Err(StoreError::invalid(CLOSED, "Appointment.start"));
+    }
+    tx.note(Event::new(Action::Override, "Appointment", id));
+    Ok(())
+}
+
+const CLOSED: &str = "lies outside of the hours of whom or what is booked; choose another time, or say in the extension \
+                      urn:holdfast:booked-all-the-same (valueString) why it is booked all the same";
+
+/// Whether somebody gave a reason for booking although the calendar refuses.
+fn is_overridden(appointment: &Value) -> bool {
+    let reason = extension(appointment, OVERRIDE, "valueString").and_then(Value::as_str);
+    reason.is_some_and(|reason| !reason.trim().is_empty())
 }
 
 /// Refuses a time in a record that was merged into another one: nothing new belongs into it. What was booked before may still
@@ -230,6 +275,25 @@ mod tests {
         assert_eq!(length(json!({"start": "2024-05-06T10:00:00+02:00", "minutesDuration": 20})), Some(1200));
         assert_eq!(length(json!({"start": "2024-05-06T10:00:00Z", "end": "2024-05-06T09:00:00Z"})), Some(0));
         assert_eq!(length(json!({"start": "nonsense"})), None);
+    }
+
+    #[test]
+    fn what_keeps_people_busy_says_from_when_until_when() {
+        let (start, end) = ("2024-05-06T10:00:00Z", "2024-05-06T10:30:00+00:00");
+        let element = |body: Value| match check_times(&body) {
+            Err(StoreError::Invalid { what }) => what.path,
+            told => format!("{told:?}"),
+        };
+        for status in ["booked", "pending", "arrived", "fulfilled", "noshow", "checked-in"] {
+            assert!(check_times(&json!({"status": status, "start": start, "end": end})).is_ok());
+            assert_eq!(element(json!({"status": status, "end": end})), "Appointment.start");
+            assert_eq!(element(json!({"status": status, "start": start, "minutesDuration": 20})), "Appointment.end");
+            assert_eq!(element(json!({"status": status, "start": start, "end": start})), "Appointment.end");
+            assert_eq!(element(json!({"status": status, "start": end, "end": start})), "Appointment.end");
+        }
+        for status in ["proposed", "waitlist", "cancelled", "entered-in-error"] {
+            assert!(check_times(&json!({"status": status})).is_ok(), "{status}");
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! A patient's whole record, and whether anything refers to a resource.
 
-use super::StoreError;
 use super::index::ParamIds;
 use super::order::Cursor;
 use super::resource::{self, Resource};
 use super::search::Page;
+use super::{StoreError, canonical};
 use crate::db::{Connection, OptionalExtension};
 use crate::fhir::params;
 use crate::fhir::types::TYPES;
@@ -108,11 +108,14 @@ pub(super) fn is_referred_to(connection: &Connection, ids: &ParamIds, found: &Re
     }
     let sql = "SELECT 1 FROM ix_ref WHERE param = ?1 AND target = ?2 AND rid <> ?3 LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
-    let target = found.reference();
+    let names = canonical::names(connection, ids, found)?;
+    let targets: Vec<String> = names.into_iter().chain([found.reference()]).collect();
     for param in TYPES.iter().flat_map(|kind| params::of(kind)).filter(|param| param.points_to(&found.kind)) {
         let id = ids.param_id(param.kind, param.name);
-        if statement.query_row((id, &target, found.rid), |_| Ok(())).optional()?.is_some() {
-            return Ok(true);
+        for target in &targets {
+            if statement.query_row((id, target, found.rid), |_| Ok(())).optional()?.is_some() {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

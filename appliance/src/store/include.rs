@@ -1,10 +1,10 @@
 //! `_include` and `_revinclude`: what the resources of a page refer to, and what refers to them, by one step.
 
-use super::StoreError;
 use super::index::{self, ParamIds};
 use super::query::{Include, Query};
 use super::resource::{self, Resource};
 use super::search::Page;
+use super::{StoreError, canonical};
 use crate::db::Connection;
 use crate::fhir::params::{Form, Param};
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ pub(super) fn add(
     let mut known: BTreeSet<i64> = page.resources.iter().map(|resource| resource.rid).collect();
     for include in &query.includes {
         let found = match include.forward {
-            true => targets(connection, include, &page.resources)?,
+            true => targets(connection, ids, include, &page.resources)?,
             false => referring(connection, ids, include, &page.resources)?,
         };
         for resource in found {
@@ -42,12 +42,21 @@ pub(super) fn add(
 }
 
 /// What the page's resources refer to. A reference to what is not here is left out.
-fn targets(connection: &Connection, include: &Include, page: &[Resource]) -> Result<Vec<Resource>, StoreError> {
-    let mut wanted = BTreeSet::new();
+fn targets(
+    connection: &Connection,
+    ids: &ParamIds,
+    include: &Include,
+    page: &[Resource],
+) -> Result<Vec<Resource>, StoreError> {
+    let (mut wanted, mut named) = (BTreeSet::new(), BTreeSet::new());
     for found in page {
         let body = found.json()?;
         include.param.visit(&body, &mut |value| {
-            if let Some((kind, id)) = index::target(value).and_then(|target| target.split_once('/'))
+            if canonical::names_canonicals(include.param)
+                && let Some(written) = value.as_str()
+            {
+                named.insert(written.to_owned());
+            } else if let Some((kind, id)) = index::target(value).and_then(|target| target.split_once('/'))
                 && include.param.points_to(kind)
             {
                 wanted.insert((kind.to_owned(), id.to_owned()));
@@ -55,7 +64,10 @@ fn targets(connection: &Connection, include: &Include, page: &[Resource]) -> Res
         });
     }
     let loaded = wanted.iter().map(|(kind, id)| resource::load(connection, kind, id));
-    loaded.filter_map(Result::transpose).collect()
+    let kinds = &include.param.targets;
+    let meant = named.iter().flat_map(|written| kinds.iter().map(move |kind| (*kind, written)));
+    let meant = meant.map(|(kind, written)| canonical::resolve(connection, ids, kind, written));
+    loaded.chain(meant).filter_map(Result::transpose).collect()
 }
 
 /// What refers to the page's resources.
@@ -70,7 +82,15 @@ fn referring(
     for resource in page {
         let rids = match (param.form, resource.kind.as_str()) {
             (Form::Patient | Form::Subject, "Patient") => in_compartment(connection, ids, param, resource.rid)?,
-            _ => pointing(connection, ids, param, &resource.reference())?,
+            _ => {
+                let mut rids = pointing(connection, ids, param, &resource.reference())?;
+                if canonical::names_canonicals(param) {
+                    for name in canonical::names(connection, ids, resource)? {
+                        rids.extend(pointing(connection, ids, param, &name)?);
+                    }
+                }
+                rids
+            }
         };
         for rid in rids {
             if found.len() > INCLUDED_MAX {

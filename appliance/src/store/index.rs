@@ -1,12 +1,13 @@
 //! The index rows of a resource: drawn from its JSON by the table of search parameters.
 
-use super::StoreError;
+use super::{StoreError, canonical};
 use crate::db::{Connection, OptionalExtension};
 use crate::fhir::compartment;
 use crate::fhir::date::{self, Interval};
 use crate::fhir::params::{self, Form, Param};
 use crate::fhir::types::TYPES;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Longest indexed text, bytes: longer values are cut (a search for more than this finds nothing more precise).
@@ -14,7 +15,7 @@ const TEXT_BYTES_MAX: usize = 200;
 /// Codings of one concept that are indexed.
 const CODINGS_MAX: usize = 64;
 /// Counted up whenever the same parameter draws other rows than before.
-const DRAWN_BY: u32 = 3;
+const DRAWN_BY: u32 = 4;
 /// Under this name the index holds the patients to whom a resource belongs beside the one in whose compartment it is. It is no
 /// parameter of a search: it is asked for whoever is kept from what belongs to somebody.
 const BESIDE: &str = "_compartment";
@@ -121,7 +122,7 @@ enum Row<'v> {
     Token { system: &'v str, code: &'v str },
     Text { value: String, exact: &'v str },
     Date(Interval),
-    Target(&'v str),
+    Target(Cow<'v, str>),
     Quantity { value: f64, system: &'v str, code: &'v str, unit: &'v str },
 }
 
@@ -196,7 +197,7 @@ fn execute(
         Row::Token { system, code } => statement.execute((param, patient, rid, system, code))?,
         Row::Text { value, exact } => statement.execute((param, patient, rid, value, exact))?,
         Row::Date(interval) => statement.execute((param, patient, rid, interval.lo, interval.hi))?,
-        Row::Target(target) => statement.execute((param, patient, rid, target))?,
+        Row::Target(target) => statement.execute((param, patient, rid, target.as_ref()))?,
         Row::Quantity { value, system, code, unit } => {
             statement.execute((param, patient, rid, value, system, code, unit))?
         }
@@ -226,7 +227,7 @@ fn each(
     let beside = compartment::patients(kind, body).into_iter().filter(|named| Some(*named) != own.as_deref());
     // A longer one names nobody who is here.
     let mut known = beside.filter(|named| named.len() <= TEXT_BYTES_MAX);
-    known.try_for_each(|named| found(id, Row::Target(named)))
+    known.try_for_each(|named| found(id, Row::Target(named.into())))
 }
 
 fn draw(
@@ -235,7 +236,15 @@ fn draw(
     found: &mut dyn FnMut(Row<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     match param.form {
-        Form::Token => tokens(value, &mut |system, code| found(Row::Token { system: cut(system), code: cut(code) })),
+        Form::Token => {
+            tokens(value, &mut |system, code| found(Row::Token { system: cut(system), code: cut(code) }))?;
+            match value.get("value").and_then(Value::as_str).map(plain_number) {
+                Some(plain) if is_number_of_person(param) && !plain.is_empty() => {
+                    found(Row::Text { value: plain, exact: "" })
+                }
+                _ => Ok(()),
+            }
+        }
         Form::Uri => value.as_str().map_or(Ok(()), |uri| found(Row::Token { system: "", code: cut(uri) })),
         Form::String => strings(value, &mut |text| {
             let (folded, exact) = (fold(text), cut(text));
@@ -248,11 +257,14 @@ fn draw(
         Form::Date => interval(value).map_or(Ok(()), |interval| found(Row::Date(interval))),
         Form::Quantity => quantity(value).map_or(Ok(()), found),
         Form::Reference => match target(value) {
-            Some(target) if fits(param, target) => found(Row::Target(target)),
+            Some(target) if fits(param, target) && value.is_string() => {
+                canonical::rows(target).into_iter().try_for_each(|row| found(Row::Target(row)))
+            }
+            Some(target) if fits(param, target) => found(Row::Target(target.into())),
             _ => Ok(()),
         },
         Form::Subject => match target(value) {
-            Some(target) if !target.starts_with("Patient/") => found(Row::Target(target)),
+            Some(target) if !target.starts_with("Patient/") => found(Row::Target(target.into())),
             _ => Ok(()),
         },
         // The resource's own column.
@@ -371,6 +383,18 @@ pub fn target(value: &Value) -> Option<&str> {
     let reference = value.get("reference").unwrap_or(value).as_str()?;
     let reference = reference.split("/_history/").next().unwrap_or(reference);
     (!reference.starts_with('#') && reference.len() <= 2 * TEXT_BYTES_MAX).then_some(reference)
+}
+
+/// Whether the values of a parameter are numbers that people write with spaces and dashes as they like.
+fn is_number_of_person(param: &Param) -> bool {
+    (param.kind, param.name) == ("Patient", "identifier")
+}
+
+/// A number without its spaces and dashes, `123-45-6789` as `123456789`; empty where there is no digit in it.
+pub fn plain_number(text: &str) -> String {
+    let dash = |c: char| matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}');
+    let plain: String = fold(text).chars().filter(|c| !c.is_whitespace() && !dash(*c)).collect();
+    if plain.chars().any(|c| c.is_ascii_digit()) { plain } else { String::new() }
 }
 
 /// Lower case, without the marks of Latin letters, so that `Mejia` finds `Mejía`.

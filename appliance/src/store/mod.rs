@@ -8,6 +8,7 @@
 
 mod adopt;
 mod bound;
+mod canonical;
 mod chart;
 mod error;
 mod everything;

@@ -70,6 +70,8 @@ pub(super) enum Test {
     Date(Vec<(Prefix, Interval)>),
     Quantity(Vec<Quantity>),
     Reference(Vec<String>),
+    /// An identifier without its punctuation.
+    Number(String),
 }
 
 /// A missing side matches anything; an empty system asks for codes without one.
@@ -196,6 +198,16 @@ impl Query {
             Some(named) if named == patient_id => {}
             Some(_) => self.clauses.push(Clause::Patients(vec![patient_id.to_owned()])),
             None => self.patient = Some(patient_id.to_owned()),
+        }
+        self
+    }
+
+    /// Only patients who have this number, however it is punctuated; a text without a digit is none.
+    pub fn with_number(mut self, number: &str) -> Query {
+        let plain = index::plain_number(number);
+        match params::find(&self.kind, "identifier").filter(|_| !plain.is_empty()) {
+            Some(param) => self.clauses.push(Clause::Param(param, Test::Number(plain))),
+            None => self.clauses.push(Clause::Id(vec![String::new()])),
         }
         self
     }

@@ -1,10 +1,10 @@
 //! Search: what was understood becomes fixed SQL with bound values; no text of a client reaches the database otherwise.
 
-use super::StoreError;
 use super::index::ParamIds;
 use super::order::{Cursor, Key};
 use super::query::{Clause, Compare, Prefix, Quantity, Query, Test, Token};
 use super::resource::{self, Resource};
+use super::{StoreError, canonical};
 use crate::consents::decisions::Withheld;
 use crate::db::Connection;
 use crate::db::Value as Sql;
@@ -48,6 +48,8 @@ impl Where<'_> {
 }
 
 pub(super) fn run(connection: &Connection, ids: &ParamIds, query: &Query) -> Result<Page, StoreError> {
+    let widened = canonical::widened(connection, ids, query)?;
+    let query = widened.as_ref().unwrap_or(query);
     let mut page = Page { resources: Vec::new(), next: None, total: None, included: Vec::new(), cut: false };
     let patient = match &query.patient {
         None => None,
@@ -197,6 +199,10 @@ fn tested(out: &mut Where<'_>, param: &'static Param, test: &Test) -> String {
             let inner = text_condition(out, *compare, text);
             format!("r.rid IN ({})", rows(out, param, "ix_string", &inner))
         }),
+        Test::Number(plain) => {
+            let inner = text_condition(out, Compare::Exact, plain);
+            format!("r.rid IN ({})", rows(out, param, "ix_string", &inner))
+        }
         Test::Date(all) => any(all, |(prefix, interval)| {
             let inner = format!(" AND {}", compared(out, *prefix, *interval, "lo", "hi"));
             format!("r.rid IN ({})", rows(out, param, "ix_date", &inner))
@@ -300,7 +306,12 @@ fn chained(out: &mut Where<'_>, param: &'static Param, target: &'static str, inn
         return format!("r.patient IN (SELECT c.rid {found})");
     }
     let kind = out.bind(format!("{target}/"));
-    let inner = format!(" AND target IN (SELECT {kind} || c.id {found})");
+    let mut inner = format!(" AND target IN (SELECT {kind} || c.id {found})");
+    if let Some(url) = canonical::url_of(target).filter(|_| canonical::names_canonicals(param)) {
+        let url = out.bind(out.ids.param_id(url.kind, url.name).unwrap_or(-1));
+        let named = format!("SELECT code FROM ix_token WHERE param = {url} AND rid IN (SELECT c.rid {found})");
+        inner = format!(" AND (target IN (SELECT {kind} || c.id {found}) OR target IN ({named}))");
+    }
     format!("r.rid IN ({})", rows(out, param, "ix_ref", &inner))
 }
 

@@ -12,6 +12,7 @@ use crate::attachments::{AttachmentRow, Staged};
 use crate::audit::{self, Action, Event};
 use crate::consents::decisions;
 use crate::db::{Connection, OptionalExtension};
+use crate::scheduling::occupancy;
 use crate::{clock, fhir};
 use serde_json::{Map, Value};
 
@@ -330,8 +331,11 @@ impl<'a> Tx<'a> {
     ) -> Result<(), StoreError> {
         match kind {
             "Appointment" => {
-                crate::scheduling::occupancy::check_open(self, before, value)?;
-                crate::scheduling::occupancy::settle(self, rid, id, value)
+                occupancy::check_times(value)?;
+                occupancy::check_open(self, before, value)?;
+                occupancy::settle(self, rid, id, value)?;
+                // Pages have asked already.
+                if self.outside { occupancy::check_hours(self, id, before, value) } else { Ok(()) }
             }
             "Consent" => decisions::redraw(self.connection, patient),
             "Patient" if before.get("link") != value.get("link") => self.settle_links(patient, before),

@@ -7,7 +7,7 @@ use super::index::ParamIds;
 use super::query::Query;
 use super::search::Page;
 use super::tx::CARD;
-use super::{Chart, Resource, StoreError, chart, include, resource, search};
+use super::{Chart, Resource, StoreError, canonical, chart, include, resource, search};
 use crate::access::{self, Actor, Governs, Object};
 use crate::attachments::{AttachmentRow, Attachments};
 use crate::audit::{self, Action, Event, Outcome};
@@ -87,6 +87,12 @@ impl<'a> View<'a> {
         self.reach(&found)?;
         self.note(Event::new(Action::Read, kind, id).of_patient(&self.patient_of(&found)?));
         if deleted { Err(StoreError::Gone { version: found.version }) } else { Ok(found) }
+    }
+
+    /// What a canonical address means here, if anything.
+    pub fn canonical(&self, kind: &str, written: &str) -> Result<Option<Resource>, StoreError> {
+        let found = canonical::resolve(self.connection, self.params, kind, written)?;
+        found.map(|found| self.read(kind, &found.id)).transpose()
     }
 
     /// A certain version of a resource, the current or a superseded one.
@@ -335,13 +341,26 @@ impl<'a> View<'a> {
         count: u32,
         how: Action,
     ) -> Result<Vec<audit::Entry>, StoreError> {
-        if let Err(denied) = access::authorize(self.actor, access::Action::Read, Object::AuditLog) {
-            self.note(Event::new(how, "AuditEvent", "").outcome(Outcome::Denied));
-            return Err(denied.into());
-        }
+        self.may_see_audit(how)?;
         let entries = audit::search(self.connection, filter, count)?;
         self.note(Event::new(how, "AuditEvent", "").matches(entries.len() as u64));
         Ok(entries)
+    }
+
+    /// How many audit entries fit.
+    pub fn audit_count(&self, filter: &audit::Filter) -> Result<u64, StoreError> {
+        self.may_see_audit(Action::Search)?;
+        let count = audit::count(self.connection, filter)?;
+        self.note(Event::new(Action::Search, "AuditEvent", "").matches(count));
+        Ok(count)
+    }
+
+    fn may_see_audit(&self, how: Action) -> Result<(), StoreError> {
+        let permitted = access::authorize(self.actor, access::Action::Read, Object::AuditLog);
+        if permitted.is_err() {
+            self.note(Event::new(how, "AuditEvent", "").outcome(Outcome::Denied));
+        }
+        Ok(permitted?)
     }
 
     /// Up to `count` entries of the audit about one patient, newest first: for that patient.

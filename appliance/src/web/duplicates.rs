@@ -101,8 +101,12 @@ fn first(names: &str) -> &str {
 pub fn with_identifiers(search: Search<'_>, identifiers: &[Row]) -> Result<Vec<Resource>, StoreError> {
     let mut found: Vec<Resource> = Vec::new();
     for row in identifiers {
-        let pair = ("identifier".to_owned(), crate::fhir::escape(row.identifier().2));
-        found.extend(search(&Query::parse("Patient", &[pair])?)?.resources);
+        let number = row.identifier().2;
+        let query = match number.chars().any(|c| c.is_ascii_digit()) {
+            true => Query::all("Patient")?.with_number(number),
+            false => Query::parse("Patient", &[("identifier".to_owned(), crate::fhir::escape(number))])?,
+        };
+        found.extend(search(&query)?.resources);
     }
     Ok(found)
 }

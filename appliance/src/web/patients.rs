@@ -25,6 +25,8 @@ const PAGE_PATIENTS: usize = 25;
 const FOUND_MAX: u32 = 200;
 /// The first record number that this practice gives.
 const FIRST_NUMBER: u64 = 100_001;
+/// Words of one search that count.
+const WORDS_MAX: usize = 8;
 const NUMBER_KEY: &str = "next-record-number";
 const GENDERS: [(&str, &str); 4] = [("female", "Female"), ("male", "Male"), ("other", "Other"), ("unknown", "Unknown")];
 
@@ -48,23 +50,38 @@ struct ListQuery {
     page: usize,
 }
 
-/// What a person typed into the search field, as FHIR parameters: dates are birth dates, numbers record numbers, the
-/// rest are parts of names, all of which must fit.
-pub fn search_parameters(typed: &str) -> Vec<(String, String)> {
-    let words = typed.split([' ', ',', ';']).filter(|w| !w.is_empty()).take(8);
-    words
-        .map(|word| {
-            let (name, value) = match birth_date(word) {
+/// What a person typed into the search field: dates are birth dates, words with digits numbers of the person, the rest are parts
+/// of names, all of which must fit. A number may be written in groups, with spaces or dashes.
+pub fn query(typed: &str) -> Result<Query, StoreError> {
+    let (pairs, numbers) = understood(typed);
+    let query = Query::parse("Patient", &pairs)?;
+    Ok(numbers.iter().fold(query, |query, number| query.with_number(number)))
+}
+
+fn understood(typed: &str) -> (Vec<(String, String)>, Vec<String>) {
+    let (mut pairs, mut numbers): (Vec<(String, String)>, Vec<String>) = Default::default();
+    for part in typed.split([',', ';']) {
+        let mut number = String::new();
+        for word in part.split(' ').filter(|word| !word.is_empty()) {
+            let pair = match birth_date(word) {
                 Some(day) => ("birthdate", day.to_string()),
-                None if word.chars().any(|c| c.is_ascii_digit()) => ("identifier", word.to_owned()),
+                None if word.chars().any(|c| c.is_ascii_digit()) => {
+                    number.push_str(word);
+                    continue;
+                }
                 // "neil" finds O'Neil; one or two letters would find nearly everybody, so they are a beginning.
                 None if word.chars().count() > 2 => ("name:contains", word.to_owned()),
                 None => ("name", word.to_owned()),
             };
-            (name.to_owned(), value.replace('\\', "").replace(['|', '$'], ""))
-        })
-        .filter(|(_, value)| !value.is_empty())
-        .collect()
+            numbers.extend(Some(std::mem::take(&mut number)).filter(|number| !number.is_empty()));
+            pairs.push((pair.0.to_owned(), pair.1.replace(['\\', '|', '$'], "")));
+        }
+        numbers.extend(Some(number).filter(|number| !number.is_empty()));
+    }
+    pairs.retain(|(_, value)| !value.is_empty());
+    pairs.truncate(WORDS_MAX);
+    numbers.truncate(WORDS_MAX);
+    (pairs, numbers)
 }
 
 /// A birth date as people type it: `1960-05-06`, `6.5.1960` or `5/6/1960` (month first).
@@ -82,10 +99,9 @@ async fn patient_list(
     UrlQuery(asked): UrlQuery<ListQuery>,
 ) -> Result<Markup, PageError> {
     let typed: String = asked.q.chars().take(100).collect();
-    let parameters = search_parameters(&typed);
-    let search =
-        move |view: &View<'_>| view.search(&Query::parse("Patient", &parameters)?.first(FOUND_MAX, "-_lastUpdated")?);
-    let found = web.store().view(&visit.actor, search).await?;
+    let asked_for = query(&typed)?.first(FOUND_MAX, "-_lastUpdated")?;
+    let search = move |view: &View<'_>| view.search(&asked_for);
+    let found = web.store().view::<_, StoreError, _>(&visit.actor, search).await?;
     let mut patients = facts(&found.resources)?;
     patients.sort_by_cached_key(|p| (p.family.to_lowercase(), p.given.to_lowercase(), p.birth));
     let listing =
@@ -116,7 +132,7 @@ async fn patient_list(
                         hx-sync="this:replace";
                     button type="submit" { "Search" }
                 }
-                p.hint #q-hint { "Name, birth date (1960-05-06) or record number; several together narrow the list." }
+                p.hint #q-hint { "Name, birth date (1960-05-06), record number or another number of the person; several together narrow the list." }
             }
             div #results aria-live="polite" { (results) }
         },
@@ -253,7 +269,8 @@ fn demographics(form: &Form, problems: &Problems) -> Markup {
     }
 }
 
-fn check(form: &Form, today: NaiveDate) -> (Problems, Option<NaiveDate>) {
+/// What is wrong with a form; what stands in the record as it was opened is nobody's mistake of now.
+fn check(form: &Form, opened: &PatientFacts, today: NaiveDate) -> (Problems, Option<NaiveDate>) {
     let mut problems = Problems::default();
     for (name, what) in [("family", "the family name"), ("given", "the given name")] {
         if form.text(name).is_empty() {
@@ -269,6 +286,7 @@ fn check(form: &Form, today: NaiveDate) -> (Problems, Option<NaiveDate>) {
     match birth {
         None => problems.add("birth", "Please enter the birth date as year-month-day, for example 1960-05-06."),
         Some(day) if day > today => problems.add("birth", "A birth date cannot be in the future."),
+        Some(day) if birth == opened.birth && day <= today => {}
         Some(day) if today.years_since(day).unwrap_or(0) > 125 => {
             problems.add("birth", "This is more than 125 years ago.")
         }
@@ -278,15 +296,18 @@ fn check(form: &Form, today: NaiveDate) -> (Problems, Option<NaiveDate>) {
         problems.add("gender", "Please choose one.");
     }
     let email = form.text("email");
-    if !email.is_empty() && !email.split_once('@').is_some_and(|(a, b)| !a.is_empty() && b.contains('.')) {
+    if email != opened.email
+        && !email.is_empty()
+        && !email.split_once('@').is_some_and(|(a, b)| !a.is_empty() && b.contains('.'))
+    {
         problems.add("email", "This is not an e-mail address.");
     }
     let phone = form.text("phone");
-    if !phone.is_empty() && phone.chars().filter(char::is_ascii_digit).count() < 5 {
+    if phone != opened.phone && !phone.is_empty() && phone.chars().filter(char::is_ascii_digit).count() < 5 {
         problems.add("phone", "A phone number has at least five digits.");
     }
-    Part::Identifiers.check(form, &mut problems);
-    Part::Contacts.check(form, &mut problems);
+    Part::Identifiers.check(form, &opened.identifiers, &mut problems);
+    Part::Contacts.check(form, &opened.contacts, &mut problems);
     (problems, birth)
 }
 
@@ -359,7 +380,7 @@ fn merge_at(list: &mut Vec<Value>, at: usize, value: Value, replaced: &[&str]) {
 }
 
 async fn register(State(web): State<Web>, visit: Visit, form: Form) -> Result<Response, PageError> {
-    let (problems, birth) = check(&form, dates::today(web.now(), web.settings().zone));
+    let (problems, birth) = check(&form, &PatientFacts::default(), dates::today(web.now(), web.settings().zone));
     let (Some(birth), true) = (birth, problems.is_empty()) else {
         return Ok(again(registration_page(&web, &visit, &form, &problems, &[])));
     };
@@ -541,7 +562,10 @@ async fn save_patient(
     form: Form,
 ) -> Result<Response, PageError> {
     let version = chart::checked_version(&form, &patient)?;
-    let (problems, birth) = check(&form, dates::today(web.now(), web.settings().zone));
+    let own = patient.clone();
+    let read = move |view: &View<'_>| Ok(PatientFacts::read(&view.version("Patient", &own, version)?.json()?));
+    let opened = web.store().view::<_, StoreError, _>(&visit.actor, read).await?;
+    let (problems, birth) = check(&form, &opened, dates::today(web.now(), web.settings().zone));
     let (Some(birth), true) = (birth, problems.is_empty()) else {
         let (banner, facts) = chart::banner(&web, &visit, &patient).await?;
         return Ok(again(edit_page(&web, &visit, &banner, &facts, &form, &problems)));
@@ -573,10 +597,9 @@ pub fn named_in(appointments: &[Value]) -> Vec<String> {
 
 /// Patients that fit what a person typed, by name.
 pub async fn find(web: &Web, visit: &Visit, typed: &str, count_max: u32) -> Result<Vec<PatientFacts>, PageError> {
-    let parameters = search_parameters(typed);
-    let search =
-        move |view: &View<'_>| view.search(&Query::parse("Patient", &parameters)?.first(count_max, "-_lastUpdated")?);
-    let mut found = facts(&web.store().view(&visit.actor, search).await?.resources)?;
+    let asked = query(typed)?.first(count_max, "-_lastUpdated")?;
+    let search = move |view: &View<'_>| view.search(&asked);
+    let mut found = facts(&web.store().view::<_, StoreError, _>(&visit.actor, search).await?.resources)?;
     found.sort_by_cached_key(|p| (p.family.to_lowercase(), p.given.to_lowercase(), p.birth));
     Ok(found)
 }
@@ -587,14 +610,16 @@ mod tests {
 
     #[test]
     fn understands_what_people_type() {
-        let pairs = |typed: &str| search_parameters(typed);
         let pair = |n: &str, v: &str| (n.to_owned(), v.to_owned());
+        let pairs = |typed: &str| understood(typed).0;
+        let numbers = |typed: &str| understood(typed).1;
         assert_eq!(pairs("doe, j"), [pair("name:contains", "doe"), pair("name", "j")]);
         assert_eq!(pairs("1960-05-06 do"), [pair("birthdate", "1960-05-06"), pair("name", "do")]);
         assert_eq!(pairs("6.5.1960"), [pair("birthdate", "1960-05-06")]);
         assert_eq!(pairs("5/6/1960"), [pair("birthdate", "1960-05-06")]);
-        assert_eq!(pairs("100001"), [pair("identifier", "100001")]);
-        assert_eq!(pairs(" , ;| "), []);
+        assert_eq!((pairs("100001"), numbers("100001")), (vec![], vec!["100001".to_owned()]));
+        assert_eq!(numbers("123 45 6789 doe 7, 8"), ["123456789", "7", "8"], "groups of one number stand together");
+        assert_eq!(understood(" , ;| "), Default::default());
     }
 
     #[test]
@@ -626,7 +651,8 @@ mod tests {
         let form =
             |fields: &[(&str, &str)]| Form::from_fields(fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
         let good = [("family", "Doe"), ("given", "J"), ("birth", "1960-05-06"), ("gender", "female")];
-        assert!(check(&form(&good), today).0.is_empty());
+        let check = |fields: &[(&str, &str)]| super::check(&form(fields), &PatientFacts::default(), today);
+        assert!(check(&good).0.is_empty());
         for (name, bad) in
             [("family", ""), ("birth", "2024-06-02"), ("birth", "06.05.1960"), ("birth", "1880-01-01"), ("gender", "x")]
         {
@@ -636,7 +662,7 @@ mod tests {
                     field.1 = bad;
                 }
             }
-            assert!(!check(&form(&fields), today).0.is_empty(), "{name}={bad}");
+            assert!(!check(&fields).0.is_empty(), "{name}={bad}");
         }
     }
 }

@@ -64,7 +64,8 @@ impl People {
 
     async fn visit(&self, patient: &str) -> String {
         let start = chrono::DateTime::from_timestamp(self.site.web.now() + 7200, 0).unwrap();
-        let body = json!({"resourceType": "Appointment", "status": "booked", "start": start.to_rfc3339(), "minutesDuration": 20,
+        let body = json!({"resourceType": "Appointment", "status": "booked", "start": start.to_rfc3339(),
+            "end": (start + chrono::Duration::minutes(20)).to_rfc3339(), "minutesDuration": 20,
             "participant": [{"actor": of(patient), "status": "accepted"}]});
         self.site.store("Appointment", body).await
     }

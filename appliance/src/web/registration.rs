@@ -14,7 +14,7 @@ const CONTACT_ROLE: &str = "http://terminology.hl7.org/CodeSystem/v2-0131";
 const KINDS: [(&str, &str); 8] = [
     ("MR", "Medical record number"),
     (MEMBER, "Insurance member number"),
-    ("SS", "Social Security number"),
+    (SOCIAL, "Social Security number"),
     ("NI", "National person number"),
     ("DL", "Driver’s license number"),
     ("PPN", "Passport number"),
@@ -22,6 +22,9 @@ const KINDS: [(&str, &str); 8] = [
     (OTHER, "Other number"),
 ];
 const MEMBER: &str = "MB";
+const SOCIAL: &str = "SS";
+/// The issuer of the Social Security numbers of the United States.
+const US_SOCIAL: &str = "http://hl7.org/fhir/sid/us-ssn";
 /// Letters are codes of v2-0131.
 const ROLES: [(&str, &str); 4] = [
     ("C", "Emergency contact"),
@@ -71,6 +74,13 @@ impl Row {
     pub fn identifier(&self) -> (&str, &str, &str) {
         let [kind, _, system, value] = &self.cells;
         (kind, system, value)
+    }
+
+    /// Whether both are one number: of one issuer, or of one kind where none is named.
+    fn is_same_number(&self, other: &Row) -> bool {
+        let ([kind, called, system, value], [kind_of, called_of, system_of, value_of]) = (&self.cells, &other.cells);
+        let of_one = system == system_of && (!system.is_empty() || (kind, called) == (kind_of, called_of));
+        of_one && !plain(value).is_empty() && plain(value) == plain(value_of)
     }
 
     fn told(&self, part: Part) -> String {
@@ -258,17 +268,30 @@ impl Part {
         self.names().iter().zip(slots).map(field).collect()
     }
 
-    pub fn check(self, form: &Form, problems: &mut Problems) {
-        for (place, row) in self.typed(form) {
-            let Some(Names { cells: names, .. }) = self.names().get(place) else { continue };
+    /// Says what is wrong with the rows of a form. A row that says what it said when the record was opened is not asked about:
+    /// who changes something else need not know better.
+    pub fn check(self, form: &Form, opened: &[Row], problems: &mut Problems) {
+        let typed = self.typed(form);
+        let is_new = |row: &Row| !opened.iter().any(|stored| stored.at == row.at && stored.cells == row.cells);
+        for (place, row) in typed.iter().filter(|(_, row)| is_new(row)) {
+            let twice = |(at, other): &&(usize, Row)| {
+                at != place && (at < place || !is_new(other)) && row.is_same_number(other)
+            };
+            let Some(Names { cells: names, .. }) = self.names().get(*place) else { continue };
             for (name, cell) in names.iter().zip(&row.cells) {
                 if cell.chars().count() > CELL_CHARS_MAX {
                     problems.add(name, format!("Please shorten this to {CELL_CHARS_MAX} characters."));
                 }
             }
             match self {
-                Part::Identifiers => check_identifier(&row, names, problems),
-                Part::Contacts => check_contact(&row, names, problems),
+                Part::Identifiers if typed.iter().any(|other| twice(&other)) => {
+                    problems.add(names[3], "This number stands here already; empty one of the two.");
+                }
+                Part::Identifiers => check_identifier(row, names, problems),
+                Part::Contacts => {
+                    let stored = opened.iter().find(|stored| row.at.is_some() && stored.at == row.at);
+                    check_contact(row, stored.map_or("", |stored| &stored.cells[3]), names, problems);
+                }
             }
         }
     }
@@ -324,9 +347,12 @@ fn take(rows: &mut Vec<Row>, is: impl Fn(&Row) -> bool) -> Option<Row> {
     rows.iter().position(is).map(|place| rows.remove(place))
 }
 
+fn plain(value: &str) -> String {
+    value.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase()
+}
+
 /// How much a shared identifier says: families share the number of an insurance, other numbers are one person's.
 pub fn shared(own: &[Row], other: &[Row]) -> Option<bool> {
-    let plain = |value: &str| value.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     let same = |one: &Row, two: &Row| {
         let ((kind, system, value), (other_kind, other_system, other_value)) = (one.identifier(), two.identifier());
         let issuer = system == other_system || system.is_empty() || other_system.is_empty();
@@ -358,6 +384,12 @@ fn check_identifier(
     if !KINDS.iter().any(|(code, _)| code == kind) {
         problems.add(kind_name, "Please choose what this number is.");
     }
+    let is_social = system == US_SOCIAL || kind == SOCIAL && system.is_empty();
+    if is_social && !is_social_security(value) {
+        let told = "A Social Security number has nine digits, such as 123-45-6789, and no part of zeros alone. One of another country \
+                    is a national person number.";
+        problems.add(value_name, told);
+    }
     if kind != OTHER && !called.is_empty() {
         problems.add(called_name, "Only “Other number” is called something.");
     }
@@ -368,7 +400,21 @@ fn check_identifier(
     }
 }
 
-fn check_contact(row: &Row, [role_name, _, name_name, phone_name]: &[&'static str; 4], problems: &mut Problems) {
+/// Three, two and four digits, none of them zeros alone, with spaces or dashes between them or not.
+fn is_social_security(value: &str) -> bool {
+    let digits: String = value.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
+    let parts = [digits.get(..3), digits.get(3..5), digits.get(5..)];
+    let whole = |part: &Option<&str>| part.is_some_and(|part| part.bytes().any(|b| b != b'0'));
+    digits.len() == 9 && digits.bytes().all(|b| b.is_ascii_digit()) && parts.iter().all(whole)
+}
+
+/// `known` is the phone number that stood there.
+fn check_contact(
+    row: &Row,
+    known: &str,
+    [role_name, _, name_name, phone_name]: &[&'static str; 4],
+    problems: &mut Problems,
+) {
     let [role, _, name, phone] = &row.cells;
     if Part::Contacts.is_blank(row) {
         if row.at.is_none() {
@@ -385,7 +431,7 @@ fn check_contact(row: &Row, [role_name, _, name_name, phone_name]: &[&'static st
     let digits = phone.chars().filter(char::is_ascii_digit).count();
     if phone.is_empty() && role.starts_with('C') {
         problems.add(phone_name, "An emergency contact needs a phone number.");
-    } else if !phone.is_empty() && digits < 5 {
+    } else if !phone.is_empty() && phone != known && digits < 5 {
         problems.add(phone_name, "A phone number has at least five digits.");
     }
 }
@@ -396,7 +442,10 @@ fn read_identifier(element: &Value) -> Option<[&str; 4]> {
     if value.is_empty() || system == RECORD_NUMBER {
         return None;
     }
-    let Some(kind) = element.get("type") else { return Some([OTHER, "", system, value]) };
+    let Some(kind) = element.get("type") else {
+        // Some issuers issue one kind of number.
+        return Some([if system == US_SOCIAL { SOCIAL } else { OTHER }, "", system, value]);
+    };
     let codings = list(kind, "coding");
     if codings.is_empty() {
         return Some([OTHER, text(kind, "/text"), system, value]);
@@ -638,17 +687,29 @@ mod tests {
     fn says_what_is_wrong_with_a_row() {
         let wrong = |pairs: &[(&str, &str)]| {
             let mut problems = Problems::default();
-            Part::Identifiers.check(&form(pairs), &mut problems);
-            Part::Contacts.check(&form(pairs), &mut problems);
+            Part::Identifiers.check(&form(pairs), &[], &mut problems);
+            Part::Contacts.check(&form(pairs), &[], &mut problems);
             !problems.is_empty()
         };
         assert!(!wrong(&[]) && !wrong(&[("id-1-kind", "MB"), ("id-1-value", "1")]));
         assert!(!wrong(&[("contact-1-role", "N"), ("contact-1-name", "Ann")]));
+        assert!(!wrong(&[("id-1-kind", "SS"), ("id-1-value", "123 45 6789")]));
+        assert!(!wrong(&[
+            ("id-1-kind", "SS"),
+            ("id-1-value", "756.9217.0769.85"),
+            ("id-1-system", "urn:oid:2.16.756.5.32")
+        ]));
+        assert!(!wrong(&[("id-1-kind", "PPN"), ("id-1-value", "1"), ("id-2-kind", "DL"), ("id-2-value", "1")]));
         for bad in [
             &[("id-1-value", "1")][..],
             &[("id-1-kind", "MB")],
             &[("id-1-kind", "XX"), ("id-1-value", "1")],
             &[("id-1-kind", "MB"), ("id-1-value", "1"), ("id-1-system", "no address")],
+            &[("id-1-kind", "SS"), ("id-1-value", "abc")],
+            &[("id-1-kind", "SS"), ("id-1-value", "123-45-678")],
+            &[("id-1-kind", "SS"), ("id-1-value", "123-00-6789")],
+            &[("id-1-kind", "other"), ("id-1-value", "abc"), ("id-1-system", US_SOCIAL)],
+            &[("id-1-kind", "PPN"), ("id-1-value", "A 1"), ("id-2-kind", "PPN"), ("id-2-value", "a1")],
             &[("id-1-kind", "MR"), ("id-1-value", "1"), ("id-1-system", RECORD_NUMBER)],
             &[("contact-1-role", "C"), ("contact-1-name", "Ann")],
             &[("contact-1-role", "N"), ("contact-1-phone", "555 1234")],
@@ -656,6 +717,30 @@ mod tests {
             &[("contact-1-name", "Ann"), ("contact-1-phone", "555 1234")],
         ] {
             assert!(wrong(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_there_already_is_not_asked_about() {
+        let stored = json!({"identifier": [{"system": US_SOCIAL, "value": "abc"}, {"value": "7"}, {"value": "7"}],
+            "contact": [{"name": {"text": "Ann"}, "telecom": [{"system": "phone", "value": "555"}]}]});
+        let rows = [Part::Identifiers.rows(&stored), Part::Contacts.rows(&stored)];
+        assert_eq!(rows[0][0].shown(Part::Identifiers).0, "Social Security number");
+        let problems = |changed: &[(&str, &str)]| {
+            let mut fields = opened(&stored);
+            for (name, value) in changed {
+                fields.retain(|(known, _)| known != name);
+                fields.push(((*name).to_owned(), (*value).to_owned()));
+            }
+            let (form, mut problems) = (Form::from_fields(fields), Problems::default());
+            Part::Identifiers.check(&form, &rows[0], &mut problems);
+            Part::Contacts.check(&form, &rows[1], &mut problems);
+            !problems.is_empty()
+        };
+        assert!(!problems(&[]) && !problems(&[("id-4-kind", "PPN"), ("id-4-value", "8")]));
+        assert!(!problems(&[("contact-1-relation", "sister")]), "the phone number was there before");
+        for change in [("id-1-value", "abd"), ("contact-1-phone", "556"), ("id-4-value", "7")] {
+            assert!(problems(&[change, ("id-4-kind", "other")]), "{change:?}");
         }
     }
 

@@ -372,3 +372,68 @@ async fn a_request_from_another_site_is_refused_even_with_a_token() {
     assert_eq!(site.send(request.body(axum::body::Body::empty()).unwrap()).await.status, StatusCode::FORBIDDEN);
     assert_eq!(site.get(&browser, "/patients").await.status, StatusCode::OK, "the session is still open");
 }
+
+#[tokio::test]
+async fn a_registration_is_changed_beside_what_was_wrong_before_and_numbers_are_found_as_they_are_typed() {
+    let site = Site::new();
+    let desk = site.session(Role::FrontDesk).await;
+    let body = json!({"resourceType": "Patient", "name": [{"family": "Doe", "given": ["Jo"]}], "birthDate": "1960-05-06", "gender": "female",
+        "telecom": [{"system": "phone", "value": "12"}], "identifier": [{"system": "http://hl7.org/fhir/sid/us-ssn", "value": "123-45-6789"}],
+        "contact": [{"name": {"text": "Ann"}, "telecom": [{"system": "phone", "value": "555"}]}]});
+    let id = site.store("Patient", body).await;
+    let edit = format!("/patients/{id}/edit");
+    let stored = [
+        ("patient", id.as_str()),
+        ("version", "1"),
+        ("family", "Doe"),
+        ("given", "Jo"),
+        ("birth", "1960-05-06"),
+        ("gender", "female"),
+        ("phone", "12"),
+        ("id-1-at", "0"),
+        ("id-1-kind", "SS"),
+        ("id-1-value", "123-45-6789"),
+        ("id-1-system", "http://hl7.org/fhir/sid/us-ssn"),
+        ("contact-1-at", "0"),
+        ("contact-1-role", "other"),
+        ("contact-1-name", "Ann"),
+        ("contact-1-phone", "555"),
+    ];
+    let page = site.get(&desk, &edit).await.body;
+    assert!(page.contains("<option value=\"SS\" selected>"), "{page}");
+    let with =
+        |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> { stored.iter().chain(more).copied().collect() };
+    let twice =
+        with(&[("id-2-kind", "SS"), ("id-2-value", "123456789"), ("id-2-system", "http://hl7.org/fhir/sid/us-ssn")]);
+    let refused = site.post(&desk, &edit, &twice).await;
+    assert!(
+        refused.status == StatusCode::UNPROCESSABLE_ENTITY && refused.body.contains("stands here already"),
+        "{}",
+        refused.body
+    );
+    let wrong = site.post(&desk, &edit, &with(&[("id-2-kind", "SS"), ("id-2-value", "abc")])).await;
+    assert!(wrong.status == StatusCode::UNPROCESSABLE_ENTITY && wrong.body.contains("nine digits"), "{}", wrong.body);
+    let passport = with(&[("city", "Bern"), ("id-2-kind", "PPN"), ("id-2-value", "X 12-34")]);
+    let saved = site.post(&desk, &edit, &passport).await;
+    assert_eq!(saved.status, StatusCode::SEE_OTHER, "{}", saved.body);
+    assert_eq!(site.read("Patient", &id).await["contact"][0]["telecom"][0]["value"], "555");
+    site.patient("Roe").await;
+    for typed in
+        ["123-45-6789", "123456789", "123 45 6789", "123%E2%80%9345%E2%80%936789", "x1234", "x12-34", "doe 123-456-789"]
+    {
+        let found = site.get(&desk, &format!("/patients?q={}", typed.replace(' ', "+"))).await.body;
+        assert!(found.contains("1 patient") && found.contains(&id), "{typed}: {found}");
+    }
+    assert!(site.get(&desk, "/patients?q=12345678").await.body.contains("Nobody found"), "a part of a number is none");
+    // Who is registered a second time with the same number is noticed.
+    let again = [
+        ("family", "Poe"),
+        ("given", "Al"),
+        ("birth", "1999-01-01"),
+        ("gender", "male"),
+        ("id-1-kind", "SS"),
+        ("id-1-value", "123 45 6789"),
+    ];
+    let noticed = site.post(&desk, "/patients/new", &again).await;
+    assert!(noticed.status == StatusCode::UNPROCESSABLE_ENTITY && noticed.body.contains(&id), "{}", noticed.body);
+}

@@ -145,6 +145,18 @@ async fn the_access_record_is_told_as_audit_events_to_who_may_see_it() {
     let by = events(&read)[0]["agent"][0]["altId"].as_str().unwrap().to_owned();
     let (_, by_her) = json_of(&site, &admin, &format!("AuditEvent?altid={by}&agent-role=clinician&outcome=0")).await;
     assert!(events(&by_her).iter().all(|event| event["agent"][0]["altId"] == json!(by)) && !events(&by_her).is_empty());
+    // By the name with which she signs in, as far as somebody remembers it.
+    let name = events(&read)[0]["agent"][0]["name"].as_str().unwrap().to_uppercase();
+    let (_, by_name) = json_of(&site, &admin, &format!("AuditEvent?agent-name={}&_count=500", &name[..15])).await;
+    assert!(events(&by_name).len() >= events(&by_her).len(), "{by_name}");
+    assert!(events(&by_name).iter().all(|event| event["agent"][0]["altId"] == json!(by)));
+    assert!(events(&json_of(&site, &admin, "AuditEvent?agent-name=nobody").await.1).is_empty());
+    // None at all, only how many there are.
+    for asked in ["_count=0", "_summary=count"] {
+        let (status, counted) = json_of(&site, &admin, &format!("AuditEvent?patient={patient}&{asked}")).await;
+        assert_eq!((status, events(&counted).len()), (StatusCode::OK, 0), "{counted}");
+        assert_eq!(counted["total"], json!(events(&of_one).len()), "{asked}");
+    }
     // Page by page there is everything, once.
     let (mut path, mut paged) = (format!("AuditEvent?patient={patient}&_count=2"), Vec::new());
     loop {
@@ -162,7 +174,7 @@ async fn the_access_record_is_told_as_audit_events_to_who_may_see_it() {
     assert_eq!(&one, events(&all)[3]);
     assert_eq!(json_of(&site, &admin, "AuditEvent/999999").await.0, StatusCode::NOT_FOUND);
     assert_eq!(json_of(&site, &admin, "AuditEvent/x").await.0, StatusCode::NOT_FOUND);
-    for bad in ["AuditEvent?nonsense=1", "AuditEvent?date=soon", "AuditEvent?_summary=count"] {
+    for bad in ["AuditEvent?nonsense=1", "AuditEvent?date=soon", "AuditEvent?agent-name="] {
         assert_eq!(json_of(&site, &admin, bad).await.0, StatusCode::BAD_REQUEST, "{bad}");
     }
     // By form and in a batch the same; nobody writes it.

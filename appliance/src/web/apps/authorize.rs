@@ -10,7 +10,7 @@ use crate::access::smart::identity::NONCE_BYTES_MAX;
 use crate::access::smart::{self, Client, Consent, Identity, Kind, Refresh};
 use crate::audit::{self, Event};
 use crate::fhir::http::BASE;
-use crate::store::{Query, StoreError, Tx, View};
+use crate::store::{StoreError, Tx, View};
 use crate::web::fields::{Field, Problems};
 use crate::web::form::{Form, percent_encode};
 use crate::web::gate::{self, UrlQuery, Visit};
@@ -207,14 +207,10 @@ fn hop(web: &Web, visit: &Visit, client: &Client) -> Markup {
 
 async fn choose(web: &Web, visit: &Visit, request: &Request, asked: &Asked) -> Result<Markup, PageError> {
     let typed: String = asked.find.chars().take(100).collect();
-    let parameters = patients::search_parameters(&typed);
     let mut found = Vec::new();
-    if !parameters.is_empty() {
-        let search = move |view: &View<'_>| {
-            chart::jsons(
-                &view.search(&Query::parse("Patient", &parameters)?.first(FOUND_MAX, "-_lastUpdated")?)?.resources,
-            )
-        };
+    if !typed.trim_matches([' ', ',', ';']).is_empty() {
+        let query = patients::query(&typed)?.first(FOUND_MAX, "-_lastUpdated")?;
+        let search = move |view: &View<'_>| chart::jsons(&view.search(&query)?.resources);
         let all: Vec<_> = web.store().view::<_, StoreError, _>(&visit.actor, search).await?;
         found = all.iter().map(PatientFacts::read).collect();
         found.sort_by_cached_key(|p| (p.family.to_lowercase(), p.given.to_lowercase(), p.birth));

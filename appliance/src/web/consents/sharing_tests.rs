@@ -102,7 +102,8 @@ async fn patient(site: &Site, mark: &str) -> (String, Vec<(&'static str, String)
         ("Coverage", json!({"beneficiary": of, "status": "active", "payor": [{"display": mark}]})),
         (
             "Appointment",
-            json!({"status": "booked", "description": mark, "participant": [{"actor": of, "status": "accepted"}]}),
+            json!({"status": "booked", "description": mark, "start": "2026-06-09T14:00:00Z", "end": "2026-06-09T14:30:00Z",
+                "participant": [{"actor": of, "status": "accepted"}]}),
         ),
         (
             "DocumentReference",

@@ -1,5 +1,6 @@
 //! A form in a chart: chosen, prefilled, saved while it is written, signed, co-signed, amended, printed.
 
+use super::asked::{new_response, template_of, title};
 use super::questions::{Told, answered, questions};
 use super::{ACCOUNT, AMENDS, COSIGNED, SIGNED, is_draft, prefill, signature, signed, templates};
 use crate::access::{Action, Object, authorize};
@@ -58,13 +59,6 @@ pub fn section(web: &Web, visit: &Visit, patient: &PatientFacts, forms: &[Value]
     chart::section("Forms", may.then_some((add.as_str(), "Fill in")), &chart::folded(&rows, "No forms yet."))
 }
 
-pub fn title(response: &Value) -> &str {
-    match text(response, "/_questionnaire/extension/0/valueString") {
-        "" => "Form",
-        title => title,
-    }
-}
-
 async fn choose(State(web): State<Web>, visit: Visit, Path(patient): Path<String>) -> Result<Markup, PageError> {
     chart::require_open(&web, &visit, &patient).await?;
     let (site, id) = (web.clone(), patient);
@@ -105,16 +99,6 @@ fn author(visit: &Visit) -> Value {
         author["reference"] = format!("Practitioner/{practitioner}").into();
     }
     author
-}
-
-pub fn new_response(template: &Value, patient: &str, author: Value, now: &str) -> Value {
-    // The template as it was at this version: a later change of the template changes no form.
-    let asked = format!("Questionnaire/{}|{}", text(template, "/id"), version(template));
-    let title = json!({"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/display", "valueString": text(template, "/title")}]});
-    json!({
-        "resourceType": "QuestionnaireResponse", "questionnaire": asked, "_questionnaire": title, "status": "in-progress",
-        "subject": {"reference": format!("Patient/{patient}")}, "authored": now, "author": author,
-    })
 }
 
 /// The template that a form names, and what the chart knows of its answers already.
@@ -159,21 +143,6 @@ struct Opened {
     patient: PatientFacts,
     response: Value,
     template: Template,
-}
-
-pub fn template_of(view: &View<'_>, response: &Value) -> Result<Template, StoreError> {
-    let asked = text(response, "/questionnaire").strip_prefix("Questionnaire/").unwrap_or_default();
-    let (id, version) = asked.split_once('|').unwrap_or((asked, ""));
-    let found = match version.parse() {
-        Ok(version) => view.version("Questionnaire", id, version),
-        Err(_) => view.read("Questionnaire", id),
-    };
-    match found {
-        Ok(found) => Ok(Template::read(&found.json()?)),
-        // A form of another system: its answers are shown all the same.
-        Err(StoreError::NotFound) => Ok(Template::of_response(response)),
-        Err(error) => Err(error),
-    }
 }
 
 async fn open(web: &Web, visit: &Visit, patient: &str, id: &str) -> Result<Opened, PageError> {
@@ -283,7 +252,7 @@ fn read_only(web: &Web, visit: &Visit, opened: &Opened, answers: &Answers) -> Ma
 pub fn received(web: &Web, form: &Form, template: &Template, stored: &Value) -> Answers {
     let zone = web.settings().zone;
     let mut answers = Answers::from_fields(form.fields(), zone);
-    answers.keep_read_only(template, &Answers::read(template, stored, zone));
+    answers.keep_fixed(template, &Answers::read(template, stored, zone));
     answers.settle(template);
     answers
 }

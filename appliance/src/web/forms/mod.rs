@@ -1,5 +1,6 @@
 //! Documentation from templates: the editor of templates, and forms in a patient's chart from draft to signature.
 
+mod asked;
 mod fill;
 mod phrases;
 pub mod prefill;
@@ -9,7 +10,8 @@ pub mod templates;
 #[cfg(test)]
 mod tests;
 
-pub use fill::{chosen_template, new_response, push_extension, received, section, template_of, title};
+pub use asked::{new_response, template_of, title};
+pub use fill::{chosen_template, push_extension, received, section};
 pub use questions::{Told, answered, questions};
 
 use super::reading::text;

@@ -1,7 +1,7 @@
 //! The questions of a template as fields of a page, and their answers as they are read.
 
 use crate::dates;
-use crate::forms::{Answers, Item, Kind, Place, Template, field_name};
+use crate::forms::{Answers, Condition, Item, Kind, Place, Template, Unit, field_name};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ pub type Told = BTreeMap<Place, String>;
 
 /// Answers that stand side by side; more of them are a list to choose from.
 const SIDE_BY_SIDE: usize = 4;
+/// Fields of a question that may have several answers.
+const ANSWERS_SHOWN: usize = 20;
 
 /// What every question of a page is drawn with.
 struct Page<'a> {
@@ -28,7 +30,7 @@ pub fn questions(template: &Template, answers: &Answers, told: &Told, still: boo
 
 impl Page<'_> {
     fn items(&self, items: &[Item], path: &[usize]) -> Markup {
-        html! { @for item in items {
+        html! { @for item in items.iter().filter(|item| !item.hidden) {
             @if item.kind == Kind::Group { (self.group(item, path)) } @else { (self.question(item, path)) }
         } }
     }
@@ -47,7 +49,8 @@ impl Page<'_> {
                 }
             }
             @if item.repeats && !self.still {
-                p data-if=[self.condition(item, &inside(0))] { button.small type="submit" name="do" value={ "add " (name.trim_start_matches("n.")) } aria-label={ "Add another: " (item.text) } { "Add another" } }
+                @let full = item.limits.answers_max.is_some_and(|most| count >= most);
+                @if !full { p data-if=[self.condition(item, &inside(0))] { button.small type="submit" name="do" value={ "add " (name.trim_start_matches("n.")) } aria-label={ "Add another: " (item.text) } { "Add another" } } }
             }
         }
     }
@@ -65,6 +68,7 @@ impl Page<'_> {
         html! {
             div.field.invalid[problem.is_some()] data-if=[self.condition(item, path)] {
                 (self.input(item, path, &field, problem.is_some()))
+                @if let Some(hint) = self.unit_hint(item) { p.hint { (hint) } }
                 @if let Some(problem) = problem { p.problem id={ (field) "-error" } { (problem) } }
                 @if !item.items.is_empty() { div.below data-if=[(!self.still).then_some(answered)] { (self.items(&item.items, path)) } }
             }
@@ -92,11 +96,10 @@ impl Page<'_> {
                     item.options.iter().map(|o| (o.key.clone(), o.label.clone())).collect();
                 self.side_by_side(item, path, (field, described.as_deref()), &words)
             }
+            _ if item.repeats => self.several(item, path, (field, described.as_deref())),
             _ => html! {
                 label for=(field) { (item.text) (optional(item)) }
                 @match item.kind {
-                    Kind::Text => textarea id=(field) name=(field) rows="4" data-phrases="" maxlength=[item.length_max] readonly[fixed]
-                        aria-invalid=[wrong] aria-describedby=[described] { "\n" (said) },
                     Kind::Choice => select id=(field) name=(field) disabled[fixed] aria-invalid=[wrong] aria-describedby=[described] {
                         option value="" { "Please choose" }
                         @for option in &item.options { option value=(option.key) selected[option.key == said] { (option.label) } }
@@ -107,14 +110,43 @@ impl Page<'_> {
                         datalist id={ (field) "-list" } { @for option in &item.options { option value=(option.label) {} } }
                     },
                     kind => {
-                        input id=(field) name=(field) value=(said) autocomplete="off" maxlength=(item.length_max.unwrap_or(500)) readonly[fixed]
-                            type=(input_type(kind, said)) inputmode=[(kind.is_number() || kind == Kind::Quantity).then_some("decimal")]
-                            aria-invalid=[wrong] aria-describedby=[described];
+                        (one_field(item, (field, field), said, described.as_deref(), None))
                         @if kind == Kind::Quantity { (self.unit(item, path, fixed)) }
                     },
                 }
             },
         }
+    }
+
+    /// A question with several answers: a field for each, and one more. The button saves what is there, so that the page comes
+    /// back with another one, with and without the script.
+    fn several(&self, item: &Item, path: &[usize], (field, described): (&str, Option<&str>)) -> Markup {
+        let said = self.answers.texts(&item.id, path);
+        let most = item.limits.answers_max.unwrap_or(ANSWERS_SHOWN).min(ANSWERS_SHOWN);
+        let free = said.len() < most && !item.read_only;
+        let all = said.iter().map(String::as_str).chain(free.then_some("")).enumerate();
+        html! {
+            fieldset.choice aria-describedby=[described] { legend { (item.text) (optional(item)) }
+                @for (number, text) in all.map(|(at, text)| (at + 1, text)) {
+                    @let id = if number == 1 { field.to_owned() } else { format!("{field}-{number}") };
+                    @let label = format!("{}, answer {number}", item.text);
+                    p { (one_field(item, (&id, field), text, described, Some(&label)))
+                        @if let Some(unit) = item.units.first() { span.unit { " " (unit.label) } } }
+                }
+                @if free && !self.still {
+                    button.small type="submit" name="do" value={ "add " (field.trim_start_matches("a.")) } aria-label={ "Add another answer: " (item.text) } { "Add another" }
+                }
+            }
+        }
+    }
+
+    /// In which unit other questions count a quantity that may be answered in several.
+    fn unit_hint(&self, item: &Item) -> Option<String> {
+        if item.kind != Kind::Quantity || item.units.len() == 1 {
+            return None;
+        }
+        let units = self.template.counted_in(item);
+        (!units.is_empty()).then(|| format!("Whether more is asked depends on the number in {}.", units.join(" or ")))
     }
 
     /// Answers to tick: one, or several where the question may have several.
@@ -176,6 +208,10 @@ impl Page<'_> {
                     names.push(field_name('a', &other.id, at));
                 }
             });
+            // What nobody sees does not change while the page is open.
+            if question.hidden {
+                return Some(json!({"fixed": self.answers.meets(self.template, item, condition, path)}));
+            }
             let wanted = self.answers.wanted(condition, question);
             let label = question.options.iter().find(|option| option.key == wanted).map(|option| option.label.clone());
             let kind = match question.kind {
@@ -184,11 +220,49 @@ impl Page<'_> {
                 _ => "words",
             };
             let is: Vec<String> = [wanted].into_iter().chain(label).collect();
-            Some(
-                json!({"op": condition.operator.code(), "names": names, "kind": kind, "is": is, "tick": question.tick}),
-            )
+            let mut when =
+                json!({"op": condition.operator.code(), "names": names, "kind": kind, "is": is, "tick": question.tick});
+            if question.kind == Kind::Quantity {
+                when["units"] = units(question, condition);
+            }
+            Some(when)
         });
         Some(json!({"any": item.any, "when": when.collect::<Vec<Value>>()}).to_string())
+    }
+}
+
+/// The units that count for a condition, as the fields name them; null where there is no field, because one unit is fixed.
+fn units(question: &Item, condition: &Condition) -> Value {
+    match question.units.as_slice() {
+        [_] => Value::Null,
+        [] if condition.unit.label.is_empty() => json!([""]),
+        [] => {
+            [&condition.unit.label, &condition.unit.code].into_iter().filter(|name| !name.is_empty()).cloned().collect()
+        }
+        all => all.iter().filter(|unit| unit.is(&condition.unit)).map(Unit::key).collect(),
+    }
+}
+
+/// A field to type an answer into; where several stand together each has its own label.
+fn one_field(
+    item: &Item,
+    (id, name): (&str, &str),
+    said: &str,
+    described: Option<&str>,
+    label: Option<&str>,
+) -> Markup {
+    let (fixed, wrong) = (item.read_only || item.calculation.is_some(), described.map(|_| "true"));
+    let (most, format) = (item.limits.length_max, item.limits.format.as_deref());
+    let decimal = item.kind.is_number() || item.kind == Kind::Quantity;
+    html! {
+        @if item.kind == Kind::Text {
+            textarea id=(id) name=(name) rows="4" data-phrases="" maxlength=[most] placeholder=[format] readonly[fixed]
+                aria-invalid=[wrong] aria-describedby=[described] aria-label=[label] { "\n" (said) }
+        } @else {
+            input id=(id) name=(name) value=(said) autocomplete="off" maxlength=(most.unwrap_or(500)) placeholder=[format] readonly[fixed]
+                type=(input_type(item.kind, said)) inputmode=[decimal.then_some("decimal")]
+                aria-invalid=[wrong] aria-describedby=[described] aria-label=[label];
+        }
     }
 }
 
@@ -221,7 +295,7 @@ pub fn answered(template: &Template, answers: &Answers) -> Markup {
 }
 
 fn read_items(items: &[Item], answers: &Answers, path: &[usize], level: u8) -> Markup {
-    html! { @for item in items {
+    html! { @for item in items.iter().filter(|item| !item.hidden) {
         @if item.kind == Kind::Group {
             @for index in 0..answers.count(item, path) {
                 @let path = if item.repeats { [path, &[index]].concat() } else { path.to_vec() };
@@ -243,7 +317,7 @@ fn read_items(items: &[Item], answers: &Answers, path: &[usize], level: u8) -> M
 }
 
 fn is_answered(items: &[Item], answers: &Answers, path: &[usize]) -> bool {
-    items.iter().any(|item| {
+    items.iter().filter(|item| !item.hidden).any(|item| {
         let inside = |index| if item.repeats { [path, &[index]].concat() } else { path.to_vec() };
         match item.kind {
             Kind::Group => {

@@ -155,7 +155,7 @@ fn help() -> Markup {
         ul {
             li { "Kinds: " code { "string" } ", " code { "text" } ", " code { "integer" } ", " code { "decimal" } ", " code { "date" } ", " code { "boolean" } ", " code { "choice: yes, no" } ", " code { "open-choice: yes, no" } " (or other words), " code { "dateTime" } ", " code { "time" } ", " code { "url" } ", " code { "quantity" } " (with a unit)." }
             li { code { "required" } " must be answered before the form is signed." }
-            li { code { "if smoker = yes" } " is asked only then; " code { "!=" } " for the opposite." }
+            li { code { "if smoker = yes" } " is asked only then; " code { "!=" } " for the opposite. A quantity is compared with its unit: " code { "if weight = 80 kg" } "." }
             li { code { "= weight / (height / 100) ^ 2" } " is calculated." }
             li { code { "from medications" } " is filled in from the chart: " (crate::forms::template::SOURCES.join(", ")) "." }
             li { code { "## Title" } " begins a section; " code { "## Title (repeats)" } " one that can be filled in several times. " code { "> text" } " is shown as it is." }
@@ -195,6 +195,9 @@ async fn save(State(web): State<Web>, visit: Visit, Path(id): Path<String>, form
         problems.add("title", "Please give a title of at most 100 characters.");
     }
     let template = Template::parse(form.raw("lines")).map_err(|problem| problems.add("lines", problem));
+    if let Some(problem) = template.as_ref().ok().and_then(Template::unit_missing) {
+        problems.add("lines", problem);
+    }
     let (Ok(template), true) = (template, problems.is_empty()) else {
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&web, &visit, &id, &form, &problems)).into_response());
     };

@@ -285,3 +285,122 @@ async fn a_questionnaire_of_another_program_is_filled_in_and_its_answers_keep_th
     let after = room.site.read("Questionnaire", &id).await;
     assert_eq!((&after["status"], &after["item"]), (&json!("retired"), &before["item"]));
 }
+
+fn core(name: &str) -> String {
+    format!("http://hl7.org/fhir/StructureDefinition/{name}")
+}
+
+#[tokio::test]
+async fn a_form_is_found_by_the_canonical_address_of_its_questionnaire() {
+    let room = Room::new().await;
+    let body = |version: &str| {
+        json!({"resourceType": "Questionnaire", "status": "active", "title": "Intake", "url": "http://far.example/q", "version": version,
+            "item": [{"linkId": "1", "type": "string", "text": "Why"}]})
+    };
+    let id = room.site.store("Questionnaire", body("3.1")).await;
+    let new = format!("/patients/{}/forms/new", room.patient);
+    let begin = |template: &str| {
+        let fields = [("patient".to_owned(), room.patient.clone()), ("template".to_owned(), template.to_owned())];
+        let (site, doctor, new) = (&room.site, &room.doctor, new.clone());
+        async move {
+            let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let begun = site.post(doctor, &new, &fields).await;
+            begun.location().rsplit('/').next().unwrap().to_owned()
+        }
+    };
+    let form = begin(&id).await;
+    let stored = room.site.read("QuestionnaireResponse", &form).await;
+    assert_eq!(stored["questionnaire"], "http://far.example/q|3.1");
+    // As an earlier release wrote it, and as another program does.
+    let response = |named: String| {
+        json!({"resourceType": "QuestionnaireResponse", "status": "completed", "questionnaire": named,
+            "subject": {"reference": format!("Patient/{}", room.patient)}, "item": [{"linkId": "1", "answer": [{"valueString": "x"}]}]})
+    };
+    let old = room.site.store("QuestionnaireResponse", response(format!("Questionnaire/{id}|1"))).await;
+    let far = room.site.store("QuestionnaireResponse", response("http://far.example/q".into())).await;
+    let other = room.site.store("QuestionnaireResponse", response("http://far.example/q|9".into())).await;
+    let find = |query: String| {
+        let (site, doctor) = (&room.site, &room.doctor);
+        async move {
+            let answer = site.get(doctor, &format!("/fhir/R4/{query}")).await;
+            let bundle: Value = serde_json::from_str(&answer.body).unwrap();
+            let entries = bundle["entry"].as_array().cloned().unwrap_or_default();
+            let mut found: Vec<String> =
+                entries.iter().map(|e| e["resource"]["id"].as_str().unwrap().to_owned()).collect();
+            found.sort();
+            found
+        }
+    };
+    let sorted = |all: &[&String]| {
+        let mut all: Vec<String> = all.iter().map(|id| (*id).clone()).collect();
+        all.sort();
+        all
+    };
+    let by = |value: &str| format!("QuestionnaireResponse?questionnaire={value}");
+    assert_eq!(find(by("http://far.example/q")).await, sorted(&[&form, &far, &other]));
+    assert_eq!(find(by("http://far.example/q%7C3.1")).await, sorted(&[&form]));
+    assert_eq!(find(by(&format!("Questionnaire/{id}%7C1"))).await, sorted(&[&old]));
+    // The only one with its address has had every version.
+    assert_eq!(find(by(&format!("Questionnaire/{id}"))).await, sorted(&[&form, &old, &far, &other]));
+    let included =
+        find(format!("QuestionnaireResponse?_id={form},{old}&_include=QuestionnaireResponse:questionnaire")).await;
+    assert_eq!(included, sorted(&[&form, &old, &id]));
+    let back = find(format!("Questionnaire?_id={id}&_revinclude=QuestionnaireResponse:questionnaire")).await;
+    assert_eq!(back, sorted(&[&id, &form, &old, &far, &other]));
+    assert_eq!(
+        find("QuestionnaireResponse?questionnaire.title=Intake".into()).await,
+        sorted(&[&form, &old, &far, &other])
+    );
+    // With a second one each means its own version, and what names none.
+    let newer = room.site.store("Questionnaire", body("9")).await;
+    assert_eq!(find(by(&format!("Questionnaire/{id}"))).await, sorted(&[&form, &old, &far]));
+    assert_eq!(find(by(&format!("Questionnaire/{newer}"))).await, sorted(&[&far, &other]));
+    let included =
+        find(format!("QuestionnaireResponse?_id={other}&_include=QuestionnaireResponse:questionnaire")).await;
+    assert_eq!(included, sorted(&[&other, &newer]));
+    // The form goes on with the template that it was begun with, and one of another program is read with its own.
+    let page = room.site.get(&room.doctor, &format!("/patients/{}/forms/{form}", room.patient)).await.body;
+    assert!(page.contains("name=\"a.1\"") && page.contains("Why"), "{page}");
+    let page = room.site.get(&room.doctor, &format!("/patients/{}/forms/{far}", room.patient)).await.body;
+    assert!(page.contains("Why"), "{page}");
+    let seed = crate::access::Actor::program(crate::access::Program::Seed);
+    let delete = move |tx: &mut crate::store::Tx<'_>| tx.delete("Questionnaire", &newer, None);
+    let refused = room.site.web.store().write(&seed, delete).await;
+    assert!(matches!(refused, Err(crate::store::StoreError::Referred)), "answers refer to it: {refused:?}");
+}
+
+#[tokio::test]
+async fn several_answers_are_given_one_by_one_and_what_is_hidden_stays_so() {
+    let room = Room::new().await;
+    let hidden_item = json!([{"url": core("questionnaire-hidden"), "valueBoolean": true}]);
+    let body = json!({"resourceType": "Questionnaire", "status": "active", "title": "Drugs", "item": [
+        {"linkId": "d", "type": "string", "text": "Drug", "repeats": true},
+        {"linkId": "n", "type": "integer", "text": "How many", "extension": [{"url": core("maxValue"), "valueInteger": 10}]},
+        {"linkId": "h", "type": "string", "text": "Unseen words", "extension": hidden_item, "initial": [{"valueString": "Unseen value"}]}]});
+    let id = room.site.store("Questionnaire", body).await;
+    let new = format!("/patients/{}/forms/new", room.patient);
+    let begun = room.site.post(&room.doctor, &new, &[("patient", &room.patient), ("template", &id)]).await;
+    let form = begun.location().to_owned();
+    let add = [("do", "add d"), ("a.d", "Aspirin"), ("a.h", "Changed")];
+    assert_eq!(room.press(&room.doctor, &form, "1", &add).await.status, StatusCode::SEE_OTHER);
+    let page = room.site.get(&room.doctor, &form).await.body;
+    assert_eq!(page.matches("name=\"a.d\"").count(), 2, "the answer, and a field for another one: {page}");
+    assert!(page.contains("value=\"Aspirin\"") && page.contains("value=\"add d\""), "{page}");
+    let too_many = [("do", "sign"), ("a.d", "Aspirin"), ("a.n", "11")];
+    let refused = room.press(&room.doctor, &form, "2", &too_many).await;
+    assert!(
+        refused.status == StatusCode::UNPROCESSABLE_ENTITY && refused.body.contains("at most 10"),
+        "{}",
+        refused.body
+    );
+    let sign = [("do", "sign"), ("a.d", "Aspirin"), ("a.d", "Insulin"), ("a.d", ""), ("a.n", "10")];
+    assert_eq!(room.press(&room.doctor, &form, "2", &sign).await.status, StatusCode::SEE_OTHER);
+    let stored = room.stored(&form).await;
+    assert_eq!(stored["item"][0]["answer"], json!([{"valueString": "Aspirin"}, {"valueString": "Insulin"}]));
+    assert_eq!(stored["item"][2]["answer"], json!([{"valueString": "Unseen value"}]), "{stored}");
+    let read = room.site.get(&room.doctor, &form).await.body;
+    assert!(read.contains("Aspirin, Insulin"), "{read}");
+    for shown in [page, read, room.site.get(&room.doctor, &format!("/templates/{id}")).await.body] {
+        assert!(!shown.contains("Unseen"), "{shown}");
+    }
+}

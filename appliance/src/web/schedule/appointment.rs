@@ -117,7 +117,9 @@ fn details(book: &Book, appointment: &Value) -> Markup {
                 @if let Some(day) = day {
                     (row("When", &html! { a href={ "/schedule?day=" (day) } { (dates::week_day(day)) } ", " b { (dates::show(start, book.zone)) } }))
                 }
-                (row("Length", &html! { (appointment.get("minutesDuration").and_then(Value::as_i64).unwrap_or(0)) " minutes" }))
+                @if let Some(time) = occupancy::span(appointment).filter(|time| time.from < time.until) {
+                    (row("Length", &html! { ((time.until - time.from) / 60) " minutes" }))
+                }
                 (row("With", &html! { (names.join(", ")) }))
                 (row("Reason", &html! { (reason(appointment)) }))
                 @if !overridden.is_empty() { (row("Booked all the same", &html! { (overridden) })) }

@@ -53,6 +53,16 @@ impl Practice {
         self.site.post(&self.desk, "/schedule/book", &fields).await
     }
 
+    /// What another program sends.
+    async fn send(&self, body: &Value) -> Answer {
+        let request = http::Request::post("/fhir/R4/Appointment")
+            .header("cookie", &self.desk.cookie)
+            .header("x-csrf-token", &self.desk.csrf)
+            .header("content-type", "application/fhir+json")
+            .body(axum::body::Body::from(body.to_string()));
+        self.site.send(request.unwrap()).await
+    }
+
     /// The appointments of a patient, as FHIR gives them.
     async fn appointments(&self, patient: &str) -> Vec<Value> {
         let found = self.site.get(&self.desk, &format!("/fhir/R4/Appointment?patient={patient}")).await;
@@ -162,14 +172,57 @@ async fn the_calendar_is_overruled_with_a_reason_only() {
     let audit = practice.site.get(&practice.admin, "/audit").await.body;
     assert!(audit.contains("override"), "{audit}");
     // What another program sends meets the same rule.
-    let body = json!({"resourceType": "Appointment", "status": "booked", "start": "2026-06-09T14:10:00Z", "end": "2026-06-09T14:20:00Z",
+    let body = json!({"resourceType": "Appointment", "status": "booked", "start": "2026-06-09T10:10:00-04:00", "end": "2026-06-09T10:20:00-04:00",
         "participant": [{"actor": {"reference": practice.doctor}, "status": "accepted"}]});
-    let request = http::Request::post("/fhir/R4/Appointment")
-        .header("cookie", &practice.desk.cookie)
-        .header("x-csrf-token", &practice.desk.csrf)
-        .header("content-type", "application/fhir+json")
-        .body(axum::body::Body::from(body.to_string()));
-    assert_eq!(practice.site.send(request.unwrap()).await.status, StatusCode::CONFLICT);
+    assert_eq!(practice.send(&body).await.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn a_booking_of_another_program_says_from_when_until_when_and_keeps_the_hours() {
+    let practice = Practice::new().await;
+    let zone = |tx: &mut crate::store::Tx<'_>| tx.remember(crate::ops::golden::TIME_ZONE_KEY, "America/New_York");
+    let seed = crate::access::Actor::program(crate::access::Program::Seed);
+    practice.site.web.store().write::<_, crate::store::StoreError, _>(&seed, zone).await.unwrap();
+    // 10:00 and 10:30 in New York.
+    let (start, end) = ("2026-06-09T14:00:00Z", "2026-06-09T14:30:00Z");
+    let body = |more: Value| {
+        let mut body = json!({"resourceType": "Appointment", "status": "booked",
+            "participant": [{"actor": {"reference": practice.doctor}, "status": "accepted"}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for (more, element) in [
+        (json!({}), "Appointment.start"),
+        (json!({"end": end}), "Appointment.start"),
+        (json!({"start": start}), "Appointment.end"),
+        (json!({"start": start, "minutesDuration": 30}), "Appointment.end"),
+        (json!({"start": start, "end": start}), "Appointment.end"),
+        (json!({"start": end, "end": start}), "Appointment.end"),
+        // 08:30 to 09:30, before the hours begin.
+        (json!({"start": "2026-06-09T12:30:00Z", "end": "2026-06-09T13:30:00Z"}), "Appointment.start"),
+    ] {
+        let answer = practice.send(&body(more.clone())).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{more}: {}", answer.body);
+        let told: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(told["issue"][0]["expression"], json!([element]), "{more}: {told}");
+    }
+    // A wish has no time yet, and what was is told as it was.
+    assert_eq!(practice.send(&body(json!({"status": "proposed"}))).await.status, StatusCode::CREATED);
+    let past = json!({"status": "fulfilled", "start": "2026-03-09T02:00:00Z", "end": "2026-03-09T02:30:00Z"});
+    assert_eq!(practice.send(&body(past)).await.status, StatusCode::CREATED);
+    let reason = json!([{"url": "urn:holdfast:booked-all-the-same", "valueString": "Acute pain"}]);
+    let early = json!({"start": "2026-06-09T12:30:00Z", "end": "2026-06-09T13:30:00Z", "extension": reason});
+    let answer = practice.send(&body(early)).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+    assert!(practice.site.get(&practice.admin, "/audit").await.body.contains("override"));
+    let within = practice.send(&body(json!({"start": start, "end": end}))).await;
+    assert_eq!(within.status, StatusCode::CREATED, "{}", within.body);
+    let again = body(json!({"start": start, "end": end}));
+    assert_eq!(practice.send(&again).await.status, StatusCode::CONFLICT, "the time is taken");
+    // Nothing told how long it lasts but its begin and end.
+    let id = serde_json::from_str::<Value>(&within.body).unwrap()["id"].as_str().unwrap().to_owned();
+    let page = practice.site.get(&practice.desk, &format!("/schedule/{id}")).await.body;
+    assert!(page.contains("30 minutes") && !page.contains(">0 minutes"), "{page}");
 }
 
 #[tokio::test]
