@@ -1,10 +1,10 @@
 //! A signed consent as a PDF: text and strokes, with the seal's figures at the end.
 
 use super::{Decision, Mark, Sealed};
-use crate::pdf::{LEADING, Pages};
+use crate::pdf::{LEADING, Pages, PdfError};
 
-/// The document's bytes.
-pub fn document(practice: &str, sealed: &Sealed) -> Vec<u8> {
+/// The document's bytes: the same for the same record.
+pub fn document(practice: &str, sealed: &Sealed) -> Result<Vec<u8>, PdfError> {
     let record = &sealed.record;
     let mut pages = Pages::default();
     pages.line("B", 11.0, practice);
@@ -47,28 +47,29 @@ pub fn document(practice: &str, sealed: &Sealed) -> Vec<u8> {
             rest = more;
         }
     }
-    pages.finish()
+    pages.finish("The sealed record holds every letter: ask the practice to show it on the screen.")
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Decision, Mark, Record, Sealed};
     use super::*;
+    use crate::pdf::NO_GLYPH;
+    use crate::pdf::tests::read;
 
-    #[test]
-    fn the_table_of_a_document_points_to_its_objects() {
+    fn sealed(body: &str, patient_name: &str, mark: Mark) -> Sealed {
         let record = Record {
             consent: "c".into(),
             text_id: "t".into(),
             text_version: 2,
             title: "Photos (face)".into(),
-            body: format!("Ich möchte\\ das.\n{}", "word ".repeat(2000)),
+            body: body.into(),
             patient: "p".into(),
-            patient_name: "Ångström, 李".into(),
+            patient_name: patient_name.into(),
             patient_birth: "1960-05-06".into(),
             signer: "J".into(),
             relation: "patient".into(),
-            mark: Mark::Drawn(vec![vec![(0, 0), (600, 200)]]),
+            mark,
             signed_at: "2026".into(),
             address: "::1".into(),
             device: "d".into(),
@@ -77,22 +78,33 @@ mod tests {
             decision: Decision::Refused,
             circumstances: "In the portal.".into(),
         };
-        let sealed =
-            Sealed { seq: 1, record, bytes: String::new(), hash: [1; 32], signature: [2; 64], public_key: [3; 32] };
-        let bytes = document("Practice", &sealed);
-        assert!(bytes.is_ascii(), "letters beyond ASCII are escaped");
-        let text = String::from_utf8(bytes).unwrap();
-        assert!(
-            text.contains("Photos \\(face\\)")
-                && text.contains("m\\366chte\\\\")
-                && text.contains("\\305ngstr\\366m, ?")
-        );
-        let table = text.split("xref\n").nth(1).unwrap();
-        for (number, row) in (1..).zip(table.lines().skip(2).take_while(|l| l.ends_with("n "))) {
-            let offset: usize = row[..10].parse().unwrap();
-            assert!(text[offset..].starts_with(&format!("{number} 0 obj")), "object {number}");
+        Sealed { seq: 1, record, bytes: String::new(), hash: [1; 32], signature: [2; 64], public_key: [3; 32] }
+    }
+
+    #[test]
+    fn a_consent_says_what_was_signed_in_the_letters_of_whoever_signed() {
+        let names = "Małgorzata Żółć, Dvořák, Ștefan, İnönü, Ιωάννης, Щербак, Nguyễn";
+        let mark = Mark::Drawn(vec![vec![(0, 0), (600, 200)], vec![(5, 5)]]);
+        let made = sealed(&format!("Ich möchte\\ das.\n{}", "word ".repeat(2000)), names, mark);
+        let bytes = document("Praktyka Łódź", &made).unwrap();
+        let words = read(&bytes);
+        for said in
+            [names, "Praktyka Łódź", "Photos (face)", "Ich möchte\\ das.", "REFUSED", "Refused by J", "In the portal."]
+        {
+            assert!(words.contains(said), "{said}: {words}");
         }
-        assert!(text.contains("REFUSED") && text.contains("Refused by J") && text.contains("In the portal."));
-        assert!(text.matches("/Type /Page ").count() > 2, "a long text has several pages");
+        assert!(!words.contains(NO_GLYPH) && words.contains(&"01".repeat(32)), "{words}");
+        assert!(lopdf::Document::load_mem(&bytes).unwrap().get_pages().len() > 2, "a long text has several pages");
+        assert!(bytes.len() < 100_000, "{} bytes", bytes.len());
+        assert_eq!(bytes, document("Praktyka Łódź", &made).unwrap(), "the same record, the same bytes");
+    }
+
+    #[test]
+    fn a_letter_that_no_font_has_is_marked_and_the_document_says_what_to_do() {
+        let bytes = document("Practice", &sealed("Yes.", "Lee, 李", Mark::Typed("李 Lee".into()))).unwrap();
+        let words = read(&bytes);
+        assert!(words.contains("Lee, □") && words.contains("ask the practice to show it"), "{words}");
+        let bytes = document("Practice", &sealed("Yes.", "Lee", Mark::Typed("Lee".into()))).unwrap();
+        assert!(!read(&bytes).contains("ask the practice"));
     }
 }

@@ -73,7 +73,8 @@ pub async fn make(store: &Store, plan: &Plan, practice: &str, zone: Tz) -> Resul
     let (file, practice) = (plan.file.clone(), practice.to_owned());
     let write = move || {
         let taken = seal::Taken::new(now_ms, zone);
-        let pack = seal::pack(&key, &taken, &practice, &sheet.html(&practice), &sheet.pdf(&practice))?;
+        let pdf = sheet.pdf(&practice).map_err(|_| StoreError::Damaged("PDF"))?;
+        let pack = seal::pack(&key, &taken, &practice, &sheet.html(&practice), &pdf)?;
         replace(&file, pack.as_bytes()).map_err(StoreError::io("downtime pack"))
     };
     tokio::task::spawn_blocking(write).await.unwrap_or(Err(StoreError::Closed))?;

@@ -1,7 +1,7 @@
 //! What the pack shows: the schedule of the next days, and of each patient what must be known before treating.
 
 use crate::dates;
-use crate::pdf::{LEADING, Pages};
+use crate::pdf::{LEADING, Pages, PdfError};
 use crate::scheduling::occupancy::takes_time;
 use crate::store::{Query, Resource, StoreError, View};
 use crate::web::reading::{self, PatientFacts, code, concept, list, reference_id, text};
@@ -228,7 +228,7 @@ impl Sheet {
         .into_string()
     }
 
-    pub fn pdf(&self, practice: &str) -> Vec<u8> {
+    pub fn pdf(&self, practice: &str) -> Result<Vec<u8>, PdfError> {
         let mut pages = Pages::default();
         pages.line("B", 14.0, &format!("{practice}: downtime pack of {}", dates::long_day(self.today)));
         for (day, visits) in self.days() {
@@ -270,6 +270,6 @@ impl Sheet {
             let problems = person.problems.iter().map(String::as_str).collect();
             pages.paragraph("R", 10.0, &format!("Problems: {}", said(problems)));
         }
-        pages.finish()
+        pages.finish("The page that holds this file shows every letter.")
     }
 }

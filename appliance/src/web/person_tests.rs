@@ -198,7 +198,7 @@ async fn the_downtime_pack_has_one_sheet_for_one_person_with_what_stands_in_all_
         let sheet = people.site.web.store().view::<_, StoreError, _>(&pack, gather).await.unwrap();
         let html = sheet.html("Test practice");
         assert_eq!(html.matches("<article").count(), 1, "{html}");
-        let pdf = String::from_utf8_lossy(&sheet.pdf("Test practice")).into_owned();
+        let pdf = crate::pdf::tests::read(&sheet.pdf("Test practice").unwrap());
         for words in ["Latex", "Penicillin", "Peanut", "Lisinopril", "Doe, Jo"] {
             assert!(html.contains(words) && pdf.contains(words), "{words}: {html}");
         }

@@ -160,10 +160,10 @@ fn the_office_works_on_without_a_connection() -> Result<()> {
     emr.start()?;
     let shots = root().join("target/screenshots");
     fs::create_dir_all(&shots)?;
-    let (pack, forged) = (emr.dir.path().join("pack.html"), emr.dir.path().join("forged.html"));
+    let [pack, forged, pdf] = ["pack.html", "forged.html", "pack.pdf"].map(|name| emr.dir.path().join(name));
     let input = json!({
         "url": format!("https://localhost:{}", emr.port), "admin": admin, "doctor": doctor, "id": id,
-        "patient": "Okonkwa-Lindqvist", "phone": "+1 555 010 4477", "pack": pack, "forged": forged,
+        "patient": "Okonkwa-Lindqvist", "phone": "+1 555 010 4477", "pack": pack, "forged": forged, "pdf": pdf,
         "name": "downtime", "shots": shots, "modules": modules,
     });
     let file = emr.dir.path().join("browser.json");
@@ -198,5 +198,8 @@ fn the_office_works_on_without_a_connection() -> Result<()> {
         writeln!(tell, "done")?;
     }
     ensure!(child.wait()?.success() && over, "the browser's day ended early");
+    let printed = lopdf::Document::load(&pdf)?;
+    let words = printed.extract_text(&printed.get_pages().keys().copied().collect::<Vec<_>>())?;
+    ensure!(words.contains("Penicillin") && words.contains("Okonkwa-Lindqvist"), "the PDF holds the same: {words}");
     Ok(())
 }

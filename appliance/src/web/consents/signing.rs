@@ -321,5 +321,9 @@ pub async fn pdf(web: &Web, actor: &Actor, (patient, id): (&str, &str)) -> Resul
         (header::CONTENT_TYPE, "application/pdf".to_owned()),
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"consent-{id}.pdf\"")),
     ];
-    Ok((headers, consents::pdf::document(&web.settings().practice_name, &sealed)).into_response())
+    let practice = web.settings().practice_name.clone();
+    // Fonts are cut to what is printed: milliseconds that no other request waits for.
+    let made = tokio::task::spawn_blocking(move || consents::pdf::document(&practice, &sealed)).await;
+    let bytes = made.map_err(|_| StoreError::Closed)?.map_err(|_| PageError::Internal("no PDF was made"))?;
+    Ok((headers, bytes).into_response())
 }
