@@ -67,6 +67,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         store.clone(),
         web::Settings {
             practice_name: settings.practice_name.clone(),
+            practice_address: settings.practice_address.clone(),
+            practice_phone: settings.practice_phone.clone(),
             zone: settings.time_zone,
             idle_lock_s: settings.idle_lock_s,
             bases: bases(&settings, settings.listen.port()),

@@ -26,6 +26,9 @@ pub struct Settings {
     pub staging_dir: PathBuf,
     pub time_zone: chrono_tz::Tz,
     pub practice_name: String,
+    /// Lines that stand below the name on letters; empty for none.
+    pub practice_address: String,
+    pub practice_phone: String,
     /// Seconds without a request after which a session locks.
     pub idle_lock_s: i64,
     /// Where strangers book appointments; `None` for nowhere.
@@ -147,6 +150,10 @@ struct Written {
     time_zone: String,
     #[serde(default = "default_name")]
     practice_name: String,
+    #[serde(default)]
+    practice_address: String,
+    #[serde(default)]
+    practice_phone: String,
     #[serde(default = "default_idle_lock")]
     idle_lock_s: i64,
     booking_listen: Option<String>,
@@ -176,6 +183,9 @@ fn default_name() -> String {
 fn default_idle_lock() -> i64 {
     600
 }
+
+/// What a letter has room for above its text.
+const LETTERHEAD_LINES_MAX: usize = 5;
 
 /// A Unix socket's path fits into this many bytes, the final zero included.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -213,6 +223,13 @@ impl Settings {
             .map_err(|_| wrong("time_zone", "is no known time zone", "write it like \"Europe/Berlin\""))?;
         if !(60..=43_200).contains(&written.idle_lock_s) {
             return Err(wrong("idle_lock_s", "is out of range", "choose 60 to 43200 seconds"));
+        }
+        if written.practice_address.lines().count() > LETTERHEAD_LINES_MAX {
+            return Err(wrong(
+                "practice_address",
+                "has more than 5 lines",
+                "write street and place, with \\n between lines",
+            ));
         }
         let door = |key, written: &Option<String>| {
             let remedy = "write it like \"0.0.0.0:8444\", or leave it out";
@@ -281,6 +298,8 @@ impl Settings {
             staging_dir: folder.join(&written.staging_dir),
             time_zone,
             practice_name: written.practice_name,
+            practice_address: written.practice_address,
+            practice_phone: written.practice_phone,
             idle_lock_s: written.idle_lock_s,
             booking_listen,
             portal_listen,
@@ -333,6 +352,7 @@ mod tests {
             ("listen", "listen = \"here\""),
             ("time_zone", "time_zone = \"Mars/North\""),
             ("idle_lock_s", "idle_lock_s = 1"),
+            ("practice_address", "practice_address = \"a\\nb\\nc\\nd\\ne\\nf\""),
             ("booking_listen", "booking_listen = \"everywhere\""),
             ("portal_listen", "portal_listen = \"everywhere\""),
             ("mail", "[mail]\nhost = \"mail.example.org\"\nport = 25\ntls = \"none\"\nfrom = \"a@example.org\""),

@@ -180,6 +180,8 @@ async fn serve(dir: &Path) -> Result<()> {
     let store = Store::open(dir, Clock::system(), Mode::Exclusive)?;
     let settings = web::Settings {
         practice_name: "Bench".into(),
+        practice_address: String::new(),
+        practice_phone: String::new(),
         zone: chrono_tz::UTC,
         idle_lock_s: 40_000,
         bases: Vec::new(),

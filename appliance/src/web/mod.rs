@@ -86,6 +86,9 @@ const PASSWORD_CHECKS_MAX: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub practice_name: String,
+    /// What stands below the name on letters; lines, or empty.
+    pub practice_address: String,
+    pub practice_phone: String,
     /// All dates are shown and entered in this zone.
     pub zone: chrono_tz::Tz,
     /// Seconds without a request after which a session locks.

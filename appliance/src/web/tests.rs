@@ -62,6 +62,8 @@ impl Site {
             store,
             Settings {
                 practice_name: "Test practice".into(),
+                practice_address: "1 Elm Street\nSpringfield".into(),
+                practice_phone: "+1 555 010 2000".into(),
                 zone: chrono_tz::America::New_York,
                 idle_lock_s: IDLE_S,
                 bases: vec!["https://emr.example".into()],

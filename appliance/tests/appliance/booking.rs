@@ -73,6 +73,8 @@ async fn sixty_four_clients_want_the_same_times_and_nobody_is_booked_twice() {
     }
     let settings = web::Settings {
         practice_name: "Test".into(),
+        practice_address: String::new(),
+        practice_phone: String::new(),
         zone: chrono_tz::UTC,
         idle_lock_s: 600,
         bases: Vec::new(),

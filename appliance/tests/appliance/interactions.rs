@@ -37,6 +37,8 @@ impl Api {
         }
         let settings = web::Settings {
             practice_name: "x".into(),
+            practice_address: String::new(),
+            practice_phone: String::new(),
             zone: chrono_tz::UTC,
             idle_lock_s: 40_000,
             bases: Vec::new(),

@@ -50,6 +50,8 @@ impl App {
         store.write::<_, StoreError, _>(&Actor::program(Program::CommandLine), register).await.unwrap();
         let settings = web::Settings {
             practice_name: "x".into(),
+            practice_address: String::new(),
+            practice_phone: String::new(),
             zone: chrono_tz::UTC,
             idle_lock_s: 600,
             bases: vec![BASE.to_owned()],

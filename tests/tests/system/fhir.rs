@@ -181,6 +181,8 @@ async fn clients_of_other_people_work_with_it() -> Result<()> {
     let bases = vec![address.clone()];
     let settings = web::Settings {
         practice_name: "Clients".into(),
+        practice_address: String::new(),
+        practice_phone: String::new(),
         zone: chrono_tz::UTC,
         idle_lock_s: 40_000,
         bases: bases.clone(),

@@ -2,6 +2,7 @@
 //! referrals.
 
 mod immunizations;
+mod referral;
 mod referrals;
 pub mod results;
 mod tasks;
@@ -27,6 +28,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         timeline::routes(web),
         tasks::routes(web),
         referrals::routes(web),
+        referral::routes(web),
     ]
     .concat()
 }

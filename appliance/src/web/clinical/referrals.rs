@@ -1,15 +1,16 @@
-//! Referrals: a letter, and the way until the answer is back.
+//! Referrals: which are open, and writing one. What becomes of it is [`super::referral`].
 
-use crate::access::{Action, Object, authorize};
+use super::referral::{STEP, due, step_of, word};
+use crate::access::Action;
 use crate::dates;
-use crate::scheduling::{extension, set_extension};
-use crate::store::{Expect, Query, StoreError, Tx, View};
+use crate::scheduling::set_extension;
+use crate::store::{Query, StoreError, Tx, View};
 use crate::web::fields::{self, Field, Problems, area};
-use crate::web::form::{Form, FormError};
+use crate::web::form::Form;
 use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
-use crate::web::reading::{PatientFacts, concept, list, reference_id, text, version};
+use crate::web::reading::{PatientFacts, concept, reference_id, text};
 use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, current, merged, paging};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -19,15 +20,6 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Where a referral stands: written, sent, appointment made, report back, closed.
-const STEP: &str = "urn:holdfast:referral-step";
-const STEPS: [(&str, &str); 5] = [
-    ("written", "Written"),
-    ("sent", "Sent"),
-    ("accepted", "Appointment made there"),
-    ("answered", "Report received"),
-    ("closed", "Closed"),
-];
 const URGENCY: [(&str, &str); 3] = [("routine", "Routine"), ("urgent", "Urgent"), ("stat", "At once")];
 /// SNOMED CT: patient referral.
 const REFERRAL: &str = "3457005";
@@ -42,21 +34,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         Route::new(Method::Get, "/referrals", may(Action::Search), open_ones, w()),
         Route::new(Method::Get, "/patients/{patient}/referrals/new", may(Action::Create), new, w()),
         Route::new(Method::Post, "/patients/{patient}/referrals/new", may(Action::Create), add, w()),
-        Route::new(Method::Get, "/patients/{patient}/referrals/{referral}", may(Action::Read), one, w()),
-        Route::new(Method::Post, "/patients/{patient}/referrals/{referral}", may(Action::Update), step, w()),
     ]
-}
-
-fn step_of(referral: &Value) -> &str {
-    extension(referral, STEP, "valueCode").and_then(Value::as_str).unwrap_or("")
-}
-
-fn word(step: &str) -> &str {
-    STEPS.iter().find(|(key, _)| *key == step).map_or("Ordered", |(_, word)| word)
-}
-
-fn due(referral: &Value) -> &str {
-    text(referral, "/occurrencePeriod/end")
 }
 
 #[derive(Deserialize, Default)]
@@ -226,76 +204,4 @@ async fn add(
     let store = move |tx: &mut Tx<'_>| tx.create("ServiceRequest", body);
     let stored = web.store().write::<_, StoreError, _>(&visit.actor, store).await?;
     Ok(redirect(&format!("/patients/{patient}/referrals/{}", stored.id)))
-}
-
-async fn one(
-    State(web): State<Web>,
-    visit: Visit,
-    Path((patient, id)): Path<(String, String)>,
-) -> Result<Markup, PageError> {
-    let (site, zone) = (web.clone(), web.settings().zone);
-    let read = move |view: &View<'_>| {
-        let referral = chart::read_of(view, "ServiceRequest", &id, &patient)?;
-        Ok::<_, StoreError>((chart::banner_in(&site, view, &patient)?, referral))
-    };
-    let ((banner, facts), referral) = web.store().view(&visit.actor, read).await?;
-    let notes = list(&referral, "note");
-    let now = step_of(&referral);
-    let may = authorize(&visit.actor, Action::Update, Object::resource("ServiceRequest")).is_ok();
-    Ok(layout::page(
-        &web,
-        &visit,
-        Section::Patients,
-        "Referral",
-        Some(&banner),
-        &html! {
-            p.crumbs { a href={ "/patients/" (facts.id) } { "Chart" } " › Referral" }
-            div.head { h1 { (concept(referral.get("code"))) } span.tag.calm { (word(now)) }
-                div.tools { button type="button" data-print="" { "Print the letter" } } }
-            p { "To " b { (text(&referral, "/performer/0/display")) } span.soft { " · " (dates::show_day(text(&referral, "/authoredOn"), zone))
-                @if !due(&referral).is_empty() { " · answer due " (dates::show_day(due(&referral), zone)) } } }
-            div.sheet { div.text { (notes.first().map_or("", |n| text(n, "/text"))) } }
-            @for said in notes.iter().skip(1) { article.note {
-                header { b { (text(said, "/authorString")) } span.soft { " · " (dates::show(text(said, "/time"), zone)) } } div.text { (text(said, "/text")) } } }
-            @if may && text(&referral, "/status") == "active" {
-                form.sheet.foot method="post" action={ "/patients/" (facts.id) "/referrals/" (text(&referral, "/id")) } {
-                    (layout::csrf(&visit)) (chart::form_identity(&facts.id, &version(&referral).to_string()))
-                    (fields::select("Stands at", "step", now, &fields::pairs(&STEPS), true, &Problems::default()))
-                    (Field::new("Remark", "say", "").show(&Problems::default()))
-                    p.actions { button.primary type="submit" { "Save" } }
-                }
-            }
-        },
-    ))
-}
-
-async fn step(
-    State(web): State<Web>,
-    visit: Visit,
-    Path((patient, id)): Path<(String, String)>,
-    form: Form,
-) -> Result<Response, PageError> {
-    let number = chart::checked_version(&form, &patient)?;
-    let step = STEPS
-        .iter()
-        .find(|(key, _)| *key == form.text("step"))
-        .map(|(key, _)| *key)
-        .ok_or(PageError::Form(FormError::Malformed))?;
-    let (say, now) = (form.text("say").chars().take(1000).collect::<String>(), web.now_fhir());
-    let display = visit.session.as_ref().map_or(visit.actor.name.clone(), |s| s.display.clone());
-    let (owner, target) = (patient.clone(), id.clone());
-    let save = move |tx: &mut Tx<'_>| {
-        let mut body = chart::read_of_tx(tx, "ServiceRequest", &target, &owner)?;
-        set_extension(&mut body, STEP, Some(("valueCode", step.into())));
-        if step == "closed" {
-            body["status"] = "completed".into();
-        }
-        let said = if say.is_empty() { word(step).to_owned() } else { format!("{}: {say}", word(step)) };
-        if let Some(notes) = body.get_mut("note").and_then(Value::as_array_mut) {
-            notes.push(json!({"authorString": display, "time": now, "text": said}));
-        }
-        tx.update("ServiceRequest", &target, body, Expect::Version(number))
-    };
-    web.store().write(&visit.actor, save).await?;
-    Ok(redirect(&format!("/patients/{patient}/referrals/{id}")))
 }

@@ -107,7 +107,13 @@ async fn a_task_goes_to_the_front_desk_and_comes_back_with_an_answer() {
 async fn a_referral_is_followed_until_the_answer_is_back() {
     let site = Site::new();
     let doctor = site.session(Role::Clinician).await;
-    let patient = site.patient("Doe").await;
+    let patient = site
+        .store(
+            "Patient",
+            json!({"resourceType": "Patient", "name": [{"family": "Doe", "given": ["Jo"]}], "birthDate": "1960-05-06",
+            "address": [{"line": ["12 Oak Lane"], "city": "Springfield", "postalCode": "01101"}]}),
+        )
+        .await;
     site.store(
         "Condition",
         json!({"resourceType": "Condition", "subject": {"reference": format!("Patient/{patient}")},
@@ -130,10 +136,80 @@ async fn a_referral_is_followed_until_the_answer_is_back() {
     assert!(open.contains("Dr. Herz") && open.contains("overdue"), "{open}");
     let path = made.location().to_owned();
     for (number, step) in [("1", "sent"), ("2", "answered"), ("3", "closed")] {
-        let fields = [("patient", patient.as_str()), ("version", number), ("step", step), ("say", "by fax")];
+        let fields = [
+            ("patient", patient.as_str()),
+            ("version", number),
+            ("step", step),
+            ("say", "by fax"),
+            ("report", if step == "answered" { "Letter of 12 May, in the paper folder" } else { "" }),
+        ];
         assert_eq!(site.post(&doctor, &path, &fields).await.status, StatusCode::SEE_OTHER, "{step}");
     }
     assert!(site.get(&doctor, "/referrals").await.body.contains("Every referral is answered"));
     let stored: Value = site.read("ServiceRequest", path.rsplit('/').next().unwrap()).await;
     assert_eq!((&stored["status"], stored["note"].as_array().unwrap().len()), (&json!("completed"), 4));
+    let page = site.get(&doctor, &path).await.body;
+    assert!(page.contains("Report: Letter of 12 May"), "{page}");
+    // The letter has a head, an address and a sender; what is said on the way is no part of it.
+    let letter = page.split("class=\"sheet letter\"").nth(1).and_then(|rest| rest.split("<section").next()).unwrap();
+    for said in [
+        "Test practice",
+        "1 Elm Street",
+        "Springfield",
+        "+1 555 010 2000",
+        "Dr. Herz",
+        "Doe, Jo",
+        "12 Oak Lane",
+        "Test Person",
+    ] {
+        assert!(letter.contains(said), "{said}: {letter}");
+    }
+    assert!(!letter.contains("by fax") && !letter.contains("Closed") && !letter.contains("Sent"), "{letter}");
+    let way = page.split("class=\"sheet letter\"").nth(1).unwrap().split_once("<section").unwrap().1;
+    assert!(way.starts_with(" class=\"foot screen-only\"") && way.contains("by fax"), "{way}");
+}
+
+#[tokio::test]
+async fn a_report_is_one_of_the_persons_documents_and_a_closed_referral_is_opened_again_with_a_reason() {
+    let site = Site::new();
+    let doctor = site.session(Role::Clinician).await;
+    let (patient, other) = (site.patient("Doe").await, site.patient("Roe").await);
+    let fields =
+        [("patient", patient.as_str()), ("to", "Dr. Herz"), ("what", "Cardiology"), ("letter", "Dear\n\nTest Person")];
+    let made = site.post(&doctor, &format!("/patients/{patient}/referrals/new"), &fields).await;
+    let path = made.location().to_owned();
+    let file = |of: &str, named: &str| {
+        json!({"resourceType": "DocumentReference", "status": "current", "description": named, "date": "2026-05-12T08:00:00Z",
+            "subject": {"reference": format!("Patient/{of}")}, "content": [{"attachment": {"contentType": "application/pdf"}}]})
+    };
+    let own = site.store("DocumentReference", file(&patient, "Letter of Dr. Herz")).await;
+    let foreign = site.store("DocumentReference", file(&other, "Letter of somebody else")).await;
+    let page = site.get(&doctor, &path).await.body;
+    assert!(page.contains("Letter of Dr. Herz") && !page.contains("somebody else"), "{page}");
+    assert_eq!(page.matches("Test Person").count() - page.matches("class=\"me\"").count(), 1, "named once: {page}");
+    let press = async |to: &str, number: &str, more: &[(&'static str, &str)]| {
+        let all: Vec<_> =
+            [("patient", patient.as_str()), ("version", number)].into_iter().chain(more.iter().copied()).collect();
+        site.post(&doctor, to, &all).await
+    };
+    let unnamed = press(&path, "1", &[("step", "answered"), ("say", "it came")]).await;
+    assert_eq!(unnamed.status, StatusCode::UNPROCESSABLE_ENTITY, "a report that is received is named");
+    assert!(unnamed.body.contains("Please choose the report") && unnamed.body.contains("it came"), "{}", unnamed.body);
+    let wrong = press(&path, "1", &[("step", "answered"), ("document", &foreign)]).await;
+    assert_eq!(wrong.status, StatusCode::NOT_FOUND, "a document of another patient is no report");
+    assert_eq!(press(&path, "1", &[("step", "answered"), ("document", &own)]).await.status, StatusCode::SEE_OTHER);
+    let page = site.get(&doctor, &path).await.body;
+    assert!(page.contains(&format!("href=\"/patients/{patient}/documents/{own}/file\"")), "{page}");
+    let early = press(&format!("{path}/reopen"), "2", &[("say", "too soon")]).await;
+    assert_eq!(early.status, StatusCode::BAD_REQUEST, "only what is closed is opened again");
+    assert_eq!(press(&path, "2", &[("step", "closed")]).await.status, StatusCode::SEE_OTHER);
+    assert!(site.get(&doctor, "/referrals").await.body.contains("Every referral is answered"));
+    assert_eq!(press(&format!("{path}/reopen"), "3", &[]).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let again = press(&format!("{path}/reopen"), "3", &[("say", "The ECG is missing")]).await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER, "{}", again.body);
+    assert!(site.get(&doctor, "/referrals").await.body.contains("Dr. Herz"));
+    let page = site.get(&doctor, &path).await.body;
+    assert!(page.contains("Reopened: The ECG is missing") && page.contains("Report received"), "{page}");
+    let long = "x".repeat(1001);
+    assert_eq!(press(&path, "4", &[("step", "sent"), ("say", &long)]).await.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
