@@ -1,5 +1,6 @@
 //! Encounters and their notes: a draft is saved until its author signs it; afterwards only an addendum is possible.
 
+use super::cosign::Requests;
 use super::fields::{self, Field, Problems};
 use super::form::{Form, FormError};
 use super::gate::Visit;
@@ -176,6 +177,7 @@ struct Opened {
     patient: PatientFacts,
     encounter: Value,
     notes: Vec<Value>,
+    requests: Requests,
 }
 
 async fn open(web: &Web, visit: &Visit, patient: String, id: String) -> Result<Opened, PageError> {
@@ -185,8 +187,9 @@ async fn open(web: &Web, visit: &Visit, patient: String, id: String) -> Result<O
         let wanted = [("encounter".to_owned(), format!("Encounter/{id}"))];
         let query = Query::parse("DocumentReference", &wanted)?.of_patient(&patient);
         let notes = chart::jsons(&view.search(&query)?.resources)?;
+        let requests = Requests::read(view, &patient)?;
         let (banner, patient) = chart::banner_in(&site, view, &patient)?;
-        Ok::<_, StoreError>(Opened { banner, patient, encounter, notes })
+        Ok::<_, StoreError>(Opened { banner, patient, encounter, notes, requests })
     };
     Ok(web.store().view(&visit.actor, read).await?)
 }
@@ -201,7 +204,7 @@ async fn encounter_page(
 }
 
 fn show_encounter(web: &Web, visit: &Visit, opened: &Opened, form: &Form, problems: &Problems) -> Markup {
-    let Opened { banner, patient, encounter, notes } = opened;
+    let Opened { banner, patient, encounter, notes, requests } = opened;
     let zone = web.settings().zone;
     let base = format!("/patients/{}/encounters/{}", patient.id, text(encounter, "/id"));
     let is_open = code(encounter, "status") == "in-progress";
@@ -232,9 +235,9 @@ fn show_encounter(web: &Web, visit: &Visit, opened: &Opened, form: &Form, proble
             h2 { "Notes" }
             @if mains.is_empty() { p.empty { "No note yet." } }
             @for note in &mains {
-                (show_note(web, visit, &base, note))
+                (show_note(web, visit, &base, note, requests))
                 @for addendum in addenda.iter().filter(|a| appended_to(a) == Some(text(note, "/id"))) {
-                    div.addendum { (show_note(web, visit, &base, addendum)) }
+                    div.addendum { (show_note(web, visit, &base, addendum, requests)) }
                 }
             }
             @if chart::may_add(visit, patient, "DocumentReference") {
@@ -260,7 +263,7 @@ fn appended_to(note: &Value) -> Option<&str> {
     reading::reference_id(relation, "/target/reference", "DocumentReference")
 }
 
-fn show_note(web: &Web, visit: &Visit, base: &str, note: &Value) -> Markup {
+fn show_note(web: &Web, visit: &Visit, base: &str, note: &Value, requests: &Requests) -> Markup {
     let zone = web.settings().zone;
     let id = text(note, "/id");
     let draft = is_draft(note);
@@ -269,7 +272,7 @@ fn show_note(web: &Web, visit: &Visit, base: &str, note: &Value) -> Markup {
     let authors: Vec<&str> =
         list(note, "author").iter().map(|a| text(a, "/display")).filter(|d| !d.is_empty()).collect();
     html! {
-        article.note.draft[draft] {
+        article.note.draft[draft] id={ "note-" (id) } {
             header {
                 b { @if appended_to(note).is_some() { "Addendum" } @else { (kind_of(note)) } }
                 span.soft {
@@ -283,6 +286,7 @@ fn show_note(web: &Web, visit: &Visit, base: &str, note: &Value) -> Markup {
             @if draft && is_author(note, &visit.actor) {
                 p.actions { a.button href={ (base) "/notes/" (id) } { "Edit or sign" } }
             }
+            (requests.shown(web, visit, (reading::subject(note).unwrap_or(""), &format!("{base}/notes/{id}")), note))
             @if !draft && appended_to(note).is_none() && may_append {
                 details { summary { "Write an addendum" }
                     form method="post" action={ (base) "/notes" } {

@@ -9,6 +9,7 @@ mod audit;
 mod chart;
 mod clinical;
 mod consents;
+mod cosign;
 mod coverage;
 pub mod current;
 
@@ -44,6 +45,8 @@ mod users;
 
 #[cfg(test)]
 mod account_tests;
+#[cfg(test)]
+mod cosign_tests;
 #[cfg(test)]
 mod keys_tests;
 #[cfg(test)]
@@ -193,6 +196,7 @@ pub fn routes(web: &Web) -> Vec<Route> {
         schedule::routes(web),
         clinical::routes(web),
         forms::routes(web),
+        cosign::routes(web),
         consents::routes(web),
         users::routes(web),
         sessions::routes(web),

@@ -14,6 +14,7 @@ mod fidelity;
 mod keys;
 mod kill;
 mod kills;
+mod letters;
 mod lock_screen;
 mod locks;
 mod log_disk;

@@ -10,7 +10,7 @@ use crate::web::gate::{UrlQuery, Visit};
 use crate::web::layout::{self, Section};
 use crate::web::login::redirect;
 use crate::web::reading::{PatientFacts, list, reference_id, text, version};
-use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, paging};
+use crate::web::{Method, PageError, Policy, Route, Target, Web, chart, cosign, paging};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use chrono_tz::Tz;
@@ -256,9 +256,10 @@ async fn one(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> Re
         let task = view.read("Task", &id)?.json()?;
         let banner =
             reference_id(&task, "/for/reference", "Patient").map(|p| chart::banner_in(&site, view, p)).transpose()?;
-        Ok::<_, StoreError>((task, banner))
+        let leads = cosign::leads(view, &task)?;
+        Ok::<_, StoreError>((task, banner, leads))
     };
-    let (task, banner) = web.store().view(&visit.actor, read).await?;
+    let (task, banner, leads) = web.store().view(&visit.actor, read).await?;
     let (banner, facts) = banner.unzip();
     let none = Problems::default();
     Ok(layout::page(
@@ -271,7 +272,8 @@ async fn one(State(web): State<Web>, visit: Visit, Path(id): Path<String>) -> Re
             div.head { h1 { (text(&task, "/description")) } a.button href="/tasks" { "All tasks" } }
             p.soft { "For " b { (text(&task, "/owner/display")) } ", from " (text(&task, "/requester/display")) ", " (dates::show(text(&task, "/authoredOn"), zone))
                 @if !due(&task).is_empty() { ", due " (dates::show_day(due(&task), zone)) } }
-            @if let Some(patient) = &facts { (came_from_patient(&task, &patient.id)) }
+            @if let Some(to) = &leads { p { a.button.primary href=(to) { "Open what is to be co-signed" } } }
+            @else if let Some(patient) = &facts { (came_from_patient(&task, &patient.id)) }
             @for said in list(&task, "note") { article.note {
                 header { b { (text(said, "/authorString")) } span.soft { " · " (dates::show(text(said, "/time"), zone)) } }
                 div.text { (text(said, "/text")) }
@@ -316,6 +318,9 @@ async fn change(
         let mut body = tx.read("Task", &target)?.json()?;
         if reference_id(&body, "/for/reference", "Patient").unwrap_or("") != patient {
             return Err(PageError::WrongPatient);
+        }
+        if status == "completed" && is_open(&body) {
+            cosign::check_done(tx, &body)?;
         }
         body["status"] = status.into();
         if !say.is_empty() {

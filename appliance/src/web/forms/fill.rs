@@ -2,7 +2,7 @@
 
 use super::asked::{new_response, template_of, title};
 use super::questions::{Told, answered, questions};
-use super::{ACCOUNT, AMENDS, COSIGNED, SIGNED, is_draft, prefill, signature, signed, templates};
+use super::{ACCOUNT, AMENDS, SIGNED, is_draft, prefill, signature, signed, templates};
 use crate::access::{Action, Object, authorize};
 use crate::audit;
 use crate::dates;
@@ -10,6 +10,7 @@ use crate::forms::{Answers, Template, field_name};
 use crate::scheduling::extension;
 use crate::store::{Expect, StoreError, Tx, View};
 use crate::web::assets::ASSETS;
+use crate::web::cosign::Requests;
 use crate::web::fields::Problems;
 use crate::web::form::{Form, FormError};
 use crate::web::gate::Visit;
@@ -33,7 +34,6 @@ pub fn routes(web: &Web) -> Vec<Route> {
         Route::new(Method::Get, "/patients/{patient}/forms/{form}", may(Action::Read), show, w()),
         Route::new(Method::Post, "/patients/{patient}/forms/{form}", may(Action::Update), save, w()),
         Route::new(Method::Post, "/patients/{patient}/forms/{form}/autosave", may(Action::Update), autosave, w()),
-        Route::new(Method::Post, "/patients/{patient}/forms/{form}/cosign", may(Action::Update), cosign, w()),
         Route::new(Method::Post, "/patients/{patient}/forms/{form}/amend", may(Action::Create), amend, w()),
     ]
 }
@@ -143,6 +143,7 @@ struct Opened {
     patient: PatientFacts,
     response: Value,
     template: Template,
+    requests: Requests,
 }
 
 async fn open(web: &Web, visit: &Visit, patient: &str, id: &str) -> Result<Opened, PageError> {
@@ -151,7 +152,8 @@ async fn open(web: &Web, visit: &Visit, patient: &str, id: &str) -> Result<Opene
         let response = chart::read_of(view, "QuestionnaireResponse", &id, &owner)?;
         let template = template_of(view, &response)?;
         let (banner, patient) = chart::banner_in(&site, view, &owner)?;
-        Ok::<_, StoreError>(Opened { banner, patient, response, template })
+        let requests = if is_draft(&response) { Requests::default() } else { Requests::read(view, &owner)? };
+        Ok::<_, StoreError>(Opened { banner, patient, response, template, requests })
     };
     Ok(web.store().view(&visit.actor, read).await?)
 }
@@ -179,7 +181,7 @@ fn editable(
     told: &Told,
     problems: &Problems,
 ) -> Markup {
-    let Opened { banner, patient, response, template } = opened;
+    let Opened { banner, patient, response, template, .. } = opened;
     let action = format!("/patients/{}/forms/{}", patient.id, text(response, "/id"));
     layout::page(
         web,
@@ -208,16 +210,11 @@ fn editable(
 }
 
 fn read_only(web: &Web, visit: &Visit, opened: &Opened, answers: &Answers) -> Markup {
-    let Opened { banner, patient, response, template } = opened;
+    let Opened { banner, patient, response, template, .. } = opened;
     let zone = web.settings().zone;
     let action = format!("/patients/{}/forms/{}", patient.id, text(response, "/id"));
     let first = signed(response, SIGNED);
-    let second = signed(response, COSIGNED);
-    let own = first.as_ref().is_some_and(|(_, account, _)| *account == visit.actor.id);
     let amends = extension(response, AMENDS, "valueReference").map(|r| text(r, "/reference")).unwrap_or_default();
-    let said = |words: &str, by: &Option<(String, String, String)>| {
-        html! { @if let Some((who, _, when)) = by { p.soft { (words) " by " b { (who) } ", " (dates::show(when, zone)) } } }
-    };
     layout::page(
         web,
         visit,
@@ -228,16 +225,14 @@ fn read_only(web: &Web, visit: &Visit, opened: &Opened, answers: &Answers) -> Ma
             p.crumbs { a href={ "/patients/" (patient.id) } { "Chart" } " › Form" }
             div.head { h1 { (title(response)) } span.tag.calm { (if amends.is_empty() { "Signed" } else { "Amendment, signed" }) }
                 div.tools { button type="button" data-print="" { "Print" } } }
-            (said("Signed", &first)) (said("Co-signed", &second))
+            @if let Some((who, _, when)) = &first { p.soft { "Signed by " b { (who) } ", " (dates::show(when, zone)) } }
             @if let Some(id) = amends.strip_prefix("QuestionnaireResponse/") {
                 p { "This replaces " a href={ "/patients/" (patient.id) "/forms/" (id) } { "an earlier version" } "." }
             }
+            (opened.requests.shown(web, visit, (&patient.id, &action), response))
             div.sheet { (answered(template, answers)) }
             @if authorize(&visit.actor, Action::Update, Object::resource("QuestionnaireResponse")).is_ok() {
                 div.tools.foot {
-                    @if second.is_none() && !own { form method="post" action={ (action) "/cosign" } {
-                        (layout::csrf(visit)) (chart::form_identity(&patient.id, &version(response).to_string()))
-                        button type="submit" { "Co-sign" } } }
                     form method="post" action={ (action) "/amend" } {
                         (layout::csrf(visit)) (chart::form_identity(&patient.id, ""))
                         button type="submit" { "Amend" } }
@@ -380,34 +375,6 @@ async fn autosave(
 
 fn answer(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
-}
-
-async fn cosign(
-    State(web): State<Web>,
-    visit: Visit,
-    Path((patient, id)): Path<(String, String)>,
-    form: Form,
-) -> Result<Response, PageError> {
-    let number = chart::checked_version(&form, &patient)?;
-    let (actor, now, owner, target) = (visit.actor.clone(), web.now_fhir(), patient.clone(), id.clone());
-    let display = visit.session.as_ref().map_or(visit.actor.name.clone(), |s| s.display.clone());
-    let save = move |tx: &mut Tx<'_>| {
-        let mut body = chart::read_of_tx(tx, "QuestionnaireResponse", &target, &owner)?;
-        match signed(&body, SIGNED) {
-            Some((_, account, _)) if account != actor.id && signed(&body, COSIGNED).is_none() => {}
-            _ => {
-                return Err(StoreError::invalid(
-                    "only a form that somebody else signed is co-signed, and once",
-                    "QuestionnaireResponse.extension",
-                ));
-            }
-        }
-        push_extension(&mut body, signature(COSIGNED, &actor, &display, &now));
-        tx.note(audit::Event::new(audit::Action::Sign, "QuestionnaireResponse", &target).of_patient(&owner));
-        tx.update("QuestionnaireResponse", &target, body, Expect::Version(number))
-    };
-    web.store().write(&visit.actor, save).await?;
-    Ok(redirect(&format!("/patients/{patient}/forms/{id}")))
 }
 
 /// A draft that begins with what was signed, and says what it replaces.

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 /// Who signed a form and when; the same for who co-signed it.
 pub const SIGNED: &str = "urn:holdfast:signed";
-const COSIGNED: &str = "urn:holdfast:cosigned";
+pub const COSIGNED: &str = "urn:holdfast:cosigned";
 /// How a patient who signed or wrote is named.
 pub const PATIENT: &str = "the patient";
 /// The identifier system of our accounts.
@@ -46,7 +46,7 @@ pub fn signature(url: &str, actor: &Actor, display: &str, now: &str) -> Value {
 }
 
 /// Name, account and time of a signature.
-fn signed(response: &Value, url: &str) -> Option<(String, String, String)> {
+pub fn signed(response: &Value, url: &str) -> Option<(String, String, String)> {
     let parts = extension(response, url, "extension")?.as_array()?;
     let part = |name: &str| parts.iter().find(|p| text(p, "/url") == name);
     let who = part("who")?;
