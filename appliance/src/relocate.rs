@@ -255,6 +255,17 @@ mod tests {
 
         let clock = Clock::manual(1_700_000_100_000);
         assert!(matches!(Store::open(&place, clock.clone(), Mode::Exclusive), Err(StoreError::Older { .. })));
+        // One that fails leaves the server as it was, and nothing to undo.
+        let in_the_way = "INSERT INTO meta (key, value) VALUES (?1, 'x')";
+        let server = place.open_to_write(true).unwrap();
+        server.execute(in_the_way, [format!("migrated-to-{SCHEMA_VERSION}-ms")]).unwrap();
+        drop(server);
+        let refused = upgrade::in_place(&place, &clock).unwrap_err();
+        assert!(matches!(refused, upgrade::UpgradeError::Failed { found: BEFORE, .. }), "{refused}");
+        assert!(matches!(upgrade::undo(&place), Err(upgrade::UpgradeError::NotUpgraded(BEFORE))));
+        let server = place.open_to_write(true).unwrap();
+        server.execute("DELETE FROM meta WHERE value = 'x'", []).unwrap();
+        drop(server);
         upgrade::in_place(&place, &clock).unwrap();
         let kept = sqlite::open_existing(&dir.path().join(upgrade::KEPT_DIR).join(DATABASE_FILE)).unwrap();
         assert_eq!((schema_version(&kept).unwrap(), facts(&kept)), (BEFORE, facts(&frozen)));

@@ -40,12 +40,28 @@ pub enum UpgradeError {
          appliance.toml: the upgrade keeps the old file beside the new one, but no copy elsewhere"
     )]
     NoSnapshot { found: u32, why: NoSnapshot },
+    #[error(
+        "the upgrade of the records from schema {found} to {SCHEMA_VERSION} failed, and nothing was changed: {why}. Put right what is \
+         named here and start again. Until then, or where nothing is named that you can put right, start the older release, which \
+         goes on with the records as they are, and have this message looked into"
+    )]
+    Failed { found: u32, why: StoreError },
+    #[error(
+        "the records have schema {SCHEMA_VERSION} now, and some attachments of the older release are not sealed yet: {0}. Put that \
+         right and start again, it goes on where it stopped; `appliance upgrade undo` is the way back"
+    )]
+    NotSealed(StoreError),
     #[error("the operations socket cannot be made ({0}): choose a folder of this user as ops_socket in appliance.toml")]
     Socket(std::io::ErrorKind),
     #[error(
         "no older database is kept in this data folder: an upgrade that is not of this place, or was kept, is undone with `backupd restore`"
     )]
     NothingKept,
+    #[error(
+        "the records have schema {0}, as before the upgrade: it failed or was undone, so nothing was to be undone and nothing was \
+         changed. The release that writes schema {0} goes on with them"
+    )]
+    NotUpgraded(u32),
     #[error(
         "the records are in a PostgreSQL database, where nothing is put back in place: before-upgrade/records.sqlite in the data \
          folder is a copy of what they were. Name an empty database in appliance.toml, move that file to records.sqlite in the data \
@@ -96,7 +112,7 @@ pub async fn before_serving(settings: &Settings, clock: &Clock) -> Result<Option
     };
     let (place, clock) = (settings.place(), clock.clone());
     let work = tokio::task::spawn_blocking(move || in_place(place, &clock));
-    work.await.unwrap_or(Err(StoreError::Closed))?;
+    work.await.unwrap_or(Err(StoreError::Closed.into())).inspect_err(|_| log::error!(from = from; "upgrade.failed"))?;
     log::info!(from = from, to = SCHEMA_VERSION, snapshot = snapshot; "upgrade.done");
     Ok(Some(Upgraded { from, snapshot }))
 }
@@ -114,9 +130,10 @@ async fn seal_what_is_left(settings: &Settings) -> Result<(), UpgradeError> {
         service::ready();
         let work = tokio::task::spawn_blocking(move || {
             let _lock = DataLock::acquire(place.data_dir())?;
-            seal_attachments(place.data_dir(), &place.open_to_write(true)?)
+            let connection = place.open_to_write(true).map_err(StoreError::from)?;
+            seal_attachments(place.data_dir(), &connection).map_err(UpgradeError::NotSealed)
         });
-        work.await.unwrap_or(Err(StoreError::Closed))?;
+        work.await.unwrap_or(Err(StoreError::Closed.into()))?;
     }
     Ok(())
 }
@@ -211,20 +228,25 @@ async fn taken(endpoint: &Endpoint) -> Result<(), NoSnapshot> {
 /// Keeps the database as it is, brings it to this release's schema and seals what lies plain. Blocks on the disk.
 ///
 /// # Errors
-/// Before the commit, whatever it is, the records are as they were; after it, the next start goes on.
-pub fn in_place(place: impl Into<Place>, clock: &Clock) -> Result<(), StoreError> {
+/// Before the commit, whatever it is, the records are as they were; after it ([`UpgradeError::NotSealed`]), the next start goes on.
+pub fn in_place(place: impl Into<Place>, clock: &Clock) -> Result<(), UpgradeError> {
     let place = place.into();
     let data_dir = place.data_dir();
     let _lock = DataLock::acquire(data_dir)?;
-    let connection = place.open_to_write(true)?;
+    let connection = place.open_to_write(true).map_err(StoreError::from)?;
+    let found = schema_version(&connection)?;
+    migrate(&place, &connection, clock).map_err(|why| UpgradeError::Failed { found, why })?;
+    seal_attachments(data_dir, &connection).map_err(UpgradeError::NotSealed)
+}
+
+fn migrate(place: &Place, connection: &Connection, clock: &Clock) -> Result<(), StoreError> {
     if place.server().is_none() {
-        check_pages(&connection)?;
-        keep(data_dir, &connection)?;
+        check_pages(connection)?;
+        keep(place.data_dir(), connection)?;
     } else {
-        keep_copy(data_dir, &connection)?;
+        keep_copy(place.data_dir(), connection)?;
     }
-    store::upgrade(&connection, clock.unix_ms())?;
-    seal_attachments(data_dir, &connection)
+    store::upgrade(connection, clock.unix_ms())
 }
 
 /// A database with a broken page is restored, not upgraded: what was read wrong would be written anew.
@@ -280,11 +302,11 @@ fn into_one_file(connection: &Connection) -> Result<(), StoreError> {
 /// [`GIVEN_UP_FILE`]. The schema that the records have then.
 ///
 /// # Errors
-/// [`UpgradeError::NothingKept`]; a repetition after an interruption goes on.
+/// [`UpgradeError::NothingKept`] and [`UpgradeError::NotUpgraded`]; a repetition after an interruption goes on.
 pub fn undo(place: impl Into<Place>) -> Result<u32, UpgradeError> {
     let place = place.into();
     if place.server().is_some() {
-        return Err(UpgradeError::AtServer);
+        return Err(at_server(&place));
     }
     let data_dir = place.data_dir();
     let _lock = DataLock::acquire(data_dir)?;
@@ -299,6 +321,10 @@ pub fn undo(place: impl Into<Place>) -> Result<u32, UpgradeError> {
     if database.is_file() {
         let current = Connection::open(&database).map_err(StoreError::from)?;
         into_one_file(&current)?;
+        // A copy is kept before the first step: it is no sign that there was a last one.
+        if schema_version(&current)? == schema {
+            return Err(UpgradeError::NotUpgraded(schema));
+        }
         // The older release knows no sealed files; an interrupted undo may have put its database back already.
         if schema_version(&current)? == SCHEMA_VERSION {
             let attachments = Attachments::open(&data_dir.join(ATTACHMENTS_DIR), true)?;
@@ -323,6 +349,18 @@ pub fn undo(place: impl Into<Place>) -> Result<u32, UpgradeError> {
     };
     put_back().map_err(StoreError::io("older database"))?;
     Ok(schema)
+}
+
+/// The way back from an upgrade of a server's database, where there was one.
+fn at_server(place: &Place) -> UpgradeError {
+    let kept = sqlite::open_existing(&place.data_dir().join(KEPT_DIR).join(DATABASE_FILE)).map_err(StoreError::from);
+    let kept = kept.and_then(|kept| schema_version(&kept));
+    let current = place.open_existing().map_err(StoreError::from).and_then(|server| schema_version(&server));
+    match (kept, current) {
+        (Ok(kept), Ok(current)) if kept == current => UpgradeError::NotUpgraded(current),
+        // A server that does not answer hides no way back.
+        _ => UpgradeError::AtServer,
+    }
 }
 
 /// Gives up the way back: removes the older database and what an undone upgrade left. Whether there was any.

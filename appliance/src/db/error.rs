@@ -70,6 +70,7 @@ impl From<rusqlite::Error> for Error {
                 ErrorCode::ConstraintViolation => Error::Constraint(Code::Sqlite(code.extended_code)),
                 _ => Error::Refused(Code::Sqlite(code.extended_code)),
             },
+            rusqlite::Error::SqlInputError { error, .. } => Error::Refused(Code::Sqlite(error.extended_code)),
             rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)

@@ -62,7 +62,8 @@ pub fn upgrade(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
         transaction.begin_schema()?;
     }
     for (number, step) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
-        run(&transaction, number, step, found > 0)?;
+        run(&transaction, number, step, found > 0)
+            .inspect_err(|_| log::error!(step = number; "upgrade.step-failed"))?;
         let key = format!("migrated-to-{number}-ms");
         transaction.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", (key, now_ms.to_string()))?;
     }

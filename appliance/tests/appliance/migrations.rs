@@ -10,7 +10,7 @@ use appliance::fhir;
 use appliance::ops::facts::{Depth, compute};
 use appliance::probe::Restored;
 use appliance::store::{ATTACHMENTS_DIR, DATABASE_FILE, Mode, Query, SCHEMA_VERSION, Store, StoreError, View};
-use appliance::upgrade;
+use appliance::upgrade::{self, UpgradeError};
 use std::path::{Path, PathBuf};
 
 /// The one file of the frozen records.
@@ -150,8 +150,12 @@ fn an_upgrade_that_fails_leaves_the_records_to_the_older_release() {
     let schema = "SELECT group_concat(sql, ';') FROM sqlite_schema";
     let told = |db: &Connection| db.query_row::<String>(schema, [], |row| row.get(0)).unwrap();
     let before = told(&db);
-    assert!(upgrade::in_place(dir.path(), &clock()).is_err());
+    let refused = upgrade::in_place(dir.path(), &clock()).unwrap_err().to_string();
+    assert!(refused.contains("failed, and nothing was changed") && refused.contains("older release"), "{refused}");
     assert_eq!(told(&db), before, "not one step is left of it");
+    // Nothing is undone of what was not done, and nothing that was written since is put aside.
+    assert!(matches!(upgrade::undo(dir.path()), Err(UpgradeError::NotUpgraded(found)) if found == SCHEMA_VERSION - 1));
+    assert!(!dir.path().join(upgrade::KEPT_DIR).join(upgrade::GIVEN_UP_FILE).exists());
     let facts = |db: &Connection| {
         let store = appliance::attachments::Attachments::existing(&dir.path().join(ATTACHMENTS_DIR));
         compute(db, &store, Depth::Rehashed).unwrap().facts
@@ -166,11 +170,11 @@ fn an_upgrade_that_fails_leaves_the_records_to_the_older_release() {
 #[test]
 fn an_upgrade_is_undone_and_taken_again() {
     let dir = left_by(PLAIN);
-    assert!(matches!(upgrade::undo(dir.path()), Err(upgrade::UpgradeError::NothingKept)));
+    assert!(matches!(upgrade::undo(dir.path()), Err(UpgradeError::NothingKept)));
     let before = Restored::open(dir.path()).facts().unwrap();
     upgrade::in_place(dir.path(), &clock()).unwrap();
     let store = open(dir.path()).unwrap();
-    assert!(matches!(upgrade::undo(dir.path()), Err(upgrade::UpgradeError::Store(StoreError::InUse))));
+    assert!(matches!(upgrade::undo(dir.path()), Err(UpgradeError::Store(StoreError::InUse))));
     let actor = Actor::staff("u", "u", Role::Clinician);
     let newer = serde_json::json!({ "resourceType": "Patient", "name": [{ "family": "Later" }] });
     store.write_blocking::<_, StoreError, _>(&actor, move |tx| tx.create("Patient", newer)).unwrap();
@@ -185,7 +189,7 @@ fn an_upgrade_is_undone_and_taken_again() {
     upgrade::in_place(dir.path(), &clock()).unwrap();
     open(dir.path()).unwrap();
     assert!(upgrade::settle(dir.path()).unwrap() && !upgrade::settle(dir.path()).unwrap());
-    assert!(matches!(upgrade::undo(dir.path()), Err(upgrade::UpgradeError::NothingKept)));
+    assert!(matches!(upgrade::undo(dir.path()), Err(UpgradeError::NothingKept)));
 }
 
 #[test]
@@ -230,7 +234,10 @@ fn a_database_with_a_broken_page_is_not_upgraded() {
     let middle = bytes.len() / 2;
     bytes[middle..middle + 2048].fill(0xff);
     std::fs::write(&path, &bytes).unwrap();
-    assert!(matches!(upgrade::in_place(dir.path(), &clock()), Err(StoreError::Damaged(_))));
+    assert!(matches!(
+        upgrade::in_place(dir.path(), &clock()),
+        Err(UpgradeError::Store(StoreError::Damaged(_)) | UpgradeError::Failed { why: StoreError::Damaged(_), .. })
+    ));
     assert_eq!(schema_of(&path), SCHEMA_VERSION - 1);
 }
 
@@ -242,7 +249,8 @@ fn restored_records_of_a_newer_release_are_refused_with_words() {
     drop(db);
     let refused = Restored::open(dir.path()).facts().unwrap_err();
     assert!(refused.to_string().contains("install that release"), "{refused}");
-    assert!(matches!(upgrade::in_place(dir.path(), &clock()), Err(StoreError::Newer { .. })));
+    let refused = upgrade::in_place(dir.path(), &clock()).unwrap_err();
+    assert!(matches!(refused, UpgradeError::Failed { why: StoreError::Newer { .. }, .. }), "{refused}");
 }
 
 #[test]
