@@ -43,7 +43,8 @@ const PART_BYTES: usize = 4 << 20;
 /// installation and stay.
 pub const TABLES: [&str; 5] = ["consent_text", "consent_record", "phrase", "practice_setting", "imported_row"];
 /// Settings but for secrets, and for which accounts followed a merged record.
-const OPEN_SETTINGS: &str = "key NOT LIKE '%-key' AND key NOT LIKE '%-secret' AND key NOT LIKE 'merged %'";
+const OPEN_SETTINGS: &str = "key NOT LIKE '%-key' AND key NOT LIKE '%-secret' AND key NOT LIKE 'merged %' \
+     AND key NOT LIKE 'key-copied %'";
 
 /// Where the files of an export go, in order.
 pub trait Sink {

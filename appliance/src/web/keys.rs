@@ -10,7 +10,7 @@ use crate::access::Actor;
 use crate::access::accounts::AccountError;
 use crate::access::lockout;
 use crate::access::webauthn::keys::{self, Purpose, Question, StaffKey};
-use crate::access::webauthn::{self, ALGORITHMS, Assertion, Registration, RelyingParty, encoded};
+use crate::access::webauthn::{self, ALGORITHMS, Assertion, Registration, RelyingParty, WebauthnError, encoded};
 use crate::audit::{Action, Event, Outcome};
 use crate::clock;
 use crate::dates;
@@ -58,6 +58,9 @@ pub async fn section(web: &Web, visit: &Visit, problems: &Problems) -> Result<Ma
             p { "A key of your computer, phone or USB port in place of the six digits. The codes of your authenticator stay good." }
             @if !held.is_empty() { ul.plain { @for key in &held { li {
                 b { (key.label) } " " span.soft { "added " (day(key.created)) @if let Some(used) = key.used { ", last used " (day(used)) } }
+                @if let Some(at) = key.copied { div.notice.error role="alert" { p {
+                    "On " (day(at)) " somebody answered with this key and an older count than it had reached: there may be a copy of it. "
+                    b { "Remove it, and add another key." } " If you did not log in on that day, tell your practice's administrator." } } }
                 form.inline method="post" action="/account/keys/end" { (layout::csrf(visit)) input type="hidden" name="key" value=(key.id);
                     button.small type="submit" aria-label={ "Remove " (key.label) } { "Remove" } }
             } } } }
@@ -215,7 +218,7 @@ async fn answer_at_login(
     };
     let found = match serde_json::from_str::<Assertion>(form.raw("answer")) {
         Ok(answer) => used(&web, &party, &question.account, &question.challenge, &answer).await?,
-        Err(_) => None,
+        Err(_) => Use::Refused,
     };
     // Asked anew: somebody may have ended the account meanwhile.
     let account = credentials.map(|found| found.account);
@@ -225,7 +228,12 @@ async fn answer_at_login(
     let known = account.is_some();
     let record = move |tx: &mut Tx<'_>| {
         let taken = match found {
-            Some((key, counter)) if known => keys::take_counter(tx.connection(), &key, counter, now)?,
+            Use::Right(key, counter) if known => keys::take_counter(tx.connection(), &key, counter, now)?,
+            Use::Behind(key) if known => {
+                keys::note_copy(tx.connection(), &key.id, now)?;
+                tx.note(Event::new(Action::UserChange, "key-copied", &key.id).outcome(Outcome::Failed));
+                false
+            }
             _ => false,
         };
         if taken {
@@ -242,22 +250,32 @@ async fn answer_at_login(
     }
 }
 
-/// The key that answered rightly, and its new counter.
+/// What an answer is worth.
+enum Use {
+    /// With the counter to keep.
+    Right(StaffKey, u32),
+    /// The key's own signature, with a counter that was used before: of two keys that are one, this is the other.
+    Behind(StaffKey),
+    Refused,
+}
+
 async fn used(
     web: &Web,
     party: &RelyingParty,
     account: &str,
     challenge: &[u8],
     answer: &Assertion,
-) -> Result<Option<(StaffKey, u32)>, PageError> {
-    let Ok(credential) = answer.credential_id() else { return Ok(None) };
+) -> Result<Use, PageError> {
+    let Ok(credential) = answer.credential_id() else { return Ok(Use::Refused) };
     let owner = account.to_owned();
-    let Some(key) = web.store().internal(move |db| keys::find(db, &owner, &credential)).await? else { return Ok(None) };
+    let Some(key) = web.store().internal(move |db| keys::find(db, &owner, &credential)).await? else {
+        return Ok(Use::Refused);
+    };
     Ok(match webauthn::assert(party, challenge, &key.credential, answer) {
-        Ok(counter) => Some((key, counter)),
+        Ok(counter) => Use::Right(key, counter),
         Err(error) => {
             log::warn!(reason = error.to_string().as_str(); "key.refused");
-            None
+            if error == WebauthnError::Counter { Use::Behind(key) } else { Use::Refused }
         }
     })
 }

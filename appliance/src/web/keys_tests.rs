@@ -111,8 +111,25 @@ async fn a_key_logs_in_where_the_code_would() {
     let mut copy = Key { counter: 0, ..Key::new(1) };
     let page = door.ask("keller", PASSWORD).await.body;
     assert!(!is_in(&door.answer(hidden(&page, "question"), &copy.answer(&options(&page))).await));
+    // It is told, to whoever owns the key and to whoever gives access, until the key is removed.
+    let admin = door.site.session(Role::PracticeAdmin).await;
+    let own = door.site.get(&door.inside, "/account").await.body;
+    assert!(own.contains("there may be a copy of it") && own.contains("Remove it, and add another key"), "{own}");
+    let users = door.site.get(&admin, "/users").await.body;
+    assert!(users.contains("There may be a copy of a key of <b>Test Person"), "{users}");
+    let audit = door.site.get(&admin, "/audit?outcome=failed").await.body;
+    assert!(audit.contains("key-copied"), "{audit}");
     // The same key on two accounts, or twice on one, is none.
     assert_eq!(door.add(&key).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let id = hidden(&own, "key").to_owned();
+    door.site.post(&door.inside, "/account/keys/end", &[("key", &id)]).await;
+    assert!(!door.site.get(&admin, "/users").await.body.contains("There may be a copy"));
+    // Who answers with another key's signature, or without one, raises no alarm.
+    assert_eq!(door.add(&key).await.location(), "/account");
+    let page = door.ask("keller", PASSWORD).await.body;
+    let mut stranger = Key { id: key.id, ..Key::new(2) };
+    assert!(!is_in(&door.answer(hidden(&page, "question"), &stranger.answer(&options(&page))).await));
+    assert!(!door.site.get(&admin, "/users").await.body.contains("There may be a copy"));
 }
 
 #[tokio::test]

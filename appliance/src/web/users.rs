@@ -7,8 +7,10 @@ use super::layout::{self, Section};
 use super::login::redirect;
 use super::{Method, PageError, Policy, Route, Target, Web, dates};
 use crate::access::accounts::{self, AccountError};
+use crate::access::webauthn::keys;
 use crate::access::{Action, Role};
 use crate::audit;
+use crate::db::Connection;
 use crate::store::Tx;
 use axum::extract::State;
 use axum::response::Response;
@@ -28,7 +30,8 @@ pub fn routes(web: &Web) -> Vec<Route> {
 }
 
 async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError> {
-    let all = web.store().internal(accounts::list).await?;
+    let read = |db: &Connection| Ok::<_, AccountError>((accounts::list(db)?, keys::accounts_with_copies(db)?));
+    let (all, copied) = web.store().internal(read).await?;
     let zone = web.settings().zone;
     let roles: Vec<&str> = Role::ALL.iter().map(|r| r.as_str()).collect();
     Ok(layout::page(
@@ -39,6 +42,10 @@ async fn list(State(web): State<Web>, visit: Visit) -> Result<Markup, PageError>
         None,
         &html! {
             div.head { h1 { "Users" } div.tools { a.button href="/practice" { "Practice" } a.button href="/apps" { "Apps" } a.button href="/users/sessions" { "Sessions" } a.button href="/emergency/review" { "Emergency access" } } }
+            @for user in all.iter().filter(|user| copied.contains(&user.id)) { div.notice.error role="alert" { p {
+                "There may be a copy of a key of " b { (user.display) } ": its count went back. Have it removed under Your account, Passkeys \
+                 and security keys, and another one added; end the access here until then if this person did not log in at that time. The \
+                 access record tells when: " a href={ "/audit?who=" (user.id) "&outcome=failed" } { "failed logins" } "." } } }
             table.list {
                 (layout::columns(&["Name", "User name", "Role", "Since", "Access"]))
                 tbody { @for user in &all {

@@ -5,7 +5,7 @@ use crate::access::accounts::AccountError;
 use crate::clock;
 use crate::db::{Connection, OptionalExtension, Row};
 use crate::store::StoreError;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 /// Keys of one person.
@@ -23,6 +23,8 @@ pub struct StaffKey {
     pub created: i64,
     pub used: Option<i64>,
     pub credential: Credential,
+    /// When its counter was last behind, Unix seconds: there may be a copy of the key.
+    pub copied: Option<i64>,
 }
 
 fn staff_key(row: &Row<'_>) -> crate::db::Result<StaffKey> {
@@ -37,10 +39,12 @@ fn staff_key(row: &Row<'_>) -> crate::db::Result<StaffKey> {
             counter: row.get(6)?,
             user_verified: row.get(7)?,
         },
+        copied: row.get::<_, Option<String>>(8)?.and_then(|at| at.parse().ok()),
     })
 }
 
-const COLUMNS: &str = "id, label, created, used, credential, public_key, counter, user_verified";
+const COLUMNS: &str = "id, label, created, used, credential, public_key, counter, user_verified, \
+                       (SELECT value FROM practice_setting WHERE key = 'key-copied ' || webauthn_key.id)";
 
 /// The keys of an account, oldest first.
 pub fn of_account(db: &Connection, account: &str) -> Result<Vec<StaffKey>, AccountError> {
@@ -74,7 +78,31 @@ pub fn insert(
 
 /// Removes a key of an account. Whether it was there.
 pub fn remove(db: &Connection, account: &str, id: &str) -> Result<bool, AccountError> {
-    Ok(db.execute("DELETE FROM webauthn_key WHERE account = ?1 AND id = ?2", (account, id))? == 1)
+    let removed = db.execute("DELETE FROM webauthn_key WHERE account = ?1 AND id = ?2", (account, id))? == 1;
+    if removed {
+        db.execute("DELETE FROM practice_setting WHERE key = ?1", [copied_key(id)])?;
+    }
+    Ok(removed)
+}
+
+/// Where it stands that a key may have a copy.
+fn copied_key(id: &str) -> String {
+    format!("key-copied {id}")
+}
+
+/// Keeps that a key's counter was behind, until the key is removed.
+pub fn note_copy(db: &Connection, id: &str, now: i64) -> Result<(), AccountError> {
+    let sql = "INSERT INTO practice_setting (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    db.execute(sql, (copied_key(id), now.to_string()))?;
+    Ok(())
+}
+
+/// The accounts with a key that may have a copy.
+pub fn accounts_with_copies(db: &Connection) -> Result<BTreeSet<String>, AccountError> {
+    let sql = "SELECT account FROM webauthn_key k JOIN practice_setting s ON s.key = 'key-copied ' || k.id";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<crate::db::Result<_>>()?)
 }
 
 /// Keeps the counter of a use. `false` when another use was faster with the same or a later one.
