@@ -320,9 +320,15 @@ def tell_year(p, data):
     changed = PAGES * PAGE + DOCUMENT
     print(f"| MB that changed | {changed / 1e6:.2f} | - | {changed * DAY / 1e6:.0f} | {changed * DAY * 365 / 1e6:,.0f} |")
     asked_usd = sum(count / 1e6 * PRICES[kind] for kind, count in requests.items())
-    locked_gb = bytes_day * LOCK_DAYS / 1e9
-    print(f"\nrequests: {asked_usd:.0f} US dollars a year; {locked_gb:.1f} GB are locked at any time by locks of {LOCK_DAYS} days, "
-          f"{locked_gb * PRICE_GB_MONTH * 12:.2f} US dollars a year")
+    print(f"\nrequests: {asked_usd:.0f} US dollars a year")
+    # Whatever stays is locked: each day every version is asked for its lock, which is moved when half of it is over.
+    for days, what in [(365, "without a prune"), (35, "where a prune keeps what 35 days of it make")]:
+        held_days = sum(min(day, days) for day in range(365))
+        gets, puts = objects_day * held_days, objects_day * held_days / (LOCK_DAYS / 2)
+        usd = gets / 1e6 * PRICES["get"] + puts / 1e6 * PRICES["put"]
+        locked_gb = bytes_day * min(days, 365) / 1e9
+        print(f"locks, computed, {what}: up to {locked_gb:.1f} GB locked ({locked_gb * PRICE_GB_MONTH * 12:.2f} US dollars a year at the end), "
+              f"{gets:,.0f} get and {puts:,.0f} put requests a year, {usd:.0f} US dollars")
 
 
 def main():

@@ -79,7 +79,12 @@ impl Upkeep {
             proved: self.proved.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             grace: self.grace,
             // People have looked at whatever tripped.
-            tripwire: Tripwire { files_min: u64::MAX, size_drop_percent: 100, ..Tripwire::default() },
+            tripwire: Tripwire {
+                files_min: u64::MAX,
+                size_drop_percent: 100,
+                entropy_from: u64::MAX,
+                ..Tripwire::default()
+            },
             ..PruneRequest::default()
         }
     }
@@ -236,6 +241,7 @@ impl Scene {
                     retired.map_err(|error| format!("I4: writers are not retired in peace: {error:?}"))?;
                 }
                 Some(Waiting::Writers(_)) => {}
+                Some(Waiting::Attack(trips)) => return Err(format!("I4: a plan is stopped in peace: {trips:?}")),
                 None if done.stores.iter().any(|store| store.error.is_some()) => {
                     return Err(format!("I4: a deletion fails in peace: {:?}", done.stores));
                 }

@@ -81,6 +81,9 @@ message! {
         stores: Vec<PruneStore>,
         /// Why the last step did not work; it is tried again.
         problem: Option<String>,
+        /// Rules and holds that fit no snapshot.
+        #[serde(default)]
+        notes: Vec<String>,
         /// Whether plan, decisions and outcome stand in the log of reports.
         recorded: bool,
     }

@@ -86,6 +86,7 @@ fn status(approver: &ReportSigner) -> PruneStatus {
             waiting: None,
             stores: Vec::new(),
             problem: None,
+            notes: Vec::new(),
             recorded: false,
         }),
         next_plan_unix_ms: None,

@@ -249,7 +249,7 @@ impl Catalog {
                 if !there && !offline && !going {
                     self.lacking.insert(name.clone());
                 }
-                open.held.push((there || offline) && !condemned.unreadable && !going);
+                open.held.push((there || offline) && condemned.unreadable().next().is_none() && !going);
                 if there {
                     packs.insert(name, bytes);
                 }

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long the others are waited for once the quorum has the head. They are then *late*, and caught up another time.
-const STRAGGLER_LIMIT: Duration = Duration::from_secs(60);
+const STRAGGLER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that a store must hold for the head to be written there.
 pub(crate) struct Commit<'a> {

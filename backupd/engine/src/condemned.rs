@@ -32,8 +32,8 @@ pub(crate) struct Condemned {
     /// Announced plans after the one that the order executes.
     later: BTreeSet<ObjectHash>,
     retired: BTreeMap<(SourceId, IncarnationId), u64>,
-    /// A plan that every reachable store lists and none gives back whole: nobody knows which packs it is about.
-    pub(crate) unreadable: bool,
+    /// Plans that every reachable store lists and none gives back whole: nobody knows which packs they are about.
+    unreadable: BTreeSet<String>,
     /// Plans of which nobody could say anything just now: they may be in force.
     unheard: BTreeSet<String>,
 }
@@ -63,7 +63,9 @@ impl Condemned {
                 Err(error) => {
                     log::warn!(object:% = name, error:% = error; "plan.passed-over");
                     // One that is not everywhere is not executed.
-                    found.unreadable |= everywhere && error.source_format().is_none();
+                    if everywhere && error.source_format().is_none() {
+                        found.unreadable.insert(name.to_string());
+                    }
                     if error.source_format().is_none() && !is_loss(&error) {
                         found.unheard.insert(name.to_string());
                     }
@@ -147,9 +149,13 @@ impl Condemned {
         self.announced.iter().chain(&self.order).map(|(name, _)| *name).max()
     }
 
-    /// Refuses when a plan may be in force that could not be read just now.
-    pub(crate) fn require_all(&self) -> Result<()> {
-        if self.unreadable {
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = &String> {
+        self.unreadable.iter()
+    }
+
+    /// Refuses when a plan may be in force that could not be read just now, but for what is given up.
+    pub(crate) fn require_all(&self, given_up: impl Fn(&str) -> bool) -> Result<()> {
+        if !self.unreadable().all(|name| given_up(name)) {
             return Err(Error::new(ErrorKind::Damaged, "a deletion plan cannot be read: heal it before pruning"));
         }
         match self.unheard.first() {

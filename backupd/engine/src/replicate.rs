@@ -16,6 +16,7 @@ use backup_format::features::Purpose;
 use futures::{FutureExt, StreamExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What catch-up did at one store.
 #[derive(Debug)]
@@ -33,6 +34,9 @@ pub struct StoreCatchUp {
 
 /// Rounds of catch-up: what one finds damaged, the next takes for missing.
 const ROUNDS: usize = 3;
+const LOOK_FOR_STOP: Duration = Duration::from_millis(500);
+/// What is under way may end within this time.
+const STOP_GRACE: Duration = Duration::from_secs(15);
 
 /// Brings every reachable store up to the union of all, in write order, and heals what was found damaged where another
 /// store has it whole.
@@ -131,7 +135,12 @@ async fn copy_in_order(
         let owned = group.to_vec();
         let mut copies = futures::stream::iter(owned.into_iter().map(one)).buffer_unordered(FETCHES);
         let mut lost = None;
-        while let Some((damaged, copied)) = copies.next().await {
+        loop {
+            let next = tokio::select! {
+                next = copies.next() => next,
+                () = makes_way(stop) => return Err(stopped()),
+            };
+            let Some((damaged, copied)) = next else { break };
             match copied {
                 Ok(bytes) => {
                     done.objects_copied += 1;
@@ -143,7 +152,7 @@ async fn copy_in_order(
                 Err(error) => return Err(error),
             }
             if stop.is_stopped() {
-                return Err(Error::new(ErrorKind::Stopped, "catch-up makes way: it goes on later"));
+                return Err(stopped());
             }
         }
         if let Some(error) = lost {
@@ -151,6 +160,18 @@ async fn copy_in_order(
         }
     }
     Ok(())
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Stopped, "catch-up makes way: it goes on later")
+}
+
+/// Whoever asked for a stop waits for what is under way, and not for a store that is slow or silent.
+async fn makes_way(stop: &Stop) {
+    while !stop.is_stopped() {
+        tokio::time::sleep(LOOK_FOR_STOP).await;
+    }
+    tokio::time::sleep(STOP_GRACE).await;
 }
 
 /// The spool first: it is near.

@@ -23,7 +23,7 @@ words! {
 
 words! {
     /// What looked like an attack.
-    TripWord { SizeDrop, Entropy, MassRemoval, MassRename, MassChange }
+    TripWord { SizeDrop, Entropy, MassRemoval, MassRename, MassChange, HeadGap }
 }
 
 /// Fields of this version of a plan.

@@ -179,6 +179,7 @@ fn plan_text(plan: &PrunePlan) {
             trip.after
         );
     }
+    plan.notes.iter().for_each(|note| say!("LOOK: {note}. Is it spelled right?"));
     say!("SHA-256 of the text that is signed: {}", plan.sha256);
     decisions_text(plan);
 }

@@ -154,6 +154,12 @@ fn trip(trip: &Trip) -> String {
         TripKind::MassRemoval => ("many files are gone", "files"),
         TripKind::MassRename => ("many files are gone and as many came", "files"),
         TripKind::MassChange => ("many files have other content", "files"),
+        TripKind::HeadGap => {
+            return format!(
+                "snapshots {} to {} of {} are gone without a tombstone",
+                trip.before, trip.after, trip.source
+            );
+        }
     };
     format!("{what}: {} before, {} {unit} now", trip.before, trip.after)
 }
@@ -175,14 +181,15 @@ impl Run<'_> {
     async fn withdraw(&self, request: &PruneRequest<'_>) -> anyhow::Result<ExitCode> {
         let (env, stores) = (&self.repository.env, std::slice::from_ref(&self.store));
         let ended = withdraw(env, &self.open, &self.pruner, stores).await?;
-        // What a plan before it has left still goes.
-        let done = execute(env, &self.open, &self.pruner, stores, request).await?;
         match ended {
             _ if self.json => say!("{}", json!({ "event": "prune-withdrawn", "plan": ended })),
             Some(plan) => say!("Plan {plan} is withdrawn: nothing of it is deleted."),
             None => say!("No plan is announced: there is nothing to withdraw."),
         }
-        self.show_execution(&done);
+        if ended.is_some() {
+            // What a plan before it has left still goes.
+            self.show_execution(&execute(env, &self.open, &self.pruner, stores, request).await?);
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -317,6 +324,10 @@ impl Run<'_> {
                     "Plan {plan} waits: {} writers have made no snapshot since it was announced. When they are gone for good: --now.",
                     blind.len()
                 );
+            }
+            Some(Waiting::Attack(trips)) => {
+                trips.iter().for_each(|found| say!("THIS LOOKS LIKE AN ATTACK: {}.", trip(found)));
+                say!("Plan {plan} is not carried out: look at the newest snapshots, and end it with --withdraw.");
             }
             None if objects > 0 || locked > 0 => {
                 say!("Plan {plan}: {objects} objects deleted, {} freed, {locked} still locked.", HumanBytes(bytes));

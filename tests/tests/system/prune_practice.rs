@@ -21,7 +21,7 @@ const PEOPLE: [&str; 3] = ["oakley", "ira", "stranger"];
 struct Practice {
     place: Place,
     dir: PathBuf,
-    _daemons: [Daemon; 2],
+    daemons: [Daemon; 2],
     maintain: Option<Daemon>,
     /// What each snapshot took, by its id.
     taken: RefCell<BTreeMap<String, BTreeMap<Vec<u8>, String>>>,
@@ -62,7 +62,7 @@ impl Practice {
         ok(with_config(&place, &dir, &["init", "--kit", "kit.json", "--write-paper-key", "paper.txt"], "serve.toml"))?;
         ensure!(dir.join("pruner.cred").exists(), "init makes the pruner's credential");
         let daemons = serve_and_verify(&place, &dir)?;
-        let mut made = Self { place, dir, _daemons: daemons, maintain: None, taken: RefCell::default() };
+        let mut made = Self { place, dir, daemons, maintain: None, taken: RefCell::default() };
         made.start()?;
         Ok(made)
     }
@@ -332,8 +332,16 @@ fn one_person_ends_a_plan_in_its_grace_and_the_next_one_goes_on() -> Result<()> 
     ensure!(there.len() == 5);
     fails(practice.approve(&id, "ira"), 1, &["approved this plan already"])?;
     fails(practice.backupd(&["prune", "refuse", &id, "--key", "stranger.pem"]), 1, &["none of those"])?;
-    // Who approved thinks better of it.
+    // Who approved thinks better of it: it counts while a store is away and the verifier does not answer.
+    signal(&practice.daemons[1].0, Signal::STOP)?;
+    fs::rename(practice.store("two"), practice.dir.join("away"))?;
     ok(practice.backupd(&["prune", "refuse", &id, "--key", "ira.pem"]))?;
+    ensure!(practice.plan()?["state"] == "refused");
+    fs::rename(practice.dir.join("away"), practice.store("two"))?;
+    signal(&practice.daemons[1].0, Signal::CONT)?;
+    // Killed before it came to the stores.
+    practice.kill()?;
+    practice.start()?;
     wait_for("the plan's end in the stores", 60, || {
         let plan = practice.plan().ok()?;
         let orders = |store: &str| files(&practice.store(store).join("condemned")).len();

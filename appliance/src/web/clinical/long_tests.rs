@@ -103,9 +103,9 @@ async fn a_value_that_names_a_day_a_month_or_a_year_has_its_place() {
         let vitals = page(&site, &doctor, &format!("/patients/{patient}/vitals")).await;
         assert!(vitals.contains("Weight last 44.4") && vitals.contains("Weight 99 kg"), "{newest}: {vitals}");
         let timeline = page(&site, &doctor, &format!("/patients/{patient}/timeline")).await;
-        let place = |value: &str| timeline.find(value).unwrap();
+        let place = |value: &str| timeline.find(&format!(": {value} u<")).unwrap();
         assert!(
-            place("44.4") < place("5.2") && place("5.2") < place("4.1") && place("4.1") < place("99"),
+            place("44.4") < place("5.2") && place("5.2") < place("4.1") && place("4.1") < place("99.0"),
             "{timeline}"
         );
     }

@@ -152,6 +152,9 @@ fn plan_block(call: &Call, status: &PruneStatus, plan: &PrunePlan) -> Result<Mar
                     p.small { "Look at the newest snapshots first. As long as two persons have not approved, every old one stays." }
                 }
             }
+            @for note in &plan.notes {
+                div.notice.warn role="status" { p { strong { (sentence(note)) } " Is it spelled right?" } }
+            }
             @if let Some(problem) = &plan.problem {
                 div.notice.warn role="status" { p { strong { "The last step did not work." } " " (sentence(problem)) } }
             }

@@ -4,6 +4,7 @@ use super::copies::Copies;
 use super::land::Land;
 use super::mark::Mark;
 use super::stones::{Stones, replaced_at};
+use super::tripwire::{self, Trip};
 use super::{GivenUp, PruneRequest, put_everywhere, sweep, together};
 use crate::ahead::is_loss;
 use crate::candidate::candidate_of;
@@ -28,6 +29,8 @@ pub enum Waiting {
     Grace { until_unix_ms: i64 },
     /// Writers that have made no snapshot since the plan: source and incarnation.
     Writers(Vec<(String, IncarnationId)>),
+    /// What has come since the plan was announced looks like an attack: people look, and end the plan.
+    Attack(Vec<Trip>),
 }
 
 /// What was deleted at a store.
@@ -86,8 +89,14 @@ pub async fn execute(
             if execution.waiting.is_some() {
                 return Ok(execution);
             }
+            let reader = Reader::load_with(env, open, (&all, &plain)).await?;
+            let trips = attack(&reader, &land, request, &plan).await?;
+            if !trips.is_empty() {
+                execution.waiting = Some(Waiting::Attack(trips));
+                return Ok(execution);
+            }
             let (mut order, spared) =
-                make_order((env, open), (&plain, &all, &mut land), (name, &plan), request).await?;
+                make_order((env, &reader), (&plain, &all, &mut land), (name, &plan), request).await?;
             let stones = Stones::of((open, pruner), (&plain, &land), &order).await?;
             order.tombstones.clone_from(&stones.replaced);
             execution.rescued = plan.packs.len().saturating_sub(order.packs.len()) as u64;
@@ -99,7 +108,8 @@ pub async fn execute(
         (None, Some((name, order))) => {
             execution.plan = Some(order.number);
             publish(&plain, &land, name).await?;
-            let spared = Spared::of((env, open), (&plain, &all, &land), &order, &request.given_up).await?;
+            let reader = Reader::load_with(env, open, (&all, &plain)).await?;
+            let spared = Spared::of(&reader, (&plain, &all, &land), &order, &request.given_up).await?;
             let stones = Stones::of((open, pruner), (&plain, &land), &order).await?;
             (order, spared, stones)
         }
@@ -152,17 +162,24 @@ fn waiting(env: &Env, land: &Land, (name, plan): (PlanName, &Plan)) -> Option<Wa
     if by_writers || plan.grace_ms == 0 { None } else { Some(Waiting::Grace { until_unix_ms }) }
 }
 
+/// What looks like an attack since a plan was announced. What has lost a part is another matter, and spares every pack.
+async fn attack(reader: &Reader<'_>, land: &Land, request: &PruneRequest<'_>, plan: &Plan) -> Result<Vec<Trip>> {
+    match tripwire::look(reader, land, (request, &[]), Some(&plan.chains)).await {
+        Err(error) if is_loss(&error) => Ok(Vec::new()),
+        trips => trips,
+    }
+}
+
 /// The order: of what was announced, all that nothing reaches and no rule, hold or proof keeps by now.
 async fn make_order(
-    (env, open): (&Env, &OpenKey),
+    (env, reader): (&Env, &Reader<'_>),
     (stores, all, land): (&[NamedStore], &NamedStore, &mut Land),
     (name, plan): (PlanName, &Plan),
     request: &PruneRequest<'_>,
 ) -> Result<(Plan, Spared)> {
     land.decide(request);
     if !request.given_up.is_nothing() {
-        let reader = Reader::load_with(env, open, (all, stores)).await?;
-        match land.give_up(&reader, &request.given_up).await {
+        match land.give_up(reader, &request.given_up).await {
             // Then every pack is spared.
             Err(error) if is_loss(&error) => log::warn!(reason:% = error; "prune.loss-met"),
             done => done?,
@@ -178,7 +195,7 @@ async fn make_order(
     heads.extend(land.left());
     heads.sort_unstable_by_key(|gone| gone.head);
     heads.dedup_by_key(|gone| gone.head);
-    let spared = Spared::of((env, open), (stores, all, land), plan, &request.given_up).await?;
+    let spared = Spared::of(reader, (stores, all, land), plan, &request.given_up).await?;
     let order = Plan {
         number: land.next_number(),
         executes: Some(name.hash),
@@ -210,17 +227,21 @@ impl Spared {
     }
 
     async fn of(
-        (env, open): (&Env, &OpenKey),
+        reader: &Reader<'_>,
         (stores, all, land): (&[NamedStore], &NamedStore, &Land),
         plan: &Plan,
         given_up: &GivenUp,
     ) -> Result<Self> {
-        let reader = Reader::load_with(env, open, (all, stores)).await?;
-        if let Some(bad) = land.bad_indexes(&reader).find(|bad| !given_up.has(bad)) {
+        let open = reader.open;
+        if let Some(id) = land.stays_unread() {
+            log::error!(snapshot:% = id; "prune.spares-all");
+            return Ok(Self::all(plan));
+        }
+        if let Some(bad) = land.bad_indexes(reader).find(|bad| !given_up.has(bad)) {
             log::error!(object = bad.as_str(); "prune.spares-all");
             return Ok(Self::all(plan));
         }
-        let mark = match Mark::of(&reader, &land.kept()).await {
+        let mark = match Mark::of(reader, &land.kept()).await {
             Err(error) if is_loss(&error) => {
                 log::error!(reason:% = error; "prune.spares-all");
                 return Ok(Self::all(plan));

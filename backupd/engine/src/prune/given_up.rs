@@ -16,8 +16,10 @@ use backup_format::head::HeadName;
 use backup_format::{CatalogKey, OpenKey, SnapshotId};
 use std::collections::BTreeSet;
 
-/// So begins the name of a snapshot in what is given up, whether its own object or part of its tree is lost.
+/// So begins the name of a snapshot in what is given up, whether its head, its own object or part of its tree is lost.
 const SNAPSHOT: &str = "lost-snapshot/";
+/// So begins the name of another object: no object's own name, for that somebody gave it up ends no alert about it.
+const OBJECT: &str = "lost-object/";
 
 /// What people have given up, as [`lost`] names it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +40,7 @@ impl GivenUp {
         }
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    fn names(&self, name: &str) -> bool {
         match self {
             Self::Nothing => false,
             Self::These(names) => names.contains(name),
@@ -46,12 +48,18 @@ impl GivenUp {
         }
     }
 
+    /// An index object, a plan or an order.
+    pub(crate) fn has(&self, object: &str) -> bool {
+        self.names(&format!("{OBJECT}{object}"))
+    }
+
     pub(super) fn has_snapshot(&self, id: SnapshotId) -> bool {
-        self.has(&name_of(id))
+        self.names(&name_of(id))
     }
 
     /// The snapshot of a head that stands while the snapshot itself is lost at every store and given up. `known`: what was read.
-    /// `came`: when the head came to a store. What only the lost object said is not known of it.
+    /// `came`: when the head came to a store. What only the lost object said is not known of it. Where no store gives the head itself
+    /// back whole, nobody knows which snapshot it names: its object's hash stands for the id.
     pub(super) async fn lost_snapshot(
         &self,
         (catalog, stores): (&CatalogKey, &[NamedStore]),
@@ -67,16 +75,16 @@ impl GivenUp {
                 Err(error) => return Err(error),
             }
         }
-        let Some(head) = head.filter(|head| self.has_snapshot(head.snapshot)) else { return Ok(None) };
-        if is_somewhere(stores, &snapshot_name(&head.snapshot.0)).await? {
+        let id = head.as_ref().map_or(SnapshotId(name.hash.0), |head| head.snapshot);
+        if !self.has_snapshot(id) || head.is_some() && is_somewhere(stores, &snapshot_name(&id.0)).await? {
             return Ok(None);
         }
         let source = known.iter().find(|info| info.head.source == name.source).map(|info| info.source.clone());
         Ok(Some(SnapshotInfo {
-            id: head.snapshot,
+            id,
             source: source.unwrap_or_else(|| "unknown".to_owned()),
-            incarnation: head.incarnation,
-            counter: head.counter,
+            incarnation: name.incarnation,
+            counter: name.counter,
             taken_unix_ms: came.unwrap_or_default(),
             partial: true,
             files: 0,
@@ -86,7 +94,7 @@ impl GivenUp {
             stores: Vec::new(),
             forked: false,
             head: name,
-            follows: crate::order::follows(&head).copied().collect(),
+            follows: head.iter().flat_map(crate::order::follows).copied().collect(),
             plan_seen: None,
             set_back: Vec::new(),
         }))
@@ -103,7 +111,8 @@ pub async fn lost(env: &Env, open: &OpenKey, stores: &[NamedStore]) -> Result<BT
     let land = Land::read(open, stores, &GivenUp::All).await?;
     let reader = Reader::load_with(env, open, (&all, stores)).await?;
     let mut names: BTreeSet<String> = land.lost_ids().into_iter().map(name_of).collect();
-    names.extend(land.bad_indexes(&reader).cloned());
+    let objects = land.bad_indexes(&reader).chain(land.condemned.unreadable());
+    names.extend(objects.map(|name| format!("{OBJECT}{name}")));
     let snapshots: Vec<&SnapshotInfo> = land.snapshots.iter().map(|(info, _)| info).collect();
     names.extend(unfollowed(&reader, &snapshots).await?.into_iter().map(name_of));
     Ok(names)

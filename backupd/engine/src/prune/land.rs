@@ -5,6 +5,7 @@ use super::mark::Mark;
 use super::{GivenUp, PruneRequest, Retire};
 use crate::condemned::Condemned;
 use crate::error::{Error, ErrorKind, Result};
+use crate::gaps::Gap;
 use crate::heads::{SnapshotInfo, heads_everywhere};
 use crate::read::Reader;
 use crate::retain::{Candidate, Reason, Received, Verdict, decide, received};
@@ -26,8 +27,9 @@ pub(super) struct Land {
     pub(super) going: Vec<SnapshotInfo>,
     /// What no store has any more and people have given up: it goes.
     lost: Vec<SnapshotInfo>,
-    /// Of these, those whose own object is lost: nothing is known of what they reach.
+    /// Of these, those whose head or own object is lost: nothing is known of what they reach.
     unread: BTreeSet<SnapshotId>,
+    pub(super) gaps: Vec<Gap>,
     /// When each snapshot came; filled by [`Land::decide`].
     pub(super) received: BTreeMap<SnapshotId, Received>,
     /// The dates that stores give to heads.
@@ -45,7 +47,7 @@ impl Land {
             }
         }
         let condemned = Condemned::read(open.catalog(), stores, &views, None).await;
-        condemned.require_all()?;
+        condemned.require_all(|name| given_up.has(name))?;
         let heads = heads_everywhere(open, stores, &condemned).await?;
         let dates = head_dates(stores).await?;
         let read: BTreeSet<HeadName> =
@@ -77,6 +79,7 @@ impl Land {
             condemned,
             snapshots,
             late: heads.uncommitted,
+            gaps: heads.gaps,
             going: heads.going,
             unread: lost.iter().map(|info| info.id).collect(),
             lost,
@@ -135,6 +138,12 @@ impl Land {
         Ok(())
     }
 
+    /// A snapshot that stays though nobody knows what it reaches: it was given up after the plan was approved, or by a person alone.
+    pub(super) fn stays_unread(&self) -> Option<SnapshotId> {
+        let stays = |(info, verdict): &&(SnapshotInfo, Verdict)| verdict.is_kept() && self.unread.contains(&info.id);
+        self.snapshots.iter().find(stays).map(|(info, _)| info.id)
+    }
+
     pub(super) fn lost_ids(&self) -> BTreeSet<SnapshotId> {
         self.lost.iter().map(|info| info.id).collect()
     }
@@ -152,6 +161,12 @@ impl Land {
     pub(super) fn kept(&self) -> Vec<&SnapshotInfo> {
         let stays = |(info, verdict): &&(SnapshotInfo, Verdict)| verdict.is_kept() && !self.unread.contains(&info.id);
         self.snapshots.iter().rev().filter(stays).map(|(info, _)| info).collect()
+    }
+
+    /// Snapshots that are there, oldest first, whether they stay or go.
+    pub(super) fn readable(&self) -> impl Iterator<Item = &SnapshotInfo> {
+        let lost = self.lost_ids();
+        self.snapshots.iter().rev().map(|(info, _)| info).filter(move |info| !lost.contains(&info.id))
     }
 
     /// Heads that go, in order of their names: by the rules, because they are late, or because a lock kept them so far.

@@ -4,13 +4,12 @@ use crate::descend::{Descent, Extents, Reached};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heads::{SnapshotInfo, read_manifest};
 use crate::read::Reader;
+use backup_format::ChunkId;
 use backup_format::tree::{Extent, NodeKind};
-use backup_format::{ChunkId, SnapshotId};
 
 /// What a snapshot reaches that no older one does.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Growth {
-    pub(super) id: SnapshotId,
     /// Bytes of new chunks of files.
     pub(super) plain: u64,
     /// What they take, compressed and sealed.
@@ -35,7 +34,7 @@ impl Mark {
             let open = reader.open;
             let (outer, _) = read_manifest(open.catalog(), None, info.id, reader.store).await?;
             descent.enter(&[(0, outer.root)]);
-            let mut grown = Growth { id: info.id, plain: 0, sealed: 0 };
+            let mut grown = Growth { plain: 0, sealed: 0 };
             while let Some((_, nodes)) = descent.next().await? {
                 for node in nodes {
                     match node.kind {

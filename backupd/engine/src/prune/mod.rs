@@ -72,6 +72,8 @@ pub struct PruneRequest<'z> {
     /// A pack of which less than so much is still used is rewritten.
     pub rewrite_below_percent: u8,
     pub tripwire: Tripwire,
+    /// What two persons have looked at before.
+    pub looked_at: Vec<Trip>,
     pub prices: Prices,
     /// What is lost and stops no plan.
     pub given_up: GivenUp,
@@ -90,6 +92,7 @@ impl Default for PruneRequest<'_> {
             rewrite_bytes_max: 1 << 30,
             rewrite_below_percent: 50,
             tripwire: Tripwire::default(),
+            looked_at: Vec::new(),
             prices: Prices::default(),
             given_up: GivenUp::Nothing,
         }
@@ -166,7 +169,6 @@ pub struct Announced {
 /// Everything that was found out, with what it was read through.
 struct Found<'a> {
     land: Land,
-    mark: Mark,
     sweep: Sweep,
     reader: Reader<'a>,
 }
@@ -191,9 +193,14 @@ impl<'a> Found<'a> {
         if let Some(approved) = approved {
             land.keep_all_but(approved);
         }
+        if let Some(id) = land.stays_unread() {
+            // What it reaches would go without a word.
+            let message = format!("snapshot {id} is lost, and what was approved does not name it: make a new plan");
+            return Err(Error::new(ErrorKind::Damaged, message));
+        }
         let mark = Mark::of(&reader, &land.kept()).await?;
         let sweep = Sweep::new(&reader, &mark, &land, request).await?;
-        Ok(Self { land, mark, sweep, reader })
+        Ok(Self { land, sweep, reader })
     }
 }
 
@@ -201,7 +208,7 @@ impl<'a> Found<'a> {
 pub async fn propose(env: &Env, open: &OpenKey, stores: &[NamedStore], request: &PruneRequest<'_>) -> Result<Proposal> {
     let all = together(stores);
     let found = Found::new(env, open, (stores, &all), request, None).await?;
-    let trips = tripwire::look(&found.reader, &found.land, &found.mark, &request.tripwire).await?;
+    let trips = tripwire::look(&found.reader, &found.land, (request, &[]), None).await?;
     Ok(proposal(found, trips, request))
 }
 
@@ -243,8 +250,7 @@ pub async fn announce(
         let message = format!("deletion plan {} is announced already: execute it first", name.number);
         return Err(Error::new(ErrorKind::Fenced, message));
     }
-    let trips = tripwire::look(&found.reader, &found.land, &found.mark, &request.tripwire).await?;
-    if !trips.iter().all(|trip| approved.trips.iter().any(|seen| trip.is_covered_by(seen))) {
+    if !tripwire::look(&found.reader, &found.land, (request, &approved.trips), None).await?.is_empty() {
         let message = "new snapshots look like an attack: nothing is deleted until two persons agree";
         return Err(Error::new(ErrorKind::Denied, message));
     }

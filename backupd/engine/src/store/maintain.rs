@@ -43,7 +43,7 @@ impl StoreLocation {
     /// The store for maintenance, with the limits and retries of `open`. Whether it may replace and delete is up to the
     /// store and the credentials of this location.
     pub fn open_for_maintenance(&self, limits: StoreLimits) -> Result<Arc<dyn MaintenanceStore>> {
-        Ok(around(self.bare(limits)?, limits))
+        Ok(around(self.bare(limits)?, limits, self.is_remote()))
     }
 }
 
@@ -71,7 +71,7 @@ impl<S: MaintenanceStore + ?Sized> MaintenanceStore for LimitStore<S> {
     fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let _permit = self.permit().await?;
-            self.inner.delete(name).await
+            self.bounded(self.inner.delete(name)).await
         })
     }
 }

@@ -17,6 +17,7 @@ mod renew;
 mod retry;
 pub mod s3;
 mod together;
+mod uplink;
 pub mod versions;
 
 pub use as_of::AsOfStore;
@@ -178,7 +179,7 @@ pub(crate) const LISTED_MAX: usize = 2 << 20;
 #[derive(Debug, Clone, Copy)]
 pub struct StoreLimits {
     pub connect: Duration,
-    /// One request from first to last byte.
+    /// One request from first to last byte; an upload that has a slow line for itself may take longer.
     pub request: Duration,
     /// Attempts of one operation, the first included.
     pub attempts: u32,
@@ -211,7 +212,11 @@ impl StoreLocation {
 
     pub fn open_with(&self, limits: StoreLimits) -> Result<Arc<dyn Store>> {
         let bare: Arc<dyn Store> = self.bare(limits)?;
-        Ok(around(bare, limits))
+        Ok(around(bare, limits, self.is_remote()))
+    }
+
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(self, Self::S3 { .. } | Self::Azure { .. } | Self::Gcs { .. })
     }
 
     /// The store alone. It can do all that maintenance may; what a caller holds of it decides what it can do.
@@ -248,8 +253,13 @@ fn seed() -> u64 {
 }
 
 /// The store with limits, retries and a rate around it. Waiting for the rate uses up no patience and keeps no download.
-fn around<S: Store + ?Sized>(bare: Arc<S>, limits: StoreLimits) -> Arc<PaceStore<RetryStore<LimitStore<S>>>> {
+fn around<S: Store + ?Sized>(
+    bare: Arc<S>,
+    limits: StoreLimits,
+    is_remote: bool,
+) -> Arc<PaceStore<RetryStore<LimitStore<S>>>> {
     let limited = LimitStore::new(bare, limits.concurrency);
+    let limited = if is_remote { limited.with_uplink(limits.request, limits.concurrency) } else { limited };
     let retried = RetryStore::new(Arc::new(limited), limits.attempts).with_jitter(seed());
     Arc::new(PaceStore::new(Arc::new(retried), limits.upload_bytes_per_s))
 }

@@ -1,6 +1,7 @@
 //! S3, Azure Blob and Google Cloud Storage through `object_store`.
 
 use super::moves::Listed;
+use super::uplink;
 use super::{
     AzureAccess, LISTED_MAX, ListedObject, MaintenanceStore, READ_BYTES_MAX, Store, StoreLimits, StoreLocation, address,
 };
@@ -66,7 +67,7 @@ pub(super) fn client_options(limits: StoreLimits, plain: bool) -> ClientOptions 
     // Where nothing is encrypted nobody's certificate is looked at: a machine that knows no authorities can ask all the same.
     ClientOptions::new()
         .with_connect_timeout(limits.connect)
-        .with_timeout(limits.request)
+        .with_timeout(limits.request * uplink::ALONE)
         .with_allow_http(plain)
         .with_no_system_certificates(plain)
 }

@@ -15,6 +15,7 @@ mod phantom;
 mod posix;
 mod practice;
 mod prune;
+mod prune_attack;
 mod prune_locks;
 mod prune_lost;
 mod prune_withdraw;

@@ -2,8 +2,7 @@
 
 use crate::practice::{Practice, describe, folder_store, noise, settle};
 use backup_engine::prune::{
-    Approved, GivenUp, PruneRequest, Retire, StorePruned, TripKind, Tripwire, Waiting, announce, execute, propose,
-    retire_writers,
+    Approved, GivenUp, PruneRequest, Retire, StorePruned, Tripwire, Waiting, announce, execute, propose, retire_writers,
 };
 use backup_engine::retain::{Hold, HoldScope, Keep, Policy, Reason, Rule};
 use backup_engine::store::{Fault, FaultStore, MaintenanceStore};
@@ -681,45 +680,6 @@ async fn half_empty_packs_are_rewritten_and_index_objects_merged() {
     let plain = &pruning.practice.stores;
     let proposal = propose(&pruning.practice.env, &pruning.practice.made.open, plain, &frugal).await.unwrap();
     assert_eq!(proposal.packs_rewritten, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_looks_like_an_attack_stops_it_until_people_agree() {
-    let pruning = Pruning::new(1).await;
-    let source = pruning.practice.source();
-    let text = |at: u64| format!("Dear patient {at}, your next appointment is on day {at}.\n").repeat(1000);
-    for at in 0..60 {
-        fs::write(source.join(format!("letter-{at}.txt")), text(at)).unwrap();
-    }
-    for _ in 0..3 {
-        pruning.practice.snapshot().await;
-    }
-    let request = PruneRequest { tripwire: Tripwire::default(), ..last(3) };
-    let (env, open) = (&pruning.practice.env, &pruning.practice.made.open);
-    let plain = &pruning.practice.stores;
-    assert_eq!(propose(env, open, plain, &request).await.unwrap().trips, []);
-    // Every file is replaced by noise under another name.
-    for at in 0..60 {
-        fs::remove_file(source.join(format!("letter-{at}.txt"))).unwrap();
-        fs::write(source.join(format!("letter-{at}.locked")), noise(at, text(at).len())).unwrap();
-    }
-    pruning.practice.snapshot().await;
-    let proposal = propose(env, open, plain, &request).await.unwrap();
-    let kinds: BTreeSet<TripKind> = proposal.trips.iter().map(|trip| trip.kind).collect();
-    assert_eq!(kinds, BTreeSet::from([TripKind::Entropy, TripKind::MassRename]), "{:?}", proposal.trips);
-    let mut approved = Approved { snapshots: proposal.approval(), trips: Vec::new() };
-    let refused = announce(env, open, &pruning.pruner, &pruning.stores, &request, &approved).await.unwrap_err();
-    assert!(refused.kind() == ErrorKind::Denied && refused.to_string().contains("two persons"), "{refused}");
-    assert_eq!(pruning.count("store-0", "condemned/"), 0);
-    // All but one are deleted: the source is small now.
-    for at in 1..60 {
-        fs::remove_file(source.join(format!("letter-{at}.locked"))).unwrap();
-    }
-    pruning.practice.snapshot().await;
-    let proposal = propose(env, open, plain, &request).await.unwrap();
-    assert!(proposal.trips.iter().any(|trip| trip.kind == TripKind::SizeDrop));
-    approved = Approved { snapshots: proposal.approval(), trips: proposal.trips.clone() };
-    assert!(announce(env, open, &pruning.pruner, &pruning.stores, &request, &approved).await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use crate::practice::noise;
 use crate::prune::{NOW_BYTES, Pruning, last};
-use backup_engine::prune::{self, Approved, GivenUp, PruneRequest, announce, propose};
+use backup_engine::prune::{self, Approved, GivenUp, PruneRequest, TripKind, announce, propose};
 use backup_engine::{ErrorKind, SnapshotOutcome};
 use std::collections::BTreeSet;
 use std::fs;
@@ -72,10 +72,10 @@ async fn a_lost_snapshot_goes_when_it_is_given_up_and_the_others_stay() {
     let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
     assert_eq!(proposal.lost, BTreeSet::from([taken[1].id]));
     assert_eq!(proposal.approval(), BTreeSet::from([taken[1].id]), "the rule keeps the other three");
-    // Nobody approved: its head stays, and so does what the others reach.
+    // Nobody approved that it goes: then nothing does, for what it reaches is not known.
     let nobody = Approved::default();
     let none = announce(&practice.env, &practice.made.open, &pruning.pruner, &pruning.stores, &request, &nobody).await;
-    assert!(none.unwrap().is_none_or(|plan| plan.snapshots == 0));
+    assert_eq!(none.unwrap_err().kind(), ErrorKind::Damaged);
     pruning.practice.snapshot().await;
     pruning.execute(&request).await;
     carry_out(&pruning, &PruneRequest { given_up: these(&[given(&taken[1])]), ..last(4) }).await;
@@ -220,4 +220,78 @@ async fn of_one_repository_whatever_is_damaged_for_good_is_given_up() {
         assert_eq!(fs::read(back.join("now")).unwrap(), noise(2, NOW_BYTES), "{old}");
         assert!(!practice.objects("store-0").contains_key(&old), "{old}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_approved_before_a_loss_takes_nothing_of_what_was_lost_since() {
+    let pruning = Pruning::new(2).await;
+    let taken = pruning.history(3).await;
+    let practice = &pruning.practice;
+    let before = propose(&practice.env, &practice.made.open, &practice.stores, &last(2)).await.unwrap();
+    let approved = Approved { snapshots: before.approval(), trips: before.trips };
+    assert_eq!(approved.snapshots, BTreeSet::from([taken[0].id]));
+    lose(&pruning, &manifest(&taken[1]));
+    // One person gives it up.
+    let request = PruneRequest { given_up: GivenUp::These(needed(&pruning).await), ..last(2) };
+    let announced =
+        announce(&practice.env, &practice.made.open, &pruning.pruner, &pruning.stores, &request, &approved).await;
+    assert_eq!(announced.unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_are_gone_without_a_tombstone_stop_a_plan_until_two_persons_have_looked() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(4).await;
+    let practice = &pruning.practice;
+    let head = |name: &String| name.parse::<backup_engine::HeadName>().is_ok_and(|name| name.counter == 2);
+    let gone = practice.objects("store-0").into_keys().find(head).unwrap();
+    lose(&pruning, &gone);
+    let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &last(9)).await.unwrap();
+    let [trip] = proposal.trips.as_slice() else { panic!("{:?}", proposal.trips) };
+    assert_eq!((trip.kind, trip.before, trip.after), (TripKind::HeadGap, 2, 2));
+    assert!(proposal.packs > 0, "what only the lost head reached");
+    let packs = pruning.count("store-0", "packs/");
+    let (open, request) = (&practice.made.open, last(9));
+    let announced =
+        async |approved| announce(&practice.env, open, &pruning.pruner, &pruning.stores, &request, &approved).await;
+    assert_eq!(announced(Approved::default()).await.unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(pruning.count("store-0", "packs/"), packs);
+    assert!(announced(Approved { snapshots: BTreeSet::new(), trips: proposal.trips }).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_or_a_plan_that_every_store_has_damaged_is_given_up() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(4).await;
+    let practice = &pruning.practice;
+    let head = |name: &String| name.parse::<backup_engine::HeadName>().is_ok_and(|name| name.counter == 2);
+    let bad = practice.objects("store-0").into_keys().find(head).unwrap();
+    pruning.announce(&last(3)).await.unwrap();
+    damage(&pruning, &bad);
+    // A plan is withdrawn whatever else is lost.
+    let ended = prune::withdraw(&practice.env, &practice.made.open, &pruning.pruner, &pruning.stores).await;
+    assert!(ended.unwrap().is_some());
+    refused(&pruning, &last(9)).await;
+    let lost = needed(&pruning).await;
+    assert_eq!(lost.len(), 1);
+    let request = PruneRequest { given_up: GivenUp::These(lost), ..last(9) };
+    let proposal = propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
+    assert_eq!((proposal.lost.len(), proposal.going().count()), (1, 1));
+    carry_out(&pruning, &request).await;
+    assert!(!practice.objects("store-0").contains_key(&bad));
+    assert_eq!(pruning.snapshots().await.len(), 4);
+
+    practice.snapshot().await;
+    pruning.announce(&last(2)).await.unwrap();
+    let plans = practice.objects("store-0").into_keys().filter(|name| name.starts_with("condemned/"));
+    let newest = plans.max().unwrap();
+    damage(&pruning, &newest);
+    assert!(refused(&pruning, &last(2)).await.contains("plan"));
+    let lost = needed(&pruning).await;
+    assert_eq!(lost, BTreeSet::from([format!("lost-object/{newest}")]));
+    let request = PruneRequest { given_up: GivenUp::These(lost), ..last(2) };
+    carry_out(&pruning, &request).await;
+    assert!(!practice.objects("store-0").contains_key(&newest), "it went with the next one");
+    propose(&practice.env, &practice.made.open, &practice.stores, &last(2)).await.unwrap();
+    pruning.assert_whole().await;
 }

@@ -1,14 +1,16 @@
-//! A person's decision: checked, written to the log of reports by the verifier, and only then counted.
+//! A person's decision: checked and written to the log of reports by the verifier. An approval counts only then; a refusal at once.
 
-use super::Pruning;
 use super::plan::busy;
+use super::{Held, Pruning};
 use crate::maintain::Maintain;
 use crate::{clock, failure};
-use backup_report::{DeletionDecision, SignedDecision};
+use backup_report::SignedDecision;
 use backupd_api::{Client, ClientError, Event, Failure, FailureKind, PruneDecision, PruneState, Request};
 use std::time::Duration;
 
 const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
+/// So long a decision waits for a step that is under way.
+const STEP_WAIT: Duration = Duration::from_secs(8);
 
 fn none() -> Failure {
     failure::new(FailureKind::NotFound, "no plan waits for a decision: `backupd prune plan` makes one")
@@ -24,64 +26,31 @@ impl Maintain {
     pub async fn decide(&self, entry: &str) -> Result<(), Failure> {
         let pruning = self.pruning()?;
         let _deciding = self.deciding.lock().await;
+        // A step that goes on with the plan right now ends first: it may only look what the plan waits for.
+        let carrying = tokio::time::timeout(STEP_WAIT, pruning.carrying.lock()).await;
+        let _carrying = carrying.map_err(|_| busy())?;
         let mut held = self.records.held().filter(|held| is_open(held.plan.state)).ok_or_else(none)?;
-        // A plan that is under way is not carried out while somebody ends it.
-        let is_under_way = held.plan.state != PruneState::Proposed;
-        let _work = match is_under_way.then(|| self.work.try_lock()) {
-            Some(Err(_)) => return Err(busy()),
-            work => work,
-        };
-        if is_under_way {
-            held = self.records.held().filter(|held| is_open(held.plan.state)).ok_or_else(none)?;
-        }
         let decision = SignedDecision::check(entry.as_bytes(), held.plan.document.as_bytes()).map_err(|error| {
             let message = format!("the decision: {error}; make it about the plan that `backupd prune show` shows now");
             failure::new(FailureKind::Misconfigured, message)
         })?;
-        let fingerprint = decision.fingerprint().to_string();
-        let Some(approver) = pruning.approver(&fingerprint) else {
-            let message = format!(
-                "the key {fingerprint} is none of those that may decide: whoever keeps {} adds it as [[prune.approver]]",
-                self.settings.file.display()
-            );
-            return Err(failure::new(FailureKind::Denied, message));
-        };
-        let refuses = decision.decision() == DeletionDecision::Refused;
-        // Who has approved may think better of it.
-        let again = held.plan.decisions.iter().any(|before| before.fingerprint == fingerprint) && !refuses;
-        if again || is_under_way && !refuses {
-            let message = match is_under_way {
-                true => "two persons have approved this plan already: it goes on".to_owned(),
-                false => {
-                    format!("{approver} has decided about this plan already: a second, different person is needed")
-                }
-            };
-            return Err(failure::new(FailureKind::Denied, message));
-        }
-        if held.plan.state == PruneState::Announced && !self.is_announced(pruning).await? {
-            let message = "the plan is being carried out: nothing can be taken back any more";
-            return Err(failure::new(FailureKind::Denied, message));
-        }
-        self.record_decision(pruning, &held.plan.document, entry).await?;
-        held.plan.decisions.push(PruneDecision {
-            approver: Some(approver.to_owned()),
-            fingerprint,
-            approved: decision.decision() == DeletionDecision::Approved,
-            signed_unix_ms: decision.signed_unix_ms(),
-        });
-        held.plan.recorded = true;
-        match decision.decision() {
-            DeletionDecision::Refused => {
-                held.plan.state = PruneState::Refused;
-                // The stores may hold it, and everybody waits for it there.
-                held.next_unix_ms = is_under_way.then(clock::unix_ms);
-                held.plan.waiting = None;
-            }
-            DeletionDecision::Approved if held.approvals() >= held.plan.needed => {
+        let row = self.may_decide(pruning, &held, &decision)?;
+        if row.approved {
+            // What does not stand in the log does not count.
+            self.record_decision(pruning, &held.plan.document, entry).await?;
+            held.plan.recorded = true;
+            held.plan.decisions.push(row);
+            if held.approvals() >= held.plan.needed {
                 held.plan.state = PruneState::Approved;
                 held.next_unix_ms = Some(clock::unix_ms());
             }
-            DeletionDecision::Approved => {}
+        } else {
+            // It counts at once; the next step tells the log, and ends the plan in the stores.
+            held.plan.decisions.push(row);
+            held.refusal = Some(entry.to_owned());
+            (held.plan.state, held.plan.waiting) = (PruneState::Refused, None);
+            held.plan.recorded = false;
+            held.next_unix_ms = Some(clock::unix_ms());
         }
         self.keep(&held)?;
         log::info!(
@@ -92,13 +61,31 @@ impl Maintain {
         Ok(())
     }
 
-    async fn is_announced(&self, pruning: &Pruning) -> Result<bool, Failure> {
-        let keys = pruning.keys()?;
-        let announced = backup_engine::prune::announced(&keys.open, &self.plain_stores()).await;
-        Ok(announced.map_err(|error| failure::from_engine(&error))?.is_some())
+    /// The decision as it is kept, when it may count.
+    fn may_decide(&self, pruning: &Pruning, held: &Held, decision: &SignedDecision) -> Result<PruneDecision, Failure> {
+        let row = pruning.told(decision);
+        let Some(approver) = &row.approver else {
+            let message = format!(
+                "the key {} is none of those that may decide: whoever keeps {} adds it as [[prune.approver]]",
+                row.fingerprint,
+                self.settings.file.display()
+            );
+            return Err(failure::new(FailureKind::Denied, message));
+        };
+        // Who has approved may think better of it.
+        if row.approved && held.plan.state != PruneState::Proposed {
+            let message = "two persons have approved this plan already: it goes on";
+            return Err(failure::new(FailureKind::Denied, message));
+        }
+        if row.approved && held.plan.decisions.iter().any(|before| before.fingerprint == row.fingerprint) {
+            let message =
+                format!("{approver} has decided about this plan already: a second, different person is needed");
+            return Err(failure::new(FailureKind::Denied, message));
+        }
+        Ok(row)
     }
 
-    async fn record_decision(&self, pruning: &Pruning, plan: &str, decision: &str) -> Result<(), Failure> {
+    pub(super) async fn record_decision(&self, pruning: &Pruning, plan: &str, decision: &str) -> Result<(), Failure> {
         let request = Request::RecordDecision { plan: plan.to_owned(), decision: decision.to_owned() };
         self.ask_verifier(pruning, request).await
     }

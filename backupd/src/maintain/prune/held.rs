@@ -17,6 +17,15 @@ pub struct Held {
     pub next_unix_ms: Option<i64>,
     /// An entry about what was deleted that is not in the log yet.
     pub unrecorded: Option<String>,
+    /// A refusal that is not in the log yet: it counts at once, whether the verifier answers or not.
+    #[serde(default)]
+    pub refusal: Option<String>,
+    /// What came after its announcement looks like an attack.
+    #[serde(default)]
+    pub attacked: bool,
+    /// Its number in the stores.
+    #[serde(default)]
+    pub announced: Option<u64>,
 }
 
 impl Held {
@@ -58,6 +67,7 @@ fn kind(word: TripWord) -> TripKind {
         TripWord::MassRemoval => TripKind::MassRemoval,
         TripWord::MassRename => TripKind::MassRename,
         TripWord::MassChange => TripKind::MassChange,
+        TripWord::HeadGap => TripKind::HeadGap,
     }
 }
 
@@ -68,5 +78,6 @@ pub fn word(kind: TripKind) -> TripWord {
         TripKind::MassRemoval => TripWord::MassRemoval,
         TripKind::MassRename => TripWord::MassRename,
         TripKind::MassChange => TripWord::MassChange,
+        TripKind::HeadGap => TripWord::HeadGap,
     }
 }

@@ -1,11 +1,12 @@
 //! What the log of reports says that a plan needs: what is proved, when snapshots were first named, which plans were decided
 //! about. Only what the verifier's key signed counts.
 
-use super::Pruning;
+use super::{Pruning, held};
 use crate::failure;
 use crate::maintain::Maintain;
 use crate::reports;
 use backup_engine::SnapshotId;
+use backup_engine::prune::Trip;
 use backup_report::{DeletionDecision, DeletionPlan, Digest, Entry, SignedDecision, Verdict, View};
 use backupd_api::{Failure, FailureKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,21 +61,27 @@ impl History {
         *first = unix_ms.min(*first);
     }
 
-    /// Whether somebody refused a plan.
-    pub fn is_refused(&self, plan: &[u8]) -> bool {
-        self.plans.iter().any(|(_, bytes, decisions)| bytes == plan && has_refusal(decisions))
+    /// The refusal of a plan by somebody whose key `counts`.
+    pub fn refusal(&self, plan: &[u8], counts: impl Fn(&SignedDecision) -> bool) -> Option<&SignedDecision> {
+        let (.., decisions) = self.plans.iter().find(|(_, bytes, _)| bytes == plan)?;
+        decisions.iter().find(|decision| decision.decision() == DeletionDecision::Refused && counts(decision))
+    }
+
+    /// What two persons have looked at, in plans that were carried out: it stops no later one.
+    pub fn looked_at(&self) -> Vec<Trip> {
+        let done = self.plans.iter().filter(|(_, bytes, _)| self.done.contains(&Digest::sha256(bytes)));
+        done.flat_map(|(plan, ..)| held::trips(plan)).collect()
     }
 
     /// The newest plan that was decided about and of which nothing is known to be deleted: what a lost state folder knew.
-    pub fn open_plan(self) -> Option<(DeletionPlan, Vec<u8>, Vec<SignedDecision>)> {
-        let (plan, bytes, decisions) = self.plans.into_iter().next_back()?;
-        let open = !self.done.contains(&Digest::sha256(&bytes)) && !has_refusal(&decisions);
-        open.then_some((plan, bytes, decisions))
+    pub fn open_plan(
+        self,
+        counts: impl Fn(&SignedDecision) -> bool,
+    ) -> Option<(DeletionPlan, Vec<u8>, Vec<SignedDecision>)> {
+        let (_, bytes, _) = self.plans.last()?;
+        let open = !self.done.contains(&Digest::sha256(bytes)) && self.refusal(bytes, counts).is_none();
+        self.plans.into_iter().next_back().filter(|_| open)
     }
-}
-
-fn has_refusal(decisions: &[SignedDecision]) -> bool {
-    decisions.iter().any(|decision| decision.decision() == DeletionDecision::Refused)
 }
 
 impl Maintain {
@@ -164,13 +171,14 @@ mod tests {
         let mut history = History::default();
         history.take(&first);
         history.take(&decided(&first, DeletionDecision::Approved));
-        let (found, bytes, decisions) = history.open_plan().unwrap();
+        let (found, bytes, decisions) = history.open_plan(|_| true).unwrap();
         assert_eq!((bytes, decisions.len(), found.going.len()), (first.clone(), 1, 1));
 
         let mut refused = History::default();
         [&first, &decided(&first, DeletionDecision::Refused)].into_iter().for_each(|bytes| refused.take(bytes));
-        assert!(refused.is_refused(&first) && !refused.is_refused(&second));
-        assert!(refused.open_plan().is_none());
+        assert!(refused.refusal(&first, |_| true).is_some() && refused.refusal(&second, |_| true).is_none());
+        assert!(refused.refusal(&first, |_| false).is_none(), "somebody who is no approver ends nothing");
+        assert!(refused.open_plan(|_| true).is_none());
 
         let mut done = History::default();
         let document = DeletionPlan::parse(&second).unwrap();
@@ -186,6 +194,6 @@ mod tests {
         };
         let approval = decided(&second, DeletionDecision::Approved);
         [&first, &second, &approval, &entry.to_bytes()].into_iter().for_each(|bytes| done.take(bytes));
-        assert!(done.open_plan().is_none(), "an older plan that nobody carried out is not taken up again");
+        assert!(done.open_plan(|_| true).is_none(), "an older plan that nobody carried out is not taken up again");
     }
 }

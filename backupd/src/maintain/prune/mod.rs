@@ -18,9 +18,11 @@ use crate::{clock, failure, secret};
 use anyhow::Context;
 use backup_engine::prune::GivenUp;
 use backup_engine::retain::HoldScope;
-use backup_engine::{NamedMaintenanceStore, NamedStore, OpenKey, PrunerCredential};
-use backup_report::{DeletionPlan, OpaqueId, Origin, PublicKey};
-use backupd_api::{Alert, AlertKind, Failure, FailureKind, PruneApprover, PruneState, PruneStatus, Severity};
+use backup_engine::{HeadName, NamedMaintenanceStore, NamedStore, OpenKey, PrunerCredential};
+use backup_report::{DeletionDecision, DeletionPlan, OpaqueId, Origin, PublicKey, SignedDecision};
+use backupd_api::{
+    Alert, AlertKind, Failure, FailureKind, PruneApprover, PruneDecision, PruneState, PruneStatus, Severity,
+};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,6 +39,8 @@ pub struct Pruning {
     origin: Origin,
     /// After a lost state folder the log is looked at once by itself.
     looked: AtomicBool,
+    /// Held while a step goes on with a plan. Whoever decides about it waits.
+    carrying: tokio::sync::Mutex<()>,
 }
 
 /// The keys of one step.
@@ -54,11 +58,28 @@ impl Pruning {
         let report_key = PublicKey::from_pem(&pem).context("`prune.report_key`")?;
         let repository = OpaqueId::parse(&keys.open.repository().to_string())?;
         let origin = Origin::of_repository(&repository);
-        Ok(Self { report_key, origin, repository, settings, looked: AtomicBool::new(false) })
+        let (looked, carrying) = (AtomicBool::new(false), tokio::sync::Mutex::new(()));
+        Ok(Self { report_key, origin, repository, settings, looked, carrying })
     }
 
     fn keys(&self) -> Result<Keys, Failure> {
         Keys::read(&self.settings).map_err(|error| failure::new(FailureKind::Misconfigured, format!("{error:#}")))
+    }
+
+    /// A decision as it is shown.
+    fn told(&self, decision: &SignedDecision) -> PruneDecision {
+        let fingerprint = decision.fingerprint().to_string();
+        PruneDecision {
+            approver: self.approver(&fingerprint).map(str::to_owned),
+            approved: decision.decision() == DeletionDecision::Approved,
+            signed_unix_ms: decision.signed_unix_ms(),
+            fingerprint,
+        }
+    }
+
+    /// Whether somebody signed it who may.
+    fn counts(&self, decision: &SignedDecision) -> bool {
+        self.approver(&decision.fingerprint().to_string()).is_some()
     }
 
     /// Who has this key.
@@ -120,7 +141,7 @@ impl Maintain {
                 HoldScope::Tag(_) => "a tag".to_owned(),
                 HoldScope::Snapshot(id) => format!("snapshot {id}"),
             };
-            format!("{}: {what}, ordered by {} on {}", hold.reason, hold.placed_by, clock::day(hold.placed_unix_ms))
+            format!("{}: {what}, ordered by {} on {}", hold.reason, hold.placed_by, self.day(hold.placed_unix_ms))
         };
         let approver = |approver: &crate::settings::Approver| PruneApprover {
             name: approver.name.clone(),
@@ -186,6 +207,26 @@ impl Maintain {
         GivenUp::These(self.records.given_up().unwrap_or_default())
     }
 
+    /// A head that was there and that no store has any more: nobody knows what it reached, so it would go without a word.
+    fn require_heads(&self) -> Result<(), Failure> {
+        let known = |error: rusqlite::Error| crate::maintain::gaps::not_noted(&error);
+        let (told, known) = (self.records.told().map_err(known)?, self.records.condemned().map_err(known)?);
+        let lost = told.iter().filter(|name| name.parse::<HeadName>().is_ok() && !known.contains(*name)).count();
+        if lost == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{lost} heads that were there are gone from every store, and what only they reach would go with them: put them back, or say \
+             `backupd looked-into` with the name of a store"
+        );
+        Err(failure::new(FailureKind::Damaged, message))
+    }
+
+    fn day(&self, unix_ms: i64) -> String {
+        let time = chrono::DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
+        time.with_timezone(&self.settings.zone).format("%Y-%m-%d").to_string()
+    }
+
     fn note_condemned(&self, names: &BTreeSet<String>) {
         if let Err(error) = self.records.add_condemned(names) {
             log::error!(reason:% = error; "maintain.not-recorded");
@@ -197,7 +238,11 @@ impl Maintain {
     pub fn prune_alerts(&self) -> Vec<Alert> {
         let held = self.records.held();
         let attack = |plan: DeletionPlan| !plan.trips.is_empty();
-        let is_stopped = |held: &&Held| held.plan.state == PruneState::Proposed && held.document().is_ok_and(attack);
+        let is_stopped = |held: &&Held| match held.plan.state {
+            PruneState::Proposed => held.document().is_ok_and(attack),
+            PruneState::Announced => held.attacked,
+            _ => false,
+        };
         let is_open = |held: &&Held| {
             let states = [PruneState::Approved, PruneState::Announced, PruneState::Deleting, PruneState::Refused];
             states.contains(&held.plan.state)

@@ -8,7 +8,7 @@ use crate::maintain::gaps::not_noted;
 use crate::settings::{record_class, rule_text};
 use crate::{clock, failure};
 use backup_engine::prune::{GivenUp, Proposal, PruneRequest, Retire};
-use backup_engine::retain::{Keep, Policy, Reason, Rule, Verdict, Zone};
+use backup_engine::retain::{Hold, HoldScope, Keep, Policy, Reason, Rule, Verdict, Zone};
 use backup_engine::{ErrorKind, SnapshotInfo};
 use backup_report::{
     DeletionPlan, Digest, GoingSnapshot, IdError, KeepKind, Label, OpaqueId, PlanFigures, PlanRule, PlanSchema,
@@ -60,6 +60,16 @@ impl Maintain {
                 return Err(failure::new(FailureKind::Busy, message));
             }
         }
+        if let Some(mut held) = held.clone().filter(|held| held.unrecorded.is_some() || held.refusal.is_some()) {
+            self.tell_log(pruning, &mut held).await;
+            self.keep(&held)?;
+            if !held.plan.recorded {
+                let message =
+                    "the log of reports has not taken yet what became of the last plan: start `backupd verifier`";
+                return Err(failure::new(FailureKind::Retry, message));
+            }
+        }
+        self.require_heads()?;
         let history = self.history(pruning).await?;
         let zone = zone_of(self.settings.zone);
         let request = request(pruning, &history, &zone, self.given_up());
@@ -81,9 +91,13 @@ impl Maintain {
                     "a plan is announced in the stores: it has to be carried out first, with `backupd prune execute`";
                 return Err(failure::new(FailureKind::Busy, message));
             }
-            // Neither this state nor the log knows of two persons who stand for it.
-            log::warn!("prune.not-ours");
-            self.withdraw(pruning).await?;
+            if let Some(found) = self.end_announced(pruning, None).await? {
+                self.keep(&found)?;
+                return Err(failure::new(
+                    FailureKind::Busy,
+                    "the log knows a plan that two persons approved: it goes on",
+                ));
+            }
         }
         let document = document(pruning, &proposal, now)?;
         let same = |held: &Held| {
@@ -108,6 +122,9 @@ impl Maintain {
             plan: shown(&document, &proposal, &request.policy),
             next_unix_ms: Some(now),
             unrecorded: None,
+            refusal: None,
+            announced: None,
+            attacked: false,
         })?;
         log::info!(
             plan = document.plan_id.as_str(), going = document.going.len(), snapshots = document.snapshots,
@@ -159,6 +176,7 @@ pub fn request<'z>(pruning: &Pruning, history: &History, zone: Zone<'z>, given_u
         zone,
         proved: history.proved.clone(),
         first_seen: history.first_seen.clone(),
+        looked_at: history.looked_at(),
         store_dates: true,
         grace: settings.grace,
         retire: Retire::Silent(settings.retire_silent),
@@ -288,7 +306,23 @@ fn shown(document: &DeletionPlan, proposal: &Proposal, policy: &Policy) -> Prune
         stores: Vec::new(),
         problem: None,
         recorded: false,
+        notes: names_nothing(proposal, policy),
     }
+}
+
+/// Rules and holds that no snapshot fits: a source may be spelled wrong, and what should stay goes.
+fn names_nothing(proposal: &Proposal, policy: &Policy) -> Vec<String> {
+    let infos = || proposal.snapshots.iter().map(|(info, _)| info);
+    let unknown = |source: &str| !infos().any(|info| info.source == source);
+    let rules = policy.rules.iter().filter(|rule| rule.source.as_deref().is_some_and(unknown));
+    let rules = rules.map(|rule| format!("the rule \"{}\" fits no snapshot", rule_text(rule)));
+    let fits = |hold: &&Hold| match &hold.scope {
+        HoldScope::Source(source) => !unknown(source),
+        HoldScope::Tag(tag) => infos().any(|info| info.tag.as_ref() == Some(tag)),
+        HoldScope::Snapshot(id) => infos().any(|info| info.id == *id),
+    };
+    let holds = policy.holds.iter().filter(|hold| !fits(hold));
+    rules.chain(holds.map(|hold| format!("the hold {} fits no snapshot", hold.reason))).collect()
 }
 
 fn reason(reason: &Reason, policy: &Policy) -> String {

@@ -10,7 +10,7 @@ use backup_engine::ErrorKind;
 use backup_engine::prune::{
     Approved, Execution, PruneRequest, Retire, Waiting, announce, execute, retire_writers, withdraw,
 };
-use backup_report::{DeletionDone, Digest, DoneSchema, Label, SignedDecision, StoreDone};
+use backup_report::{DeletionDone, Digest, DoneSchema, Label, StoreDone};
 use backupd_api::{
     Failure, FailureKind, PruneDecision, PrunePlan, PruneRow, PruneState, PruneStore, PruneWaiting, Request,
 };
@@ -39,13 +39,16 @@ impl Maintain {
             // The state folder was lost: the stores and the log know whether something is under way.
             None => match self.found_again(pruning).await? {
                 Some(held) => held,
-                None if requested => return Err(nothing("there is no plan")),
-                None => return Ok(()),
+                None => {
+                    self.end_announced(pruning, None).await?;
+                    return if requested { Err(nothing("there is no plan")) } else { Ok(()) };
+                }
             },
         };
+        let _carrying;
         let done = match held.plan.state {
             PruneState::Approved | PruneState::Announced | PruneState::Deleting => {
-                // From here on no decision changes it.
+                _carrying = pruning.carrying.lock().await;
                 drop(deciding);
                 self.go_on(pruning, &mut held).await
             }
@@ -64,9 +67,13 @@ impl Maintain {
             }
             // Somebody refused it while it was under way.
             PruneState::Refused if held.next_unix_ms.is_some() => {
-                drop(deciding);
                 held.next_unix_ms = None;
-                self.withdraw(pruning).await
+                match self.end_announced(pruning, Some(&held.plan.id)).await {
+                    // This state is older than the log.
+                    Ok(Some(found)) => return self.keep(&found),
+                    Ok(None) if requested => Err(nothing("the last plan has ended")),
+                    ended => ended.map(drop),
+                }
             }
             PruneState::Done | PruneState::Refused | PruneState::Empty => {
                 if requested && held.unrecorded.is_none() {
@@ -90,21 +97,24 @@ impl Maintain {
     async fn go_on(&self, pruning: &Pruning, held: &mut Held) -> Result<(), Failure> {
         let document = held.document()?;
         let history = self.history(pruning).await?;
-        if held.plan.state != PruneState::Deleting && history.is_refused(held.plan.document.as_bytes()) {
-            // The log took it, and the daemon was stopped before it knew.
-            (held.plan.state, held.plan.waiting, held.next_unix_ms) = (PruneState::Refused, None, after(LOOK_AGAIN));
-            self.keep(held)?;
-            self.withdraw(pruning).await?;
-            held.next_unix_ms = None;
+        let refusal = history.refusal(held.plan.document.as_bytes(), |decision| pruning.counts(decision));
+        if let Some(refusal) = refusal.filter(|_| held.plan.state != PruneState::Deleting) {
+            // The log took it, and this state is older.
+            held.plan.decisions.push(pruning.told(refusal));
+            (held.plan.state, held.plan.waiting, held.next_unix_ms) =
+                (PruneState::Refused, None, after(Duration::ZERO));
             return Ok(());
         }
         let zone = zone_of(self.settings.zone);
         let request = request(pruning, &history, &zone, self.given_up());
         let keys = pruning.keys()?;
         if held.plan.state == PruneState::Approved {
+            self.require_heads()?;
             let approved = Approved { snapshots: held::going(&document), trips: held::trips(&document) };
             match announce(&self.env, &keys.open, &keys.pruner, &self.stores, &request, &approved).await {
-                Ok(Some(_)) => held.plan.state = PruneState::Announced,
+                Ok(Some(announced)) => {
+                    (held.plan.state, held.announced) = (PruneState::Announced, Some(announced.name.number));
+                }
                 Ok(None) => {
                     (held.plan.state, held.next_unix_ms) = (PruneState::Done, None);
                     return Ok(());
@@ -116,14 +126,33 @@ impl Maintain {
             self.keep(held)?;
         }
         let execution = self.execute(&keys, &request, pruning).await?;
+        let is_gone = |number: u64| execution.plan.is_none_or(|plan| plan < number);
+        if held.plan.state == PruneState::Announced && held.announced.is_some_and(is_gone) {
+            held.plan.state = PruneState::Approved;
+            return Err(failure::new(
+                FailureKind::Retry,
+                "no store has the announced plan any more: it is announced again",
+            ));
+        }
         self.take_in(held, &execution, &keys).await
     }
 
-    /// Ends a plan in the stores that nobody carries out any more.
-    pub(super) async fn withdraw(&self, pruning: &Pruning) -> Result<(), Failure> {
+    /// Ends a plan in the stores that nobody carries out any more: `refused`, or one of which neither this state nor the log knows
+    /// two persons who stand for it. Gives the plan that the log knows, if it does.
+    pub(super) async fn end_announced(
+        &self,
+        pruning: &Pruning,
+        refused: Option<&str>,
+    ) -> Result<Option<Held>, Failure> {
+        let found = self.found_again(pruning).await?;
+        let goes_on = |held: &Held| held.plan.state == PruneState::Approved && refused != Some(&held.plan.id);
+        if let Some(mut found) = found.filter(goes_on) {
+            found.next_unix_ms = Some(clock::unix_ms());
+            return Ok(Some(found));
+        }
         let keys = pruning.keys()?;
         let ended = withdraw(&self.env, &keys.open, &keys.pruner, &self.stores).await;
-        ended.map(drop).map_err(|error| failure::from_engine(&error))
+        ended.map(|_| None).map_err(|error| failure::from_engine(&error))
     }
 
     async fn execute(&self, keys: &Keys, request: &PruneRequest<'_>, pruning: &Pruning) -> Result<Execution, Failure> {
@@ -154,6 +183,17 @@ impl Maintain {
                 held.plan.waiting = Some(PruneWaiting { until_unix_ms: None, writers });
                 held.next_unix_ms = after(LOOK_AGAIN);
                 return Ok(());
+            }
+            Some(Waiting::Attack(trips)) => {
+                held.attacked = true;
+                let found: Vec<String> =
+                    trips.iter().map(|trip| format!("{:?} of {}", trip.kind, trip.source)).collect();
+                let message = format!(
+                    "what has come since the plan was announced looks like an attack ({}), and nothing is deleted: look at the newest \
+                     snapshots, end this plan with `backupd prune refuse`, and make another one",
+                    found.join(", ")
+                );
+                return Err(failure::new(FailureKind::Denied, message));
             }
             None => held.plan.waiting = None,
         }
@@ -192,26 +232,34 @@ impl Maintain {
     }
 
     /// Writes to the log what was deleted. The verifier may be down: then the next step tells.
-    async fn tell_log(&self, pruning: &Pruning, held: &mut Held) {
-        let Some(done) = held.unrecorded.clone() else { return };
-        match self.ask_verifier(pruning, Request::RecordDeletion { done }).await {
-            Ok(()) => held.unrecorded = None,
+    pub(super) async fn tell_log(&self, pruning: &Pruning, held: &mut Held) {
+        let told = match (&held.refusal, &held.unrecorded) {
+            (Some(refusal), _) => self.record_decision(pruning, &held.plan.document, refusal).await,
+            (None, Some(done)) => self.ask_verifier(pruning, Request::RecordDeletion { done: done.clone() }).await,
+            (None, None) => return,
+        };
+        match told {
+            Ok(()) => (held.refusal, held.unrecorded) = (None, None),
             Err(failed) => {
                 log::warn!(reason = failed.message.as_str(); "prune.not-recorded");
                 held.next_unix_ms = held.next_unix_ms.or_else(|| after(LOOK_AGAIN));
             }
         }
-        held.plan.recorded = held.unrecorded.is_none();
+        held.plan.recorded = held.refusal.is_none() && held.unrecorded.is_none();
     }
 
     /// What the log knows of a plan that is not carried out: its text, and who approved it. Announced or not, going on is
     /// the same.
     pub(super) async fn found_again(&self, pruning: &Pruning) -> Result<Option<Held>, Failure> {
         pruning.looked.store(true, Ordering::Relaxed);
-        let Some((plan, bytes, decisions)) = self.history(pruning).await?.open_plan() else { return Ok(None) };
+        let Some((plan, bytes, decisions)) =
+            self.history(pruning).await?.open_plan(|decision| pruning.counts(decision))
+        else {
+            return Ok(None);
+        };
         let mut told: Vec<PruneDecision> = Vec::new();
         for decision in &decisions {
-            let row = self.told(pruning, decision);
+            let row = pruning.told(decision);
             if row.approver.is_some() && !told.iter().any(|other| other.fingerprint == row.fingerprint) {
                 told.push(row);
             }
@@ -238,21 +286,19 @@ impl Maintain {
             waiting: None,
             stores: Vec::new(),
             problem: None,
+            notes: Vec::new(),
             recorded: true,
             document: String::from_utf8(bytes).unwrap_or_default(),
         };
         log::info!(plan = shown.id.as_str(), state:? = state; "prune.found-again");
-        Ok(Some(Held { plan: shown, next_unix_ms: None, unrecorded: None }))
-    }
-
-    fn told(&self, pruning: &Pruning, decision: &SignedDecision) -> PruneDecision {
-        let fingerprint = decision.fingerprint().to_string();
-        PruneDecision {
-            approver: pruning.approver(&fingerprint).map(str::to_owned),
-            approved: true,
-            signed_unix_ms: decision.signed_unix_ms(),
-            fingerprint,
-        }
+        Ok(Some(Held {
+            plan: shown,
+            next_unix_ms: None,
+            unrecorded: None,
+            refusal: None,
+            announced: None,
+            attacked: false,
+        }))
     }
 }
 
