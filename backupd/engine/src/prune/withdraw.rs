@@ -3,11 +3,10 @@
 use super::execute::publish;
 use super::land::Land;
 use super::stones::Stones;
-use super::{GivenUp, put_everywhere, sorted};
+use super::{GivenUp, put_everywhere};
 use crate::env::Env;
 use crate::error::Result;
 use crate::store::{NamedMaintenanceStore, NamedStore};
-use crate::survey::{index_name, pack_name};
 use backup_format::condemned::{Plan, PlanName};
 use backup_format::{ObjectHash, OpenKey, PrunerCredential};
 use bytes::Bytes;
@@ -43,13 +42,11 @@ pub async fn withdraw(
     Ok(Some(name.number))
 }
 
-/// It names late heads, and what the order before it has left, as every order does.
+/// It names late heads, as every order does, and all that the order before it took out: an index object that stays may name a pack
+/// that went, and only the next plan replaces it.
 fn order(land: &Land, withdrawn: PlanName, now: i64) -> Plan {
     let before = land.condemned.order.as_ref().map(|(_, order)| order);
-    let left = |of: fn(&Plan) -> &Vec<ObjectHash>, name: fn(&ObjectHash) -> String| -> Vec<ObjectHash> {
-        let listed = before.into_iter().flat_map(of).filter(|hash| land.size_of(&name(hash)) > 0);
-        sorted(listed.copied().collect())
-    };
+    let all = |of: fn(&Plan) -> &Vec<ObjectHash>| before.map(of).cloned().unwrap_or_default();
     Plan {
         number: land.next_number(),
         executes: Some(withdrawn.hash),
@@ -57,9 +54,9 @@ fn order(land: &Land, withdrawn: PlanName, now: i64) -> Plan {
         grace_ms: 0,
         chains: land.chains(),
         heads: land.late_and_left(),
-        indexes: left(|order| &order.indexes, index_name),
-        replacements: before.map(|order| order.replacements.clone()).unwrap_or_default(),
-        packs: left(|order| &order.packs, pack_name),
+        indexes: all(|order| &order.indexes),
+        replacements: all(|order| &order.replacements),
+        packs: all(|order| &order.packs),
         tombstones: Vec::new(),
     }
 }

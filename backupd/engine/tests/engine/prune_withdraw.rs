@@ -95,3 +95,24 @@ async fn what_the_order_before_has_left_still_goes() {
     assert!(gone.iter().all(|(path, _)| !path.exists()));
     pruning.assert_whole().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_went_by_the_order_before_is_missed_by_nobody() {
+    let pruning = Pruning::new(2).await;
+    pruning.history(3).await;
+    let practice = &pruning.practice;
+    pruning.announce(&last(1)).await.unwrap();
+    practice.snapshot().await;
+    pruning.execute(&last(1)).await;
+    let gone = condemned_objects(practice.made.open.catalog(), &practice.stores).await.unwrap();
+    assert!(gone.iter().any(|name| name.starts_with("packs/")));
+    fs::write(practice.source().join("now"), noise(50, NOW_BYTES)).unwrap();
+    practice.snapshot().await;
+    pruning.announce(&last(1)).await.unwrap();
+    assert!(end(&pruning).await.is_some());
+    let still = condemned_objects(practice.made.open.catalog(), &practice.stores).await.unwrap();
+    let packs =
+        |names: &std::collections::BTreeSet<String>| names.iter().filter(|name| name.starts_with("packs/")).count();
+    assert_eq!(packs(&still), packs(&gone), "an index object that stays may name them");
+    pruning.assert_whole().await;
+}

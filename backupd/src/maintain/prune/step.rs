@@ -65,14 +65,15 @@ impl Maintain {
                 held.next_unix_ms = None;
                 Ok(())
             }
-            // Somebody refused it while it was under way.
+            // Somebody refused it, maybe while it was under way.
             PruneState::Refused if held.next_unix_ms.is_some() => {
                 held.next_unix_ms = None;
+                let was_approved = held.approvals() >= held.plan.needed;
                 match self.end_announced(pruning, Some(&held.plan.id)).await {
                     // This state is older than the log.
                     Ok(Some(found)) => return self.keep(&found),
-                    Ok(None) if requested => Err(nothing("the last plan has ended")),
-                    ended => ended.map(drop),
+                    Err(failed) if was_approved => Err(failed),
+                    _ => Ok(()),
                 }
             }
             PruneState::Done | PruneState::Refused | PruneState::Empty => {
@@ -91,6 +92,9 @@ impl Maintain {
         }
         self.tell_log(pruning, &mut held).await;
         self.keep(&held)?;
+        if requested && done.is_ok() && held.plan.state == PruneState::Refused {
+            return Err(nothing("the last plan has ended"));
+        }
         done
     }
 
@@ -171,6 +175,7 @@ impl Maintain {
     }
 
     async fn take_in(&self, held: &mut Held, execution: &Execution, keys: &Keys) -> Result<(), Failure> {
+        held.attacked = false;
         match &execution.waiting {
             Some(Waiting::Grace { until_unix_ms }) => {
                 held.plan.waiting = Some(PruneWaiting { until_unix_ms: Some(*until_unix_ms), writers: Vec::new() });
