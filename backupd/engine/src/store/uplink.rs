@@ -7,7 +7,6 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 /// So much longer an upload may take that has the line for itself: a full pack over half a megabit.
 pub(super) const ALONE: u32 = 4;
@@ -31,6 +30,14 @@ pub(super) struct Uplink {
     most: usize,
     line: Mutex<Line>,
     freed: Notify,
+}
+
+/// Within a quarter of the limit, within half of it, or later.
+#[derive(Clone, Copy)]
+enum Pace {
+    Quick,
+    Fair,
+    Slow,
 }
 
 /// A place among those who upload.
@@ -57,18 +64,29 @@ impl Uplink {
     pub(super) async fn put<F: Future<Output = Result<()>>>(&self, bytes: &Bytes, put: impl Fn() -> F) -> Result<()> {
         loop {
             let (place, limit) = self.enter().await?;
-            let began = Instant::now();
-            match tokio::time::timeout(limit, put()).await {
-                Ok(Ok(())) => {
+            match self.timed(limit, put()).await {
+                Some((_, Err(error))) => return Err(error),
+                Some((pace, Ok(()))) => {
                     if bytes.len() >= TELLING_BYTES {
-                        self.went(began.elapsed());
+                        self.went(pace);
                     }
                     return Ok(());
                 }
-                Ok(Err(error)) => return Err(error),
-                Err(_) => self.stalled(place.1)?,
+                None => self.stalled(place.1)?,
             }
         }
+    }
+
+    /// How an upload went; `None`: it did not end within the limit.
+    async fn timed(&self, limit: Duration, put: impl Future<Output = Result<()>>) -> Option<(Pace, Result<()>)> {
+        let mut put = std::pin::pin!(put);
+        let quarter = self.limit / 4;
+        for (pace, time) in [(Pace::Quick, quarter), (Pace::Fair, quarter), (Pace::Slow, limit - 2 * quarter)] {
+            if let Ok(done) = tokio::time::timeout(time, put.as_mut()).await {
+                return Some((pace, done));
+            }
+        }
+        None
     }
 
     /// Another request than an upload.
@@ -98,14 +116,16 @@ impl Uplink {
         }
     }
 
-    fn went(&self, took: Duration) {
+    fn went(&self, pace: Pace) {
         let mut line = self.line();
         line.silent = false;
-        if took < self.limit / 4 {
-            line.alone = false;
-            line.allowed = (line.allowed + 1).min(self.most);
-        } else if took > self.limit / 2 && line.allowed > 1 {
-            line.allowed -= 1;
+        match pace {
+            Pace::Quick => {
+                line.alone = false;
+                line.allowed = (line.allowed + 1).min(self.most);
+            }
+            Pace::Fair => {}
+            Pace::Slow => line.allowed = line.allowed.saturating_sub(1).max(1),
         }
     }
 
@@ -135,6 +155,7 @@ mod tests {
     use super::*;
     use futures::future::join_all;
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use tokio::time::Instant;
 
     /// A line that all uploads share.
     struct Shared {
