@@ -277,7 +277,7 @@ async fn a_store_that_falls_silent_is_unreachable_and_holds_up_no_other() -> Res
     let Some((proxy, location)) = behind_proxy("a_store_that_falls_silent", "silent").await? else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     let folder = StoreLocation::Folder { path: dir.path().join("store") };
-    let limits = StoreLimits { request: Duration::from_secs(1), ..StoreLimits::default() };
+    let limits = StoreLimits { request: Duration::from_millis(500), ..StoreLimits::default() };
     let silent = NamedStore::new("gateway", location.open_with(limits)?, true);
     let practice = practice_with(vec![silent, NamedStore::new("folder", folder.open()?, true)]).await?;
     proxy.plan(|request: &Seen<'_>| if request.method == "PUT" { Act::Silence } else { Act::Pass });

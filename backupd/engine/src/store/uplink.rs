@@ -95,7 +95,7 @@ impl Uplink {
         tokio::time::timeout(self.limit, request).await.map_err(late)?
     }
 
-    /// Waits for a place; gives how long an upload may take. Whoever waits while the store falls silent does not wait for it any longer.
+    /// Waits for a place; gives how long an upload may take. One asks whether a silent store is heard again, and nobody waits for that.
     async fn enter(&self) -> Result<(Place<'_>, Duration)> {
         let asked = self.line().lessons;
         loop {
@@ -103,7 +103,7 @@ impl Uplink {
             freed.as_mut().enable();
             {
                 let mut line = self.line();
-                if line.silent && line.lessons != asked {
+                if line.silent && (line.lessons != asked || line.running > 0) {
                     return Err(silent());
                 }
                 if line.running < line.allowed {
@@ -229,6 +229,8 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(70), "{:?}", began.elapsed());
         line.bytes_per_s.store(100_000_000, Ordering::SeqCst);
         let began = Instant::now();
+        let done = join_all((0..20).map(|_| uplink.put(&bytes, || line.send(PACK)))).await;
+        assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 1, "one asks");
         let done = join_all((0..20).map(|_| uplink.put(&bytes, || line.send(PACK)))).await;
         assert!(done.iter().all(Result::is_ok) && began.elapsed() < Duration::from_secs(10));
     }
