@@ -20,7 +20,7 @@ pub use cost::{Cost, Prices};
 pub use execute::{Execution, StorePruned, Waiting, execute};
 pub use given_up::{GivenUp, lost};
 pub use tripwire::{Trip, TripKind, Tripwire};
-pub use withdraw::{announced, withdraw};
+pub use withdraw::withdraw;
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};

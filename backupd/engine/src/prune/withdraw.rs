@@ -11,12 +11,6 @@ use backup_format::condemned::{Plan, PlanName};
 use backup_format::{ObjectHash, OpenKey, PrunerCredential};
 use bytes::Bytes;
 
-/// The number of the plan that is announced and not carried out.
-pub async fn announced(open: &OpenKey, stores: &[NamedStore]) -> Result<Option<u64>> {
-    let land = Land::read(open, stores, &GivenUp::All).await?;
-    Ok(land.condemned.announced.map(|(name, _)| name.number))
-}
-
 /// Ends the announced plan: nothing of it goes, and nobody waits for its grace or its writers any longer. Its number; `None`: none
 /// is announced. What an order before it has left is taken out as before, by [`super::execute`].
 pub async fn withdraw(

@@ -3,7 +3,7 @@
 
 use crate::practice::noise;
 use crate::prune::{NOW_BYTES, Pruning, last};
-use backup_engine::prune::{PruneRequest, StorePruned, Waiting, announced, withdraw};
+use backup_engine::prune::{PruneRequest, StorePruned, Waiting, propose, withdraw};
 use backup_engine::{condemned_objects, heads};
 use std::fs;
 use std::path::PathBuf;
@@ -29,9 +29,10 @@ async fn a_plan_that_is_withdrawn_takes_nothing_and_holds_up_nothing() {
     let plan = pruning.announce(&request).await.unwrap().name;
     let beside = practice.snapshot().await;
     assert!(matches!(pruning.execute(&request).await.waiting, Some(Waiting::Grace { .. })));
-    assert_eq!(announced(&practice.made.open, &practice.stores).await.unwrap(), Some(plan.number));
+    let proposed = async || propose(&practice.env, &practice.made.open, &practice.stores, &request).await.unwrap();
+    assert_eq!(proposed().await.announced, Some(plan));
     assert_eq!(end(&pruning).await, Some(plan.number));
-    assert_eq!((announced(&practice.made.open, &practice.stores).await.unwrap(), end(&pruning).await), (None, None));
+    assert_eq!((proposed().await.announced, end(&pruning).await), (None, None));
     let done = pruning.execute(&request).await;
     assert!(done.waiting.is_none() && done.stores.iter().all(StorePruned::is_done), "{done:?}");
     let left = pruning.snapshots().await;
